@@ -1,0 +1,73 @@
+"""Whether what a plugin's factory returned has the methods of its contract."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from harness.errors import PluginError
+
+
+def check_call(found: Callable[..., Any], arguments: Sequence[str], plugin: str) -> None:
+    """Check that a callable takes these arguments by name.
+
+    Raises:
+        PluginError: Naming the argument that does not fit.
+    """
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):  # some callables of C have none to check
+        return
+    try:
+        signature.bind(**dict.fromkeys(arguments))
+    except TypeError as error:
+        name = getattr(found, "__name__", type(found).__name__)
+        raise PluginError(
+            plugin,
+            f"{name}{signature} has a wrong signature: {error}; expected "
+            f"{name}({', '.join(arguments)})",
+        ) from error
+
+
+def check_methods(found: object, protocol: type, plugin: str) -> None:
+    """Check that an object has every method of a protocol, with its arguments.
+
+    Raises:
+        PluginError: Naming the method or argument that is missing or wrong.
+    """
+    for base in protocol.__mro__:
+        for name, expected in vars(base).items():
+            if name.startswith("_"):
+                continue
+            if not hasattr(found, name):
+                raise PluginError(
+                    plugin,
+                    f"{type(found).__name__} lacks '{name}', which a "
+                    f"{protocol.__name__} must have",
+                )
+            if inspect.isfunction(expected):
+                _check_method(getattr(found, name), expected, plugin)
+
+
+def _check_method(found: object, expected: Callable[..., Any], plugin: str) -> None:
+    name = expected.__name__
+    wanted = inspect.signature(expected)
+    parameters = list(wanted.parameters.values())[1:]  # without self
+    wanted = wanted.replace(
+        parameters=[p.replace(annotation=inspect.Parameter.empty) for p in parameters],
+        return_annotation=inspect.Signature.empty,
+    )
+    if not callable(found):
+        raise PluginError(plugin, f"'{name}' is not callable; expected {name}{wanted}")
+    signature = inspect.signature(found)
+    by_name = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    by_place = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    try:
+        signature.bind(*by_place, **dict.fromkeys(by_name))
+    except TypeError as error:
+        raise PluginError(
+            plugin,
+            f"{name}{signature} has a wrong signature: {error}; expected "
+            f"{name}{wanted}",
+        ) from error

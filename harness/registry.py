@@ -1,0 +1,307 @@
+"""Names to plugins: entry points, files, and why one is unavailable."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from harness.declarations import (
+    CellDeclaration,
+    Declaration,
+    FrameworkDeclaration,
+    ImplementationDeclaration,
+    TaskDeclaration,
+    collecting,
+)
+from harness.errors import (
+    HarnessError,
+    MisuseError,
+    PluginError,
+    UnavailableError,
+    describe_error,
+    suggestion,
+)
+
+if TYPE_CHECKING:
+    from harness.contract import Cell, Network, NetworkSpec, Task
+
+D = TypeVar("D", bound=Declaration)
+
+
+@dataclass
+class Registry:
+    """Every declared plugin by kind and name, and the plugins that cannot be used."""
+
+    frameworks: dict[str, FrameworkDeclaration] = field(default_factory=dict)
+    cells: dict[str, CellDeclaration] = field(default_factory=dict)
+    tasks: dict[str, TaskDeclaration] = field(default_factory=dict)
+    implementations: dict[str, ImplementationDeclaration] = field(default_factory=dict)
+    problems: list[PluginError] = field(default_factory=list)
+    files: tuple[Path, ...] = ()
+    _modules: dict[Path, ModuleType] = field(default_factory=dict)
+
+    @classmethod
+    def discover(cls, files: Iterable[Path] = ()) -> Registry:
+        """Read the declarations of installed distributions and of plugin files.
+
+        A plugin that cannot be read is recorded in `problems` and stops nothing else.
+        """
+        registry = cls(files=tuple(Path(file).resolve() for file in files))
+        for group in ("frameworks", "cells", "tasks", "implementations"):
+            for entry in importlib.metadata.entry_points(group=f"rnn_harness.{group}"):
+                registry._add_entry_point(entry)
+        for file in registry.files:
+            try:
+                registry._add_all(registry._read_file(file))
+            except PluginError as error:
+                registry.problems.append(error)
+        return registry
+
+    def _add_entry_point(self, entry: importlib.metadata.EntryPoint) -> None:
+        origin = entry.dist.name if entry.dist else "unknown"
+        try:
+            declaration = entry.load()
+        except Exception as error:
+            self.problems.append(PluginError(entry.name, describe_error(error)))
+            return
+        if not isinstance(declaration, Declaration):
+            reason = f"{entry.value} of {origin} is no declaration"
+            self.problems.append(PluginError(entry.name, reason))
+            return
+        if origin != "rnn-harness":
+            declaration = replace(declaration, origin=origin)
+        try:
+            self._add_all([declaration])
+        except PluginError as error:
+            self.problems.append(error)
+
+    def _read_file(self, file: Path) -> list[Declaration]:
+        if not file.is_file():
+            raise PluginError(str(file), "no such plugin file")
+        if file.suffix != ".py":
+            raise PluginError(str(file), "a plugin file must end in .py")
+        with collecting() as declared:
+            self._load_file(file)
+        if not declared:
+            reason = (
+                "declares nothing; call declare_implementation, declare_cell or "
+                "declare_task"
+            )
+            raise PluginError(file.name, reason)
+        return [replace(d, origin=file.name, file=file) for d in declared]
+
+    def _load_file(self, file: Path) -> ModuleType:
+        if file not in self._modules:
+            # Last on the path, so that a neighbour shadows no installed module.
+            if str(file.parent) not in sys.path:
+                sys.path.append(str(file.parent))
+            name = f"rnn_harness_plugin_{len(self._modules)}_{file.stem}"
+            spec = importlib.util.spec_from_file_location(name, file)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module
+            try:
+                spec.loader.exec_module(module)
+            except (Exception, SystemExit) as error:
+                del sys.modules[name]
+                raise self._broken(file.name, error) from error
+            self._modules[file] = module
+        return self._modules[file]
+
+    def _broken(self, plugin: str, error: BaseException) -> PluginError:
+        """Tell a framework that is not installed from every other failure."""
+        if isinstance(error, ModuleNotFoundError):
+            for framework in self.frameworks.values():
+                if error.name == framework.module:
+                    return UnavailableError(plugin, _not_installed(framework))
+        if isinstance(error, PluginError):
+            return error
+        return PluginError(plugin, describe_error(error))
+
+    def _add_all(self, declarations: Iterable[Declaration]) -> None:
+        """Check every declaration, then store all of them or none."""
+        declarations = list(declarations)
+        tables = {
+            FrameworkDeclaration: self.frameworks,
+            CellDeclaration: self.cells,
+            TaskDeclaration: self.tasks,
+            ImplementationDeclaration: self.implementations,
+        }
+        seen: set[tuple[str, str]] = set()
+        for new in declarations:
+            table = cast(dict[str, Declaration], tables[type(new)])
+            if new.name in table:
+                reason = f"the {new.kind} name is taken ({table[new.name].origin})"
+                raise PluginError(new.name, reason)
+            if (new.kind, new.name) in seen:
+                raise PluginError(new.name, f"the {new.kind} is declared twice")
+            seen.add((new.kind, new.name))
+            if isinstance(new, ImplementationDeclaration):
+                self._check_implementation(new, declarations)
+        for new in declarations:
+            cast(dict[str, Declaration], tables[type(new)])[new.name] = new
+
+    def _check_implementation(
+        self, new: ImplementationDeclaration, beside: Sequence[Declaration]
+    ) -> None:
+        frameworks = {
+            **self.frameworks,
+            **{d.name: d for d in beside if isinstance(d, FrameworkDeclaration)},
+        }
+        if new.framework not in frameworks:
+            hint = suggestion(new.framework, frameworks)
+            raise PluginError(new.name, f"unknown framework '{new.framework}'{hint}")
+        if new.layer is not None and frameworks[new.framework].factory is None:
+            reason = f"framework '{new.framework}' builds no layers; give a factory"
+            raise PluginError(new.name, reason)
+        cells = {*self.cells, *(d.name for d in beside if isinstance(d, CellDeclaration))}
+        for cell in new.cells:
+            if cell not in cells:
+                raise PluginError(
+                    new.name, f"unknown cell '{cell}'{suggestion(cell, cells)}"
+                )
+
+    # --- asking ----------------------------------------------------------------------
+
+    def cell(self, name: str) -> CellDeclaration:
+        """Return a declared cell, or raise `MisuseError` with a suggestion."""
+        return self._find(self.cells, "cell", name)
+
+    def task(self, name: str) -> TaskDeclaration:
+        """Return a declared task, or raise `MisuseError` with a suggestion."""
+        return self._find(self.tasks, "task", name)
+
+    def implementation(self, name: str) -> ImplementationDeclaration:
+        """Return a declared implementation, or raise `MisuseError`."""
+        return self._find(self.implementations, "implementation", name)
+
+    def framework_of(self, implementation: str) -> FrameworkDeclaration:
+        """Return the framework an implementation computes with."""
+        return self.frameworks[self.implementation(implementation).framework]
+
+    def _find(self, table: Mapping[str, D], kind: str, name: str) -> D:
+        if name in table:
+            return table[name]
+        message = f"unknown {kind} '{name}'{suggestion(name, table)}"
+        if self.problems:
+            # The name may belong to a plugin that could not be read.
+            broken = "; ".join(str(problem) for problem in self.problems)
+            message = f"{message} (not usable: {broken})"
+        raise MisuseError(message)
+
+    def unavailable(self, implementation: str) -> str | None:
+        """Return why an implementation cannot run here, or None; imports nothing."""
+        framework = self.framework_of(implementation)
+        if importlib.util.find_spec(framework.module) is None:
+            return f"unavailable: {_not_installed(framework)}"
+        return None
+
+    # --- loading (in a worker) -------------------------------------------------------
+
+    def load_cell(self, name: str) -> Cell:
+        """Return the cell, its methods checked.
+
+        Raises:
+            PluginError: If it cannot be loaded or a method is wrong.
+        """
+        from harness.conformance import check_methods
+        from harness.contract import Cell
+
+        declaration = self.cell(name)
+        cell = self._call(declaration, declaration.factory, {})
+        check_methods(cell, Cell, name)
+        return cast("Cell", cell)
+
+    def load_task(self, name: str, options: Mapping[str, Any]) -> Task:
+        """Return the task with its options, its methods checked.
+
+        Raises:
+            PluginError: If it cannot be loaded or a method is wrong.
+        """
+        from harness.conformance import check_methods
+        from harness.contract import Task
+
+        declaration = self.task(name)
+        task = self._call(declaration, declaration.factory, options)
+        check_methods(task, Task, name)
+        return cast("Task", task)
+
+    def build(self, name: str, spec: NetworkSpec, cell: Cell, device: str) -> Network:
+        """Return a network of an implementation, its methods checked.
+
+        Raises:
+            UnavailableError: If its framework or the device is not there.
+            PluginError: If it cannot be loaded or a method is wrong.
+        """
+        from harness.conformance import check_call, check_methods
+        from harness.contract import Network, TrainableNetwork
+
+        declaration = self.implementation(name)
+        arguments: dict[str, Any] = {"spec": spec, "cell": cell, "device": device}
+        if declaration.layer is None:
+            network = self._call(declaration, declaration.factory, arguments)
+        else:
+            layer = self._resolve(declaration, declaration.layer)
+            check_call(layer, ("cell", "input_size", "hidden_size"), name)
+            framework = self.framework_of(name)
+            network = self._call(
+                framework, framework.factory, {**arguments, "layer": layer}, name
+            )
+        protocol = TrainableNetwork if declaration.trains else Network
+        check_methods(network, protocol, name)
+        return cast("Network", network)
+
+    def _call(
+        self,
+        declaration: Declaration,
+        reference: str | None,
+        arguments: Mapping[str, Any],
+        plugin: str | None = None,
+    ) -> Any:
+        from harness.conformance import check_call
+
+        plugin = plugin or declaration.name
+        factory = self._resolve(declaration, reference)
+        check_call(factory, tuple(arguments), plugin)
+        try:
+            return factory(**arguments)
+        except HarnessError:
+            raise
+        except Exception as error:
+            raise self._broken(plugin, error) from error
+
+    def _resolve(
+        self, declaration: Declaration, reference: str | None
+    ) -> Callable[..., Any]:
+        assert reference is not None
+        module_name, _, attribute = reference.partition(":")
+        file = declaration.file
+        if file is not None and module_name == file.stem:
+            module = self._load_file(file)
+        else:
+            try:
+                module = importlib.import_module(module_name)
+            except (Exception, SystemExit) as error:
+                raise self._broken(declaration.name, error) from error
+        found = getattr(module, attribute, None)
+        if not callable(found):
+            where = file.name if file is not None else module_name
+            names = [n for n in vars(module) if not n.startswith("_")]
+            reason = f"{where} has no callable '{attribute}'"
+            raise PluginError(
+                declaration.name, f"{reason}{suggestion(attribute, names)}"
+            )
+        return cast(Callable[..., Any], found)
+
+
+def _not_installed(framework: FrameworkDeclaration) -> str:
+    target = f"rnn-harness[{framework.extra}]" if framework.extra else framework.module
+    return f"no module '{framework.module}'; pip install '{target}'"

@@ -1,0 +1,1 @@
+"""What is computed, and how: cells and their implementations."""

@@ -1,0 +1,1 @@
+"""Equations, canonical weights, initial values and operation counts of each cell."""

@@ -1,0 +1,1 @@
+"""A cell's reference run over sequences: the oracle."""

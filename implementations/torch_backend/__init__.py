@@ -1,0 +1,1 @@
+"""What every torch implementation shares, and the layers built upon it."""

@@ -1,0 +1,1 @@
+"""Sequence problems with a known floor, one a file."""
