@@ -1,0 +1,489 @@
+"""One folder per trial, committed atomically; readers give a tidy pandas frame.
+
+A trial is done when its `result.json` parses and the hashes in it match. That file is
+written to a temporary name, synced, renamed, and its folder synced: the commit point.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from harness.errors import MisuseError
+from harness.trial import Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from harness.contract import Weights
+
+SCHEMA = 1
+
+COLUMNS = (
+    "trial", "session", "measure", "task", "length", "split", "cell",
+    "implementation", "framework", "kernel", "certified", "device", "machine",
+    "dtype", "precision", "threads", "hidden_size", "num_layers", "time_steps",
+    "batch", "seed", "init", "learning_rate", "clip", "parameters", "metric", "unit",
+    "better", "x", "x_unit", "value", "outcome", "reason",
+)  # fmt: skip
+"""The tidy frame's columns, one row a value."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Values that belong together, at one place of a curve or of the whole trial.
+
+    Attributes:
+        split: The part of the trial: `train`, `held_out`, `initial`, a phase, a check.
+        values: By metric; a list where `x` is a list.
+        x: Where on the curve, or None for the whole trial.
+    """
+
+    split: str
+    values: Mapping[str, Any]
+    x: float | Sequence[float] | None = None
+    x_unit: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the reading as one JSON object."""
+        line: dict[str, Any] = {"split": self.split, "values": dict(self.values)}
+        if self.x is not None:
+            line |= {"x": self.x, "x_unit": self.x_unit}
+        return line
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> Reading:
+        """Rebuild a reading from `to_json`."""
+        return cls(line["split"], line["values"], line.get("x"), line.get("x_unit"))
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A finished trial as it lies in the store.
+
+    Attributes:
+        result: `result.json`: kernel, framework, parameters, quantities, times.
+        readings: Values of the whole trial, then its curves in the order written.
+    """
+
+    id: str
+    trial: Trial
+    outcome: str
+    reason: str | None
+    result: Mapping[str, Any]
+    readings: tuple[Reading, ...] = field(repr=False, default=())
+
+    def value(self, split: str, metric: str) -> Any:
+        """Return a value of the whole trial, or None."""
+        for reading in self.readings:
+            if reading.split == split and reading.x is None:
+                found = reading.values.get(metric)
+                if found is not None:
+                    return found
+        return None
+
+
+class Attempt:
+    """One try at a trial: its events as they come, its log, its commit."""
+
+    def __init__(self, folder: Path, number: int, header: Mapping[str, Any]) -> None:
+        self._trial_folder = folder
+        self._header = dict(header)
+        self.folder = folder / f"attempt-{number:03d}"
+        self.folder.mkdir()
+        self.log = self.folder / "log.txt"
+        self.log.touch()
+        self._events = (self.folder / "events.jsonl").open("a", encoding="utf-8")
+
+    def write(self, reading: Reading) -> None:
+        """Append one event line."""
+        self._events.write(to_json(reading.to_json()) + "\n")
+        self._events.flush()
+
+    def commit(
+        self,
+        result: Mapping[str, Any],
+        readings: Sequence[Reading] = (),
+        arrays: Weights | None = None,
+    ) -> None:
+        """Make the trial done: everything before this call was provisional."""
+        os.fsync(self._events.fileno())
+        self._events.close()
+        if arrays:
+            _write_arrays(self.folder / "arrays.npz", arrays)
+        files = {
+            str(file.relative_to(self._trial_folder)): _hash(file)
+            for file in sorted(self.folder.iterdir())
+            if file.name != "log.txt"
+        }
+        document = {
+            **self._header,
+            **result,
+            "readings": [reading.to_json() for reading in readings],
+            "files": files,
+        }
+        write_atomically(self._trial_folder / "result.json", to_json(document) + "\n")
+
+    def abandon(self) -> None:
+        """Close the files of an attempt that will not be committed."""
+        self._events.close()
+
+
+class RunFolder:
+    """The folder of one execution of a suite."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trials = path / "trials"
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """Open a run folder to write to, making it where there is none.
+
+        Raises:
+            MisuseError: If it cannot be written or holds something else.
+        """
+        if path.exists() and not path.is_dir():
+            raise MisuseError(f"{path} is a file; give a folder with -o")
+        if path.is_dir() and any(path.iterdir()) and not (path / "run.json").exists():
+            raise MisuseError(
+                f"{path} is not empty and holds no run.json, so it is no run folder; "
+                "give a new or empty folder with -o"
+            )
+        run = cls(path)
+        try:
+            run.trials.mkdir(parents=True, exist_ok=True)
+            probe = path / f".writable-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise MisuseError(
+                f"{path} cannot be written ({error.strerror}); give another folder "
+                "with -o"
+            ) from error
+        if (path / "run.json").exists():
+            run.info()
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open a run folder to read.
+
+        Raises:
+            MisuseError: If there is none, or a newer version wrote it.
+        """
+        if not (path / "run.json").is_file():
+            what = "is a file" if path.is_file() else "holds no run.json"
+            if not path.exists():
+                what = "does not exist"
+            raise MisuseError(
+                f"{path} {what}; give the folder of a run, such as results/runs/quick"
+            )
+        run = cls(path)
+        run.info()
+        return run
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one writer.
+
+        Raises:
+            MisuseError: If another process holds it.
+        """
+        with (self.path / ".lock").open("a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                lock.seek(0)
+                raise MisuseError(
+                    f"{self.path} is in use by process {lock.read().strip() or '?'}; "
+                    "wait for it or give another folder with -o"
+                ) from error
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+    def info(self) -> dict[str, Any]:
+        """Return `run.json`, or an empty dict before the first write.
+
+        Raises:
+            MisuseError: If it is damaged or of a newer schema.
+        """
+        file = self.path / "run.json"
+        if not file.exists():
+            return {}
+        try:
+            info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            schema = int(info["schema"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise MisuseError(
+                f"{file} is damaged; restore it, or give another folder with -o"
+            ) from error
+        if schema > SCHEMA:
+            raise MisuseError(
+                f"{file} has schema {schema}, written by a newer rnn-harness; this one "
+                f"reads up to {SCHEMA}: upgrade rnn-harness, or give another folder"
+            )
+        return info
+
+    def write_info(self, info: Mapping[str, Any]) -> None:
+        """Replace `run.json`."""
+        document = json.dumps({"schema": SCHEMA, **info}, indent=1, allow_nan=False)
+        write_atomically(self.path / "run.json", document + "\n")
+
+    def begin(self, trial: Trial, trial_id: str, sources: Mapping[str, str]) -> Attempt:
+        """Start an attempt: `spec.json` is written before anything else."""
+        folder = self.trials / trial_id
+        folder.mkdir(exist_ok=True)
+        spec = {"schema": SCHEMA, "trial": trial.to_json(), "sources": dict(sources)}
+        write_atomically(folder / "spec.json", json.dumps(spec, indent=1) + "\n")
+        damaged = folder / "result.json"
+        if damaged.exists() and self.damage(trial_id):
+            # Kept for whoever wants to look; a new commit would replace it.
+            count = len(list(folder.glob("result.json.damaged-*")))
+            damaged.rename(folder / f"result.json.damaged-{count + 1}")
+        number = 1 + max(
+            (int(p.name.removeprefix("attempt-")) for p in folder.glob("attempt-*")),
+            default=0,
+        )
+        return Attempt(folder, number, {"schema": SCHEMA, "trial": trial_id})
+
+    def read(self, trial_id: str) -> TrialRecord | None:
+        """Return a finished trial, or None where it is not done or damaged."""
+        if self.damage(trial_id) is not None:
+            return None
+        folder = self.trials / trial_id
+        if not (folder / "result.json").exists():
+            return None
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+        readings = [Reading.from_json(line) for line in result.pop("readings")]
+        for name in result["files"]:
+            if name.endswith("events.jsonl"):
+                lines = (folder / name).read_text(encoding="utf-8").splitlines()
+                readings += [Reading.from_json(json.loads(line)) for line in lines]
+        return TrialRecord(
+            trial_id,
+            Trial.from_json(spec["trial"]),
+            result["outcome"],
+            result["reason"],
+            result,
+            tuple(readings),
+        )
+
+    def damage(self, trial_id: str) -> str | None:
+        """Return what is wrong with a trial's files, or None."""
+        folder = self.trials / trial_id
+        file = folder / "result.json"
+        if not file.exists():
+            return None
+        try:
+            result = json.loads(file.read_text(encoding="utf-8"))
+            hashes = dict(result["files"])
+            schema = int(result["schema"])
+            json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, TypeError):
+            return "result.json or spec.json is cut short or unreadable"
+        if schema > SCHEMA:
+            raise MisuseError(
+                f"{file} has schema {schema}, written by a newer rnn-harness; upgrade"
+            )
+        for name, expected in hashes.items():
+            path = folder / name
+            if not path.is_file() or _hash(path) != expected:
+                return f"{name} does not match its hash"
+        return None
+
+    def damaged(self) -> dict[str, str]:
+        """Return what is wrong with each damaged trial, by trial id."""
+        found = {p.name: self.damage(p.name) for p in self._folders()}
+        return {name: what for name, what in found.items() if what is not None}
+
+    def records(self) -> list[TrialRecord]:
+        """Return the finished trials in order of commit, the latest of each slot."""
+        latest: dict[str, tuple[float, TrialRecord]] = {}
+        for folder in self._folders():
+            record = self.read(folder.name)
+            if record is None:
+                continue
+            committed = float(record.result["committed_at"])
+            slot = record.trial.slot()
+            if slot not in latest or latest[slot][0] < committed:
+                latest[slot] = (committed, record)
+        return [record for _, record in sorted(latest.values(), key=lambda x: x[0])]
+
+    def arrays(self, trial_id: str) -> Weights:
+        """Return the arrays a trial stored; empty where it stored none."""
+        import numpy as np
+
+        folder = self.trials / trial_id
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        for name in result["files"]:
+            if name.endswith("arrays.npz"):
+                with np.load(folder / name, allow_pickle=False) as arrays:
+                    return dict(arrays)
+        return {}
+
+    def _folders(self) -> list[Path]:
+        if not self.trials.is_dir():
+            return []
+        return sorted(p for p in self.trials.iterdir() if (p / "spec.json").is_file())
+
+
+def frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
+    """Return the tidy frame of trials: `COLUMNS`, one row a value.
+
+    A trial without a value, such as one that crashed at once, is one row whose metric
+    and value are missing.
+    """
+    import pandas as pd
+
+    certified = _certificates(records)
+    parts = [pd.DataFrame(columns=list(COLUMNS))]
+    for record in records:
+        columns = _columns(record.readings, record.result.get("quantities", {}))
+        part = pd.DataFrame(columns)
+        for name, value in _constants(record, certified).items():
+            part[name] = value
+        parts.append(part.reindex(columns=list(COLUMNS)))
+    whole = pd.concat([p for p in parts if len(p)] or parts, ignore_index=True)
+    for name in ("x", "value"):
+        whole[name] = pd.to_numeric(whole[name])
+    return whole
+
+
+def _certificates(records: Sequence[TrialRecord]) -> dict[tuple[Any, ...], bool]:
+    return {
+        _certificate_key(record.trial): bool(record.value("certificate", "certified"))
+        for record in records
+        if record.trial.measure == "parity" and record.outcome == "ok"
+    }
+
+
+def _certificate_key(trial: Trial) -> tuple[Any, ...]:
+    return (
+        trial.implementation,
+        trial.cell,
+        trial.device,
+        trial.dtype,
+        trial.precision,
+        trial.biases,
+    )
+
+
+def _constants(
+    record: TrialRecord, certified: Mapping[tuple[Any, ...], bool]
+) -> dict[str, Any]:
+    trial, result = record.trial, record.result
+    is_certified = certified.get(_certificate_key(trial), False)
+    if trial.measure == "speed":
+        # What was timed must be what was certified.
+        is_certified = is_certified and bool(record.value("readback", "ok"))
+    return {
+        "trial": record.id,
+        "session": trial.session,
+        "measure": trial.measure,
+        "task": trial.task,
+        "length": trial.length,
+        "cell": trial.cell,
+        "implementation": trial.implementation,
+        "framework": result.get("framework"),
+        "kernel": result.get("kernel"),
+        "certified": is_certified,
+        "device": trial.device,
+        "machine": result.get("machine"),
+        "dtype": trial.dtype,
+        "precision": trial.precision,
+        "threads": trial.threads,
+        "hidden_size": trial.hidden_size,
+        "num_layers": trial.num_layers,
+        "time_steps": result.get("time_steps", trial.time_steps),
+        "batch": trial.batch,
+        "seed": trial.seed,
+        "init": trial.init,
+        "learning_rate": trial.optimizer.learning_rate,
+        "clip": trial.optimizer.clip_norm,
+        "parameters": (result.get("parameters") or {}).get("canonical"),
+        "outcome": record.outcome,
+        "reason": record.reason,
+    }
+
+
+def _columns(
+    readings: Sequence[Reading], quantities: Mapping[str, Mapping[str, str]]
+) -> dict[str, list[Any]]:
+    names = ("split", "metric", "unit", "better", "x", "x_unit", "value")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for reading in readings:
+        xs = reading.x if isinstance(reading.x, list) else [reading.x]
+        for metric, found in reading.values.items():
+            values = found if isinstance(found, list) else [found] * len(xs)
+            quantity = quantities.get(metric, {})
+            columns["split"] += [reading.split] * len(xs)
+            columns["metric"] += [metric] * len(xs)
+            columns["unit"] += [quantity.get("unit")] * len(xs)
+            columns["better"] += [quantity.get("better")] * len(xs)
+            columns["x"] += xs
+            columns["x_unit"] += [reading.x_unit] * len(xs)
+            columns["value"] += values
+    if not columns["metric"]:
+        return {name: [None] for name in names}
+    return columns
+
+
+# --- files ---------------------------------------------------------------------------
+
+
+def to_json(value: Any) -> str:
+    """Return one line of JSON; a number that is not finite becomes null."""
+    return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a file that is there whole or not at all, whatever is killed when."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        _sync(stream)
+    temporary.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _write_arrays(file: Path, arrays: Weights) -> None:
+    import numpy as np
+
+    with file.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
+        _sync(stream)
+
+
+def _sync(stream: IO[Any]) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
