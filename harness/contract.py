@@ -99,7 +99,7 @@ class CellInfo:
     Attributes:
         name: The registered name.
         gates: The blocks of `w_ih`, `w_hh` and `b` in canonical order.
-        state_parts: ("h",) or ("h", "c").
+        state_parts: ("h",) or ("h", "c"); the first is the layer's output.
         keep_bias: Tensor and row of the bias of the gate that keeps the state, or
             None where no gate does.
         source: The paper the equations are taken from.
@@ -432,10 +432,11 @@ class Oracle(TrainableNetwork, Protocol):
     """The reference, which also knows the total derivative for every state."""
 
     def state_gradients(
-        self, placed: Placed, d_outputs: Array
+        self, placed: Placed, d_outputs: Array | None
     ) -> tuple[Array, ...]:
         """Return the total derivative for the states: [time + 1, layers, batch, hidden].
 
         One array a state part. Entry t belongs to the state after t time steps, so
-        entry 0 to the initial state. `d_outputs` is [batch, readouts, output].
+        entry 0 to the initial state. `d_outputs` [batch, readouts, output] is the
+        cotangent of the outputs; None takes the gradient of the loss.
         """

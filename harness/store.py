@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +98,7 @@ class Attempt:
     def __init__(self, folder: Path, number: int, header: Mapping[str, Any]) -> None:
         self._trial_folder = folder
         self._header = dict(header)
+        self._started_at = time.time()
         self.folder = folder / f"attempt-{number:03d}"
         self.folder.mkdir()
         self.log = self.folder / "log.txt"
@@ -124,8 +126,12 @@ class Attempt:
             for file in sorted(self.folder.iterdir())
             if file.name != "log.txt"
         }
+        now = time.time()
         document = {
             **self._header,
+            "started_at": self._started_at,
+            "committed_at": now,
+            "wall_time_s": now - self._started_at,
             **result,
             "readings": [reading.to_json() for reading in readings],
             "files": files,
@@ -321,6 +327,18 @@ class RunFolder:
                 latest[slot] = (committed, record)
         return [record for _, record in sorted(latest.values(), key=lambda x: x[0])]
 
+    def sources_of_slot(self, slot: str) -> list[dict[str, str]]:
+        """Return the plugin sources of every trial, done or not, of one slot."""
+        found = []
+        for folder in self._folders():
+            try:
+                spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+                if Trial.from_json(spec["trial"]).slot() == slot:
+                    found.append(dict(spec["sources"]))
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+        return found
+
     def arrays(self, trial_id: str) -> Weights:
         """Return the arrays a trial stored; empty where it stored none."""
         import numpy as np
@@ -390,7 +408,7 @@ def _constants(
         is_certified = is_certified and bool(record.value("readback", "ok"))
     return {
         "trial": record.id,
-        "session": trial.session,
+        "session": result.get("session", trial.session),
         "measure": trial.measure,
         "task": trial.task,
         "length": trial.length,

@@ -1,0 +1,196 @@
+"""How the gradient travels back: R(lag) and the horizon, initial against trained."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from harness.analysis.grouping import (
+    Place,
+    curve,
+    group,
+    network_key,
+    number,
+    of_measure,
+    place,
+    varying,
+)
+from harness.store import TrialRecord
+from harness.trial import Trial
+
+STATES = ("initial", "trained")
+COTANGENTS = ("loss", "random")
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """Medians over seeds, in time steps; the ratio may not fall below it by `max_lag`.
+
+    Attributes:
+        seeds: Number of seeds with a value.
+    """
+
+    initial: float | None
+    trained: float | None
+    max_lag: float | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class GradientRow:
+    """One network's horizons, for the loss term and for a random cotangent."""
+
+    place: Place
+    cell: str
+    implementation: str
+    trial: Trial
+    loss: Horizon
+    random: Horizon
+
+    @property
+    def key(self) -> str:
+        """What a learning row of the same network has too."""
+        return network_key(self.trial)
+
+
+def gradient_rows(records: Sequence[TrialRecord]) -> list[GradientRow]:
+    """Return one row per network, in order of appearance."""
+    gradients = of_measure(records, "gradients")
+    names = varying([_without_settings(record.trial) for record in gradients])
+    return [
+        GradientRow(
+            place=place(members[0].trial, names),
+            cell=members[0].trial.cell,
+            implementation=members[0].trial.implementation,
+            trial=members[0].trial,
+            loss=_horizon(members, "loss"),
+            random=_horizon(members, "random"),
+        )
+        for members in group(gradients, lambda r: network_key(r.trial)).values()
+    ]
+
+
+def _without_settings(trial: Trial) -> Trial:
+    return replace(trial, settings={})
+
+
+def _horizon(members: list[TrialRecord], cotangent: str) -> Horizon:
+    by_state = {
+        state: [
+            value
+            for record in members
+            if (value := number(record, state, f"horizon_{cotangent}")) is not None
+        ]
+        for state in STATES
+    }
+    lags = [number(record, state, "max_lag") for record in members for state in STATES]
+    return Horizon(
+        initial=_median(by_state["initial"]),
+        trained=_median(by_state["trained"]),
+        max_lag=max((lag for lag in lags if lag is not None), default=None),
+        seeds=max(len(values) for values in by_state.values()),
+    )
+
+
+def _median(values: list[float]) -> float | None:
+    return float(np.median(values)) if values else None
+
+
+# --- curves --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LagSeries:
+    """R over lag: the median over seeds of each seed's median, and of its band.
+
+    Attributes:
+        low: The 10 % quantile over examples; 0 where it underflowed.
+        high: The 90 % quantile over examples.
+    """
+
+    cell: str
+    implementation: str
+    state: str
+    lags: list[float]
+    median: list[float]
+    low: list[float]
+    high: list[float]
+
+
+@dataclass(frozen=True)
+class GradientPanel:
+    """What one panel shows: every cell, initial and trained, for one cotangent."""
+
+    place: Place
+    cotangent: str
+    series: tuple[LagSeries, ...]
+    failures: dict[tuple[str, str, str], int]
+
+
+def gradient_panels(records: Sequence[TrialRecord]) -> list[GradientPanel]:
+    """Return a panel per task, length, variant and cotangent, in that order."""
+    gradients = of_measure(records, "gradients")
+    names = varying([_without_settings(record.trial) for record in gradients])
+    tasks = list(dict.fromkeys(record.trial.task or "" for record in gradients))
+    places = group(gradients, lambda record: place(record.trial, names))
+    ordered = sorted(
+        places, key=lambda where: (tasks.index(where.task), where.length or 0)
+    )
+    return [
+        _panel(where, places[where], cotangent)
+        for where in ordered
+        for cotangent in COTANGENTS
+    ]
+
+
+def _panel(where: Place, members: list[TrialRecord], cotangent: str) -> GradientPanel:
+    keyed = group(members, lambda r: (r.trial.cell, r.trial.implementation))
+    series = [
+        _series(cell, implementation, state, group_, cotangent)
+        for (cell, implementation), group_ in keyed.items()
+        for state in STATES
+    ]
+    failures = Counter(
+        (r.trial.cell, r.trial.implementation, r.outcome)
+        for r in members
+        if r.outcome != "ok"
+    )
+    drawn = tuple(each for each in series if any(value > 0 for value in each.median))
+    return GradientPanel(where, cotangent, drawn, dict(failures))
+
+
+def _series(
+    cell: str,
+    implementation: str,
+    state: str,
+    members: list[TrialRecord],
+    cotangent: str,
+) -> LagSeries:
+    over_seeds = {
+        quantile: _median_over_seeds(members, state, f"ratio_{cotangent}_{quantile}")
+        for quantile in ("median", "q10", "q90")
+    }
+    lags = sorted(over_seeds["median"])
+    return LagSeries(
+        cell,
+        implementation,
+        state,
+        lags,
+        [over_seeds["median"][lag] for lag in lags],
+        [over_seeds["q10"].get(lag, 0.0) for lag in lags],
+        [over_seeds["q90"].get(lag, 0.0) for lag in lags],
+    )
+
+
+def _median_over_seeds(
+    members: list[TrialRecord], state: str, metric: str
+) -> dict[float, float]:
+    values: dict[float, list[float]] = {}
+    for record in members:
+        for lag, value in zip(*curve(record, state, metric), strict=True):
+            # A missing ratio underflowed: smaller than every other.
+            values.setdefault(lag, []).append(0.0 if value is None else float(value))
+    return {lag: float(np.median(found)) for lag, found in values.items()}

@@ -1,0 +1,163 @@
+"""Which trials answer one question: the same configuration, other seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from harness.store import TrialRecord, frame
+from harness.trial import Trial
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """What a figure's panel and a table's block are about.
+
+    Attributes:
+        task: The task, or "" where the input is random numbers.
+        length: The task's own parameter, or None.
+        variant: What else tells it from its neighbours: "hidden size 128".
+    """
+
+    task: str
+    length: int | None
+    variant: str = ""
+
+    @property
+    def title(self) -> str:
+        """The place in words: "adding, length 100"."""
+        words = (
+            self.task if self.length is None else f"{self.task}, length {self.length}"
+        )
+        return " · ".join(word for word in (words, self.variant) if word)
+
+
+def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Return the items by key, keys and items in order of appearance."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+def of_measure(records: Iterable[TrialRecord], measure: str) -> list[TrialRecord]:
+    """Return the trials of one measure."""
+    return [record for record in records if record.trial.measure == measure]
+
+
+def network_key(trial: Trial) -> str:
+    """Name what was trained and on what, whichever the seed and the measure."""
+    shared = replace(
+        trial,
+        measure="learning",
+        session=None,
+        threads=1,
+        time_steps=None,
+        input_size=None,
+        seed=None,
+        data_seed=None,
+        settings={},
+    )
+    return shared.slot()
+
+
+def configuration(trial: Trial) -> str:
+    """Name a trial without its seeds."""
+    return replace(trial, seed=None, data_seed=None, session=None).slot()
+
+
+def facts(trial: Trial) -> dict[str, Any]:
+    """Return what may differ between trials of one task, length, cell and name."""
+    found = {
+        "hidden size": trial.hidden_size,
+        "layers": trial.num_layers,
+        "batch": trial.batch,
+        "time steps": trial.time_steps,
+        "input size": trial.input_size,
+        "init": trial.init,
+        "optimiser": trial.optimizer.name,
+        "learning rate": trial.optimizer.learning_rate,
+        "clip": trial.optimizer.clip_norm,
+        "device": trial.device,
+        "dtype": trial.dtype,
+        "precision": trial.precision,
+        "biases": trial.biases,
+        "threads": trial.threads,
+    }
+    for extra in (trial.task_options, trial.settings):
+        found |= {str(key).replace("_", " "): value for key, value in extra.items()}
+    return found
+
+
+def varying(trials: Sequence[Trial]) -> tuple[str, ...]:
+    """Return the facts that differ inside one task, length, cell and implementation."""
+    names: dict[str, None] = {}
+    keyed = group(trials, lambda t: (t.task, t.length, t.cell, t.implementation))
+    for members in keyed.values():
+        known = [facts(trial) for trial in members]
+        for name in {name: None for each in known for name in each}:
+            if len({json.dumps(each.get(name), default=str) for each in known}) > 1:
+                names[name] = None
+    return tuple(names)
+
+
+def variant(trial: Trial, names: Iterable[str]) -> str:
+    """Return the named facts of a trial in words: "hidden size 128 · init chrono"."""
+    known = facts(trial)
+    return " · ".join(f"{name} {known.get(name)}" for name in names)
+
+
+def place(trial: Trial, names: Iterable[str]) -> Place:
+    """Return the panel a trial belongs to; `names` are what `varying` returned."""
+    return Place(trial.task or "", trial.length, variant(trial, names))
+
+
+def certified(records: Sequence[TrialRecord]) -> dict[str, bool]:
+    """Return, by trial id, whether what ran carries a certificate."""
+    whole = [
+        dataclasses.replace(
+            record, readings=tuple(r for r in record.readings if r.x is None)
+        )
+        for record in records
+    ]
+    columns = frame(whole)[["trial", "certified"]].drop_duplicates("trial")
+    return {
+        str(name): bool(found)
+        for name, found in zip(columns["trial"], columns["certified"], strict=True)
+    }
+
+
+def number(record: TrialRecord, split: str, metric: str) -> float | None:
+    """Return a value of the whole trial as a number, or None."""
+    found = record.value(split, metric)
+    return float(found) if isinstance(found, int | float) else None
+
+
+def curve(
+    record: TrialRecord, split: str, metric: str
+) -> tuple[list[float], list[float | None]]:
+    """Return x and values of one metric of one split, in the order of x."""
+    points: list[tuple[float, float | None]] = []
+    for reading in record.readings:
+        if reading.split != split or reading.x is None or metric not in reading.values:
+            continue
+        found = reading.values[metric]
+        if isinstance(reading.x, Sequence):
+            points += zip(map(float, reading.x), found, strict=True)
+        else:
+            points.append((float(reading.x), found))
+    points.sort(key=lambda point: point[0])
+    return [x for x, _ in points], [value for _, value in points]
+
+
+def quantity(record: TrialRecord, metric: str) -> Mapping[str, str]:
+    """Return the declared unit and direction of a metric."""
+    found = (record.result.get("quantities") or {}).get(metric) or {}
+    default = "lower" if metric == "loss" else "neither"
+    return {"unit": found.get("unit") or "", "better": found.get("better") or default}

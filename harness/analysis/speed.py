@@ -1,0 +1,298 @@
+"""How fast: throughput by implementation and phase, and time to solve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from harness.analysis.grouping import (
+    Place,
+    certified,
+    curve,
+    group,
+    number,
+    of_measure,
+    place,
+    varying,
+)
+from harness.analysis.learning import LearningRow
+from harness.analysis.parity import parity_rows
+from harness.analysis.statistics import Interval, median_interval
+from harness.store import TrialRecord
+from harness.trial import Trial
+
+PHASES = ("forward", "loss_and_gradients", "train_step", "stream")
+Doubts = Mapping[tuple[str, ...], str]
+"""Why a certificate does not hold, by what it was for."""
+
+
+@dataclass(frozen=True)
+class SpeedRow:
+    """One phase of one implementation at one shape, or a trial without a timing.
+
+    Attributes:
+        phase: "" where the trial did not end ok and has no timing.
+        time: The 95 % interval of the median time of one call, in seconds.
+        relative: Time over the fastest certified one's of the same session, cell and
+            phase; None where there is none.
+        doubt: Why the row is not certified, or None.
+    """
+
+    place: Place
+    cell: str
+    implementation: str
+    trial: Trial
+    phase: str
+    outcome: str
+    reason: str | None
+    time_s: float | None
+    time: Interval | None
+    tokens_per_s: float | None
+    tokens: Interval | None
+    flop_per_s: float | None
+    first_call_s: float | None
+    shaky: bool
+    certified: bool
+    doubt: str | None
+    relative: float | None
+    kernel: str | None
+    framework: str | None
+    machine: str | None
+
+
+def speed_rows(records: Sequence[TrialRecord]) -> list[SpeedRow]:
+    """Return the rows of every timed phase, by place, cell and implementation."""
+    speed = of_measure(records, "speed")
+    if not speed:
+        return []
+    places = _places(speed)
+    sound = certified(records)
+    doubts = _broken_certificates(records)
+    rows = [
+        row
+        for record in speed
+        for row in _rows(record, places[record.id], sound.get(record.id, False), doubts)
+    ]
+    return _with_relative(rows)
+
+
+def _places(speed: Sequence[TrialRecord]) -> dict[str, Place]:
+    """Return the place of each trial: what varies is named, the session at need."""
+    plain = [replace(record.trial, settings={}) for record in speed]
+    names = varying(plain)
+    machines = {record.result.get("machine") for record in speed} - {None}
+    found = {}
+    for record in speed:
+        trial = record.trial
+        shape = ("batch", "time steps", "input size", "hidden size")
+        shown = names if trial.task else tuple(dict.fromkeys([*shape, *names]))
+        where = place(trial, shown)
+        if len(machines) > 1:
+            on = record.result.get("machine") or "unknown machine"
+            where = _add(where, f"on {on}")
+        found[record.id] = where
+    same = group(
+        speed, lambda r: (found[r.id], r.trial.cell, r.trial.implementation)
+    ).values()
+    if any(len(members) > 1 for members in same):
+        for record in speed:
+            found[record.id] = _add(found[record.id], f"session {record.trial.session}")
+    return found
+
+
+def _add(where: Place, words: str) -> Place:
+    return replace(where, variant=" · ".join(w for w in (where.variant, words) if w))
+
+
+def _broken_certificates(records: Sequence[TrialRecord]) -> Doubts:
+    doubts: dict[tuple[str, ...], str] = {}
+    for row in parity_rows(records):
+        key = _certificate_key(row.trial)
+        if row.outcome != "ok":
+            doubts[key] = f"certificate: {row.outcome}"
+        elif not row.certified:
+            names = [check.name for check in row.checks if check.broken]
+            what = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+            doubts[key] = f"broken: {what or 'see certificate'}"
+        else:
+            doubts.pop(key, None)
+    return doubts
+
+
+def _certificate_key(trial: Trial) -> tuple[str, ...]:
+    where = (trial.device, trial.dtype, trial.precision, trial.biases)
+    return (trial.implementation, trial.cell, *where)
+
+
+def _rows(
+    record: TrialRecord,
+    where: Place,
+    sound: bool,
+    doubts: Doubts,
+) -> list[SpeedRow]:
+    splits = {r.split for r in record.readings if r.split not in ("readback",)}
+    known = [phase for phase in PHASES if phase in splits]
+    known += sorted(splits - set(PHASES))
+    timed = [phase for phase in known if number(record, phase, "time_s") is not None]
+    doubt = None if sound else _doubt(record, doubts)
+    if not timed or record.outcome != "ok":
+        timed = [""]
+    return [_row(record, where, phase, doubt) for phase in timed]
+
+
+def _doubt(record: TrialRecord, doubts: Doubts) -> str:
+    read_back = number(record, "readback", "ok")
+    if read_back == 0:
+        error = number(record, "readback", "error")
+        return "read-back differs" + ("" if error is None else f" by {error:.1e}")
+    known = doubts.get(_certificate_key(record.trial))
+    if known is not None:
+        return known
+    return "not read back" if read_back is None else "not checked"
+
+
+def _row(record: TrialRecord, where: Place, phase: str, doubt: str | None) -> SpeedRow:
+    tokens = number(record, phase, "tokens_per_s")
+    return SpeedRow(
+        place=where,
+        cell=record.trial.cell,
+        implementation=record.trial.implementation,
+        trial=record.trial,
+        phase=phase,
+        outcome=record.outcome,
+        reason=record.reason,
+        time_s=number(record, phase, "time_s"),
+        time=_time_interval(record, phase),
+        tokens_per_s=tokens,
+        tokens=_interval(record, phase, "tokens_low_per_s", "tokens_high_per_s"),
+        flop_per_s=number(record, phase, "flop_per_s"),
+        first_call_s=number(record, phase, "first_call_s"),
+        shaky=number(record, phase, "shaky") == 1,
+        certified=doubt is None,
+        doubt=doubt,
+        relative=None,
+        kernel=record.result.get("kernel"),
+        framework=record.result.get("framework"),
+        machine=record.result.get("machine"),
+    )
+
+
+def _interval(record: TrialRecord, phase: str, low: str, high: str) -> Interval | None:
+    ends = number(record, phase, low), number(record, phase, high)
+    return None if ends[0] is None or ends[1] is None else Interval(ends[0], ends[1])
+
+
+def _time_interval(record: TrialRecord, phase: str) -> Interval | None:
+    stored = _interval(record, phase, "time_low_s", "time_high_s")
+    samples = [value for value in curve(record, phase, "sample_s")[1] if value]
+    if stored is not None or not samples:
+        return stored
+    return median_interval(samples, np.random.default_rng(0))
+
+
+def _with_relative(rows: list[SpeedRow]) -> list[SpeedRow]:
+    keyed = group(rows, lambda r: (r.place, r.trial.session, r.cell, r.phase))
+    found = []
+    for members in keyed.values():
+        times = [r.time_s for r in members if r.certified and r.time_s is not None]
+        best = min(times, default=None)
+        for row in members:
+            known = best is not None and row.time_s is not None
+            ratio = row.time_s / best if known else None  # type: ignore[operator]
+            found.append(replace(row, relative=ratio))
+    places = list(dict.fromkeys(row.place for row in found))
+    cells = list(dict.fromkeys(row.cell for row in found))
+    phases = [*PHASES, *sorted({row.phase for row in found} - set(PHASES))]
+    return sorted(
+        found,
+        key=lambda row: (
+            places.index(row.place),
+            cells.index(row.cell),
+            phases.index(row.phase),
+        ),
+    )
+
+
+# --- time to solve -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SolveTime:
+    """Updates to solve of a cell, times the certified update time of an implementation.
+
+    Attributes:
+        low: From the low ends of both, in seconds.
+        high: From the high ends of both; None where the updates' end is beyond the
+            budget.
+        learned_on: The implementation that the updates were counted on.
+    """
+
+    place: Place
+    cell: str
+    implementation: str
+    device: str
+    machine: str | None
+    seconds: float
+    low: float | None
+    high: float | None
+    shaky: bool
+    learned_on: str
+
+
+def solve_times(row: LearningRow, speed: Sequence[SpeedRow]) -> list[SolveTime]:
+    """Return the times of every certified implementation, the fastest first.
+
+    Timings at the very shape of the learning trial, on a single thread, count; of two
+    timings of one implementation on one device, the later. Empty where the median
+    seed did not solve the task.
+    """
+    if row.updates is None or row.updates.median is None:
+        return []
+    latest = {
+        (timing.implementation, timing.trial.device, timing.machine): timing
+        for timing in speed
+        if timing.phase == "train_step"
+        and timing.certified
+        and timing.time_s is not None
+        and _shape(timing.trial) == _shape(row.trial)
+    }
+    found = [_solve_time(row, timing) for timing in latest.values()]
+    return sorted(found, key=lambda each: each.seconds)
+
+
+def _shape(trial: Trial) -> tuple[object, ...]:
+    return (
+        trial.task,
+        trial.length,
+        sorted(trial.task_options.items()),
+        trial.cell,
+        trial.batch,
+        trial.hidden_size,
+        trial.num_layers,
+        trial.dtype,
+        trial.precision,
+        trial.biases,
+        trial.threads,
+    )
+
+
+def _solve_time(row: LearningRow, timing: SpeedRow) -> SolveTime:
+    assert row.updates is not None
+    assert row.updates.median is not None
+    assert timing.time_s is not None
+    time = timing.time or Interval(timing.time_s, timing.time_s)
+    low, high = row.updates.low, row.updates.high
+    return SolveTime(
+        place=row.place,
+        cell=row.cell,
+        implementation=timing.implementation,
+        device=timing.trial.device,
+        machine=timing.machine,
+        seconds=row.updates.median * timing.time_s,
+        low=None if low is None else low * time.low,
+        high=None if high is None else high * time.high,
+        shaky=timing.shaky,
+        learned_on=row.implementation,
+    )

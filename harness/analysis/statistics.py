@@ -1,0 +1,136 @@
+"""Medians, proportions and censored times, each with how far it can be trusted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+LEVEL = 0.95
+SMALLEST_FOR_INTERVAL = 6
+"""Fewer values than this cannot enclose their median with 95 %: 2 · 0.5^5 > 0.05."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The two ends of an interval, in the unit of what it encloses."""
+
+    low: float
+    high: float
+
+
+def median_interval(
+    samples: npt.ArrayLike,
+    rng: np.random.Generator,
+    *,
+    level: float = LEVEL,
+    resamples: int = 2000,
+) -> Interval:
+    """Return the percentile bootstrap interval of the median of samples [n].
+
+    Args:
+        samples: Independent readings of one quantity.
+        rng: The only source of randomness.
+        level: How often such an interval encloses the median.
+        resamples: Number of bootstrap resamples.
+
+    Raises:
+        ValueError: If there is no sample.
+    """
+    values = np.asarray(samples, dtype=float)
+    if values.size == 0:
+        raise ValueError("an interval needs at least one sample")
+    drawn = rng.choice(values, size=(resamples, values.size))
+    tail = (1 - level) / 2
+    low, high = np.quantile(np.median(drawn, axis=1), [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
+def proportion_interval(
+    successes: int, trials: int, *, level: float = LEVEL
+) -> Interval:
+    """Return Wilson's interval of a proportion, such as the solved fraction.
+
+    Raises:
+        ValueError: If there is no trial or there are more successes than trials.
+    """
+    test = stats.binomtest(successes, trials)
+    found = test.proportion_ci(confidence_level=level, method="wilson")
+    return Interval(float(found.low), float(found.high))
+
+
+Spread = Literal["single", "range", "interval"]
+
+
+@dataclass(frozen=True)
+class CensoredMedian:
+    """The median of values of which some are only known to exceed the budget.
+
+    Attributes:
+        median: None where it lies beyond the budget: half or more are censored.
+        low: Lower end of the spread; None beyond the budget.
+        high: Upper end of the spread; None beyond the budget.
+        spread: What `low` and `high` are: `single` for one value, `range` the
+            smallest and largest of a few, `interval` a 95 % interval of the median.
+        solved: Number of values that are known.
+        count: Number of values.
+    """
+
+    median: float | None
+    low: float | None
+    high: float | None
+    spread: Spread
+    budget: float
+    solved: int
+    count: int
+
+
+def censored_median(values: Sequence[float | None], budget: float) -> CensoredMedian:
+    """Return the median of values, None standing for "more than the budget".
+
+    The median of an even count is the mean of its middle two, and beyond the budget
+    when either is. From six values on the spread is the order-statistic interval of
+    the median, below that the range.
+
+    Raises:
+        ValueError: If there is no value.
+    """
+    if not values:
+        raise ValueError("a median needs at least one value")
+    ordered = sorted(math.inf if value is None else float(value) for value in values)
+    first, last = order_ranks(len(ordered))
+    spread: Spread = "interval"
+    if len(ordered) < SMALLEST_FOR_INTERVAL:
+        spread = "single" if len(ordered) == 1 else "range"
+    return CensoredMedian(
+        median=_known(float(np.median(ordered))),
+        low=_known(ordered[first]),
+        high=_known(ordered[last]),
+        spread=spread,
+        budget=budget,
+        solved=sum(math.isfinite(value) for value in ordered),
+        count=len(ordered),
+    )
+
+
+def order_ranks(count: int, *, level: float = LEVEL) -> tuple[int, int]:
+    """Return which of `count` sorted values enclose the median, from zero.
+
+    The number of values below the median is binomial(count, 1/2); the ranks are the
+    innermost pair that encloses it at least as often as `level`, or the outermost
+    pair where none does.
+    """
+    below = int(stats.binom.ppf((1 - level) / 2, count, 0.5))
+    if stats.binom.cdf(below, count, 0.5) > (1 - level) / 2:
+        below -= 1
+    first = max(below, 0)
+    return first, count - 1 - first
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

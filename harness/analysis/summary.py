@@ -1,0 +1,229 @@
+"""A run in small tables: what was learned, why, how fast, and what went wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analysis.gradients import GradientRow, gradient_rows
+from harness.analysis.grouping import Place, group, network_key
+from harness.analysis.learning import LearningRow, learning_rows
+from harness.analysis.parity import ParityRow, parity_rows
+from harness.analysis.speed import SolveTime, SpeedRow, solve_times, speed_rows
+from harness.errors import NothingMeasuredError
+from harness.store import TrialRecord
+
+MEASURES = ("parity", "learning", "gradients", "speed")
+
+
+@dataclass(frozen=True)
+class OutcomeRow:
+    """Trials that did not end ok, for the same reason.
+
+    Attributes:
+        seeds: Their seeds; empty where the measure has none.
+    """
+
+    measure: str
+    task: str
+    length: int | None
+    cell: str
+    implementation: str
+    outcome: str
+    reason: str
+    count: int
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LearnedRow:
+    """A learning row with what the other measures say of the same network."""
+
+    learning: LearningRow
+    gradients: GradientRow | None
+    solve_times: tuple[SolveTime, ...]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What was run where, in numbers.
+
+    Attributes:
+        measures: Number of trials of each measure.
+        outcomes: Number of trials of each outcome.
+        machines: What the trials say of where they ran.
+        frameworks: "torch 2.13.0", of the trials that say so.
+    """
+
+    suite: str
+    why: str
+    measures: dict[str, int]
+    outcomes: dict[str, int]
+    wall_time_s: float | None
+    machines: tuple[str, ...]
+    frameworks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Every table of a run.
+
+    Attributes:
+        environment: Name and value, in the order to show them.
+        focus: The place whose pictures stand on the first screen, or None.
+    """
+
+    header: Header
+    learned: tuple[LearnedRow, ...]
+    gradients: tuple[GradientRow, ...]
+    speed: tuple[SpeedRow, ...]
+    parity: tuple[ParityRow, ...]
+    outcomes: tuple[OutcomeRow, ...]
+    environment: tuple[tuple[str, str], ...]
+    choices: tuple[tuple[str, str], ...]
+    focus: Place | None
+
+    @property
+    def solve_times(self) -> tuple[SolveTime, ...]:
+        """Every time to solve, in the order of the learning rows."""
+        return tuple(time for row in self.learned for time in row.solve_times)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the tables as JSON values."""
+        return dataclasses.asdict(self)
+
+
+def summarize(records: Sequence[TrialRecord], info: Mapping[str, Any]) -> Summary:
+    """Return the tables of the trials; `info` is `run.json`.
+
+    Raises:
+        NothingMeasuredError: If there is no finished trial.
+    """
+    if not records:
+        raise NothingMeasuredError(
+            "the run holds no finished trial; run it again to go on with it"
+        )
+    speed = tuple(speed_rows(records))
+    gradients = tuple(gradient_rows(records))
+    by_network = {row.key: row for row in gradients}
+    learned = tuple(
+        LearnedRow(
+            row, by_network.get(network_key(row.trial)), tuple(solve_times(row, speed))
+        )
+        for row in learning_rows(records)
+    )
+    return Summary(
+        header=_header(records, info),
+        learned=learned,
+        gradients=gradients,
+        speed=speed,
+        parity=tuple(parity_rows(records)),
+        outcomes=tuple(outcome_rows(records)),
+        environment=tuple(environment_rows(info)),
+        choices=tuple((str(k), str(v)) for k, v in _mapping(info, "choices").items()),
+        focus=focus(learned),
+    )
+
+
+def outcome_rows(records: Sequence[TrialRecord]) -> list[OutcomeRow]:
+    """Return the trials that did not end ok; those alike but for the seed together."""
+    failed = [record for record in records if record.outcome != "ok"]
+    keyed = group(
+        failed,
+        lambda r: (
+            r.trial.measure,
+            r.trial.task or "",
+            r.trial.length,
+            r.trial.cell,
+            r.trial.implementation,
+            r.outcome,
+            r.reason or "no reason was given",
+        ),
+    )
+    return [
+        OutcomeRow(
+            *key,
+            count=len(members),
+            seeds=tuple(
+                sorted(r.trial.seed for r in members if r.trial.seed is not None)
+            ),
+        )
+        for key, members in keyed.items()
+    ]
+
+
+def focus(learned: Sequence[LearnedRow]) -> Place | None:
+    """Return the place where the solved fractions of the cells differ most.
+
+    Of several such, one with gradients measured, then the longest, then the first.
+    """
+    places = group(learned, lambda row: row.learning.place)
+    if not places:
+        return None
+
+    def telling(where: Place) -> tuple[float, bool, int]:
+        rows = places[where]
+        shares = [
+            r.learning.solved / r.learning.count for r in rows if r.learning.count
+        ]
+        spread = max(shares) - min(shares) if shares else -1.0
+        return spread, any(row.gradients for row in rows), where.length or 0
+
+    return max(places, key=telling)
+
+
+def _header(records: Sequence[TrialRecord], info: Mapping[str, Any]) -> Header:
+    suite = _mapping(info, "suite")
+    environment = _mapping(info, "environment")
+    measures = Counter(str(record.trial.measure) for record in records)
+    machines = [record.result.get("machine") for record in records]
+    if not any(machines):
+        machines = [environment.get("machine")]
+    frameworks = [record.result.get("framework") for record in records]
+    wall = info.get("wall_time_s")
+    return Header(
+        suite=str(suite.get("name") or "run"),
+        why=str(suite.get("why") or ""),
+        measures={name: measures[name] for name in MEASURES if measures[name]},
+        outcomes=dict(Counter(record.outcome for record in records).most_common()),
+        wall_time_s=float(wall) if isinstance(wall, int | float) else None,
+        machines=tuple(dict.fromkeys(str(name) for name in machines if name)),
+        frameworks=tuple(dict.fromkeys(str(name) for name in frameworks if name)),
+    )
+
+
+def environment_rows(info: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a number needs beside it: machine, versions, commit."""
+    environment = dict(_mapping(info, "environment"))
+    libraries = environment.pop("libraries", None) or {}
+    commit, dirty = environment.pop("commit", None), environment.pop("dirty", None)
+    memory = environment.pop("memory_bytes", None)
+    rows = [
+        (str(name).replace("_", " "), _words(value))
+        for name, value in environment.items()
+        if value is not None
+    ]
+    if isinstance(memory, int | float):
+        rows.append(("memory", f"{memory / 2**30:.1f} GiB"))
+    if commit:
+        changed = ", with uncommitted changes" if dirty else ""
+        rows.append(("commit", f"{commit}{changed}"))
+    if isinstance(libraries, Mapping):
+        rows += [(str(name), str(version)) for name, version in libraries.items()]
+    return rows
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_words(item) for item in value)
+    return str(value)
+
+
+def _mapping(info: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = info.get(name)
+    return found if isinstance(found, Mapping) else {}

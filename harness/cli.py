@@ -1,0 +1,491 @@
+"""The command line: one function per verb; the only place that prints or exits."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from harness.errors import HarnessError, MisuseError
+from harness.registry import Registry
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.run.execution import Execution
+    from harness.store import RunFolder, TrialRecord
+
+DONE, INTERNAL, MISUSE, NO, NOT_ALL_OK, NOTHING = 0, 1, 2, 3, 4, 5
+INTERRUPTED, TERMINATED = 130, 143
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def plugin_option(command: F) -> F:
+    """Add `--plugin FILE.py`, which every verb takes."""
+    return click.option(
+        "--plugin",
+        "plugins",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE.py",
+        help="Read a plugin file; may be given several times.",
+    )(command)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rnn-harness", prog_name="rnn-harness")
+def cli() -> None:
+    """What recurrent networks learn over long gaps, why, and how fast.
+
+    Exit codes: 0 done; 1 internal error; 2 misuse; 3 the answer is no (a certificate
+    is broken); 4 some trials did not end ok; 5 nothing was measured; 130 and 143
+    interrupted, with everything finished so far kept.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command and exit as documented."""
+    try:
+        _check_own_packages()
+        code = cli.main(standalone_mode=False)
+    except HarnessError as error:
+        _fail(str(error))
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = MISUSE
+    except (click.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        sys.stderr.close()
+        code = DONE
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _fail(message: str) -> None:
+    click.echo(f"rnn-harness: {message}", err=True)
+
+
+def _check_own_packages() -> None:
+    """Stop if `tasks` or `implementations` on the path is somebody else's."""
+    own = Path(__file__).resolve().parent.parent
+    for name in ("implementations", "tasks"):
+        spec = importlib.util.find_spec(name)
+        origin = spec.origin if spec is not None else None
+        if origin is None or Path(origin).resolve().parent.parent != own:
+            raise MisuseError(
+                f"the package '{name}' on Python's path is {origin or 'missing'}, not "
+                "rnn-harness's own; run from another folder or rename it"
+            )
+
+
+def _registry(plugins: Sequence[Path]) -> Registry:
+    """Read all plugins; those that cannot be used are told and stop nothing else."""
+    registry = Registry.discover(plugins)
+    for problem in registry.problems:
+        _fail(f"plugin {problem}")
+    return registry
+
+
+# --- list ----------------------------------------------------------------------------
+
+
+@cli.command("list")
+@json_option
+@plugin_option
+def list_plugins(as_json: bool, plugins: tuple[Path, ...]) -> int:
+    """Name cells, tasks and implementations, and what is unavailable here, and why."""
+    registry = _registry(plugins)
+    if as_json:
+        click.echo(json.dumps(_listing(registry), indent=1))
+        return DONE
+    for title, table in (("cells", registry.cells), ("tasks", registry.tasks)):
+        click.echo(title)
+        for name, declared in table.items():
+            click.echo(f"  {name:<18} {declared.summary}{_from(declared.origin)}")
+        click.echo()
+    click.echo("implementations")
+    for name, implementation in registry.implementations.items():
+        cells = ", ".join(implementation.cells)
+        click.echo(f"  {name:<18} {implementation.summary}{_from(implementation.origin)}")
+        devices = ", ".join(implementation.devices)
+        click.echo(f"  {'':<18} {implementation.framework}; {cells}; on {devices}")
+        reason = registry.unavailable(name)
+        if reason is not None:
+            click.echo(f"  {'':<18} {reason}")
+    if registry.problems:
+        click.echo("\nnot usable")
+        for problem in registry.problems:
+            click.echo(f"  {problem}")
+    return DONE
+
+
+def _from(origin: str) -> str:
+    return "" if origin == "built in" else f" (from {origin})"
+
+
+def _listing(registry: Registry) -> dict[str, Any]:
+    return {
+        "cells": [
+            {"name": d.name, "summary": d.summary, "origin": d.origin}
+            for d in registry.cells.values()
+        ],
+        "tasks": [
+            {"name": d.name, "summary": d.summary, "origin": d.origin}
+            for d in registry.tasks.values()
+        ],
+        "implementations": [
+            {
+                "name": d.name,
+                "summary": d.summary,
+                "origin": d.origin,
+                "framework": d.framework,
+                "cells": list(d.cells),
+                "devices": list(d.devices),
+                "trains": d.trains,
+                "unavailable": registry.unavailable(d.name),
+            }
+            for d in registry.implementations.values()
+        ],
+        "not_usable": [
+            {"plugin": problem.plugin, "reason": problem.reason}
+            for problem in registry.problems
+        ],
+    }
+
+
+# --- run -----------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("suite")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Run folder [default: results/runs/SUITE].",
+)
+@click.option("-k", "expression", metavar="EXPR", help="As 'adding and not lstm'.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE")
+@click.option("--seeds", metavar="0-4", help="Replace the suite's seeds: 0-4 or 0,2.")
+@click.option("--device", default="cpu", show_default=True, help="auto|cpu|cuda|cuda:N")
+@click.option("-j", "--jobs", type=click.IntRange(min=1), help="[default: cores, up to 2]")
+@click.option("--dry-run", is_flag=True, help="Show the trials and run none.")
+@click.option("--why", is_flag=True, help="As --dry-run, with the reason for each.")
+@plugin_option
+def run(
+    suite: str,
+    output: Path | None,
+    expression: str | None,
+    settings: tuple[str, ...],
+    seeds: str | None,
+    device: str,
+    jobs: int | None,
+    dry_run: bool,
+    why: bool,
+    plugins: tuple[Path, ...],
+) -> int:
+    """Run SUITE, a built-in name or a TOML file; go on where it was interrupted."""
+    from rich.console import Console
+
+    from harness.environment import resolve_device
+    from harness.run.execution import Execution
+    from harness.store import RunFolder
+    from harness.suite import load_suite
+
+    registry = _registry(plugins)
+    loaded = load_suite(suite, registry, settings, _seeds(seeds))
+    device = resolve_device(device)
+    folder = output or Path("results/runs") / loaded.name
+    preview = dry_run or why
+    store = RunFolder(folder) if preview else RunFolder.create(folder)
+    execution = Execution(
+        loaded, registry, store, device, expression, jobs or _default_jobs()
+    )
+    if preview:
+        _show_preview(execution, why=why)
+        return MISUSE if registry.problems else DONE
+    console = Console(stderr=True)
+    code = _execute(execution, console)
+    finished = _finish(store, console)
+    return _worst([MISUSE if registry.problems else DONE, code, finished])
+
+
+def _default_jobs() -> int:
+    import psutil
+
+    return min(2, psutil.cpu_count(logical=False) or 1)
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    seeds: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            seeds += range(int(first), int(last if dash else first) + 1)
+    except ValueError:
+        seeds = []
+    if not seeds:
+        raise MisuseError(f"--seeds {text}: give a range or a list, as 0-4 or 0,2,5")
+    return seeds
+
+
+def _show_preview(execution: Execution, *, why: bool) -> None:
+    to_run = done = 0
+    for stage, trials in execution.preview():
+        click.echo(f"{stage}: {len(trials)}")
+        for todo in trials:
+            to_run += todo.runs
+            done += not todo.runs
+            text = f"  {todo.trial.label}"
+            if why:
+                text += f": {'runs' if todo.runs else 'stays'}, {todo.why}"
+            click.echo(text)
+    click.echo(f"{to_run} would run, {done} are done; nothing was run")
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def _execute(execution: Execution, console: Console) -> int:
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        execution.execute(console)
+    except (KeyboardInterrupt, _Terminated) as stopped:
+        where = execution.run.path
+        _fail(
+            f"interrupted; every finished trial is kept in {where}, and the same "
+            "command goes on from there"
+        )
+        return INTERRUPTED if isinstance(stopped, KeyboardInterrupt) else TERMINATED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return DONE
+
+
+def _finish(store: RunFolder, console: Console) -> int:
+    """Write the report of what there is, show its first screen, judge the trials."""
+    records = store.records()
+    if not records:
+        return NOTHING
+    from harness.report.page import write_report
+
+    page = write_report(store, records)
+    _show(store, records)
+    click.echo(f"report: {page}")
+    return _verdict(records)
+
+
+def _verdict(records: Sequence[TrialRecord]) -> int:
+    codes = [DONE]
+    if not any(record.outcome in ("ok", "diverged") for record in records):
+        codes.append(NOTHING)
+    if any(record.outcome != "ok" for record in records):
+        codes.append(NOT_ALL_OK)
+    if any(_is_broken(record) for record in records):
+        codes.append(NO)
+    return _worst(codes)
+
+
+def _is_broken(record: TrialRecord) -> bool:
+    return (
+        record.trial.measure == "parity"
+        and record.outcome == "ok"
+        and not record.value("certificate", "certified")
+    )
+
+
+def _worst(codes: Sequence[int]) -> int:
+    """Return the code that counts when several apply."""
+    order = [MISUSE, INTERRUPTED, TERMINATED, INTERNAL, NOTHING, NO, NOT_ALL_OK, DONE]
+    return min(codes, key=order.index)
+
+
+# --- check ---------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("targets", nargs=-1, metavar="[IMPLEMENTATION|FILE.py]...")
+@click.option("--device", default="cpu", show_default=True, help="auto|cpu|cuda|cuda:N")
+@click.option("--dtype", default="float32", show_default=True, help="float32|float64")
+@click.option("-j", "--jobs", type=click.IntRange(min=1), help="[default: cores, up to 2]")
+@json_option
+@plugin_option
+def check(
+    targets: tuple[str, ...],
+    device: str,
+    dtype: str,
+    jobs: int | None,
+    as_json: bool,
+    plugins: tuple[Path, ...],
+) -> int:
+    """Certify implementations against the float64 reference; small sizes, no timing."""
+    from rich.console import Console
+
+    from harness.environment import resolve_device
+    from harness.run.certify import certify
+
+    if dtype not in ("float32", "float64"):
+        raise MisuseError(f"unknown dtype '{dtype}'; allowed: float32, float64")
+    files = [Path(target) for target in targets if target.endswith(".py")]
+    registry = _registry([*plugins, *files])
+    device = resolve_device(device)
+    names = [target for target in targets if not target.endswith(".py")]
+    names = [registry.implementation(name).name for name in names]
+    declared = registry.implementations.values()
+    names += [d.name for d in declared if d.file in [f.resolve() for f in files]]
+    if not targets:
+        names = [d.name for d in declared if registry.unavailable(d.name) is None]
+    if not names:
+        return MISUSE if registry.problems else NOTHING
+    with tempfile.TemporaryDirectory() as folder:
+        console = Console(stderr=True)
+        records = certify(
+            registry,
+            names,
+            device,
+            dtype,
+            jobs or _default_jobs(),
+            Path(folder) / "check",
+            console,
+        )
+    if as_json:
+        click.echo(json.dumps([_certificate_json(r) for r in records], indent=1))
+    else:
+        for record in records:
+            _show_certificate(record)
+    return _worst([MISUSE if registry.problems else DONE, _verdict(records)])
+
+
+def _certificate_json(record: TrialRecord) -> dict[str, Any]:
+    return {
+        "implementation": record.trial.implementation,
+        "cell": record.trial.cell,
+        "device": record.trial.device,
+        "dtype": record.trial.dtype,
+        "outcome": record.outcome,
+        "reason": record.reason,
+        "framework": record.result.get("framework"),
+        "kernel": record.result.get("kernel"),
+        "checks": {reading.split: dict(reading.values) for reading in record.readings},
+    }
+
+
+def _show_certificate(record: TrialRecord) -> None:
+    trial = record.trial
+    head = [trial.implementation, trial.cell]
+    head += [str(record.result[k]) for k in ("framework", "kernel") if k in record.result]
+    shapes = record.value("certificate", "shapes")
+    where = f"{trial.device} {trial.dtype}"
+    click.echo(" · ".join([*head, where, *([f"{shapes} shapes"] if shapes else [])]))
+    if record.outcome != "ok":
+        click.echo(f"  {record.outcome}: {record.reason}\n")
+        return
+    for reading in record.readings[1:]:
+        error, tolerance = reading.values.get("error"), reading.values["tolerance"]
+        if error is None:
+            text = "underflow  not compared"
+        else:
+            verdict = "ok" if error <= tolerance else f"BROKEN, allowed {tolerance:.0e}"
+            text = f"{error:9.1e}  {verdict}"
+        click.echo(f"  {reading.split:<22} {text}")
+    broken, checks = (record.value("certificate", n) for n in ("broken", "checks"))
+    if broken:
+        click.echo(f"not certified: {broken} of {checks} checks broken\n")
+    else:
+        click.echo(f"certified: {checks} checks\n")
+
+
+# --- show, report, export ------------------------------------------------------------
+
+
+def _records(folder: Path) -> tuple[RunFolder, list[TrialRecord]]:
+    """Read a run; damaged trials are told, not shown."""
+    from harness.errors import NothingMeasuredError
+    from harness.store import RunFolder
+
+    store = RunFolder.open(folder)
+    for name, what in store.damaged().items():
+        _fail(f"trial {name} is left out: {what}; `rnn-harness run` measures it again")
+    records = store.records()
+    if not records:
+        raise NothingMeasuredError(f"{folder} holds no finished trial")
+    return store, records
+
+
+def _show(store: RunFolder, records: Sequence[TrialRecord]) -> None:
+    from rich.console import Console
+
+    from harness.report.terminal import run_summary
+
+    Console().print(run_summary(store.info(), records))
+
+
+run_argument = click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+
+
+@cli.command()
+@run_argument
+@json_option
+@plugin_option
+def show(folder: Path, as_json: bool, plugins: tuple[Path, ...]) -> int:
+    """Show the summary tables of RUN, a run folder."""
+    store, records = _records(folder)
+    if as_json:
+        from harness.analysis.summary import summary_json
+
+        click.echo(json.dumps(summary_json(store.info(), records), indent=1))
+    else:
+        _show(store, records)
+    return DONE
+
+
+@cli.command()
+@run_argument
+@plugin_option
+def report(folder: Path, plugins: tuple[Path, ...]) -> int:
+    """Write report.html, summary.md and the figures of RUN, a run folder."""
+    from harness.report.page import write_report
+
+    store, records = _records(folder)
+    click.echo(f"report: {write_report(store, records)}")
+    return DONE
+
+
+@cli.command()
+@run_argument
+@click.option("--format", "form", type=click.Choice(["csv"]), default="csv")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False))
+@plugin_option
+def export(
+    folder: Path, form: str, output: Path | None, plugins: tuple[Path, ...]
+) -> int:
+    """Write every value of RUN, one row each, to standard output or a file."""
+    from harness.store import frame
+
+    _, records = _records(folder)
+    try:
+        frame(records).to_csv(output or sys.stdout, index=False)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise MisuseError(f"{output} cannot be written: {error.strerror}") from error
+    return DONE

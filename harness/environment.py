@@ -1,0 +1,156 @@
+"""Machine, threads, libraries, commit: what a number needs beside it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import re
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from harness.errors import MisuseError
+
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+
+
+def describe_environment(distributions: Iterable[str]) -> dict[str, Any]:
+    """Return the facts a number of this machine needs beside it.
+
+    Args:
+        distributions: Names whose installed versions matter.
+    """
+    import psutil
+
+    gpus = gpu_names()
+    cores = psutil.cpu_count(logical=True) or 1
+    return {
+        "machine": _machine(cores, gpus),
+        "cpu": cpu_model(),
+        "cores": cores,
+        "gpus": gpus,
+        "memory_bytes": psutil.virtual_memory().total,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "libraries": installed_versions(distributions),
+        **_commit(),
+    }
+
+
+def machine_name() -> str:
+    """Return a short name of this machine: "2 cores AMD EPYC"."""
+    import psutil
+
+    return _machine(psutil.cpu_count(logical=True) or 1, gpu_names())
+
+
+def _machine(cores: int, gpus: list[str]) -> str:
+    return " + ".join([f"{cores} cores {cpu_model()}", *gpus])
+
+
+def cpu_model() -> str:
+    """Return the processor's name as the system gives it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = re.search(r"model name\s*:\s*(.+)", text)
+    return found.group(1).strip() if found else platform.machine()
+
+
+def gpu_names() -> list[str]:
+    """Return the names of the CUDA devices the driver shows, in order."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        handles = map(
+            pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount())
+        )
+        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+    except pynvml.NVMLError:
+        return []
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those distributions that are installed."""
+    versions = {}
+    for name in sorted(set(distributions)):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def resolve_device(asked: str) -> str:
+    """Return `cpu` or `cuda:N` for `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        MisuseError: If the name is none of these, or there is no such device.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked):
+        raise MisuseError(
+            f"unknown device '{asked}'; allowed: auto, cpu, cuda, cuda:N (such as cuda:0)"
+        )
+    if asked == "cpu":
+        return "cpu"
+    gpus = gpu_names()
+    if asked == "auto":
+        return "cuda:0" if gpus else "cpu"
+    index = int(asked.partition(":")[2] or 0)
+    if index < len(gpus):
+        return f"cuda:{index}"
+    here = ", ".join(f"cuda:{i} ({name})" for i, name in enumerate(gpus))
+    raise MisuseError(
+        f"no device '{asked}' here: the NVIDIA driver shows "
+        f"{here or 'no GPU'}; use --device cpu or --device auto"
+    )
+
+
+def pinned_variables(threads: int) -> dict[str, str]:
+    """Return what a worker's environment must hold before its framework is imported."""
+    return {
+        **dict.fromkeys(_THREAD_VARIABLES, str(threads)),
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "PYTHONHASHSEED": "0",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
+
+
+def _commit() -> dict[str, Any]:
+    """Return the commit of the checkout this package runs from, if it is one."""
+    folder = Path(__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return {"commit": None, "dirty": False}
+    try:
+        head = _git(folder, "rev-parse", "--short=12", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": False}
+    return {"commit": head, "dirty": bool(changed)}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    )
+    return done.stdout.strip()

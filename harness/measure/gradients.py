@@ -1,0 +1,119 @@
+"""Why? How the gradient travels back: the total derivative for the state, over lag.
+
+For one loss term at readout tau, delta_t = dL/ds_t is the derivative for the whole
+state after t time steps along every path, and R(lag) = |delta_{tau-lag}| / |delta_tau|
+for each example. It is computed from the canonical weights by the cell's float64
+backward recurrence; no framework takes part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from harness.contract import Array, Quantity, Readout, Weights
+from harness.measure.problem import Measurement, Problem
+from harness.store import Reading
+
+HORIZON_RATIO = 1e-3
+"""The effective horizon is the largest lag whose median R is above this."""
+
+EXAMPLES = 64
+SMALLEST = 1e-300
+"""Below this a float64 norm has underflowed and is left out."""
+
+QUANTITIES = {
+    **{
+        f"ratio_{cotangent}_{quantile}": Quantity("ratio", "neither")
+        for cotangent in ("loss", "random")
+        for quantile in ("median", "q10", "q90")
+    },
+    "horizon_loss": Quantity("time steps", "higher"),
+    "horizon_random": Quantity("time steps", "higher"),
+    "max_lag": Quantity("time steps", "neither"),
+}
+
+
+def measure_gradients(problem: Problem, trained: Weights) -> Measurement:
+    """Measure R(lag) at initialisation and after training.
+
+    The loss term is the first remembered answer (`Task.first_recalled`), so that lag
+    means something. It is measured a second time for a unit random cotangent of the
+    same readout, so that a fitted network's vanishing loss does not empty the curve.
+    """
+    readings: list[Reading] = []
+    for split, weights in (("initial", problem.initial_weights()), ("trained", trained)):
+        ratios = gradient_ratios(problem, weights)
+        readings += _readings(split, ratios)
+    return Measurement(
+        readings=readings,
+        facts={
+            "kernel": problem.oracle().kernel(),
+            "parameters": problem.parameters(),
+            "time_steps": problem.time_steps,
+        },
+        quantities=QUANTITIES,
+    )
+
+
+def gradient_ratios(problem: Problem, weights: Weights) -> dict[str, Array]:
+    """Return R [lag, example] for the loss term and for a random cotangent."""
+    task, length = problem.task, problem.trial.length
+    assert task is not None
+    assert length is not None
+    oracle = problem.oracle()
+    oracle.load_weights(weights)
+    readout = task.first_recalled(length=length)
+    batch = problem.batch("gradients", 0, EXAMPLES)
+    only = np.zeros_like(batch.scored)
+    only[:, readout] = True
+    placed = oracle.place(replace(batch, scored=only))
+    d_random = np.zeros((*only.shape, task.info.output_size))
+    rng = np.random.default_rng(0)
+    directions = rng.standard_normal((EXAMPLES, task.info.output_size))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    d_random[:, readout] = directions
+    every = task.info.readout is Readout.EVERY
+    state = readout + 1 if every else problem.time_steps
+    return {
+        "loss": _ratios(oracle.state_gradients(placed, None), state),
+        "random": _ratios(oracle.state_gradients(placed, d_random), state),
+    }
+
+
+def _ratios(parts: tuple[Array, ...], state: int) -> Array:
+    """Return R [lag, example] from state gradients [time + 1, layer, example, hidden]."""
+    squares = sum((part**2).sum(axis=(1, 3)) for part in parts)
+    norms = np.sqrt(np.asarray(squares))[state::-1]
+    here = np.where(norms[0] > SMALLEST, norms[0], np.nan)
+    ratios = norms / here
+    return np.where(ratios > SMALLEST, ratios, np.nan)
+
+
+def _readings(split: str, ratios: dict[str, Array]) -> list[Reading]:
+    curves: dict[str, list[float]] = {}
+    whole: dict[str, float] = {}
+    for name, ratio in ratios.items():
+        # An underflowed ratio is smaller than every other: quantiles count it as 0.
+        known = np.nan_to_num(ratio)
+        median, low, high = np.quantile(known, [0.5, 0.1, 0.9], axis=1)
+        curves[f"ratio_{name}_median"] = _drawable(median)
+        curves[f"ratio_{name}_q10"] = _drawable(low)
+        curves[f"ratio_{name}_q90"] = _drawable(high)
+        whole[f"horizon_{name}"] = horizon(median)
+    lags = list(range(len(next(iter(ratios.values())))))
+    return [
+        Reading(split, {**whole, "max_lag": lags[-1]}),
+        Reading(split, curves, lags, "time steps"),
+    ]
+
+
+def _drawable(values: Array) -> list[float]:
+    return [float(v) if v > 0 else float("nan") for v in values]
+
+
+def horizon(median_ratios: Array) -> int:
+    """Return the largest lag whose median R is above `HORIZON_RATIO`."""
+    above = np.flatnonzero(median_ratios > HORIZON_RATIO)
+    return int(above[-1]) if len(above) else 0

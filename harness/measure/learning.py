@@ -1,0 +1,159 @@
+"""What can it learn? Fresh data every update, held out data every N updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from harness.contract import Quantity, Task, TrainableNetwork
+from harness.measure.problem import Measurement, Problem
+from harness.store import Reading
+
+CONSECUTIVE = 3
+"""Held-out evaluations past the task's rule that count as solved."""
+
+EVALUATION_BATCH = 500
+CHUNK = 20
+"""Updates between two events: often enough to watch, seldom enough to cost nothing."""
+
+QUANTITIES = {
+    "gradient_norm": Quantity("norm before clipping", "neither"),
+    "clipped_fraction": Quantity("fraction", "neither"),
+    "solved": Quantity("yes or no", "higher"),
+    "updates_to_solve": Quantity("updates", "lower"),
+    "updates": Quantity("updates", "neither"),
+    "budget": Quantity("updates", "neither"),
+    "evaluate_every": Quantity("updates", "neither"),
+}
+
+Emit = Callable[[Reading], None]
+
+
+def measure_learning(problem: Problem, emit: Emit) -> Measurement:
+    """Train until solved or at the budget.
+
+    Settings: `updates`, the budget; `evaluate_every`; `evaluate_sequences`.
+
+    Returns:
+        The outcome `ok`, or `diverged` where a loss or gradient is no longer finite;
+        the trained weights as arrays.
+    """
+    assert problem.task is not None
+    network = problem.trainable_network()
+    network.load_weights(problem.initial_weights())
+    study = _Study(problem, problem.task, network, emit)
+    reason = study.train()
+    return Measurement(
+        readings=study.readings(),
+        facts={
+            "kernel": network.kernel(),
+            "parameters": problem.parameters(),
+            "time_steps": problem.time_steps,
+            "headline": problem.task.info.headline,
+        },
+        quantities={**QUANTITIES, **problem.task.info.scores},
+        outcome="ok" if reason is None else "diverged",
+        reason=reason,
+        arrays=network.weights(),
+    )
+
+
+class _Study:
+    """One training run: its place, its norms, its row of solved evaluations."""
+
+    def __init__(
+        self, problem: Problem, task: Task, network: TrainableNetwork, emit: Emit
+    ) -> None:
+        settings = problem.trial.settings
+        self._problem, self._task, self._network = problem, task, network
+        self._emit = emit
+        self._budget = int(settings["updates"])
+        self._every = int(settings["evaluate_every"])
+        sequences = int(settings["evaluate_sequences"])
+        self._held_out = [
+            (batch, network.place(batch))
+            for batch in problem.batches("held_out", sequences, EVALUATION_BATCH)
+        ]
+        self._updates = 0
+        self._norms: list[float] = []
+        self._solved_at: list[int] = []
+
+    @property
+    def _is_solved(self) -> bool:
+        return len(self._solved_at) >= CONSECUTIVE
+
+    def train(self) -> str | None:
+        """Train; return why the loss stopped being finite, or None."""
+        self._evaluate()
+        marks = [*range(0, self._budget, self._every), self._budget]
+        for start, end in pairwise(marks):
+            for first in range(start, end, CHUNK):
+                reason = self._update(range(first, min(first + CHUNK, end)))
+                if reason is not None:
+                    return reason
+            self._evaluate()
+            if self._is_solved:
+                break
+        return None
+
+    def _update(self, indices: range) -> str | None:
+        size = self._problem.trial.batch
+        assert size is not None
+        placed = [
+            self._network.place(self._problem.batch("train", index, size))
+            for index in indices
+        ]
+        done = self._network.train_steps(placed).read()
+        updates = [index + 1 for index in indices]
+        finite = np.isfinite(done.losses) & np.isfinite(done.gradient_norms)
+        values = {
+            "loss": done.losses.tolist(),
+            "gradient_norm": done.gradient_norms.tolist(),
+        }
+        self._emit(Reading("train", values, updates, "updates"))
+        self._norms += values["gradient_norm"]
+        self._updates = updates[-1]
+        if finite.all():
+            return None
+        bad = int(np.argmin(finite))
+        name = "gradient" if np.isfinite(done.losses[bad]) else "loss"
+        value = "NaN" if np.isnan(done.losses[bad]) else "not finite"
+        return f"{name} became {value} at update {updates[bad]}"
+
+    def _evaluate(self) -> None:
+        total: dict[str, Any] = {}
+        for batch, placed in self._held_out:
+            outputs = self._network.forward(placed).read().outputs
+            for name, tally in self._task.score(outputs, batch).items():
+                total[name] = total[name] + tally if name in total else tally
+        scores = {name: tally.mean for name, tally in total.items()}
+        self._emit(Reading("held_out", scores, self._updates, "updates"))
+        if self._task.solved(scores["loss"], scores):
+            self._solved_at.append(self._updates)
+        else:
+            self._solved_at = []
+
+    def readings(self) -> list[Reading]:
+        """Return the values of the whole trial."""
+        length = self._problem.trial.length
+        assert length is not None
+        clip = self._problem.trial.optimizer.clip_norm
+        outcome: dict[str, float] = {
+            "solved": int(self._is_solved),
+            "updates": self._updates,
+            "budget": self._budget,
+            "evaluate_every": self._every,
+        }
+        if self._is_solved:
+            outcome["updates_to_solve"] = self._solved_at[0]
+        readings = [
+            Reading("outcome", outcome),
+            Reading("floor", dict(self._task.floor(length=length))),
+        ]
+        if clip is not None and self._norms:
+            clipped = float(np.mean(np.array(self._norms) > clip))
+            readings.append(Reading("train", {"clipped_fraction": clipped}))
+        return readings

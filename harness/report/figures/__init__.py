@@ -1,0 +1,1 @@
+"""Every figure of a report, drawn only where it has something to show."""

@@ -1,0 +1,145 @@
+"""Which figures a run has: one with nothing to show is not drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.analysis.gradients import GradientPanel, gradient_panels
+from harness.analysis.grouping import Place, group
+from harness.analysis.learning_curves import LearningPanel, learning_panels
+from harness.analysis.speed import SpeedRow
+from harness.analysis.summary import Summary
+from harness.report.figures import overview
+from harness.report.figures.gradients import draw_gradients
+from harness.report.figures.learning import draw_learning
+from harness.report.figures.solve_time import draw_solve_time
+from harness.report.figures.solved import draw_solved
+from harness.report.figures.speed import draw_throughput
+from harness.report.figures.style import Drawn, Palette, drawing
+from harness.store import TrialRecord
+
+MOST_OVERVIEW_LINES = 16
+"""More lines than this cannot be read at the size of the first screen."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The figures of a report by the section they stand in, in order."""
+
+    overview: tuple[Drawn, ...]
+    learning: tuple[Drawn, ...]
+    gradients: tuple[Drawn, ...]
+    speed: tuple[Drawn, ...]
+
+    @property
+    def all(self) -> tuple[Drawn, ...]:
+        """Every figure."""
+        return (*self.overview, *self.learning, *self.gradients, *self.speed)
+
+
+def draw_all(records: Sequence[TrialRecord], summary: Summary) -> Gallery:
+    """Draw every figure that has something to show."""
+    palette = Palette.of(
+        [record.trial.cell for record in records],
+        [record.trial.implementation for record in records],
+    )
+    curves = learning_panels(records)
+    losses = learning_panels(records, metric="loss")
+    lags = [panel for panel in gradient_panels(records) if panel.series]
+    with drawing():
+        return Gallery(
+            overview=tuple(_overview(summary, curves, lags, palette)),
+            learning=tuple(_learning(summary, curves, losses, palette)),
+            gradients=tuple(_gradients(lags, palette)),
+            speed=tuple(_speed(summary, palette)),
+        )
+
+
+def _learning(
+    summary: Summary,
+    curves: Sequence[LearningPanel],
+    losses: Sequence[LearningPanel],
+    palette: Palette,
+) -> list[Drawn]:
+    found = []
+    rows = group([row.learning for row in summary.learned], lambda row: row.place.task)
+    for task, members in rows.items():
+        shown = [panel for panel in curves if panel.place.task == task]
+        others = [panel for panel in losses if panel.place.task == task]
+        if _has_curve(shown):
+            found.append(draw_learning(shown, palette))
+        if shown[0].metric != "loss" and _has_curve(others):
+            found.append(draw_learning(others, palette))
+        if any(row.count for row in members):
+            found.append(draw_solved(members, palette))
+    return found
+
+
+def _has_curve(panels: Sequence[LearningPanel]) -> bool:
+    return any(series.curves for panel in panels for series in panel.series)
+
+
+def _gradients(panels: Sequence[GradientPanel], palette: Palette) -> list[Drawn]:
+    tasks = group(panels, lambda panel: panel.place.task)
+    return [draw_gradients(members, palette) for members in tasks.values()]
+
+
+def _speed(summary: Summary, palette: Palette) -> list[Drawn]:
+    places = group(summary.speed, lambda row: row.place).values()
+    timed = [rows for rows in places if any(row.tokens_per_s for row in rows)]
+    found = [draw_throughput(rows, palette, i + 1) for i, rows in enumerate(timed)]
+    tasks = group(summary.learned, lambda row: row.learning.place.task)
+    for rows in tasks.values():
+        if any(row.solve_times for row in rows):
+            found.append(draw_solve_time(rows, palette))
+    return found
+
+
+def _overview(
+    summary: Summary,
+    curves: Sequence[LearningPanel],
+    lags: Sequence[GradientPanel],
+    palette: Palette,
+) -> list[Drawn]:
+    focus = summary.focus
+    found = []
+    for panel in curves:
+        if panel.place == focus and _has_curve([panel]):
+            found.append(overview.draw_learning(panel, palette))
+    near = sorted(lags, key=lambda panel: not _same(panel.place, focus))
+    if near:
+        found.append(overview.draw_gradients(near[0], palette))
+    rows = overview_speed(summary.speed, focus)
+    if rows:
+        found.append(overview.draw_speed(rows, palette))
+    return found
+
+
+def overview_speed(rows: Sequence[SpeedRow], focus: Place | None) -> list[SpeedRow]:
+    """Return what the first screen shows of speed: one place, one phase.
+
+    The focus where it was timed, else the first place; whole updates where they were
+    timed, else the first phase; the certified and the fastest where there are many.
+    """
+    timed = [row for row in rows if row.tokens_per_s]
+    if not timed:
+        return []
+    where = next((row.place for row in timed if _same(row.place, focus)), None)
+    where = where or timed[0].place
+    phases = [row.phase for row in timed if row.place == where]
+    name = "train_step" if "train_step" in phases else phases[0]
+    shown = [row for row in rows if row.place == where and row.phase in (name, "")]
+    if len(shown) <= MOST_OVERVIEW_LINES:
+        return shown
+    best = sorted(
+        shown, key=lambda row: (not row.certified, -(row.tokens_per_s or 0.0))
+    )
+    return [row for row in shown if row in best[:MOST_OVERVIEW_LINES]]
+
+
+def _same(where: Place, focus: Place | None) -> bool:
+    return focus is not None and (where.task, where.length) == (
+        focus.task,
+        focus.length,
+    )

@@ -1,0 +1,161 @@
+"""Gradient over lag on a log axis, initial against trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from harness.analysis.gradients import COTANGENTS, GradientPanel, LagSeries
+from harness.analysis.grouping import group
+from harness.report.figures.style import (
+    Drawn,
+    Palette,
+    Sketch,
+    cell_handles,
+    finish,
+    implementation_handles,
+    label_line,
+    line_handle,
+    log_axis,
+    note_failures,
+)
+
+HORIZON = 1e-3
+LOWEST = 1e-10
+"""Ratios below this are cut off: nothing of use to an optimiser is there."""
+
+NAMES = {"loss": "loss term", "random": "random cotangent"}
+INITIAL_DASH = (0, (3, 1.5))
+CAPTION = (
+    "R(lag) = |dL/ds(τ−lag)| / |dL/ds(τ)|, the total derivative for the state. Lines: "
+    "the median over seeds of the median over examples; dashed at the initial values, "
+    "solid after training, with the band from the 10 % to the 90 % quantile over "
+    "examples. Above: L is one fixed loss term; below: a unit random cotangent of the "
+    "same readout. A triangle: beyond it the ratio is smaller than any number. Dotted "
+    "level: 10⁻³, which defines the horizon. The axis ends at 10⁻¹⁰."
+)
+
+
+def draw_gradients(panels: Sequence[GradientPanel], palette: Palette) -> Drawn:
+    """Draw the panels of one task: places across, cotangents down."""
+    places = list(group(panels, lambda panel: panel.place))
+    sketch = Sketch(1.2 + 4.0 * len(places), 1.0 + 5.6, palette)
+    grid = sketch.figure.subplots(2, len(places), squeeze=False, sharex="col")
+    for panel in panels:
+        line = COTANGENTS.index(panel.cotangent)
+        gradient_axes(grid[line][places.index(panel.place)], panel, sketch)
+    for axes in grid[0]:
+        axes.set_xlabel("")
+    sketch.legend(gradient_handles(panels, palette))
+    task = panels[0].place.task
+    return finish(
+        sketch,
+        f"gradients-{task}",
+        f"Gradient over lag: {task}",
+        describe(panels),
+        CAPTION,
+        task,
+    )
+
+
+def gradient_axes(axes: Axes, panel: GradientPanel, sketch: Sketch) -> None:
+    """Draw one panel: lag across, the ratio up."""
+    for series in panel.series:
+        _draw_series(axes, series, sketch)
+    shown = [
+        value
+        for series in panel.series
+        for value in (*series.median, *series.high)
+        if value >= LOWEST
+    ]
+    low, high = min([*shown, HORIZON]), max([*shown, 1.0])
+    log_axis(axes.yaxis, low, high)
+    axes.set_ylim(max(low / 3, LOWEST), high * 3)
+    axes.set_xlim(left=0)
+    label_line(axes, HORIZON, "10⁻³")
+    axes.set_title(f"{panel.place.title}: {NAMES[panel.cotangent]}")
+    axes.set_xlabel("lag (time steps)")
+    axes.set_ylabel("R(lag)")
+    note_failures(axes, panel.failures)
+
+
+def _draw_series(axes: Axes, series: LagSeries, sketch: Sketch) -> None:
+    colour = sketch.palette.cells[series.cell]
+    trained = series.state == "trained"
+    median = _drawable(series.median)
+    artists: list[Artist] = [
+        *axes.plot(
+            series.lags,
+            median,
+            color=colour,
+            linewidth=2.2 if trained else 1.5,
+            linestyle="-" if trained else INITIAL_DASH,
+            marker=_marker(sketch.palette, series),
+            markevery=max(1, len(series.lags) // 6),
+            markersize=4,
+            zorder=3,
+        )
+    ]
+    if trained:
+        low = np.where(np.isnan(median), np.nan, np.maximum(series.low, LOWEST / 10))
+        high = np.where(np.isnan(median), np.nan, series.high)
+        artists.append(
+            axes.fill_between(
+                series.lags, low, high, color=colour, alpha=0.13, linewidth=0
+            )
+        )
+    artists += _draw_underflow(axes, series, colour)
+    sketch.mark(artists, series.cell, series.implementation)
+
+
+def _drawable(values: Sequence[float]) -> np.ndarray:
+    found = np.asarray(values, dtype=float)
+    return np.where(found > 0, found, np.nan)
+
+
+def _marker(palette: Palette, series: LagSeries) -> str:
+    first = palette.implementations[series.implementation] == 0
+    return "" if first else palette.marker(series.implementation)
+
+
+def _draw_underflow(axes: Axes, series: LagSeries, colour: str) -> list[Line2D]:
+    known = [i for i, value in enumerate(series.median) if value > 0]
+    last = known[-1]
+    if last == len(series.median) - 1 or series.median[last] < LOWEST:
+        return []
+    return axes.plot(
+        series.lags[last], series.median[last], "v", color=colour, markersize=6
+    )
+
+
+def gradient_handles(panels: Sequence[GradientPanel], palette: Palette) -> list[Line2D]:
+    """Return the legend of gradient panels: only what they show."""
+    series = [each for panel in panels for each in panel.series]
+    states = {each.state for each in series}
+    handles = cell_handles(palette, [each.cell for each in series])
+    if len({each.implementation for each in series}) > 1:
+        handles += implementation_handles(palette, [s.implementation for s in series])
+    if "initial" in states:
+        handles.append(line_handle("initial", linewidth=1.5, linestyle=INITIAL_DASH))
+    if "trained" in states:
+        handles.append(line_handle("trained", linewidth=2.2))
+    return handles
+
+
+def describe(panels: Sequence[GradientPanel]) -> str:
+    """Return the panels in words: the ratio at the largest lag."""
+    words = []
+    for panel in panels:
+        for series in panel.series:
+            end = series.median[-1]
+            exponent = f"10^{math.log10(end):.0f}" if end > 0 else "no number left"
+            words.append(
+                f"{panel.place.title}, {NAMES[panel.cotangent]}, {series.cell} "
+                f"{series.state}: {exponent} at lag {series.lags[-1]:.0f}"
+            )
+    return f"Gradient ratio over lag. {'; '.join(words)}."

@@ -1,0 +1,149 @@
+"""Learning curves: every seed faint, the median strong, the floor as a line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from harness.analysis.learning_curves import LearningPanel, LearningSeries, SeedCurve
+from harness.report.figures.style import (
+    INK,
+    Drawn,
+    Palette,
+    Sketch,
+    cell_handles,
+    finish,
+    implementation_handles,
+    label_line,
+    line_handle,
+    log_axis,
+    note_failures,
+)
+from harness.report.text import number
+
+COLUMNS = 3
+CAPTION = (
+    "Held-out {metric} over updates. Thin: single seeds, a dot where training stopped "
+    "because the task was solved, a cross where a seed did not end ok. Thick: the "
+    "median over seeds; a solved seed keeps its last value, a diverged one counts as "
+    "worse than every other. Dashed: the floor, the best without memory."
+)
+
+
+def draw_learning(panels: Sequence[LearningPanel], palette: Palette) -> Drawn:
+    """Draw the panels of one task and metric side by side."""
+    columns = min(COLUMNS, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    sketch = Sketch(1.0 + 3.7 * columns, 0.7 + 3.0 * lines, palette)
+    grid = sketch.figure.subplots(lines, columns, squeeze=False)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        learning_axes(axes, panel, sketch)
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    sketch.legend(learning_handles(panels, palette))
+    task, metric = panels[0].place.task, panels[0].metric.replace("_", " ")
+    return finish(
+        sketch,
+        f"learning-{task}-{panels[0].metric}".replace("_", "-"),
+        f"Learning curves: {task}, {metric}",
+        describe(panels),
+        CAPTION.format(metric=metric),
+        task,
+    )
+
+
+def learning_axes(axes: Axes, panel: LearningPanel, sketch: Sketch) -> None:
+    """Draw one panel: updates across, the held-out metric up."""
+    end = max((c.x[-1] for s in panel.series for c in s.curves), default=1.0)
+    for series in panel.series:
+        _draw_series(axes, series, sketch, end)
+    axes.set_title(panel.place.title)
+    axes.set_xlabel("updates")
+    unit = f" ({panel.unit})" if panel.unit else ""
+    axes.set_ylabel(f"held-out {panel.metric.replace('_', ' ')}{unit}")
+    _scale(axes, panel)
+    axes.set_xlim(left=0)
+    if panel.floor is not None:
+        label_line(axes, panel.floor, f"floor\n{number(panel.floor)}")
+    note_failures(axes, panel.failures)
+
+
+def _draw_series(
+    axes: Axes, series: LearningSeries, sketch: Sketch, end: float
+) -> None:
+    colour = sketch.palette.cells[series.cell]
+    artists = axes.plot(
+        series.median_x,
+        series.median,
+        color=colour,
+        linewidth=2.4,
+        linestyle=sketch.palette.dash(series.implementation),
+        zorder=3,
+    )
+    for curve in series.curves:
+        artists += axes.plot(
+            curve.x, curve.y, color=colour, linewidth=0.9, alpha=0.4, zorder=2
+        )
+        artists += _draw_end(axes, curve, colour, end)
+    sketch.mark(artists, series.cell, series.implementation)
+
+
+def _draw_end(axes: Axes, curve: SeedCurve, colour: str, end: float) -> list[Line2D]:
+    last = ([curve.x[-1]], [curve.y[-1]])
+    if curve.outcome != "ok":
+        return axes.plot(
+            *last,
+            color=colour,
+            linestyle="",
+            zorder=5,
+            marker="X",
+            markersize=9,
+            markeredgecolor=INK,
+        )
+    if curve.x[-1] < end:
+        return axes.plot(*last, color=colour, marker="o", markersize=3.5, zorder=4)
+    return []
+
+
+def _scale(axes: Axes, panel: LearningPanel) -> None:
+    values = [value for s in panel.series for c in s.curves for value in c.y]
+    values += [] if panel.floor is None else [panel.floor]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    if panel.better == "lower" and low > 0 and high / low >= 8:
+        log_axis(axes.yaxis, low, high)
+        axes.set_ylim(low / 1.5, high * 1.5)
+    elif panel.unit == "fraction":
+        axes.set_ylim(0, 1.03)
+    else:
+        axes.set_ylim(bottom=min(0.0, low))
+
+
+def learning_handles(panels: Sequence[LearningPanel], palette: Palette) -> list[Line2D]:
+    """Return the legend of learning panels: only what they show."""
+    series = [each for panel in panels for each in panel.series]
+    drawn = [each for each in series if each.curves]
+    handles = cell_handles(palette, [each.cell for each in drawn])
+    handles += implementation_handles(palette, [each.implementation for each in drawn])
+    if any(len(each.curves) > 1 for each in drawn):
+        handles.append(line_handle("single seed", linewidth=0.9, alpha=0.6))
+    if any(curve.outcome != "ok" for each in drawn for curve in each.curves):
+        look = {"linestyle": "", "marker": "X", "markersize": 8}
+        handles.append(line_handle("did not end ok", markeredgecolor=INK, **look))
+    return handles
+
+
+def describe(panels: Sequence[LearningPanel]) -> str:
+    """Return the panels in words: the last median of every cell."""
+    words = []
+    for panel in panels:
+        ends = [
+            f"{series.cell} ends at {number(series.median[-1])}"
+            for series in panel.series
+            if series.median
+        ]
+        words.append(f"{panel.place.title}: {', '.join(ends) or 'no curve'}")
+    metric = panels[0].metric.replace("_", " ")
+    return f"Held-out {metric} over updates. {'; '.join(words)}."

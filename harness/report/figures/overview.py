@@ -1,0 +1,63 @@
+"""The three pictures of the first screen: one panel a question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.analysis.gradients import GradientPanel
+from harness.analysis.learning_curves import LearningPanel
+from harness.analysis.speed import SpeedRow
+from harness.report.figures import gradients, learning, speed
+from harness.report.figures.style import Drawn, Palette, Sketch, finish
+from harness.report.tables.speed import phase
+
+WIDTH, HEIGHT = 5.0, 3.7
+
+
+def draw_learning(panel: LearningPanel, palette: Palette) -> Drawn:
+    """Draw what it can learn."""
+    sketch = Sketch(WIDTH, HEIGHT, palette)
+    learning.learning_axes(sketch.figure.subplots(), panel, sketch)
+    sketch.legend(learning.learning_handles([panel], palette))
+    return finish(
+        sketch,
+        "overview-learning",
+        "What can it learn?",
+        learning.describe([panel]),
+        "Thin: seeds. Thick: their median. Dashed: the floor.",
+        panel.place.task,
+    )
+
+
+def draw_gradients(panel: GradientPanel, palette: Palette) -> Drawn:
+    """Draw why."""
+    sketch = Sketch(WIDTH, HEIGHT, palette)
+    gradients.gradient_axes(sketch.figure.subplots(), panel, sketch)
+    sketch.legend(gradients.gradient_handles([panel], palette))
+    return finish(
+        sketch,
+        "overview-gradients",
+        "Why?",
+        gradients.describe([panel]),
+        "How much of the gradient is left, that many time steps back.",
+        panel.place.task,
+    )
+
+
+def draw_speed(rows: Sequence[SpeedRow], palette: Palette) -> Drawn:
+    """Draw how fast, for one phase."""
+    lines = list(dict.fromkeys((row.cell, row.implementation) for row in rows))
+    sketch = Sketch(WIDTH, max(HEIGHT, 1.3 + 0.2 * len(lines)), palette)
+    axes = sketch.figure.subplots()
+    speed.throughput_axes(axes, rows, lines, sketch)
+    name = next(row.phase for row in rows if row.phase)
+    axes.set_title(f"{rows[0].place.title}: {phase(name)}")
+    sketch.legend(speed.throughput_handles(rows, palette))
+    return finish(
+        sketch,
+        "overview-speed",
+        "How fast is it?",
+        speed.describe(rows),
+        "Median and 95 % interval; hatched: uncertified.",
+        rows[0].place.task,
+    )

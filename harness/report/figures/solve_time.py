@@ -1,0 +1,146 @@
+"""Time to solve, by cell and certified implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from harness.analysis.grouping import group
+from harness.analysis.speed import SolveTime
+from harness.analysis.summary import LearnedRow
+from harness.report.figures.solved import label_rows
+from harness.report.figures.style import (
+    INK,
+    Drawn,
+    Palette,
+    Sketch,
+    finish,
+    line_handle,
+    log_axis,
+    shorten,
+)
+from harness.report.tables.learning import updates
+from harness.report.text import seconds
+
+CAPTION = (
+    "Updates to solve of the cell × time of one update of the certified "
+    "implementation, at the shape the cell was trained at, on one thread. The line "
+    "multiplies the ends of both spreads; an arrow where the upper one is beyond the "
+    "budget. Cells whose median seed did not solve the task have no time and are named."
+)
+
+
+def draw_solve_time(rows: Sequence[LearnedRow], palette: Palette) -> Drawn:
+    """Draw a panel per length and variant of one task."""
+    places = group(rows, lambda row: row.learning.place)
+    counts = [sum(len(r.solve_times) or 1 for r in m) for m in places.values()]
+    heights = [0.8 + 0.27 * count for count in counts]
+    sketch = Sketch(9.0, 0.6 + sum(heights), palette)
+    grid = sketch.figure.subplots(
+        len(places),
+        1,
+        squeeze=False,
+        sharex=True,
+        gridspec_kw={"height_ratios": heights},
+    )
+    times = [time for row in rows for time in row.solve_times]
+    for axes, (where, members) in zip(grid[:, 0], places.items(), strict=True):
+        _axes(axes, members, times, sketch)
+        axes.set_title(where.title)
+    grid[-1, 0].set_xlabel("time to solve (s)")
+    sketch.legend(_handles(times))
+    task = rows[0].learning.place.task
+    return finish(
+        sketch,
+        f"time-to-solve-{task}",
+        f"Time to solve: {task}",
+        _describe(rows),
+        CAPTION,
+        task,
+    )
+
+
+def _axes(
+    axes: Axes,
+    rows: Sequence[LearnedRow],
+    all_times: Sequence[SolveTime],
+    sketch: Sketch,
+) -> None:
+    ends = [value for time in all_times for value in _ends(time)]
+    low, high = min(ends) / 1.6, max(ends)
+    log_axis(axes.xaxis, low, high)
+    axes.set_xlim(low, high * max(2.0, (high / low) ** 0.25))
+    labels: list[str] = []
+    for row in rows:
+        for time in row.solve_times:
+            _draw_time(axes, len(labels), time, sketch)
+            labels.append(f"{row.learning.cell} · {shorten(time.implementation)}")
+        if not row.solve_times:
+            _write(axes, low, len(labels), _why_none(row))
+            labels.append(row.learning.cell)
+    label_rows(axes, labels)
+
+
+def _ends(time: SolveTime) -> list[float]:
+    known = (time.low, time.seconds, time.high)
+    return [value for value in known if value is not None]
+
+
+def _why_none(row: LearnedRow) -> str:
+    found = row.learning.updates
+    if found is None:
+        return "no seed ended ok"
+    if found.median is None:
+        return updates(found)
+    return "no certified timing at this shape"
+
+
+def _draw_time(axes: Axes, line: int, time: SolveTime, sketch: Sketch) -> None:
+    colour = sketch.palette.cells[time.cell]
+    ends = _ends(time)
+    span: list[Artist] = [
+        *axes.plot([min(ends), max(ends)], [line, line], color=colour, linewidth=1.6)
+    ]
+    marker = sketch.palette.marker(time.implementation)
+    span += axes.plot(time.seconds, line, marker, color=colour, markersize=6.5)
+    beyond = time.high is None and time.low is not None
+    if beyond:
+        span += axes.plot(1.12 * time.seconds, line, ">", color=colour, markersize=4)
+    words = seconds(time.seconds) + (" · shaky" if time.shaky else "")
+    text = _write(axes, max(ends) * (1.12 if beyond else 1.0), line, words)
+    sketch.mark([*span, text], time.cell, time.implementation)
+
+
+def _write(axes: Axes, x: float, line: int, words: str) -> Artist:
+    return axes.annotate(
+        words,
+        xy=(x, line),
+        xytext=(7, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8,
+        color=INK,
+    )
+
+
+def _handles(times: Sequence[SolveTime]) -> list[Line2D]:
+    handles = [
+        line_handle("median", linestyle="", marker="o"),
+        line_handle("spread of updates × interval of time", linewidth=1.6),
+    ]
+    if any(time.high is None and time.low is not None for time in times):
+        words = "upper end beyond the budget"
+        handles.append(line_handle(words, linestyle="", marker=">", markersize=4))
+    return handles
+
+
+def _describe(rows: Sequence[LearnedRow]) -> str:
+    words = []
+    for row in rows:
+        times = [f"{t.implementation} {seconds(t.seconds)}" for t in row.solve_times]
+        name = f"{row.learning.place.title}, {row.learning.cell}"
+        words.append(f"{name}: {', '.join(times) or _why_none(row)}")
+    return f"Time to solve. {'; '.join(words)}."

@@ -1,0 +1,183 @@
+"""Updates to solve, the unsolved shown at the budget, and the solved fraction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from harness.analysis.grouping import Place, group
+from harness.analysis.learning import LearningRow, Seed
+from harness.report.figures.style import (
+    INK,
+    Drawn,
+    Palette,
+    Sketch,
+    finish,
+    line_handle,
+    shorten,
+)
+from harness.report.tables.learning import solved, updates
+
+CAPTION = (
+    "Left: a filled mark is the update at which one seed had solved the task, an open "
+    "one a seed that had not at its budget, a cross one that ended otherwise than ok; "
+    "the bar is the median over seeds, at the budget where it lies beyond. Right: the "
+    "solved fraction with Wilson's 95 % interval."
+)
+
+
+def draw_solved(rows: Sequence[LearningRow], palette: Palette) -> Drawn:
+    """Draw a panel per length and variant of one task, one line per network."""
+    places = group(rows, lambda row: row.place)
+    heights = [0.75 + 0.3 * len(members) for members in places.values()]
+    sketch = Sketch(9.6, 0.6 + sum(heights), palette)
+    grid = sketch.figure.subplots(
+        len(places),
+        2,
+        squeeze=False,
+        gridspec_kw={"width_ratios": [3, 1], "height_ratios": heights},
+    )
+    for (left, right), (where, members) in zip(grid, places.items(), strict=True):
+        _updates_axes(left, where, members, sketch)
+        _fraction_axes(right, members, sketch)
+    sketch.legend(_handles(rows))
+    task = rows[0].place.task
+    return finish(
+        sketch,
+        f"solved-{task}",
+        f"Solved seeds and updates to solve: {task}",
+        _describe(rows),
+        CAPTION,
+        task,
+    )
+
+
+def row_label(row: LearningRow, several: bool) -> str:
+    """Return what stands beside a line: the cell, the implementation at need."""
+    return f"{row.cell} · {shorten(row.implementation)}" if several else row.cell
+
+
+def _updates_axes(
+    axes: Axes, where: Place, rows: Sequence[LearningRow], sketch: Sketch
+) -> None:
+    budgets = [s.budget for row in rows for s in row.seeds if s.budget is not None]
+    budget = max(budgets, default=1.0)
+    for line, row in enumerate(rows):
+        _draw_row(axes, line, row, budget, sketch)
+    several = len({row.implementation for row in rows}) > 1
+    label_rows(axes, [row_label(row, several) for row in rows])
+    axes.axvline(budget, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+    axes.set_xlim(0, 1.06 * budget)
+    axes.set_title(f"{where.title} (budget {budget:.0f})")
+    axes.set_xlabel("updates to solve")
+
+
+def label_rows(axes: Axes, labels: Sequence[str]) -> None:
+    """Name the lines of a panel, the first at the top."""
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+
+
+def _draw_row(
+    axes: Axes, line: int, row: LearningRow, budget: float, sketch: Sketch
+) -> None:
+    colour = sketch.palette.cells[row.cell]
+    artists: list[Line2D] = []
+    for i, seed in enumerate(row.seeds):
+        # Seeds side by side: two that solved at one update are both seen.
+        y = line + (0.4 * (i / (len(row.seeds) - 1) - 0.5) if len(row.seeds) > 1 else 0)
+        artists += _draw_seed(axes, y, seed, colour, budget)
+    if row.updates is not None:
+        median = row.updates.median
+        x = row.updates.budget if median is None else median
+        bar = [line - 0.36, line + 0.36]
+        artists += axes.plot([x, x], bar, color=colour, linewidth=2.6, zorder=2)
+    sketch.mark(artists, row.cell, row.implementation)
+
+
+def _draw_seed(
+    axes: Axes, y: float, seed: Seed, colour: str, budget: float
+) -> list[Line2D]:
+    if seed.updates_to_solve is not None:
+        return axes.plot(
+            seed.updates_to_solve, y, "o", color=colour, markersize=5.5, zorder=3
+        )
+    if seed.outcome == "ok":
+        return axes.plot(
+            seed.budget or budget,
+            y,
+            "o",
+            color=colour,
+            markerfacecolor="white",
+            markersize=5.5,
+            zorder=3,
+        )
+    return axes.plot(
+        seed.updates or 0,
+        y,
+        "X",
+        color=colour,
+        markeredgecolor=INK,
+        markersize=7,
+        zorder=3,
+        clip_on=False,
+    )
+
+
+def _fraction_axes(axes: Axes, rows: Sequence[LearningRow], sketch: Sketch) -> None:
+    for line, row in enumerate(rows):
+        if row.solved_interval is None:
+            continue
+        colour = sketch.palette.cells[row.cell]
+        ends = [row.solved_interval.low, row.solved_interval.high]
+        artists = axes.plot(ends, [line, line], color=colour, linewidth=1.6)
+        artists += axes.plot(
+            row.solved / row.count, line, "o", color=colour, clip_on=False, zorder=3
+        )
+        sketch.mark(artists, row.cell, row.implementation)
+    label_rows(axes, [solved(row) for row in rows])
+    axes.yaxis.tick_right()
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.set_xlabel("solved fraction")
+
+
+def _handles(rows: Sequence[LearningRow]) -> list[Line2D]:
+    seeds = [seed for row in rows for seed in row.seeds]
+    handles = []
+    if any(seed.updates_to_solve is not None for seed in seeds):
+        handles.append(line_handle("solved", linestyle="", marker="o"))
+    if any(seed.updates_to_solve is None and seed.outcome == "ok" for seed in seeds):
+        handles.append(
+            line_handle(
+                "not within the budget",
+                linestyle="",
+                marker="o",
+                markerfacecolor="white",
+            )
+        )
+    if any(seed.outcome != "ok" for seed in seeds):
+        handles.append(
+            line_handle("did not end ok", linestyle="", marker="X", markersize=8)
+        )
+    return [
+        *handles,
+        line_handle(
+            "median", marker="|", linestyle="", markersize=11, markeredgewidth=2.6
+        ),
+    ]
+
+
+def _describe(rows: Sequence[LearningRow]) -> str:
+    words = [
+        f"{row.place.title}, {row.cell}: solved {solved(row)}, updates "
+        f"{updates(row.updates)}"
+        for row in rows
+    ]
+    return f"Updates to solve. {'; '.join(words)}."

@@ -1,0 +1,254 @@
+"""What every figure shares: colours, dashes, axes, and how it is written."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+# Okabe & Ito (2008): told apart with every common colour vision deficiency. Their
+# yellow is left out, it is too faint on white.
+CELL_COLOURS = {
+    "gru": "#0072B2",
+    "lstm": "#D55E00",
+    "rnn": "#009E73",
+    "gru-reset-before": "#56B4E9",
+}
+SPARE_COLOURS = ("#CC79A7", "#E69F00", "#000000", "#999999")
+DASHES: tuple[Any, ...] = (
+    "-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2)),
+    (0, (3, 1, 1, 1, 1, 1)), (0, (2, 2)), (0, (8, 1, 2, 1)),
+)  # fmt: skip
+MARKERS = ("o", "s", "^", "D", "v", "P", "*", "h")
+GREY = "#666666"
+INK = "#222222"
+
+RC: dict[str, Any] = {
+    "svg.fonttype": "none",  # text stays text: selectable, readable aloud
+    "svg.hashsalt": "rnn-harness",  # the same ids on every writing
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"],
+    "font.size": 9.0,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 10.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.6,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "hatch.linewidth": 0.8,
+    "savefig.dpi": 150.0,
+}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Draw and write with the report's settings, whatever the user's are."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        settings: Any = mpl.rcParams
+        settings.update(RC)
+        yield
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colour by cell, dash and marker by implementation; the same in every figure."""
+
+    cells: Mapping[str, str]
+    implementations: Mapping[str, int]
+
+    @classmethod
+    def of(cls, cells: Iterable[str], implementations: Iterable[str]) -> Palette:
+        """Choose colours for the cells of a run; well-known cells keep their own."""
+        names = list(dict.fromkeys(cells))
+        taken = {CELL_COLOURS[name] for name in names if name in CELL_COLOURS}
+        free = [*SPARE_COLOURS, *(c for c in CELL_COLOURS.values() if c not in taken)]
+        others = [name for name in names if name not in CELL_COLOURS]
+        chosen = {name: free[i % len(free)] for i, name in enumerate(others)}
+        return cls(
+            {name: CELL_COLOURS.get(name) or chosen[name] for name in names},
+            {name: i for i, name in enumerate(dict.fromkeys(implementations))},
+        )
+
+    def dash(self, implementation: str) -> Any:
+        """Return the line style of an implementation."""
+        return DASHES[self.implementations[implementation] % len(DASHES)]
+
+    def marker(self, implementation: str) -> str:
+        """Return the marker of an implementation."""
+        return MARKERS[self.implementations[implementation] % len(MARKERS)]
+
+
+@dataclass
+class Sketch:
+    """A figure being drawn, and which cell and implementation its marks are of."""
+
+    width: float
+    height: float
+    palette: Palette
+    figure: Figure = field(init=False)
+    marks: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.figure = Figure(figsize=(self.width, self.height), layout="constrained")
+        FigureCanvasAgg(self.figure)
+
+    def mark(self, artists: Iterable[Artist], cell: str, implementation: str) -> None:
+        """Name artists so that the page can hide them by cell and implementation."""
+        for artist in artists:
+            name = f"mark{len(self.marks)}"
+            artist.set_gid(name)
+            self.marks[name] = (cell, implementation)
+
+    def legend(self, handles: Sequence[Line2D | Patch]) -> None:
+        """Put the legend above the axes, where it covers no data."""
+        longest = max((len(str(handle.get_label())) for handle in handles), default=1)
+        columns = max(1, int(self.width / (0.55 + 0.085 * longest)))
+        self.figure.legend(
+            handles=list(handles),
+            loc="outside upper left",
+            ncols=min(columns, len(handles)),
+            handlelength=2.4,
+            columnspacing=1.4,
+        )
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A finished figure.
+
+    Attributes:
+        name: The file's name without its ending.
+        alt: What the picture shows, for those who do not see it.
+        caption: How to read it.
+        marks: By id in the SVG, the cell and implementation of a mark.
+    """
+
+    name: str
+    title: str
+    alt: str
+    caption: str
+    svg: str = field(repr=False)
+    png: bytes = field(repr=False)
+    task: str = ""
+    marks: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+
+
+def finish(
+    sketch: Sketch, name: str, title: str, alt: str, caption: str, task: str = ""
+) -> Drawn:
+    """Write a sketch as SVG and PNG; the same bytes for the same numbers."""
+    svg, png = io.StringIO(), io.BytesIO()
+    sketch.figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    sketch.figure.savefig(png, format="png", metadata={"Software": None})
+    text = "\n".join(line.rstrip() for line in svg.getvalue().splitlines()) + "\n"
+    return Drawn(name, title, alt, caption, text, png.getvalue(), task, sketch.marks)
+
+
+# --- axes ----------------------------------------------------------------------------
+
+
+def log_axis(axis: Any, low: float, high: float) -> None:
+    """Make an axis logarithmic with ticks that can be read, from low to high > 0."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    decades = math.log10(high / low)
+    subs = (1.0, 2.0, 5.0) if decades < 2.2 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: log_label(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def log_label(value: float) -> str:
+    """Return "0.01", or "10⁻⁸" where digits would be many."""
+    if value <= 0:
+        return ""
+    if 1e-4 <= value < 1e5:
+        return f"{value:g}"
+    exponent = math.floor(math.log10(value) + 1e-9)
+    digits = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    factor = round(value / 10**exponent)
+    return f"10{digits}" if factor == 1 else f"{factor}·10{digits}"
+
+
+def label_line(axes: Axes, value: float, words: str) -> None:
+    """Draw a level across the axes, its name beside them, clear of the data."""
+    axes.axhline(value, color=GREY, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1.5)
+    axes.annotate(
+        words,
+        xy=(1.0, value),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8,
+        color=GREY,
+    )
+
+
+def note_failures(axes: Axes, failures: Mapping[tuple[str, str, str], int]) -> None:
+    """Say under the axes which trials did not end ok."""
+    if not failures:
+        return
+    named = [
+        f"{cell}: {count} {outcome.replace('_', ' ')}"
+        for (cell, _, outcome), count in failures.items()
+    ]
+    shown = named[:4] + ([f"{len(named) - 4} more"] if len(named) > 4 else [])
+    words = "not ok: " + "; ".join(shown)
+    axes.set_xlabel(f"{axes.get_xlabel()}\n{words}")
+
+
+def shorten(name: str, longest: int = 26) -> str:
+    """Return a name that fits beside an axis; tables give it whole."""
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+def line_handle(words: str, **look: Any) -> Line2D:
+    """Return a legend entry."""
+    return Line2D([], [], label=words, **{"color": GREY, "linewidth": 2.0, **look})
+
+
+def cell_handles(palette: Palette, cells: Iterable[str]) -> list[Line2D]:
+    """Return a legend entry a cell."""
+    names = dict.fromkeys(cells)
+    return [line_handle(name, color=palette.cells[name]) for name in names]
+
+
+def implementation_handles(palette: Palette, names: Iterable[str]) -> list[Line2D]:
+    """Return a legend entry an implementation, where there are several."""
+    unique = list(dict.fromkeys(names))
+    if len(unique) < 2:
+        return []
+    return [
+        line_handle(
+            shorten(name),
+            linestyle=palette.dash(name),
+            marker=palette.marker(name),
+            markersize=4,
+        )
+        for name in unique
+    ]

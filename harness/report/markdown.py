@@ -1,0 +1,53 @@
+"""`summary.md`: the tables and links to the figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from harness.report.sections import Section
+from harness.report.tables import Table
+from harness.report.text import one_line
+
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+
+
+def escape(text: str) -> str:
+    """Return foreign text so that Markdown shows it and does nothing else with it."""
+    found = one_line(text).translate(_ENTITIES)
+    found = re.sub(r"([\\`*_\[\]|~$#@])", r"\\\1", found)
+    # A colon as an entity: no renderer makes a link of what only looks like one.
+    return found.replace("://", "&#58;//")
+
+
+def summary_text(title: str, sentence: str, sections: Sequence[Section]) -> str:
+    """Return the document."""
+    parts = [f"# {escape(title)}", escape(sentence)]
+    for section in sections:
+        if section.title:
+            parts.append(f"## {escape(section.title)}")
+        parts += [escape(words) for words in section.missing]
+        for figure in section.figures:
+            alt = escape(figure.title)
+            parts.append(f"![{alt}](figures/{figure.name}.svg)")
+        for table in section.tables:
+            if table.rows:
+                parts.append(table_text(table))
+    return "\n\n".join(parts) + "\n"
+
+
+def table_text(table: Table) -> str:
+    """Return one Markdown table a block, with its title before it."""
+    rule = ["---:" if side == "r" else ":---" for side in table.align]
+    parts = []
+    for block in table.blocks:
+        title = " · ".join(word for word in (table.title, block.title) if word)
+        lines = [_line([escape(word) for word in block.head]), _line(rule)]
+        lines += [_line([escape(word) for word in row.cells]) for row in block.rows]
+        parts += [f"**{escape(title)}**", "\n".join(lines)]
+    parts += [escape(note) for note in table.notes]
+    return "\n\n".join(parts)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

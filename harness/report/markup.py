@@ -1,0 +1,126 @@
+"""HTML from parts: whatever is not marked as HTML is escaped."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping
+
+from harness.report.tables import Block, Row, Table
+
+VOID = frozenset({"meta", "br", "hr", "img", "input"})
+
+
+class Html(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def escape(child: object) -> Html:
+    """Return a child as HTML: escaped, unless it is HTML already."""
+    return child if isinstance(child, Html) else Html(html.escape(str(child)))
+
+
+def tag(name: str, *children: object, **attributes: object) -> Html:
+    """Return an element; attributes that are None or False are left out.
+
+    An underscore in an attribute's name is a hyphen, a trailing one falls away.
+    """
+    written = ""
+    for key, value in attributes.items():
+        if value is None or value is False:
+            continue
+        label = key.rstrip("_").replace("_", "-")
+        known = "" if value is True else f'="{html.escape(str(value))}"'
+        written += f" {label}{known}"
+    if name in VOID:
+        return Html(f"<{name}{written}>")
+    inner = "".join(escape(child) for child in children)
+    return Html(f"<{name}{written}>{inner}</{name}>")
+
+
+def join(*parts: Html) -> Html:
+    """Return parts one after the other, a line each."""
+    return Html("\n".join(parts))
+
+
+# --- tables --------------------------------------------------------------------------
+
+
+def table(found: Table) -> Html:
+    """Return a table, wide ones scrolling on their own, with its notes below."""
+    bodies, shown = [], None
+    for block in found.blocks:
+        head = block.head if block.head != shown else None
+        bodies.append(_body(block, head, found.align))
+        shown = block.head
+    notes = [tag("p", note, class_="note") for note in found.notes]
+    body = tag("table", *bodies, aria_label=found.title)
+    scroll = tag("div", body, class_="scroll", tabindex="0")
+    return tag("div", scroll, *notes, class_="table", id=f"table-{found.name}")
+
+
+def _body(block: Block, head: tuple[str, ...] | None, align: str) -> Html:
+    lines = []
+    if block.title:
+        width = len(block.head)
+        title = tag("th", block.title, colspan=width, scope="rowgroup")
+        lines.append(tag("tr", title, class_="place"))
+    if head is not None:
+        cells = [
+            tag("th", words, class_=_side(side), scope="col")
+            for words, side in zip(head, align, strict=True)
+        ]
+        lines.insert(0, tag("tr", *cells, class_="head"))
+    lines += [_row(row, align) for row in block.rows]
+    return tag("tbody", *lines)
+
+
+def _row(row: Row, align: str) -> Html:
+    cells = [
+        tag("td", words, class_=_side(side))
+        for words, side in zip(row.cells, align, strict=True)
+    ]
+    return tag("tr", *cells, class_=row.tone or None, **keys(row))
+
+
+def keys(row: Row) -> dict[str, str]:
+    """Return the attributes that the filter reads; those that apply."""
+    names = ("task", "cell", "implementation")
+    return {f"data_{n}": getattr(row, n) for n in names if getattr(row, n)}
+
+
+def _side(side: str) -> str | None:
+    return "right" if side == "r" else None
+
+
+# --- pictures ------------------------------------------------------------------------
+
+
+def inline_svg(
+    text: str, prefix: str, alt: str, marks: Mapping[str, tuple[str, str]]
+) -> Html:
+    """Return an SVG file as part of a page: ids its own, no address of anything.
+
+    A mark carries its cell and implementation for the filter.
+    """
+    body = text[text.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r' xmlns(:\w+)?="[^"]*"', "", body)
+    body = re.sub(
+        r' id="([^"]*)"', lambda m: _identity(m.group(1), prefix, marks), body
+    )
+    body = re.sub(r'href="#', f'href="#{prefix}-', body)
+    body = re.sub(r"url\(#", f"url(#{prefix}-", body)
+    label = html.escape(alt)
+    return Html(body.replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
+
+
+def _identity(name: str, prefix: str, marks: Mapping[str, tuple[str, str]]) -> str:
+    written = f' id="{prefix}-{html.escape(name)}"'
+    if name in marks:
+        cell, implementation = (html.escape(word) for word in marks[name])
+        written += f' data-cell="{cell}" data-implementation="{implementation}"'
+    return written

@@ -1,0 +1,184 @@
+"""The report of a run: figures, `summary.md` and one offline `report.html`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from harness.analysis.summary import Summary, summarize
+from harness.report.figures.gallery import Gallery, draw_all
+from harness.report.figures.style import Drawn
+from harness.report.markdown import summary_text
+from harness.report.markup import Html, inline_svg, join, table, tag
+from harness.report.sections import Section, sections, sentence
+from harness.report.tables import Row
+from harness.report.text import one_line
+from harness.store import RunFolder, TrialRecord, write_atomically
+
+FILTERS = ("task", "cell", "implementation")
+
+
+def write_report(run: RunFolder, records: Sequence[TrialRecord] | None = None) -> Path:
+    """Write figures, `summary.md` and `report.html` into the run's folder.
+
+    Args:
+        run: The folder to read and to write to.
+        records: Its finished trials, where they are read already.
+
+    Returns:
+        The page.
+
+    Raises:
+        NothingMeasuredError: If there is no finished trial.
+    """
+    found = run.records() if records is None else records
+    summary = summarize(found, run.info())
+    gallery = draw_all(found, summary)
+    parts = sections(summary, gallery, unfinished(run))
+    _write_figures(run.path / "figures", gallery)
+    title = f"rnn-harness: {one_line(summary.header.suite)}"
+    text = summary_text(title, sentence(summary.header), parts)
+    write_atomically(run.path / "summary.md", text)
+    page = run.path / "report.html"
+    write_atomically(page, document(title, summary, parts))
+    return page
+
+
+def unfinished(run: RunFolder) -> tuple[str, ...]:
+    """Return what to say of trials that were begun and have no result to show."""
+    damaged = run.damaged()
+    said = [
+        f"{name} is left out: {what}. Run the suite again to repeat it."
+        for name, what in damaged.items()
+    ]
+    begun = [spec.parent for spec in sorted(run.trials.glob("*/spec.json"))]
+    open_ = [folder.name for folder in begun if not (folder / "result.json").exists()]
+    if open_:
+        named = ", ".join(open_[:5]) + (" …" if len(open_) > 5 else "")
+        said.append(f"Begun and not finished: {len(open_)} ({named}).")
+    return tuple(said)
+
+
+def _write_figures(folder: Path, gallery: Gallery) -> None:
+    folder.mkdir(exist_ok=True)
+    names = set()
+    for figure in gallery.all:
+        names |= {f"{figure.name}.svg", f"{figure.name}.png"}
+        write_atomically(folder / f"{figure.name}.svg", figure.svg)
+        temporary = folder / f".{figure.name}.png.tmp"
+        temporary.write_bytes(figure.png)
+        temporary.replace(folder / f"{figure.name}.png")
+    # A figure of an earlier report that this one does not have would mislead.
+    for file in folder.iterdir():
+        if file.suffix in (".svg", ".png") and file.name not in names:
+            file.unlink()
+
+
+# --- the page ------------------------------------------------------------------------
+
+
+def document(title: str, summary: Summary, parts: Sequence[Section]) -> str:
+    """Return the page: no address outside it, style and script inside."""
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("style", _asset("page.css")),
+    )
+    header = tag(
+        "header",
+        tag("h1", title),
+        tag("p", sentence(summary.header), class_="sentence"),
+        tag("p", one_line(summary.header.why), class_="note")
+        if summary.header.why
+        else Html(""),
+    )
+    main = tag("main", *(section(part) for part in parts))
+    body = tag(
+        "body",
+        header,
+        _contents(parts),
+        _filter_bar(parts),
+        main,
+        tag("script", _asset("page.js")),
+    )
+    return f"<!doctype html>\n{tag('html', join(head, body), lang='en')}\n"
+
+
+def _asset(name: str) -> Html:
+    return Html((files("harness.report") / name).read_text(encoding="utf-8"))
+
+
+def _contents(parts: Sequence[Section]) -> Html:
+    links = [tag("a", part.title, href=f"#{part.name}") for part in parts if part.title]
+    return tag("nav", *links, aria_label="Sections")
+
+
+def _filter_bar(parts: Sequence[Section]) -> Html:
+    rows = [row for part in parts for found in part.tables for row in found.rows]
+    boxes = [box for name in FILTERS if (box := _filter(name, rows))]
+    if not boxes:
+        return Html("")
+    # Shown by the script: without it the boxes would do nothing.
+    return tag("form", *boxes, id="filters", hidden=True, aria_label="Filters")
+
+
+def _filter(name: str, rows: Sequence[Row]) -> Html | None:
+    values = sorted({getattr(row, name) for row in rows} - {""})
+    if len(values) < 2:
+        return None
+    options = [tag("option", "all", value="")]
+    options += [tag("option", value, value=value) for value in values]
+    return tag("label", f"{name} ", tag("select", *options, name=name))
+
+
+def section(part: Section) -> Html:
+    """Return a section: what was not measured, the figures, the tables.
+
+    The first screen has its table before its pictures.
+    """
+    missing = [tag("p", words, class_="missing") for words in part.missing]
+    figures = [figure(found) for found in part.figures]
+    written = [_titled(found.title, table(found)) for found in part.tables]
+    folded = [
+        tag("details", tag("summary", found.title), table(found))
+        for found in part.folded
+    ]
+    if not part.title:
+        row = tag("div", *figures, class_="overview") if figures else Html("")
+        shown = [table(found) for found in part.tables]
+        return tag("section", *missing, *shown, row, id=part.name)
+    heading = tag("h2", part.title)
+    return tag("section", heading, *missing, *figures, *written, *folded, id=part.name)
+
+
+def _titled(title: str, found: Html) -> Html:
+    return join(tag("h3", title), found)
+
+
+def figure(found: Drawn) -> Html:
+    """Return a figure with its caption and its files."""
+    prefix = f"fig-{found.name}"
+    picture = inline_svg(found.svg, prefix, found.alt, found.marks)
+    links = [
+        tag("a", ending.upper(), href=f"figures/{found.name}.{ending}")
+        for ending in ("svg", "png")
+    ]
+    caption = tag(
+        "figcaption",
+        tag("strong", found.title),
+        " ",
+        found.caption,
+        " ",
+        tag("span", *links, class_="files"),
+    )
+    return tag(
+        "figure",
+        caption,
+        tag("div", picture, class_="scroll", tabindex="0"),
+        id=prefix,
+        data_task=found.task or None,
+    )

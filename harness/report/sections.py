@@ -1,0 +1,175 @@
+"""What a report says in which order; page and summary render the same sections."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.analysis.summary import Header, Summary
+from harness.report import tables
+from harness.report.figures.gallery import Gallery
+from harness.report.figures.style import Drawn
+from harness.report.tables import Table
+from harness.report.text import counts, one_line, seconds
+
+PLURALS = {"parity": "certificates", "speed": "timings"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with what was not measured, its figures and its tables.
+
+    Attributes:
+        folded: Tables that are long and asked for seldom.
+    """
+
+    name: str
+    title: str
+    figures: tuple[Drawn, ...] = ()
+    tables: tuple[Table, ...] = ()
+    folded: tuple[Table, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+def sentence(header: Header) -> str:
+    """Return one sentence: what was run where, and how it ended."""
+    measured = " and ".join(
+        part
+        for part in (", ".join(_measured(header)[:-1]), _measured(header)[-1])
+        if part
+    )
+    words = f"{measured} on {' and '.join(header.machines) or 'an unnamed machine'}"
+    if header.frameworks:
+        words += f" with {', '.join(header.frameworks)}"
+    if header.wall_time_s is not None:
+        words += f" in {seconds(header.wall_time_s)}"
+    return one_line(f"{words}: {counts(header.outcomes)}.")
+
+
+def line(header: Header) -> str:
+    """Return the same as a line of facts, for a terminal."""
+    facts = [header.suite, ", ".join(_measured(header)), counts(header.outcomes)]
+    if header.wall_time_s is not None:
+        facts.append(seconds(header.wall_time_s))
+    return one_line(" · ".join([*facts, *header.machines, *header.frameworks]))
+
+
+def _measured(header: Header) -> list[str]:
+    return [f"{count} {measure}" for measure, count in header.measures.items()]
+
+
+def sections(
+    summary: Summary, gallery: Gallery, unfinished: tuple[str, ...] = ()
+) -> list[Section]:
+    """Return the sections of a report, the first screen first.
+
+    Args:
+        summary: The tables.
+        gallery: The figures.
+        unfinished: What to say of trials that have no result.
+    """
+    return [
+        _first(summary, gallery),
+        _learning(summary, gallery),
+        _gradients(summary, gallery),
+        _speed(summary, gallery),
+        _certificates(summary),
+        _outcomes(summary, unfinished),
+        Section(
+            "environment",
+            "Environment",
+            tables=_filled(tables.environment_table(summary)),
+            missing=()
+            if summary.environment or summary.choices
+            else ("The run says nothing of its environment.",),
+        ),
+    ]
+
+
+def _first(summary: Summary, gallery: Gallery) -> Section:
+    notes = []
+    if len(summary.header.machines) > 1:
+        notes.append(
+            "These trials ran on several machines; timings of one are never set "
+            "against those of another."
+        )
+    return Section(
+        "first",
+        "",
+        gallery.overview,
+        _filled(tables.learned_table(summary)),
+        missing=tuple(notes),
+    )
+
+
+def _learning(summary: Summary, gallery: Gallery) -> Section:
+    return Section(
+        "learning",
+        "What can it learn?",
+        gallery.learning,
+        _filled(tables.learning_table(summary)),
+        missing=() if summary.learned else ("Learning was not measured in this run.",),
+    )
+
+
+def _gradients(summary: Summary, gallery: Gallery) -> Section:
+    missing: tuple[str, ...] = ()
+    if not summary.gradients:
+        missing = ("The gradient over lag was not measured in this run.",)
+    elif not gallery.gradients:
+        missing = ("No gradient trial of this run has a curve; see the outcomes.",)
+    return Section(
+        "gradients",
+        "Why? How the gradient travels back",
+        gallery.gradients,
+        _filled(tables.horizon_table(summary)),
+        missing=missing,
+    )
+
+
+def _speed(summary: Summary, gallery: Gallery) -> Section:
+    missing = []
+    if not summary.speed:
+        missing.append("Speed was not measured in this run.")
+    elif not any(row.tokens_per_s for row in summary.speed):
+        missing.append("No speed trial of this run has a timing; see the table.")
+    if summary.learned and not summary.solve_times:
+        missing.append(
+            "There is no time to solve: it takes a task that the median seed solved "
+            "and a certified timing of one update at that task's shape on one thread."
+        )
+    return Section(
+        "speed",
+        "How fast is it?",
+        gallery.speed,
+        _filled(tables.speed_table(summary), tables.solve_table(summary)),
+        missing=tuple(missing),
+    )
+
+
+def _certificates(summary: Summary) -> Section:
+    missing = ()
+    if not summary.parity:
+        missing = (
+            "Nothing was certified in this run: no timing is known to be right.",
+        )
+    return Section(
+        "certificates",
+        "Certificates: is it the same mathematics?",
+        tables=_filled(tables.parity_table(summary)),
+        folded=_filled(tables.checks_table(summary)),
+        missing=missing,
+    )
+
+
+def _outcomes(summary: Summary, unfinished: tuple[str, ...]) -> Section:
+    said = () if summary.outcomes else ("Every finished trial ended ok.",)
+    return Section(
+        "outcomes",
+        "Outcomes",
+        tables=_filled(tables.outcome_table(summary)),
+        missing=(*said, *unfinished),
+    )
+
+
+def _filled(*found: Table) -> tuple[Table, ...]:
+    return tuple(table for table in found if table.rows)

@@ -1,0 +1,30 @@
+"""The tables of a report, as text: page, summary and terminal show the same."""
+
+from harness.report.tables.checks import (
+    checks_table,
+    environment_table,
+    outcome_table,
+    parity_table,
+)
+from harness.report.tables.form import Block, Row, Table
+from harness.report.tables.learning import (
+    horizon_table,
+    learned_table,
+    learning_table,
+)
+from harness.report.tables.speed import solve_table, speed_table
+
+__all__ = [
+    "Block",
+    "Row",
+    "Table",
+    "checks_table",
+    "environment_table",
+    "horizon_table",
+    "learned_table",
+    "learning_table",
+    "outcome_table",
+    "parity_table",
+    "solve_table",
+    "speed_table",
+]

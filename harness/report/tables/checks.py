@@ -1,0 +1,123 @@
+"""Tables of certificates, of trials that failed, and of the environment."""
+
+from __future__ import annotations
+
+from harness.analysis.grouping import Place
+from harness.analysis.parity import ParityRow
+from harness.analysis.summary import OutcomeRow, Summary
+from harness.report.tables.form import Block, Row, Table
+from harness.report.text import NOTHING, one_line, whole
+
+
+def parity_table(summary: Summary) -> Table:
+    """Return one line a certificate."""
+    head = (
+        "implementation", "cell", "on", "certified", "worst error", "tolerance",
+        "at", "broken / checks", "warned",
+    )  # fmt: skip
+    rows = tuple(_parity_row(row) for row in summary.parity)
+    notes = (
+        "Error: ‖a − r‖₂ / ‖r‖₂ of a tensor against the float64 reference; the worst "
+        "is the largest in units of its tolerance.",
+    )
+    return Table("parity", "Certificates", "lllrrrlrr", (Block(head, rows),), notes)
+
+
+def _parity_row(row: ParityRow) -> Row:
+    keys = ("", row.cell, row.implementation)
+    where = f"{row.trial.device} {row.trial.dtype}"
+    if row.outcome != "ok":
+        why = f"{row.outcome.replace('_', ' ')}: {one_line(row.reason or '')}"
+        nothing = [NOTHING] * 2
+        cells = (row.implementation, row.cell, where, "NO", *nothing, why, *nothing)
+        return Row(cells, "bad", *keys)
+    worst = row.worst
+    return Row(
+        (
+            row.implementation,
+            row.cell,
+            where,
+            "yes" if row.certified else "NO",
+            NOTHING if worst is None or worst.error is None else f"{worst.error:.1e}",
+            NOTHING if worst is None else f"{worst.tolerance:.0e}",
+            NOTHING if worst is None else worst.name,
+            f"{whole(row.broken)} / {whole(row.count)}",
+            whole(row.warned),
+        ),
+        "good" if row.certified else "bad",
+        *keys,
+    )
+
+
+def checks_table(summary: Summary) -> Table:
+    """Return every compared tensor of every certificate."""
+    head = ("implementation", "cell", "on", "check", "error", "tolerance", "verdict")
+    rows = tuple(
+        Row(
+            (
+                row.implementation,
+                row.cell,
+                f"{row.trial.device} {row.trial.dtype}",
+                check.name,
+                "underflow" if check.error is None else f"{check.error:.1e}",
+                NOTHING if check.tolerance is None else f"{check.tolerance:.0e}",
+                _verdict(check.broken, check.error),
+            ),
+            "bad" if check.broken else "",
+            "",
+            row.cell,
+            row.implementation,
+        )
+        for row in summary.parity
+        for check in row.checks
+    )
+    return Table("checks", "Every check", "llllrrl", (Block(head, rows),))
+
+
+def _verdict(broken: bool, error: float | None) -> str:
+    if error is None:
+        return "not compared"
+    return "BROKEN" if broken else "ok"
+
+
+def outcome_table(summary: Summary) -> Table:
+    """Return the trials that did not end ok, with their reasons."""
+    head = ("measure", "trial", "seeds", "outcome", "reason")
+    rows = tuple(_outcome_row(row) for row in summary.outcomes)
+    return Table(
+        "outcomes", "Trials that did not end ok", "lllll", (Block(head, rows),)
+    )
+
+
+def _outcome_row(row: OutcomeRow) -> Row:
+    where = Place(row.task, row.length).title
+    trial = " · ".join(w for w in (row.cell, row.implementation, where) if w)
+    seeds = ", ".join(str(seed) for seed in row.seeds)
+    if row.count > max(1, len(row.seeds)):
+        seeds = f"{seeds} (× {row.count})".strip()
+    return Row(
+        (
+            row.measure,
+            trial,
+            seeds or NOTHING,
+            row.outcome.replace("_", " "),
+            one_line(row.reason),
+        ),
+        "bad",
+        row.task,
+        row.cell,
+        row.implementation,
+    )
+
+
+def environment_table(summary: Summary) -> Table:
+    """Return machine, versions, commit and the choices made once."""
+    rows = [
+        Row((one_line(name), one_line(value))) for name, value in summary.environment
+    ]
+    rows += [
+        Row((f"learning, {one_line(name)}, runs on", one_line(value)))
+        for name, value in summary.choices
+    ]
+    block = Block(("what", "value"), tuple(rows))
+    return Table("environment", "Environment", "ll", (block,))

@@ -1,0 +1,223 @@
+"""Tables of what was learned, and of how the gradient travels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.analysis.gradients import GradientRow, Horizon
+from harness.analysis.grouping import group
+from harness.analysis.learning import LearningRow, Score
+from harness.analysis.speed import SolveTime
+from harness.analysis.statistics import CensoredMedian
+from harness.analysis.summary import LearnedRow, Summary
+from harness.report.tables.form import Block, Row, Table, by_place
+from harness.report.text import NOTHING, counts, number, seconds, short, whole
+
+
+def learned_table(summary: Summary) -> Table:
+    """Return the table of the first screen: a block a task and length."""
+    places = group(summary.learned, lambda row: row.learning.place)
+    blocks = [
+        Block(
+            (
+                where.title,
+                "solved",
+                "updates to solve",
+                _score_head(rows),
+                "time to solve",
+                "horizon before → after",
+            ),
+            tuple(_learned_row(row, _several(rows)) for row in rows),
+        )
+        for where, rows in places.items()
+    ]
+    return Table("learned", "Results", "llllll", tuple(blocks), _learned_notes(summary))
+
+
+def _several(rows: Sequence[LearnedRow]) -> bool:
+    return len({row.learning.implementation for row in rows}) > 1
+
+
+def _score_head(rows: Sequence[LearnedRow]) -> str:
+    score = rows[0].learning.scores[0]
+    floor = next(
+        (f for r in rows if (f := r.learning.scores[0].floor) is not None), None
+    )
+    return f"{score.metric.replace('_', ' ')} (floor {number(floor)})"
+
+
+def _learned_row(row: LearnedRow, several: bool) -> Row:
+    found = row.learning
+    best = row.solve_times[0] if row.solve_times else None
+    return Row(
+        (
+            network(found) + (f" · {found.implementation}" if several else ""),
+            solved(found),
+            updates(found.updates),
+            number(found.scores[0].value),
+            NOTHING if best is None else solve_time_short(best),
+            NOTHING if row.gradients is None else horizon(row.gradients.loss),
+        ),
+        tone="bad" if found.other_outcomes else "",
+        task=found.place.task,
+        cell=found.cell,
+        implementation=found.implementation,
+    )
+
+
+def _learned_notes(summary: Summary) -> tuple[str, ...]:
+    spreads = [row.learning.updates for row in summary.learned if row.learning.updates]
+    kinds = {updates.spread for updates in spreads}
+    words = []
+    if "range" in kinds:
+        words.append("[ ] is the range over the seeds")
+    if "interval" in kinds:
+        words.append(
+            "[ ] is a 95 % interval of the median where there are 6 seeds or more"
+        )
+    notes = [
+        f"Medians over seeds; {'; '.join(words)}." if words else "Medians over seeds."
+    ]
+    if summary.solve_times:
+        notes.append(
+            "Time to solve is updates to solve × the time of one update on the fastest "
+            "certified implementation timed at this shape on one thread."
+        )
+    if any(row.gradients for row in summary.learned):
+        notes.append(
+            "Horizon: the largest lag, in time steps, at which the gradient of one "
+            "loss term keeps a thousandth of its norm; ≥ where it does so at the "
+            "largest lag measured."
+        )
+    return tuple(notes)
+
+
+def network(found: LearningRow) -> str:
+    """Return "gru 64 · 12.9k weights"."""
+    trial = found.trial
+    layers = f"{trial.num_layers} × " if trial.num_layers > 1 else ""
+    weights = (
+        "" if found.parameters is None else f" · {short(found.parameters)} weights"
+    )
+    return f"{found.cell} {layers}{trial.hidden_size}{weights}"
+
+
+def solved(found: LearningRow) -> str:
+    """Return "3/3", with the seeds that say nothing or diverged beside it."""
+    share = f"{found.solved}/{found.count}" if found.count else NOTHING
+    others = counts(found.other_outcomes)
+    return f"{share} ({others})" if others else share
+
+
+def updates(found: CensoredMedian | None) -> str:
+    """Return "1000 [800, 1200]", or "not within 3000"."""
+    if found is None:
+        return NOTHING
+    beyond = f">{whole(found.budget)}"
+    middle = whole(found.median)
+    if found.median is None:
+        middle = f"not within {whole(found.budget)}"
+    if found.spread == "single" or found.low is None:
+        return middle
+    high = beyond if found.high is None else whole(found.high)
+    return f"{middle} [{whole(found.low)}, {high}]"
+
+
+def horizon(found: Horizon) -> str:
+    """Return "61 → ≥100"."""
+    return f"{_lag(found.initial, found)} → {_lag(found.trained, found)}"
+
+
+def _lag(value: float | None, found: Horizon) -> str:
+    reached = value is not None and found.max_lag is not None and value >= found.max_lag
+    return ("≥" if reached else "") + whole(value)
+
+
+def solve_time_short(found: SolveTime) -> str:
+    """Return "14 s torch-native"."""
+    device = "" if found.device == "cpu" else f" {found.device}"
+    mark = " (shaky)" if found.shaky else ""
+    return f"{seconds(found.seconds)} {found.implementation}{device}{mark}"
+
+
+def learning_table(summary: Summary) -> Table:
+    """Return how each configuration was trained and what its seeds reached."""
+    head = (
+        "network", "trained on", "init", "optimiser", "batch", "seeds", "solved",
+        "solved fraction, 95 % interval", "final held-out scores (floor)",
+    )  # fmt: skip
+    rows = [row.learning for row in summary.learned]
+    notes = (
+        "A diverged seed counts as unsolved, its scores as worse than every other. "
+        "Seeds that crashed or ran out of time or memory are not counted.",
+    )
+    return Table(
+        "learning",
+        "How the networks were trained, and what they reached",
+        "lllllllll",
+        by_place(head, rows, lambda row: row.place, _learning_row),
+        notes,
+    )
+
+
+def _learning_row(row: LearningRow) -> Row:
+    trial = row.trial
+    clip = trial.optimizer.clip_norm
+    clipped = "" if clip is None else f", clip {clip:g}"
+    fraction = NOTHING
+    if row.solved_interval is not None:
+        low, high = row.solved_interval.low, row.solved_interval.high
+        fraction = f"{row.solved / row.count:.2f} [{low:.2f}, {high:.2f}]"
+    return Row(
+        (
+            network(row),
+            f"{row.implementation}, {trial.device} {trial.dtype}",
+            trial.init,
+            f"{trial.optimizer.name}, rate {trial.optimizer.learning_rate:g}{clipped}",
+            whole(trial.batch),
+            ", ".join(str(seed.seed) for seed in row.seeds),
+            solved(row),
+            fraction,
+            "; ".join(_score(score) for score in row.scores),
+        ),
+        task=row.place.task,
+        cell=row.cell,
+        implementation=row.implementation,
+    )
+
+
+def _score(score: Score) -> str:
+    unit = f" {score.unit}" if score.unit and score.unit != "fraction" else ""
+    name = score.metric.replace("_", " ")
+    return f"{name} {number(score.value)}{unit} ({number(score.floor)})"
+
+
+def horizon_table(summary: Summary) -> Table:
+    """Return the horizons of every network, for both cotangents."""
+    head = ("network", "loss term", "random cotangent", "largest lag", "seeds")
+    notes = (
+        "Medians over seeds. The horizon is the largest lag at which the median over "
+        "examples of R(lag) = |dL/ds(τ−lag)| / |dL/ds(τ)| exceeds 10⁻³.",
+    )
+    return Table(
+        "horizons",
+        "Horizon in time steps, initial → trained",
+        "lllrr",
+        by_place(head, summary.gradients, lambda row: row.place, _horizon_row),
+        notes,
+    )
+
+
+def _horizon_row(row: GradientRow) -> Row:
+    return Row(
+        (
+            f"{row.cell} {whole(row.trial.hidden_size)}",
+            horizon(row.loss),
+            horizon(row.random),
+            whole(row.loss.max_lag),
+            str(max(row.loss.seeds, row.random.seeds)),
+        ),
+        task=row.place.task,
+        cell=row.cell,
+        implementation=row.implementation,
+    )

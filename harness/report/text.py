@@ -1,0 +1,66 @@
+"""Numbers and foreign text in the form that tables and figures show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+NOTHING = "–"
+
+
+def one_line(text: object) -> str:
+    """Return text without line breaks and control characters."""
+    words = "".join(c if c.isprintable() else " " for c in str(text)).split()
+    return " ".join(words)
+
+
+def number(value: float | None) -> str:
+    """Return a score or an error with up to four digits."""
+    if value is None:
+        return NOTHING
+    small = value != 0 and abs(value) < 1e-3
+    return f"{value:.1e}" if small else f"{value:.4g}"
+
+
+def whole(value: float | None) -> str:
+    """Return a count."""
+    return NOTHING if value is None else f"{value:.0f}"
+
+
+def short(value: float | None) -> str:
+    """Return a large number with three digits: "12.9k", "4.35M"."""
+    if value is None:
+        return NOTHING
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        # 999.5 and more would print as a thousand of the smaller unit.
+        if abs(value) >= 0.9995 * limit:
+            return f"{_three(value / limit)}{suffix}"
+    return _three(value)
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration: "5 min 12 s", "14 s", "3.20 ms"."""
+    if value is None:
+        return NOTHING
+    if value >= 3600:
+        minutes = round(value / 60)
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    if value >= 119.5:
+        return f"{round(value) // 60} min {round(value) % 60:02d} s"
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= 0.9995 * size:
+            return f"{_three(value / size)} {unit}"
+    return f"{_three(value / 1e-9)} ns"
+
+
+def counts(found: Mapping[str, int]) -> str:
+    """Return "2 diverged, 1 crashed"."""
+    return ", ".join(
+        f"{count} {name.replace('_', ' ')}" for name, count in found.items()
+    )
+
+
+def _three(value: float) -> str:
+    size = abs(value)
+    digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2
+    text = f"{value:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

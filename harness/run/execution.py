@@ -1,0 +1,155 @@
+"""One execution of a suite in a run folder: what `rnn-harness run` does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from harness.environment import describe_environment
+from harness.errors import MisuseError
+from harness.registry import Registry
+from harness.run.local import Executor
+from harness.run.plan import Plan, Planned, make_plan, planned
+from harness.run.progress import Progress
+from harness.store import RunFolder
+from harness.suite import Suite
+from harness.trial import Trial
+
+# Runs of one folder may differ in these: they add trials and change none.
+_EXTENSIBLE = ("seeds", "implementations")
+
+_DISTRIBUTIONS = ("numpy", "scipy", "pandas", "matplotlib", "rnn-harness")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A suite about to be run in a folder.
+
+    Attributes:
+        expression: Filter over the words of trials, or None.
+        jobs: Trials side by side, one thread each.
+    """
+
+    suite: Suite
+    registry: Registry
+    run: RunFolder
+    device: str
+    expression: str | None
+    jobs: int
+
+    def plan(self) -> Plan:
+        """Return the trials by stage.
+
+        Raises:
+            MisuseError: If the filter matches nothing, or the folder holds another
+                suite.
+        """
+        info = self.run.info()
+        self._check_same_suite(info)
+        return make_plan(
+            self.suite,
+            self.registry,
+            self.device,
+            expression=self.expression,
+            choices=info.get("choices", {}),
+        )
+
+    def preview(self) -> list[tuple[str, list[Planned]]]:
+        """Return every stage with its trials and why each would run or not."""
+        plan = self.plan()
+        stages: list[tuple[str, Sequence[Trial]]] = [("parity", plan.parity)]
+        stages += [(f"speed, {name}", trials) for name, trials in plan.speed.items()]
+        candidates = [t for group in plan.learning for t in group.candidates]
+        stages.append(("learning, on the fastest certified of", candidates))
+        return [
+            (name, [planned(t, self.registry, self.run) for t in trials])
+            for name, trials in stages
+            if trials
+        ]
+
+    def execute(self, console: Console) -> None:
+        """Run what is not done and commit each trial as it ends.
+
+        Raises:
+            MisuseError: As `plan` does, or if another process holds the folder.
+        """
+        with self.run.locked():
+            plan = self.plan()
+            info = self._info()
+            self.run.write_info(info)
+            start, earlier = time.time(), float(info["wall_time_s"])
+
+            def write() -> None:
+                info["wall_time_s"] = earlier + time.time() - start
+                self.run.write_info(info)
+
+            with Progress(console, self.jobs) as progress:
+                progress.expect(plan)
+                executor = Executor(
+                    self.run,
+                    self.registry,
+                    self.jobs,
+                    progress,
+                    info["choices"],
+                    on_choice=write,
+                )
+                try:
+                    executor.execute(plan)
+                finally:
+                    write()
+
+    def _info(self) -> dict[str, Any]:
+        earlier = self.run.info()
+        earlier.pop("schema", None)
+        frameworks = [f.distribution for f in self.registry.frameworks.values()]
+        return {
+            "choices": {},
+            "started_at": time.time(),
+            "wall_time_s": 0.0,
+            **earlier,
+            "suite": self.suite.model_dump(mode="json"),
+            "device": self.device,
+            "jobs": self.jobs,
+            "plugins": [file.name for file in self.registry.files],
+            "environment": describe_environment([*frameworks, *_DISTRIBUTIONS]),
+        }
+
+    def _check_same_suite(self, info: dict[str, Any]) -> None:
+        """Refuse to mix two suites, or one suite with other values, in one folder."""
+        if not info:
+            return
+        here = _flat(self.suite.model_dump(mode="json"))
+        there = _flat(info["suite"])
+        differing = [k for k in {**there, **here} if here.get(k) != there.get(k)]
+        if differing:
+            key = differing[0]
+            more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+            raise MisuseError(
+                f"{self.run.path} holds a run of suite '{there['name']}' with {key} = "
+                f"{there.get(key, 'nothing')}, now {here.get(key, 'nothing')}{more}; "
+                "give another folder with -o"
+            )
+        if info["device"] != self.device:
+            raise MisuseError(
+                f"{self.run.path} was run on {info['device']}, now {self.device}; give "
+                "another folder with -o"
+            )
+
+
+def _flat(value: Any, place: str = "") -> dict[str, Any]:
+    """Return {"learning[0].updates": 3000, …}, without what a run may extend."""
+    if isinstance(value, dict):
+        items = [
+            (f"{place}.{key}" if place else str(key), item)
+            for key, item in value.items()
+            if key not in _EXTENSIBLE
+        ]
+    elif isinstance(value, list):
+        items = [(f"{place}[{index}]", item) for index, item in enumerate(value)]
+    else:
+        return {place: value}
+    return {k: v for name, item in items for k, v in _flat(item, name).items()}

@@ -1,0 +1,87 @@
+"""Filter expressions over the words of a trial: "adding and not (lstm or rnn)"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+
+from harness.errors import MisuseError, suggestion
+
+Predicate = Callable[[Collection[str]], bool]
+
+_TOKEN = re.compile(r"\s*([()]|[^\s()]+)")
+_OPERATORS = {"and", "or", "not", "(", ")"}
+
+
+def compile_filter(expression: str, known: Collection[str]) -> Predicate:
+    """Return a predicate over a trial's words.
+
+    Words are whole: `gru` does not mean `gru-reset-before`. `not` binds more tightly
+    than `and`, `and` more tightly than `or`.
+
+    Args:
+        expression: Words joined by and, or, not and parentheses.
+        known: Every word that any trial has.
+
+    Raises:
+        MisuseError: If the expression is malformed or a word is unknown.
+    """
+    tokens = _TOKEN.findall(expression)
+    for token in tokens:
+        if token not in _OPERATORS and token not in known:
+            hint = suggestion(token, known)
+            raise MisuseError(f"-k '{expression}': no trial has the word '{token}'{hint}")
+    parser = _Parser(tokens, expression)
+    predicate = parser.alternatives()
+    parser.expect_end()
+    return predicate
+
+
+class _Parser:
+    """Recursive descent; each method reads one level of the grammar."""
+
+    def __init__(self, tokens: Sequence[str], expression: str) -> None:
+        self._tokens = list(tokens)
+        self._expression = expression
+
+    def _next_is(self, token: str) -> bool:
+        if self._tokens and self._tokens[0] == token:
+            del self._tokens[0]
+            return True
+        return False
+
+    def _wrong(self, what: str) -> MisuseError:
+        return MisuseError(
+            f"-k '{self._expression}': {what}; write words joined by and, or, not and "
+            "parentheses, such as 'adding and not (lstm or rnn)'"
+        )
+
+    def alternatives(self) -> Predicate:
+        terms = [self._conjunction()]
+        while self._next_is("or"):
+            terms.append(self._conjunction())
+        return lambda words: any(term(words) for term in terms)
+
+    def _conjunction(self) -> Predicate:
+        terms = [self._term()]
+        while self._next_is("and"):
+            terms.append(self._term())
+        return lambda words: all(term(words) for term in terms)
+
+    def _term(self) -> Predicate:
+        if self._next_is("not"):
+            term = self._term()
+            return lambda words: not term(words)
+        if self._next_is("("):
+            inside = self.alternatives()
+            if not self._next_is(")"):
+                raise self._wrong("a parenthesis is not closed")
+            return inside
+        if not self._tokens or self._tokens[0] in _OPERATORS:
+            raise self._wrong("a word is missing")
+        word = self._tokens.pop(0)
+        return lambda words: word in words
+
+    def expect_end(self) -> None:
+        if self._tokens:
+            raise self._wrong(f"'{self._tokens[0]}' is not expected there")

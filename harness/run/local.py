@@ -1,0 +1,349 @@
+"""Run a plan on this machine: workers, stages, commits."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from harness.contract import Weights
+from harness.registry import Registry
+from harness.run.choice import Choice, choose
+from harness.run.client import WorkerDiedError, WorkerProcess
+from harness.run.pipe import Message
+from harness.run.plan import (
+    LearningGroup,
+    Plan,
+    Planned,
+    gradients_trial,
+    planned,
+)
+from harness.run.progress import Progress
+from harness.store import Attempt, Reading, RunFolder, TrialRecord
+from harness.trial import Trial
+
+
+class StoppedError(Exception):
+    """The run is being stopped; what was in flight is abandoned, not committed."""
+
+
+@dataclass
+class Executor:
+    """Runs the stages of a plan and commits every trial as it ends.
+
+    Args:
+        run: Where results go.
+        registry: Whose plugin files the workers read.
+        jobs: Trials side by side, one thread each; speed runs alone whatever it is.
+        progress: Told of every start, event and end.
+        choices: Implementations chosen for learning; new choices are added.
+        on_choice: Called after a choice was made, to write it down.
+    """
+
+    run: RunFolder
+    registry: Registry
+    jobs: int
+    progress: Progress
+    choices: dict[str, str]
+    on_choice: Callable[[], None]
+    _workers: list[WorkerProcess] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stopping: bool = False
+
+    def execute(self, plan: Plan) -> None:
+        """Run what is not done yet: certificates, speed, learning and gradients."""
+        self._side_by_side([self._single(trial) for trial in plan.parity])
+        for name, trials in plan.speed.items():
+            self._run_session(name, [self._planned(trial) for trial in trials])
+        self.progress.refine(plan)
+        self._side_by_side(
+            [self._learning(group, trial) for group, trial in self._chosen(plan)]
+        )
+
+    def stop(self) -> None:
+        """Kill every worker; unfinished trials are abandoned."""
+        self._stopping = True
+        with self._lock:
+            workers = list(self._workers)
+        for worker in workers:
+            worker.kill()
+
+    # --- stages ----------------------------------------------------------------------
+
+    def _planned(self, trial: Trial) -> Planned:
+        return planned(trial, self.registry, self.run)
+
+    def _side_by_side(self, tasks: Sequence[Callable[[Crew], None]]) -> None:
+        """Run tasks on `jobs` threads, each with workers of its own."""
+        waiting: queue.SimpleQueue[Callable[[Crew], None]] = queue.SimpleQueue()
+        for task in tasks:
+            waiting.put(task)
+
+        def work() -> None:
+            with self._crew(threads=1) as crew:
+                while not self._stopping:
+                    try:
+                        task = waiting.get_nowait()
+                    except queue.Empty:
+                        return
+                    try:
+                        task(crew)
+                    except StoppedError:
+                        return
+
+        with ThreadPoolExecutor(self.jobs) as pool:
+            futures: list[Future[None]] = [pool.submit(work) for _ in range(self.jobs)]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+                for future in futures:
+                    if future.done():
+                        future.result()
+            except BaseException:
+                self.stop()
+                raise
+
+    @contextmanager
+    def _crew(self, threads: int) -> Iterator[Crew]:
+        crew = Crew(self, threads)
+        try:
+            yield crew
+        finally:
+            crew.close()
+
+    def start_worker(self, threads: int) -> WorkerProcess:
+        """Start a worker that `stop` will know of."""
+        with self._lock:
+            if self._stopping:
+                raise StoppedError
+            with (self.run.path / "workers.log").open("ab") as log:
+                worker = WorkerProcess(threads, self.registry.files, log)
+            self._workers.append(worker)
+        return worker
+
+    def forget_worker(self, worker: WorkerProcess) -> None:
+        """Stop knowing a worker that has ended."""
+        with self._lock:
+            if worker in self._workers:
+                self._workers.remove(worker)
+
+    def _single(self, trial: Trial) -> Callable[[Crew], None]:
+        return lambda crew: self._measure(crew, self._planned(trial))
+
+    # --- one trial at a time ---------------------------------------------------------
+
+    def _measure(
+        self, crew: Crew, todo: Planned, arrays: Weights | None = None
+    ) -> None:
+        if not todo.runs:
+            self.progress.skipped(todo)
+            return
+        attempt = self._begin(todo)
+        try:
+            answer = crew.ask(todo, attempt, "measure", arrays)
+        except BaseException:
+            attempt.abandon()
+            raise
+        self._commit(todo, attempt, answer)
+
+    def _begin(self, todo: Planned) -> Attempt:
+        self.progress.started(todo)
+        return self.run.begin(todo.trial, todo.id, todo.sources)
+
+    def _commit(
+        self,
+        todo: Planned,
+        attempt: Attempt,
+        answer: Message,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
+        values = answer.values
+        readings = [Reading.from_json(line) for line in values.get("readings", [])]
+        result = {
+            "outcome": values["outcome"],
+            "reason": values["reason"],
+            **values.get("facts", {}),
+            **(facts or {}),
+        }
+        attempt.commit(result, readings, answer.arrays)
+        self.progress.finished(todo, values["outcome"], values["reason"], readings)
+
+    def _refuse(self, todo: Planned, outcome: str, reason: str) -> None:
+        attempt = self._begin(todo)
+        self._commit(todo, attempt, _ended(outcome, reason))
+
+    # --- learning --------------------------------------------------------------------
+
+    def _find(self, trial: Trial) -> TrialRecord | None:
+        return self.run.read(self._planned(trial).id)
+
+    def _chosen(self, plan: Plan) -> list[tuple[LearningGroup, Planned]]:
+        """Choose each group's implementation, once for all its seeds."""
+        chosen = []
+        for group in plan.learning:
+            name = self.choices.get(group.choice_key)
+            earlier = [t for t in group.candidates if t.implementation == name]
+            choice = Choice(earlier[0]) if earlier else choose(group, self._find)
+            todo = self._planned(choice.trial)
+            if choice.refused is not None:
+                if todo.runs:
+                    self._refuse(todo, "failed", choice.refused)
+                continue
+            if not earlier:
+                self.choices[group.choice_key] = choice.trial.implementation
+                self.on_choice()
+            chosen.append((group, todo))
+        return chosen
+
+    def _learning(self, group: LearningGroup, todo: Planned) -> Callable[[Crew], None]:
+        def work(crew: Crew) -> None:
+            self._measure(crew, todo)
+            if not group.follow_gradients:
+                return
+            follower = self._planned(gradients_trial(todo.trial, todo.id))
+            learned = self.run.read(todo.id)
+            outcome = learned.outcome if learned is not None else "nowhere"
+            if outcome == "ok" or not follower.runs:
+                self._measure(crew, follower, self.run.arrays(todo.id))
+            elif outcome == "diverged":
+                self._refuse(follower, "refused", "its learning trial diverged")
+            else:
+                self._refuse(follower, "failed", f"its learning trial ended {outcome}")
+
+        return work
+
+    # --- speed -----------------------------------------------------------------------
+
+    def _run_session(self, name: str, trials: Sequence[Planned]) -> None:
+        """Measure the undone trials of a session taking turns; commit them together."""
+        todo = [trial for trial in trials if trial.runs]
+        for trial in trials:
+            if not trial.runs:
+                self.progress.skipped(trial)
+        if not todo:
+            return
+        session = f"{name}, {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}"
+        with self._crew(todo[0].trial.threads) as crew:
+            attempts = {trial.id: self._begin(trial) for trial in todo}
+            try:
+                answers = self._session_answers(crew, todo, attempts)
+            except BaseException:
+                self.stop()
+                for attempt in attempts.values():
+                    attempt.abandon()
+                raise
+        for trial in todo:
+            self._commit(
+                trial, attempts[trial.id], answers[trial.id], {"session": session}
+            )
+
+    def _session_answers(
+        self, crew: Crew, todo: Sequence[Planned], attempts: Mapping[str, Attempt]
+    ) -> dict[str, Message]:
+        answers: dict[str, Message] = {}
+        opened: list[tuple[Planned, str]] = []
+        for trial in todo:
+            answer = crew.ask(trial, attempts[trial.id], "open")
+            if answer.values["kind"] == "opened":
+                opened += [(trial, phase) for phase in answer.values["phases"]]
+            else:
+                answers[trial.id] = answer
+        rng = np.random.default_rng()
+        rounds = max(int(t.trial.settings["rounds"]) for t in todo)
+        for number in range(rounds):
+            for index in rng.permutation(len(opened)):
+                trial, phase = opened[index]
+                if trial.id in answers:
+                    continue
+                answer = crew.ask(trial, attempts[trial.id], "turn", phase=phase)
+                if answer.values["kind"] != "turned":
+                    answers |= self._lost(trial, answer, opened)
+            self.progress.round(todo, number + 1, rounds)
+        for trial in todo:
+            if trial.id not in answers:
+                answers[trial.id] = crew.ask(trial, attempts[trial.id], "close")
+        return answers
+
+
+    def _lost(
+        self, trial: Planned, answer: Message, opened: Sequence[tuple[Planned, str]]
+    ) -> dict[str, Message]:
+        """Return the end of a trial, and of those that lost their meter with it."""
+        lost = {trial.id: answer}
+        if answer.values["outcome"] == "crashed":
+            framework_of = self.registry.framework_of
+            mine = framework_of(trial.trial.implementation)
+            for other, _ in opened:
+                if other.id != trial.id and mine is framework_of(
+                    other.trial.implementation
+                ):
+                    reason = f"lost its worker: {answer.values['reason']}"
+                    lost[other.id] = _ended("crashed", reason)
+        return lost
+
+
+class Crew:
+    """The live workers of one thread: one a framework, all with the same threads."""
+
+    def __init__(self, executor: Executor, threads: int) -> None:
+        self._executor = executor
+        self._threads = threads
+        self._workers: dict[str, WorkerProcess] = {}
+
+    def ask(
+        self,
+        todo: Planned,
+        attempt: Attempt,
+        command: str,
+        arrays: Weights | None = None,
+        phase: str | None = None,
+    ) -> Message:
+        """Ask the worker of a trial's framework; a death is an answer too.
+
+        Raises:
+            StoppedError: If the run was stopped meanwhile.
+        """
+        framework = self._executor.registry.framework_of(todo.trial.implementation).name
+        if todo.trial.measure == "gradients":
+            framework = "numpy"
+        if framework not in self._workers:
+            self._workers[framework] = self._executor.start_worker(self._threads)
+        worker = self._workers[framework]
+        message = None
+        try:
+            for message in worker.ask(
+                command, todo.id, todo.trial, attempt.log, arrays, phase
+            ):
+                if message.values["kind"] == "event":
+                    reading = Reading.from_json(message.values["reading"])
+                    attempt.write(reading)
+                    self._executor.progress.event(todo, reading)
+        except WorkerDiedError as error:
+            self._drop(framework)
+            if self._executor._stopping:
+                raise StoppedError from None
+            return _ended(error.outcome, error.reason)
+        assert message is not None
+        return message
+
+    def _drop(self, framework: str) -> None:
+        worker = self._workers.pop(framework)
+        worker.kill()
+        self._executor.forget_worker(worker)
+
+    def close(self) -> None:
+        """Let every worker end."""
+        for worker in self._workers.values():
+            worker.close()
+            self._executor.forget_worker(worker)
+        self._workers.clear()
+
+
+def _ended(outcome: str, reason: str) -> Message:
+    return Message({"kind": "error", "outcome": outcome, "reason": reason})

@@ -1,0 +1,335 @@
+"""From a suite to trials: the grid, what is wanted of it, what is done already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness.contract import Optimizer
+from harness.errors import MisuseError
+from harness.registry import Registry
+from harness.run.filter import compile_filter
+from harness.run.outcome import KEPT
+from harness.run.sources import source_hashes
+from harness.store import RunFolder
+from harness.suite import LearningSection, SpeedSection, Suite
+from harness.trial import Trial
+
+# What is timed must be what is checked afterwards: with these constants float32 stays
+# within the certificate's tolerance of float64 over the updates of one turn.
+TIMED_OPTIMIZER = Optimizer(learning_rate=1e-3, epsilon=1e-3, clip_norm=0.01)
+
+TURN_READINGS = 2
+
+
+@dataclass(frozen=True)
+class LearningGroup:
+    """One learning trial, once for each implementation that could run it."""
+
+    candidates: tuple[Trial, ...]
+    follow_gradients: bool
+
+    @property
+    def choice_key(self) -> str:
+        """What one choice of implementation is made for: all seeds alike."""
+        trial = self.candidates[0]
+        sizes = f"{trial.hidden_size}x{trial.num_layers} batch {trial.batch}"
+        return f"{trial.task} {trial.length} {trial.cell} {sizes} {trial.dtype}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Trials by stage; each stage may use what the ones before it found.
+
+    Attributes:
+        parity: Certificates of everything that will run.
+        speed: Trials that are measured taking turns, by session.
+        learning: Groups from which one implementation is chosen.
+    """
+
+    parity: tuple[Trial, ...]
+    speed: Mapping[str, tuple[Trial, ...]]
+    learning: tuple[LearningGroup, ...]
+
+
+def make_plan(
+    suite: Suite,
+    registry: Registry,
+    device: str,
+    *,
+    expression: str | None = None,
+    choices: Mapping[str, str],
+) -> Plan:
+    """Expand a suite, keep what a filter wants, and add what that needs.
+
+    A wanted learning trial needs the speed of its candidates, which also gives the
+    time to solve; everything needs its certificate.
+
+    Args:
+        suite: The checked suite.
+        registry: Knows which implementations compute a cell.
+        device: `cpu` or `cuda:N`.
+        expression: Filter over the words of trials.
+        choices: Implementations chosen earlier in this run, by `choice_key`.
+
+    Raises:
+        MisuseError: If the filter matches nothing.
+    """
+    learning = [
+        group
+        for section in suite.learning
+        for group in _learning_groups(section, registry, device, choices)
+    ]
+    shapes = [
+        trial
+        for section in suite.speed
+        for trial in _speed_trials(section, registry, device)
+    ]
+    timed = _unique(timed_trial(t) for g in learning for t in g.candidates)
+    every = [*shapes, *timed, *(t for g in learning for t in g.candidates)]
+    if expression is None:
+        return _plan(every, shapes, learning)
+    certificates = _unique(map(certificate_trial, every))
+    words = {word for t in [*every, *certificates] for word in t.words}
+    if learning:
+        words.add("gradients")
+    wanted = compile_filter(expression, words)
+    learning = [_narrow(group, wanted) for group in learning]
+    learning = [group for group in learning if group.candidates]
+    kept = [t for t in [*shapes, *timed] if wanted(t.words)]
+    needed = [timed_trial(t) for g in learning for t in g.candidates]
+    trials = _unique([*kept, *needed, *(t for g in learning for t in g.candidates)])
+    certificates = [t for t in certificates if wanted(t.words)]
+    if not trials and not certificates:
+        raise MisuseError(
+            f"-k '{expression}' matches no trial; `rnn-harness run SUITE --dry-run` "
+            "lists them with their words"
+        )
+    return _plan(trials, kept, learning, certificates)
+
+
+def _narrow(group: LearningGroup, wanted: object) -> LearningGroup:
+    assert callable(wanted)
+
+    def matches(trial: Trial) -> bool:
+        # A gradients trial belongs to its learning trial and is asked for by either.
+        follower = replace(trial, measure="gradients")
+        return bool(
+            wanted(trial.words) or (group.follow_gradients and wanted(follower.words))
+        )
+
+    return replace(group, candidates=tuple(filter(matches, group.candidates)))
+
+
+def _plan(
+    trials: Sequence[Trial],
+    speed: Sequence[Trial],
+    learning: Sequence[LearningGroup],
+    certificates: Sequence[Trial] = (),
+) -> Plan:
+    timed = [timed_trial(t) for g in learning for t in g.candidates]
+    sessions: dict[str, tuple[Trial, ...]] = {}
+    for trial in _unique([*speed, *timed]):
+        assert trial.session is not None
+        sessions[trial.session] = (*sessions.get(trial.session, ()), trial)
+    parity = _unique([*certificates, *map(certificate_trial, trials)])
+    return Plan(tuple(parity), sessions, tuple(learning))
+
+
+def _unique(trials: Iterable[Trial]) -> list[Trial]:
+    return list({trial.slot(): trial for trial in trials}.values())
+
+
+# --- expanding -----------------------------------------------------------------------
+
+
+def _implementations(
+    asked: Sequence[str] | None, registry: Registry, cell: str
+) -> list[str]:
+    """Return who computes a cell: those asked for, and every plugin file's.
+
+    Whoever names a plugin file wants it measured.
+    """
+    declared = registry.implementations.values()
+    names = list(asked) if asked is not None else [d.name for d in declared]
+    names += [d.name for d in declared if d.file is not None and d.name not in names]
+    return [n for n in names if cell in registry.implementation(n).cells]
+
+
+def _learning_groups(
+    section: LearningSection,
+    registry: Registry,
+    device: str,
+    choices: Mapping[str, str],
+) -> list[LearningGroup]:
+    groups = []
+    for length in section.length:
+        for cell in section.cells:
+            names = [
+                name
+                for name in _implementations(section.implementations, registry, cell)
+                if registry.implementation(name).trains
+            ]
+            if not names:
+                raise MisuseError(f"no implementation trains the cell '{cell}'")
+            for seed in section.seeds:
+                candidates = tuple(
+                    _learning_trial(section, name, cell, length, seed, device)
+                    for name in names
+                )
+                group = LearningGroup(candidates, section.gradients)
+                chosen = choices.get(group.choice_key)
+                if chosen is not None:
+                    kept = [t for t in candidates if t.implementation == chosen]
+                    group = replace(group, candidates=tuple(kept) or candidates)
+                groups.append(group)
+    return groups
+
+
+def _learning_trial(
+    section: LearningSection, name: str, cell: str, length: int, seed: int, device: str
+) -> Trial:
+    return Trial(
+        measure="learning",
+        implementation=name,
+        cell=cell,
+        device=device,
+        dtype=section.dtype,
+        threads=1,
+        task=section.task,
+        task_options=section.task_options,
+        length=length,
+        hidden_size=section.hidden_size,
+        num_layers=section.num_layers,
+        batch=section.batch,
+        seed=seed,
+        data_seed=seed,
+        init=section.init,
+        optimizer=section.optimizer_constants,
+        settings={
+            "updates": section.updates,
+            "evaluate_every": section.evaluate_every,
+            "evaluate_sequences": section.evaluate_sequences,
+        },
+    )
+
+
+def _speed_trials(
+    section: SpeedSection, registry: Registry, device: str
+) -> list[Trial]:
+    return [
+        Trial(
+            measure="speed",
+            implementation=name,
+            cell=cell,
+            device=device,
+            dtype=section.dtype,
+            threads=section.threads,
+            session=(
+                f"{shape.batch}x{shape.time_steps}x{shape.input_size}x"
+                f"{shape.hidden_size}x{shape.num_layers} {section.dtype} {device} "
+                f"{section.threads} threads"
+            ),
+            time_steps=shape.time_steps,
+            input_size=shape.input_size,
+            hidden_size=shape.hidden_size,
+            num_layers=shape.num_layers,
+            batch=shape.batch,
+            seed=0,
+            data_seed=0,
+            optimizer=TIMED_OPTIMIZER,
+            settings={
+                "phases": list(section.phases),
+                "rounds": section.rounds,
+                "readings": section.readings,
+            },
+        )
+        for shape in section.shapes
+        for cell in section.cells
+        for name in _implementations(section.implementations, registry, cell)
+    ]
+
+
+def timed_trial(trial: Trial) -> Trial:
+    """Return the speed trial of a learning trial's shape: one update at a time."""
+    session = (
+        f"{trial.task} {trial.length} batch {trial.batch} hidden {trial.hidden_size}"
+        f"x{trial.num_layers} {trial.dtype} {trial.device}"
+    )
+    return replace(
+        trial,
+        measure="speed",
+        session=session,
+        seed=0,
+        data_seed=0,
+        init="canonical",
+        optimizer=TIMED_OPTIMIZER,
+        settings={"phases": ["train_step"], "rounds": 12, "readings": TURN_READINGS},
+    )
+
+
+def certificate_trial(trial: Trial) -> Trial:
+    """Return the certificate that a trial's numbers rest on."""
+    return Trial(
+        measure="parity",
+        implementation=trial.implementation,
+        cell=trial.cell,
+        device=trial.device,
+        dtype=trial.dtype,
+        precision=trial.precision,
+        biases=trial.biases,
+    )
+
+
+def gradients_trial(learning: Trial, learning_id: str) -> Trial:
+    """Return the gradients trial that follows a learning trial."""
+    return replace(
+        learning, measure="gradients", device="cpu", settings={"follows": learning_id}
+    )
+
+
+# --- what is done already ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A trial under its identity, whether it will run, and why.
+
+    Attributes:
+        why: "new", "done", "ended crashed before", "the source of cell gru changed" …
+    """
+
+    trial: Trial
+    id: str
+    sources: Mapping[str, str]
+    runs: bool
+    why: str
+
+
+def planned(trial: Trial, registry: Registry, run: RunFolder) -> Planned:
+    """Say whether a trial has to run, and why."""
+    sources = source_hashes(registry, trial)
+    trial_id = trial.identity(sources)
+    damage = run.damage(trial_id)
+    record = run.read(trial_id) if damage is None else None
+    if damage is not None:
+        runs, why = True, f"its result is damaged ({damage})"
+    elif record is None:
+        runs, why = True, _why_new(trial, trial_id, sources, run)
+    elif record.outcome in KEPT:
+        runs, why = False, f"done ({record.outcome})"
+    else:
+        runs, why = True, f"ended {record.outcome} before"
+    return Planned(trial, trial_id, sources, runs, why)
+
+
+def _why_new(
+    trial: Trial, trial_id: str, sources: Mapping[str, str], run: RunFolder
+) -> str:
+    if (run.trials / trial_id).exists():
+        return "was interrupted before it was done"
+    for earlier in run.sources_of_slot(trial.slot()):
+        changed = [name for name in sources if earlier.get(name) != sources[name]]
+        if changed:
+            return f"the source of {', '.join(changed)} changed"
+    return "new"

@@ -1,0 +1,87 @@
+"""Hashes of the source a trial's numbers come from.
+
+A plugin's source is the module its factory is in, and whatever that imports from its
+own top-level package. Nothing is imported to find out.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from harness.declarations import Declaration, ImplementationDeclaration
+from harness.registry import Registry
+from harness.trial import Trial
+
+
+def source_hashes(registry: Registry, trial: Trial) -> Mapping[str, str]:
+    """Return a hash for each plugin that takes part in a trial."""
+    implementation = registry.implementation(trial.implementation)
+    framework = registry.framework_of(trial.implementation)
+    plugins: list[Declaration] = [registry.cell(trial.cell), implementation]
+    if implementation.layer is not None:
+        plugins.append(framework)
+    if trial.task is not None:
+        plugins.append(registry.task(trial.task))
+    return {f"{p.kind} {p.name}": source_hash(p) for p in plugins}
+
+
+def source_hash(plugin: Declaration) -> str:
+    """Return a hash of a plugin's own source files."""
+    reference = plugin.factory
+    if reference is None and isinstance(plugin, ImplementationDeclaration):
+        reference = plugin.layer
+    assert reference is not None
+    module = reference.partition(":")[0]
+    if plugin.file is not None and module == plugin.file.stem:
+        return _hash_of_files((plugin.file,))
+    return _hash_of_files(_files_of(module))
+
+
+@functools.cache
+def _hash_of_files(files: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _files_of(module: str) -> tuple[Path, ...]:
+    """Return the files of a module and of what it imports from its own package."""
+    package = module.partition(".")[0]
+    found: dict[str, Path] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        file = _file_of(name)
+        if file is None or name in found:
+            continue
+        found[name] = file
+        tree = ast.parse(file.read_bytes())
+        waiting += [m for m in _imported(tree) if m.partition(".")[0] == package]
+    return tuple(found[name] for name in sorted(found))
+
+
+def _file_of(module: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        return None
+    origin = spec.origin if spec is not None else None
+    return Path(origin) if origin is not None and origin.endswith(".py") else None
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Yield absolute module names that a module imports, `from` names included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module
+            # A name may be a submodule; one that is not has no file and is dropped.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)

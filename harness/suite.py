@@ -1,0 +1,306 @@
+"""Suites: a TOML file, checked whole, that says which trials answer a question."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from harness.contract import Optimizer
+from harness.errors import MisuseError, suggestion
+from harness.registry import Registry
+
+Count = Annotated[int, Field(ge=1, strict=True)]
+Seed = Annotated[int, Field(ge=0, strict=True)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LearningSection(_Section):
+    """Cells trained on one task, at one length or several."""
+
+    task: str
+    length: tuple[Count, ...]
+    cells: tuple[str, ...] = Field(min_length=1)
+    task_options: dict[str, bool | int | float | str] = {}
+    implementations: tuple[str, ...] | None = None
+    hidden_size: Count
+    num_layers: Count = 1
+    batch: Count
+    init: str = "canonical"
+    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
+    learning_rate: float = Field(gt=0, allow_inf_nan=False)
+    clip_norm: Annotated[float, Field(gt=0)] | Literal["none"] = 1.0
+    epsilon: float = Field(Optimizer.epsilon, gt=0)
+    beta1: float = Field(Optimizer.beta1, ge=0, lt=1)
+    beta2: float = Field(Optimizer.beta2, ge=0, lt=1)
+    decay: float = Field(Optimizer.decay, ge=0, lt=1)
+    momentum: float = Field(Optimizer.momentum, ge=0, lt=1)
+    updates: Count
+    evaluate_every: Count = 100
+    evaluate_sequences: Count = 2000
+    seeds: tuple[Seed, ...] = Field(min_length=1)
+    gradients: bool = True
+    dtype: Literal["float32", "float64"] = "float32"
+
+    @field_validator("length", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return value if isinstance(value, list | tuple) else (value,)
+
+    @property
+    def optimizer_constants(self) -> Optimizer:
+        """The optimiser with every constant."""
+        clip_norm = None if self.clip_norm == "none" else self.clip_norm
+        return Optimizer(
+            name=self.optimizer,
+            learning_rate=self.learning_rate,
+            clip_norm=clip_norm,
+            epsilon=self.epsilon,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            decay=self.decay,
+            momentum=self.momentum,
+        )
+
+
+class Shape(_Section):
+    """Sizes of a network fed with random numbers."""
+
+    batch: Count
+    time_steps: Count
+    input_size: Count
+    hidden_size: Count
+    num_layers: Count = 1
+
+
+class SpeedSection(_Section):
+    """Cells and implementations timed at some shapes."""
+
+    cells: tuple[str, ...] = Field(min_length=1)
+    implementations: tuple[str, ...] | None = None
+    shapes: tuple[Shape, ...] = Field(min_length=1)
+    phases: tuple[Literal["forward", "loss_and_gradients", "train_step"], ...] = (
+        "forward",
+        "loss_and_gradients",
+        "train_step",
+    )
+    threads: Count = 1
+    rounds: Count = 12
+    readings: Count = 2
+    dtype: Literal["float32", "float64"] = "float32"
+
+
+class Suite(_Section):
+    """A named set of learning and speed sections."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    why: str
+    learning: tuple[LearningSection, ...] = ()
+    speed: tuple[SpeedSection, ...] = ()
+
+    @property
+    def rounds(self) -> int:
+        """Turns each phase gets in a session."""
+        return max((section.rounds for section in self.speed), default=12)
+
+
+def built_in_suites() -> dict[str, str]:
+    """Return the text of each built-in suite by name."""
+    folder = resources.files("harness") / "suites"
+    return {
+        file.name.removesuffix(".toml"): file.read_text(encoding="utf-8")
+        for file in sorted(folder.iterdir(), key=lambda f: f.name)
+        if file.name.endswith(".toml")
+    }
+
+
+def load_suite(
+    source: str,
+    registry: Registry,
+    settings: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+) -> Suite:
+    """Read a suite: the name of a built-in one, or a TOML file.
+
+    Args:
+        source: Name or path.
+        registry: Knows which cells, tasks and implementations there are.
+        settings: `KEY=VALUE`, such as `learning.updates=500`, `learning.0.length=50`.
+        seeds: Replaces the seeds of every learning section.
+
+    Raises:
+        MisuseError: With everything that is wrong in it.
+    """
+    text, where = _read(source)
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise MisuseError(f"{where} is not valid TOML: {error}") from error
+    for setting in settings:
+        _apply(raw, setting)
+    if seeds is not None:
+        for section in _sections(raw, "learning"):
+            section["seeds"] = list(seeds)
+    try:
+        suite = Suite.model_validate(raw)
+    except ValidationError as error:
+        raise _misuse(where, _problems(error)) from error
+    problems = _unknown_names(suite, registry)
+    if problems:
+        raise _misuse(where, problems)
+    return suite
+
+
+def _misuse(where: str, problems: Sequence[str]) -> MisuseError:
+    if len(problems) == 1:
+        return MisuseError(f"{where}: {problems[0]}")
+    lines = "\n".join(f"  {problem}" for problem in problems)
+    return MisuseError(f"{where} has {len(problems)} problems:\n{lines}")
+
+
+def _read(source: str) -> tuple[str, str]:
+    suites = built_in_suites()
+    if source in suites:
+        return suites[source], f"suite '{source}'"
+    path = Path(source)
+    if path.is_file():
+        try:
+            return path.read_text(encoding="utf-8"), source
+        except (OSError, UnicodeDecodeError) as error:
+            raise MisuseError(f"{source} cannot be read: {error}") from error
+    if path.suffix == ".toml" or "/" in source:
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise MisuseError(f"suite file {source} {what}")
+    known = ", ".join(suites)
+    hint = suggestion(source, suites)
+    raise MisuseError(
+        f"unknown suite '{source}'{hint} Built in: {known}; or give a TOML file"
+        if "did you mean" in hint
+        else f"unknown suite '{source}'; built in: {known}; or give a TOML file"
+    )
+
+
+# --- settings from the command line --------------------------------------------------
+
+
+def _sections(raw: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    sections = raw.get(name, [])
+    if not isinstance(sections, list):
+        return []
+    return [section for section in sections if isinstance(section, dict)]
+
+
+def _apply(raw: dict[str, Any], setting: str) -> None:
+    """Apply `learning.updates=500` to every section, `learning.0.…` to one."""
+    key, equals, text = setting.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise MisuseError(f"--set {setting}: give KEY=VALUE, as learning.updates=500")
+    value = _value(text)
+    if len(parts) == 1:
+        raw[parts[0]] = value
+        return
+    name, rest = parts[0], parts[1:]
+    sections = _sections(raw, name)
+    if not sections:
+        raise MisuseError(f"--set {setting}: the suite has no [[{name}]] section")
+    if rest[0].isdigit():
+        index, rest = int(rest[0]), rest[1:]
+        if index >= len(sections) or not rest:
+            raise MisuseError(
+                f"--set {setting}: [[{name}]] has sections 0 to {len(sections) - 1}; "
+                f"give {name}.0.KEY=VALUE"
+            )
+        sections = [sections[index]]
+    for section in sections:
+        place: dict[str, Any] = section
+        for part in rest[:-1]:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise MisuseError(f"--set {setting}: '{part}' holds no keys")
+        place[rest[-1]] = value
+
+
+def _value(text: str) -> Any:
+    """Read a TOML value; what is none is taken as a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+# --- saying what is wrong ------------------------------------------------------------
+
+
+def _problems(error: ValidationError) -> list[str]:
+    problems = []
+    for item in error.errors(include_url=False):
+        where = _place(item["loc"])
+        if item["type"] == "extra_forbidden":
+            hint = suggestion(str(item["loc"][-1]), _keys_at(item["loc"]))
+            problems.append(f"{where}: unknown key{hint}")
+        elif item["type"] == "missing":
+            problems.append(f"{where}: missing; give a value")
+        else:
+            message = re.sub(r"^Input should", "should", item["msg"])
+            problems.append(f"{where}: {message}, not {_shown(item['input'])}")
+    return problems
+
+
+def _place(location: Sequence[int | str]) -> str:
+    """Return learning[0].length for ("learning", 0, "length", 0)."""
+    text = ""
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif not part.startswith(("constrained-", "literal[")):
+            text += f".{part}" if text else part
+    return text
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _keys_at(location: Sequence[int | str]) -> list[str]:
+    names = {"learning": LearningSection, "speed": SpeedSection, "shapes": Shape}
+    model: type[BaseModel] = Suite
+    for part in location[:-1]:
+        if isinstance(part, str):
+            model = names.get(part, model)
+    return list(model.model_fields)
+
+
+def _unknown_names(suite: Suite, registry: Registry) -> list[str]:
+    problems = []
+
+    def look(place: str, kind: str, names: Sequence[str]) -> None:
+        find = getattr(registry, kind)
+        for name in names:
+            try:
+                find(name)
+            except MisuseError as error:
+                problems.append(f"{place}: {error}")
+
+    for index, learning in enumerate(suite.learning):
+        place = f"learning[{index}]"
+        look(f"{place}.task", "task", [learning.task])
+        look(f"{place}.cells", "cell", learning.cells)
+        look(f"{place}.implementations", "implementation", learning.implementations or ())
+    for index, speed in enumerate(suite.speed):
+        place = f"speed[{index}]"
+        look(f"{place}.cells", "cell", speed.cells)
+        look(f"{place}.implementations", "implementation", speed.implementations or ())
+    if not suite.learning and not suite.speed:
+        problems.append("has no [[learning]] and no [[speed]] section")
+    return problems

@@ -1,0 +1,60 @@
+"""What every cell computes with: the sigmoid and products with all gates at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.contract import Array
+
+
+def sigmoid(a: Array) -> Array:
+    """Compute σ(a) = 1 / (1 + exp(-a)) in the dtype of `a`, without overflow.
+
+    Its derivative is σ(a) (1 - σ(a)), which is why the cells keep their gates and not
+    what the gates were computed from.
+    """
+    # exp sees no positive number, so it cannot overflow.
+    e = np.exp(-np.abs(a))
+    values: Array = np.where(a >= 0, 1, e) / (1 + e)
+    return values
+
+
+def products(w: Array, v: Array) -> Array:
+    """Multiply a batch of vectors by the matrix of every gate.
+
+    Args:
+        w: [gates, hidden, size].
+        v: [batch, size].
+
+    Returns:
+        [gates, batch, hidden]: W v for every gate and every sequence.
+    """
+    per_gate: Array = v @ w.transpose(0, 2, 1)
+    return per_gate
+
+
+def products_backward(d_a: Sequence[Array], w: Array, v: Array) -> tuple[Array, Array]:
+    """Pull gradients back through `products`.
+
+    With a = W v, dL/dW = dL/da v^T, summed over the batch, and dL/dv = W^T dL/da,
+    summed over the gates. The gates are laid side by side so that each is one product.
+
+    Args:
+        d_a: For every gate dL/da [batch, hidden].
+        w: [gates, hidden, size].
+        v: [batch, size].
+
+    Returns:
+        dL/dW [gates, hidden, size] and dL/dv [batch, size].
+    """
+    d_side_by_side = np.concatenate(d_a, axis=1)
+    d_w = (d_side_by_side.T @ v).reshape(w.shape)
+    d_v = d_side_by_side @ w.reshape(-1, w.shape[-1])
+    return d_w, d_v
+
+
+def sum_over_batch(d_a: Sequence[Array]) -> Array:
+    """Return the gradient of the biases, [gates, hidden], from [batch, hidden] each."""
+    return np.stack([d.sum(axis=0) for d in d_a])

@@ -1,0 +1,253 @@
+"""The gated recurrent unit in its two forms, which differ in where the reset acts.
+
+Both keep with z: h_t = z ⊙ h_{t-1} + (1 - z) ⊙ n. Weights of one form do not convert to
+the other.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from harness.contract import Array, CellInfo, LayerSizes, Saved, State, Weights
+from implementations.cells.gates import (
+    products,
+    products_backward,
+    sigmoid,
+    sum_over_batch,
+)
+from implementations.cells.initial import chrono_bias, draw_matrices
+
+RESET, UPDATE, CANDIDATE = range(3)
+
+
+class Gru:
+    """A gated recurrent unit with the reset after the recurrent product.
+
+        r_t = σ(W_r x_t + U_r h_{t-1} + b_r)        reset gate: 0 ignores the past
+        z_t = σ(W_z x_t + U_z h_{t-1} + b_z)        update gate: 1 keeps h
+        n_t = tanh(W_n x_t + b_n + r_t ⊙ (U_n h_{t-1} + b_hn))       candidate
+        h_t = z_t ⊙ h_{t-1} + (1 - z_t) ⊙ n_t
+
+    W is `w_ih` [3, hidden, input], U is `w_hh` [3, hidden, hidden], b is `b`
+    [3, hidden], each in the order r, z, n; `b_hn` is [hidden].
+
+    Source: Cho et al. (2014), arXiv:1406.1078v1; with b_hn, the form of cuDNN.
+    """
+
+    info = CellInfo(
+        name="gru",
+        gates=("r", "z", "n"),
+        state_parts=("h",),
+        keep_bias=("b", UPDATE),
+        source="Cho et al. (2014), arXiv:1406.1078v1; with b_hn, the form of cuDNN",
+    )
+
+    def weight_shapes(
+        self, input_size: int, hidden_size: int
+    ) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of `w_ih`, `w_hh`, `b` and `b_hn`."""
+        return {**_shapes(input_size, hidden_size), "b_hn": (hidden_size,)}
+
+    def initial_weights(
+        self, scheme: str, rng: np.random.Generator, sizes: LayerSizes
+    ) -> Weights:
+        """Draw initial values: `canonical` b_z = 1, `chrono` b_z = log U(1, T - 1).
+
+        Raises:
+            ValueError: If no scheme has that name.
+        """
+        shapes = self.weight_shapes(sizes.input_size, sizes.hidden_size)
+        return _initial_weights(scheme, rng, sizes, shapes)
+
+    def flops(self, input_size: int, hidden_size: int) -> int:
+        """Count the operations of a step: 6 H (I + H) + 15 H.
+
+        A multiply-add counts 2, every other elementwise operation and every activation
+        1. The 15 H are, for each of two gates, the sum of both products, the bias and
+        the sigmoid (6), then n: two biases, the reset, the sum and tanh (5), and h (4).
+        """
+        return 6 * hidden_size * (input_size + hidden_size) + 15 * hidden_size
+
+    def parameter_counts(self, input_size: int, hidden_size: int) -> dict[str, int]:
+        """Count parameters; torch and Keras (`reset_after=True`) have 6 H biases.
+
+        Of the second bias of every block only the candidate's, `b_hn`, does something
+        that the first does not.
+        """
+        shapes = self.weight_shapes(input_size, hidden_size)
+        canonical = sum(map(math.prod, shapes.values()))
+        with_all_biases = canonical + 2 * hidden_size
+        return {
+            "canonical": canonical,
+            "torch": with_all_biases,
+            "keras": with_all_biases,
+        }
+
+    def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
+        """Advance one time step: x [batch, input], h [batch, hidden]."""
+        (h_before,) = state
+        b_r, b_z, b_n = weights["b"]
+        wx_r, wx_z, wx_n = products(weights["w_ih"], x)
+        uh_r, uh_z, uh_n = products(weights["w_hh"], h_before)
+
+        r = sigmoid(wx_r + uh_r + b_r)
+        z = sigmoid(wx_z + uh_z + b_z)
+        q = uh_n + weights["b_hn"]
+        n = np.tanh(wx_n + b_n + r * q)
+        h = z * h_before + (1 - z) * n
+        return (h,), (x, h_before, r, z, q, n)
+
+    def step_backward(
+        self, weights: Weights, saved: Saved, d_state: State
+    ) -> tuple[Weights, Array, State]:
+        """Return gradients with respect to the weights, x and the state before."""
+        x, h_before, r, z, q, n = saved
+        (d_h,) = d_state
+        # h = z h' + (1 - z) n.
+        d_z = d_h * (h_before - n)
+        d_n = d_h * (1 - z)
+        # n = tanh(a_n), tanh' = 1 - n², and a_n = W_n x + b_n + r q.
+        d_a_n = d_n * (1 - n * n)
+        d_r, d_q = d_a_n * q, d_a_n * r
+        # r = σ(a_r) and z = σ(a_z), σ' = σ (1 - σ).
+        d_a_r = d_r * r * (1 - r)
+        d_a_z = d_z * z * (1 - z)
+        # a = W x + U h' + b for both gates; in n the input enters through a_n, the
+        # state through q = U_n h' + b_hn.
+        d_a = (d_a_r, d_a_z, d_a_n)
+        d_uh = (d_a_r, d_a_z, d_q)
+        d_w_ih, d_x = products_backward(d_a, weights["w_ih"], x)
+        d_w_hh, d_h_products = products_backward(d_uh, weights["w_hh"], h_before)
+        d_weights = {
+            "w_ih": d_w_ih,
+            "w_hh": d_w_hh,
+            "b": sum_over_batch(d_a),
+            "b_hn": d_q.sum(axis=0),
+        }
+        # h' also reaches h directly, scaled by z.
+        return d_weights, d_x, (d_h * z + d_h_products,)
+
+
+class GruResetBefore:
+    """A gated recurrent unit with the reset before the recurrent product.
+
+        r_t = σ(W_r x_t + U_r h_{t-1} + b_r)        reset gate: 0 ignores the past
+        z_t = σ(W_z x_t + U_z h_{t-1} + b_z)        update gate: 1 keeps h
+        n_t = tanh(W_n x_t + U_n (r_t ⊙ h_{t-1}) + b_n)              candidate
+        h_t = z_t ⊙ h_{t-1} + (1 - z_t) ⊙ n_t
+
+    W is `w_ih` [3, hidden, input], U is `w_hh` [3, hidden, hidden], b is `b`
+    [3, hidden], each in the order r, z, n.
+
+    Source: Cho et al. (2014), EMNLP, arXiv:1406.1078v3, eq. 5-8.
+    """
+
+    info = CellInfo(
+        name="gru-reset-before",
+        gates=("r", "z", "n"),
+        state_parts=("h",),
+        keep_bias=("b", UPDATE),
+        source="Cho et al. (2014), EMNLP, arXiv:1406.1078v3, eq. 5-8",
+    )
+
+    def weight_shapes(
+        self, input_size: int, hidden_size: int
+    ) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of `w_ih`, `w_hh` and `b`."""
+        return _shapes(input_size, hidden_size)
+
+    def initial_weights(
+        self, scheme: str, rng: np.random.Generator, sizes: LayerSizes
+    ) -> Weights:
+        """Draw initial values: `canonical` b_z = 1, `chrono` b_z = log U(1, T - 1).
+
+        Raises:
+            ValueError: If no scheme has that name.
+        """
+        shapes = self.weight_shapes(sizes.input_size, sizes.hidden_size)
+        return _initial_weights(scheme, rng, sizes, shapes)
+
+    def flops(self, input_size: int, hidden_size: int) -> int:
+        """Count the operations of a step: 6 H (I + H) + 14 H.
+
+        A multiply-add counts 2, every other elementwise operation and every activation
+        1. The 14 H are, for each of two gates, the sum of both products, the bias and
+        the sigmoid (6), then n: the reset, the sum, the bias and tanh (4), and h (4).
+        """
+        return 6 * hidden_size * (input_size + hidden_size) + 14 * hidden_size
+
+    def parameter_counts(self, input_size: int, hidden_size: int) -> dict[str, int]:
+        """Count parameters; Keras is `reset_after=False`, torch has no such layer."""
+        shapes = self.weight_shapes(input_size, hidden_size)
+        canonical = sum(map(math.prod, shapes.values()))
+        return {"canonical": canonical, "keras": canonical}
+
+    def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
+        """Advance one time step: x [batch, input], h [batch, hidden]."""
+        (h_before,) = state
+        u = weights["w_hh"]
+        b_r, b_z, b_n = weights["b"]
+        wx_r, wx_z, wx_n = products(weights["w_ih"], x)
+        uh_r, uh_z = products(u[:CANDIDATE], h_before)
+
+        r = sigmoid(wx_r + uh_r + b_r)
+        z = sigmoid(wx_z + uh_z + b_z)
+        q = r * h_before
+        n = np.tanh(wx_n + q @ u[CANDIDATE].T + b_n)
+        h = z * h_before + (1 - z) * n
+        return (h,), (x, h_before, r, z, q, n)
+
+    def step_backward(
+        self, weights: Weights, saved: Saved, d_state: State
+    ) -> tuple[Weights, Array, State]:
+        """Return gradients with respect to the weights, x and the state before."""
+        x, h_before, r, z, q, n = saved
+        (d_h,) = d_state
+        u = weights["w_hh"]
+        # h = z h' + (1 - z) n.
+        d_z = d_h * (h_before - n)
+        d_n = d_h * (1 - z)
+        # n = tanh(a_n), tanh' = 1 - n², and a_n = W_n x + U_n q + b_n.
+        d_a_n = d_n * (1 - n * n)
+        d_u_n, d_q = products_backward((d_a_n,), u[CANDIDATE:], q)
+        # q = r h'.
+        d_r = d_q * h_before
+        # r = σ(a_r) and z = σ(a_z), σ' = σ (1 - σ).
+        d_a_r = d_r * r * (1 - r)
+        d_a_z = d_z * z * (1 - z)
+        # a = W x + U h' + b for both gates.
+        d_gates = (d_a_r, d_a_z)
+        d_u_gates, d_h_products = products_backward(d_gates, u[:CANDIDATE], h_before)
+        d_a = (*d_gates, d_a_n)
+        d_w_ih, d_x = products_backward(d_a, weights["w_ih"], x)
+        d_weights = {
+            "w_ih": d_w_ih,
+            "w_hh": np.concatenate([d_u_gates, d_u_n]),
+            "b": sum_over_batch(d_a),
+        }
+        # h' reaches h directly, scaled by z, through q, scaled by r, and by the gates.
+        return d_weights, d_x, (d_h * z + d_q * r + d_h_products,)
+
+
+def _shapes(input_size: int, hidden_size: int) -> dict[str, tuple[int, ...]]:
+    return {
+        "w_ih": (3, hidden_size, input_size),
+        "w_hh": (3, hidden_size, hidden_size),
+        "b": (3, hidden_size),
+    }
+
+
+def _initial_weights(
+    scheme: str,
+    rng: np.random.Generator,
+    sizes: LayerSizes,
+    shapes: dict[str, tuple[int, ...]],
+) -> Weights:
+    weights = draw_matrices(scheme, rng, shapes)
+    if scheme == "canonical":
+        weights["b"][UPDATE] = 1
+    elif scheme == "chrono":
+        weights["b"][UPDATE] = chrono_bias(rng, sizes.hidden_size, sizes.time_steps)
+    return weights

@@ -1,0 +1,133 @@
+"""The LSTM with forget gate: three gates and a candidate around a cell state."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from harness.contract import Array, CellInfo, LayerSizes, Saved, State, Weights
+from implementations.cells.gates import (
+    products,
+    products_backward,
+    sigmoid,
+    sum_over_batch,
+)
+from implementations.cells.initial import chrono_bias, draw_matrices
+
+INPUT, FORGET, CANDIDATE, OUTPUT = range(4)
+
+
+class Lstm:
+    """Long short-term memory with forget gate, without peepholes.
+
+        i_t = σ(W_i x_t + U_i h_{t-1} + b_i)        input gate
+        f_t = σ(W_f x_t + U_f h_{t-1} + b_f)        forget gate: 1 keeps c
+        g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)     candidate
+        o_t = σ(W_o x_t + U_o h_{t-1} + b_o)        output gate
+        c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t
+        h_t = o_t ⊙ tanh(c_t)
+
+    W is `w_ih` [4, hidden, input], U is `w_hh` [4, hidden, hidden], b is `b`
+    [4, hidden], each in the order i, f, g, o. The state is (h, c), two independent
+    coordinates: a gradient with respect to c_{t-1} holds h_{t-1} fixed.
+
+    Source: Hochreiter & Schmidhuber (1997); the forget gate, Gers, Schmidhuber &
+    Cummins (2000).
+    """
+
+    info = CellInfo(
+        name="lstm",
+        gates=("i", "f", "g", "o"),
+        state_parts=("h", "c"),
+        keep_bias=("b", FORGET),
+        source="Hochreiter & Schmidhuber (1997); forget gate, Gers, Schmidhuber & "
+        "Cummins (2000)",
+    )
+
+    def weight_shapes(
+        self, input_size: int, hidden_size: int
+    ) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of `w_ih`, `w_hh` and `b`."""
+        return {
+            "w_ih": (4, hidden_size, input_size),
+            "w_hh": (4, hidden_size, hidden_size),
+            "b": (4, hidden_size),
+        }
+
+    def initial_weights(
+        self, scheme: str, rng: np.random.Generator, sizes: LayerSizes
+    ) -> Weights:
+        """Draw initial values.
+
+        `canonical` has b_f = 1. `chrono` has b_f = log U(1, T - 1) and b_i = -b_f, so
+        that i = 1 - f where input and state are zero.
+
+        Raises:
+            ValueError: If no scheme has that name.
+        """
+        shapes = self.weight_shapes(sizes.input_size, sizes.hidden_size)
+        weights = draw_matrices(scheme, rng, shapes)
+        b = weights["b"]
+        if scheme == "canonical":
+            b[FORGET] = 1
+        elif scheme == "chrono":
+            b[FORGET] = chrono_bias(rng, sizes.hidden_size, sizes.time_steps)
+            b[INPUT] = -b[FORGET]
+        return weights
+
+    def flops(self, input_size: int, hidden_size: int) -> int:
+        """Count the operations of a step: 8 H (I + H) + 17 H.
+
+        A multiply-add counts 2, every other elementwise operation and every activation
+        1. The 17 H are, for each of four blocks, the sum of both products, the bias and
+        the activation (12), then c (3) and h (2).
+        """
+        return 8 * hidden_size * (input_size + hidden_size) + 17 * hidden_size
+
+    def parameter_counts(self, input_size: int, hidden_size: int) -> dict[str, int]:
+        """Count parameters; torch has two biases a block, Keras one."""
+        shapes = self.weight_shapes(input_size, hidden_size)
+        canonical = sum(map(math.prod, shapes.values()))
+        return {
+            "canonical": canonical,
+            "torch": canonical + 4 * hidden_size,
+            "keras": canonical,
+        }
+
+    def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
+        """Advance one time step: x [batch, input], h and c [batch, hidden]."""
+        h_before, c_before = state
+        wx, uh = products(weights["w_ih"], x), products(weights["w_hh"], h_before)
+        a_i, a_f, a_g, a_o = wx + uh + weights["b"][:, None]
+
+        i, f, g, o = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g), sigmoid(a_o)
+        c = f * c_before + i * g
+        tanh_c = np.tanh(c)
+        h = o * tanh_c
+        return (h, c), (x, h_before, c_before, i, f, g, o, tanh_c)
+
+    def step_backward(
+        self, weights: Weights, saved: Saved, d_state: State
+    ) -> tuple[Weights, Array, State]:
+        """Return gradients with respect to the weights, x and the state before."""
+        x, h_before, c_before, i, f, g, o, tanh_c = saved
+        d_h, d_c_direct = d_state
+        # h = o tanh(c): c reaches the loss by itself and through h.
+        d_o = d_h * tanh_c
+        d_c = d_c_direct + d_h * o * (1 - tanh_c * tanh_c)
+        # c = f c' + i g.
+        d_i, d_f, d_g = d_c * g, d_c * c_before, d_c * i
+        d_c_before = d_c * f
+        # Through the activations: σ' = σ (1 - σ), tanh' = 1 - tanh².
+        d_a = (
+            d_i * i * (1 - i),
+            d_f * f * (1 - f),
+            d_g * (1 - g * g),
+            d_o * o * (1 - o),
+        )
+        # a = W x + U h' + b for every block; h' enters nowhere else.
+        d_w_ih, d_x = products_backward(d_a, weights["w_ih"], x)
+        d_w_hh, d_h_before = products_backward(d_a, weights["w_hh"], h_before)
+        d_weights = {"w_ih": d_w_ih, "w_hh": d_w_hh, "b": sum_over_batch(d_a)}
+        return d_weights, d_x, (d_h_before, d_c_before)

@@ -1,0 +1,93 @@
+"""The tanh recurrent network: no gates."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from harness.contract import Array, CellInfo, LayerSizes, Saved, State, Weights
+from implementations.cells.initial import draw_matrices
+
+
+class Rnn:
+    """A tanh recurrent network.
+
+        h_t = tanh(W_ih x_t + W_hh h_{t-1} + b)
+
+    One block: `w_ih` [1, hidden, input], `w_hh` [1, hidden, hidden], `b` [1, hidden].
+
+    Source: Elman (1990), with tanh.
+    """
+
+    info = CellInfo(
+        name="rnn",
+        gates=("h",),
+        state_parts=("h",),
+        keep_bias=None,
+        source="Elman (1990), Finding structure in time; with tanh",
+    )
+
+    def weight_shapes(
+        self, input_size: int, hidden_size: int
+    ) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of `w_ih`, `w_hh` and `b`."""
+        return {
+            "w_ih": (1, hidden_size, input_size),
+            "w_hh": (1, hidden_size, hidden_size),
+            "b": (1, hidden_size),
+        }
+
+    def initial_weights(
+        self, scheme: str, rng: np.random.Generator, sizes: LayerSizes
+    ) -> Weights:
+        """Draw initial values; without a gate all schemes give the same ones.
+
+        Raises:
+            ValueError: If no scheme has that name.
+        """
+        shapes = self.weight_shapes(sizes.input_size, sizes.hidden_size)
+        return draw_matrices(scheme, rng, shapes)
+
+    def flops(self, input_size: int, hidden_size: int) -> int:
+        """Count the operations of a step: 2 H (I + H) + 3 H.
+
+        A multiply-add counts 2, every other elementwise operation and every activation
+        1. The 3 H are the sum of both products, the bias and tanh.
+        """
+        return 2 * hidden_size * (input_size + hidden_size) + 3 * hidden_size
+
+    def parameter_counts(self, input_size: int, hidden_size: int) -> dict[str, int]:
+        """Count parameters; torch has two biases, Keras one."""
+        shapes = self.weight_shapes(input_size, hidden_size)
+        canonical = sum(map(math.prod, shapes.values()))
+        return {
+            "canonical": canonical,
+            "torch": canonical + hidden_size,
+            "keras": canonical,
+        }
+
+    def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
+        """Advance one time step: x [batch, input], h [batch, hidden]."""
+        (h_before,) = state
+        w_ih, w_hh, b = weights["w_ih"][0], weights["w_hh"][0], weights["b"][0]
+        h = np.tanh(x @ w_ih.T + h_before @ w_hh.T + b)
+        return (h,), (x, h_before, h)
+
+    def step_backward(
+        self, weights: Weights, saved: Saved, d_state: State
+    ) -> tuple[Weights, Array, State]:
+        """Return gradients with respect to the weights, x and the state before."""
+        x, h_before, h = saved
+        (d_h,) = d_state
+        # h = tanh(a), and tanh'(a) = 1 - h².
+        d_a = d_h * (1 - h * h)
+        # a = W_ih x + W_hh h' + b.
+        d_weights = {
+            "w_ih": (d_a.T @ x)[None],
+            "w_hh": (d_a.T @ h_before)[None],
+            "b": d_a.sum(axis=0)[None],
+        }
+        d_x = d_a @ weights["w_ih"][0]
+        d_h_before = d_a @ weights["w_hh"][0]
+        return d_weights, d_x, (d_h_before,)

@@ -1,0 +1,12 @@
+"""torch's own recurrent layers."""
+
+from __future__ import annotations
+
+import torch
+
+_LAYERS = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}
+
+
+def layer(cell: str, input_size: int, hidden_size: int) -> torch.nn.Module:
+    """Return the stock layer of a cell."""
+    return _LAYERS[cell](input_size, hidden_size)

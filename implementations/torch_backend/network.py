@@ -1,0 +1,403 @@
+"""What every torch implementation shares: readout, loss, optimiser, conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness.contract import (
+    Array,
+    Batch,
+    Cell,
+    Forward,
+    Gradients,
+    Handle,
+    LossAndGradients,
+    NetworkSpec,
+    Optimizer,
+    Readout,
+    State,
+    Target,
+    Updates,
+    Weights,
+    layer_weights,
+)
+from harness.errors import UnavailableError
+from implementations.torch_backend.kernel import kernel_of
+from implementations.torch_backend.layout import Layout
+
+LayerFactory = Callable[[str, int, int], nn.Module]
+
+
+@dataclass(frozen=True)
+class PlacedBatch:
+    """A batch on the device with time first; `lengths` is None where none is padded."""
+
+    x: Tensor
+    lengths: Tensor | None
+    targets: Tensor
+    weights: Tensor
+    """[batch, readouts]: 1 / (number of scored positions) where scored, else 0."""
+
+
+class TorchNetwork:
+    """Stacked layers with a linear readout.
+
+    Args:
+        spec: Sizes, readout, loss, optimiser.
+        cell: Names the canonical tensors and the state parts.
+        device: `cpu`, `cuda` or `cuda:N`.
+        layer: Called with (cell, input_size, hidden_size); returns a module with the
+            call and the parameters of `nn.GRU`: (x [time, batch, input], state) to
+            (outputs, state), where a state of two parts is a tuple.
+
+    Raises:
+        UnavailableError: If torch sees no such device.
+        PluginError: If the layer's parameters are not laid out as `nn.GRU`'s.
+    """
+
+    def __init__(
+        self, spec: NetworkSpec, cell: Cell, device: str, layer: LayerFactory
+    ) -> None:
+        _check_device(device)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        self._spec = spec
+        self._parts = len(cell.info.state_parts)
+        self._shapes = spec.weight_shapes(cell)
+        self._device = torch.device(device)
+        self._dtype = getattr(torch, spec.dtype)
+        self._layouts = [
+            Layout(cell, width, spec.hidden_size) for width in spec.layer_input_sizes
+        ]
+        self._layers = [
+            layer(spec.cell, width, spec.hidden_size).to(self._device, self._dtype)
+            for width in spec.layer_input_sizes
+        ]
+        for module, layout in zip(self._layers, self._layouts, strict=True):
+            layout.check(dict(module.named_parameters()), type(module).__name__)
+        self._outside = {  # the tensors that belong to no layer
+            name: nn.Parameter(torch.zeros(shape, **self._options))
+            for name, shape in self._shapes.items()
+            if not name.startswith("layer")
+        }
+        if spec.biases == "canonical":
+            self._freeze_redundant_biases()
+        self._optimizer = _optimizer(spec.optimizer, list(self._trained().values()))
+        self._updates = 0
+
+    @property
+    def _options(self) -> dict[str, torch.dtype | torch.device]:
+        return {"dtype": self._dtype, "device": self._device}
+
+    # --- weights ---------------------------------------------------------------------
+
+    def _freeze_redundant_biases(self) -> None:
+        for module, layout in zip(self._layers, self._layouts, strict=True):
+            bias = module.get_parameter("bias_hh_l0")
+            if not layout.needed.any():
+                bias.requires_grad_(False)
+            else:
+                mask = torch.as_tensor(layout.needed, **self._options)
+                bias.register_hook(lambda gradient, mask=mask: gradient * mask)
+
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        """Return every parameter: `layer0.weight_ih_l0`, `readout.w`."""
+        return self._outside | {
+            f"layer{i}.{name}": parameter
+            for i, module in enumerate(self._layers)
+            for name, parameter in module.named_parameters()
+        }
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {n: p for n, p in self._parameters().items() if p.requires_grad}
+
+    def _canonical(
+        self, tensors: Mapping[str, Tensor | None], *, values: bool
+    ) -> Weights:
+        """Convert tensors laid out as the parameters; None counts as zero."""
+        arrays = {
+            name: np.zeros(tuple(parameter.shape), self._spec.dtype)
+            if (tensor := tensors.get(name)) is None
+            else tensor.detach().cpu().numpy()
+            for name, parameter in self._parameters().items()
+        }
+        found = {name: arrays[name].copy() for name in self._outside}
+        for i, layout in enumerate(self._layouts):
+            convert = layout.values if values else layout.gradients
+            for name, array in convert(layer_weights(arrays, i)).items():
+                found[f"layer{i}.{name}"] = array.copy()
+        return {name: found[name] for name in self._shapes}
+
+    def _torch_arrays(self, weights: Weights) -> dict[str, Array]:
+        arrays = {name: weights[name] for name in self._outside}
+        for i, layout in enumerate(self._layouts):
+            for name, array in layout.to_torch(layer_weights(weights, i)).items():
+                arrays[f"layer{i}.{name}"] = array
+        return arrays
+
+    def load_weights(self, weights: Weights) -> None:
+        """Take canonical weights and forget the optimiser's moments."""
+        parameters = self._parameters()
+        with torch.no_grad():
+            for name, array in self._torch_arrays(weights).items():
+                parameters[name].copy_(torch.as_tensor(array, **self._options))
+        self._optimizer.state.clear()
+        self._updates = 0
+
+    def weights(self) -> Weights:
+        """Return the canonical weights."""
+        return self._canonical(self._parameters(), values=True)
+
+    # --- forward ---------------------------------------------------------------------
+
+    def place(self, batch: Batch) -> PlacedBatch:
+        """Bring a batch to the device with time first."""
+        real = self._spec.target is Target.REAL
+        targets = torch.as_tensor(batch.targets, device=self._device)
+        return PlacedBatch(
+            self._encode(np.swapaxes(batch.inputs, 0, 1)),
+            torch.as_tensor(batch.lengths) if batch.padded else None,
+            targets.to(self._dtype) if real else targets,
+            torch.as_tensor(batch.scored / batch.scored.sum(), **self._options),
+        )
+
+    def _encode(self, inputs: Array) -> Tensor:
+        x = torch.as_tensor(np.ascontiguousarray(inputs), device=self._device)
+        if self._spec.inputs.kind == "reals":
+            return x.to(self._dtype)
+        if self._spec.inputs.embedded:
+            return x
+        return nn.functional.one_hot(x, self._spec.inputs.size).to(self._dtype)
+
+    def forward(
+        self, placed: PlacedBatch, state: State | None = None
+    ) -> Handle[Forward]:
+        """Compute outputs [batch, readouts, output] and the final state."""
+        with torch.no_grad():
+            x = self._enter(placed.x)
+            outputs, final = self._run(x, placed.lengths, self._state(state))
+        return self._forward_handle(outputs, final)
+
+    def step(self, x: Array, state: State) -> Handle[Forward]:
+        """Advance one time step and answer, whatever the readout."""
+        with torch.no_grad():
+            entered = self._enter(self._encode(x))[None]
+            outputs, final = self._run(entered, None, self._state(state))
+        return self._forward_handle(outputs, final)
+
+    def _forward_handle(self, outputs: Tensor, final: list[Tensor]) -> Handle[Forward]:
+        def read() -> Forward:
+            return Forward(outputs.cpu().numpy(), tuple(p.cpu().numpy() for p in final))
+
+        return Handle(self._wait, read)
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def _enter(self, x: Tensor) -> Tensor:
+        if self._spec.inputs.embedded:
+            return nn.functional.embedding(x, self._outside["embedding"])
+        return x
+
+    def _state(self, state: State | None) -> list[Tensor] | None:
+        if state is None:
+            return None
+        return [torch.as_tensor(part, **self._options) for part in state]
+
+    def _run(
+        self, x: Tensor, lengths: Tensor | None, state: list[Tensor] | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run every layer and the readout over x [time, batch, input].
+
+        The state is one tensor [layers, batch, hidden] a part.
+        """
+        time_steps, finals = len(x), []
+        for i, module in enumerate(self._layers):
+            before = None if state is None else [part[i : i + 1] for part in state]
+            x, final = self._run_layer(module, x, lengths, before)
+            finals.append(final)
+        last = self._spec.readout is Readout.LAST or time_steps == 1
+        top = finals[-1][0][0][:, None] if last else x.transpose(0, 1)
+        outputs = nn.functional.linear(
+            top, self._outside["readout.w"], self._outside["readout.b"]
+        )
+        return outputs, [torch.cat(parts) for parts in zip(*finals, strict=True)]
+
+    def _run_layer(
+        self,
+        module: nn.Module,
+        x: Tensor,
+        lengths: Tensor | None,
+        state: list[Tensor] | None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        packed = x
+        if lengths is not None:
+            packed = nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+        argument = None
+        if state is not None:
+            argument = state[0] if self._parts == 1 else tuple(state)
+        outputs, final = module(packed, argument)
+        if lengths is not None:
+            outputs, _ = nn.utils.rnn.pad_packed_sequence(outputs, total_length=len(x))
+        return outputs, [final] if self._parts == 1 else list(final)
+
+    # --- gradients -------------------------------------------------------------------
+
+    def vjp(
+        self,
+        placed: PlacedBatch,
+        state: State | None,
+        d_outputs: Array,
+        d_final: State,
+    ) -> Gradients:
+        """Pull cotangents of outputs and final state back to all that entered."""
+        shape = (self._spec.num_layers, placed.x.shape[1], self._spec.hidden_size)
+        initial = self._state(state) or [
+            torch.zeros(shape, **self._options) for _ in range(self._parts)
+        ]
+        entered = self._enter(placed.x)
+        if not entered.requires_grad:
+            entered = entered.detach().requires_grad_()
+        for part in initial:
+            part.requires_grad_()
+        outputs, final = self._run(entered, placed.lengths, initial)
+        trained = self._trained()
+        cotangents = [torch.as_tensor(d, **self._options) for d in (d_outputs, *d_final)]
+        found = torch.autograd.grad(
+            [outputs, *final],
+            [entered, *initial, *trained.values()],
+            cotangents,
+            allow_unused=True,
+        )
+        d_x, d_initial = found[0], found[1 : 1 + self._parts]
+        d_trained = dict(zip(trained, found[1 + self._parts :], strict=True))
+        return Gradients(
+            self._canonical(d_trained, values=False),
+            d_x.transpose(0, 1).cpu().numpy(),
+            tuple(d.cpu().numpy() for d in d_initial),
+        )
+
+    def _loss(self, placed: PlacedBatch) -> Tensor:
+        outputs, _ = self._run(self._enter(placed.x), placed.lengths, None)
+        if self._spec.target is Target.CLASS:
+            losses = nn.functional.cross_entropy(
+                outputs.transpose(1, 2), placed.targets, reduction="none"
+            )
+        else:
+            losses = ((outputs - placed.targets) ** 2).mean(dim=-1)
+        return (losses * placed.weights).sum()
+
+    def _backward(self, placed: PlacedBatch) -> Tensor:
+        self._optimizer.zero_grad()
+        loss = self._loss(placed)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return loss.detach()
+
+    def loss_and_gradients(self, placed: PlacedBatch) -> Handle[LossAndGradients]:
+        """Compute the mean loss over scored positions and every weight's gradient."""
+        loss = self._backward(placed)
+        gradients = {name: p.grad for name, p in self._trained().items()}
+
+        def read() -> LossAndGradients:
+            return LossAndGradients(
+                loss.item(), self._canonical(gradients, values=False)
+            )
+
+        return Handle(self._wait, read)
+
+    # --- training --------------------------------------------------------------------
+
+    def train_steps(self, placed: Sequence[PlacedBatch]) -> Handle[Updates]:
+        """Take one optimiser update on each batch."""
+        clip_norm = self._spec.optimizer.clip_norm
+        trained = list(self._trained().values())
+        losses, norms = [], []
+        for batch in placed:
+            losses.append(self._backward(batch))
+            norms.append(
+                nn.utils.clip_grad_norm_(
+                    trained, float("inf") if clip_norm is None else clip_norm
+                )
+            )
+            self._optimizer.step()
+        self._updates += len(placed)
+
+        def read() -> Updates:
+            return Updates(*(torch.stack(v).cpu().numpy() for v in (losses, norms)))
+
+        return Handle(self._wait, read)
+
+    def optimizer_state(self) -> dict[str, Array]:
+        """Return `updates` and the moments of every tensor, in canonical layout."""
+        if self._updates == 0:
+            return {}
+        arrays: dict[str, Array] = {"updates": np.asarray(self._updates, np.int64)}
+        states = self._optimizer.state
+        for name, key in self._moments.items():
+            moments = {n: states[p][key] for n, p in self._trained().items()}
+            for tensor, array in self._canonical(moments, values=False).items():
+                arrays[f"{name}/{tensor}"] = array
+        return arrays
+
+    def load_optimizer_state(self, arrays: Mapping[str, Array]) -> None:
+        """Take what `optimizer_state` returned."""
+        self._optimizer.state.clear()
+        self._updates = int(arrays.get("updates", 0))
+        if self._updates == 0:
+            return
+        for name, key in self._moments.items():
+            moments = {tensor: arrays[f"{name}/{tensor}"] for tensor in self._shapes}
+            laid_out = self._torch_arrays(moments)
+            for tensor, parameter in self._trained().items():
+                state = self._optimizer.state[parameter]
+                state["step"] = torch.tensor(float(self._updates))
+                state[key] = torch.as_tensor(laid_out[tensor], **self._options).clone()
+
+    @property
+    def _moments(self) -> dict[str, str]:
+        """Canonical names of the optimiser's moments, and torch's."""
+        if self._spec.optimizer.name == "sgd" and self._spec.optimizer.momentum == 0:
+            return {}
+        return _MOMENTS[self._spec.optimizer.name]
+
+    def kernel(self) -> str:
+        """Name the recurrent kernel that the profiler saw in a training pass."""
+        x = torch.zeros((4, 2, self._spec.input_size), **self._options)
+        return kernel_of(lambda: self._run(x, None, None), self._device)
+
+
+_MOMENTS = {
+    "adam": {"first": "exp_avg", "second": "exp_avg_sq"},
+    "rmsprop": {"second": "square_avg"},
+    "sgd": {"momentum": "momentum_buffer"},
+}
+
+
+def _optimizer(
+    optimizer: Optimizer, parameters: Sequence[nn.Parameter]
+) -> torch.optim.Optimizer:
+    rate, epsilon = optimizer.learning_rate, optimizer.epsilon
+    match optimizer.name:
+        case "adam":
+            betas = (optimizer.beta1, optimizer.beta2)
+            return torch.optim.Adam(parameters, rate, betas, epsilon)
+        case "rmsprop":
+            return torch.optim.RMSprop(parameters, rate, optimizer.decay, epsilon)
+        case "sgd":
+            return torch.optim.SGD(parameters, rate, optimizer.momentum)
+
+
+def _check_device(device: str) -> None:
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise UnavailableError(
+            "torch",
+            f"torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices, "
+            f"so {device} is not there",
+        )
