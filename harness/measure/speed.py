@@ -7,7 +7,8 @@ turn what its calls computed is read back and held against the float64 reference
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -157,6 +158,7 @@ class SpeedMeter:
         """Call every phase until it is stationary, and learn what it must compute."""
         for phase in self._phases.values():
             self._network.load_weights(self._weights)
+            gc.collect()
             warm = warm_up(phase.call)
             phase.first_call_s, phase.stationary = warm.first_call_s, warm.stationary
             phase.loops = loops_for(warm.call_s)
@@ -241,14 +243,3 @@ def _error(found: Array | None, expected: Array) -> float:
         return float("inf")
     error = relative_error(np.asarray(found), np.asarray(expected, np.float64))
     return 0.0 if error is None else error
-
-
-def take_turns(
-    meters: Sequence[SpeedMeter], rounds: int, rng: np.random.Generator
-) -> None:
-    """Give every phase of every meter one turn a round, in random order."""
-    pairs = [(meter, phase) for meter in meters for phase in meter.phases]
-    for _ in range(rounds):
-        for index in rng.permutation(len(pairs)):
-            meter, phase = pairs[index]
-            meter.turn(phase)

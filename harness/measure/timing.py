@@ -15,7 +15,7 @@ READING_S = 2e-3
 """One reading lasts at least this long: far above the clock's resolution."""
 
 WARM_UP_S = 2.0
-"""A warm-up that is not stationary by then is given up, and the row is shaky."""
+"""A warm-up that still gets faster after this is given up, and the row is shaky."""
 
 SHAKY_WIDTH = 0.10
 """An interval wider than this share of its median is shaky."""
@@ -33,9 +33,8 @@ def reading_s(call: Callable[[], None], loops: int) -> float:
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Collect garbage once, then not at all inside the block."""
+    """Collect no garbage inside the block."""
     enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield
@@ -54,14 +53,14 @@ class WarmUp:
 
 
 def warm_up(call: Callable[[], None]) -> WarmUp:
-    """Call until three calls are no faster than the three before, within 5 %."""
+    """Call until the last three calls are no faster than those before, within 5 %."""
     first = reading_s(call, 1)
     seen: list[float] = []
     deadline = time.perf_counter() + WARM_UP_S
     while time.perf_counter() < deadline or len(seen) < 3:
         seen.append(reading_s(call, 1))
-        if len(seen) >= 6 and min(seen[-3:]) > 0.95 * min(seen[-6:-3]):
-            return WarmUp(first, min(seen[-3:]), True)
+        if len(seen) >= 6 and min(seen[-3:]) > 0.95 * min(seen[:-3]):
+            return WarmUp(first, min(seen), True)
     return WarmUp(first, min(seen), False)
 
 

@@ -22,7 +22,7 @@ def escape(child: object) -> Html:
     return child if isinstance(child, Html) else Html(html.escape(str(child)))
 
 
-def tag(name: str, *children: object, **attributes: object) -> Html:
+def tag(name: str, /, *children: object, **attributes: object) -> Html:
     """Return an element; attributes that are None or False are left out.
 
     An underscore in an attribute's name is a hyphen, a trailing one falls away.
@@ -55,7 +55,7 @@ def table(found: Table) -> Html:
         head = block.head if block.head != shown else None
         bodies.append(_body(block, head, found.align))
         shown = block.head
-    notes = [tag("p", note, class_="note") for note in found.notes]
+    notes = [tag("p", " ".join(found.notes), class_="note")] if found.notes else []
     body = tag("table", *bodies, aria_label=found.title)
     scroll = tag("div", body, class_="scroll", tabindex="0")
     return tag("div", scroll, *notes, class_="table", id=f"table-{found.name}")

@@ -11,7 +11,7 @@ from harness.report.figures.style import Drawn
 from harness.report.tables import Table
 from harness.report.text import counts, one_line, seconds
 
-PLURALS = {"parity": "certificates", "speed": "timings"}
+NAMES = {"gradients": "gradient"}
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class Section:
 
 def sentence(header: Header) -> str:
     """Return one sentence: what was run where, and how it ended."""
-    measured = " and ".join(
-        part
-        for part in (", ".join(_measured(header)[:-1]), _measured(header)[-1])
-        if part
-    )
-    words = f"{measured} on {' and '.join(header.machines) or 'an unnamed machine'}"
+    *others, last = _measured(header)
+    measured = f"{', '.join(others)} and {last}" if others else last
+    trials = "trial" if sum(header.measures.values()) == 1 else "trials"
+    words = f"{header.suite} ran {measured} {trials}"
+    words += f" on {' and '.join(header.machines) or 'an unnamed machine'}"
     if header.frameworks:
         words += f" with {', '.join(header.frameworks)}"
     if header.wall_time_s is not None:
         words += f" in {seconds(header.wall_time_s)}"
-    return one_line(f"{words}: {counts(header.outcomes)}.")
+    ended = counts(header.outcomes).replace(" ok", " ended ok")
+    return one_line(f"{words}: {ended}.")
 
 
 def line(header: Header) -> str:
@@ -54,7 +54,7 @@ def line(header: Header) -> str:
 
 
 def _measured(header: Header) -> list[str]:
-    return [f"{count} {measure}" for measure, count in header.measures.items()]
+    return [f"{n} {NAMES.get(name, name)}" for name, n in header.measures.items()]
 
 
 def sections(
@@ -147,7 +147,7 @@ def _speed(summary: Summary, gallery: Gallery) -> Section:
 
 
 def _certificates(summary: Summary) -> Section:
-    missing = ()
+    missing: tuple[str, ...] = ()
     if not summary.parity:
         missing = (
             "Nothing was certified in this run: no timing is known to be right.",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -14,6 +15,9 @@ from harness.report import tables
 from harness.report.sections import line
 from harness.report.tables import Block, Table
 from harness.report.text import one_line
+
+WIDEST = 24
+"""Columns may shrink to this many characters before their words are folded."""
 
 STYLES = {"bad": "red", "doubt": "yellow", "good": "green"}
 
@@ -65,24 +69,35 @@ def all_tables(summary: Summary) -> RenderableType:
 
 
 def render(found: Table) -> RenderableType:
-    """Return a table; blocks keep their columns in line."""
+    """Return a table; its blocks keep their columns in line."""
+    parts: list[RenderableType] = []
+    for block in found.blocks:
+        if parts:
+            parts.append(Text(""))
+        if block.title:
+            parts.append(Text(one_line(block.title), style="bold"))
+        parts.append(_block(found, block))
+    return Group(*parts)
+
+
+def _block(found: Table, block: Block) -> RichTable:
     table = RichTable(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for side in found.align:
-        table.add_column(justify="right" if side == "r" else "left", overflow="fold")
-    for number, block in enumerate(found.blocks):
-        if number:
-            table.add_row()
-        _add_block(table, block)
+    indent = "  " if found.nested or block.title else ""
+    lines = [each.head for each in found.blocks] + [row.cells for row in found.rows]
+    for i, side in enumerate(found.align):
+        width = max(len(one_line(cells[i])) for cells in lines)
+        width = min(width, WIDEST) + (len(indent) if i == 0 else 0)
+        justify: Literal["left", "right"] = "right" if side == "r" else "left"
+        table.add_column(justify=justify, overflow="fold", min_width=width)
+    titled = "" if found.nested else indent
+    table.add_row(*_cells(block.head, titled, "bold"))
+    for row in block.rows:
+        table.add_row(*_cells(row.cells, indent, STYLES.get(row.tone, "")))
     return table
 
 
-def _add_block(table: RichTable, block: Block) -> None:
-    if block.title:
-        table.add_row(Text(one_line(block.title), style="bold"))
-    table.add_row(*(Text(one_line(words), style="bold") for words in block.head))
-    for row in block.rows:
-        style = STYLES.get(row.tone, "")
-        # Text, not markup: brackets in a reason stay brackets.
-        cells = [Text(one_line(words), style=style) for words in row.cells]
-        cells[0].pad_left(2)
-        table.add_row(*cells)
+def _cells(words: Sequence[str], indent: str, style: str) -> list[Text]:
+    # Text, not markup: brackets in a reason stay brackets.
+    cells = [Text(one_line(word), style=style) for word in words]
+    cells[0].pad_left(len(indent))
+    return cells

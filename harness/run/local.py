@@ -5,9 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,23 +52,29 @@ class Executor:
     progress: Progress
     choices: dict[str, str]
     on_choice: Callable[[], None]
+    _crews: dict[tuple[int, int], Crew] = field(default_factory=dict)
     _workers: list[WorkerProcess] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _stopping: bool = False
+    stopping: bool = False
 
     def execute(self, plan: Plan) -> None:
         """Run what is not done yet: certificates, speed, learning and gradients."""
-        self._side_by_side([self._single(trial) for trial in plan.parity])
-        for name, trials in plan.speed.items():
-            self._run_session(name, [self._planned(trial) for trial in trials])
-        self.progress.refine(plan)
-        self._side_by_side(
-            [self._learning(group, trial) for group, trial in self._chosen(plan)]
-        )
+        try:
+            self._side_by_side([self._single(trial) for trial in plan.parity])
+            for name, trials in plan.speed.items():
+                self._run_session(name, [self._planned(trial) for trial in trials])
+            self.progress.refine(plan)
+            self._side_by_side(
+                [self._learning(group, trial) for group, trial in self._chosen(plan)]
+            )
+        finally:
+            for crew in self._crews.values():
+                crew.close()
+            self._crews.clear()
 
     def stop(self) -> None:
         """Kill every worker; unfinished trials are abandoned."""
-        self._stopping = True
+        self.stopping = True
         with self._lock:
             workers = list(self._workers)
         for worker in workers:
@@ -86,20 +91,20 @@ class Executor:
         for task in tasks:
             waiting.put(task)
 
-        def work() -> None:
-            with self._crew(threads=1) as crew:
-                while not self._stopping:
-                    try:
-                        task = waiting.get_nowait()
-                    except queue.Empty:
-                        return
-                    try:
-                        task(crew)
-                    except StoppedError:
-                        return
+        def work(crew: Crew) -> None:
+            while not self.stopping:
+                try:
+                    task = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    task(crew)
+                except StoppedError:
+                    return
 
         with ThreadPoolExecutor(self.jobs) as pool:
-            futures: list[Future[None]] = [pool.submit(work) for _ in range(self.jobs)]
+            crews = [self._crew(1, slot) for slot in range(self.jobs)]
+            futures: list[Future[None]] = [pool.submit(work, crew) for crew in crews]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
                 for future in futures:
@@ -109,18 +114,14 @@ class Executor:
                 self.stop()
                 raise
 
-    @contextmanager
-    def _crew(self, threads: int) -> Iterator[Crew]:
-        crew = Crew(self, threads)
-        try:
-            yield crew
-        finally:
-            crew.close()
+    def _crew(self, threads: int, slot: int = 0) -> Crew:
+        """Return the crew of a slot, whose workers live until the plan is done."""
+        return self._crews.setdefault((threads, slot), Crew(self, threads))
 
     def start_worker(self, threads: int) -> WorkerProcess:
         """Start a worker that `stop` will know of."""
         with self._lock:
-            if self._stopping:
+            if self.stopping:
                 raise StoppedError
             with (self.run.path / "workers.log").open("ab") as log:
                 worker = WorkerProcess(threads, self.registry.files, log)
@@ -229,15 +230,15 @@ class Executor:
         if not todo:
             return
         session = f"{name}, {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}"
-        with self._crew(todo[0].trial.threads) as crew:
-            attempts = {trial.id: self._begin(trial) for trial in todo}
-            try:
-                answers = self._session_answers(crew, todo, attempts)
-            except BaseException:
-                self.stop()
-                for attempt in attempts.values():
-                    attempt.abandon()
-                raise
+        crew = self._crew(todo[0].trial.threads)
+        attempts = {trial.id: self._begin(trial) for trial in todo}
+        try:
+            answers = self._session_answers(crew, todo, attempts)
+        except BaseException:
+            self.stop()
+            for attempt in attempts.values():
+                attempt.abandon()
+            raise
         for trial in todo:
             self._commit(
                 trial, attempts[trial.id], answers[trial.id], {"session": session}
@@ -326,7 +327,7 @@ class Crew:
                     self._executor.progress.event(todo, reading)
         except WorkerDiedError as error:
             self._drop(framework)
-            if self._executor._stopping:
+            if self._executor.stopping:
                 raise StoppedError from None
             return _ended(error.outcome, error.reason)
         assert message is not None

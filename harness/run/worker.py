@@ -11,11 +11,12 @@ plugin prints goes to the log. Requests:
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -117,12 +118,19 @@ def _log_to(path: str) -> None:
 
 
 def _die_with_parent() -> None:
-    """Ask Linux for a signal when the parent ends, however it ends."""
-    pr_set_pdeathsig = 1
-    try:
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    except (OSError, AttributeError):  # not Linux: the closed pipe ends the loop
-        return
+    """End this process and its children when the parent is gone, however it went.
+
+    The kernel's own death signal would not do: it follows the thread that started the
+    worker, not the process.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:

@@ -85,7 +85,7 @@ def test_floor_is_what_a_policy_without_memory_scores(
         for name, mean in means(task.score(answer(batch), batch)).items():
             values[name].append(mean)
     for name, part_means in values.items():
-        error = np.std(part_means, ddof=1) / math.sqrt(parts)
+        error = float(np.std(part_means, ddof=1)) / math.sqrt(parts)
         tolerance = STANDARD_ERRORS * error + ROUNDING
         assert np.mean(part_means) == pytest.approx(floor[name], abs=tolerance), name
 
@@ -103,14 +103,14 @@ def test_a_random_guess_has_the_floor_accuracy() -> None:
 
 @pytest.mark.parametrize("length", [2, 5, 6])
 def test_adding_from_the_last_step_alone_scores_as_documented(length: int) -> None:
-    """A marker there leaves the variance of one number, in 1 of T - T // 2 sequences."""
+    """In 1 of T - T // 2 sequences it is marked, which leaves one number's variance."""
     task = Adding()
     batch = drawn(task, length=length)
     value, marker = batch.inputs[:, -1, 0], batch.inputs[:, -1, 1]
     answers = np.where(marker == 1, value + 0.5, 1)[:, None, None]
     squares = (answers - batch.targets)[:, 0, 0] ** 2
     expected = 1 / 6 - 1 / 12 / (length - length // 2)
-    error = squares.std() / math.sqrt(batch.size)
+    error = float(squares.std()) / math.sqrt(batch.size)
     loss = task.score(answers, batch)["loss"].mean
     assert loss == pytest.approx(expected, abs=STANDARD_ERRORS * error)
 

@@ -67,10 +67,10 @@ def _learning(
     for task, members in rows.items():
         shown = [panel for panel in curves if panel.place.task == task]
         others = [panel for panel in losses if panel.place.task == task]
+        if shown[0].metric != "loss":
+            shown = [*shown, *others]
         if _has_curve(shown):
             found.append(draw_learning(shown, palette))
-        if shown[0].metric != "loss" and _has_curve(others):
-            found.append(draw_learning(others, palette))
         if any(row.count for row in members):
             found.append(draw_solved(members, palette))
     return found

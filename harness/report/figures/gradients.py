@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -35,22 +36,19 @@ CAPTION = (
     "R(lag) = |dL/ds(τ−lag)| / |dL/ds(τ)|, the total derivative for the state. Lines: "
     "the median over seeds of the median over examples; dashed at the initial values, "
     "solid after training, with the band from the 10 % to the 90 % quantile over "
-    "examples. Above: L is one fixed loss term; below: a unit random cotangent of the "
-    "same readout. A triangle: beyond it the ratio is smaller than any number. Dotted "
-    "level: 10⁻³, which defines the horizon. The axis ends at 10⁻¹⁰."
+    "examples. Loss term: L is one fixed term of the loss; random cotangent: a unit "
+    "random direction at the same readout. A triangle: beyond it the ratio is smaller "
+    "than any number. The level 10⁻³ defines the horizon. The axis ends at 10⁻¹⁰."
 )
 
 
 def draw_gradients(panels: Sequence[GradientPanel], palette: Palette) -> Drawn:
     """Draw the panels of one task: places across, cotangents down."""
     places = list(group(panels, lambda panel: panel.place))
-    sketch = Sketch(1.2 + 4.0 * len(places), 1.0 + 5.6, palette)
-    grid = sketch.figure.subplots(2, len(places), squeeze=False, sharex="col")
+    grid, sketch = _grid(len(places), palette)
     for panel in panels:
         line = COTANGENTS.index(panel.cotangent)
         gradient_axes(grid[line][places.index(panel.place)], panel, sketch)
-    for axes in grid[0]:
-        axes.set_xlabel("")
     sketch.legend(gradient_handles(panels, palette))
     task = panels[0].place.task
     return finish(
@@ -63,10 +61,21 @@ def draw_gradients(panels: Sequence[GradientPanel], palette: Palette) -> Drawn:
     )
 
 
+def _grid(places: int, palette: Palette) -> tuple[Any, Sketch]:
+    """Return axes by cotangent and place; side by side where there is one place."""
+    if places == 1:
+        sketch = Sketch(10.4, 3.9, palette)
+        return sketch.figure.subplots(1, 2, squeeze=False).T, sketch
+    sketch = Sketch(1.2 + 4.0 * places, 1.0 + 5.8, palette)
+    return sketch.figure.subplots(2, places, squeeze=False), sketch
+
+
 def gradient_axes(axes: Axes, panel: GradientPanel, sketch: Sketch) -> None:
     """Draw one panel: lag across, the ratio up."""
+    several = len({series.implementation for series in panel.series}) > 1
     for series in panel.series:
-        _draw_series(axes, series, sketch)
+        marker = sketch.palette.marker(series.implementation) if several else ""
+        _draw_series(axes, series, sketch, marker)
     shown = [
         value
         for series in panel.series
@@ -84,7 +93,7 @@ def gradient_axes(axes: Axes, panel: GradientPanel, sketch: Sketch) -> None:
     note_failures(axes, panel.failures)
 
 
-def _draw_series(axes: Axes, series: LagSeries, sketch: Sketch) -> None:
+def _draw_series(axes: Axes, series: LagSeries, sketch: Sketch, marker: str) -> None:
     colour = sketch.palette.cells[series.cell]
     trained = series.state == "trained"
     median = _drawable(series.median)
@@ -95,7 +104,7 @@ def _draw_series(axes: Axes, series: LagSeries, sketch: Sketch) -> None:
             color=colour,
             linewidth=2.2 if trained else 1.5,
             linestyle="-" if trained else INITIAL_DASH,
-            marker=_marker(sketch.palette, series),
+            marker=marker,
             markevery=max(1, len(series.lags) // 6),
             markersize=4,
             zorder=3,
@@ -118,11 +127,6 @@ def _drawable(values: Sequence[float]) -> np.ndarray:
     return np.where(found > 0, found, np.nan)
 
 
-def _marker(palette: Palette, series: LagSeries) -> str:
-    first = palette.implementations[series.implementation] == 0
-    return "" if first else palette.marker(series.implementation)
-
-
 def _draw_underflow(axes: Axes, series: LagSeries, colour: str) -> list[Line2D]:
     known = [i for i, value in enumerate(series.median) if value > 0]
     last = known[-1]
@@ -138,8 +142,8 @@ def gradient_handles(panels: Sequence[GradientPanel], palette: Palette) -> list[
     series = [each for panel in panels for each in panel.series]
     states = {each.state for each in series}
     handles = cell_handles(palette, [each.cell for each in series])
-    if len({each.implementation for each in series}) > 1:
-        handles += implementation_handles(palette, [s.implementation for s in series])
+    names = [each.implementation for each in series]
+    handles += implementation_handles(palette, names, by="marker")
     if "initial" in states:
         handles.append(line_handle("initial", linewidth=1.5, linestyle=INITIAL_DASH))
     if "trained" in states:

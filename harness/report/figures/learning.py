@@ -34,20 +34,22 @@ CAPTION = (
 
 
 def draw_learning(panels: Sequence[LearningPanel], palette: Palette) -> Drawn:
-    """Draw the panels of one task and metric side by side."""
+    """Draw the panels of one task, of one metric or two."""
     columns = min(COLUMNS, len(panels))
     lines = math.ceil(len(panels) / columns)
-    sketch = Sketch(1.0 + 3.7 * columns, 0.7 + 3.0 * lines, palette)
+    width = 7.0 if columns == 1 else 1.0 + 4.0 * columns
+    sketch = Sketch(width, 0.7 + 3.1 * lines, palette)
     grid = sketch.figure.subplots(lines, columns, squeeze=False)
     for axes, panel in zip(grid.flat, panels, strict=False):
         learning_axes(axes, panel, sketch)
     for axes in grid.flat[len(panels) :]:
         axes.remove()
     sketch.legend(learning_handles(panels, palette))
-    task, metric = panels[0].place.task, panels[0].metric.replace("_", " ")
+    task = panels[0].place.task
+    metric = " and ".join(dict.fromkeys(p.metric.replace("_", " ") for p in panels))
     return finish(
         sketch,
-        f"learning-{task}-{panels[0].metric}".replace("_", "-"),
+        f"learning-{task}",
         f"Learning curves: {task}, {metric}",
         describe(panels),
         CAPTION.format(metric=metric),
@@ -126,7 +128,8 @@ def learning_handles(panels: Sequence[LearningPanel], palette: Palette) -> list[
     series = [each for panel in panels for each in panel.series]
     drawn = [each for each in series if each.curves]
     handles = cell_handles(palette, [each.cell for each in drawn])
-    handles += implementation_handles(palette, [each.implementation for each in drawn])
+    names = [each.implementation for each in drawn]
+    handles += implementation_handles(palette, names, by="dash")
     if any(len(each.curves) > 1 for each in drawn):
         handles.append(line_handle("single seed", linewidth=0.9, alpha=0.6))
     if any(curve.outcome != "ok" for each in drawn for curve in each.curves):
@@ -144,6 +147,6 @@ def describe(panels: Sequence[LearningPanel]) -> str:
             for series in panel.series
             if series.median
         ]
-        words.append(f"{panel.place.title}: {', '.join(ends) or 'no curve'}")
-    metric = panels[0].metric.replace("_", " ")
-    return f"Held-out {metric} over updates. {'; '.join(words)}."
+        metric = panel.metric.replace("_", " ")
+        words.append(f"{panel.place.title}, {metric}: {', '.join(ends) or 'no curve'}")
+    return f"Held-out scores over updates. {'; '.join(words)}."

@@ -50,7 +50,7 @@ def draw_solve_time(rows: Sequence[LearnedRow], palette: Palette) -> Drawn:
     for axes, (where, members) in zip(grid[:, 0], places.items(), strict=True):
         _axes(axes, members, times, sketch)
         axes.set_title(where.title)
-    grid[-1, 0].set_xlabel("time to solve (s)")
+    grid[-1, 0].set_xlabel("time to solve")
     sketch.legend(_handles(times))
     task = rows[0].learning.place.task
     return finish(
@@ -71,7 +71,8 @@ def _axes(
 ) -> None:
     ends = [value for time in all_times for value in _ends(time)]
     low, high = min(ends) / 1.6, max(ends)
-    log_axis(axes.xaxis, low, high)
+    low = min(low, high / 12)  # less than a decade has ticks too close to read
+    log_axis(axes.xaxis, low, high, seconds)
     axes.set_xlim(low, high * max(2.0, (high / low) ** 0.25))
     labels: list[str] = []
     for row in rows:

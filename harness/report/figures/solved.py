@@ -69,7 +69,7 @@ def _updates_axes(
     several = len({row.implementation for row in rows}) > 1
     label_rows(axes, [row_label(row, several) for row in rows])
     axes.axvline(budget, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
-    axes.set_xlim(0, 1.06 * budget)
+    axes.set_xlim(-0.03 * budget, 1.06 * budget)
     axes.set_title(f"{where.title} (budget {budget:.0f})")
     axes.set_xlabel("updates to solve")
 

@@ -45,7 +45,8 @@ def draw_throughput(rows: Sequence[SpeedRow], palette: Palette, index: int) -> D
         shown = [row for row in rows if row.phase in (name, "")]
         throughput_axes(axes, shown, lines, sketch)
         axes.set_title(phase(name))
-    sketch.legend(throughput_handles(rows, palette))
+    interval = line_handle("95 % interval", color=INK, linewidth=1.2)
+    sketch.legend([*throughput_handles(rows, palette), interval])
     return finish(
         sketch,
         f"throughput-{index}" + (f"-{where.task}" if where.task else ""),
@@ -63,7 +64,8 @@ def throughput_axes(
     known = [row for row in rows if row.tokens_per_s]
     ends = [value for row in known for value in _ends(row)]
     low, high = min(ends, default=1.0) / 2, max(ends, default=1.0)
-    log_axis(axes.xaxis, low, high)
+    low = min(low, high / 12)  # less than a decade has ticks too close to read
+    log_axis(axes.xaxis, low, high, short)
     # Room on the right for what is written behind each bar.
     axes.set_xlim(low, high * (high / low) ** 0.55)
     for row in rows:
@@ -92,8 +94,8 @@ def _draw_row(
         left=left,
         height=0.66,
         color=f"{colour}33",
-        edgecolor=f"{colour}aa",
-        linewidth=0,
+        edgecolor=colour,
+        linewidth=0.5,
         hatch=None if row.certified else "/////",
     )
     low, high = min(_ends(row)), max(_ends(row))
@@ -135,7 +137,7 @@ def throughput_handles(
         handles.append(
             Patch(facecolor="white", edgecolor=GREY, hatch="/////", label="uncertified")
         )
-    return [*handles, line_handle("95 % interval", color=INK, linewidth=1.2)]
+    return handles
 
 
 def describe(rows: Sequence[SpeedRow]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -126,15 +126,23 @@ class Sketch:
 
     def legend(self, handles: Sequence[Line2D | Patch]) -> None:
         """Put the legend above the axes, where it covers no data."""
-        longest = max((len(str(handle.get_label())) for handle in handles), default=1)
-        columns = max(1, int(self.width / (0.55 + 0.085 * longest)))
+        widths = [0.62 + 0.075 * len(str(handle.get_label())) for handle in handles]
+        columns = next(
+            (n for n in range(len(widths), 1, -1) if _span(widths, n) < self.width), 1
+        )
         self.figure.legend(
             handles=list(handles),
             loc="outside upper left",
-            ncols=min(columns, len(handles)),
+            ncols=columns,
             handlelength=2.4,
             columnspacing=1.4,
         )
+
+
+def _span(widths: Sequence[float], columns: int) -> float:
+    """Return the width of a legend, filled column by column."""
+    lines = math.ceil(len(widths) / columns)
+    return sum(max(widths[i : i + lines]) for i in range(0, len(widths), lines))
 
 
 @dataclass(frozen=True)
@@ -172,13 +180,16 @@ def finish(
 # --- axes ----------------------------------------------------------------------------
 
 
-def log_axis(axis: Any, low: float, high: float) -> None:
+def log_axis(
+    axis: Any, low: float, high: float, form: Callable[[float], str] | None = None
+) -> None:
     """Make an axis logarithmic with ticks that can be read, from low to high > 0."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     decades = math.log10(high / low)
+    written = form or (log_label if decades < 4 else power_label)
     subs = (1.0, 2.0, 5.0) if decades < 2.2 else (1.0,)
     axis.set_major_locator(LogLocator(subs=subs, numticks=8))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: log_label(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: written(value)))
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -188,6 +199,13 @@ def log_label(value: float) -> str:
         return ""
     if 1e-4 <= value < 1e5:
         return f"{value:g}"
+    return power_label(value)
+
+
+def power_label(value: float) -> str:
+    """Return "10⁻⁸", or "2·10⁻⁸" between the powers of ten."""
+    if value == 1:
+        return "1"
     exponent = math.floor(math.log10(value) + 1e-9)
     digits = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     factor = round(value / 10**exponent)
@@ -238,17 +256,22 @@ def cell_handles(palette: Palette, cells: Iterable[str]) -> list[Line2D]:
     return [line_handle(name, color=palette.cells[name]) for name in names]
 
 
-def implementation_handles(palette: Palette, names: Iterable[str]) -> list[Line2D]:
-    """Return a legend entry an implementation, where there are several."""
+def implementation_handles(
+    palette: Palette, names: Iterable[str], *, by: str
+) -> list[Line2D]:
+    """Return a legend entry an implementation, where there are several.
+
+    Args:
+        palette: Gives dash and marker.
+        names: The implementations that are drawn.
+        by: What tells them apart here: `dash` or `marker`.
+    """
     unique = list(dict.fromkeys(names))
     if len(unique) < 2:
         return []
     return [
-        line_handle(
-            shorten(name),
-            linestyle=palette.dash(name),
-            marker=palette.marker(name),
-            markersize=4,
-        )
+        line_handle(shorten(name), linestyle=palette.dash(name))
+        if by == "dash"
+        else line_handle(shorten(name), linestyle="", marker=palette.marker(name))
         for name in unique
     ]

@@ -43,6 +43,7 @@ class Table:
 
     Attributes:
         align: One letter a column: l or r.
+        nested: Whether the first column's heading is a title its lines belong under.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Table:
     align: str
     blocks: tuple[Block, ...]
     notes: tuple[str, ...] = ()
+    nested: bool = False
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -71,7 +73,11 @@ def by_place(
 
 
 def ends(interval: Interval | None, form: Callable[[float], str]) -> str:
-    """Return " [low, high]", or nothing."""
+    """Return " [low, high]", or nothing; a unit that both share is written once."""
     if interval is None:
         return ""
-    return f" [{form(interval.low)}, {form(interval.high)}]"
+    low, high = form(interval.low), form(interval.high)
+    number, _, unit = low.partition(" ")
+    if unit and high.endswith(f" {unit}") and high.count(" ") == 1:
+        low = number
+    return f" [{low}, {high}]"

@@ -31,7 +31,14 @@ def learned_table(summary: Summary) -> Table:
         )
         for where, rows in places.items()
     ]
-    return Table("learned", "Results", "llllll", tuple(blocks), _learned_notes(summary))
+    return Table(
+        "learned",
+        "Results",
+        "llllll",
+        tuple(blocks),
+        _learned_notes(summary),
+        nested=True,
+    )
 
 
 def _several(rows: Sequence[LearnedRow]) -> bool:
@@ -144,7 +151,7 @@ def learning_table(summary: Summary) -> Table:
     """Return how each configuration was trained and what its seeds reached."""
     head = (
         "network", "trained on", "init", "optimiser", "batch", "seeds", "solved",
-        "solved fraction, 95 % interval", "final held-out scores (floor)",
+        "fraction [95 %]", "final held-out scores (floor)",
     )  # fmt: skip
     rows = [row.learning for row in summary.learned]
     notes = (
@@ -173,7 +180,7 @@ def _learning_row(row: LearningRow) -> Row:
             network(row),
             f"{row.implementation}, {trial.device} {trial.dtype}",
             trial.init,
-            f"{trial.optimizer.name}, rate {trial.optimizer.learning_rate:g}{clipped}",
+            f"{trial.optimizer.name} {trial.optimizer.learning_rate:g}{clipped}",
             whole(trial.batch),
             ", ".join(str(seed.seed) for seed in row.seeds),
             solved(row),
@@ -187,9 +194,8 @@ def _learning_row(row: LearningRow) -> Row:
 
 
 def _score(score: Score) -> str:
-    unit = f" {score.unit}" if score.unit and score.unit != "fraction" else ""
     name = score.metric.replace("_", " ")
-    return f"{name} {number(score.value)}{unit} ({number(score.floor)})"
+    return f"{name} {number(score.value)} ({number(score.floor)})"
 
 
 def horizon_table(summary: Summary) -> Table:

@@ -12,7 +12,7 @@ def speed_table(summary: Summary) -> Table:
     """Return every timing, uncertified ones marked."""
     head = (
         "cell", "implementation", "phase", "time of a call", "tokens/s",
-        "× fastest certified", "GFLOP/s", "first call", "certified",
+        "× fastest", "GFLOP/s", "first call", "certified",
     )  # fmt: skip
     notes = (
         "Medians with 95 % bootstrap intervals. Ratios are formed within one session "
