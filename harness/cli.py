@@ -119,7 +119,9 @@ def list_plugins(as_json: bool, plugins: tuple[Path, ...]) -> int:
     click.echo("implementations")
     for name, implementation in registry.implementations.items():
         cells = ", ".join(implementation.cells)
-        click.echo(f"  {name:<18} {implementation.summary}{_from(implementation.origin)}")
+        click.echo(
+            f"  {name:<18} {implementation.summary}{_from(implementation.origin)}"
+        )
         devices = ", ".join(implementation.devices)
         click.echo(f"  {'':<18} {implementation.framework}; {cells}; on {devices}")
         reason = registry.unavailable(name)
@@ -181,7 +183,9 @@ def _listing(registry: Registry) -> dict[str, Any]:
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE")
 @click.option("--seeds", metavar="0-4", help="Replace the suite's seeds: 0-4 or 0,2.")
 @click.option("--device", default="cpu", show_default=True, help="auto|cpu|cuda|cuda:N")
-@click.option("-j", "--jobs", type=click.IntRange(min=1), help="[default: cores, up to 2]")
+@click.option(
+    "-j", "--jobs", type=click.IntRange(min=1), help="[default: cores, up to 2]"
+)
 @click.option("--dry-run", is_flag=True, help="Show the trials and run none.")
 @click.option("--why", is_flag=True, help="As --dry-run, with the reason for each.")
 @plugin_option
@@ -326,7 +330,9 @@ def _worst(codes: Sequence[int]) -> int:
 @click.argument("targets", nargs=-1, metavar="[IMPLEMENTATION|FILE.py]...")
 @click.option("--device", default="cpu", show_default=True, help="auto|cpu|cuda|cuda:N")
 @click.option("--dtype", default="float32", show_default=True, help="float32|float64")
-@click.option("-j", "--jobs", type=click.IntRange(min=1), help="[default: cores, up to 2]")
+@click.option(
+    "-j", "--jobs", type=click.IntRange(min=1), help="[default: cores, up to 2]"
+)
 @json_option
 @plugin_option
 def check(
@@ -392,7 +398,9 @@ def _certificate_json(record: TrialRecord) -> dict[str, Any]:
 def _show_certificate(record: TrialRecord) -> None:
     trial = record.trial
     head = [trial.implementation, trial.cell]
-    head += [str(record.result[k]) for k in ("framework", "kernel") if k in record.result]
+    head += [
+        str(record.result[k]) for k in ("framework", "kernel") if k in record.result
+    ]
     shapes = record.value("certificate", "shapes")
     where = f"{trial.device} {trial.dtype}"
     click.echo(" · ".join([*head, where, *([f"{shapes} shapes"] if shapes else [])]))

@@ -9,7 +9,9 @@ from typing import Any
 from harness.errors import PluginError
 
 
-def check_call(found: Callable[..., Any], arguments: Sequence[str], plugin: str) -> None:
+def check_call(
+    found: Callable[..., Any], arguments: Sequence[str], plugin: str
+) -> None:
     """Check that a callable takes these arguments by name.
 
     Raises:

@@ -294,7 +294,9 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         for name in ("hidden_size", "output_size", "num_layers"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be at least 1, not {getattr(self, name)}"
+                )
 
     @property
     def input_size(self) -> int:
@@ -434,9 +436,10 @@ class Oracle(TrainableNetwork, Protocol):
     def state_gradients(
         self, placed: Placed, d_outputs: Array | None
     ) -> tuple[Array, ...]:
-        """Return the total derivative for the states: [time + 1, layers, batch, hidden].
+        """Return the total derivative of the loss for every state.
 
-        One array a state part. Entry t belongs to the state after t time steps, so
-        entry 0 to the initial state. `d_outputs` [batch, readouts, output] is the
-        cotangent of the outputs; None takes the gradient of the loss.
+        One array [time + 1, layers, batch, hidden] a state part. Entry t belongs to
+        the state after t time steps, so entry 0 to the initial state. `d_outputs`
+        [batch, readouts, output] is the cotangent of the outputs; None takes the
+        gradient of the loss.
         """

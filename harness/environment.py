@@ -103,7 +103,7 @@ def resolve_device(asked: str) -> str:
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked):
         raise MisuseError(
-            f"unknown device '{asked}'; allowed: auto, cpu, cuda, cuda:N (such as cuda:0)"
+            f"unknown device '{asked}'; allowed: auto, cpu, cuda, cuda:N, as cuda:0"
         )
     if asked == "cpu":
         return "cpu"

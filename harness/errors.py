@@ -70,9 +70,7 @@ def describe_error(error: BaseException) -> str:
     """
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
-        return (
-            f"SyntaxError: {error.msg} ({Path(error.filename).name}:{error.lineno})"
-        )
+        return f"SyntaxError: {error.msg} ({Path(error.filename).name}:{error.lineno})"
     own = Path(__file__).resolve().parent
     place = ""
     for frame in traceback.extract_tb(error.__traceback__):

@@ -162,7 +162,10 @@ class Registry:
         if new.layer is not None and frameworks[new.framework].factory is None:
             reason = f"framework '{new.framework}' builds no layers; give a factory"
             raise PluginError(new.name, reason)
-        cells = {*self.cells, *(d.name for d in beside if isinstance(d, CellDeclaration))}
+        cells = {
+            *self.cells,
+            *(d.name for d in beside if isinstance(d, CellDeclaration)),
+        }
         for cell in new.cells:
             if cell not in cells:
                 raise PluginError(

@@ -273,7 +273,11 @@ def _shown(value: Any) -> str:
 
 
 def _keys_at(location: Sequence[int | str]) -> list[str]:
-    names = {"learning": LearningSection, "speed": SpeedSection, "shapes": Shape}
+    names: dict[str, type[BaseModel]] = {
+        "learning": LearningSection,
+        "speed": SpeedSection,
+        "shapes": Shape,
+    }
     model: type[BaseModel] = Suite
     for part in location[:-1]:
         if isinstance(part, str):
@@ -296,7 +300,9 @@ def _unknown_names(suite: Suite, registry: Registry) -> list[str]:
         place = f"learning[{index}]"
         look(f"{place}.task", "task", [learning.task])
         look(f"{place}.cells", "cell", learning.cells)
-        look(f"{place}.implementations", "implementation", learning.implementations or ())
+        look(
+            f"{place}.implementations", "implementation", learning.implementations or ()
+        )
     for index, speed in enumerate(suite.speed):
         place = f"speed[{index}]"
         look(f"{place}.cells", "cell", speed.cells)

@@ -43,7 +43,10 @@ def measure_gradients(problem: Problem, trained: Weights) -> Measurement:
     same readout, so that a fitted network's vanishing loss does not empty the curve.
     """
     readings: list[Reading] = []
-    for split, weights in (("initial", problem.initial_weights()), ("trained", trained)):
+    for split, weights in (
+        ("initial", problem.initial_weights()),
+        ("trained", trained),
+    ):
         ratios = gradient_ratios(problem, weights)
         readings += _readings(split, ratios)
     return Measurement(
@@ -83,7 +86,7 @@ def gradient_ratios(problem: Problem, weights: Weights) -> dict[str, Array]:
 
 
 def _ratios(parts: tuple[Array, ...], state: int) -> Array:
-    """Return R [lag, example] from state gradients [time + 1, layer, example, hidden]."""
+    """Return R [lag, example] from parts [time + 1, layer, example, hidden]."""
     squares = sum((part**2).sum(axis=(1, 3)) for part in parts)
     norms = np.sqrt(np.asarray(squares))[state::-1]
     here = np.where(norms[0] > SMALLEST, norms[0], np.nan)

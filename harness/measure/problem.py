@@ -227,7 +227,9 @@ def initial_weights(
 
 
 def _stream(seed: int, name: str) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence([seed, zlib.crc32(name.encode())]))
+    return np.random.default_rng(
+        np.random.SeedSequence([seed, zlib.crc32(name.encode())])
+    )
 
 
 def _random_batch(spec: NetworkSpec, time_steps: int, size: int, index: int) -> Batch:

@@ -98,9 +98,7 @@ class SpeedMeter:
             "train_step": self._train_step,
         }
         self._phases = {
-            name: make[name]()
-            for name in asked
-            if problem.trains or name == "forward"
+            name: make[name]() for name in asked if problem.trains or name == "forward"
         }
 
     @property
@@ -194,9 +192,7 @@ class SpeedMeter:
         tolerance = TOLERANCES[trial.dtype, trial.precision].certified
         ok = self._worst_error <= tolerance
         readings = [
-            Reading(
-                "readback", {"ok": int(ok), "error": min(self._worst_error, 1e300)}
-            )
+            Reading("readback", {"ok": int(ok), "error": min(self._worst_error, 1e300)})
         ]
         for name, phase in self._phases.items():
             readings += self._phase_readings(name, phase)

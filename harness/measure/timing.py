@@ -79,7 +79,9 @@ class Interval:
     shaky: bool
 
 
-def median_interval(turns: Sequence[Sequence[float]], *, resamples: int = 2000) -> Interval:
+def median_interval(
+    turns: Sequence[Sequence[float]], *, resamples: int = 2000
+) -> Interval:
     """Return the median over turns of each turn's median, with its interval.
 
     Readings inside one turn see the same state of the machine, so turns, not readings,

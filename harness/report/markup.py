@@ -79,10 +79,15 @@ def _body(block: Block, head: tuple[str, ...] | None, align: str) -> Html:
 
 def _row(row: Row, align: str) -> Html:
     cells = [
-        tag("td", words, class_=_side(side))
+        tag("td", _unbroken(words), class_=_side(side))
         for words, side in zip(row.cells, align, strict=True)
     ]
     return tag("tr", *cells, class_=row.tone or None, **keys(row))
+
+
+def _unbroken(words: str) -> str:
+    """Return words whose intervals stay on one line."""
+    return re.sub(r"\[[^\]]*\]", lambda m: m.group().replace(" ", "\u00a0"), words)
 
 
 def keys(row: Row) -> dict[str, str]:

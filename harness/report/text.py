@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 NOTHING = "–"
 
@@ -50,6 +50,14 @@ def seconds(value: float | None) -> str:
         if value >= 0.9995 * size:
             return f"{_three(value / size)} {unit}"
     return f"{_three(value / 1e-9)} ns"
+
+
+def seeds(found: Sequence[int]) -> str:
+    """Return "0, 1, 2", or "0 to 9" where many follow each other."""
+    ordered = sorted(found)
+    if len(ordered) > 3 and ordered == list(range(ordered[0], ordered[-1] + 1)):
+        return f"{ordered[0]} to {ordered[-1]}"
+    return ", ".join(str(seed) for seed in ordered)
 
 
 def counts(found: Mapping[str, int]) -> str:

@@ -30,7 +30,9 @@ def compile_filter(expression: str, known: Collection[str]) -> Predicate:
     for token in tokens:
         if token not in _OPERATORS and token not in known:
             hint = suggestion(token, known)
-            raise MisuseError(f"-k '{expression}': no trial has the word '{token}'{hint}")
+            raise MisuseError(
+                f"-k '{expression}': no trial has the word '{token}'{hint}"
+            )
     parser = _Parser(tokens, expression)
     predicate = parser.alternatives()
     parser.expect_end()

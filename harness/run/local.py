@@ -271,7 +271,6 @@ class Executor:
                 answers[trial.id] = crew.ask(trial, attempts[trial.id], "close")
         return answers
 
-
     def _lost(
         self, trial: Planned, answer: Message, opened: Sequence[tuple[Planned, str]]
     ) -> dict[str, Message]:

@@ -151,7 +151,9 @@ class Progress:
 
     def _time_left_s(self) -> float:
         """Return the seconds left, as guessed and corrected by what trials took."""
-        running = {self._key(entry[0].trial): entry[3] for entry in self._running.values()}
+        running = {
+            self._key(entry[0].trial): entry[3] for entry in self._running.values()
+        }
         total = 0.0
         for key, guess in self._left.items():
             total += guess * (1 - running.get(key, 0.0))
@@ -191,7 +193,9 @@ def _duration(seconds: float) -> str:
 
 def _summary(readings: Sequence[Reading]) -> str:
     """Return the few words a finished trial is told in."""
-    values = {(r.split, n): v for r in readings if r.x is None for n, v in r.values.items()}
+    values = {
+        (r.split, n): v for r in readings if r.x is None for n, v in r.values.items()
+    }
     if ("certificate", "certified") in values:
         broken = values["certificate", "broken"]
         checks = values["certificate", "checks"]
@@ -203,7 +207,10 @@ def _summary(readings: Sequence[Reading]) -> str:
             return f"solved at update {values['outcome', 'updates_to_solve']}"
         return f"not solved within {values['outcome', 'budget']} updates"
     if ("initial", "horizon_loss") in values:
-        before, after = values["initial", "horizon_loss"], values["trained", "horizon_loss"]
+        before, after = (
+            values["initial", "horizon_loss"],
+            values["trained", "horizon_loss"],
+        )
         return f"horizon {before} before, {after} after training"
     times = [f"{s} {v * 1e3:.3g} ms" for (s, n), v in values.items() if n == "time_s"]
     return ", ".join(times)

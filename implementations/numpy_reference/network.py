@@ -89,8 +89,8 @@ class NumpyNetwork:
         """Put time first and turn tokens of a small vocabulary into one-hot vectors."""
         active = None
         if batch.padded:
-            steps = np.arange(batch.time_steps)[:, None]
-            active = (steps < batch.lengths)[..., None]
+            times = np.arange(batch.time_steps)[:, None]
+            active = (times < batch.lengths)[..., None]
         x = self._encode(np.swapaxes(batch.inputs, 0, 1))
         return PlacedBatch(x, active, batch.targets, batch.scored)
 

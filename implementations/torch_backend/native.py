@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
-_LAYERS = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}
+_LAYERS: dict[str, Callable[[int, int], torch.nn.Module]] = {
+    "rnn": torch.nn.RNN,
+    "gru": torch.nn.GRU,
+    "lstm": torch.nn.LSTM,
+}
 
 
 def layer(cell: str, input_size: int, hidden_size: int) -> torch.nn.Module:

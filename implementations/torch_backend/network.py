@@ -81,7 +81,7 @@ class TorchNetwork:
         for module, layout in zip(self._layers, self._layouts, strict=True):
             layout.check(dict(module.named_parameters()), type(module).__name__)
         self._outside = {  # the tensors that belong to no layer
-            name: nn.Parameter(torch.zeros(shape, **self._options))
+            name: nn.Parameter(self._zeros(shape))
             for name, shape in self._shapes.items()
             if not name.startswith("layer")
         }
@@ -90,9 +90,11 @@ class TorchNetwork:
         self._optimizer = _optimizer(spec.optimizer, list(self._trained().values()))
         self._updates = 0
 
-    @property
-    def _options(self) -> dict[str, torch.dtype | torch.device]:
-        return {"dtype": self._dtype, "device": self._device}
+    def _tensor(self, array: Array) -> Tensor:
+        return torch.as_tensor(array, dtype=self._dtype, device=self._device)
+
+    def _zeros(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.zeros(shape, dtype=self._dtype, device=self._device)
 
     # --- weights ---------------------------------------------------------------------
 
@@ -102,8 +104,10 @@ class TorchNetwork:
             if not layout.needed.any():
                 bias.requires_grad_(False)
             else:
-                mask = torch.as_tensor(layout.needed, **self._options)
-                bias.register_hook(lambda gradient, mask=mask: gradient * mask)
+                mask = self._tensor(layout.needed)
+                bias.register_hook(  # type: ignore[no-untyped-call]  # torch's own
+                    lambda gradient, mask=mask: gradient * mask
+                )
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         """Return every parameter: `layer0.weight_ih_l0`, `readout.w`."""
@@ -145,7 +149,7 @@ class TorchNetwork:
         parameters = self._parameters()
         with torch.no_grad():
             for name, array in self._torch_arrays(weights).items():
-                parameters[name].copy_(torch.as_tensor(array, **self._options))
+                parameters[name].copy_(self._tensor(array))
         self._optimizer.state.clear()
         self._updates = 0
 
@@ -163,7 +167,7 @@ class TorchNetwork:
             self._encode(np.swapaxes(batch.inputs, 0, 1)),
             torch.as_tensor(batch.lengths) if batch.padded else None,
             targets.to(self._dtype) if real else targets,
-            torch.as_tensor(batch.scored / batch.scored.sum(), **self._options),
+            self._tensor(batch.scored / batch.scored.sum()),
         )
 
     def _encode(self, inputs: Array) -> Tensor:
@@ -208,7 +212,7 @@ class TorchNetwork:
     def _state(self, state: State | None) -> list[Tensor] | None:
         if state is None:
             return None
-        return [torch.as_tensor(part, **self._options) for part in state]
+        return [self._tensor(part) for part in state]
 
     def _run(
         self, x: Tensor, lengths: Tensor | None, state: list[Tensor] | None
@@ -236,15 +240,16 @@ class TorchNetwork:
         lengths: Tensor | None,
         state: list[Tensor] | None,
     ) -> tuple[Tensor, list[Tensor]]:
-        packed = x
-        if lengths is not None:
-            packed = nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
         argument = None
         if state is not None:
             argument = state[0] if self._parts == 1 else tuple(state)
-        outputs, final = module(packed, argument)
-        if lengths is not None:
-            outputs, _ = nn.utils.rnn.pad_packed_sequence(outputs, total_length=len(x))
+        if lengths is None:
+            outputs, final = module(x, argument)
+        else:
+            rnn = nn.utils.rnn
+            packed = rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+            outputs, final = module(packed, argument)
+            outputs, _ = rnn.pad_packed_sequence(outputs, total_length=len(x))
         return outputs, [final] if self._parts == 1 else list(final)
 
     # --- gradients -------------------------------------------------------------------
@@ -258,9 +263,7 @@ class TorchNetwork:
     ) -> Gradients:
         """Pull cotangents of outputs and final state back to all that entered."""
         shape = (self._spec.num_layers, placed.x.shape[1], self._spec.hidden_size)
-        initial = self._state(state) or [
-            torch.zeros(shape, **self._options) for _ in range(self._parts)
-        ]
+        initial = self._state(state) or [self._zeros(shape) for _ in range(self._parts)]
         entered = self._enter(placed.x)
         if not entered.requires_grad:
             entered = entered.detach().requires_grad_()
@@ -268,7 +271,7 @@ class TorchNetwork:
             part.requires_grad_()
         outputs, final = self._run(entered, placed.lengths, initial)
         trained = self._trained()
-        cotangents = [torch.as_tensor(d, **self._options) for d in (d_outputs, *d_final)]
+        cotangents = [self._tensor(d) for d in (d_outputs, *d_final)]
         found = torch.autograd.grad(
             [outputs, *final],
             [entered, *initial, *trained.values()],
@@ -357,7 +360,7 @@ class TorchNetwork:
             for tensor, parameter in self._trained().items():
                 state = self._optimizer.state[parameter]
                 state["step"] = torch.tensor(float(self._updates))
-                state[key] = torch.as_tensor(laid_out[tensor], **self._options).clone()
+                state[key] = self._tensor(laid_out[tensor]).clone()
 
     @property
     def _moments(self) -> dict[str, str]:
@@ -368,7 +371,7 @@ class TorchNetwork:
 
     def kernel(self) -> str:
         """Name the recurrent kernel that the profiler saw in a training pass."""
-        x = torch.zeros((4, 2, self._spec.input_size), **self._options)
+        x = self._zeros((4, 2, self._spec.input_size))
         return kernel_of(lambda: self._run(x, None, None), self._device)
 
 

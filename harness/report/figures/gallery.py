@@ -112,7 +112,7 @@ def _overview(
         found.append(overview.draw_gradients(near[0], palette))
     rows = overview_speed(summary.speed, focus)
     if rows:
-        found.append(overview.draw_speed(rows, palette))
+        found.append(overview.draw_speed(best_of_each(rows), palette, len(rows)))
     return found
 
 
@@ -120,7 +120,7 @@ def overview_speed(rows: Sequence[SpeedRow], focus: Place | None) -> list[SpeedR
     """Return what the first screen shows of speed: one place, one phase.
 
     The focus where it was timed, else the first place; whole updates where they were
-    timed, else the first phase; the certified and the fastest where there are many.
+    timed, else the first phase.
     """
     timed = [row for row in rows if row.tokens_per_s]
     if not timed:
@@ -129,13 +129,24 @@ def overview_speed(rows: Sequence[SpeedRow], focus: Place | None) -> list[SpeedR
     where = where or timed[0].place
     phases = [row.phase for row in timed if row.place == where]
     name = "train_step" if "train_step" in phases else phases[0]
-    shown = [row for row in rows if row.place == where and row.phase in (name, "")]
-    if len(shown) <= MOST_OVERVIEW_LINES:
-        return shown
-    best = sorted(
-        shown, key=lambda row: (not row.certified, -(row.tokens_per_s or 0.0))
-    )
-    return [row for row in shown if row in best[:MOST_OVERVIEW_LINES]]
+    return [row for row in rows if row.place == where and row.phase in (name, "")]
+
+
+def best_of_each(
+    rows: Sequence[SpeedRow], most: int = MOST_OVERVIEW_LINES
+) -> list[SpeedRow]:
+    """Return at most so many rows: of each cell the certified, then the fastest."""
+    if len(rows) <= most:
+        return list(rows)
+    ranked: list[tuple[int, int]] = []
+    for members in group(enumerate(rows), lambda item: item[1].cell).values():
+        order = sorted(
+            members,
+            key=lambda item: (not item[1].certified, -(item[1].tokens_per_s or 0)),
+        )
+        ranked += [(rank, index) for rank, (index, _) in enumerate(order)]
+    kept = sorted(index for _, index in sorted(ranked)[:most])
+    return [rows[index] for index in kept]
 
 
 def _same(where: Place, focus: Place | None) -> bool:

@@ -24,6 +24,7 @@ from harness.report.figures.style import (
     line_handle,
     log_axis,
     note_failures,
+    several,
 )
 
 HORIZON = 1e-3
@@ -72,9 +73,9 @@ def _grid(places: int, palette: Palette) -> tuple[Any, Sketch]:
 
 def gradient_axes(axes: Axes, panel: GradientPanel, sketch: Sketch) -> None:
     """Draw one panel: lag across, the ratio up."""
-    several = len({series.implementation for series in panel.series}) > 1
+    marked = several(series.implementation for series in panel.series)
     for series in panel.series:
-        marker = sketch.palette.marker(series.implementation) if several else ""
+        marker = sketch.palette.marker(series.implementation) if marked else ""
         _draw_series(axes, series, sketch, marker)
     shown = [
         value

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from harness.analysis.grouping import group
 from harness.analysis.learning_curves import LearningPanel, LearningSeries, SeedCurve
 from harness.report.figures.style import (
     INK,
@@ -21,6 +24,7 @@ from harness.report.figures.style import (
     line_handle,
     log_axis,
     note_failures,
+    several,
 )
 from harness.report.text import number
 
@@ -35,15 +39,15 @@ CAPTION = (
 
 def draw_learning(panels: Sequence[LearningPanel], palette: Palette) -> Drawn:
     """Draw the panels of one task, of one metric or two."""
-    columns = min(COLUMNS, len(panels))
-    lines = math.ceil(len(panels) / columns)
+    cells = _cells(panels)
+    lines, columns = (1 + max(ends) for ends in zip(*cells, strict=True))
     width = 7.0 if columns == 1 else 1.0 + 4.0 * columns
     sketch = Sketch(width, 0.7 + 3.1 * lines, palette)
     grid = sketch.figure.subplots(lines, columns, squeeze=False)
-    for axes, panel in zip(grid.flat, panels, strict=False):
-        learning_axes(axes, panel, sketch)
-    for axes in grid.flat[len(panels) :]:
-        axes.remove()
+    for cell, panel in zip(cells, panels, strict=True):
+        learning_axes(grid[cell], panel, sketch)
+    for cell in set(np.ndindex(lines, columns)) - set(cells):
+        grid[cell].remove()
     sketch.legend(learning_handles(panels, palette))
     task = panels[0].place.task
     metric = " and ".join(dict.fromkeys(p.metric.replace("_", " ") for p in panels))
@@ -57,11 +61,28 @@ def draw_learning(panels: Sequence[LearningPanel], palette: Palette) -> Drawn:
     )
 
 
+def _cells(panels: Sequence[LearningPanel]) -> list[tuple[int, int]]:
+    """Return where each panel stands: a metric begins a line, one place shares it."""
+    metrics = group(panels, lambda panel: panel.metric)
+    places = max(len(members) for members in metrics.values())
+    if places == 1:
+        return [(0, column) for column in range(len(panels))]
+    columns = min(COLUMNS, places)
+    lines = math.ceil(places / columns)
+    return [
+        (lines * block + i // columns, i % columns)
+        for block, members in enumerate(metrics.values())
+        for i in range(len(members))
+    ]
+
+
 def learning_axes(axes: Axes, panel: LearningPanel, sketch: Sketch) -> None:
     """Draw one panel: updates across, the held-out metric up."""
     end = max((c.x[-1] for s in panel.series for c in s.curves), default=1.0)
+    dashed = several(series.implementation for series in panel.series)
     for series in panel.series:
-        _draw_series(axes, series, sketch, end)
+        dash = sketch.palette.dash(series.implementation) if dashed else "-"
+        _draw_series(axes, series, sketch, end, dash)
     axes.set_title(panel.place.title)
     axes.set_xlabel("updates")
     unit = f" ({panel.unit})" if panel.unit else ""
@@ -74,7 +95,7 @@ def learning_axes(axes: Axes, panel: LearningPanel, sketch: Sketch) -> None:
 
 
 def _draw_series(
-    axes: Axes, series: LearningSeries, sketch: Sketch, end: float
+    axes: Axes, series: LearningSeries, sketch: Sketch, end: float, dash: Any
 ) -> None:
     colour = sketch.palette.cells[series.cell]
     artists = axes.plot(
@@ -82,7 +103,7 @@ def _draw_series(
         series.median,
         color=colour,
         linewidth=2.4,
-        linestyle=sketch.palette.dash(series.implementation),
+        linestyle=dash,
         zorder=3,
     )
     for curve in series.curves:

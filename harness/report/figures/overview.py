@@ -44,20 +44,21 @@ def draw_gradients(panel: GradientPanel, palette: Palette) -> Drawn:
     )
 
 
-def draw_speed(rows: Sequence[SpeedRow], palette: Palette) -> Drawn:
-    """Draw how fast, for one phase."""
+def draw_speed(rows: Sequence[SpeedRow], palette: Palette, of: int) -> Drawn:
+    """Draw how fast, for one phase; `of` lines there are in all."""
     lines = list(dict.fromkeys((row.cell, row.implementation) for row in rows))
     sketch = Sketch(WIDTH, max(HEIGHT, 1.3 + 0.2 * len(lines)), palette)
     axes = sketch.figure.subplots()
-    speed.throughput_axes(axes, rows, lines, sketch)
+    speed.throughput_axes(axes, rows, lines, sketch, longest=15)
     name = next(row.phase for row in rows if row.phase)
     axes.set_title(f"{rows[0].place.title}: {phase(name)}")
+    few = f" The best of each cell, {len(rows)} of {of}." if len(rows) < of else ""
     sketch.legend(speed.throughput_handles(rows, palette))
     return finish(
         sketch,
         "overview-speed",
         "How fast is it?",
         speed.describe(rows),
-        "Median and 95 % interval; hatched: uncertified.",
+        f"Median and 95 % interval; hatched: uncertified.{few}",
         rows[0].place.task,
     )

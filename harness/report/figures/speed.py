@@ -58,9 +58,13 @@ def draw_throughput(rows: Sequence[SpeedRow], palette: Palette, index: int) -> D
 
 
 def throughput_axes(
-    axes: Axes, rows: Sequence[SpeedRow], lines: Sequence[Line], sketch: Sketch
+    axes: Axes,
+    rows: Sequence[SpeedRow],
+    lines: Sequence[Line],
+    sketch: Sketch,
+    longest: int = 26,
 ) -> None:
-    """Draw one phase: tokens a second across."""
+    """Draw one phase: tokens a second across; names up to `longest` characters."""
     known = [row for row in rows if row.tokens_per_s]
     ends = [value for row in known for value in _ends(row)]
     low, high = min(ends, default=1.0) / 2, max(ends, default=1.0)
@@ -72,7 +76,9 @@ def throughput_axes(
         line = lines.index((row.cell, row.implementation))
         artists = _draw_row(axes, line, row, low, sketch.palette)
         sketch.mark(artists, row.cell, row.implementation)
-    label_rows(axes, [f"{cell} · {shorten(name)}" for cell, name in lines])
+    label_rows(
+        axes, [f"{shorten(c, longest)} · {shorten(name, longest)}" for c, name in lines]
+    )
     axes.set_xlabel("tokens/s")
 
 

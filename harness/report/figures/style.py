@@ -171,6 +171,9 @@ def finish(
 ) -> Drawn:
     """Write a sketch as SVG and PNG; the same bytes for the same numbers."""
     svg, png = io.StringIO(), io.BytesIO()
+    # Laying out takes longer than drawing: once is enough for both files.
+    sketch.figure.draw_without_rendering()
+    sketch.figure.set_layout_engine("none")
     sketch.figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     sketch.figure.savefig(png, format="png", metadata={"Software": None})
     text = "\n".join(line.rstrip() for line in svg.getvalue().splitlines()) + "\n"
@@ -248,6 +251,11 @@ def shorten(name: str, longest: int = 26) -> str:
 def line_handle(words: str, **look: Any) -> Line2D:
     """Return a legend entry."""
     return Line2D([], [], label=words, **{"color": GREY, "linewidth": 2.0, **look})
+
+
+def several(names: Iterable[str]) -> bool:
+    """Return whether there is more than one implementation to tell apart."""
+    return len(set(names)) > 1
 
 
 def cell_handles(palette: Palette, cells: Iterable[str]) -> list[Line2D]:

@@ -6,7 +6,7 @@ from harness.analysis.grouping import Place
 from harness.analysis.parity import ParityRow
 from harness.analysis.summary import OutcomeRow, Summary
 from harness.report.tables.form import Block, Row, Table
-from harness.report.text import NOTHING, one_line, whole
+from harness.report.text import NOTHING, one_line, seeds, whole
 
 
 def parity_table(summary: Summary) -> Table:
@@ -92,14 +92,14 @@ def outcome_table(summary: Summary) -> Table:
 def _outcome_row(row: OutcomeRow) -> Row:
     where = Place(row.task, row.length).title
     trial = " · ".join(w for w in (row.cell, row.implementation, where) if w)
-    seeds = ", ".join(str(seed) for seed in row.seeds)
+    named = seeds(row.seeds)
     if row.count > max(1, len(row.seeds)):
-        seeds = f"{seeds} (× {row.count})".strip()
+        named = f"{named} (× {row.count})".strip()
     return Row(
         (
             row.measure,
             trial,
-            seeds or NOTHING,
+            named or NOTHING,
             row.outcome.replace("_", " "),
             one_line(row.reason),
         ),

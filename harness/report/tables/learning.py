@@ -11,7 +11,7 @@ from harness.analysis.speed import SolveTime
 from harness.analysis.statistics import CensoredMedian
 from harness.analysis.summary import LearnedRow, Summary
 from harness.report.tables.form import Block, Row, Table, by_place
-from harness.report.text import NOTHING, counts, number, seconds, short, whole
+from harness.report.text import NOTHING, counts, number, seconds, seeds, short, whole
 
 
 def learned_table(summary: Summary) -> Table:
@@ -150,8 +150,8 @@ def solve_time_short(found: SolveTime) -> str:
 def learning_table(summary: Summary) -> Table:
     """Return how each configuration was trained and what its seeds reached."""
     head = (
-        "network", "trained on", "init", "optimiser", "batch", "seeds", "solved",
-        "fraction [95 %]", "final held-out scores (floor)",
+        "network", "trained on", "init", "optimiser", "batch", "seeds",
+        "solved fraction [95 %]", "final held-out scores (floor)",
     )  # fmt: skip
     rows = [row.learning for row in summary.learned]
     notes = (
@@ -161,7 +161,7 @@ def learning_table(summary: Summary) -> Table:
     return Table(
         "learning",
         "How the networks were trained, and what they reached",
-        "lllllllll",
+        "llllllll",
         by_place(head, rows, lambda row: row.place, _learning_row),
         notes,
     )
@@ -182,9 +182,8 @@ def _learning_row(row: LearningRow) -> Row:
             trial.init,
             f"{trial.optimizer.name} {trial.optimizer.learning_rate:g}{clipped}",
             whole(trial.batch),
-            ", ".join(str(seed.seed) for seed in row.seeds),
-            solved(row),
-            fraction,
+            seeds([seed.seed for seed in row.seeds if seed.seed is not None]),
+            f"{solved(row)}: {fraction}",
             "; ".join(_score(score) for score in row.scores),
         ),
         task=row.place.task,
