@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import signal
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from harness.errors import HarnessError, MisuseError
+from harness.errors import HarnessError, MisuseError, NothingMeasuredError
 from harness.registry import Registry
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 DONE, INTERNAL, MISUSE, NO, NOT_ALL_OK, NOTHING = 0, 1, 2, 3, 4, 5
 INTERRUPTED, TERMINATED = 130, 143
+MOST_SEEDS = 1000
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -110,7 +112,7 @@ def list_plugins(as_json: bool, plugins: tuple[Path, ...]) -> int:
     registry = _registry(plugins)
     if as_json:
         click.echo(json.dumps(_listing(registry), indent=1))
-        return DONE
+        return MISUSE if registry.problems else DONE
     for title, table in (("cells", registry.cells), ("tasks", registry.tasks)):
         click.echo(title)
         for name, declared in table.items():
@@ -131,7 +133,7 @@ def list_plugins(as_json: bool, plugins: tuple[Path, ...]) -> int:
         click.echo("\nnot usable")
         for problem in registry.problems:
             click.echo(f"  {problem}")
-    return DONE
+    return MISUSE if registry.problems else DONE
 
 
 def _from(origin: str) -> str:
@@ -213,14 +215,15 @@ def run(
     loaded = load_suite(suite, registry, settings, _seeds(seeds))
     device = resolve_device(device)
     folder = output or Path("results/runs") / loaded.name
-    preview = dry_run or why
-    store = RunFolder(folder) if preview else RunFolder.create(folder)
+    store = RunFolder(folder)
     execution = Execution(
         loaded, registry, store, device, expression, jobs or _default_jobs()
     )
-    if preview:
+    if dry_run or why:
         _show_preview(execution, why=why)
         return MISUSE if registry.problems else DONE
+    execution.plan()  # what is wrong with it is told before a folder is made
+    RunFolder.create(folder)
     console = Console(stderr=True)
     code = _execute(execution, console)
     finished = _finish(store, console)
@@ -237,14 +240,16 @@ def _seeds(text: str | None) -> list[int] | None:
     if text is None:
         return None
     seeds: list[int] = []
-    try:
-        for part in text.split(","):
-            first, dash, last = part.partition("-")
-            seeds += range(int(first), int(last if dash else first) + 1)
-    except ValueError:
-        seeds = []
-    if not seeds:
-        raise MisuseError(f"--seeds {text}: give a range or a list, as 0-4 or 0,2,5")
+    for part in text.split(","):
+        found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", part.strip())
+        first, last = found.groups() if found else ("0", "-1")
+        span = range(int(first), int(last or first) + 1)
+        if not 0 < len(span) <= MOST_SEEDS:
+            raise MisuseError(
+                f"--seeds {text}: give a range or a list, as 0-4 or 0,2,5, of at most "
+                f"{MOST_SEEDS} seeds"
+            )
+        seeds += span
     return seeds
 
 
@@ -290,11 +295,14 @@ def _finish(store: RunFolder, console: Console) -> int:
     records = store.records()
     if not records:
         return NOTHING
+    from rich.console import Console
+
+    from harness.analysis.summary import summarize
     from harness.report.page import write_report
+    from harness.report.terminal import end_of_run
 
     page = write_report(store, records)
-    _show(store, records)
-    click.echo(f"report: {page}")
+    Console().print(end_of_run(summarize(records, store.info()), page))
     return _verdict(records)
 
 
@@ -360,8 +368,13 @@ def check(
     names += [d.name for d in declared if d.file in [f.resolve() for f in files]]
     if not targets:
         names = [d.name for d in declared if registry.unavailable(d.name) is None]
+    if not names and not registry.problems:
+        raise NothingMeasuredError(
+            "there is no implementation to certify; give the name of one, or a file "
+            "that declares one"
+        )
     if not names:
-        return MISUSE if registry.problems else NOTHING
+        return MISUSE
     with tempfile.TemporaryDirectory() as folder:
         console = Console(stderr=True)
         records = certify(
@@ -427,7 +440,6 @@ def _show_certificate(record: TrialRecord) -> None:
 
 def _records(folder: Path) -> tuple[RunFolder, list[TrialRecord]]:
     """Read a run; damaged trials are told, not shown."""
-    from harness.errors import NothingMeasuredError
     from harness.store import RunFolder
 
     store = RunFolder.open(folder)
@@ -439,14 +451,6 @@ def _records(folder: Path) -> tuple[RunFolder, list[TrialRecord]]:
     return store, records
 
 
-def _show(store: RunFolder, records: Sequence[TrialRecord]) -> None:
-    from rich.console import Console
-
-    from harness.report.terminal import run_summary
-
-    Console().print(run_summary(store.info(), records))
-
-
 run_argument = click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
 
 
@@ -456,13 +460,17 @@ run_argument = click.argument("folder", metavar="RUN", type=click.Path(path_type
 @plugin_option
 def show(folder: Path, as_json: bool, plugins: tuple[Path, ...]) -> int:
     """Show the summary tables of RUN, a run folder."""
-    store, records = _records(folder)
-    if as_json:
-        from harness.analysis.summary import summary_json
+    from rich.console import Console
 
-        click.echo(json.dumps(summary_json(store.info(), records), indent=1))
+    from harness.analysis.summary import summarize
+    from harness.report.terminal import all_tables
+
+    store, records = _records(folder)
+    summary = summarize(records, store.info())
+    if as_json:
+        click.echo(json.dumps(summary.to_json(), indent=1, default=str))
     else:
-        _show(store, records)
+        Console().print(all_tables(summary))
     return DONE
 
 
@@ -495,5 +503,7 @@ def export(
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        raise MisuseError(f"{output} cannot be written: {error.strerror}") from error
+        raise MisuseError(
+            f"{output} cannot be written: {error.strerror or error}"
+        ) from error
     return DONE

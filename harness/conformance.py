@@ -62,7 +62,10 @@ def _check_method(found: object, expected: Callable[..., Any], plugin: str) -> N
     )
     if not callable(found):
         raise PluginError(plugin, f"'{name}' is not callable; expected {name}{wanted}")
-    signature = inspect.signature(found)
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):  # some callables of C have none to check
+        return
     by_name = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     by_place = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
     try:

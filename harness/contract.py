@@ -238,7 +238,7 @@ class Task(Protocol):
         """Score outputs [batch, readouts, output]; the keys are `info.scores`."""
 
     def floor(self, *, length: int) -> dict[str, float]:
-        """Return, per score, what the best policy without memory reaches."""
+        """Return, per score, what the best answer that ignores the input reaches."""
 
     def solved(self, loss: float, scores: Mapping[str, float]) -> bool:
         """Say whether a held-out evaluation counts as solved."""

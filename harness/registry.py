@@ -53,7 +53,9 @@ class Registry:
 
         A plugin that cannot be read is recorded in `problems` and stops nothing else.
         """
-        registry = cls(files=tuple(Path(file).resolve() for file in files))
+        # A file given twice, as `check FILE.py --plugin FILE.py`, declares once.
+        found = dict.fromkeys(Path(file).resolve() for file in files)
+        registry = cls(files=tuple(found))
         for group in ("frameworks", "cells", "tasks", "implementations"):
             for entry in importlib.metadata.entry_points(group=f"rnn_harness.{group}"):
                 registry._add_entry_point(entry)
@@ -120,7 +122,7 @@ class Registry:
         """Tell a framework that is not installed from every other failure."""
         if isinstance(error, ModuleNotFoundError):
             for framework in self.frameworks.values():
-                if error.name == framework.module:
+                if error.name and _is_within(framework.module, error.name):
                     return UnavailableError(plugin, _not_installed(framework))
         if isinstance(error, PluginError):
             return error
@@ -203,9 +205,11 @@ class Registry:
     def unavailable(self, implementation: str) -> str | None:
         """Return why an implementation cannot run here, or None; imports nothing."""
         framework = self.framework_of(implementation)
-        if importlib.util.find_spec(framework.module) is None:
-            return f"unavailable: {_not_installed(framework)}"
-        return None
+        try:
+            found = importlib.util.find_spec(framework.module)
+        except ImportError:  # the package that a submodule belongs to is not there
+            found = None
+        return None if found else f"unavailable: {_not_installed(framework)}"
 
     # --- loading (in a worker) -------------------------------------------------------
 
@@ -303,6 +307,10 @@ class Registry:
                 declaration.name, f"{reason}{suggestion(attribute, names)}"
             )
         return cast(Callable[..., Any], found)
+
+
+def _is_within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
 
 
 def _not_installed(framework: FrameworkDeclaration) -> str:

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import math
+import numbers
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,9 @@ COLUMNS = (
     "better", "x", "x_unit", "value", "outcome", "reason",
 )  # fmt: skip
 """The tidy frame's columns, one row a value."""
+
+
+_OWN = (".lock", ".run.json.", ".writable-")
 
 
 @dataclass(frozen=True)
@@ -121,10 +125,10 @@ class Attempt:
         self._events.close()
         if arrays:
             _write_arrays(self.folder / "arrays.npz", arrays)
+        written = [f for f in sorted(self.folder.iterdir()) if f.name != "log.txt"]
         files = {
             str(file.relative_to(self._trial_folder)): _hash(file)
-            for file in sorted(self.folder.iterdir())
-            if file.name != "log.txt"
+            for file in (self._trial_folder / "spec.json", *written)
         }
         now = time.time()
         document = {
@@ -157,15 +161,15 @@ class RunFolder:
         Raises:
             MisuseError: If it cannot be written or holds something else.
         """
-        if path.exists() and not path.is_dir():
-            raise MisuseError(f"{path} is a file; give a folder with -o")
-        if path.is_dir() and any(path.iterdir()) and not (path / "run.json").exists():
-            raise MisuseError(
-                f"{path} is not empty and holds no run.json, so it is no run folder; "
-                "give a new or empty folder with -o"
-            )
         run = cls(path)
         try:
+            if path.exists() and not path.is_dir():
+                raise MisuseError(f"{path} is a file; give a folder with -o")
+            if not (path / "run.json").exists() and run._foreign():
+                raise MisuseError(
+                    f"{path} is not empty and holds no run.json, so it is no run "
+                    "folder; give a new or empty folder with -o"
+                )
             run.trials.mkdir(parents=True, exist_ok=True)
             probe = path / f".writable-{os.getpid()}"
             probe.touch()
@@ -196,6 +200,13 @@ class RunFolder:
         run = cls(path)
         run.info()
         return run
+
+    def _foreign(self) -> list[str]:
+        """Return what lies in a folder beside what a run killed at once leaves."""
+        if not self.path.is_dir():
+            return []
+        names = [p.name for p in (*self.path.iterdir(), *self.trials.glob("*"))]
+        return [n for n in names if n != "trials" and not n.startswith(_OWN)]
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -230,7 +241,7 @@ class RunFolder:
         try:
             info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             schema = int(info["schema"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise MisuseError(
                 f"{file} is damaged; restore it, or give another folder with -o"
             ) from error
@@ -250,17 +261,15 @@ class RunFolder:
         """Start an attempt: `spec.json` is written before anything else."""
         folder = self.trials / trial_id
         folder.mkdir(exist_ok=True)
-        spec = {"schema": SCHEMA, "trial": trial.to_json(), "sources": dict(sources)}
-        write_atomically(folder / "spec.json", json.dumps(spec, indent=1) + "\n")
-        damaged = folder / "result.json"
-        if damaged.exists() and self.damage(trial_id):
+        if self.damage(trial_id) is not None:
             # Kept for whoever wants to look; a new commit would replace it.
             count = len(list(folder.glob("result.json.damaged-*")))
+            damaged = folder / "result.json"
             damaged.rename(folder / f"result.json.damaged-{count + 1}")
-        number = 1 + max(
-            (int(p.name.removeprefix("attempt-")) for p in folder.glob("attempt-*")),
-            default=0,
-        )
+        spec = {"schema": SCHEMA, "trial": trial.to_json(), "sources": dict(sources)}
+        write_atomically(folder / "spec.json", json.dumps(spec, indent=1) + "\n")
+        names = (p.name.removeprefix("attempt-") for p in folder.glob("attempt-*"))
+        number = 1 + max((int(n) for n in names if n.isdecimal()), default=0)
         return Attempt(folder, number, {"schema": SCHEMA, "trial": trial_id})
 
     def read(self, trial_id: str) -> TrialRecord | None:
@@ -296,8 +305,11 @@ class RunFolder:
             result = json.loads(file.read_text(encoding="utf-8"))
             hashes = dict(result["files"])
             schema = int(result["schema"])
-            json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, KeyError, TypeError):
+            if schema <= SCHEMA:
+                _check_result(result)
+                spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+                Trial.from_json(spec["trial"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return "result.json or spec.json is cut short or unreadable"
         if schema > SCHEMA:
             raise MisuseError(
@@ -315,17 +327,23 @@ class RunFolder:
         return {name: what for name, what in found.items() if what is not None}
 
     def records(self) -> list[TrialRecord]:
-        """Return the finished trials in order of commit, the latest of each slot."""
-        latest: dict[str, tuple[float, TrialRecord]] = {}
-        for folder in self._folders():
-            record = self.read(folder.name)
-            if record is None:
-                continue
-            committed = float(record.result["committed_at"])
-            slot = record.trial.slot()
-            if slot not in latest or latest[slot][0] < committed:
-                latest[slot] = (committed, record)
-        return [record for _, record in sorted(latest.values(), key=lambda x: x[0])]
+        """Return the finished trials in order of commit, the latest of each slot.
+
+        What followed a trial that is not the latest of its slot is left out with it.
+        """
+        found = [record for p in self._folders() if (record := self.read(p.name))]
+        latest: dict[str, TrialRecord] = {}
+        superseded = set()
+        for record in sorted(found, key=lambda r: float(r.result["committed_at"])):
+            earlier = latest.pop(record.trial.slot(), None)
+            if earlier is not None:
+                superseded.add(earlier.id)
+            latest[record.trial.slot()] = record
+        return [
+            record
+            for record in latest.values()
+            if record.trial.settings.get("follows") not in superseded
+        ]
 
     def sources_of_slot(self, slot: str) -> list[dict[str, str]]:
         """Return the plugin sources of every trial, done or not, of one slot."""
@@ -354,7 +372,11 @@ class RunFolder:
     def _folders(self) -> list[Path]:
         if not self.trials.is_dir():
             return []
-        return sorted(p for p in self.trials.iterdir() if (p / "spec.json").is_file())
+        return sorted(
+            folder
+            for folder in self.trials.iterdir()
+            if any((folder / n).is_file() for n in ("spec.json", "result.json"))
+        )
 
 
 def frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
@@ -458,6 +480,16 @@ def _columns(
     return columns
 
 
+def _check_result(result: Mapping[str, Any]) -> None:
+    """Raise ValueError, KeyError or TypeError unless a result can be read."""
+    for line in result["readings"]:
+        Reading.from_json(line)
+    if not isinstance(result["outcome"], str):
+        raise TypeError("outcome")
+    _ = result["reason"]
+    float(result["committed_at"])
+
+
 # --- files ---------------------------------------------------------------------------
 
 
@@ -467,8 +499,13 @@ def to_json(value: Any) -> str:
 
 
 def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+    if isinstance(value, bool):
+        return value
+    # The numbers of numpy are of these kinds too.
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

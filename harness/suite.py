@@ -18,10 +18,12 @@ from harness.registry import Registry
 
 Count = Annotated[int, Field(ge=1, strict=True)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
+Positive = Annotated[float, Field(gt=0, strict=True)]
+Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LearningSection(_Section):
@@ -37,13 +39,13 @@ class LearningSection(_Section):
     batch: Count
     init: str = "canonical"
     optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
-    learning_rate: float = Field(gt=0, allow_inf_nan=False)
-    clip_norm: Annotated[float, Field(gt=0)] | Literal["none"] = 1.0
-    epsilon: float = Field(Optimizer.epsilon, gt=0)
-    beta1: float = Field(Optimizer.beta1, ge=0, lt=1)
-    beta2: float = Field(Optimizer.beta2, ge=0, lt=1)
-    decay: float = Field(Optimizer.decay, ge=0, lt=1)
-    momentum: float = Field(Optimizer.momentum, ge=0, lt=1)
+    learning_rate: Positive
+    clip_norm: Positive | Literal["none"] = 1.0
+    epsilon: Positive = Optimizer.epsilon
+    beta1: Share = Optimizer.beta1
+    beta2: Share = Optimizer.beta2
+    decay: Share = Optimizer.decay
+    momentum: Share = Optimizer.momentum
     updates: Count
     evaluate_every: Count = 100
     evaluate_sequences: Count = 2000

@@ -36,8 +36,8 @@ class Adding:
         value    0.3  0.7  0.1  0.9  0.4  0.6
         marker    0    1    0    0    1    0       answer 0.7 + 0.4 = 1.1
 
-    `length` is the number of steps. The floor is always to answer 1, the mean of the
-    sum: the loss is then its variance, 1/6, and 0.0784 of the answers are hits. A
+    `length` is the number of time steps. The floor is always to answer 1, the mean of
+    the sum: the loss is then its variance, 1/6, and 0.0784 of the answers are hits. A
     network there has learned nothing. One that knows one of the two numbers is at
     1/12; one that sees the last step alone knows it there in 1 of T - T // 2 sequences.
 
@@ -62,12 +62,12 @@ class Adding:
     )
 
     def time_steps(self, length: int) -> int:
-        """Return `length`, the number of steps.
+        """Return `length`, the number of time steps.
 
         Raises:
             ValueError: If `length` is below 2, which leaves no room for two markers.
         """
-        if isinstance(length, bool) or not isinstance(length, int) or length < 2:
+        if not isinstance(length, int) or length < 2:  # True is 1, and refused
             raise ValueError(
                 f"adding: length must be a whole number of at least 2, not {length!r}"
             )

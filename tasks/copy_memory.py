@@ -22,27 +22,27 @@ SOLVED_ACCURACY = 0.99
 
 
 class CopyMemory:
-    """Repeat S symbols, in order, after a gap of T steps.
+    """Repeat S symbols, in order, after a gap of T time steps.
 
     The symbols come first, each drawn uniformly from K, then T - 1 blanks, a delimiter
-    and S blanks. The answer is a blank at each of the first T + S steps, then the
+    and S blanks. The answer is a blank at each of the first T + S time steps, then the
     symbols. With S = 3 and T = 4, blank written as - and the delimiter as |:
 
         input    b d a - - - | - - -
         target   - - - - - - - b d a
 
-    So each symbol is held for T + S steps. `length` is T; a sequence has T + 2 S
-    steps. Input tokens 0 to K - 1 are the symbols, K is blank, K + 1 the delimiter,
-    which is never a target.
+    So each symbol is held for T + S time steps. `length` is T; a sequence has T + 2 S
+    time steps. Input tokens 0 to K - 1 are the symbols, K is blank, K + 1 the
+    delimiter, which is never a target.
 
-    Only the last S steps are scored. The floor is a guess at each of them: a loss of
-    ln K nats and an accuracy of 1/K. A network there has learned nothing.
+    Only the last S time steps are scored. The floor is a guess at each of them: a loss
+    of ln K nats and an accuracy of 1/K. A network there has learned nothing.
 
     The literature's loss is the mean over all positions, `loss_all_positions`: its
     floor, S ln K / (T + 2 S), also takes an answer of blank wherever blank is due. A
-    network trained on the scored steps alone is never asked for those blanks.
+    network trained on the scored time steps alone is never asked for those blanks.
 
-    Solved: an accuracy of at least 0.99 on the scored steps.
+    Solved: an accuracy of at least 0.99 on the scored time steps.
 
     Source: Arjovsky, Shah & Bengio (2016), arXiv:1511.06464, after Hochreiter &
     Schmidhuber (1997).

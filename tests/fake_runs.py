@@ -278,9 +278,7 @@ def _with_failures(writer: Writer) -> None:
     learning(writer, learning_trial("gru", 0, **copying), 2000)
     diverged(writer, learning_trial("rnn", 0, **copying), 600)
     gradients(writer, learning_trial("gru", 0, **copying), (61, 100))
-    writer.commit(
-        learning_trial("lstm", 0, **copying), outcome="crashed", reason=NASTY
-    )
+    writer.commit(learning_trial("lstm", 0, **copying), outcome="crashed", reason=NASTY)
     writer.commit(
         speed_trial("jax-scan", "gru"),
         outcome="unavailable",

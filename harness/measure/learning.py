@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract import Quantity, Task, TrainableNetwork
+from harness.contract import Batch, Quantity, Task, TrainableNetwork
+from harness.errors import PluginError
 from harness.measure.problem import Measurement, Problem
 from harness.store import Reading
 
@@ -127,6 +128,7 @@ class _Study:
         total: dict[str, Any] = {}
         for batch, placed in self._held_out:
             outputs = self._network.forward(placed).read().outputs
+            self._check_shape(outputs.shape, batch)
             for name, tally in self._task.score(outputs, batch).items():
                 total[name] = total[name] + tally if name in total else tally
         scores = {name: tally.mean for name, tally in total.items()}
@@ -135,6 +137,12 @@ class _Study:
             self._solved_at.append(self._updates)
         else:
             self._solved_at = []
+
+    def _check_shape(self, found: tuple[int, ...], batch: Batch) -> None:
+        expected = (*batch.scored.shape, self._task.info.output_size)
+        if found != expected:
+            name = self._problem.trial.implementation
+            raise PluginError(name, f"outputs have shape {found}, not {expected}")
 
     def readings(self) -> list[Reading]:
         """Return the values of the whole trial."""

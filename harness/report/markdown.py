@@ -27,12 +27,13 @@ def summary_text(title: str, sentence: str, sections: Sequence[Section]) -> str:
         if section.title:
             parts.append(f"## {escape(section.title)}")
         parts += [escape(words) for words in section.missing]
-        for figure in section.figures:
-            alt = escape(figure.title)
-            parts.append(f"![{alt}](figures/{figure.name}.svg)")
-        for table in section.tables:
-            if table.rows:
-                parts.append(table_text(table))
+        pictures = [
+            f"![{escape(figure.title)}](figures/{figure.name}.svg)"
+            for figure in section.figures
+        ]
+        written = [table_text(table) for table in section.tables]
+        # The first screen has its table before its pictures.
+        parts += [*pictures, *written] if section.title else [*written, *pictures]
     return "\n\n".join(parts) + "\n"
 
 
@@ -42,9 +43,11 @@ def table_text(table: Table) -> str:
     parts = []
     for block in table.blocks:
         title = " · ".join(word for word in (table.title, block.title) if word)
+        # A nested table says in its heading what the block is about.
+        parts += [] if table.nested else [f"**{escape(title)}**"]
         lines = [_line([escape(word) for word in block.head]), _line(rule)]
         lines += [_line([escape(word) for word in row.cells]) for row in block.rows]
-        parts += [f"**{escape(title)}**", "\n".join(lines)]
+        parts.append("\n".join(lines))
     parts += [escape(note) for note in table.notes]
     return "\n\n".join(parts)
 

@@ -96,7 +96,10 @@ class WorkerProcess:
                 return
 
     def _death(self, trial: Trial) -> WorkerDiedError:
-        self.kill()
+        try:  # its pipe closes before it has ended, and how it ends is to be told
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.kill()
         return WorkerDiedError(
             *outcome_of_death(self._process.wait(), trial.implementation)
         )

@@ -123,20 +123,22 @@ class Execution:
         if not info:
             return
         here = _flat(self.suite.model_dump(mode="json"))
-        there = _flat(info["suite"])
+        there = _flat(info.get("suite", {}))
         differing = [k for k in {**there, **here} if here.get(k) != there.get(k)]
         if differing:
             key = differing[0]
             more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+            name = there.get("name", "nothing")
             raise MisuseError(
-                f"{self.run.path} holds a run of suite '{there['name']}' with {key} = "
+                f"{self.run.path} holds a run of suite '{name}' with {key} = "
                 f"{there.get(key, 'nothing')}, now {here.get(key, 'nothing')}{more}; "
                 "give another folder with -o"
             )
-        if info["device"] != self.device:
+        device = info.get("device", "nothing")
+        if device != self.device:
             raise MisuseError(
-                f"{self.run.path} was run on {info['device']}, now {self.device}; give "
-                "another folder with -o"
+                f"{self.run.path} was run on {device}, now {self.device}; give another "
+                "folder with -o"
             )
 
 

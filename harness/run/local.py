@@ -247,45 +247,57 @@ class Executor:
     def _session_answers(
         self, crew: Crew, todo: Sequence[Planned], attempts: Mapping[str, Attempt]
     ) -> dict[str, Message]:
+        """Measure trials taking turns; start again without one that kills a worker."""
         answers: dict[str, Message] = {}
-        opened: list[tuple[Planned, str]] = []
-        for trial in todo:
-            answer = crew.ask(trial, attempts[trial.id], "open")
-            if answer.values["kind"] == "opened":
-                opened += [(trial, phase) for phase in answer.values["phases"]]
-            else:
-                answers[trial.id] = answer
-        rng = np.random.default_rng()
-        rounds = max(int(t.trial.settings["rounds"]) for t in todo)
-        for number in range(rounds):
-            for index in rng.permutation(len(opened)):
-                trial, phase = opened[index]
-                if trial.id in answers:
-                    continue
-                answer = crew.ask(trial, attempts[trial.id], "turn", phase=phase)
-                if answer.values["kind"] != "turned":
-                    answers |= self._lost(trial, answer, opened)
-            self.progress.round(todo, number + 1, rounds)
-        for trial in todo:
-            if trial.id not in answers:
-                answers[trial.id] = crew.ask(trial, attempts[trial.id], "close")
+        while left := [trial for trial in todo if trial.id not in answers]:
+            answers |= _Session(crew, left, attempts, self.progress).answers()
         return answers
 
-    def _lost(
-        self, trial: Planned, answer: Message, opened: Sequence[tuple[Planned, str]]
-    ) -> dict[str, Message]:
-        """Return the end of a trial, and of those that lost their meter with it."""
-        lost = {trial.id: answer}
-        if answer.values["outcome"] == "crashed":
-            framework_of = self.registry.framework_of
-            mine = framework_of(trial.trial.implementation)
-            for other, _ in opened:
-                if other.id != trial.id and mine is framework_of(
-                    other.trial.implementation
-                ):
-                    reason = f"lost its worker: {answer.values['reason']}"
-                    lost[other.id] = _ended("crashed", reason)
-        return lost
+
+class _Session:
+    """Trials whose meters are open at once and take turns."""
+
+    def __init__(
+        self,
+        crew: Crew,
+        todo: Sequence[Planned],
+        attempts: Mapping[str, Attempt],
+        progress: Progress,
+    ) -> None:
+        self._crew, self._todo, self._attempts = crew, todo, attempts
+        self._progress = progress
+        self._answers: dict[str, Message] = {}
+
+    def answers(self) -> dict[str, Message]:
+        """Return every answer, or those until a worker died with all its meters."""
+        turns = []
+        for trial in self._todo:
+            opened = self._ask(trial, "open")
+            if opened is not None:
+                turns += [(trial, phase) for phase in opened.values["phases"]]
+        rng = np.random.default_rng()
+        rounds = max(int(t.trial.settings["rounds"]) for t in self._todo)
+        for number in range(rounds):
+            for index in rng.permutation(len(turns)):
+                trial, phase = turns[index]
+                self._ask(trial, "turn", phase)
+            self._progress.round(self._todo, number + 1, rounds)
+        for trial in self._todo:
+            self._ask(trial, "close")
+        return self._answers
+
+    def _ask(
+        self, trial: Planned, command: str, phase: str | None = None
+    ) -> Message | None:
+        """Return what is no end; an end is kept, and nobody is asked after a death."""
+        died = any(a.values["outcome"] == "crashed" for a in self._answers.values())
+        if died or trial.id in self._answers:
+            return None
+        answer = self._crew.ask(trial, self._attempts[trial.id], command, phase=phase)
+        if answer.values["kind"] in ("opened", "turned"):
+            return answer
+        self._answers[trial.id] = answer
+        return None
 
 
 class Crew:

@@ -23,7 +23,7 @@ class Message:
 
 def send(stream: IO[bytes], message: Message) -> None:
     """Write a message and flush it."""
-    arrays = {name: np.ascontiguousarray(a) for name, a in message.arrays.items()}
+    arrays = {n: np.asarray(a, order="C") for n, a in message.arrays.items()}
     shapes = [[name, a.dtype.str, list(a.shape)] for name, a in arrays.items()]
     header = to_json({"values": message.values, "arrays": shapes})
     stream.write(header.encode() + b"\n")

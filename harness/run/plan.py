@@ -75,11 +75,11 @@ def make_plan(
     Raises:
         MisuseError: If the filter matches nothing.
     """
-    learning = [
+    learning = _unique_groups(
         group
         for section in suite.learning
         for group in _learning_groups(section, registry, device, choices)
-    ]
+    )
     shapes = [
         trial
         for section in suite.speed
@@ -136,6 +136,18 @@ def _plan(
     return Plan(tuple(parity), sessions, tuple(learning))
 
 
+def _unique_groups(groups: Iterable[LearningGroup]) -> list[LearningGroup]:
+    """Join groups that ask the same, as where a seed is named twice."""
+    unique: dict[str, LearningGroup] = {}
+    for group in groups:
+        slot = group.candidates[0].slot()
+        follow = group.follow_gradients
+        if slot in unique:
+            follow = follow or unique[slot].follow_gradients
+        unique[slot] = replace(group, follow_gradients=follow)
+    return list(unique.values())
+
+
 def _unique(trials: Iterable[Trial]) -> list[Trial]:
     return list({trial.slot(): trial for trial in trials}.values())
 
@@ -181,9 +193,20 @@ def _learning_groups(
                 chosen = choices.get(group.choice_key)
                 if chosen is not None:
                     kept = [t for t in candidates if t.implementation == chosen]
-                    group = replace(group, candidates=tuple(kept) or candidates)
+                    if not kept:
+                        raise _lacks_choice(group, chosen)
+                    group = replace(group, candidates=tuple(kept))
                 groups.append(group)
     return groups
+
+
+def _lacks_choice(group: LearningGroup, chosen: str) -> MisuseError:
+    names = ", ".join(trial.implementation for trial in group.candidates)
+    return MisuseError(
+        f"this run learns '{group.choice_key}' on '{chosen}', a choice made once, and "
+        f"that is not among its implementations now ({names}); give the same "
+        "implementations and --plugin files as before, or another folder with -o"
+    )
 
 
 def _learning_trial(

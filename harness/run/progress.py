@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from harness.run.plan import Plan, Planned
 from harness.store import Reading
-from harness.trial import Trial
+from harness.trial import Measure, Trial
 
 # Guesses for what has not been timed yet; they are corrected by what trials take.
 _GUESS_S = {"parity": 8.0, "gradients": 4.0, "speed": 6.0}
@@ -83,7 +84,10 @@ class Progress:
         """Show the last score of a running trial."""
         if reading.split != "held_out" or not isinstance(reading.x, int | float):
             return
-        score = ", ".join(f"{n} {v:.4g}" for n, v in list(reading.values.items())[:2])
+        score = ", ".join(
+            f"{name} not finite" if value is None else f"{name} {value:.4g}"
+            for name, value in list(reading.values.items())[:2]
+        )
         share = reading.x / max(1, int(todo.trial.settings["updates"]))
         with self._lock:
             entry = self._running.get(todo.id)
@@ -129,12 +133,14 @@ class Progress:
 
     # --- time left -------------------------------------------------------------------
 
-    def _key(self, trial: Trial, measure: str | None = None) -> str:
+    def _key(self, trial: Trial, measure: Measure | None = None) -> str:
         # Learning is planned for a candidate and may run on another implementation.
         measure = measure or trial.measure
         if measure not in ("learning", "gradients"):
             return trial.slot()
-        return f"{measure} {trial.cell} {trial.task} {trial.length} {trial.seed}"
+        return replace(
+            trial, measure=measure, implementation="", device="", settings={}
+        ).slot()
 
     def _guess_s(self, trial: Trial) -> float:
         if trial.measure != "learning":

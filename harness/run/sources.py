@@ -62,7 +62,10 @@ def _files_of(module: str) -> tuple[Path, ...]:
         if file is None or name in found:
             continue
         found[name] = file
-        tree = ast.parse(file.read_bytes())
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError):  # told when a worker loads it
+            continue
         waiting += [m for m in _imported(tree) if m.partition(".")[0] == package]
     return tuple(found[name] for name in sorted(found))
 
@@ -70,7 +73,7 @@ def _files_of(module: str) -> tuple[Path, ...]:
 def _file_of(module: str) -> Path | None:
     try:
         spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
+    except Exception:  # finding a module runs the packages it is in; told by a worker
         return None
     origin = spec.origin if spec is not None else None
     return Path(origin) if origin is not None and origin.endswith(".py") else None

@@ -65,7 +65,7 @@ class Worker:
             else:
                 trial, meter = self._meters.pop(key)
                 self._result(trial, meter.finish())
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._meters.pop(key, None)
             outcome, reason = outcome_of(error)
             self._send({"kind": "error", "outcome": outcome, "reason": reason})

@@ -276,7 +276,7 @@ class TorchNetwork:
             [outputs, *final],
             [entered, *initial, *trained.values()],
             cotangents,
-            allow_unused=True,
+            materialize_grads=True,
         )
         d_x, d_initial = found[0], found[1 : 1 + self._parts]
         d_trained = dict(zip(trained, found[1 + self._parts :], strict=True))

@@ -82,7 +82,10 @@ def _has_curve(panels: Sequence[LearningPanel]) -> bool:
 
 def _gradients(panels: Sequence[GradientPanel], palette: Palette) -> list[Drawn]:
     tasks = group(panels, lambda panel: panel.place.task)
-    return [draw_gradients(members, palette) for members in tasks.values()]
+    return [
+        draw_gradients(sorted(members, key=lambda p: p.cotangent), palette)
+        for members in tasks.values()
+    ]
 
 
 def _speed(summary: Summary, palette: Palette) -> list[Drawn]:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from harness.analysis.gradients import COTANGENTS, GradientPanel, LagSeries
-from harness.analysis.grouping import group
+from harness.analysis.gradients import GradientPanel, LagSeries
 from harness.report.figures.style import (
     Drawn,
     Palette,
     Sketch,
+    arrange,
     cell_handles,
     finish,
     implementation_handles,
@@ -44,12 +43,15 @@ CAPTION = (
 
 
 def draw_gradients(panels: Sequence[GradientPanel], palette: Palette) -> Drawn:
-    """Draw the panels of one task: places across, cotangents down."""
-    places = list(group(panels, lambda panel: panel.place))
-    grid, sketch = _grid(len(places), palette)
-    for panel in panels:
-        line = COTANGENTS.index(panel.cotangent)
-        gradient_axes(grid[line][places.index(panel.place)], panel, sketch)
+    """Draw the panels of one task, the loss terms first."""
+    cells = arrange([panel.cotangent for panel in panels])
+    lines, columns = (1 + max(ends) for ends in zip(*cells, strict=True))
+    sketch = Sketch(1.2 + 4.2 * columns, 0.8 + 3.1 * lines, palette)
+    grid = sketch.figure.subplots(lines, columns, squeeze=False)
+    for cell, panel in zip(cells, panels, strict=True):
+        gradient_axes(grid[cell], panel, sketch)
+    for cell in set(np.ndindex(lines, columns)) - set(cells):
+        grid[cell].remove()
     sketch.legend(gradient_handles(panels, palette))
     task = panels[0].place.task
     return finish(
@@ -60,15 +62,6 @@ def draw_gradients(panels: Sequence[GradientPanel], palette: Palette) -> Drawn:
         CAPTION,
         task,
     )
-
-
-def _grid(places: int, palette: Palette) -> tuple[Any, Sketch]:
-    """Return axes by cotangent and place; side by side where there is one place."""
-    if places == 1:
-        sketch = Sketch(10.4, 3.9, palette)
-        return sketch.figure.subplots(1, 2, squeeze=False).T, sketch
-    sketch = Sketch(1.2 + 4.0 * places, 1.0 + 5.8, palette)
-    return sketch.figure.subplots(2, places, squeeze=False), sketch
 
 
 def gradient_axes(axes: Axes, panel: GradientPanel, sketch: Sketch) -> None:

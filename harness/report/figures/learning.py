@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +9,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from harness.analysis.grouping import group
 from harness.analysis.learning_curves import LearningPanel, LearningSeries, SeedCurve
 from harness.report.figures.style import (
     INK,
     Drawn,
     Palette,
     Sketch,
+    arrange,
     cell_handles,
     finish,
     implementation_handles,
@@ -28,7 +27,6 @@ from harness.report.figures.style import (
 )
 from harness.report.text import number
 
-COLUMNS = 3
 CAPTION = (
     "Held-out {metric} over updates. Thin: single seeds, a dot where training stopped "
     "because the task was solved, a cross where a seed did not end ok. Thick: the "
@@ -39,7 +37,7 @@ CAPTION = (
 
 def draw_learning(panels: Sequence[LearningPanel], palette: Palette) -> Drawn:
     """Draw the panels of one task, of one metric or two."""
-    cells = _cells(panels)
+    cells = arrange([panel.metric for panel in panels])
     lines, columns = (1 + max(ends) for ends in zip(*cells, strict=True))
     width = 7.0 if columns == 1 else 1.0 + 4.0 * columns
     sketch = Sketch(width, 0.7 + 3.1 * lines, palette)
@@ -59,21 +57,6 @@ def draw_learning(panels: Sequence[LearningPanel], palette: Palette) -> Drawn:
         CAPTION.format(metric=metric),
         task,
     )
-
-
-def _cells(panels: Sequence[LearningPanel]) -> list[tuple[int, int]]:
-    """Return where each panel stands: a metric begins a line, one place shares it."""
-    metrics = group(panels, lambda panel: panel.metric)
-    places = max(len(members) for members in metrics.values())
-    if places == 1:
-        return [(0, column) for column in range(len(panels))]
-    columns = min(COLUMNS, places)
-    lines = math.ceil(places / columns)
-    return [
-        (lines * block + i // columns, i % columns)
-        for block, members in enumerate(metrics.values())
-        for i in range(len(members))
-    ]
 
 
 def learning_axes(axes: Axes, panel: LearningPanel, sketch: Sketch) -> None:

@@ -80,7 +80,8 @@ def _axes(
             _draw_time(axes, len(labels), time, sketch)
             labels.append(f"{row.learning.cell} · {shorten(time.implementation)}")
         if not row.solve_times:
-            _write(axes, low, len(labels), _why_none(row))
+            text = _write(axes, low, len(labels), _why_none(row))
+            sketch.mark([text], row.learning.cell, row.learning.implementation)
             labels.append(row.learning.cell)
     label_rows(axes, labels)
 

@@ -22,6 +22,7 @@ from harness.report.figures.style import (
     line_handle,
     log_axis,
     shorten,
+    tint,
 )
 from harness.report.tables.speed import phase
 from harness.report.text import short
@@ -99,7 +100,7 @@ def _draw_row(
         value - left,
         left=left,
         height=0.66,
-        color=f"{colour}33",
+        facecolor=tint(colour),
         edgecolor=colour,
         linewidth=0.5,
         hatch=None if row.certified else "/////",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ import matplotlib as mpl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -32,6 +35,9 @@ DASHES: tuple[Any, ...] = (
     (0, (3, 1, 1, 1, 1, 1)), (0, (2, 2)), (0, (8, 1, 2, 1)),
 )  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "*", "h")
+PNG_DPI = 150
+COLUMNS = 3
+"""Panels side by side, so that their words can be read at the page's width."""
 GREY = "#666666"
 INK = "#222222"
 
@@ -60,7 +66,6 @@ RC: dict[str, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 9.0,
     "hatch.linewidth": 0.8,
-    "savefig.dpi": 150.0,
 }
 
 
@@ -114,7 +119,8 @@ class Sketch:
     marks: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.figure = Figure(figsize=(self.width, self.height), layout="constrained")
+        size = (self.width, self.height)
+        self.figure = Figure(figsize=size, dpi=PNG_DPI, layout="constrained")
         FigureCanvasAgg(self.figure)
 
     def mark(self, artists: Iterable[Artist], cell: str, implementation: str) -> None:
@@ -171,16 +177,38 @@ def finish(
 ) -> Drawn:
     """Write a sketch as SVG and PNG; the same bytes for the same numbers."""
     svg, png = io.StringIO(), io.BytesIO()
-    # Laying out takes longer than drawing: once is enough for both files.
-    sketch.figure.draw_without_rendering()
-    sketch.figure.set_layout_engine("none")
-    sketch.figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    sketch.figure.savefig(png, format="png", metadata={"Software": None})
+    figure = sketch.figure
+    # Laying out takes longer than drawing: once is enough for both files, and
+    # `savefig` would do it for each.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    raster: Any = FigureCanvasAgg(figure)
+    raster.print_png(png, metadata={"Software": None})
+    vector: Any = FigureCanvasSVG(figure)
+    vector.print_svg(svg, metadata={"Date": None, "Creator": None})
     text = "\n".join(line.rstrip() for line in svg.getvalue().splitlines()) + "\n"
     return Drawn(name, title, alt, caption, text, png.getvalue(), task, sketch.marks)
 
 
 # --- axes ----------------------------------------------------------------------------
+
+
+def arrange(kinds: Sequence[str]) -> list[tuple[int, int]]:
+    """Return line and column of panels that come sorted by kind.
+
+    A kind begins a line; where each has one panel, they share a line.
+    """
+    counts = Counter(kinds)
+    most = max(counts.values())
+    if most == 1:
+        return [(0, column) for column in range(len(kinds))]
+    columns = min(COLUMNS, most)
+    lines = math.ceil(most / columns)
+    return [
+        (lines * block + i // columns, i % columns)
+        for block, count in enumerate(counts.values())
+        for i in range(count)
+    ]
 
 
 def log_axis(
@@ -251,6 +279,12 @@ def shorten(name: str, longest: int = 26) -> str:
 def line_handle(words: str, **look: Any) -> Line2D:
     """Return a legend entry."""
     return Line2D([], [], label=words, **{"color": GREY, "linewidth": 2.0, **look})
+
+
+def tint(colour: str) -> str:
+    """Return a colour a fifth as strong, opaque: SVG gives a hatch the face's alpha."""
+    red, green, blue = (1 - 0.2 * (1 - part) for part in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
 def several(names: Iterable[str]) -> bool:

@@ -1,0 +1,1 @@
+raise RuntimeError("the licence of this plugin has run out")

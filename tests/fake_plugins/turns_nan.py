@@ -1,0 +1,25 @@
+from dataclasses import replace
+
+import numpy as np
+
+from harness import declare_task
+from tasks.adding import Adding
+
+declare_task("turns-nan", factory="turns_nan:TurnsNan")
+
+SOUND_BATCHES = 30
+
+
+class TurnsNan(Adding):
+    """Adding, until so many batches were drawn."""
+
+    def __init__(self):
+        self.info = replace(Adding.info, name="turns-nan")
+        self.drawn = 0
+
+    def sample(self, rng, *, batch, length):
+        found = super().sample(rng, batch=batch, length=length)
+        self.drawn += 1
+        if self.drawn <= SOUND_BATCHES:
+            return found
+        return replace(found, targets=np.full_like(found.targets, np.nan))

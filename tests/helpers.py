@@ -1,0 +1,161 @@
+"""What tests of runs share: tiny suites, plugin files, commands, snapshots."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import cli
+from harness.store import RunFolder
+
+HERE = Path(__file__).resolve().parent
+PLUGINS = HERE / "fake_plugins"
+PATIENCE_S = 90.0
+
+TINY = """\
+name = "tiny"
+why = "For tests."
+
+[[learning]]
+task = "adding"
+length = 10
+cells = ["rnn"]
+implementations = ["numpy-reference"]
+hidden_size = 8
+batch = 8
+learning_rate = 1e-3
+updates = 1200
+evaluate_every = 400
+evaluate_sequences = 20
+seeds = [0, 1]
+gradients = false
+"""
+
+
+def write(file: Path, text: str) -> Path:
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def plugin(name: str, folder: Path) -> Path:
+    """Return a fake plugin; one that no tool could parse is kept as text."""
+    if (PLUGINS / f"{name}.py").exists():
+        return PLUGINS / f"{name}.py"
+    return Path(shutil.copy(PLUGINS / f"{name}.py.txt", folder / f"{name}.py"))
+
+
+def start(*arguments: object, cwd: Path, report: bool = False) -> subprocess.Popen[str]:
+    """Start `rnn-harness` as a process of its own, as a rule without its report."""
+    command = [str(HERE / "bare_cli.py")]
+    if report:
+        command = ["-c", "from harness.cli import main; main()"]
+    return subprocess.Popen(
+        [sys.executable, *command, *map(str, arguments)],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Wait for a process: exit code, standard output, standard error."""
+    try:
+        out, err = process.communicate(timeout=PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+    return process.returncode, out, err
+
+
+def run(*arguments: object, cwd: Path) -> tuple[int, str, str]:
+    return finish(start(*arguments, cwd=cwd))
+
+
+def call(
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> tuple[int, str, str]:
+    """Call the command in this process: exit code, standard output and error."""
+    monkeypatch.setattr(sys, "argv", ["rnn-harness", *arguments])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, out, err
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+    """Poll until a condition holds and return what it gave."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"waited {seconds} s for {what}")
+
+
+def snapshot(folder: Path) -> Mapping[str, str]:
+    """Return a hash of every file below a folder; empty where there is none."""
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def curves(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of each learning trial's committed events, by label."""
+    run = RunFolder.open(folder)
+    found = {}
+    for record in run.records():
+        if record.trial.measure == "learning":
+            files = [n for n in record.result["files"] if n.endswith("events.jsonl")]
+            assert len(files) == 1
+            found[record.trial.label] = (run.trials / record.id / files[0]).read_bytes()
+    return found
+
+
+def workers_of(parent: int) -> list[int]:
+    """Return the ids of the worker processes that a process started."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal():
+            continue
+        try:
+            command = (folder / "cmdline").read_bytes()
+            status = (folder / "status").read_text(encoding="utf-8")
+        except OSError:
+            continue
+        if b"harness.run.worker" in command and f"PPid:\t{parent}\n" in status:
+            found.append(int(folder.name))
+    return found
+
+
+def alive(process: int) -> bool:
+    """Say whether a process still runs; a zombie does not."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "State:\tZ" not in status
+
+
+def kill(process: int) -> None:
+    os.kill(process, signal.SIGKILL)

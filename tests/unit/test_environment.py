@@ -1,0 +1,68 @@
+import pytest
+
+from harness import environment
+from harness.environment import resolve_device
+from harness.errors import MisuseError
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "gpu_names", list)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "gpu_names", lambda: ["NVIDIA A", "NVIDIA B"])
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_without_a_gpu_auto_is_the_cpu() -> None:
+    assert resolve_device("cpu") == resolve_device("auto") == "cpu"
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("asked", ["cuda", "cuda:0", "cuda:3"])
+def test_without_a_gpu_cuda_is_refused_and_what_works_is_named(asked: str) -> None:
+    with pytest.raises(MisuseError) as raised:
+        resolve_device(asked)
+    assert str(raised.value) == (
+        f"no device '{asked}' here: the NVIDIA driver shows no GPU; use --device cpu "
+        "or --device auto"
+    )
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("asked", "device"),
+    [("auto", "cuda:0"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu")],
+)
+def test_a_gpu_is_named_with_its_number(asked: str, device: str) -> None:
+    assert resolve_device(asked) == device
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_gpu_beyond_the_last_is_refused_and_those_there_are_listed() -> None:
+    with pytest.raises(MisuseError, match=r"'cuda:2'.*cuda:0 \(NVIDIA A\), cuda:1"):
+        resolve_device("cuda:2")
+
+
+@pytest.mark.parametrize("asked", ["tpu", "", "CUDA", "cuda:", "cuda:-1", "cuda:x"])
+def test_any_other_name_is_refused_and_the_allowed_ones_are_listed(asked: str) -> None:
+    with pytest.raises(MisuseError) as raised:
+        resolve_device(asked)
+    assert f"unknown device '{asked}'" in str(raised.value)
+    assert "auto, cpu, cuda, cuda:N" in str(raised.value)
+
+
+def test_every_number_has_its_machine_and_versions_beside_it() -> None:
+    facts = environment.describe_environment(["numpy", "no-such-distribution"])
+    assert set(facts["libraries"]) == {"numpy"}
+    assert facts["machine"].startswith(f"{facts['cores']} cores ")
+    assert facts["memory_bytes"] > 0
+    assert isinstance(facts["dirty"], bool)
+
+
+def test_a_worker_has_its_threads_pinned() -> None:
+    pinned = environment.pinned_variables(3)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        assert pinned[name] == "3"

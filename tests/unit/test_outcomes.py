@@ -1,0 +1,79 @@
+import signal
+
+import pytest
+
+from harness.errors import (
+    DivergedError,
+    MisuseError,
+    PluginError,
+    RefusedError,
+    UnavailableError,
+    describe_error,
+)
+from harness.run.outcome import KEPT, outcome_of, outcome_of_death
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as every framework names it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "told"),
+    [
+        (
+            UnavailableError("tidal-gru", "no module 'tidalflow'"),
+            "unavailable",
+            "tidal",
+        ),
+        (RefusedError("runs on cpu; asked was cuda:0"), "refused", "asked was"),
+        (MemoryError(), "out_of_memory", "MemoryError"),
+        (OutOfMemoryError("CUDA out of memory"), "out_of_memory", "CUDA out of memory"),
+        (PluginError("my-gru", "lacks 'vjp'"), "failed", "my-gru: lacks 'vjp'"),
+        (MisuseError("unknown cell"), "failed", "unknown cell"),
+        (DivergedError("loss became NaN"), "failed", "loss became NaN"),
+        (ValueError("length must be at least 2"), "failed", "ValueError: length"),
+        (SystemExit("no licence"), "failed", "SystemExit: no licence"),
+        (KeyError("loss"), "failed", "KeyError: 'loss'"),
+    ],
+)
+def test_every_error_has_an_outcome_and_a_reason(
+    error: BaseException, outcome: str, told: str
+) -> None:
+    found, reason = outcome_of(error)
+    assert found == outcome
+    assert told in reason
+
+
+@pytest.mark.parametrize(
+    ("returncode", "told"),
+    [
+        (-signal.SIGSEGV, "SIGSEGV in my-gru"),
+        (-signal.SIGKILL, "SIGKILL in my-gru, often the system out of memory"),
+        (-250, "signal 250 in my-gru"),
+        (7, "the worker of my-gru exited with 7"),
+        (0, "the worker of my-gru exited with 0"),
+    ],
+)
+def test_a_death_is_told_by_its_signal_or_exit_code(returncode: int, told: str) -> None:
+    assert outcome_of_death(returncode, "my-gru") == ("crashed", told)
+
+
+def test_only_what_would_end_the_same_way_again_is_kept() -> None:
+    assert {"ok", "diverged", "refused"} == KEPT
+
+
+def test_an_error_is_described_with_the_place_in_the_plugin() -> None:
+    code = compile("\n\n1 / 0", __file__, "exec")
+    with pytest.raises(ZeroDivisionError) as raised:
+        exec(code)
+    assert describe_error(raised.value) == (
+        "ZeroDivisionError: division by zero (test_outcomes.py:3)"
+    )
+
+
+def test_a_syntax_error_is_described_with_its_own_place() -> None:
+    with pytest.raises(SyntaxError) as raised:
+        compile("x = 1\ny = (", "my_gru.py", "exec")
+    assert describe_error(raised.value) == (
+        "SyntaxError: '(' was never closed (my_gru.py:2)"
+    )

@@ -1,0 +1,98 @@
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from harness.run.pipe import Message, receive, send
+
+_text = st.text(max_size=8)
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | _text,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+_arrays = hnp.arrays(
+    st.sampled_from(["f4", "f8", ">f8", "i8", "u1", "?"]),
+    hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return value
+
+
+def _sent(*messages: Message) -> bytes:
+    stream = io.BytesIO()
+    for message in messages:
+        send(stream, message)
+    return stream.getvalue()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.dictionaries(_text, _json, max_size=3),
+            st.dictionaries(_text, _arrays, max_size=2),
+        ),
+        max_size=3,
+    )
+)
+def test_messages_arrive_as_they_were_sent_one_after_the_other(
+    sent: list[tuple[dict[str, object], dict[str, np.ndarray]]],
+) -> None:
+    stream = io.BytesIO(_sent(*(Message(v, a) for v, a in sent)))
+    for values, arrays in sent:
+        message = receive(stream)
+        assert message is not None
+        assert message.values == _finite(values)
+        assert list(message.arrays) == list(arrays)
+        for name, array in arrays.items():
+            assert message.arrays[name].dtype == array.dtype
+            assert message.arrays[name].shape == array.shape
+            np.testing.assert_array_equal(message.arrays[name], array)
+    assert receive(stream) is None
+
+
+def test_a_message_cut_short_anywhere_is_none() -> None:
+    whole = _sent(Message({"kind": "result"}, {"w": np.arange(6.0).reshape(2, 3)}))
+    for length in range(len(whole)):
+        assert receive(io.BytesIO(whole[:length])) is None
+    assert receive(io.BytesIO(whole)) is not None
+
+
+def test_an_array_that_arrived_can_be_written_to() -> None:
+    message = receive(io.BytesIO(_sent(Message({}, {"w": np.zeros(3)}))))
+    assert message is not None
+    message.arrays["w"] += 1
+
+
+def test_a_view_that_is_not_contiguous_keeps_its_order() -> None:
+    array = np.arange(12.0).reshape(3, 4).T[::2]
+    message = receive(io.BytesIO(_sent(Message({}, {"w": array}))))
+    assert message is not None
+    np.testing.assert_array_equal(message.arrays["w"], array)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("nan")])
+def test_a_number_that_is_not_finite_arrives_as_null(value: float) -> None:
+    message = receive(io.BytesIO(_sent(Message({"loss": [value, 1.5]}))))
+    assert message is not None
+    assert message.values == {"loss": [None, 1.5]}
+
+
+def test_numbers_of_numpy_arrive_as_numbers() -> None:
+    values = {"a": np.int64(3), "b": np.float32(0.5), "c": np.float64(0.25)}
+    message = receive(io.BytesIO(_sent(Message(values))))
+    assert message is not None
+    assert message.values == {"a": 3, "b": 0.5, "c": 0.25}

@@ -1,0 +1,525 @@
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import store
+from harness.contract import Optimizer
+from harness.errors import MisuseError
+from harness.store import COLUMNS, Reading, RunFolder, frame, to_json, write_atomically
+from harness.trial import Trial
+from tests import helpers
+
+SOURCES = {"cell gru": "0"}
+LEARNING = Trial(
+    "learning",
+    "torch-native",
+    "gru",
+    task="adding",
+    length=10,
+    hidden_size=8,
+    batch=4,
+    seed=0,
+    data_seed=0,
+    settings={"updates": 20},
+)
+EVENTS = (
+    Reading("train", {"loss": [0.5, 0.25]}, [1, 2], "updates"),
+    Reading("held_out", {"loss": 0.3, "hit_rate": 0.1}, 2, "updates"),
+)
+WHOLE = Reading("outcome", {"solved": 1, "updates_to_solve": 2})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    run = RunFolder.create(tmp_path / "run")
+    run.write_info({"suite": {"name": "tiny"}, "device": "cpu"})
+    return run
+
+
+def commit(
+    run: RunFolder,
+    trial: Trial = LEARNING,
+    outcome: str = "ok",
+    sources: Mapping[str, str] = SOURCES,
+    arrays: dict[str, np.ndarray] | None = None,
+    **facts: Any,
+) -> str:
+    trial_id = trial.identity(sources)
+    attempt = run.begin(trial, trial_id, sources)
+    for event in EVENTS:
+        attempt.write(event)
+    reason = None if outcome == "ok" else "a reason"
+    attempt.commit({"outcome": outcome, "reason": reason, **facts}, [WHOLE], arrays)
+    return trial_id
+
+
+# --- what was committed is read back -------------------------------------------------
+
+
+def test_a_committed_trial_is_read_back_whole(run: RunFolder) -> None:
+    arrays = {"layer0.w_hh": np.arange(6.0).reshape(2, 3)}
+    trial_id = commit(run, arrays=arrays, kernel="aten::gru")
+    record = run.read(trial_id)
+    assert record is not None
+    assert record.trial == LEARNING
+    assert record.outcome == "ok"
+    assert record.reason is None
+    assert record.readings == (WHOLE, *EVENTS)
+    assert record.result["kernel"] == "aten::gru"
+    assert record.value("outcome", "updates_to_solve") == 2
+    assert record.value("held_out", "loss") is None  # a curve, not a whole trial's
+    np.testing.assert_array_equal(
+        run.arrays(trial_id)["layer0.w_hh"], [[0, 1, 2], [3, 4, 5]]
+    )
+
+
+def test_what_was_not_committed_is_not_done(run: RunFolder) -> None:
+    attempt = run.begin(LEARNING, "one", SOURCES)
+    attempt.write(EVENTS[0])
+    attempt.abandon()
+    assert run.read("one") is None
+    assert run.damage("one") is None
+    assert run.records() == []
+    assert json.loads((run.trials / "one/spec.json").read_text())["sources"] == SOURCES
+
+
+def test_an_attempt_never_writes_into_another(run: RunFolder) -> None:
+    (run.trials / "one").mkdir()
+    (run.trials / "one" / "attempt-001.bak").mkdir()
+    for number in (1, 2, 3):
+        attempt = run.begin(LEARNING, "one", SOURCES)
+        assert attempt.folder.name == f"attempt-{number:03d}"
+        attempt.abandon()
+
+
+def test_a_failed_trial_is_replaced_by_the_one_that_ends_well(run: RunFolder) -> None:
+    trial_id = commit(run, outcome="crashed")
+    assert run.damage(trial_id) is None
+    assert commit(run) == trial_id
+    (record,) = run.records()
+    assert record.outcome == "ok"
+    assert len(list((run.trials / trial_id).glob("attempt-*"))) == 2
+
+
+def test_records_keep_the_latest_of_each_slot_and_what_followed_it(
+    run: RunFolder,
+) -> None:
+    def gradients(followed: str) -> Trial:
+        return replace(LEARNING, measure="gradients", settings={"follows": followed})
+
+    old = commit(run, sources={"cell gru": "old"}, committed_at=1.0)
+    commit(run, gradients(old), committed_at=2.0)
+    new = commit(run, sources={"cell gru": "new"}, committed_at=3.0)
+    follower = commit(run, gradients(new), committed_at=4.0)
+    assert [record.id for record in run.records()] == [new, follower]
+
+
+# --- commit is one rename ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_commit_that_is_killed_leaves_what_was_there(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    trial_id = commit(run, outcome="crashed")
+    before = (run.trials / trial_id / "result.json").read_bytes()
+    attempt = run.begin(LEARNING, trial_id, SOURCES)
+    attempt.write(EVENTS[0])
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            *((os, "fsync") if broken == "fsync" else (Path, "replace")), killed
+        )
+        with pytest.raises(KeyboardInterrupt):
+            attempt.commit({"outcome": "ok", "reason": None}, [WHOLE])
+    attempt.abandon()
+    assert (run.trials / trial_id / "result.json").read_bytes() == before
+    assert run.damage(trial_id) is None
+    assert commit(run) == trial_id
+    record = run.read(trial_id)
+    assert record is not None
+    assert record.outcome == "ok"
+
+
+def test_a_first_commit_that_is_killed_leaves_the_trial_undone(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = run.begin(LEARNING, "one", SOURCES)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            attempt.commit({"outcome": "ok", "reason": None})
+    assert run.read("one") is None
+    assert run.records() == []
+
+
+def test_the_events_are_synced_before_the_rename_and_the_folder_after(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = run.begin(LEARNING, "one", SOURCES)
+    seen: list[str] = []
+    fsync, rename = os.fsync, Path.replace
+
+    def watch_sync(descriptor: int) -> None:
+        seen.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def watch_rename(self: Path, target: Path) -> Path:
+        seen.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", watch_sync)
+    monkeypatch.setattr(Path, "replace", watch_rename)
+    attempt.commit({"outcome": "ok", "reason": None}, arrays={"w": np.ones(2)})
+    temporary = f".result.json.{os.getpid()}.tmp"
+    assert seen == ["events.jsonl", "arrays.npz", temporary, "rename", "one"]
+
+
+def test_a_file_is_there_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "run.json"
+    write_atomically(file, "first")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_atomically(file, "second")
+    assert file.read_text() == "first"
+
+
+# --- damage --------------------------------------------------------------------------
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+
+
+def _set(text: str) -> Any:
+    return lambda file: file.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "told"),
+    [
+        ("result.json", _cut, "cut short"),
+        ("result.json", _set(""), "cut short"),
+        ("result.json", _set("[]"), "cut short"),
+        ("result.json", _set('{"schema": 1, "files": {}}'), "cut short"),
+        ("result.json", _set('{"schema": 1, "files": {}, "readings": [3]}'), "cut"),
+        ("result.json", lambda file: file.write_bytes(b"\xff\xfe"), "cut short"),
+        ("spec.json", _cut, "cut short"),
+        ("spec.json", _set('{"trial": []}'), "cut short"),
+        ("spec.json", Path.unlink, "unreadable"),
+        ("attempt-001/events.jsonl", _flip, "events.jsonl does not match its hash"),
+        ("attempt-001/events.jsonl", _cut, "events.jsonl does not match its hash"),
+        ("attempt-001/events.jsonl", Path.unlink, "does not match its hash"),
+        ("attempt-001/arrays.npz", _flip, "arrays.npz does not match its hash"),
+    ],
+)
+def test_damage_is_told_and_the_trial_is_not_done(
+    run: RunFolder, name: str, harm: Any, told: str
+) -> None:
+    other = commit(run, replace(LEARNING, seed=1))
+    trial_id = commit(run, arrays={"w": np.ones(4)})
+    harm(run.trials / trial_id / name)
+    assert told in (run.damage(trial_id) or "")
+    assert list(run.damaged()) == [trial_id]
+    assert run.read(trial_id) is None
+    assert [record.id for record in run.records()] == [other]
+
+
+def test_a_changed_spec_that_still_parses_is_damage(run: RunFolder) -> None:
+    trial_id = commit(run)
+    file = run.trials / trial_id / "spec.json"
+    file.write_text(file.read_text().replace('"seed": 0', '"seed": 7'))
+    assert run.damage(trial_id) == "spec.json does not match its hash"
+
+
+@pytest.mark.parametrize("name", ["result.json", "spec.json"])
+def test_a_damaged_result_is_moved_aside_when_it_is_measured_again(
+    run: RunFolder, name: str
+) -> None:
+    trial_id = commit(run)
+    for times in (1, 2):
+        _cut(run.trials / trial_id / name)
+        harmed = (run.trials / trial_id / "result.json").read_bytes()
+        assert commit(run) == trial_id
+        assert run.damage(trial_id) is None
+        aside = run.trials / trial_id / f"result.json.damaged-{times}"
+        assert aside.read_bytes() == harmed
+
+
+def test_a_result_of_a_newer_schema_is_refused_not_overwritten(run: RunFolder) -> None:
+    trial_id = commit(run)
+    file = run.trials / trial_id / "result.json"
+    file.write_text('{"schema": 999, "files": {}, "what": "is unknown here"}')
+    before = helpers.snapshot(run.path)
+    for ask in (
+        run.damaged,
+        run.records,
+        lambda: run.begin(LEARNING, trial_id, SOURCES),
+    ):
+        with pytest.raises(
+            MisuseError, match=r"schema 999.*newer rnn-harness; upgrade"
+        ):
+            ask()
+    assert helpers.snapshot(run.path) == before
+
+
+def test_what_is_foreign_in_the_trials_folder_is_passed_over(run: RunFolder) -> None:
+    trial_id = commit(run)
+    helpers.write(run.trials / "notes.txt", "mine")
+    (run.trials / "empty").mkdir()
+    (run.trials / "theirs").mkdir()
+    helpers.write(run.trials / "theirs" / "spec.json", "[]")
+    helpers.write(run.trials / trial_id / "notes.txt", "mine")
+    assert [record.id for record in run.records()] == [trial_id]
+    assert run.damaged() == {}
+    assert run.sources_of_slot(LEARNING.slot()) == [SOURCES]
+
+
+# --- the run folder ------------------------------------------------------------------
+
+
+def test_a_folder_a_run_was_killed_in_at_once_can_be_used(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path)
+    helpers.write(tmp_path / ".lock", "1")
+    helpers.write(tmp_path / ".run.json.17.tmp", "{")
+    RunFolder.create(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden", "trials/gru-1"])
+def test_a_folder_with_something_else_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "trials").mkdir()
+    helpers.write(tmp_path / name, "mine")
+    before = helpers.snapshot(tmp_path)
+    with pytest.raises(MisuseError, match=r"not empty and holds no run\.json"):
+        RunFolder.create(tmp_path)
+    assert helpers.snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "is damaged"),
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ("{}", "is damaged"),
+        ('{"schema": "new"}', "is damaged"),
+        ('{"schema": 999}', "has schema 999, written by a newer rnn-harness"),
+    ],
+)
+def test_a_run_json_that_cannot_be_read_is_refused(
+    run: RunFolder, text: str, told: str
+) -> None:
+    helpers.write(run.path / "run.json", text)
+    before = helpers.snapshot(run.path)
+    for use in (RunFolder.create, RunFolder.open):
+        with pytest.raises(MisuseError, match=told):
+            use(run.path)
+    assert helpers.snapshot(run.path) == before
+
+
+def test_one_writer_holds_a_folder_and_the_other_is_told_which(run: RunFolder) -> None:
+    other = RunFolder.open(run.path)
+    with run.locked():  # noqa: SIM117
+        with pytest.raises(MisuseError, match=f"in use by process {os.getpid()}"):
+            with other.locked():
+                pass
+    with other.locked():
+        pass
+
+
+def test_run_json_is_read_back(run: RunFolder) -> None:
+    run.write_info({"choices": {"adding 10 gru": "torch-native"}})
+    assert run.info() == {"schema": 1, "choices": {"adding 10 gru": "torch-native"}}
+
+
+# --- the tidy frame ------------------------------------------------------------------
+
+
+def test_the_frame_has_one_row_a_value_and_the_documented_columns(
+    run: RunFolder,
+) -> None:
+    commit(run, quantities={"loss": {"unit": "nats", "better": "lower"}})
+    commit(run, Trial("parity", "torch-native", "gru"), outcome="crashed")
+    table = frame(run.records())
+    assert tuple(table.columns) == COLUMNS
+    assert tuple(frame([]).columns) == COLUMNS
+    learning = table[table.measure == "learning"]
+    assert len(learning) == 2 + 2 + 2  # outcome, train, held out
+    train = learning[learning.split == "train"]
+    assert train.x.tolist() == [1, 2]
+    assert train.value.tolist() == [0.5, 0.25]
+    assert set(train.unit) == {"nats"}
+    assert set(learning.learning_rate) == {LEARNING.optimizer.learning_rate}
+
+
+def test_a_trial_without_values_is_one_row_with_its_outcome(run: RunFolder) -> None:
+    attempt = run.begin(LEARNING, "one", SOURCES)
+    attempt.commit({"outcome": "crashed", "reason": "SIGSEGV in torch-native"})
+    table = frame(run.records())
+    assert len(table) == 1
+    row = table.iloc[0]
+    assert (row.outcome, row.reason) == ("crashed", "SIGSEGV in torch-native")
+    assert np.isnan(row.value)
+    assert row.metric is None or row.metric != row.metric
+
+
+def test_speed_counts_as_certified_only_where_the_readback_agreed(
+    run: RunFolder,
+) -> None:
+    def put(trial: Trial, *readings: Reading) -> None:
+        attempt = run.begin(trial, trial.identity(SOURCES), SOURCES)
+        attempt.commit({"outcome": "ok", "reason": None}, readings)
+
+    put(Trial("parity", "a", "gru"), Reading("certificate", {"certified": 1}))
+    put(Trial("parity", "b", "gru"), Reading("certificate", {"certified": 0}))
+    for name, ok in (("a", 1), ("b", 1), ("c", 1)):
+        put(Trial("speed", name, "gru"), Reading("readback", {"ok": ok}))
+    put(Trial("speed", "a", "gru", batch=2), Reading("readback", {"ok": 0}))
+    put(Trial("speed", "a", "lstm"), Reading("readback", {"ok": 1}))
+    table = frame(run.records())
+    speed = table[table.measure == "speed"]
+    certified = speed[speed.certified]
+    assert [(r.implementation, r.cell) for r in certified.itertuples()] == [
+        ("a", "gru")
+    ]
+    assert len(speed) == 5
+
+
+# --- JSON ----------------------------------------------------------------------------
+
+_number = st.floats(allow_nan=False, allow_infinity=False) | st.integers(
+    -(2**53), 2**53
+)
+_name = st.text(min_size=1, max_size=8)
+_readings = st.builds(
+    Reading,
+    split=_name,
+    values=st.dictionaries(_name, _number | st.none(), max_size=3),
+    x=st.none(),
+) | st.integers(1, 4).flatmap(
+    lambda n: st.builds(
+        Reading,
+        split=_name,
+        values=st.dictionaries(
+            _name, st.lists(_number | st.none(), min_size=n, max_size=n), max_size=3
+        ),
+        x=st.lists(_number, min_size=n, max_size=n),
+        x_unit=_name,
+    )
+)
+
+
+@given(_readings)
+def test_a_reading_survives_its_line(reading: Reading) -> None:
+    line = to_json(reading.to_json())
+    assert "\n" not in line
+    assert Reading.from_json(json.loads(line)) == reading
+
+
+_trials = st.builds(
+    Trial,
+    measure=st.sampled_from(["parity", "learning", "gradients", "speed"]),
+    implementation=_name,
+    cell=_name,
+    device=st.sampled_from(["cpu", "cuda:0"]),
+    dtype=st.sampled_from(["float32", "float64"]),
+    threads=st.integers(1, 8),
+    session=st.none() | _name,
+    task=st.none() | _name,
+    task_options=st.dictionaries(_name, st.booleans() | _number | _name, max_size=2),
+    length=st.none() | st.integers(1, 999),
+    seed=st.none() | st.integers(0, 99),
+    optimizer=st.builds(
+        Optimizer,
+        learning_rate=st.floats(1e-9, 1e3),
+        clip_norm=st.none() | st.floats(1e-9, 1e3),
+    ),
+    settings=st.dictionaries(_name, _number | st.lists(_name, max_size=2), max_size=2),
+)
+
+
+@given(_trials, _trials)
+def test_a_trial_survives_json_and_its_slot_is_its_own(one: Trial, two: Trial) -> None:
+    again = Trial.from_json(json.loads(json.dumps(one.to_json(), allow_nan=False)))
+    assert again == one
+    assert again.slot() == one.slot()
+    assert again.identity(SOURCES) == one.identity(SOURCES)
+    assert (one.slot() == two.slot()) == (one.to_json() == two.to_json())
+
+
+@given(_trials)
+def test_an_identity_is_a_folder_name(trial: Trial) -> None:
+    name = trial.identity(SOURCES)
+    assert set(name) <= set(
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-"
+    )
+    assert len(name) < 200
+    assert trial.identity({"cell gru": "1"}) != name
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan")])
+def test_what_is_not_finite_becomes_null(value: float) -> None:
+    assert to_json({"a": [value], "b": {"c": value}}) == '{"a":[null],"b":{"c":null}}'
+
+
+def test_every_stored_file_is_json_without_nan(run: RunFolder) -> None:
+    trial_id = LEARNING.identity(SOURCES)
+    attempt = run.begin(LEARNING, trial_id, SOURCES)
+    attempt.write(Reading("train", {"loss": [math.nan, 1.0]}, [1, 2], "updates"))
+    attempt.commit(
+        {"outcome": "diverged", "reason": "loss became NaN at update 1"},
+        [Reading("outcome", {"loss": math.inf})],
+    )
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    for file in run.path.rglob("*.json*"):
+        for line in (
+            file.read_text().splitlines()
+            if file.suffix == ".jsonl"
+            else [file.read_text()]
+        ):
+            json.loads(line, parse_constant=refuse)
+    table = frame(run.records())
+    assert table.value.isna().sum() == 2
+    assert table.value.dropna().tolist() == [1.0]
+
+
+def test_the_schema_of_this_version_is_written_everywhere(run: RunFolder) -> None:
+    trial_id = commit(run)
+    for name in (
+        "run.json",
+        f"trials/{trial_id}/spec.json",
+        f"trials/{trial_id}/result.json",
+    ):
+        assert json.loads((run.path / name).read_text())["schema"] == store.SCHEMA
