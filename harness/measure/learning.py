@@ -120,8 +120,10 @@ class _Study:
         if finite.all():
             return None
         bad = int(np.argmin(finite))
-        name = "gradient" if np.isfinite(done.losses[bad]) else "loss"
-        value = "NaN" if np.isnan(done.losses[bad]) else "not finite"
+        name, found = "loss", done.losses[bad]
+        if np.isfinite(found):
+            name, found = "gradient", done.gradient_norms[bad]
+        value = "NaN" if np.isnan(found) else "infinite"
         return f"{name} became {value} at update {updates[bad]}"
 
     def _evaluate(self) -> None:

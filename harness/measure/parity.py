@@ -63,6 +63,7 @@ writing less is chaotic: correct float32 code was seen 1e-4 from the reference."
 QUANTITIES = {
     "error": Quantity("relative error", "lower"),
     "tolerance": Quantity("relative error", "neither"),
+    "warned_above": Quantity("relative error", "neither"),
     "certified": Quantity("yes or no", "higher"),
     "checks": Quantity("checks", "neither"),
     "broken": Quantity("checks", "lower"),
@@ -172,7 +173,10 @@ class Certificate:
         }
         readings = [Reading("certificate", verdict)]
         for check, error in self.errors.items():
-            values = {"tolerance": self.tolerance.certified}
+            values = {
+                "tolerance": self.tolerance.certified,
+                "warned_above": self.tolerance.warned,
+            }
             if error is not None:
                 # JSON knows no infinity; nothing correct is anywhere near this.
                 values["error"] = min(error, 1e300)

@@ -286,7 +286,11 @@ def timed_trial(trial: Trial) -> Trial:
         seed=0,
         data_seed=0,
         init="canonical",
-        optimizer=TIMED_OPTIMIZER,
+        optimizer=replace(
+            TIMED_OPTIMIZER,
+            name=trial.optimizer.name,
+            momentum=trial.optimizer.momentum,
+        ),
         settings={"phases": ["train_step"], "rounds": 12, "readings": TURN_READINGS},
     )
 
@@ -306,9 +310,7 @@ def certificate_trial(trial: Trial) -> Trial:
 
 def gradients_trial(learning: Trial, learning_id: str) -> Trial:
     """Return the gradients trial that follows a learning trial."""
-    return replace(
-        learning, measure="gradients", device="cpu", settings={"follows": learning_id}
-    )
+    return replace(learning, measure="gradients", settings={"follows": learning_id})
 
 
 # --- what is done already ------------------------------------------------------------

@@ -1,0 +1,403 @@
+"""Learning, gradients and speed: rules, closed forms, and what must be noticed."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.contract import Batch, Handle, Optimizer, Tally, Updates
+from harness.measure import timing
+from harness.measure.gradients import gradient_ratios, horizon, measure_gradients
+from harness.measure.learning import measure_learning
+from harness.measure.problem import Problem, initial_weights
+from harness.measure.speed import SpeedMeter
+from harness.registry import Registry
+from harness.store import Reading
+from harness.trial import Trial
+
+REGISTRY = Registry.discover()
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
+LEARNING = Trial(
+    measure="learning",
+    implementation="numpy-reference",
+    cell="gru",
+    task="adding",
+    length=10,
+    hidden_size=8,
+    batch=8,
+    seed=0,
+    data_seed=0,
+    optimizer=Optimizer(learning_rate=0.01),
+    settings={"updates": 45, "evaluate_every": 10, "evaluate_sequences": 100},
+)
+SPEED = replace(
+    LEARNING,
+    measure="speed",
+    optimizer=Optimizer(learning_rate=1e-3, epsilon=1e-3, clip_norm=0.01),
+    settings={
+        "phases": ["forward", "loss_and_gradients", "train_step"],
+        "rounds": 2,
+        "readings": 2,
+    },
+)
+
+
+def learn(problem: Problem) -> tuple[Any, list[Reading]]:
+    events: list[Reading] = []
+    return measure_learning(problem, events.append), events
+
+
+def whole(found: Any) -> dict[tuple[str, str], Any]:
+    return {(r.split, n): v for r in found.readings for n, v in r.values.items()}
+
+
+# --- learning ------------------------------------------------------------------------
+
+
+def test_every_update_and_every_evaluation_is_on_the_curve() -> None:
+    found, events = learn(Problem(REGISTRY, LEARNING))
+    trained = [x for e in events if e.split == "train" for x in e.x]  # type: ignore[union-attr]
+    held_out = [e.x for e in events if e.split == "held_out"]
+    assert trained == list(range(1, 46))
+    assert held_out == [0, 10, 20, 30, 40, 45]
+    assert whole(found)["outcome", "updates"] == 45
+    assert whole(found)["floor", "loss"] == pytest.approx(1 / 6)
+
+
+def test_a_curve_is_a_function_of_the_trial_alone() -> None:
+    first = [e.to_json() for e in learn(Problem(REGISTRY, LEARNING))[1]]
+    again = [e.to_json() for e in learn(Problem(REGISTRY, LEARNING))[1]]
+    other = [
+        e.to_json() for e in learn(Problem(REGISTRY, replace(LEARNING, data_seed=1)))[1]
+    ]
+    assert first == again
+    assert first != other
+    # The first evaluation is before any training: the data seed is not in it.
+    assert first[0] == other[0]
+
+
+class SolvedWhen:
+    """A task whose rule is a script: one answer for each evaluation."""
+
+    def __init__(self, task: Any, script: str) -> None:
+        self.task, self.script = task, iter(script)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.task, name)
+
+    def solved(self, loss: float, scores: Mapping[str, float]) -> bool:
+        return next(self.script) == "y"
+
+
+@pytest.mark.parametrize(
+    ("script", "solved", "at", "updates"),
+    [
+        ("nyyyyyy", 1, 10, 30),  # the first of three in a row, and it stops there
+        ("nyynyyy", 1, 40, 45 + 15),
+        ("nyynyyn", 0, None, 60),
+        ("yyynnnn", 1, 0, 20),
+    ],
+)
+def test_solved_is_the_first_of_three_evaluations_in_a_row(
+    script: str, solved: int, at: int | None, updates: int
+) -> None:
+    settings = {**LEARNING.settings, "updates": 60}
+    problem = Problem(REGISTRY, replace(LEARNING, settings=settings))
+    problem.task = SolvedWhen(problem.task, script)  # type: ignore[assignment]
+    values = whole(learn(problem)[0])
+    assert values["outcome", "solved"] == solved
+    assert values.get(("outcome", "updates_to_solve")) == at
+    assert values["outcome", "updates"] == updates
+
+
+class Exploding:
+    """A network whose loss stops being finite after some updates."""
+
+    def __init__(self, network: Any, at: int, loss: float, norm: float) -> None:
+        self.network, self.at, self.bad = network, at, (loss, norm)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.network, name)
+
+    def train_steps(self, placed: Any) -> Any:
+        done = self.network.train_steps(placed).read()
+        losses, norms = done.losses.copy(), done.gradient_norms.copy()
+        losses[self.at], norms[self.at] = self.bad
+        return Handle(lambda: None, lambda: Updates(losses, norms))
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "reason"),
+    [
+        (np.nan, np.nan, "loss became NaN at update 5"),
+        (np.inf, 1.0, "loss became infinite at update 5"),
+        (1.0, np.nan, "gradient became NaN at update 5"),
+        (1.0, np.inf, "gradient became infinite at update 5"),
+    ],
+)
+def test_a_loss_that_is_not_finite_is_the_outcome_diverged_with_its_curve(
+    loss: float, norm: float, reason: str
+) -> None:
+    problem = Problem(REGISTRY, LEARNING)
+    network = Exploding(problem.trainable_network(), 4, loss, norm)
+    problem.trainable_network = lambda: network  # type: ignore[method-assign,assignment]
+    found, events = learn(problem)
+    assert (found.outcome, found.reason) == ("diverged", reason)
+    curve = next(e for e in events if e.split == "train")
+    assert len(curve.values["loss"]) == 10  # up to the next evaluation
+    assert whole(found)["outcome", "solved"] == 0
+
+
+# --- data and initial values ---------------------------------------------------------
+
+
+def test_a_batch_depends_on_task_split_data_seed_and_index_alone() -> None:
+    problem = Problem(REGISTRY, LEARNING)
+    first = problem.batch("train", 3, 8)
+    problem.batch("train", 9, 8)
+    lstm = Problem(REGISTRY, replace(LEARNING, cell="lstm", seed=5, hidden_size=4))
+    np.testing.assert_array_equal(first.inputs, problem.batch("train", 3, 8).inputs)
+    np.testing.assert_array_equal(first.inputs, lstm.batch("train", 3, 8).inputs)
+    for other in (
+        problem.batch("train", 4, 8),
+        problem.batch("held_out", 3, 8),
+        Problem(REGISTRY, replace(LEARNING, data_seed=1)).batch("train", 3, 8),
+    ):
+        assert not np.array_equal(first.inputs, other.inputs)
+
+
+def test_every_seed_is_asked_the_same_held_out_questions() -> None:
+    one = Problem(REGISTRY, LEARNING).batch("held_out", 0, 8)
+    other = Problem(REGISTRY, replace(LEARNING, data_seed=1)).batch("held_out", 0, 8)
+    np.testing.assert_array_equal(one.inputs, other.inputs)
+
+
+def test_a_layers_initial_values_do_not_depend_on_what_stands_beside_it() -> None:
+    problem = Problem(REGISTRY, LEARNING)
+    two = replace(problem.spec, num_layers=2)
+    one = initial_weights(problem.spec, problem.cell, "canonical", 0, 10)
+    both = initial_weights(two, problem.cell, "canonical", 0, 10)
+    for name, tensor in one.items():
+        np.testing.assert_array_equal(both[name], tensor)
+    assert not np.array_equal(both["layer1.w_hh"], both["layer0.w_hh"])
+
+
+@pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed")
+def test_one_seed_gives_every_framework_the_same_values() -> None:
+    found = []
+    for name in ("numpy-reference", "torch-native"):
+        problem = Problem(REGISTRY, replace(LEARNING, implementation=name))
+        network = problem.network()
+        network.load_weights(problem.initial_weights())
+        found.append(network.weights())
+    for name, tensor in found[0].items():
+        np.testing.assert_array_equal(found[1][name], tensor)
+
+
+def test_parameters_are_counted_as_each_framework_counts() -> None:
+    found = Problem(REGISTRY, replace(LEARNING, hidden_size=32)).parameters()
+    # 3 (32 * 2 + 32 * 32) weights; biases 3 * 32 + 32, 6 * 32 and 6 * 32; readout 33.
+    assert found == {
+        "canonical": 3264 + 128 + 33,
+        "torch": 3264 + 192 + 33,
+        "keras": 3264 + 192 + 33,
+    }
+
+
+# --- gradients -----------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed")
+@pytest.mark.parametrize(("task", "length"), [("adding", 12), ("copy-memory", 4)])
+def test_ratios_agree_with_autograd_through_an_unrolled_loop(
+    task: str, length: int
+) -> None:
+    """torch keeps the gradient of every state of a Python loop: the total one."""
+    import torch
+
+    options = {"symbols": 3} if task == "copy-memory" else {}
+    trial = replace(
+        LEARNING, measure="gradients", task=task, task_options=options, length=length
+    )
+    problem = Problem(REGISTRY, trial)
+    weights = problem.initial_weights()
+    found = gradient_ratios(problem, weights)["loss"]
+
+    assert problem.task is not None
+    batch = problem.batch("gradients", 0, 64)
+    cell = torch.nn.GRUCell(problem.spec.input_size, 8, dtype=torch.float64)
+    with torch.no_grad():
+        cell.weight_ih.copy_(torch.tensor(weights["layer0.w_ih"].reshape(24, -1)))
+        cell.weight_hh.copy_(torch.tensor(weights["layer0.w_hh"].reshape(24, -1)))
+        cell.bias_ih.copy_(torch.tensor(weights["layer0.b"].reshape(-1)))
+        cell.bias_hh.zero_()
+        cell.bias_hh[16:] = torch.tensor(weights["layer0.b_hn"])
+    x = torch.tensor(batch.inputs)
+    if task == "copy-memory":
+        x = torch.nn.functional.one_hot(x, problem.spec.input_size)
+    readout = problem.task.first_recalled(length=length)
+    last = readout if task == "copy-memory" else x.shape[1] - 1
+    h = torch.zeros(64, 8, dtype=torch.float64, requires_grad=True)
+    states = [h]
+    for t in range(last + 1):
+        h = cell(x[:, t].to(torch.float64), h)
+        h.retain_grad()
+        states.append(h)
+    output = h @ torch.tensor(weights["readout.w"]).T
+    output = output + torch.tensor(weights["readout.b"])
+    target = torch.tensor(batch.targets[:, readout])
+    if task == "copy-memory":
+        loss = torch.nn.functional.cross_entropy(output, target, reduction="sum")
+    else:
+        loss = ((output - target) ** 2).sum()
+    loss.backward()
+    norms = torch.stack([s.grad.norm(dim=1) for s in reversed(states)])
+    expected = (norms / norms[0]).numpy()
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_a_linear_orthogonal_rnn_carries_the_whole_gradient() -> None:
+    """With inputs and biases at zero tanh is the identity: J is orthogonal, R is 1."""
+    trial = replace(LEARNING, measure="gradients", cell="rnn")
+    problem = Problem(REGISTRY, trial)
+    weights = problem.initial_weights()
+    weights["layer0.w_ih"][:] = 0
+    for ratio in gradient_ratios(problem, weights).values():
+        np.testing.assert_allclose(ratio, 1, rtol=1e-12)
+
+
+def test_a_half_open_gate_halves_the_gradient_each_time_step() -> None:
+    """A GRU with zero weights: z = 1/2, the candidate is 0, so J = 1/2."""
+    trial = replace(LEARNING, measure="gradients")
+    problem = Problem(REGISTRY, trial)
+    weights = problem.initial_weights()
+    for name in ("layer0.w_ih", "layer0.w_hh", "layer0.b"):
+        weights[name][:] = 0
+    ratio = gradient_ratios(problem, weights)["loss"]
+    lags = np.arange(len(ratio))
+    np.testing.assert_allclose(ratio, np.repeat(0.5 ** lags[:, None], 64, 1))
+    found = measure_gradients(problem, weights)
+    assert whole(found)["trained", "horizon_loss"] == 9  # 2^-9 > 1e-3 > 2^-10
+
+
+def test_the_horizon_is_the_largest_lag_above_a_thousandth() -> None:
+    assert horizon(np.array([1, 0.5, 1e-4, 2e-3, 1e-4])) == 3
+    assert horizon(np.array([1, 1e-4])) == 0
+
+
+# --- speed ---------------------------------------------------------------------------
+
+
+def speed(problem: Problem) -> dict[tuple[str, str], Any]:
+    meter = SpeedMeter(problem)
+    meter.warm_up()
+    for _ in range(2):
+        for phase in meter.phases:
+            assert len(meter.turn(phase)) == 2
+    return whole(meter.finish())
+
+
+@pytest.mark.parametrize("implementation", ["numpy-reference", "torch-native"])
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_what_the_timed_calls_computed_is_right(implementation: str, cell: str) -> None:
+    if (reason := REGISTRY.unavailable(implementation)) is not None:
+        pytest.skip(reason)
+    trial = replace(SPEED, implementation=implementation, cell=cell)
+    found = speed(Problem(REGISTRY, trial))
+    assert found["readback", "ok"] == 1
+    assert 0 < found["readback", "error"] < 1e-5
+    for phase in ("forward", "loss_and_gradients", "train_step"):
+        low, time_s, high = (
+            found[phase, name] for name in ("time_low_s", "time_s", "time_high_s")
+        )
+        assert 0 < low <= time_s <= high
+        assert found[phase, "tokens_per_s"] == pytest.approx(8 * 10 / time_s)
+
+
+class Lazy:
+    """A network whose timed calls do nothing, or half of the work."""
+
+    def __init__(self, network: Any, lazy: str) -> None:
+        self.network, self.lazy = network, lazy
+        self.first: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.network, name)
+        if name != self.lazy:
+            return found
+
+        def call(argument: Any) -> Any:
+            if name == "train_steps" and name in self.first:
+                return self.first[name]  # an update that changes no weight
+            if name != "train_steps":
+                weights = self.network.weights()
+                weights["readout.b"] = weights["readout.b"] + 1e-3
+                self.network.load_weights(weights)
+            self.first[name] = found(argument)
+            return self.first[name]
+
+        return call
+
+
+@pytest.mark.parametrize("lazy", ["forward", "loss_and_gradients", "train_steps"])
+def test_a_timed_call_that_computes_something_else_is_noticed(lazy: str) -> None:
+    problem = Problem(REGISTRY, SPEED)
+    network = Lazy(problem.network(), lazy)
+    problem.network = lambda: network  # type: ignore[method-assign,assignment]
+    found = speed(problem)
+    assert found["readback", "ok"] == 0
+    assert found["readback", "error"] > 1e-5
+
+
+def test_the_interval_of_the_median_covers_it_in_95_of_100_cases() -> None:
+    rng = np.random.default_rng(0)
+    cases, hits = 400, 0
+    for _ in range(cases):
+        turns = np.exp(rng.normal(0, 0.1, (24, 1)) + rng.normal(0, 0.02, (24, 3)))
+        found = timing.median_interval(turns.tolist(), resamples=400)
+        hits += found.low <= 1 <= found.high
+    # Two standard errors of a share of 0.95 over 400 cases are 0.022; the percentile
+    # bootstrap of a median is known to cover a little less or more than it says.
+    assert 0.91 <= hits / cases <= 0.99
+
+
+def test_a_wide_interval_or_few_turns_are_shaky() -> None:
+    steady = [[1.0, 1.01]] * 10
+    assert not timing.median_interval(steady).shaky
+    assert timing.median_interval(steady[:4]).shaky
+    assert timing.median_interval([[1.0], [2.0]] * 10).shaky
+
+
+def test_warm_up_goes_on_until_calls_get_no_faster() -> None:
+    durations = iter([0.03, 0.02, 0.012, 0.008, 0.004] + [0.002] * 100)
+    calls = []
+
+    def call() -> None:
+        import time
+
+        duration = next(durations)
+        calls.append(duration)
+        time.sleep(duration)
+
+    found = timing.warm_up(call)
+    assert found.first_call_s >= 0.03
+    assert found.stationary
+    assert calls[-1] == 0.002
+    assert len(calls) >= 8
+
+
+def test_tallies_add_up() -> None:
+    assert (Tally(1.0, 2) + Tally(3.0, 2)).mean == 1.0
+
+
+def test_a_batch_knows_whether_it_is_padded() -> None:
+    batch = Batch(np.zeros((2, 3, 1)), np.array([3, 3]), np.zeros(1), np.ones(1, bool))
+    assert not batch.padded
+    assert replace(batch, lengths=np.array([3, 2])).padded
