@@ -1,4 +1,4 @@
-"""A task in a file of one's own: the next value of a sine wave, as in many tutorials."""
+"""A task in one's own file: the next value of a sine wave, as in many tutorials."""
 
 from __future__ import annotations
 

@@ -179,8 +179,7 @@ class RunFolder:
                 f"{path} cannot be written ({error.strerror}); give another folder "
                 "with -o"
             ) from error
-        if (path / "run.json").exists():
-            run.info()
+        run.info()
         return run
 
     @classmethod
@@ -190,15 +189,14 @@ class RunFolder:
         Raises:
             MisuseError: If there is none, or a newer version wrote it.
         """
-        if not (path / "run.json").is_file():
+        run = cls(path)
+        if not run.info():
             what = "is a file" if path.is_file() else "holds no run.json"
             if not path.exists():
                 what = "does not exist"
             raise MisuseError(
                 f"{path} {what}; give the folder of a run, such as results/runs/quick"
             )
-        run = cls(path)
-        run.info()
         return run
 
     def _foreign(self) -> list[str]:
@@ -233,15 +231,19 @@ class RunFolder:
         """Return `run.json`, or an empty dict before the first write.
 
         Raises:
-            MisuseError: If it is damaged or of a newer schema.
+            MisuseError: If it cannot be read, is damaged or of a newer schema.
         """
         file = self.path / "run.json"
-        if not file.exists():
-            return {}
         try:
             info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
             schema = int(info["schema"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except OSError as error:
+            raise MisuseError(
+                f"{file} cannot be read ({error.strerror}); give another folder"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
             raise MisuseError(
                 f"{file} is damaged; restore it, or give another folder with -o"
             ) from error

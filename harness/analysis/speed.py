@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from harness.analysis.grouping import (
     Place,
     certified,
-    curve,
     group,
     number,
     of_measure,
@@ -19,7 +16,7 @@ from harness.analysis.grouping import (
 )
 from harness.analysis.learning import LearningRow
 from harness.analysis.parity import parity_rows
-from harness.analysis.statistics import Interval, median_interval
+from harness.analysis.statistics import Interval
 from harness.store import TrialRecord
 from harness.trial import Trial
 
@@ -164,7 +161,7 @@ def _row(record: TrialRecord, where: Place, phase: str, doubt: str | None) -> Sp
         outcome=record.outcome,
         reason=record.reason,
         time_s=number(record, phase, "time_s"),
-        time=_time_interval(record, phase),
+        time=_interval(record, phase, "time_low_s", "time_high_s"),
         tokens_per_s=tokens,
         tokens=_interval(record, phase, "tokens_low_per_s", "tokens_high_per_s"),
         flop_per_s=number(record, phase, "flop_per_s"),
@@ -182,14 +179,6 @@ def _row(record: TrialRecord, where: Place, phase: str, doubt: str | None) -> Sp
 def _interval(record: TrialRecord, phase: str, low: str, high: str) -> Interval | None:
     ends = number(record, phase, low), number(record, phase, high)
     return None if ends[0] is None or ends[1] is None else Interval(ends[0], ends[1])
-
-
-def _time_interval(record: TrialRecord, phase: str) -> Interval | None:
-    stored = _interval(record, phase, "time_low_s", "time_high_s")
-    samples = [value for value in curve(record, phase, "sample_s")[1] if value]
-    if stored is not None or not samples:
-        return stored
-    return median_interval(samples, np.random.default_rng(0))
 
 
 def _with_relative(rows: list[SpeedRow]) -> list[SpeedRow]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 LEVEL = 0.95
@@ -22,33 +21,6 @@ class Interval:
 
     low: float
     high: float
-
-
-def median_interval(
-    samples: npt.ArrayLike,
-    rng: np.random.Generator,
-    *,
-    level: float = LEVEL,
-    resamples: int = 2000,
-) -> Interval:
-    """Return the percentile bootstrap interval of the median of samples [n].
-
-    Args:
-        samples: Independent readings of one quantity.
-        rng: The only source of randomness.
-        level: How often such an interval encloses the median.
-        resamples: Number of bootstrap resamples.
-
-    Raises:
-        ValueError: If there is no sample.
-    """
-    values = np.asarray(samples, dtype=float)
-    if values.size == 0:
-        raise ValueError("an interval needs at least one sample")
-    drawn = rng.choice(values, size=(resamples, values.size))
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.median(drawn, axis=1), [tail, 1 - tail])
-    return Interval(float(low), float(high))
 
 
 def proportion_interval(

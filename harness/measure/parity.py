@@ -8,7 +8,7 @@ the optimiser are compared with the float64 reference, tensor by tensor, as
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import numpy as np
@@ -22,55 +22,21 @@ from harness.contract import (
     NetworkSpec,
     Optimizer,
     Oracle,
-    Quantity,
     Readout,
     Target,
     TrainableNetwork,
     Weights,
 )
 from harness.errors import RefusedError
-from harness.measure.problem import (
-    ORACLE,
-    Measurement,
-    initial_weights,
-    relative_error,
-)
+from harness.measure.certificate import QUANTITIES, TOLERANCES, Certificate
+from harness.measure.problem import ORACLE, Measurement, initial_weights, offered
 from harness.registry import Registry
-from harness.store import Reading
 from harness.trial import Trial
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Certified up to `certified`; worth a look above `warned`."""
-
-    certified: float
-    warned: float
-
-
-TOLERANCES = {
-    # Correct float32 code stays under 2e-6 per tensor at length 100, and float64 code
-    # as far below as its unit roundoff is smaller: 2^-52 against 2^-23.
-    ("float32", "highest"): Tolerance(1e-5, 3e-6),
-    ("float64", "highest"): Tolerance(2e-13, 6e-14),
-}
 
 LONGEST_MEMORY = 200
 """Memories of up to twice the longest sequence: a gradient cut short anywhere shows. A
 keeping gate at a bias of +4 alone would do so too, but an LSTM that keeps without
 writing less is chaotic: correct float32 code was seen 1e-4 from the reference."""
-
-QUANTITIES = {
-    "error": Quantity("relative error", "lower"),
-    "tolerance": Quantity("relative error", "neither"),
-    "warned_above": Quantity("relative error", "neither"),
-    "certified": Quantity("yes or no", "higher"),
-    "checks": Quantity("checks", "neither"),
-    "broken": Quantity("checks", "lower"),
-    "warned": Quantity("checks", "lower"),
-    "underflowed": Quantity("tensors", "neither"),
-    "shapes": Quantity("shapes", "neither"),
-}
 
 
 @dataclass(frozen=True)
@@ -126,64 +92,6 @@ SHAPES = (
 )
 
 
-@dataclass
-class Certificate:
-    """The worst error of each check over all shapes, weights and cotangents."""
-
-    tolerance: Tolerance
-    errors: dict[str, float | None] = field(default_factory=dict)
-    underflowed: int = 0
-
-    def compare(self, check: str, found: Array, reference: Array) -> None:
-        """Record one comparison."""
-        self.record(check, relative_error(found, np.asarray(reference, np.float64)))
-
-    def record(self, check: str, error: float | None) -> None:
-        """Record an error, or None for one that underflowed."""
-        worst = self.errors.get(check)
-        if error is None:
-            self.underflowed += 1
-            self.errors.setdefault(check, None)
-        else:
-            self.errors[check] = error if worst is None else max(worst, error)
-
-    @property
-    def broken(self) -> list[str]:
-        """Names of the checks beyond the tolerance."""
-        return [
-            c
-            for c, e in self.errors.items()
-            if e is not None and not e <= self.tolerance.certified
-        ]
-
-    def readings(self) -> list[Reading]:
-        """Return the verdict and every check's worst error."""
-        warned = [
-            c
-            for c, e in self.errors.items()
-            if e is not None and e > self.tolerance.warned
-        ]
-        verdict = {
-            "certified": int(not self.broken),
-            "checks": len(self.errors),
-            "broken": len(self.broken),
-            "warned": len(warned),
-            "underflowed": self.underflowed,
-            "shapes": len(SHAPES),
-        }
-        readings = [Reading("certificate", verdict)]
-        for check, error in self.errors.items():
-            values = {
-                "tolerance": self.tolerance.certified,
-                "warned_above": self.tolerance.warned,
-            }
-            if error is not None:
-                # JSON knows no infinity; nothing correct is anywhere near this.
-                values["error"] = min(error, 1e300)
-            readings.append(Reading(check, values))
-        return readings
-
-
 def measure_parity(registry: Registry, trial: Trial) -> Measurement:
     """Certify one implementation of one cell at every shape of `SHAPES`.
 
@@ -191,16 +99,7 @@ def measure_parity(registry: Registry, trial: Trial) -> Measurement:
         RefusedError: If the implementation declines the trial, or no tolerance is
             stated for its precision.
     """
-    declared = registry.implementation(trial.implementation)
-    declined = declared.declines(
-        cell=trial.cell,
-        device=trial.device,
-        dtype=trial.dtype,
-        precision=trial.precision,
-        biases=trial.biases,
-    )
-    if declined is not None:
-        raise RefusedError(declined)
+    declared = offered(registry, trial)
     key = (trial.dtype, trial.precision)
     if key not in TOLERANCES or trial.biases != "canonical":
         raise RefusedError(
@@ -208,7 +107,7 @@ def measure_parity(registry: Registry, trial: Trial) -> Measurement:
             f"with {trial.biases} biases"
         )
     cell = registry.load_cell(trial.cell)
-    certificate = Certificate(TOLERANCES[key])
+    certificate = Certificate(TOLERANCES[key], len(SHAPES))
     kernel = ""
     for index, shape in enumerate(SHAPES):
         pair = _pair(registry, trial, cell, shape, Optimizer())

@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 
 from harness.contract import (
-    Array,
     Batch,
     Cell,
     Inputs,
@@ -25,6 +24,7 @@ from harness.contract import (
     TrainableNetwork,
     Weights,
 )
+from harness.declarations import ImplementationDeclaration
 from harness.errors import RefusedError
 from harness.registry import Registry
 from harness.store import Reading
@@ -70,19 +70,9 @@ class Problem:
     """
 
     def __init__(self, registry: Registry, trial: Trial) -> None:
-        declared = registry.implementation(trial.implementation)
-        declined = declared.declines(
-            cell=trial.cell,
-            device=trial.device,
-            dtype=trial.dtype,
-            precision=trial.precision,
-            biases=trial.biases,
-        )
-        if declined is not None:
-            raise RefusedError(declined)
+        self.trains = offered(registry, trial).trains
         self._registry = registry
         self.trial = trial
-        self.trains = declared.trains
         self.cell: Cell = registry.load_cell(trial.cell)
         self.task: Task | None = None
         if trial.task is not None:
@@ -197,6 +187,26 @@ class Problem:
         return batch * (self.time_steps * layers + readouts * readout)
 
 
+def offered(registry: Registry, trial: Trial) -> ImplementationDeclaration:
+    """Return the declaration of a trial's implementation, which must offer the trial.
+
+    Raises:
+        MisuseError: If the name is unknown.
+        RefusedError: If it does not offer the cell, device, dtype, precision or biases.
+    """
+    declared = registry.implementation(trial.implementation)
+    declined = declared.declines(
+        cell=trial.cell,
+        device=trial.device,
+        dtype=trial.dtype,
+        precision=trial.precision,
+        biases=trial.biases,
+    )
+    if declined is not None:
+        raise RefusedError(declined)
+    return declared
+
+
 def initial_weights(
     spec: NetworkSpec, cell: Cell, scheme: str, seed: int, time_steps: int
 ) -> Weights:
@@ -242,21 +252,3 @@ def _random_batch(spec: NetworkSpec, time_steps: int, size: int, index: int) -> 
         targets.astype(np.float32),
         np.ones((size, 1), bool),
     )
-
-
-def relative_error(found: Array, reference: Array) -> float | None:
-    """Return |found - reference| / |reference| in the 2-norm.
-
-    None where the reference is below 1e-30: it underflows in float32 and is not
-    compared. Infinite where `found` has another shape or is not finite.
-    """
-    if found.shape != reference.shape or not np.isfinite(found).all():
-        return float("inf")
-    norm = float(np.linalg.norm(reference.ravel()))
-    if norm < UNDERFLOW:
-        return None
-    difference = found.astype(np.float64) - reference
-    return float(np.linalg.norm(difference.ravel())) / norm
-
-
-UNDERFLOW = 1e-30

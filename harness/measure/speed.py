@@ -15,8 +15,8 @@ from typing import Any, cast
 import numpy as np
 
 from harness.contract import Array, Quantity, TrainableNetwork, Weights
-from harness.measure.parity import TOLERANCES
-from harness.measure.problem import Measurement, Problem, relative_error
+from harness.measure.certificate import TOLERANCES, relative_error
+from harness.measure.problem import Measurement, Problem
 from harness.measure.timing import (
     loops_for,
     median_interval,

@@ -69,7 +69,7 @@ def _body(block: Block, head: tuple[str, ...] | None, align: str) -> Html:
         lines.append(tag("tr", title, class_="place"))
     if head is not None:
         cells = [
-            tag("th", words, class_=_side(side), scope="col")
+            tag("th", _unbroken(words), class_=_side(side), scope="col")
             for words, side in zip(head, align, strict=True)
         ]
         lines.insert(0, tag("tr", *cells, class_="head"))

@@ -17,7 +17,7 @@ def number(value: float | None) -> str:
     """Return a score or an error with up to four digits."""
     if value is None:
         return NOTHING
-    small = value != 0 and abs(value) < 1e-3
+    small = value != 0 and abs(value) < 1e-4
     return f"{value:.1e}" if small else f"{value:.4g}"
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.measure.parity import SHAPES, TOLERANCES, measure_parity
-from harness.measure.problem import Measurement, relative_error
+from harness.measure.certificate import TOLERANCES, relative_error
+from harness.measure.parity import SHAPES, measure_parity
+from harness.measure.problem import Measurement
 from harness.registry import Registry
 from harness.trial import Trial
 

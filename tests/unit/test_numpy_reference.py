@@ -138,7 +138,7 @@ def test_vjp_gives_the_slopes_for_inputs_and_initial_state(cell: str) -> None:
             changed[index] = state[index] + step * direction
             return tuple(changed)
 
-        expected = slope(lambda step: value(batch.inputs, moved(step)))  # noqa: B023
+        expected = slope(lambda step: value(batch.inputs, moved(step)))
         gradient = float(np.sum(found.state[index] * direction))
         assert gradient == pytest.approx(expected, abs=TOLERANCE)
 

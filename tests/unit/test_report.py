@@ -365,6 +365,19 @@ def test_panels_are_arranged_by_kind(
     assert style.arrange(kinds) == cells
 
 
+def test_no_legend_is_wider_than_its_figure(run: RunFolder) -> None:
+    names = ["rnn", "gru", "lstm", "numpy-reference", "torch-native", "single seed"]
+    for width in (4.0, 5.0, 6.5, 8.0):
+        with style.drawing():
+            sketch = style.Sketch(width, 3.0, style.Palette.of([], []))
+            sketch.figure.subplots()
+            sketch.legend([style.line_handle(name) for name in names])
+            sketch.figure.draw_without_rendering()
+            (legend,) = sketch.figure.legends
+            box = legend.get_window_extent()
+        assert box.width / sketch.figure.dpi <= width, width
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
@@ -385,6 +398,7 @@ def test_durations_read_well(value: float | None, words: str) -> None:
 
 def test_numbers_read_well() -> None:
     assert (number(1 / 6), number(3.1e-7), number(0.0)) == ("0.1667", "3.1e-07", "0")
+    assert number(6.4e-4) == "0.00064"
     assert (short(12_929), short(999_960), short(512)) == ("12.9k", "1M", "512")
     assert (seeds([0, 1, 2]), seeds(range(10))) == ("0, 1, 2", "0 to 9")
     assert one_line("a\n\x1b[31mb\u202ec") == "a [31mb c"

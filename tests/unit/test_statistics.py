@@ -5,38 +5,9 @@ import pytest
 
 from harness.analysis.statistics import (
     censored_median,
-    median_interval,
     order_ranks,
     proportion_interval,
 )
-
-
-def test_bootstrap_interval_covers_the_median_in_95_percent() -> None:
-    rng = np.random.default_rng(1)
-    covered = 0
-    for _ in range(400):
-        # Times are skewed to the right; the median of this one is 1.
-        interval = median_interval(rng.lognormal(size=30), rng, resamples=400)
-        covered += interval.low <= 1.0 <= interval.high
-    # Two standard errors of 400 trials are 2.2 %; a bootstrap of 30 is 1 % short.
-    assert 0.92 <= covered / 400 <= 0.98
-
-
-def test_bootstrap_interval_repeats_with_its_generator() -> None:
-    samples = [1.0, 2.0, 3.0, 4.0, 9.0]
-    first = median_interval(samples, np.random.default_rng(3))
-    assert first == median_interval(samples, np.random.default_rng(3))
-    assert first.low < 3.0 < first.high
-
-
-def test_bootstrap_interval_of_one_sample_is_that_sample() -> None:
-    interval = median_interval([2.5], np.random.default_rng(0))
-    assert (interval.low, interval.high) == (2.5, 2.5)
-
-
-def test_an_interval_needs_a_sample() -> None:
-    with pytest.raises(ValueError, match="at least one sample"):
-        median_interval([], np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])

@@ -177,7 +177,7 @@ def test_the_events_are_synced_before_the_rename_and_the_folder_after(
     fsync, rename = os.fsync, Path.replace
 
     def watch_sync(descriptor: int) -> None:
-        seen.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        seen.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
         fsync(descriptor)
 
     def watch_rename(self: Path, target: Path) -> Path:

@@ -239,8 +239,13 @@ def test_alike_failures_are_one_row_with_their_seeds(tmp_path: Path) -> None:
     assert (row.count, row.seeds) == (3, (0, 1, 2))
 
 
-def test_the_focus_is_where_the_cells_differ_most(summary: Summary) -> None:
-    assert summary.focus == Place("adding", 100)
+def test_the_focus_is_where_the_cells_differ_most(tmp_path: Path) -> None:
+    writer = fake_runs.Writer.create(tmp_path / "run")
+    for length, rnn_at in ((50, 900), (100, None), (200, 900)):
+        for cell, solved_at in (("gru", 900), ("rnn", rnn_at)):
+            trial = fake_runs.learning_trial(cell, 0, length=length)
+            fake_runs.learning(writer, trial, solved_at)
+    assert summarize(writer.run.records(), {}).focus == Place("adding", 100)
 
 
 def test_what_varies_inside_a_cell_is_named_and_what_does_not_is_not(

@@ -95,17 +95,22 @@ def _draw_row(
         words = row.outcome.replace("_", " ") if row.outcome != "ok" else "no timing"
         return [_write(axes, left, line, words)]
     colour, value = palette.cells[row.cell], row.tokens_per_s
-    bar = axes.barh(
-        line,
-        value - left,
-        left=left,
-        height=0.66,
-        facecolor=tint(colour),
-        edgecolor=colour,
-        linewidth=0.5,
-        hatch=None if row.certified else "/////",
-    )
     low, high = min(_ends(row)), max(_ends(row))
+    # On a log axis the length of a bar means nothing, so certified rows have none.
+    bar: list[Artist] = []
+    if row.certified:
+        bar += axes.plot([left, low], [line, line], color=tint(colour), linewidth=1)
+    else:
+        bar += axes.barh(
+            line,
+            axes.get_xlim()[1] - left,
+            left=left,
+            height=0.66,
+            facecolor=tint(colour),
+            edgecolor=colour,
+            linewidth=0.5,
+            hatch="/////",
+        )
     interval = axes.plot([low, high], [line, line], color=INK, linewidth=1.2)
     point = axes.plot(
         value,

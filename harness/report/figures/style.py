@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -146,9 +147,8 @@ class Sketch:
 
 
 def _span(widths: Sequence[float], columns: int) -> float:
-    """Return the width of a legend, filled column by column."""
-    lines = math.ceil(len(widths) / columns)
-    return sum(max(widths[i : i + lines]) for i in range(0, len(widths), lines))
+    """Return the width of a legend, filled column by column, the first the longest."""
+    return sum(float(max(part)) for part in np.array_split(widths, columns))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,231 @@
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.contract import Inputs, LayerSizes, NetworkSpec, Readout, Target
+from harness.errors import PluginError
+from harness.registry import Registry
+from harness.store import RunFolder
+from tests import helpers
+
+REGISTRY = Registry.discover()
+PAIRS = [
+    (name, cell) for name, d in REGISTRY.implementations.items() for cell in d.cells
+]
+
+
+def spec(cell: str, dtype: str = "float32") -> NetworkSpec:
+    return NetworkSpec(
+        cell=cell,
+        inputs=Inputs("reals", 2),
+        hidden_size=4,
+        output_size=1,
+        readout=Readout.LAST,
+        target=Target.REAL,
+        dtype=dtype,
+    )
+
+
+# --- every plugin that is here -------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REGISTRY.cells)
+def test_every_cell_has_its_contract(name: str) -> None:
+    cell = REGISTRY.load_cell(name)
+    assert cell.info.name == name
+    assert cell.info.source
+    shapes = cell.weight_shapes(3, 4)
+    rng = np.random.default_rng(0)
+    weights = cell.initial_weights("canonical", rng, LayerSizes(3, 4, 10))
+    assert {n: w.shape for n, w in weights.items()} == shapes
+    counts = cell.parameter_counts(3, 4)
+    assert counts["canonical"] == sum(int(np.prod(s)) for s in shapes.values())
+    assert cell.flops(3, 4) > 0
+
+
+@pytest.mark.parametrize("name", REGISTRY.tasks)
+def test_every_task_has_its_contract(name: str) -> None:
+    task = REGISTRY.load_task(name, {})
+    assert task.info.name == name
+    assert task.info.headline in task.info.scores
+    assert "loss" in task.info.scores
+    batch = task.sample(np.random.default_rng(0), batch=3, length=10)
+    assert batch.time_steps == task.time_steps(10)
+    outputs = np.zeros((3, batch.scored.shape[1], task.info.output_size))
+    assert set(task.score(outputs, batch)) == set(task.info.scores)
+    assert set(task.floor(length=10)) == set(task.info.scores)
+
+
+@pytest.mark.parametrize(("name", "cell"), PAIRS)
+def test_every_implementation_has_its_contract(name: str, cell: str) -> None:
+    reason = REGISTRY.unavailable(name)
+    if reason is not None:
+        pytest.skip(reason)
+    declared = REGISTRY.implementation(name)
+    for dtype in declared.dtypes:
+        REGISTRY.build(name, spec(cell, dtype), REGISTRY.load_cell(cell), "cpu")
+
+
+# --- plugins that break it -----------------------------------------------------------
+
+
+@pytest.fixture
+def own_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
+def read(name: str) -> Registry:
+    registry = Registry.discover([helpers.PLUGINS / f"{name}.py"])
+    assert registry.problems == []
+    return registry
+
+
+def needs_torch() -> None:
+    pytest.importorskip("torch")
+
+
+@pytest.mark.usefixtures("own_path")
+def test_a_layer_in_the_form_of_the_readme_is_built() -> None:
+    needs_torch()
+    registry = read("my_gru")
+    registry.build("my-gru", spec("gru"), registry.load_cell("gru"), "cpu")
+
+
+@pytest.mark.usefixtures("own_path")
+@pytest.mark.parametrize(
+    ("name", "implementation", "told"),
+    [
+        (
+            "wrong_layer",
+            "narrow-gru",
+            ("'input_size'", "expected layer(cell, input_size, hidden_size)"),
+        ),
+        (
+            "misnamed_layer",
+            "lost-gru",
+            ("misnamed_layer.py has no callable 'layr'; did you mean 'layer'?",),
+        ),
+        ("network_lacks_vjp", "no-vjp", ("NoVjp lacks 'vjp'", "TrainableNetwork")),
+    ],
+)
+def test_an_implementation_that_does_not_fit_is_told_what_is_wrong(
+    name: str, implementation: str, told: tuple[str, ...]
+) -> None:
+    registry = read(name)
+    declared = registry.implementation(implementation)
+    if declared.framework == "torch":
+        needs_torch()
+    (cell,) = declared.cells
+    with pytest.raises(PluginError) as raised:
+        registry.build(implementation, spec(cell), registry.load_cell(cell), "cpu")
+    assert raised.value.plugin == implementation
+    for words in told:
+        assert words in str(raised.value)
+
+
+@pytest.mark.usefixtures("own_path")
+def test_a_task_that_lacks_an_argument_is_told_which() -> None:
+    with pytest.raises(PluginError) as raised:
+        read("task_lacks_length").load_task("short-adding", {})
+    assert str(raised.value) == (
+        "short-adding: sample(rng, *, batch) has a wrong signature: got an unexpected "
+        "keyword argument 'length'; expected sample(rng, *, batch, length)"
+    )
+
+
+@pytest.mark.usefixtures("own_path")
+def test_a_cell_that_lacks_a_method_is_told_which() -> None:
+    with pytest.raises(PluginError) as raised:
+        read("cell_lacks_step_backward").load_cell("one-way")
+    assert str(raised.value) == (
+        "one-way: OneWay lacks 'step_backward', which a Cell must have"
+    )
+
+
+@pytest.mark.usefixtures("own_path")
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"symbls": 5}, "'symbls'"),
+        ({"symbols": 0}, "symbols must be a whole number of at least 1, not 0"),
+        ({"symbols": "many"}, "symbols must be a whole number"),
+    ],
+)
+def test_an_option_a_task_does_not_take_is_told(
+    options: dict[str, object], told: str
+) -> None:
+    with pytest.raises(PluginError) as raised:
+        REGISTRY.load_task("copy-memory", options)
+    assert told in str(raised.value)
+
+
+# --- in a worker: what one plugin does harms no other --------------------------------
+
+
+def test_check_tells_each_end_and_goes_on_to_the_next(tmp_path: Path) -> None:
+    names = ["exits_hard", "segfaults", "exits", "layer_raises", "wrong_layer"]
+    names += ["cell_lacks_step_backward", "absent_framework", "prints"]
+    files = [helpers.PLUGINS / f"{name}.py" for name in names]
+    code, out, err = helpers.run("check", "--json", "-j", 1, *files, cwd=tmp_path)
+    assert "Traceback" not in err
+    found = {c["implementation"]: (c["outcome"], c["reason"]) for c in json.loads(out)}
+    crashed = "the worker of exits-hard exited with 7"
+    assert found["exits-hard"] == ("crashed", crashed)
+    assert found["segfaults"] == ("crashed", "SIGSEGV in segfaults")
+    assert found["exits"] == ("failed", "SystemExit: no licence (exits.py:13)")
+    outcome, reason = found["one-way-numpy"]
+    assert outcome == "failed"
+    assert "OneWay lacks 'step_backward'" in reason
+    outcome, reason = found["tidal-gru"]
+    assert outcome == "unavailable"
+    assert "pip install 'rnn-harness[tidal]'" in reason
+    if REGISTRY.unavailable("torch-native") is None:
+        place = "RuntimeError: no kernel for this shape (layer_raises.py:13)"
+        assert found["raising-gru"] == ("failed", place)
+        assert "'input_size'" in found["narrow-gru"][1]
+    # What it prints does not reach the pipe, so it is certified like any other.
+    assert found["prints"] == ("ok", None)
+    assert code == 4
+
+
+def test_a_run_keeps_what_ends_well_beside_what_crashes_and_diverges(
+    tmp_path: Path,
+) -> None:
+    text = helpers.TINY.replace("updates = 1200", "updates = 80").replace("400", "40")
+    second = text[text.index("[[learning]]") :].replace("adding", "turns-nan")
+    text = text.replace(
+        '["numpy-reference"]', '["crashes-when-timed", "numpy-reference"]'
+    )
+    helpers.write(tmp_path / "tiny.toml", text + second)
+    plugins = [
+        part
+        for name in ("crashes_when_timed", "turns_nan")
+        for part in ("--plugin", helpers.PLUGINS / f"{name}.py")
+    ]
+    code, _, err = helpers.run(
+        "run", "tiny.toml", "-o", "out", "--seeds", 0, *plugins, cwd=tmp_path
+    )
+    assert "Traceback" not in err
+    assert code == 4
+    records = RunFolder.open(tmp_path / "out").records()
+    ended = {r.trial.label: (r.outcome, r.reason) for r in records}
+    assert ended["speed rnn crashes-when-timed adding-10 s0"] == (
+        "crashed",
+        "SIGSEGV in crashes-when-timed",
+    )
+    assert ended["speed rnn numpy-reference adding-10 s0"] == ("ok", None)
+    assert ended["learning rnn numpy-reference adding-10 s0"] == ("ok", None)
+    outcome, reason = ended["learning rnn numpy-reference turns-nan-10 s0"]
+    assert (outcome, reason) == ("diverged", "loss became NaN at update 30")
+    (record,) = [r for r in records if r.outcome == "diverged"]
+    losses = [
+        v
+        for r in record.readings
+        if r.split == "train" and r.x
+        for v in r.values["loss"]
+    ]
+    assert None not in losses[:29]
+    assert losses[29] is None

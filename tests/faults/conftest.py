@@ -1,0 +1,29 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import helpers
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the tiny suite whose certificate and speed are done."""
+    folder = tmp_path_factory.mktemp("measured")
+    helpers.write(folder / "tiny.toml", helpers.TINY)
+    code, _, err = helpers.run(
+        "run", "tiny.toml", "-o", "out", "-k", "parity or speed", cwd=folder
+    )
+    assert code == 0, err
+    return folder
+
+
+@pytest.fixture
+def fresh(measured: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Make a copy of the measured run, whose learning is still to come."""
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(measured, tmp_path / name))
+
+    return copy

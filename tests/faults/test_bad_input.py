@@ -1,0 +1,254 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness import environment
+from harness.store import RunFolder
+from harness.trial import Trial
+from tests import helpers
+
+TYPOS = (
+    helpers.TINY.replace("hidden_size", "hiden_size")
+    .replace("batch = 8", "batch = 0")
+    .replace("length = 10", "length = -10")
+    .replace("1e-3", '"fast"')
+)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with suites, a finished trial in `done`, and no GPU."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(environment, "gpu_names", list)
+    helpers.write(tmp_path / "tiny.toml", helpers.TINY)
+    helpers.write(tmp_path / "typos.toml", TYPOS)
+    helpers.write(tmp_path / "broken.toml", "name = \n")
+    names = helpers.TINY.replace('"adding"', '"addin"').replace('"rnn"', '"rrn"')
+    helpers.write(tmp_path / "names.toml", names)
+    helpers.write(tmp_path / "a_file", "mine")
+    (tmp_path / "theirs").mkdir()
+    helpers.write(tmp_path / "theirs" / "thesis.txt", "mine")
+    (tmp_path / "empty").mkdir()
+    _finished(tmp_path / "done")
+    for name in ("newer", "damaged", "other_suite", "cut"):
+        shutil.copytree(tmp_path / "done", tmp_path / name)
+    helpers.write(tmp_path / "newer" / "run.json", '{"schema": 99}')
+    helpers.write(tmp_path / "damaged" / "run.json", '{"schema": 1, "sui')
+    info = json.loads((tmp_path / "done" / "run.json").read_text(encoding="utf-8"))
+    info["suite"]["learning"][0]["updates"] = 77
+    helpers.write(tmp_path / "other_suite" / "run.json", json.dumps(info))
+    (file,) = (tmp_path / "cut").rglob("result.json")
+    os.truncate(file, 40)
+    return tmp_path
+
+
+def _finished(folder: Path) -> None:
+    from harness.registry import Registry
+    from harness.suite import load_suite
+
+    run = RunFolder.create(folder)
+    suite = load_suite("tiny.toml", Registry.discover())
+    run.write_info({"suite": suite.model_dump(mode="json"), "device": "cpu"})
+    trial = Trial("parity", "numpy-reference", "rnn")
+    attempt = run.begin(trial, trial.identity({}), {})
+    attempt.commit({"outcome": "ok", "reason": None})
+
+
+# command line, exit code, words of the message
+TABLE: list[tuple[str, int, tuple[str, ...]]] = [
+    (
+        "run typos.toml",
+        2,
+        ("5 problems", "did you mean 'hidden_size'", "batch", "length", '"fast"'),
+    ),
+    ("run names.toml", 2, ("'addin'; did you mean 'adding'", "'rrn'; did you mean")),
+    ("run broken.toml", 2, ("broken.toml is not valid TOML", "line 1")),
+    ("run quik", 2, ("unknown suite 'quik'; did you mean 'quick'?",)),
+    ("run nowhere.toml", 2, ("nowhere.toml does not exist",)),
+    ("run empty", 2, ("unknown suite 'empty'",)),
+    ("run", 2, ("Missing argument 'SUITE'",)),
+    ("run tiny.toml --oops", 2, ("No such option",)),
+    ("oops", 2, ("No such command 'oops'",)),
+    # filters
+    ("run tiny.toml -k xyzzy", 2, ("no trial has the word 'xyzzy'",)),
+    ("run tiny.toml -k addin", 2, ("did you mean 'adding'?",)),
+    ("run tiny.toml -k seed0+and+seed1", 2, ("matches no trial", "--dry-run")),
+    ("run tiny.toml -k adding+and", 2, ("a word is missing", "such as")),
+    ("run tiny.toml -k (adding", 2, ("a parenthesis is not closed",)),
+    # settings
+    ("run tiny.toml --set nonsense", 2, ("give KEY=VALUE",)),
+    ("run tiny.toml --set learning.length=-5", 2, ("learning[0].length", "not -5")),
+    ("run tiny.toml --set learning.batch=0", 2, ("learning[0].batch", "not 0")),
+    ("run tiny.toml --set learning.cells=['ltsm']", 2, ("did you mean 'lstm'?",)),
+    (
+        "run tiny.toml --set learning.implementations=['nope']",
+        2,
+        ("unknown implementation 'nope'", "numpy-reference"),
+    ),
+    ("run tiny.toml --seeds nonsense", 2, ("--seeds nonsense", "as 0-4 or 0,2,5")),
+    ("run tiny.toml --seeds 4-2", 2, ("as 0-4 or 0,2,5",)),
+    ("run tiny.toml --seeds=-1", 2, ("as 0-4 or 0,2,5",)),
+    ("run tiny.toml --seeds 0-99999999", 2, ("at most 1000 seeds",)),
+    ("run tiny.toml -j 0", 2, ("0 is not in the range x>=1",)),
+    # devices
+    ("run tiny.toml --device cuda", 2, ("no device 'cuda' here", "--device cpu")),
+    ("run tiny.toml --device cuda:3", 2, ("no device 'cuda:3' here",)),
+    ("run tiny.toml --device tpu", 2, ("unknown device 'tpu'", "auto, cpu, cuda")),
+    ("check numpy-reference --device cuda", 2, ("no device 'cuda' here",)),
+    ("check numpy-reference --dtype float16", 2, ("allowed: float32, float64",)),
+    # folders
+    ("run tiny.toml -o a_file", 2, ("a_file is a file; give a folder with -o",)),
+    ("run tiny.toml -o a_file/below", 2, ("cannot be written", "give another folder")),
+    ("run tiny.toml -o /proc/nowhere", 2, ("cannot be written", "give another")),
+    (f"run tiny.toml -o {'x' * 300}", 2, ("cannot be read (File name too long)",)),
+    ("run tiny.toml -o theirs", 2, ("not empty and holds no run.json", "with -o")),
+    ("run tiny.toml -o newer", 2, ("has schema 99", "upgrade rnn-harness")),
+    ("run tiny.toml -o newer --dry-run", 2, ("has schema 99",)),
+    ("run tiny.toml -o damaged", 2, ("run.json is damaged; restore it",)),
+    (
+        "run tiny.toml -o other_suite",
+        2,
+        ("learning[0].updates = 77, now 1200", "give another folder with -o"),
+    ),
+    ("run quick -o done", 2, ("holds a run of suite 'tiny'", "another folder")),
+    # show, report, export
+    *(
+        (command.format(verb), code, words)
+        for verb in ("show", "report", "export")
+        for command, code, words in (
+            ("{} nowhere", 2, ("nowhere does not exist; give the folder of a run",)),
+            ("{} empty", 2, ("empty holds no run.json",)),
+            ("{} a_file", 2, ("a_file is a file",)),
+            ("{} theirs", 2, ("theirs holds no run.json",)),
+            ("{} newer", 2, ("has schema 99",)),
+            ("{} damaged", 2, ("run.json is damaged",)),
+            ("{} cut", 5, ("is left out", "measures it again", "no finished trial")),
+        )
+    ),
+    ("export done --format xml", 2, ("'xml' is not 'csv'",)),
+    ("export done -o nowhere/out.csv", 2, ("nowhere/out.csv cannot be written",)),
+    # check
+    ("check torch-nativ", 2, ("unknown implementation", "did you mean 'torch-native'")),
+    ("check nowhere.py", 2, ("nowhere.py: no such plugin file",)),
+    ("check {plugins}/turns_nan.py", 5, ("no implementation to certify",)),
+    # plugins, with every verb
+    *(
+        (f"{verb} --plugin {{{name}}}", 2, (words,))
+        for name, words in (
+            ("raises_on_import", "(raises_on_import.py:1)"),
+            ("syntax_error", "(syntax_error.py:3)"),
+            ("missing_module", "No module named 'a_module_nobody_has'"),
+            ("declares_nothing", "declares nothing; call declare_implementation"),
+            ("declares_str_cells", "cells must be a list of names"),
+            ("name_taken", "the task name is taken"),
+            ("unknown_framework", "unknown framework 'troch'; did you mean 'torch'?"),
+            ("unknown_cell", "unknown cell 'ltsm'; did you mean 'lstm'?"),
+        )
+        for verb in ("list", "check nothing-of-this-name", "run tiny.toml --dry-run")
+    ),
+]
+
+
+def _arguments(line: str, folder: Path) -> list[str]:
+    plugins = {
+        file.name.partition(".")[0]: str(
+            helpers.plugin(file.name.partition(".")[0], folder)
+        )
+        for file in helpers.PLUGINS.glob("*.py*")
+    }
+    return [
+        part.replace("+", " ").format(plugins=helpers.PLUGINS, **plugins)
+        for part in line.split()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"), TABLE, ids=[row[0][:60] for row in TABLE]
+)
+def test_bad_input_gets_a_clear_sentence_and_its_exit_code(
+    line: str,
+    code: int,
+    words: tuple[str, ...],
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = _arguments(line, here)
+    before = helpers.snapshot(here)
+    found, _, told = helpers.call(arguments, monkeypatch, capsys)
+    assert found == code, told
+    for word in words:
+        assert word in told
+    assert "Traceback" not in told
+    assert helpers.snapshot(here) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("run typos.toml", 2, "typos.toml has 5 problems"),
+        ("run tiny.toml -o a_file", 2, "a_file is a file"),
+        ("show nowhere", 2, "nowhere does not exist"),
+    ],
+)
+def test_the_command_itself_ends_the_same_way(
+    line: str, code: int, words: str, here: Path
+) -> None:
+    found, out, err = helpers.finish(
+        helpers.start(*line.split(), cwd=here, report=True)
+    )
+    assert found == code
+    assert out == ""
+    assert err.startswith("rnn-harness: ")
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_a_refused_run_leaves_no_folder_that_blocks_the_next(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["run", "tiny.toml", "-o", "new", "-k", "seed0 and seed1"]
+    code, _, _ = helpers.call(line, monkeypatch, capsys)
+    assert code == 2
+    assert not (here / "new").exists()
+
+
+def test_a_dry_run_writes_nothing(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = helpers.snapshot(here)
+    for flag in ("--dry-run", "--why"):
+        line = ["run", "tiny.toml", "-o", "new", flag]
+        code, out, _ = helpers.call(line, monkeypatch, capsys)
+        assert code == 0
+        assert "4 would run, 0 are done; nothing was run" in out
+    assert helpers.snapshot(here) == before
+    assert not (here / "new").exists()
+
+
+def test_packages_of_others_under_our_names_are_told(here: Path) -> None:
+    (here / "tasks").mkdir()
+    helpers.write(here / "tasks" / "__init__.py", "")
+    # `-c` puts the current folder first on the path, as PYTHONPATH would.
+    code, _, err = helpers.finish(helpers.start("list", cwd=here, report=True))
+    assert code == 2
+    assert "the package 'tasks' on Python's path is" in err
+    assert "run from another folder or rename it" in err
+
+
+def test_a_truncated_result_is_measured_again_and_the_old_one_is_kept(
+    here: Path,
+) -> None:
+    folder = here / "cut"
+    (file,) = folder.rglob("result.json")
+    cut = file.read_bytes()
+    code, _, err = helpers.run(
+        "run", "tiny.toml", "-o", folder, "-k", "parity", cwd=here
+    )
+    assert code == 0, err
+    run = RunFolder.open(folder)
+    assert [r.trial.label for r in run.records()] == ["parity rnn numpy-reference"]
+    assert cut in [f.read_bytes() for f in folder.rglob("result.json*")]

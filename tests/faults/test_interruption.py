@@ -1,0 +1,142 @@
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.store import RunFolder
+from tests import helpers
+
+RUN = ("run", "tiny.toml", "-o", "out", "-j", 1)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    measured: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    """The curves of a run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    shutil.copytree(measured, folder)
+    code, _, err = helpers.run(*RUN, cwd=folder)
+    assert code == 0, err
+    found = helpers.curves(folder / "out")
+    assert len(found) == 2
+    return found
+
+
+def results(folder: Path) -> list[Path]:
+    return sorted((folder / "out" / "trials").glob("learning-*/result.json"))
+
+
+def in_the_middle(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until the first seed is committed and the second is learning."""
+
+    def second_learns() -> bool:
+        assert process.poll() is None, process.communicate()
+        events = (folder / "out" / "trials").glob(
+            "learning-*-s1-*/attempt-*/events.jsonl"
+        )
+        lengths = [len(file.read_bytes().splitlines()) for file in events]
+        return len(results(folder)) == 1 and any(n > 3 for n in lengths)
+
+    helpers.wait_for(second_learns, "the second seed to learn")
+
+
+def no_half_commit(folder: Path) -> None:
+    run = RunFolder.open(folder / "out")
+    assert run.damaged() == {}
+    for file in run.trials.glob("*/result.json"):
+        assert run.read(file.parent.name) is not None
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_an_interrupted_run_keeps_what_is_finished_and_goes_on_from_there(
+    number: signal.Signals,
+    code: int,
+    fresh: Callable[[str], Path],
+    undisturbed: dict[str, bytes],
+) -> None:
+    folder = fresh("run")
+    process = helpers.start(*RUN, cwd=folder)
+    in_the_middle(folder, process)
+    workers = helpers.workers_of(process.pid)
+    assert workers
+    process.send_signal(number)
+    found, _, err = helpers.finish(process)
+    assert found == code, err
+    assert "Traceback" not in err
+    assert "every finished trial is kept in out, and the same command goes on" in err
+    assert not any(map(helpers.alive, workers))
+    no_half_commit(folder)
+    (kept,) = results(folder)
+    before = kept.read_bytes()
+    found, _, err = helpers.run(*RUN, cwd=folder)
+    assert found == 0, err
+    assert kept.read_bytes() == before
+    assert helpers.curves(folder / "out") == undisturbed
+    found, out, _ = helpers.run(*RUN, "--why", cwd=folder)
+    assert "0 would run, 4 are done" in out
+
+
+def test_a_killed_run_leaves_no_worker_and_no_half_trial(
+    fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
+) -> None:
+    folder = fresh("run")
+    process = helpers.start(*RUN, cwd=folder)
+    in_the_middle(folder, process)
+    workers = helpers.workers_of(process.pid)
+    assert workers
+    process.kill()
+    helpers.finish(process)
+    helpers.wait_for(lambda: not any(map(helpers.alive, workers)), "workers to end", 15)
+    no_half_commit(folder)
+    assert len(results(folder)) == 1
+    _, out, _ = helpers.run(*RUN, "--why", cwd=folder)
+    assert "s1: runs, was interrupted before it was done" in out
+    found, _, err = helpers.run(*RUN, cwd=folder)
+    assert found == 0, err
+    assert helpers.curves(folder / "out") == undisturbed
+
+
+def test_a_killed_worker_is_a_row_and_the_others_go_on(
+    fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
+) -> None:
+    folder = fresh("run")
+    command = (*RUN, "--seeds", "0-2")
+    process = helpers.start(*command, cwd=folder)
+    in_the_middle(folder, process)
+    (worker,) = helpers.workers_of(process.pid)
+    helpers.kill(worker)
+    found, _, err = helpers.finish(process)
+    assert found == 4, err
+    assert "Traceback" not in err
+    records = RunFolder.open(folder / "out").records()
+    ended = {r.trial.seed: r for r in records if r.trial.measure == "learning"}
+    assert {seed: r.outcome for seed, r in ended.items()} == {
+        0: "ok",
+        1: "crashed",
+        2: "ok",
+    }
+    assert ended[1].reason is not None
+    assert "SIGKILL in numpy-reference" in ended[1].reason
+    assert ended[1].readings  # its curve until then is kept
+    found, _, err = helpers.run(*command, cwd=folder)
+    assert found == 0, err
+    curves = helpers.curves(folder / "out")
+    assert len(curves) == 3
+    assert {label: curves[label] for label in undisturbed} == undisturbed
+
+
+def test_two_runs_of_one_folder_do_not_meet(fresh: Callable[[str], Path]) -> None:
+    folder = fresh("run")
+    process = helpers.start(*RUN, cwd=folder)
+    in_the_middle(folder, process)
+    code, _, err = helpers.run(*RUN, cwd=folder)
+    assert code == 2
+    assert f"out is in use by process {process.pid}; wait for it" in err
+    process.send_signal(signal.SIGINT)
+    assert helpers.finish(process)[0] == 130

@@ -1,0 +1,88 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import helpers
+
+HEAVY = (
+    "torch", "tensorflow", "keras", "jax", "onnx", "onnxruntime", "pandas",
+    "matplotlib", "scipy", "numpy",
+)  # fmt: skip
+
+LOADED = """
+import sys
+from harness.cli import main
+sys.argv = ["rnn-harness", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as ended:
+    assert not ended.code, ended.code
+print("loaded:", *(name for name in {heavy!r} if name in sys.modules), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["list", "--json"], ["--help"], ["run", "--help"]]
+)
+def test_listing_and_helping_import_nothing_heavy(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED.format(heavy=HEAVY), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stderr.strip() == "loaded:"
+    assert done.stdout
+
+
+def _list(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *arguments: str,
+) -> tuple[int, str, str]:
+    return helpers.call(["list", *arguments], monkeypatch, capsys)
+
+
+def test_every_plugin_is_listed_with_what_it_offers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = _list(monkeypatch, capsys)
+    assert code == 0
+    for name in ("gru-reset-before", "copy-memory", "numpy-reference", "torch-native"):
+        assert name in out
+    assert "torch; rnn, gru, lstm; on cpu, cuda" in out
+
+
+def test_an_absent_framework_is_listed_with_the_way_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(helpers.PLUGINS / "absent_framework.py")
+    code, out, _ = _list(monkeypatch, capsys, "--plugin", file)
+    assert code == 0
+    hint = "no module 'tidalflow.core'; pip install 'rnn-harness[tidal]'"
+    assert f"unavailable: {hint}" in out
+    assert "(from absent_framework.py)" in out
+    _, out, _ = _list(monkeypatch, capsys, "--json", "--plugin", file)
+    listed = {i["name"]: i for i in json.loads(out)["implementations"]}
+    assert listed["tidal-gru"]["unavailable"] == f"unavailable: {hint}"
+    assert listed["numpy-reference"]["unavailable"] is None
+
+
+def test_json_is_one_document_whatever_else_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(helpers.PLUGINS / "raises_on_import.py")
+    code, out, err = _list(monkeypatch, capsys, "--json", "--plugin", file)
+    assert code == 2
+    document = json.loads(out)
+    assert set(document) == {"cells", "tasks", "implementations", "not_usable"}
+    (problem,) = document["not_usable"]
+    assert problem["plugin"] == "raises_on_import.py"
+    assert "the licence" in problem["reason"]
+    assert "the licence" in err

@@ -1,0 +1,362 @@
+import functools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import MisuseError
+from harness.registry import Registry
+from harness.run.execution import Execution
+from harness.run.plan import (
+    Plan,
+    certificate_trial,
+    gradients_trial,
+    make_plan,
+    planned,
+    timed_trial,
+)
+from harness.run.progress import Progress
+from harness.run.sources import source_hashes
+from harness.store import Reading, RunFolder
+from harness.suite import built_in_suites, load_suite
+from harness.trial import Trial
+from tests import helpers
+
+
+@functools.cache
+def registry() -> Registry:
+    return Registry.discover()
+
+
+def plan(
+    suite: str,
+    expression: str | None = None,
+    choices: dict[str, str] | None = None,
+    seeds: list[int] | None = None,
+    settings: tuple[str, ...] = (),
+) -> Plan:
+    loaded = load_suite(suite, registry(), settings, seeds)
+    return make_plan(
+        loaded, registry(), "cpu", expression=expression, choices=choices or {}
+    )
+
+
+def speed(found: Plan) -> list[Trial]:
+    return [trial for trials in found.speed.values() for trial in trials]
+
+
+def candidates(found: Plan) -> list[Trial]:
+    return [trial for group in found.learning for trial in group.candidates]
+
+
+# --- the grid ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", built_in_suites())
+def test_the_grid_is_the_product_of_what_the_suite_lists(name: str) -> None:
+    suite = load_suite(name, registry())
+    found = plan(name)
+    groups = sum(len(s.length) * len(s.cells) * len(s.seeds) for s in suite.learning)
+    assert len(found.learning) == groups
+    pairs = {(t.implementation, t.cell) for t in candidates(found) + speed(found)}
+    certified = {(t.implementation, t.cell) for t in found.parity}
+    assert certified == pairs
+    assert len(found.parity) == len(pairs)
+    shapes = {
+        (shape.batch, shape.time_steps, shape.input_size, shape.hidden_size)
+        for section in suite.speed
+        for shape in section.shapes
+    }
+    by_shape = [t for t in speed(found) if t.task is None]
+    assert len(
+        {(t.batch, t.time_steps, t.input_size, t.hidden_size) for t in by_shape}
+    ) == len(shapes)
+    timed = {timed_trial(t).slot() for t in candidates(found)}
+    assert timed <= {t.slot() for t in speed(found)}
+    slots = [t.slot() for t in [*found.parity, *speed(found), *candidates(found)]]
+    assert len(slots) == len(set(slots))
+
+
+def test_the_quick_suite_asks_three_cells_two_tasks_and_three_seeds() -> None:
+    found = plan("quick")
+    asked = {(t.cell, t.task, t.seed) for t in candidates(found)}
+    assert asked == {
+        (cell, task, seed)
+        for cell in ("rnn", "gru", "lstm")
+        for task in ("adding", "copy-memory")
+        for seed in (0, 1, 2)
+    }
+
+
+def test_the_standard_suite_has_ten_seeds_and_three_lengths() -> None:
+    found = plan("standard")
+    assert len(found.learning) == 2 * 3 * 4 * 10
+    assert {t.seed for t in candidates(found)} == set(range(10))
+
+
+def test_learning_runs_on_one_thread() -> None:
+    assert {t.threads for t in candidates(plan("standard"))} == {1}
+
+
+def test_a_session_holds_every_implementation_of_one_shape() -> None:
+    for name, trials in plan("standard").speed.items():
+        assert {t.session for t in trials} == {name}
+        assert (
+            len({(t.batch, t.time_steps, t.length, t.hidden_size) for t in trials}) == 1
+        )
+
+
+def test_seeds_can_be_replaced_and_named_twice() -> None:
+    found = plan("smoke", seeds=[4, 4])
+    assert {t.seed for t in candidates(found)} == {4}
+    assert len(found.learning) == len({g.candidates[0].slot() for g in found.learning})
+    assert len(found.learning) == 4
+
+
+# --- filters -------------------------------------------------------------------------
+
+
+def test_a_filter_keeps_what_it_names_and_what_that_needs() -> None:
+    found = plan("quick", "learning and adding and gru and seed1")
+    (group,) = found.learning
+    assert {t.seed for t in group.candidates} == {1}
+    needed = {timed_trial(t).slot() for t in group.candidates}
+    assert {t.slot() for t in speed(found)} == needed
+    certificates = {certificate_trial(t).slot() for t in group.candidates}
+    assert {t.slot() for t in found.parity} == certificates
+
+
+def test_gradients_bring_their_learning_trials() -> None:
+    found = plan("quick", "gradients and lstm and seed0")
+    assert {(t.cell, t.seed) for t in candidates(found)} == {("lstm", 0)}
+    assert {g.candidates[0].task for g in found.learning} == {"adding", "copy-memory"}
+
+
+def test_certificates_can_be_asked_for_alone() -> None:
+    found = plan("quick", "parity and torch-native")
+    assert {t.implementation for t in found.parity} == {"torch-native"}
+    assert len(found.parity) == 3
+    assert not found.speed
+    assert not found.learning
+
+
+def test_speed_can_be_asked_for_alone() -> None:
+    found = plan("quick", "speed and not adding and not copy-memory")
+    assert not found.learning
+    assert {t.task for t in speed(found)} == {None}
+    assert len(found.parity) == len(speed(found))
+
+
+def test_a_filter_on_an_implementation_narrows_the_candidates() -> None:
+    found = plan("quick", "numpy-reference")
+    assert {t.implementation for t in candidates(found)} == {"numpy-reference"}
+    assert {t.implementation for t in speed(found)} == {"numpy-reference"}
+
+
+@pytest.mark.parametrize("expression", ["gru and lstm", "seed0 and seed1", "not cpu"])
+def test_a_filter_that_matches_nothing_is_refused(expression: str) -> None:
+    with pytest.raises(MisuseError, match=r"matches no trial; .*--dry-run"):
+        plan("quick", expression)
+
+
+# --- choices -------------------------------------------------------------------------
+
+
+def test_a_choice_made_once_is_kept() -> None:
+    free = plan("quick", "learning and gru and adding")
+    key = free.learning[0].choice_key
+    assert {t.implementation for t in candidates(free)} == {
+        "numpy-reference",
+        "torch-native",
+    }
+    bound = plan(
+        "quick", "learning and gru and adding", choices={key: "numpy-reference"}
+    )
+    assert {t.implementation for t in candidates(bound)} == {"numpy-reference"}
+
+
+def test_one_choice_serves_all_seeds_of_a_cell_and_task() -> None:
+    keys = {(g.choice_key, g.candidates[0].cell) for g in plan("quick").learning}
+    assert len(keys) == 6
+
+
+def test_a_choice_that_is_gone_is_not_made_again_in_silence() -> None:
+    key = plan("quick", "learning and gru and adding").learning[0].choice_key
+    with pytest.raises(MisuseError, match=r"on 'my-gru', a choice made once.*--plugin"):
+        plan("quick", choices={key: "my-gru"})
+
+
+# --- identity ------------------------------------------------------------------------
+
+
+def _plugin(folder: Path, body: str) -> Path:
+    text = (helpers.PLUGINS / "my_gru.py").read_text(encoding="utf-8")
+    return helpers.write(folder / "my_gru.py", text + body)
+
+
+def _trial(implementation: str = "my-gru", **changes: Any) -> Trial:
+    learning = candidates(plan("smoke"))[0]
+    return replace(learning, implementation=implementation, cell="gru", **changes)
+
+
+def _id(known: Registry, trial: Trial) -> str:
+    return trial.identity(source_hashes(known, trial))
+
+
+def test_an_id_changes_with_the_source_of_a_plugin_and_with_nothing_else(
+    tmp_path: Path,
+) -> None:
+    folders = [tmp_path / name for name in ("a", "b", "c")]
+    for folder, body in zip(folders, ("", "", "# more\n"), strict=True):
+        folder.mkdir()
+        _plugin(folder, body)
+    one, same, other = (Registry.discover([f / "my_gru.py"]) for f in folders)
+    assert _id(one, _trial()) == _id(same, _trial())
+    assert _id(one, _trial()) != _id(other, _trial())
+    assert _id(one, _trial("torch-native")) == _id(other, _trial("torch-native"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 5},
+        {"length": 11},
+        {"hidden_size": 9},
+        {"device": "cuda:0"},
+        {"task_options": {"symbols": 3}},
+        {"settings": {"updates": 41}},
+    ],
+)
+def test_an_id_changes_with_the_trial(changes: dict[str, Any]) -> None:
+    trial = _trial("torch-native")
+    assert _id(registry(), trial) != _id(registry(), replace(trial, **changes))
+
+
+def test_the_sources_of_a_trial_are_its_plugins_own() -> None:
+    sources = source_hashes(registry(), _trial("torch-native"))
+    assert set(sources) == {
+        "cell gru",
+        "implementation torch-native",
+        "framework torch",
+        "task adding",
+    }
+    assert len(set(sources.values())) == 4
+
+
+def test_a_neighbour_that_cannot_be_parsed_does_not_stop_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    helpers.write(tmp_path / "broken_neighbour.py", "def f(:\n")
+    (tmp_path / "broken_package").mkdir()
+    helpers.write(tmp_path / "broken_package" / "__init__.py", "raise OSError('no')\n")
+    text = "from harness import declare_task\n"
+    for name, module in (("one", "broken_neighbour"), ("two", "broken_package.task")):
+        text += f"declare_task('{name}', factory='{module}:make')\n"
+    known = Registry.discover([helpers.write(tmp_path / "tasks_of_mine.py", text)])
+    assert known.problems == []
+    for name in ("one", "two"):
+        assert source_hashes(known, _trial("torch-native", task=name))
+
+
+def test_jobs_never_enter_an_id(tmp_path: Path) -> None:
+    suite = load_suite("smoke", registry())
+    ids = []
+    for jobs in (1, 8):
+        run = RunFolder(tmp_path / "run")
+        stages = Execution(suite, registry(), run, "cpu", None, jobs).preview()
+        ids.append([todo.id for _, trials in stages for todo in trials])
+    assert ids[0] == ids[1]
+
+
+# --- what is done already ------------------------------------------------------------
+
+
+def test_why_a_trial_runs_or_stays_is_told(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run")
+    trial = _trial("torch-native")
+
+    def why() -> tuple[bool, str]:
+        todo = planned(trial, registry(), run)
+        return todo.runs, todo.why
+
+    def commit(outcome: str) -> Path:
+        todo = planned(trial, registry(), run)
+        attempt = run.begin(trial, todo.id, todo.sources)
+        attempt.commit({"outcome": outcome, "reason": None})
+        return run.trials / todo.id / "result.json"
+
+    assert why() == (True, "new")
+    todo = planned(trial, registry(), run)
+    run.begin(trial, todo.id, todo.sources).abandon()
+    assert why() == (True, "was interrupted before it was done")
+    for outcome in ("crashed", "failed", "out_of_memory", "unavailable"):
+        commit(outcome)
+        assert why() == (True, f"ended {outcome} before")
+    for outcome in ("ok", "diverged", "refused"):
+        file = commit(outcome)
+        assert why() == (False, f"done ({outcome})")
+    file.write_text("{", encoding="utf-8")
+    assert why()[0]
+    assert "its result is damaged" in why()[1]
+
+
+def test_a_trial_whose_plugin_changed_runs_and_says_which(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run")
+    trial = _trial("torch-native")
+    todo = planned(trial, registry(), run)
+    before = {**todo.sources, "cell gru": "another"}
+    attempt = run.begin(trial, trial.identity(before), before)
+    attempt.commit({"outcome": "ok", "reason": None})
+    todo = planned(trial, registry(), run)
+    assert todo.runs
+    assert todo.why == "the source of cell gru changed"
+
+
+def test_a_gradients_trial_is_asked_of_one_learning_result() -> None:
+    trial = _trial("torch-native")
+    one, two = gradients_trial(trial, "a"), gradients_trial(trial, "b")
+    assert one.slot() != two.slot()
+    assert one.device == "cpu"
+
+
+# --- progress ------------------------------------------------------------------------
+
+
+def test_progress_counts_every_trial_and_survives_a_score_that_is_no_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rich.console import Console
+
+    run = RunFolder.create(tmp_path / "run")
+    found = plan("smoke", "learning and adding and gru and numpy-reference")
+    todo = planned(found.learning[0].candidates[0], registry(), run)
+    with Progress(Console(stderr=True), 1) as progress:
+        progress.expect(found)
+        progress.started(todo)
+        score = Reading("held_out", {"loss": None, "hit_rate": 0.5}, 20, "updates")
+        progress.event(todo, score)
+        progress.finished(todo, "diverged", "loss became NaN at update 20", [])
+    told = capsys.readouterr().err
+    # 1 certificate, 1 speed, 2 seeds and their gradients
+    assert "[1/6]" in told
+    assert "diverged: loss became NaN at update 20" in told
+
+
+def test_two_sections_that_differ_in_a_constant_are_counted_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rich.console import Console
+
+    section = helpers.TINY[helpers.TINY.index("[[learning]]") :]
+    text = helpers.TINY + section.replace("1e-3", "1e-2")
+    file = helpers.write(tmp_path / "tiny.toml", text)
+    found = plan(str(file))
+    run = RunFolder.create(tmp_path / "run")
+    todo = planned(found.learning[0].candidates[0], registry(), run)
+    with Progress(Console(stderr=True), 1) as progress:
+        progress.expect(found)
+        progress.started(todo)
+        progress.finished(todo, "crashed", "SIGSEGV", [])
+    assert "[1/6]" in capsys.readouterr().err  # 1 parity, 1 speed, 4 learning

@@ -1,0 +1,323 @@
+import importlib.metadata
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.conformance import check_call, check_methods
+from harness.contract import Task
+from harness.declarations import (
+    declare_cell,
+    declare_framework,
+    declare_implementation,
+    declare_task,
+)
+from harness.errors import MisuseError, PluginError, UnavailableError, suggestion
+from harness.registry import Registry
+from tests import helpers
+
+
+@pytest.fixture(autouse=True)
+def own_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a plugin file puts its folder on the path; take it off again."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
+def discover(name: str, folder: Path) -> Registry:
+    return Registry.discover([helpers.plugin(name, folder)])
+
+
+BUILT_IN = Registry.discover()
+
+
+# --- names ---------------------------------------------------------------------------
+
+
+def test_the_built_in_plugins_are_there() -> None:
+    assert set(BUILT_IN.cells) >= {"rnn", "gru", "gru-reset-before", "lstm"}
+    assert set(BUILT_IN.tasks) >= {"adding", "copy-memory"}
+    assert set(BUILT_IN.implementations) >= {"numpy-reference", "torch-native"}
+    assert BUILT_IN.problems == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "meant"),
+    [
+        ("cell", "ltsm", "lstm"),
+        ("cell", "gru-reset-befor", "gru-reset-before"),
+        ("task", "addin", "adding"),
+        ("task", "copy_memory", "copy-memory"),
+        ("implementation", "torch-nativ", "torch-native"),
+    ],
+)
+def test_an_unknown_name_gets_a_suggestion(kind: str, name: str, meant: str) -> None:
+    with pytest.raises(MisuseError) as raised:
+        getattr(BUILT_IN, kind)(name)
+    assert str(raised.value) == f"unknown {kind} '{name}'; did you mean '{meant}'?"
+
+
+def test_a_name_unlike_any_gets_the_list() -> None:
+    with pytest.raises(
+        MisuseError, match="unknown task 'xyzzy'; known: adding, copy-m"
+    ):
+        BUILT_IN.task("xyzzy")
+    assert suggestion("x", []) == "; none is known"
+
+
+# --- files that cannot be used -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        (
+            "raises_on_import",
+            "RuntimeError: the licence of this plugin has run out "
+            "(raises_on_import.py:1)",
+        ),
+        ("syntax_error", "SyntaxError: '(' was never closed (syntax_error.py:3)"),
+        (
+            "missing_module",
+            "ModuleNotFoundError: No module named 'a_module_nobody_has' "
+            "(missing_module.py:1)",
+        ),
+        ("declares_nothing", "declares nothing; call declare_implementation"),
+        (
+            "declares_str_cells",
+            "implementation 'one-cell': cells must be a list of names "
+            "(declares_str_cells.py:3)",
+        ),
+        ("name_taken", "adding: the task name is taken (built in)"),
+        (
+            "unknown_framework",
+            "my-gru: unknown framework 'troch'; did you mean 'torch'?",
+        ),
+        ("unknown_cell", "my-lstm: unknown cell 'ltsm'; did you mean 'lstm'?"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_told_and_stops_nothing_else(
+    name: str, told: str, tmp_path: Path
+) -> None:
+    file = helpers.plugin(name, tmp_path)
+    registry = Registry.discover([file, helpers.PLUGINS / "my_gru.py"])
+    (problem,) = registry.problems
+    assert told in str(problem)
+    assert set(registry.tasks) == set(BUILT_IN.tasks)  # all of a file or none
+    assert set(registry.cells) == set(BUILT_IN.cells)
+    assert set(registry.implementations) == {*BUILT_IN.implementations, "my-gru"}
+    assert registry.implementation("my-gru").framework == "torch"
+
+
+def test_a_file_that_is_not_there_or_no_python_is_told(tmp_path: Path) -> None:
+    text = helpers.write(tmp_path / "plugin.txt", "")
+    registry = Registry.discover([tmp_path / "none.py", text, tmp_path])
+    told = [str(problem) for problem in registry.problems]
+    assert "none.py: no such plugin file" in told[0]
+    assert "plugin.txt: a plugin file must end in .py" in told[1]
+    assert "no such plugin file" in told[2]
+
+
+def test_an_unknown_name_mentions_the_file_that_could_have_had_it(
+    tmp_path: Path,
+) -> None:
+    registry = discover("syntax_error", tmp_path)
+    with pytest.raises(MisuseError, match=r"unknown cell 'half'.*syntax_error\.py:3"):
+        registry.cell("half")
+
+
+def test_a_file_given_twice_declares_once(tmp_path: Path) -> None:
+    file = helpers.plugin("my_gru", tmp_path)
+    registry = Registry.discover([file, file.parent / "." / file.name])
+    assert registry.problems == []
+    assert registry.files == (file.resolve(),)
+
+
+def test_a_file_that_exits_on_import_does_not_end_the_command(tmp_path: Path) -> None:
+    file = helpers.write(tmp_path / "leaves.py", "import sys\nsys.exit('bye')\n")
+    (problem,) = Registry.discover([file]).problems
+    assert str(problem) == "leaves.py: SystemExit: bye (leaves.py:2)"
+
+
+def test_a_file_that_imports_a_framework_that_is_not_here_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    file = helpers.write(tmp_path / "eager.py", "import torch\n")
+    (problem,) = Registry.discover([file]).problems
+    assert isinstance(problem, UnavailableError)
+    assert "no module 'torch'; pip install 'rnn-harness[torch]'" in str(problem)
+
+
+@pytest.mark.parametrize(
+    "name", ["GRU", "gru_2", "my gru", "-gru", "gru--2", "grü", ""]
+)
+def test_names_are_lower_case_words_joined_by_hyphens(name: str) -> None:
+    with pytest.raises(ValueError, match="use lower-case letters, digits and"):
+        declare_cell(name, factory="a:b")
+
+
+@pytest.mark.parametrize(
+    "factory", ["", "module", "module:", ":call", "a:b:c", "a b:c"]
+)
+def test_a_factory_is_a_module_and_a_callable(factory: str) -> None:
+    with pytest.raises(ValueError, match="is not of the form 'module:callable'"):
+        declare_task("mine", factory=factory)
+
+
+def test_an_implementation_has_a_factory_or_a_layer_and_some_cells() -> None:
+    for given in ({}, {"factory": "a:b", "layer": "a:b"}):
+        with pytest.raises(ValueError, match="give one of factory and layer"):
+            declare_implementation("x", framework="torch", cells=["gru"], **given)
+    with pytest.raises(ValueError, match="cells must be a list of names"):
+        declare_implementation("x", framework="torch", cells=[], factory="a:b")
+
+
+# --- what is not here ----------------------------------------------------------------
+
+
+def test_an_absent_framework_is_unavailable_with_the_way_to_install_it(
+    tmp_path: Path,
+) -> None:
+    registry = discover("absent_framework", tmp_path)
+    assert registry.problems == []
+    assert registry.unavailable("tidal-gru") == (
+        "unavailable: no module 'tidalflow.core'; pip install 'rnn-harness[tidal]'"
+    )
+    assert registry.unavailable("numpy-reference") is None
+
+
+def test_loading_what_needs_an_absent_framework_says_the_same(tmp_path: Path) -> None:
+    registry = discover("absent_framework", tmp_path)
+    cell = registry.load_cell("gru")
+    with pytest.raises(UnavailableError, match=r"pip install 'rnn-harness\[tidal\]'"):
+        registry.build("tidal-gru", object(), cell, "cpu")  # type: ignore[arg-type]
+
+
+def test_a_module_of_the_framework_that_is_not_the_framework_is_no_excuse(
+    tmp_path: Path,
+) -> None:
+    text = "import numpy.no_such_part\n"
+    (problem,) = Registry.discover([helpers.write(tmp_path / "odd.py", text)]).problems
+    assert not isinstance(problem, UnavailableError)
+    assert "No module named 'numpy.no_such_part' (odd.py:1)" in str(problem)
+
+
+# --- entry points --------------------------------------------------------------------
+
+
+class _Entry:
+    dist = None
+
+    def __init__(self, name: str, found: Any) -> None:
+        self.name, self.value, self._found = name, "their.module:thing", found
+
+    def load(self) -> Any:
+        if isinstance(self._found, Exception):
+            raise self._found
+        return self._found
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (ImportError("libgone.so: no such file"), "ImportError: libgone.so"),
+        ("a string", "their.module:thing of unknown is no declaration"),
+        (declare_task("adding", factory="a:b"), "the task name is taken"),
+    ],
+)
+def test_an_entry_point_that_cannot_be_used_is_told_and_stops_nothing_else(
+    found: Any, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.metadata.entry_points
+
+    def entry_points(*, group: str) -> list[Any]:
+        more = [_Entry("theirs", found)] if group.endswith("tasks") else []
+        return [*real(group=group), *more]
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    registry = Registry.discover()
+    (problem,) = registry.problems
+    assert told in str(problem)
+    assert set(registry.implementations) == set(BUILT_IN.implementations)
+    assert registry.tasks["adding"].origin == "built in"
+
+
+# --- signatures ----------------------------------------------------------------------
+
+
+def test_a_wrong_signature_names_the_argument() -> None:
+    def layer(cell: str, hidden_size: int) -> None: ...
+
+    with pytest.raises(PluginError) as raised:
+        check_call(layer, ("cell", "input_size", "hidden_size"), "my-gru")
+    assert "'input_size'" in str(raised.value)
+    assert "expected layer(cell, input_size, hidden_size)" in str(raised.value)
+    assert raised.value.plugin == "my-gru"
+
+
+def test_a_callable_that_takes_anything_is_right() -> None:
+    check_call(lambda **_: None, ("cell", "input_size"), "my-gru")
+    check_call(dict, ("cell", "input_size"), "my-gru")
+
+
+class _Whole:
+    info = None
+
+    def time_steps(self, length: int) -> int: ...
+    def sample(self, rng: Any, *, batch: int, length: int) -> Any: ...
+    def score(self, outputs: Any, batch: Any) -> Any: ...
+    def floor(self, *, length: int) -> Any: ...
+    def solved(self, loss: float, scores: Any) -> bool: ...
+    def first_recalled(self, *, length: int) -> int: ...
+
+
+def test_a_task_with_every_method_is_right() -> None:
+    check_methods(_Whole(), Task, "mine")
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong", "told"),
+    [
+        ("sample", lambda self, rng, *, batch: None, "'length'"),
+        ("sample", lambda self, *, batch, length: None, "too many positional"),
+        ("sample", lambda self, rng, batch, length, more: None, "'more'"),
+        ("floor", lambda self: None, "'length'"),
+        ("solved", lambda self, loss: None, "too many positional"),
+        ("score", 3, "'score' is not callable"),
+    ],
+)
+def test_a_method_that_does_not_fit_is_named_with_what_is_wrong(
+    method: str, wrong: Any, told: str
+) -> None:
+    broken = type("Broken", (_Whole,), {method: wrong})
+    with pytest.raises(PluginError) as raised:
+        check_methods(broken(), Task, "mine")
+    assert told in str(raised.value)
+    assert f"expected {method}(" in str(raised.value)
+
+
+@pytest.mark.parametrize("missing", ["info", "sample", "floor", "solved"])
+def test_a_method_that_is_missing_is_named(missing: str) -> None:
+    kept = {n: v for n, v in vars(_Whole).items() if n != missing and n[0] != "_"}
+    with pytest.raises(PluginError, match=f"Partial lacks '{missing}', which a Task"):
+        check_methods(type("Partial", (), kept)(), Task, "mine")
+
+
+def test_a_method_of_c_is_not_looked_into() -> None:
+    broken = type("Odd", (_Whole,), {"floor": staticmethod(min)})
+    check_methods(broken(), Task, "mine")
+
+
+def test_a_framework_that_builds_no_layers_takes_none(tmp_path: Path) -> None:
+    text = (
+        "from harness import declare_implementation\n"
+        "declare_implementation('x', framework='numpy', cells=['gru'], layer='a:b')\n"
+    )
+    (problem,) = Registry.discover([helpers.write(tmp_path / "x.py", text)]).problems
+    assert "framework 'numpy' builds no layers; give a factory" in str(problem)
+
+
+def test_a_framework_of_their_own_can_be_declared_beside_it() -> None:
+    framework = declare_framework("mine", module="mine_core", distribution="mine-lib")
+    assert (framework.distribution, framework.extra) == ("mine-lib", None)

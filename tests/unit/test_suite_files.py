@@ -1,0 +1,203 @@
+from pathlib import Path
+
+import pytest
+
+from harness.errors import MisuseError
+from harness.registry import Registry
+from harness.suite import Suite, built_in_suites, load_suite
+from tests import helpers
+
+REGISTRY = Registry.discover()
+
+
+def load(
+    text: str, folder: Path, *settings: str, seeds: list[int] | None = None
+) -> Suite:
+    file = helpers.write(folder / "suite.toml", text)
+    return load_suite(str(file), REGISTRY, settings, seeds)
+
+
+def problems(text: str, folder: Path, *settings: str) -> str:
+    with pytest.raises(MisuseError) as raised:
+        load(text, folder, *settings)
+    assert raised.value.exit_code == 2
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("name", built_in_suites())
+def test_every_built_in_suite_loads_and_says_why(name: str) -> None:
+    suite = load_suite(name, REGISTRY)
+    assert suite.name == name
+    assert suite.why
+
+
+def test_a_suite_file_is_read_by_its_path(tmp_path: Path) -> None:
+    suite = load(helpers.TINY, tmp_path)
+    assert suite.name == "tiny"
+    assert suite.learning[0].length == (10,)
+    assert suite.learning[0].seeds == (0, 1)
+
+
+def test_everything_wrong_is_told_at_once_with_place_and_suggestion(
+    tmp_path: Path,
+) -> None:
+    text = (
+        helpers.TINY.replace("hidden_size", "hiden_size")
+        .replace("batch = 8", "batch = 0")
+        .replace("length = 10", "length = [10, -3]")
+        .replace("learning_rate = 1e-3", 'learning_rate = "fast"')
+        .replace("[0, 1]", "[0, -1]")
+    )
+    told = problems(text, tmp_path)
+    assert "has 6 problems:" in told
+    assert "learning[0].hiden_size: unknown key; did you mean 'hidden_size'?" in told
+    assert "learning[0].hidden_size: missing; give a value" in told
+    assert "learning[0].batch: should be greater than or equal to 1, not 0" in told
+    assert "learning[0].length[1]: should be greater than or equal to 1, not -3" in told
+    assert "learning[0].learning_rate: should be a valid number" in told
+    assert 'not "fast"' in told
+    assert "learning[0].seeds[1]: should be greater than or equal to 0, not -1" in told
+
+
+def test_every_unknown_name_is_told_at_once(tmp_path: Path) -> None:
+    text = (
+        helpers.TINY.replace('"adding"', '"addin"')
+        .replace('["rnn"]', '["rmm", "gru", "ltsm"]')
+        .replace("numpy-reference", "numpy-referense")
+    )
+    told = problems(text, tmp_path)
+    assert "has 4 problems:" in told
+    assert "learning[0].task: unknown task 'addin'; did you mean 'adding'?" in told
+    assert "learning[0].cells: unknown cell 'ltsm'; did you mean 'lstm'?" in told
+    assert "learning[0].cells: unknown cell 'rmm'" in told
+    assert "did you mean 'numpy-reference'?" in told
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("length = 10", "length = 0", "learning[0].length"),
+        ("length = 10", "length = 10.5", "learning[0].length"),
+        ("length = 10", "length = true", "learning[0].length"),
+        ("length = 10", 'length = "10"', "learning[0].length"),
+        ("batch = 8", "batch = -8", "not -8"),
+        ("1e-3", "0", "should be greater than 0, not 0"),
+        ("1e-3", "-1e-3", "should be greater than 0"),
+        ("1e-3", "nan", "learning[0].learning_rate"),
+        ("1e-3", "inf", "learning[0].learning_rate: should be a finite number"),
+        ("1e-3", "true", "learning[0].learning_rate"),
+        ("1e-3", '"0.1"', "learning[0].learning_rate"),
+        ("batch = 8", "batch = 8\nclip_norm = inf", "learning[0].clip_norm"),
+        ("batch = 8", "batch = 8\nclip_norm = 0", "learning[0].clip_norm"),
+        ("batch = 8", 'batch = 8\nclip_norm = "no"', "learning[0].clip_norm"),
+        ("batch = 8", "batch = 8\nbeta1 = 1.0", "should be less than 1"),
+        ("batch = 8", 'batch = 8\noptimizer = "adamw"', "'adam', 'rmsprop' or 'sgd'"),
+        ("batch = 8", 'batch = 8\ndtype = "float16"', "'float32' or 'float64'"),
+        ("batch = 8", "batch = 8\ntask_options = {symbols = nan}", "task_options"),
+        ("[0, 1]", "[]", "learning[0].seeds"),
+        ('["rnn"]', "[]", "learning[0].cells"),
+        ('["rnn"]', '"rnn"', "learning[0].cells"),
+        ('name = "tiny"', 'name = "../tiny"', "name: "),
+        ('name = "tiny"', 'name = ""', "name: "),
+        ('why = "For tests."', "", "why: missing; give a value"),
+        ("[[learning]]", "[learning]", "learning"),
+        ("[[learning]]", "[[lerning]]", "unknown key; did you mean 'learning'?"),
+    ],
+)
+def test_one_wrong_value_is_named_with_what_is_allowed(
+    before: str, after: str, told: str, tmp_path: Path
+) -> None:
+    assert before in helpers.TINY
+    found = problems(helpers.TINY.replace(before, after), tmp_path)
+    assert told in found
+    assert "pydantic" not in found
+
+
+def test_a_wrong_key_of_a_shape_is_suggested_from_shapes(tmp_path: Path) -> None:
+    text = (
+        'name = "s"\nwhy = "w"\n[[speed]]\ncells = ["gru"]\n'
+        "shapes = [{ batch = 1, time_step = 2, input_size = 1, hidden_size = 1 }]\n"
+    )
+    told = problems(text, tmp_path)
+    assert (
+        "speed[0].shapes[0].time_step: unknown key; did you mean 'time_steps'?" in told
+    )
+    assert "speed[0].shapes[0].time_steps: missing" in told
+
+
+def test_a_suite_without_sections_is_refused(tmp_path: Path) -> None:
+    told = problems('name = "empty"\nwhy = "w"\n', tmp_path)
+    assert "no [[learning]] and no [[speed]] section" in told
+
+
+def test_a_toml_error_names_its_line(tmp_path: Path) -> None:
+    told = problems(helpers.TINY.replace("batch = 8", "batch = = 8"), tmp_path)
+    assert "suite.toml is not valid TOML" in told
+    assert "line 10" in told
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(MisuseError, match=r"bytes\.toml cannot be read"):
+        load_suite(str(tmp_path / "bytes.toml"), REGISTRY)
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("quik", "unknown suite 'quik'; did you mean 'quick'?"),
+        ("xyzzy", "built in: quick, smoke, standard; or give a TOML file"),
+        ("nowhere.toml", "suite file nowhere.toml does not exist"),
+        ("./nowhere", "suite file ./nowhere does not exist"),
+        ("/", "suite file / is a folder"),
+    ],
+)
+def test_a_suite_that_is_not_there_is_told(
+    source: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MisuseError) as raised:
+        load_suite(source, REGISTRY)
+    assert told in str(raised.value)
+
+
+# --- --set and --seeds ---------------------------------------------------------------
+
+
+def test_a_setting_changes_every_section_or_one(tmp_path: Path) -> None:
+    text = helpers.TINY + helpers.TINY[helpers.TINY.index("[[learning]]") :]
+    suite = load(text, tmp_path, "learning.updates=7", "learning.1.length=[20, 30]")
+    assert [s.updates for s in suite.learning] == [7, 7]
+    assert [s.length for s in suite.learning] == [(10,), (20, 30)]
+    suite = load(text, tmp_path, "learning.task_options.symbols=3", "name=other")
+    assert suite.learning[0].task_options == {"symbols": 3}
+    assert suite.name == "other"
+
+
+def test_seeds_replace_those_of_every_section(tmp_path: Path) -> None:
+    assert load(helpers.TINY, tmp_path, seeds=[5, 6]).learning[0].seeds == (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("nonsense", "--set nonsense: give KEY=VALUE, as learning.updates=500"),
+        ("=3", "give KEY=VALUE"),
+        ("learning.=3", "give KEY=VALUE"),
+        ("learning..updates=3", "give KEY=VALUE"),
+        ("learning.5.updates=3", "[[learning]] has sections 0 to 0"),
+        ("learning.0=3", "give learning.0.KEY=VALUE"),
+        ("speed.rounds=3", "the suite has no [[speed]] section"),
+        ("lerning.updates=3", "the suite has no [[lerning]] section"),
+        ("learning.updates.x=3", "'updates' holds no keys"),
+        ("learning.updats=3", "updats: unknown key; did you mean 'updates'?"),
+        ("learning.updates=many", 'should be a valid integer, not "many"'),
+        ("learning.updates=", 'should be a valid integer, not ""'),
+        ("learning=3", "learning: "),
+        ("name.x=3", "the suite has no [[name]] section"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_told(
+    setting: str, told: str, tmp_path: Path
+) -> None:
+    assert told in problems(helpers.TINY, tmp_path, setting)
