@@ -226,7 +226,7 @@ def run(
     RunFolder.create(folder)
     console = Console(stderr=True)
     code = _execute(execution, console)
-    finished = _finish(store, console)
+    finished = _finish(store)
     return _worst([MISUSE if registry.problems else DONE, code, finished])
 
 
@@ -290,20 +290,26 @@ def _execute(execution: Execution, console: Console) -> int:
     return DONE
 
 
-def _finish(store: RunFolder, console: Console) -> int:
+def _finish(store: RunFolder) -> int:
     """Write the report of what there is, show its first screen, judge the trials."""
     records = store.records()
     if not records:
+        _fail(f"no trial was finished in {store.path}")
         return NOTHING
-    from rich.console import Console
-
     from harness.analysis.summary import summarize
     from harness.report.page import write_report
     from harness.report.terminal import end_of_run
 
     page = write_report(store, records)
-    Console().print(end_of_run(summarize(records, store.info()), page))
+    _stdout().print(end_of_run(summarize(records, store.info()), page))
     return _verdict(records)
+
+
+def _stdout() -> Console:
+    """Return standard output; where it is no terminal, wide enough to fold nothing."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _verdict(records: Sequence[TrialRecord]) -> int:
@@ -463,8 +469,6 @@ run_argument = click.argument("folder", metavar="RUN", type=click.Path(path_type
 @plugin_option
 def show(folder: Path, as_json: bool, plugins: tuple[Path, ...]) -> int:
     """Show the summary tables of RUN, a run folder."""
-    from rich.console import Console
-
     from harness.analysis.summary import summarize
     from harness.report.terminal import all_tables
 
@@ -473,7 +477,7 @@ def show(folder: Path, as_json: bool, plugins: tuple[Path, ...]) -> int:
     if as_json:
         click.echo(json.dumps(summary.to_json(), indent=1, default=str))
     else:
-        Console().print(all_tables(summary))
+        _stdout().print(all_tables(summary))
     return DONE
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -18,6 +18,8 @@ from harness.report.text import one_line
 
 WIDEST = 24
 """Columns may shrink to this many characters before their words are folded."""
+
+INDENT = 2
 
 STYLES = {"bad": "red", "doubt": "yellow", "good": "green"}
 
@@ -69,31 +71,53 @@ def all_tables(summary: Summary) -> RenderableType:
 
 
 def render(found: Table) -> RenderableType:
-    """Return a table; its blocks keep their columns in line."""
-    parts: list[RenderableType] = []
-    for block in found.blocks:
-        if parts:
-            parts.append(Text(""))
-        if block.title:
-            parts.append(Text(one_line(block.title), style="bold"))
-        parts.append(_block(found, block))
-    return Group(*parts)
+    """Return a table; its blocks keep their columns in line where they fit."""
+    return _Blocks(found)
 
 
-def _block(found: Table, block: Block) -> RichTable:
-    table = RichTable(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    indent = "  " if found.nested or block.title else ""
-    lines = [each.head for each in found.blocks] + [row.cells for row in found.rows]
-    for i, side in enumerate(found.align):
-        width = max(len(one_line(cells[i])) for cells in lines)
-        width = min(width, WIDEST) + (len(indent) if i == 0 else 0)
-        justify: Literal["left", "right"] = "right" if side == "r" else "left"
-        table.add_column(justify=justify, overflow="fold", min_width=width)
-    titled = "" if found.nested else indent
-    table.add_row(*_cells(block.head, titled, "bold"))
-    for row in block.rows:
-        table.add_row(*_cells(row.cells, indent, STYLES.get(row.tone, "")))
-    return table
+class _Blocks:
+    """The blocks of a table under each other, as wide as the console allows."""
+
+    def __init__(self, found: Table) -> None:
+        self._found = found
+
+    def __rich_console__(
+        self, console: Console, options: ConsoleOptions
+    ) -> RenderResult:
+        widths = self._widths()
+        if sum(widths) + 2 * len(widths) > options.max_width:
+            widths = [0] * len(widths)  # rather folded than cut off
+        for index, block in enumerate(self._found.blocks):
+            if index:
+                yield Text("")
+            if block.title:
+                yield Text(one_line(block.title), style="bold")
+            yield self._table(block, widths)
+
+    def _widths(self) -> list[int]:
+        found = self._found
+        lines = [block.head for block in found.blocks]
+        lines += [row.cells for row in found.rows]
+        widths = [
+            min(max(len(one_line(cells[i])) for cells in lines), WIDEST)
+            for i in range(len(found.align))
+        ]
+        widths[0] += INDENT
+        return widths
+
+    def _table(self, block: Block, widths: Sequence[int]) -> RichTable:
+        found = self._found
+        table = RichTable(
+            box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0)
+        )
+        for side, width in zip(found.align, widths, strict=True):
+            justify: Literal["left", "right"] = "right" if side == "r" else "left"
+            table.add_column(justify=justify, overflow="fold", min_width=width or None)
+        indent = " " * INDENT if found.nested or block.title else ""
+        table.add_row(*_cells(block.head, "" if found.nested else indent, "bold"))
+        for row in block.rows:
+            table.add_row(*_cells(row.cells, indent, STYLES.get(row.tone, "")))
+        return table
 
 
 def _cells(words: Sequence[str], indent: str, style: str) -> list[Text]:

@@ -97,8 +97,7 @@ def make_plan(
     learning = [_narrow(group, wanted) for group in learning]
     learning = [group for group in learning if group.candidates]
     kept = [t for t in [*shapes, *timed] if wanted(t.words)]
-    needed = [timed_trial(t) for g in learning for t in g.candidates]
-    trials = _unique([*kept, *needed, *(t for g in learning for t in g.candidates)])
+    trials = _unique([*kept, *(t for g in learning for t in g.candidates)])
     certificates = [t for t in certificates if wanted(t.words)]
     if not trials and not certificates:
         raise MisuseError(
