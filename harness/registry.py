@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -111,7 +113,9 @@ class Registry:
             module = importlib.util.module_from_spec(spec)
             sys.modules[name] = module
             try:
-                spec.loader.exec_module(module)
+                # What a file prints is no part of a command's answer.
+                with contextlib.redirect_stdout(sys.stderr):
+                    spec.loader.exec_module(module)
             except (Exception, SystemExit) as error:
                 del sys.modules[name]
                 raise self._broken(file.name, error) from error
@@ -237,9 +241,25 @@ class Registry:
         from harness.contract import Task
 
         declaration = self.task(name)
+        taken = self._options(declaration)
+        for option in options:
+            if taken is not None and option not in taken:
+                hint = suggestion(option, taken)
+                raise PluginError(name, f"takes no option '{option}'{hint}")
         task = self._call(declaration, declaration.factory, options)
         check_methods(task, Task, name)
         return cast("Task", task)
+
+    def _options(self, task: TaskDeclaration) -> list[str] | None:
+        """Return the options a task takes, or None where it takes any."""
+        try:
+            signature = inspect.signature(self._resolve(task, task.factory))
+        except (TypeError, ValueError):
+            return None
+        parameters = signature.parameters.values()
+        if any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return None
+        return [p.name for p in parameters]
 
     def build(self, name: str, spec: NetworkSpec, cell: Cell, device: str) -> Network:
         """Return a network of an implementation, its methods checked.

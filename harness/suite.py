@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from harness.contract import Optimizer
-from harness.errors import MisuseError, suggestion
+from harness.errors import MisuseError, PluginError, suggestion
 from harness.registry import Registry
 
 Count = Annotated[int, Field(ge=1, strict=True)]
@@ -37,7 +37,7 @@ class LearningSection(_Section):
     hidden_size: Count
     num_layers: Count = 1
     batch: Count
-    init: str = "canonical"
+    init: Literal["canonical", "zero-bias", "chrono"] = "canonical"
     optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
     learning_rate: Positive
     clip_norm: Positive | Literal["none"] = 1.0
@@ -287,6 +287,24 @@ def _keys_at(location: Sequence[int | str]) -> list[str]:
     return list(model.model_fields)
 
 
+def _task_problems(section: LearningSection, registry: Registry) -> list[str]:
+    """Return which options or lengths a task does not take.
+
+    Tasks are numpy alone, so that asking one costs no worker.
+    """
+    try:
+        task = registry.load_task(section.task, section.task_options)
+    except PluginError as error:
+        return [f"task: {error}"]
+    problems = []
+    for length in section.length:
+        try:
+            task.time_steps(length)
+        except ValueError as error:
+            problems.append(f"length: {error}")
+    return problems
+
+
 def _unknown_names(suite: Suite, registry: Registry) -> list[str]:
     problems = []
 
@@ -301,6 +319,8 @@ def _unknown_names(suite: Suite, registry: Registry) -> list[str]:
     for index, learning in enumerate(suite.learning):
         place = f"learning[{index}]"
         look(f"{place}.task", "task", [learning.task])
+        if learning.task in registry.tasks:
+            problems += [f"{place}.{p}" for p in _task_problems(learning, registry)]
         look(f"{place}.cells", "cell", learning.cells)
         look(
             f"{place}.implementations", "implementation", learning.implementations or ()

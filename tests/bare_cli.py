@@ -7,5 +7,5 @@ from harness import cli
 if __name__ == "__main__":
     # A shell that starts this in the background has SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    cli._finish = lambda store, console: cli._verdict(store.records())
+    cli._finish = lambda store, *_: cli._verdict(store.records())
     cli.main()

@@ -8,7 +8,9 @@ import pytest
 from harness.contract import Inputs, LayerSizes, NetworkSpec, Readout, Target
 from harness.errors import PluginError
 from harness.registry import Registry
+from harness.run.client import WorkerDiedError, WorkerProcess
 from harness.store import RunFolder
+from harness.trial import Trial
 from tests import helpers
 
 REGISTRY = Registry.discover()
@@ -27,6 +29,20 @@ def spec(cell: str, dtype: str = "float32") -> NetworkSpec:
         target=Target.REAL,
         dtype=dtype,
     )
+
+
+TIMED = Trial(
+    "speed",
+    "numpy-reference",
+    "rnn",
+    time_steps=3,
+    input_size=1,
+    hidden_size=2,
+    batch=1,
+    seed=0,
+    data_seed=0,
+    settings={"phases": ["forward"], "readings": 1},
+)
 
 
 # --- every plugin that is here -------------------------------------------------------
@@ -229,3 +245,29 @@ def test_a_run_keeps_what_ends_well_beside_what_crashes_and_diverges(
     ]
     assert None not in losses[:29]
     assert losses[29] is None
+
+
+def test_what_a_plugin_writes_while_it_is_read_does_not_reach_the_pipe(
+    tmp_path: Path,
+) -> None:
+    file = helpers.write(tmp_path / "loud.py", "import os\nos.write(1, b'loud')\n")
+    with (tmp_path / "log").open("wb") as log:
+        worker = WorkerProcess(1, (file,), log)
+    (answer,) = worker.ask("open", "one", TIMED, tmp_path / "trial.log")
+    worker.close()
+    assert answer.values == {"kind": "opened", "phases": ["forward"]}
+    assert (tmp_path / "log").read_bytes() == b"loud"
+
+
+def test_a_death_is_told_as_it_was_though_the_pipe_closes_first(
+    tmp_path: Path,
+) -> None:
+    text = (
+        "import os\nimport time\nos.closerange(0, 99)\ntime.sleep(0.5)\nos._exit(9)\n"
+    )
+    file = helpers.write(tmp_path / "slow_to_die.py", text)
+    with (tmp_path / "log").open("wb") as log:
+        worker = WorkerProcess(1, (file,), log)
+    with pytest.raises(WorkerDiedError, match="numpy-reference exited with 9"):
+        list(worker.ask("open", "one", TIMED, tmp_path / "trial.log"))
+    worker.close()

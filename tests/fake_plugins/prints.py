@@ -6,6 +6,7 @@ from harness import declare_implementation
 declare_implementation(
     "prints", framework="numpy", cells=["rnn"], factory="prints:build"
 )
+print("to the print while it is read")
 
 
 def build(spec, cell, device):

@@ -140,3 +140,13 @@ def test_two_runs_of_one_folder_do_not_meet(fresh: Callable[[str], Path]) -> Non
     assert f"out is in use by process {process.pid}; wait for it" in err
     process.send_signal(signal.SIGINT)
     assert helpers.finish(process)[0] == 130
+
+
+def test_a_worker_that_says_nothing_ends_with_the_run_too(tmp_path: Path) -> None:
+    process = helpers.start("check", helpers.PLUGINS / "sleeps.py", cwd=tmp_path)
+    helpers.wait_for((tmp_path / "asleep").exists, "the plugin to sleep")
+    workers = helpers.workers_of(process.pid)
+    assert workers
+    process.kill()
+    helpers.finish(process)
+    helpers.wait_for(lambda: not any(map(helpers.alive, workers)), "workers to end", 15)

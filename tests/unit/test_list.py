@@ -74,6 +74,16 @@ def test_an_absent_framework_is_listed_with_the_way_to_install_it(
     assert listed["numpy-reference"]["unavailable"] is None
 
 
+def test_what_a_plugin_file_prints_is_no_part_of_the_document(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(helpers.PLUGINS / "prints.py")
+    code, out, err = _list(monkeypatch, capsys, "--json", "--plugin", file)
+    assert code == 0
+    assert "prints" in {i["name"] for i in json.loads(out)["implementations"]}
+    assert "to the print while it is read" in err
+
+
 def test_json_is_one_document_whatever_else_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,6 +94,19 @@ def test_every_unknown_name_is_told_at_once(tmp_path: Path) -> None:
         ("batch = 8", 'batch = 8\noptimizer = "adamw"', "'adam', 'rmsprop' or 'sgd'"),
         ("batch = 8", 'batch = 8\ndtype = "float16"', "'float32' or 'float64'"),
         ("batch = 8", "batch = 8\ntask_options = {symbols = nan}", "task_options"),
+        ("length = 10", "length = 1", "learning[0].length: adding: length must be"),
+        ("batch = 8", "batch = 8\ntask_options = {gap = 1}", "takes no option 'gap'"),
+        (
+            '"adding"',
+            '"copy-memory"\ntask_options = {symbls = 1}',
+            "copy-memory: takes no option 'symbls'; did you mean 'symbols'?",
+        ),
+        (
+            '"adding"',
+            '"copy-memory"\ntask_options = {symbols = 0}',
+            "symbols must be a whole number of at least 1, not 0",
+        ),
+        ("batch = 8", 'batch = 8\ninit = "cronho"', "'zero-bias' or 'chrono'"),
         ("[0, 1]", "[]", "learning[0].seeds"),
         ('["rnn"]', "[]", "learning[0].cells"),
         ('["rnn"]', '"rnn"', "learning[0].cells"),
@@ -169,7 +182,8 @@ def test_a_setting_changes_every_section_or_one(tmp_path: Path) -> None:
     suite = load(text, tmp_path, "learning.updates=7", "learning.1.length=[20, 30]")
     assert [s.updates for s in suite.learning] == [7, 7]
     assert [s.length for s in suite.learning] == [(10,), (20, 30)]
-    suite = load(text, tmp_path, "learning.task_options.symbols=3", "name=other")
+    settings = ("learning.task=copy-memory", "learning.task_options.symbols=3")
+    suite = load(text, tmp_path, *settings, "name=other")
     assert suite.learning[0].task_options == {"symbols": 3}
     assert suite.name == "other"
 
