@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import re
@@ -226,8 +227,9 @@ def run(
     RunFolder.create(folder)
     console = Console(stderr=True)
     code = _execute(execution, console)
-    finished = _finish(store)
-    return _worst([MISUSE if registry.problems else DONE, code, finished])
+    if code == DONE:
+        code = _finish(store)
+    return _worst([MISUSE if registry.problems else DONE, code])
 
 
 def _default_jobs() -> int:
@@ -257,10 +259,11 @@ def _show_preview(execution: Execution, *, why: bool) -> None:
     to_run = done = 0
     for stage, trials in execution.preview():
         click.echo(f"{stage}: {len(trials)}")
-        for todo in trials:
+        for preview in trials:
+            todo = preview.todo
             to_run += todo.runs
             done += not todo.runs
-            text = f"  {todo.trial.label}"
+            text = f"  {preview.label}"
             if why:
                 text += f": {'runs' if todo.runs else 'stays'}, {todo.why}"
             click.echo(text)
@@ -282,9 +285,17 @@ def _execute(execution: Execution, console: Console) -> int:
         where = execution.run.path
         _fail(
             f"interrupted; every finished trial is kept in {where}, and the same "
-            "command goes on from there"
+            f"command goes on from there; `rnn-harness report {where}` shows them"
         )
         return INTERRUPTED if isinstance(stopped, KeyboardInterrupt) else TERMINATED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            raise
+        _fail(
+            f"{execution.run.path} cannot be written any more ({error.strerror}); "
+            "every finished trial is kept, and the same command goes on once it can"
+        )
+        return INTERNAL
     finally:
         signal.signal(signal.SIGTERM, before)
     return DONE
@@ -502,7 +513,7 @@ def export(
     folder: Path, form: str, output: Path | None, plugins: tuple[Path, ...]
 ) -> int:
     """Write every value of RUN, one row each, to standard output or a file."""
-    from harness.store import frame
+    from harness.analysis.frame import frame
 
     _, records = _records(folder)
     try:

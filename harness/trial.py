@@ -87,7 +87,9 @@ class Trial:
     def identity(self, sources: Mapping[str, str]) -> str:
         """Name the trial: readable, with a hash of it and of its plugins' sources."""
         digest = _digest({"trial": self.to_json(), "sources": dict(sources)})
-        return f"{re.sub(r'[^A-Za-z0-9.]+', '-', self.label)}-{digest[:12]}"
+        # A file name may have 255 bytes, and temporary names are longer.
+        label = re.sub(r"[^A-Za-z0-9.]+", "-", self.label)[:120]
+        return f"{label}-{digest[:12]}"
 
 
 def _digest(value: Any) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from harness.store import TrialRecord, frame
+from harness.analysis.frame import frame
+from harness.store import TrialRecord
 from harness.trial import Trial
 
 T = TypeVar("T")

@@ -88,16 +88,18 @@ class _Study:
 
     def train(self) -> str | None:
         """Train; return why the loss stopped being finite, or None."""
-        self._evaluate()
+        reason = self._evaluate()
+        if reason is not None:
+            return reason
         marks = [*range(0, self._budget, self._every), self._budget]
         for start, end in pairwise(marks):
             for first in range(start, end, CHUNK):
                 reason = self._update(range(first, min(first + CHUNK, end)))
                 if reason is not None:
                     return reason
-            self._evaluate()
-            if self._is_solved:
-                break
+            reason = self._evaluate()
+            if reason is not None or self._is_solved:
+                return reason
         return None
 
     def _update(self, indices: range) -> str | None:
@@ -123,10 +125,9 @@ class _Study:
         name, found = "loss", done.losses[bad]
         if np.isfinite(found):
             name, found = "gradient", done.gradient_norms[bad]
-        value = "NaN" if np.isnan(found) else "infinite"
-        return f"{name} became {value} at update {updates[bad]}"
+        return f"{name} became {_named(found)} at update {updates[bad]}"
 
-    def _evaluate(self) -> None:
+    def _evaluate(self) -> str | None:
         total: dict[str, Any] = {}
         for batch, placed in self._held_out:
             outputs = self._network.forward(placed).read().outputs
@@ -134,11 +135,15 @@ class _Study:
             for name, tally in self._task.score(outputs, batch).items():
                 total[name] = total[name] + tally if name in total else tally
         scores = {name: tally.mean for name, tally in total.items()}
+        loss = scores["loss"]
         self._emit(Reading("held_out", scores, self._updates, "updates"))
-        if self._task.solved(scores["loss"], scores):
+        if self._task.solved(loss, scores):
             self._solved_at.append(self._updates)
         else:
             self._solved_at = []
+        if np.isfinite(loss):
+            return None
+        return f"held-out loss became {_named(loss)} at update {self._updates}"
 
     def _check_shape(self, found: tuple[int, ...], batch: Batch) -> None:
         expected = (*batch.scored.shape, self._task.info.output_size)
@@ -167,3 +172,7 @@ class _Study:
             clipped = float(np.mean(np.array(self._norms) > clip))
             readings.append(Reading("train", {"clipped_fraction": clipped}))
         return readings
+
+
+def _named(value: float) -> str:
+    return "NaN" if np.isnan(value) else "infinite"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +12,7 @@ from harness.environment import describe_environment
 from harness.errors import MisuseError
 from harness.registry import Registry
 from harness.run.local import Executor
-from harness.run.plan import Plan, Planned, make_plan, planned
+from harness.run.plan import Plan, Planned, gradients_trial, make_plan, planned
 from harness.run.progress import Progress
 from harness.store import RunFolder
 from harness.suite import Suite
@@ -23,6 +22,22 @@ from harness.trial import Trial
 _EXTENSIBLE = ("seeds", "implementations")
 
 _DISTRIBUTIONS = ("numpy", "scipy", "pandas", "matplotlib", "rnn-harness")
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A trial that would run or stay, on the fastest certified of `implementations`."""
+
+    todo: Planned
+    implementations: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The trial's label, with every implementation it might run on."""
+        trial = self.todo.trial
+        return trial.label.replace(
+            trial.implementation, " or ".join(self.implementations), 1
+        )
 
 
 @dataclass(frozen=True)
@@ -58,18 +73,26 @@ class Execution:
             choices=info.get("choices", {}),
         )
 
-    def preview(self) -> list[tuple[str, list[Planned]]]:
+    def preview(self) -> list[tuple[str, list[Preview]]]:
         """Return every stage with its trials and why each would run or not."""
         plan = self.plan()
-        stages: list[tuple[str, Sequence[Trial]]] = [("parity", plan.parity)]
-        stages += [(f"speed, {name}", trials) for name, trials in plan.speed.items()]
-        candidates = [t for group in plan.learning for t in group.candidates]
-        stages.append(("learning, on the fastest certified of", candidates))
-        return [
-            (name, [planned(t, self.registry, self.run) for t in trials])
-            for name, trials in stages
-            if trials
-        ]
+        stages = [("parity", [self._preview(t) for t in plan.parity])]
+        for name, trials in plan.speed.items():
+            stages.append((f"speed, {name}", [self._preview(t) for t in trials]))
+        learning, gradients = [], []
+        for group in plan.learning:
+            trial, names = group.candidates[0], group.implementations
+            learning.append(replace(self._preview(trial), implementations=names))
+            if group.follow_gradients:
+                follower = gradients_trial(trial, learning[-1].todo.id)
+                found = self._preview(follower)
+                gradients.append(replace(found, implementations=names))
+        stages += [("learning", learning), ("gradients", gradients)]
+        return [(name, previews) for name, previews in stages if previews]
+
+    def _preview(self, trial: Trial) -> Preview:
+        todo = planned(trial, self.registry, self.run)
+        return Preview(todo, (trial.implementation,))
 
     def execute(self, console: Console) -> None:
         """Run what is not done and commit each trial as it ends.

@@ -30,6 +30,11 @@ class LearningGroup:
     follow_gradients: bool
 
     @property
+    def implementations(self) -> tuple[str, ...]:
+        """Names of the candidates."""
+        return tuple(trial.implementation for trial in self.candidates)
+
+    @property
     def choice_key(self) -> str:
         """What one choice of implementation is made for: all seeds alike."""
         trial = self.candidates[0]
@@ -155,14 +160,22 @@ def _unique(trials: Iterable[Trial]) -> list[Trial]:
 
 
 def _implementations(
-    asked: Sequence[str] | None, registry: Registry, cell: str
+    asked: Sequence[str] | None, registry: Registry, cell: str, device: str, dtype: str
 ) -> list[str]:
     """Return who computes a cell: those asked for, and every plugin file's.
 
-    Whoever names a plugin file wants it measured.
+    Whoever names a plugin file wants it measured. Where nobody is asked for, those
+    that do not offer the device or dtype are left out: none of them was wanted.
     """
     declared = registry.implementations.values()
-    names = list(asked) if asked is not None else [d.name for d in declared]
+    if asked is not None:
+        names = list(asked)
+    else:
+        names = [
+            d.name
+            for d in declared
+            if device.split(":")[0] in d.devices and dtype in d.dtypes
+        ]
     names += [d.name for d in declared if d.file is not None and d.name not in names]
     return [n for n in names if cell in registry.implementation(n).cells]
 
@@ -178,11 +191,15 @@ def _learning_groups(
         for cell in section.cells:
             names = [
                 name
-                for name in _implementations(section.implementations, registry, cell)
+                for name in _implementations(
+                    section.implementations, registry, cell, device, section.dtype
+                )
                 if registry.implementation(name).trains
             ]
             if not names:
-                raise MisuseError(f"no implementation trains the cell '{cell}'")
+                raise MisuseError(
+                    f"no implementation trains the cell '{cell}' on {device}"
+                )
             for seed in section.seeds:
                 candidates = tuple(
                     _learning_trial(section, name, cell, length, seed, device)
@@ -268,7 +285,9 @@ def _speed_trials(
         )
         for shape in section.shapes
         for cell in section.cells
-        for name in _implementations(section.implementations, registry, cell)
+        for name in _implementations(
+            section.implementations, registry, cell, device, section.dtype
+        )
     ]
 
 

@@ -154,6 +154,25 @@ def test_a_loss_that_is_not_finite_is_the_outcome_diverged_with_its_curve(
     assert whole(found)["outcome", "solved"] == 0
 
 
+def test_a_held_out_loss_that_is_not_finite_is_diverged_too() -> None:
+    problem = Problem(REGISTRY, LEARNING)
+
+    class Scores(SolvedWhen):
+        def score(self, outputs: Any, batch: Batch) -> dict[str, Tally]:
+            found = self.task.score(outputs, batch)
+            if next(self.script) == "x":
+                found["loss"] = Tally(float("nan"), 1)
+            return found  # type: ignore[no-any-return]
+
+        def solved(self, loss: float, scores: Mapping[str, float]) -> bool:
+            return False
+
+    problem.task = Scores(problem.task, "....ox")  # type: ignore[assignment]
+    found, _ = learn(problem)
+    assert found.outcome == "diverged"
+    assert found.reason == "held-out loss became NaN at update 45"
+
+
 # --- data and initial values ---------------------------------------------------------
 
 

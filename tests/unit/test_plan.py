@@ -266,7 +266,7 @@ def test_jobs_never_enter_an_id(tmp_path: Path) -> None:
     for jobs in (1, 8):
         run = RunFolder(tmp_path / "run")
         stages = Execution(suite, registry(), run, "cpu", None, jobs).preview()
-        ids.append([todo.id for _, trials in stages for todo in trials])
+        ids.append([found.todo.id for _, stage in stages for found in stage])
     assert ids[0] == ids[1]
 
 

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import store
+from harness.analysis.frame import COLUMNS, frame
 from harness.contract import Optimizer
 from harness.errors import MisuseError
-from harness.store import COLUMNS, Reading, RunFolder, frame, to_json, write_atomically
+from harness.store import Reading, RunFolder, to_json, write_atomically
 from harness.trial import Trial
 from tests import helpers
 
