@@ -372,6 +372,7 @@ def check(
     from rich.console import Console
 
     from harness.environment import resolve_device
+    from harness.report.certificate import certificate_json, certificate_text
     from harness.run.certify import certify
 
     if dtype not in ("float32", "float64"):
@@ -404,55 +405,11 @@ def check(
             console,
         )
     if as_json:
-        click.echo(json.dumps([_certificate_json(r) for r in records], indent=1))
+        click.echo(json.dumps([certificate_json(r) for r in records], indent=1))
     else:
         for record in records:
-            _show_certificate(record)
+            click.echo(certificate_text(record))
     return _worst([MISUSE if registry.problems else DONE, _verdict(records)])
-
-
-def _certificate_json(record: TrialRecord) -> dict[str, Any]:
-    return {
-        "implementation": record.trial.implementation,
-        "cell": record.trial.cell,
-        "device": record.trial.device,
-        "dtype": record.trial.dtype,
-        "outcome": record.outcome,
-        "reason": record.reason,
-        "framework": record.result.get("framework"),
-        "kernel": record.result.get("kernel"),
-        "checks": {reading.split: dict(reading.values) for reading in record.readings},
-    }
-
-
-def _show_certificate(record: TrialRecord) -> None:
-    trial = record.trial
-    head = [trial.implementation, trial.cell]
-    head += [
-        str(record.result[k]) for k in ("framework", "kernel") if k in record.result
-    ]
-    shapes = record.value("certificate", "shapes")
-    where = f"{trial.device} {trial.dtype}"
-    click.echo(" · ".join([*head, where, *([f"{shapes} shapes"] if shapes else [])]))
-    if record.outcome != "ok":
-        click.echo(f"  {record.outcome}: {record.reason}\n")
-        return
-    for reading in record.readings[1:]:
-        error, tolerance = reading.values.get("error"), reading.values["tolerance"]
-        warned_above = reading.values["warned_above"]
-        if error is None:
-            text = "underflow  not compared"
-        else:
-            verdict = "ok" if error <= warned_above else "ok, but unusually large"
-            if not error <= tolerance:
-                verdict = f"BROKEN, allowed {tolerance:.0e}"
-            text = f"{error:9.1e}  {verdict}"
-        click.echo(f"  {reading.split:<22} {text}")
-    broken, checks = (record.value("certificate", n) for n in ("broken", "checks"))
-    if broken:
-        click.echo(f"not certified: {broken} of {checks} checks broken\n")
-    else:
-        click.echo(f"certified: {checks} checks\n")
 
 
 # --- show, report, export ------------------------------------------------------------
@@ -482,11 +439,12 @@ def show(folder: Path, as_json: bool, plugins: tuple[Path, ...]) -> int:
     """Show the summary tables of RUN, a run folder."""
     from harness.analysis.summary import summarize
     from harness.report.terminal import all_tables
+    from harness.store import to_json
 
     store, records = _records(folder)
     summary = summarize(records, store.info())
     if as_json:
-        click.echo(json.dumps(summary.to_json(), indent=1, default=str))
+        click.echo(to_json(summary.to_json()))
     else:
         _stdout().print(all_tables(summary))
     return DONE

@@ -74,7 +74,7 @@ class LearningRow:
         count: Seeds that ended ok or diverged; a diverged one counts as unsolved.
         solved_interval: Wilson's 95 % interval of the solved fraction, or None.
         updates: Updates to solve over the counted seeds, or None without any.
-        scores: The headline first, then the loss.
+        scores: The headline first, then the loss, then every other with a floor.
         other_outcomes: How many seeds ended otherwise than ok, by outcome.
         parameters: Number of canonical weights of the whole network.
     """
@@ -132,7 +132,7 @@ def _row(members: Sequence[TrialRecord], where: Place, first: str) -> LearningRo
         count=len(counted),
         solved_interval=proportion_interval(solved, len(counted)) if counted else None,
         updates=updates,
-        scores=tuple(_score(members, m) for m in dict.fromkeys([first, "loss"])),
+        scores=tuple(_score(members, metric) for metric in _metrics(members, first)),
         seeds=seeds,
         other_outcomes=dict(outcomes),
         parameters=_parameters(members),
@@ -173,6 +173,17 @@ def headline(records: Sequence[TrialRecord]) -> str:
         if record.result.get("headline"):
             return str(record.result["headline"])
     return "loss"
+
+
+def _metrics(members: Sequence[TrialRecord], first: str) -> list[str]:
+    floors = [
+        metric
+        for record in members
+        for reading in record.readings
+        if reading.split == "floor"
+        for metric in reading.values
+    ]
+    return list(dict.fromkeys([first, "loss", *floors]))
 
 
 def _score(members: Sequence[TrialRecord], metric: str) -> Score:

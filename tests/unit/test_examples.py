@@ -72,7 +72,8 @@ def test_the_readmes_suites_and_settings_are_accepted() -> None:
 
 def test_every_link_of_the_readme_leads_somewhere() -> None:
     readme = (ROOT / "README.md").read_text()
-    links = re.findall(r"\]\(([^)#]+)\)", readme)
+    links = re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", readme)
+    links = [link or source for link, source in links]
     assert links
     for link in links:
         assert (ROOT / link).exists(), link
