@@ -32,6 +32,26 @@ def check_call(
         ) from error
 
 
+def check_call_by_place(
+    found: Callable[..., Any], arguments: Sequence[str], plugin: str
+) -> None:
+    """Check that a callable takes this many arguments by place.
+
+    Raises:
+        PluginError: Saying what it takes and what is expected.
+    """
+    signature = inspect.signature(found)
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        name = getattr(found, "__name__", type(found).__name__)
+        raise PluginError(
+            plugin,
+            f"{name}{signature} has a wrong signature: {error}; expected "
+            f"{name}({', '.join(arguments)})",
+        ) from error
+
+
 def check_methods(found: object, protocol: type, plugin: str) -> None:
     """Check that an object has every method of a protocol, with its arguments.
 

@@ -232,7 +232,7 @@ class RunFolder:
             raise MisuseError(
                 f"{file} cannot be read ({error.strerror}); give another folder"
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise MisuseError(
                 f"{file} is damaged; restore it, or give another folder with -o"
             ) from error
@@ -318,9 +318,10 @@ class RunFolder:
         return {name: what for name, what in found.items() if what is not None}
 
     def records(self) -> list[TrialRecord]:
-        """Return the finished trials in order of commit, the latest of each slot.
+        """Return the finished trials, the latest of each slot.
 
-        What followed a trial that is not the latest of its slot is left out with it.
+        They are ordered by cell, as the suite names them, then by commit. What followed
+        a trial that is not the latest of its slot is left out with it.
         """
         found = [record for p in self._folders() if (record := self.read(p.name))]
         latest: dict[str, TrialRecord] = {}
@@ -330,11 +331,20 @@ class RunFolder:
             if earlier is not None:
                 superseded.add(earlier.id)
             latest[record.trial.slot()] = record
-        return [
-            record
-            for record in latest.values()
-            if record.trial.settings.get("follows") not in superseded
-        ]
+        cells = self._cells()
+        return sorted(
+            (
+                record
+                for record in latest.values()
+                if record.trial.settings.get("follows") not in superseded
+            ),
+            key=lambda r: cells.index(r.trial.cell) if r.trial.cell in cells else -1,
+        )
+
+    def _cells(self) -> list[str]:
+        suite = self.info().get("suite", {})
+        sections = [*suite.get("learning", []), *suite.get("speed", [])]
+        return [cell for section in sections for cell in section["cells"]]
 
     def sources_of_slot(self, slot: str) -> list[dict[str, str]]:
         """Return the plugin sources of every trial, done or not, of one slot."""

@@ -16,7 +16,7 @@ from harness.contract import Optimizer
 from harness.errors import MisuseError, PluginError, suggestion
 from harness.registry import Registry
 
-Count = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
 Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
@@ -34,6 +34,7 @@ class LearningSection(_Section):
     cells: tuple[str, ...] = Field(min_length=1)
     task_options: dict[str, bool | int | float | str] = {}
     implementations: tuple[str, ...] | None = None
+    learn_on: tuple[str, ...] | None = None
     hidden_size: Count
     num_layers: Count = 1
     batch: Count
@@ -152,11 +153,12 @@ def load_suite(
     if seeds is not None:
         for section in _sections(raw, "learning"):
             section["seeds"] = list(seeds)
+    unknown = _unknown_names(raw, registry)
     try:
         suite = Suite.model_validate(raw)
     except ValidationError as error:
-        raise _misuse(where, _problems(error)) from error
-    problems = _unknown_names(suite, registry)
+        raise _misuse(where, [*_problems(error), *unknown]) from error
+    problems = [*unknown, *_refused_by_tasks(suite, registry)]
     if problems:
         raise _misuse(where, problems)
     return suite
@@ -252,6 +254,8 @@ def _problems(error: ValidationError) -> list[str]:
             problems.append(f"{where}: unknown key{hint}")
         elif item["type"] == "missing":
             problems.append(f"{where}: missing; give a value")
+        elif where in ("learning", "speed"):
+            problems.append(f"{where}: write [[{where}]] for each section")
         else:
             message = re.sub(r"^Input should", "should", item["msg"])
             problems.append(f"{where}: {message}, not {_shown(item['input'])}")
@@ -305,30 +309,39 @@ def _task_problems(section: LearningSection, registry: Registry) -> list[str]:
     return problems
 
 
-def _unknown_names(suite: Suite, registry: Registry) -> list[str]:
+_NAMED = (
+    ("learning", "task", "task"),
+    ("learning", "cells", "cell"),
+    ("learning", "implementations", "implementation"),
+    ("learning", "learn_on", "implementation"),
+    ("speed", "cells", "cell"),
+    ("speed", "implementations", "implementation"),
+)
+"""Section, key and the kind of plugin it names."""
+
+
+def _unknown_names(raw: Mapping[str, Any], registry: Registry) -> list[str]:
+    """Look up every name, also where other keys are wrong."""
     problems = []
+    for section, key, kind in _NAMED:
+        for index, values in enumerate(_sections(raw, section)):
+            names = values.get(key, [])
+            for name in names if isinstance(names, list) else [names]:
+                try:
+                    if isinstance(name, str):
+                        getattr(registry, kind)(name)
+                except MisuseError as error:
+                    problems.append(f"{section}[{index}].{key}: {error}")
+    return problems
 
-    def look(place: str, kind: str, names: Sequence[str]) -> None:
-        find = getattr(registry, kind)
-        for name in names:
-            try:
-                find(name)
-            except MisuseError as error:
-                problems.append(f"{place}: {error}")
 
-    for index, learning in enumerate(suite.learning):
-        place = f"learning[{index}]"
-        look(f"{place}.task", "task", [learning.task])
-        if learning.task in registry.tasks:
-            problems += [f"{place}.{p}" for p in _task_problems(learning, registry)]
-        look(f"{place}.cells", "cell", learning.cells)
-        look(
-            f"{place}.implementations", "implementation", learning.implementations or ()
-        )
-    for index, speed in enumerate(suite.speed):
-        place = f"speed[{index}]"
-        look(f"{place}.cells", "cell", speed.cells)
-        look(f"{place}.implementations", "implementation", speed.implementations or ())
+def _refused_by_tasks(suite: Suite, registry: Registry) -> list[str]:
+    problems = [
+        f"learning[{index}].{problem}"
+        for index, section in enumerate(suite.learning)
+        if section.task in registry.tasks
+        for problem in _task_problems(section, registry)
+    ]
     if not suite.learning and not suite.speed:
         problems.append("has no [[learning]] and no [[speed]] section")
     return problems

@@ -15,6 +15,10 @@ torch = declare_framework(
     extra="torch",
 )
 
+tensorflow = declare_framework("tensorflow", module="tensorflow", extra="tensorflow")
+
+jax = declare_framework("jax", module="jax", extra="jax")
+
 rnn = declare_cell(
     "rnn",
     factory="implementations.cells.rnn:Rnn",

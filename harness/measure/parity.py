@@ -36,9 +36,9 @@ from harness.trial import Trial
 LONGEST_MEMORY = 60
 """Time constants up to this show a gradient cut short, every 50 time steps say: biases
 of keeping gates go up to ln 59 = 4.1. Much beyond, float32 itself loses digits: a GRU
-computes 1 - z, with a relative error of 6e-8 / (1 - z). All gates at +4 would not do: an
-LSTM that keeps without writing less is chaotic, and correct float32 code was seen 1e-4
-from the reference."""
+computes 1 - z, with a relative error of 6e-8 / (1 - z). All gates at +4 would not do:
+an LSTM that keeps without writing less is chaotic, and correct float32 code was seen
+1e-4 from the reference."""
 
 
 @dataclass(frozen=True)

@@ -24,33 +24,45 @@ def choose(group: LearningGroup, find: Find) -> Choice:
     """Choose among a group's candidates by certificate and timed update.
 
     Because certified implementations compute the same mathematics, what is learned
-    belongs to the cell whichever of them runs it.
+    belongs to the cell whichever of them runs it. They differ in rounding, though, and
+    two may be equally fast: `learn_on` makes curves repeat to the last digit.
 
     Args:
         group: Candidates that differ in nothing but the implementation.
         find: Returns the finished record of a trial.
     """
-    times: list[tuple[float, Trial]] = []
+    times: dict[str, tuple[float, Trial]] = {}
     reasons: list[str] = []
     for trial in group.candidates:
-        reason = _not_certified(trial, find(certificate_trial(trial)))
-        speed = find(timed_trial(trial))
-        time_s = speed.value("train_step", "time_s") if speed is not None else None
-        if reason is None and time_s is None:
-            reason = f"{trial.implementation} could not be timed"
-            if speed is not None and speed.reason:
-                reason = f"{reason} ({speed.reason})"
-        elif reason is None and speed is not None and not speed.value("readback", "ok"):
-            reason = f"{trial.implementation} computed something else when it was timed"
-        if reason is None and time_s is not None:
-            times.append((float(time_s), trial))
-        elif reason is not None:
-            reasons.append(reason)
+        found = _update_time(trial, find)
+        if isinstance(found, str):
+            reasons.append(found)
+        else:
+            times[trial.implementation] = (found, trial)
+    for name in group.learn_on:
+        if name in times:
+            return Choice(times[name][1])
     if times:
-        return Choice(min(times, key=lambda pair: pair[0])[1])
+        return Choice(min(times.values(), key=lambda pair: pair[0])[1])
     return Choice(
         group.candidates[0], f"no certified implementation: {'; '.join(reasons)}"
     )
+
+
+def _update_time(trial: Trial, find: Find) -> float | str:
+    """Return the seconds of one certified update, or why there is none."""
+    name = trial.implementation
+    reason = _not_certified(trial, find(certificate_trial(trial)))
+    if reason is not None:
+        return reason
+    speed = find(timed_trial(trial))
+    time_s = speed.value("train_step", "time_s") if speed is not None else None
+    if speed is None or time_s is None:
+        why = f" ({speed.reason})" if speed is not None and speed.reason else ""
+        return f"{name} could not be timed{why}"
+    if not speed.value("readback", "ok"):
+        return f"{name} computed something else when it was timed"
+    return float(time_s)
 
 
 def _not_certified(trial: Trial, certificate: TrialRecord | None) -> str | None:

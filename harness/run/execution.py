@@ -110,6 +110,8 @@ class Execution:
                 info["wall_time_s"] = earlier + time.time() - start
                 self.run.write_info(info)
 
+            for note in plan.notes:
+                console.print(note, soft_wrap=True)
             with Progress(console, self.jobs) as progress:
                 progress.expect(plan)
                 executor = Executor(

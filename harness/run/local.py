@@ -21,6 +21,7 @@ from harness.run.plan import (
     LearningGroup,
     Plan,
     Planned,
+    certificate_trial,
     gradients_trial,
     planned,
 )
@@ -173,7 +174,26 @@ class Executor:
             **(facts or {}),
         }
         attempt.commit(result, readings, answer.arrays)
-        self.progress.finished(todo, values["outcome"], values["reason"], readings)
+        self.progress.finished(
+            todo,
+            values["outcome"],
+            values["reason"],
+            readings,
+            certified=self._is_certified(todo.trial),
+        )
+
+    def _is_certified(self, trial: Trial) -> bool:
+        """Say whether a timing may stand without a mark; others need no certificate."""
+        if trial.measure != "speed":
+            return True
+        certificate = self._find(certificate_trial(trial))
+        speed = self._find(trial)
+        return bool(
+            certificate
+            and certificate.value("certificate", "certified")
+            and speed
+            and (speed.outcome != "ok" or speed.value("readback", "ok"))
+        )
 
     def _refuse(self, todo: Planned, outcome: str, reason: str) -> None:
         attempt = self._begin(todo)

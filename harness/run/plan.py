@@ -24,10 +24,19 @@ TURN_READINGS = 2
 
 @dataclass(frozen=True)
 class LearningGroup:
-    """One learning trial, once for each implementation that could run it."""
+    """One learning trial, once for each implementation that could run it.
+
+    Attributes:
+        follow_gradients: Whether a gradients trial follows.
+        learn_on: Implementations to learn on, the first that is certified; where
+            there is none, the fastest certified one.
+        chosen: What was chosen earlier in this run.
+    """
 
     candidates: tuple[Trial, ...]
     follow_gradients: bool
+    learn_on: tuple[str, ...] = ()
+    chosen: str | None = None
 
     @property
     def implementations(self) -> tuple[str, ...]:
@@ -50,11 +59,13 @@ class Plan:
         parity: Certificates of everything that will run.
         speed: Trials that are measured taking turns, by session.
         learning: Groups from which one implementation is chosen.
+        notes: What was wanted and is not planned, and why.
     """
 
     parity: tuple[Trial, ...]
     speed: Mapping[str, tuple[Trial, ...]]
     learning: tuple[LearningGroup, ...]
+    notes: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -137,7 +148,33 @@ def _plan(
         assert trial.session is not None
         sessions[trial.session] = (*sessions.get(trial.session, ()), trial)
     parity = _unique([*certificates, *map(certificate_trial, trials)])
-    return Plan(tuple(parity), sessions, tuple(learning))
+    settled, notes = _settled(learning)
+    return Plan(tuple(parity), sessions, settled, notes)
+
+
+def _settled(
+    groups: Sequence[LearningGroup],
+) -> tuple[tuple[LearningGroup, ...], tuple[str, ...]]:
+    """Leave a group whose implementation is chosen with that one alone.
+
+    The other candidates are certified and timed all the same: time to solve is told
+    for each of them.
+    """
+    settled, notes = [], []
+    for group in groups:
+        kept = [t for t in group.candidates if t.implementation == group.chosen]
+        if group.chosen is None:
+            settled.append(group)
+        elif kept:
+            settled.append(replace(group, candidates=tuple(kept)))
+        else:
+            trial = group.candidates[0]
+            notes.append(
+                f"{trial.cell} learns {trial.task} {trial.length} on {group.chosen} in "
+                "this run, a choice made once; to learn on "
+                f"{' or '.join(group.implementations)} give another folder with -o"
+            )
+    return tuple(settled), tuple(dict.fromkeys(notes))
 
 
 def _unique_groups(groups: Iterable[LearningGroup]) -> list[LearningGroup]:
@@ -205,14 +242,13 @@ def _learning_groups(
                     _learning_trial(section, name, cell, length, seed, device)
                     for name in names
                 )
-                group = LearningGroup(candidates, section.gradients)
+                group = LearningGroup(
+                    candidates, section.gradients, section.learn_on or ()
+                )
                 chosen = choices.get(group.choice_key)
-                if chosen is not None:
-                    kept = [t for t in candidates if t.implementation == chosen]
-                    if not kept:
-                        raise _lacks_choice(group, chosen)
-                    group = replace(group, candidates=tuple(kept))
-                groups.append(group)
+                if chosen is not None and chosen not in names:
+                    raise _lacks_choice(group, chosen)
+                groups.append(replace(group, chosen=chosen))
     return groups
 
 

@@ -111,8 +111,10 @@ class Progress:
         outcome: str,
         reason: str | None,
         readings: Sequence[Reading],
+        *,
+        certified: bool = True,
     ) -> None:
-        """Print how a trial ended."""
+        """Print how a trial ended; a timing without a certificate is marked."""
         with self._lock:
             entry = self._running.pop(todo.id, None)
             guessed = self._left.pop(self._key(todo.trial), 0.0)
@@ -126,6 +128,8 @@ class Progress:
             counted = f"[{self._done}/{self._done + len(self._left)}]"
             left = _duration(self._time_left_s())
         what = _summary(readings) if outcome == "ok" else f"{outcome}: {reason}"
+        if not certified:
+            what = f"{what} · UNCERTIFIED"
         line = f"{counted} {todo.trial.label}: {what} · {took_s:.1f} s"
         self._console.print(
             Text(f"{line} · {left} left" if self._left else line), soft_wrap=True

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.conformance import check_call_by_place
 from harness.contract import (
     Array,
     Batch,
@@ -26,7 +28,7 @@ from harness.contract import (
     Weights,
     layer_weights,
 )
-from harness.errors import UnavailableError
+from harness.errors import PluginError, UnavailableError
 from implementations.torch_backend.kernel import kernel_of
 from implementations.torch_backend.layout import Layout
 
@@ -75,7 +77,9 @@ class TorchNetwork:
             Layout(cell, width, spec.hidden_size) for width in spec.layer_input_sizes
         ]
         self._layers = [
-            layer(spec.cell, width, spec.hidden_size).to(self._device, self._dtype)
+            _checked(layer(spec.cell, width, spec.hidden_size)).to(
+                self._device, self._dtype
+            )
             for width in spec.layer_input_sizes
         ]
         for module, layout in zip(self._layers, self._layouts, strict=True):
@@ -244,11 +248,11 @@ class TorchNetwork:
         if state is not None:
             argument = state[0] if self._parts == 1 else tuple(state)
         if lengths is None:
-            outputs, final = module(x, argument)
+            outputs, final = _pair(module(x, argument))
         else:
             rnn = nn.utils.rnn
             packed = rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
-            outputs, final = module(packed, argument)
+            outputs, final = _pair(module(packed, argument))
             outputs, _ = rnn.pad_packed_sequence(outputs, total_length=len(x))
         return outputs, [final] if self._parts == 1 else list(final)
 
@@ -394,6 +398,26 @@ def _optimizer(
             return torch.optim.RMSprop(parameters, rate, optimizer.decay, epsilon)
         case "sgd":
             return torch.optim.SGD(parameters, rate, optimizer.momentum)
+
+
+def _checked(layer: object) -> nn.Module:
+    if not isinstance(layer, nn.Module):
+        raise PluginError(
+            "layer",
+            f"returned {type(layer).__name__}; expected a torch.nn.Module that is "
+            "called and laid out as nn.GRU",
+        )
+    check_call_by_place(layer.forward, ("x", "state"), type(layer).__name__)
+    return layer
+
+
+def _pair(found: object) -> tuple[Any, Any]:
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise PluginError(
+            "layer",
+            f"answered {type(found).__name__}; expected (outputs, state), as nn.GRU",
+        )
+    return found
 
 
 def _check_device(device: str) -> None:

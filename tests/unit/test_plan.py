@@ -7,6 +7,7 @@ import pytest
 
 from harness.errors import MisuseError
 from harness.registry import Registry
+from harness.run.choice import choose
 from harness.run.execution import Execution
 from harness.run.plan import (
     Plan,
@@ -111,7 +112,7 @@ def test_seeds_can_be_replaced_and_named_twice() -> None:
     found = plan("smoke", seeds=[4, 4])
     assert {t.seed for t in candidates(found)} == {4}
     assert len(found.learning) == len({g.candidates[0].slot() for g in found.learning})
-    assert len(found.learning) == 4
+    assert len(found.learning) == 2
 
 
 # --- filters -------------------------------------------------------------------------
@@ -174,6 +175,69 @@ def test_a_choice_made_once_is_kept() -> None:
         "quick", "learning and gru and adding", choices={key: "numpy-reference"}
     )
     assert {t.implementation for t in candidates(bound)} == {"numpy-reference"}
+
+
+class Found:
+    """A record of a certificate or of a timing."""
+
+    outcome, reason = "ok", None
+
+    def __init__(self, values: dict[str, float]) -> None:
+        self.values = values
+
+    def value(self, split: str, metric: str) -> float | None:
+        return self.values.get(metric)
+
+
+@pytest.mark.parametrize("numpy_s", [0.9, 1.1])
+@pytest.mark.parametrize("learn_on", [(), ("torch-native", "numpy-reference")])
+def test_a_fixed_order_makes_the_choice_whatever_the_clock_says(
+    numpy_s: float, learn_on: tuple[str, ...]
+) -> None:
+    group = plan("quick", "learning and gru and adding").learning[0]
+    times = {"numpy-reference": numpy_s, "torch-native": 1.0}
+
+    def find(trial: Trial) -> Any:
+        time_s = times[trial.implementation]
+        return Found({"certified": 1, "ok": 1, "time_s": time_s})
+
+    found = choose(replace(group, learn_on=learn_on), find).trial.implementation
+    fastest = min(times, key=lambda name: times[name])
+    assert found == (learn_on[0] if learn_on else fastest)
+
+
+def test_an_uncertified_implementation_is_not_learned_on_first_in_order_or_not() -> (
+    None
+):
+    group = plan("quick", "learning and gru and adding").learning[0]
+
+    def find(trial: Trial) -> Any:
+        certified = int(trial.implementation == "numpy-reference")
+        values = {"certified": certified, "broken": 2, "checks": 20}
+        return Found({**values, "ok": 1, "time_s": 1.0})
+
+    assert group.learn_on[0] == "torch-native"
+    assert choose(group, find).trial.implementation == "numpy-reference"
+    only = replace(group, candidates=group.candidates[1:])
+    assert choose(only, find).refused == (
+        "no certified implementation: torch-native is not certified (2 of 20 checks "
+        "broken)"
+    )
+
+
+def test_who_was_not_chosen_is_timed_all_the_same_and_that_is_told() -> None:
+    key = plan("quick", "learning and gru and adding").learning[0].choice_key
+    made = {key: "numpy-reference"}
+    found = plan("quick", "gru and adding and torch-native", choices=made)
+    assert found.learning == ()
+    timed = [t for trials in found.speed.values() for t in trials]
+    assert [t.implementation for t in timed] == ["torch-native"]
+    assert len(found.notes) == 1
+    assert "on numpy-reference in this run, a choice made once" in found.notes[0]
+    whole = plan("quick", "gru and adding", choices=made)
+    timed = [t for trials in whole.speed.values() for t in trials]
+    assert {t.implementation for t in timed} == {"numpy-reference", "torch-native"}
+    assert whole.notes == ()
 
 
 def test_one_choice_serves_all_seeds_of_a_cell_and_task() -> None:

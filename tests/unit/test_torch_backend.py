@@ -181,6 +181,36 @@ def test_a_layer_with_another_layout_is_refused_by_name(
     assert words in str(caught.value)
 
 
+class _OneArgument(torch.nn.GRU):  # type: ignore[misc]
+    def forward(self, x: Any) -> Any:
+        return super().forward(x)
+
+
+class _OutputsOnly(torch.nn.GRU):  # type: ignore[misc]
+    def forward(self, x: Any, state: Any = None) -> Any:
+        return super().forward(x, state)[0]
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (lambda *_: None, "returned NoneType; expected a torch.nn.Module"),
+        (lambda _, i, h: _OneArgument(i, h), "expected forward(x, state)"),
+        (lambda _, i, h: _OutputsOnly(i, h), "expected (outputs, state), as nn.GRU"),
+    ],
+)
+def test_a_layer_of_another_form_is_refused_in_one_sentence(
+    layer: Any, words: str
+) -> None:
+    def run() -> None:
+        network = TorchNetwork(SPEC, REGISTRY.load_cell("gru"), "cpu", layer)
+        network.forward(network.place(a_batch()))
+
+    with pytest.raises(PluginError) as caught:
+        run()
+    assert words in str(caught.value)
+
+
 def test_a_missing_gpu_is_unavailable_in_one_sentence() -> None:
     device = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(UnavailableError, match=f"so {device} is not there"):

@@ -71,7 +71,7 @@ def _learning(
             shown = [*shown, *others]
         if _has_curve(shown):
             found.append(draw_learning(shown, palette))
-        if any(row.count for row in members):
+        if members:
             found.append(draw_solved(members, palette))
     return found
 
