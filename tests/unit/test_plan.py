@@ -109,10 +109,10 @@ def test_a_session_holds_every_implementation_of_one_shape() -> None:
 
 
 def test_seeds_can_be_replaced_and_named_twice() -> None:
-    found = plan("smoke", seeds=[4, 4])
+    found = plan("quick", seeds=[4, 4])
     assert {t.seed for t in candidates(found)} == {4}
     assert len(found.learning) == len({g.candidates[0].slot() for g in found.learning})
-    assert len(found.learning) == 2
+    assert len(found.learning) == 6
 
 
 # --- filters -------------------------------------------------------------------------
