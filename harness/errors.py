@@ -49,10 +49,6 @@ class RefusedError(HarnessError):
     exit_code = 2
 
 
-class DivergedError(HarnessError):
-    """A loss or a weight stopped being a finite number during training."""
-
-
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'gru'?" for a near miss, else the known names."""
     names = sorted(known)

@@ -110,11 +110,6 @@ class Suite(_Section):
     learning: tuple[LearningSection, ...] = ()
     speed: tuple[SpeedSection, ...] = ()
 
-    @property
-    def rounds(self) -> int:
-        """Turns each phase gets in a session."""
-        return max((section.rounds for section in self.speed), default=12)
-
 
 def built_in_suites() -> dict[str, str]:
     """Return the text of each built-in suite by name."""

@@ -19,8 +19,6 @@ from harness.trial import Trial
 # within the certificate's tolerance of float64 over the updates of one turn.
 TIMED_OPTIMIZER = Optimizer(learning_rate=1e-3, epsilon=1e-3, clip_norm=0.01)
 
-TURN_READINGS = 2
-
 
 @dataclass(frozen=True)
 class LearningGroup:
@@ -345,7 +343,7 @@ def timed_trial(trial: Trial) -> Trial:
             name=trial.optimizer.name,
             momentum=trial.optimizer.momentum,
         ),
-        settings={"phases": ["train_step"], "rounds": 12, "readings": TURN_READINGS},
+        settings={"phases": ["train_step"], "rounds": 12, "readings": 2},
     )
 
 

@@ -3,7 +3,6 @@ import signal
 import pytest
 
 from harness.errors import (
-    DivergedError,
     MisuseError,
     PluginError,
     RefusedError,
@@ -30,7 +29,6 @@ class OutOfMemoryError(RuntimeError):
         (OutOfMemoryError("CUDA out of memory"), "out_of_memory", "CUDA out of memory"),
         (PluginError("my-gru", "lacks 'vjp'"), "failed", "my-gru: lacks 'vjp'"),
         (MisuseError("unknown cell"), "failed", "unknown cell"),
-        (DivergedError("loss became NaN"), "failed", "loss became NaN"),
         (ValueError("length must be at least 2"), "failed", "ValueError: length"),
         (SystemExit("no licence"), "failed", "SystemExit: no licence"),
         (KeyError("loss"), "failed", "KeyError: 'loss'"),
