@@ -267,6 +267,8 @@ def _show_preview(execution: Execution, *, why: bool) -> None:
             if why:
                 text += f": {'runs' if todo.runs else 'stays'}, {todo.why}"
             click.echo(text)
+    for note in execution.plan().notes:
+        click.echo(note)
     click.echo(f"{to_run} would run, {done} are done; nothing was run")
 
 
