@@ -10,9 +10,13 @@ from harness.errors import PluginError
 
 
 def check_call(
-    found: Callable[..., Any], arguments: Sequence[str], plugin: str
+    found: Callable[..., Any],
+    arguments: Sequence[str],
+    plugin: str,
+    *,
+    by_place: bool = False,
 ) -> None:
-    """Check that a callable takes these arguments by name.
+    """Check that a callable takes these arguments, by name or by place.
 
     Raises:
         PluginError: Naming the argument that does not fit.
@@ -22,27 +26,10 @@ def check_call(
     except (TypeError, ValueError):  # some callables of C have none to check
         return
     try:
-        signature.bind(**dict.fromkeys(arguments))
-    except TypeError as error:
-        name = getattr(found, "__name__", type(found).__name__)
-        raise PluginError(
-            plugin,
-            f"{name}{signature} has a wrong signature: {error}; expected "
-            f"{name}({', '.join(arguments)})",
-        ) from error
-
-
-def check_call_by_place(
-    found: Callable[..., Any], arguments: Sequence[str], plugin: str
-) -> None:
-    """Check that a callable takes this many arguments by place.
-
-    Raises:
-        PluginError: Saying what it takes and what is expected.
-    """
-    signature = inspect.signature(found)
-    try:
-        signature.bind(*arguments)
+        if by_place:
+            signature.bind(*arguments)
+        else:
+            signature.bind(**dict.fromkeys(arguments))
     except TypeError as error:
         name = getattr(found, "__name__", type(found).__name__)
         raise PluginError(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.conformance import check_call_by_place
+from harness.conformance import check_call
 from harness.contract import (
     Array,
     Batch,
@@ -407,7 +407,7 @@ def _checked(layer: object) -> nn.Module:
             f"returned {type(layer).__name__}; expected a torch.nn.Module that is "
             "called and laid out as nn.GRU",
         )
-    check_call_by_place(layer.forward, ("x", "state"), type(layer).__name__)
+    check_call(layer.forward, ("x", "state"), type(layer).__name__, by_place=True)
     return layer
 
 
