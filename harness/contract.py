@@ -122,10 +122,9 @@ class LayerSizes:
 
 
 class Cell(Protocol):
-    """A recurrence: canonical weights, equations and a float64 reference.
+    """A recurrence: its canonical weights, their initial values and its costs.
 
-    Weight matrices are stored gate by gate, `[gates, hidden, input]`; a step keeps the
-    dtype it is given.
+    Weight matrices are stored gate by gate, `[gates, hidden, input]`.
     """
 
     @property
@@ -140,13 +139,17 @@ class Cell(Protocol):
     def initial_weights(
         self, scheme: str, rng: np.random.Generator, sizes: LayerSizes
     ) -> Weights:
-        """Draw float64 initial values: `canonical`, `zero-bias` or `chrono`."""
+        """Draw float64 initial values by a named scheme, such as `canonical`."""
 
     def flops(self, input_size: int, hidden_size: int) -> int:
         """Count the forward operations of one sequence and time step."""
 
     def parameter_counts(self, input_size: int, hidden_size: int) -> dict[str, int]:
         """Count parameters: `canonical`, and as each framework counts its layer."""
+
+
+class ReferenceCell(Cell, Protocol):
+    """A cell with a reference; a step keeps the dtype it is given."""
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
         """Advance one time step: x [batch, input], state parts [batch, hidden]."""
@@ -155,6 +158,39 @@ class Cell(Protocol):
         self, weights: Weights, saved: Saved, d_state: State
     ) -> tuple[Weights, Array, State]:
         """Return gradients with respect to the weights, x and the state before."""
+
+
+Tensor = Any
+"""An array of any framework."""
+
+
+class Operations(Protocol):
+    """What equations are written in beside +, -, * and slices: one framework's own."""
+
+    def sigmoid(self, a: Tensor) -> Tensor:
+        """Compute σ(a) = 1 / (1 + exp(-a))."""
+
+    def tanh(self, a: Tensor) -> Tensor:
+        """Compute the hyperbolic tangent."""
+
+    def relu(self, a: Tensor) -> Tensor:
+        """Compute max(a, 0), with the derivative 0 at 0."""
+
+    def products(self, w: Tensor, v: Tensor) -> Sequence[Tensor]:
+        """Multiply v [batch, size] by w [gates, hidden, size]: one W v a gate."""
+
+
+Equations = Callable[
+    [Operations, Mapping[str, Tensor], Sequence[Tensor], tuple[Tensor, ...]],
+    tuple[Tensor, ...],
+]
+"""One time step of a cell in the operations of any framework.
+
+Called with the operations, the canonical weights, for every gate a = W x + b [batch,
+hidden], and the state parts [batch, hidden]; returns the new state. Whoever loops
+computes W x + b from `w_ih` [gates, hidden, input] and `b` [gates, hidden] for all time
+steps at once, so a cell with equations has both.
+"""
 
 
 # --- tasks ---------------------------------------------------------------------------

@@ -7,12 +7,12 @@ is followed by a worker alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 BUILT_IN = "built in"
 
@@ -43,35 +43,60 @@ class Declaration:
                 f"{self.kind} name {self.name!r}: use lower-case letters, digits and "
                 "single hyphens, such as 'my-gru'"
             )
-        if self.factory is not None and not re.fullmatch(
-            r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.factory
-        ):
-            raise ValueError(
-                f"{self.kind} '{self.name}': {self.factory!r} is not of the form "
-                "'module:callable'"
-            )
+        for reference in self.references:
+            if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", reference):
+                raise ValueError(
+                    f"{self.kind} '{self.name}': {reference!r} is not of the form "
+                    "'module:callable'"
+                )
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Every `module:callable` of the plugin, where its source is to be found."""
+        return (self.factory,) if self.factory is not None else ()
 
 
 @dataclass(frozen=True)
 class FrameworkDeclaration(Declaration):
     """A library that implementations compute with.
 
-    `factory(spec, cell, device, layer)` builds a network around a layer. `module` is
-    what must be importable, `extra` what installs it.
+    `factory(spec, cell, device, layer)` builds a network around a layer.
+
+    Attributes:
+        modules: What must be importable; the first is the framework itself.
+        distributions: Where the modules' versions are read, the first installed one of
+            those that offer the same module.
+        extra: What installs it.
+        environment: Variables of a worker, set before the framework is imported.
     """
 
     kind: ClassVar[str] = "framework"
 
-    module: str = ""
-    distribution: str = ""
+    modules: tuple[str, ...] = ()
+    distributions: tuple[str, ...] = ()
     extra: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class CellDeclaration(Declaration):
-    """A recurrence; `factory()` returns a `Cell`."""
+    """A recurrence; `factory()` returns a `Cell`.
+
+    Attributes:
+        equations: `module:callable`, an `Equations`: one time step in the operations of
+            any framework.
+        reference: Whether the cell is a `ReferenceCell`.
+    """
 
     kind: ClassVar[str] = "cell"
+
+    equations: str | None = None
+    reference: bool = True
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The factory and the equations."""
+        return tuple(r for r in (self.factory, self.equations) if r is not None)
 
 
 @dataclass(frozen=True)
@@ -85,20 +110,34 @@ class TaskDeclaration(Declaration):
 class ImplementationDeclaration(Declaration):
     """One way to compute some cells.
 
-    Either `factory(spec, cell, device)` returns a network, or `layer(cell, input_size,
-    hidden_size)` returns a layer that the framework's own factory builds upon.
+    One of three is given. `factory(spec, cell, device)` returns a network. `layer(cell,
+    input_size, hidden_size)` returns a layer that the framework's own factory builds
+    upon. `loop(equations, cell, input_size, hidden_size)` returns such a layer for any
+    cell that has equations.
+
+    Attributes:
+        every: What a cell must have for this to compute it, where `cells` are not named
+            one by one; the registry then fills in `cells`.
     """
 
     kind: ClassVar[str] = "implementation"
 
     framework: str = ""
     cells: tuple[str, ...] = ()
+    every: Literal["equations", "reference"] | None = None
     layer: str | None = None
+    loop: str | None = None
     trains: bool = True
     devices: tuple[str, ...] = ("cpu",)
     dtypes: tuple[str, ...] = ("float32",)
     precisions: tuple[str, ...] = ("highest",)
     biases: tuple[str, ...] = ("canonical",)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The one that is given of factory, layer and loop."""
+        given = (self.factory, self.layer, self.loop)
+        return tuple(r for r in given if r is not None)
 
     def declines(
         self, *, cell: str, device: str, dtype: str, precision: str, biases: str
@@ -120,6 +159,7 @@ class ImplementationDeclaration(Declaration):
 
 _declared: ContextVar[list[Declaration] | None] = ContextVar("declared", default=None)
 D = TypeVar("D", bound=Declaration)
+_EVERY: tuple[Literal["equations", "reference"], ...] = ("equations", "reference")
 
 
 @contextmanager
@@ -143,13 +183,23 @@ def _declare(declaration: D) -> D:
 def declare_framework(
     name: str,
     *,
-    module: str,
+    modules: Sequence[str],
     factory: str | None = None,
-    distribution: str | None = None,
+    distributions: Sequence[str] | None = None,
     extra: str | None = None,
+    environment: Mapping[str, str] | None = None,
     summary: str = "",
 ) -> FrameworkDeclaration:
-    """Declare a library, the module it needs and what builds its networks.
+    """Declare a library, the modules it needs and what builds its networks.
+
+    Args:
+        name: How implementations call it.
+        modules: What must be importable; the first is the framework itself.
+        factory: `module:callable`, called with (spec, cell, device, layer).
+        distributions: Where versions are read, by default named as the modules.
+        extra: The extra of this project that installs it.
+        environment: Variables of a worker, set before the framework is imported.
+        summary: One line for `list`.
 
     Raises:
         ValueError: If a name or a `module:callable` is not well formed.
@@ -159,20 +209,41 @@ def declare_framework(
             name,
             factory,
             summary,
-            module=module,
-            distribution=distribution or module,
+            modules=tuple(modules),
+            distributions=tuple(distributions or modules),
             extra=extra,
+            environment=dict(environment or {}),
         )
     )
 
 
-def declare_cell(name: str, *, factory: str, summary: str = "") -> CellDeclaration:
+def declare_cell(
+    name: str,
+    *,
+    factory: str,
+    equations: str | None = None,
+    reference: bool = True,
+    summary: str = "",
+) -> CellDeclaration:
     """Declare a recurrence; `factory()` returns a `harness.contract.Cell`.
+
+    Args:
+        name: How commands and reports call it.
+        factory: `module:callable`, called without arguments.
+        equations: `module:callable`, one time step in the operations of any framework
+            (`harness.contract.Equations`); every framework's loop then computes it.
+        reference: False for a cell without `step` and `step_backward` in numpy: it is
+            certified against its implementations' own single time steps.
+        summary: One line for `list`.
 
     Raises:
         ValueError: If a name or a `module:callable` is not well formed.
     """
-    return _declare(CellDeclaration(name, factory, summary))
+    return _declare(
+        CellDeclaration(
+            name, factory, summary, equations=equations, reference=reference
+        )
+    )
 
 
 def declare_task(name: str, *, factory: str, summary: str = "") -> TaskDeclaration:
@@ -188,9 +259,10 @@ def declare_implementation(
     name: str,
     *,
     framework: str,
-    cells: Sequence[str],
+    cells: Sequence[str] | Literal["equations", "reference"],
     factory: str | None = None,
     layer: str | None = None,
+    loop: str | None = None,
     trains: bool = True,
     devices: Sequence[str] = ("cpu",),
     dtypes: Sequence[str] = ("float32",),
@@ -203,10 +275,13 @@ def declare_implementation(
     Args:
         name: How commands and reports call it.
         framework: The declared library it computes with.
-        cells: Names of the cells it computes.
+        cells: Names of the cells it computes; "equations" or "reference" for every cell
+            that has them.
         factory: `module:callable`, called with (spec, cell, device) for a network.
         layer: `module:callable`, called with (cell, input_size, hidden_size) for a
             layer in the framework's own form; instead of `factory`.
+        loop: `module:callable`, called with (equations, cell, input_size, hidden_size)
+            for such a layer; instead of `factory`, for cells that have equations.
         trains: False for an implementation that only infers.
         devices: Kinds of device it runs on.
         dtypes: What it computes in.
@@ -216,11 +291,14 @@ def declare_implementation(
 
     Raises:
         ValueError: If a name is not well formed, no cell is named, or not exactly one
-            of `factory` and `layer` is given.
+            of `factory`, `layer` and `loop` is given.
     """
-    if (factory is None) == (layer is None):
-        raise ValueError(f"implementation '{name}': give one of factory and layer")
-    if isinstance(cells, str) or not cells:
+    if sum(given is not None for given in (factory, layer, loop)) != 1:
+        raise ValueError(
+            f"implementation '{name}': give one of factory, layer and loop"
+        )
+    every = next((e for e in _EVERY if cells == e), None)
+    if every is None and (isinstance(cells, str) or not cells):
         raise ValueError(f"implementation '{name}': cells must be a list of names")
     return _declare(
         ImplementationDeclaration(
@@ -228,8 +306,10 @@ def declare_implementation(
             factory,
             summary,
             framework=framework,
-            cells=tuple(cells),
+            cells=() if every else tuple(cells),
+            every=every,
             layer=layer,
+            loop=loop,
             trains=trains,
             devices=tuple(devices),
             dtypes=tuple(dtypes),

@@ -87,7 +87,7 @@ def gpu_names() -> list[str]:
 def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
     """Return the versions of those distributions that are installed."""
     versions = {}
-    for name in sorted(set(distributions)):
+    for name in dict.fromkeys(distributions):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -120,10 +120,21 @@ def resolve_device(asked: str) -> str:
     )
 
 
+def framework_versions(name: str, distributions: Iterable[str]) -> str:
+    """Return "tensorflow 2.21.0, keras 3.15.1", or the name alone."""
+    found = [f"{n} {v}" for n, v in installed_versions(distributions).items()]
+    return ", ".join(found) or name
+
+
 def pinned_variables(threads: int) -> dict[str, str]:
     """Return what a worker's environment must hold before its framework is imported."""
     return {
         **dict.fromkeys(_THREAD_VARIABLES, str(threads)),
+        "TF_NUM_INTRAOP_THREADS": str(threads),
+        "TF_NUM_INTEROP_THREADS": "1",
+        # XLA sizes its pool by NPROC; one thread also for Eigen's products.
+        "NPROC": str(threads),
+        "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "PYTHONHASHSEED": "0",
         "TF_CPP_MIN_LOG_LEVEL": "2",

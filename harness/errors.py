@@ -49,6 +49,12 @@ class RefusedError(HarnessError):
     exit_code = 2
 
 
+class InputError(HarnessError, ValueError):
+    """What was given to a network does not fit it: a shape, a dtype, a value."""
+
+    exit_code = 2
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'gru'?" for a near miss, else the known names."""
     names = sorted(known)

@@ -8,6 +8,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -66,7 +67,19 @@ class Registry:
                 registry._add_all(registry._read_file(file))
             except PluginError as error:
                 registry.problems.append(error)
+        registry._name_every_cell()
         return registry
+
+    def _name_every_cell(self) -> None:
+        """Fill in the cells of implementations that compute every cell of a kind."""
+        offered = {
+            "equations": [n for n, c in self.cells.items() if c.equations is not None],
+            "reference": [n for n, c in self.cells.items() if c.reference],
+        }
+        for name, declared in self.implementations.items():
+            if declared.every is not None:
+                cells = tuple(offered[declared.every])
+                self.implementations[name] = replace(declared, cells=cells)
 
     def _add_entry_point(self, entry: importlib.metadata.EntryPoint) -> None:
         origin = entry.dist.name if entry.dist else "unknown"
@@ -123,13 +136,13 @@ class Registry:
         return self._modules[file]
 
     def _broken(self, plugin: str, error: BaseException) -> PluginError:
-        """Tell a framework that is not installed from every other failure."""
-        if isinstance(error, ModuleNotFoundError):
-            for framework in self.frameworks.values():
-                if error.name and _is_within(framework.module, error.name):
-                    return UnavailableError(plugin, _not_installed(framework))
+        """Tell a framework that is not there, or broken, from every other failure."""
         if isinstance(error, PluginError):
             return error
+        for framework in self.frameworks.values():
+            reason = _import_failure(framework, error)
+            if reason is not None:
+                return UnavailableError(plugin, reason)
         return PluginError(plugin, describe_error(error))
 
     def _add_all(self, declarations: Iterable[Declaration]) -> None:
@@ -165,18 +178,21 @@ class Registry:
         if new.framework not in frameworks:
             hint = suggestion(new.framework, frameworks)
             raise PluginError(new.name, f"unknown framework '{new.framework}'{hint}")
-        if new.layer is not None and frameworks[new.framework].factory is None:
+        if new.factory is None and frameworks[new.framework].factory is None:
             reason = f"framework '{new.framework}' builds no layers; give a factory"
             raise PluginError(new.name, reason)
         cells = {
-            *self.cells,
-            *(d.name for d in beside if isinstance(d, CellDeclaration)),
+            **self.cells,
+            **{d.name: d for d in beside if isinstance(d, CellDeclaration)},
         }
         for cell in new.cells:
             if cell not in cells:
                 raise PluginError(
                     new.name, f"unknown cell '{cell}'{suggestion(cell, cells)}"
                 )
+            if new.loop is not None and cells[cell].equations is None:
+                reason = f"cell '{cell}' has no equations to loop over; give a layer"
+                raise PluginError(new.name, reason)
 
     # --- asking ----------------------------------------------------------------------
 
@@ -209,11 +225,10 @@ class Registry:
     def unavailable(self, implementation: str) -> str | None:
         """Return why an implementation cannot run here, or None; imports nothing."""
         framework = self.framework_of(implementation)
-        try:
-            found = importlib.util.find_spec(framework.module)
-        except ImportError:  # the package that a submodule belongs to is not there
-            found = None
-        return None if found else f"unavailable: {_not_installed(framework)}"
+        for module in framework.modules:
+            if not _is_installed(module):
+                return f"unavailable: {_not_installed(framework, module)}"
+        return None
 
     # --- loading (in a worker) -------------------------------------------------------
 
@@ -224,11 +239,11 @@ class Registry:
             PluginError: If it cannot be loaded or a method is wrong.
         """
         from harness.conformance import check_methods
-        from harness.contract import Cell
+        from harness.contract import Cell, ReferenceCell
 
         declaration = self.cell(name)
         cell = self._call(declaration, declaration.factory, {})
-        check_methods(cell, Cell, name)
+        check_methods(cell, ReferenceCell if declaration.reference else Cell, name)
         return cast("Cell", cell)
 
     def load_task(self, name: str, options: Mapping[str, Any]) -> Task:
@@ -268,16 +283,15 @@ class Registry:
             UnavailableError: If its framework or the device is not there.
             PluginError: If it cannot be loaded or a method is wrong.
         """
-        from harness.conformance import check_call, check_methods
+        from harness.conformance import check_methods
         from harness.contract import Network, TrainableNetwork
 
         declaration = self.implementation(name)
         arguments: dict[str, Any] = {"spec": spec, "cell": cell, "device": device}
-        if declaration.layer is None:
+        if declaration.factory is not None:
             network = self._call(declaration, declaration.factory, arguments)
         else:
-            layer = self._resolve(declaration, declaration.layer)
-            check_call(layer, ("cell", "input_size", "hidden_size"), name)
+            layer = self._layer(declaration, cell)
             framework = self.framework_of(name)
             network = self._call(
                 framework, framework.factory, {**arguments, "layer": layer}, name
@@ -285,6 +299,28 @@ class Registry:
         protocol = TrainableNetwork if declaration.trains else Network
         check_methods(network, protocol, name)
         return cast("Network", network)
+
+    def _layer(
+        self, declaration: ImplementationDeclaration, cell: Cell
+    ) -> Callable[..., Any]:
+        """Return what makes a layer of (cell, input_size, hidden_size)."""
+        from harness.conformance import check_call
+
+        if declaration.layer is not None:
+            layer = self._resolve(declaration, declaration.layer)
+            check_call(layer, ("cell", "input_size", "hidden_size"), declaration.name)
+            return layer
+        loop = self._resolve(declaration, declaration.loop)
+        sizes = ("input_size", "hidden_size")
+        check_call(loop, ("equations", "cell", *sizes), declaration.name)
+        declared = self.cell(cell.info.name)
+        equations = self._resolve(declared, declared.equations)
+        check_call(equations, ("ops", "w", "a", "state"), declared.name, by_place=True)
+
+        def of_cell(name: str, input_size: int, hidden_size: int) -> Any:
+            return loop(equations, cell, input_size, hidden_size)
+
+        return of_cell
 
     def _call(
         self,
@@ -329,10 +365,52 @@ class Registry:
         return cast(Callable[..., Any], found)
 
 
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # the package that a submodule belongs to is not there
+        return False
+
+
+def _import_failure(
+    framework: FrameworkDeclaration, error: BaseException
+) -> str | None:
+    """Return why a framework cannot be imported, where that is what `error` tells."""
+    for module in framework.modules:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and _is_within(module, missing):
+            return _not_installed(framework, module)
+        if not _passes_through(module, error):
+            continue
+        try:  # a broken install fails again, and in the same place
+            importlib.import_module(module)
+        except (Exception, SystemExit) as again:
+            return f"'{module}' is installed but cannot be imported: {_text(again)}"
+    return None
+
+
+def _passes_through(module: str, error: BaseException) -> bool:
+    """Say whether an error was raised inside a module's own files."""
+    spec = importlib.util.find_spec(module) if _is_installed(module) else None
+    if spec is None or spec.origin is None:
+        return False
+    own = Path(spec.origin)
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(
+        Path(f.filename) == own or own.parent in Path(f.filename).parents
+        for f in frames
+        if own.name == "__init__.py" or Path(f.filename) == own
+    )
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
 def _is_within(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
 
-def _not_installed(framework: FrameworkDeclaration) -> str:
-    target = f"rnn-harness[{framework.extra}]" if framework.extra else framework.module
-    return f"no module '{framework.module}'; pip install '{target}'"
+def _not_installed(framework: FrameworkDeclaration, module: str) -> str:
+    target = f"rnn-harness[{framework.extra}]" if framework.extra else module
+    return f"no module '{module}'; pip install '{target}'"

@@ -13,7 +13,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from harness.declarations import Declaration, ImplementationDeclaration
+from harness.declarations import Declaration
 from harness.registry import Registry
 from harness.trial import Trial
 
@@ -23,7 +23,7 @@ def source_hashes(registry: Registry, trial: Trial) -> Mapping[str, str]:
     implementation = registry.implementation(trial.implementation)
     framework = registry.framework_of(trial.implementation)
     plugins: list[Declaration] = [registry.cell(trial.cell), implementation]
-    if implementation.layer is not None:
+    if implementation.factory is None:
         plugins.append(framework)
     if trial.task is not None:
         plugins.append(registry.task(trial.task))
@@ -32,14 +32,14 @@ def source_hashes(registry: Registry, trial: Trial) -> Mapping[str, str]:
 
 def source_hash(plugin: Declaration) -> str:
     """Return a hash of a plugin's own source files."""
-    reference = plugin.factory
-    if reference is None and isinstance(plugin, ImplementationDeclaration):
-        reference = plugin.layer
-    assert reference is not None
-    module = reference.partition(":")[0]
-    if plugin.file is not None and module == plugin.file.stem:
-        return _hash_of_files((plugin.file,))
-    return _hash_of_files(_files_of(module))
+    files: dict[Path, None] = {}
+    for reference in plugin.references:
+        module = reference.partition(":")[0]
+        if plugin.file is not None and module == plugin.file.stem:
+            files[plugin.file] = None
+        else:
+            files |= dict.fromkeys(_files_of(module))
+    return _hash_of_files(tuple(files))
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.contract import Weights
-from harness.environment import installed_versions, machine_name
+from harness.environment import framework_versions, machine_name
 from harness.measure.gradients import measure_gradients
 from harness.measure.learning import measure_learning
 from harness.measure.parity import measure_parity
@@ -75,7 +75,8 @@ class Worker:
             return measure_parity(self._registry, trial)
         problem = Problem(self._registry, trial)
         if trial.measure == "gradients":
-            return measure_gradients(problem, arrays)
+            # No trained weights come with a trial that follows no learning.
+            return measure_gradients(problem, arrays or None)
         return measure_learning(problem, self._emit)
 
     def _emit(self, reading: Reading) -> None:
@@ -83,9 +84,8 @@ class Worker:
 
     def _result(self, trial: Trial, found: Measurement) -> None:
         framework = self._registry.framework_of(trial.implementation)
-        version = installed_versions([framework.distribution])
         facts = {
-            "framework": " ".join([framework.name, *version.values()]),
+            "framework": framework_versions(framework.name, framework.distributions),
             "machine": machine_name(),
             **found.facts,
             "quantities": {

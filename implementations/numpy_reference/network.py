@@ -9,26 +9,42 @@ from typing import TypeVar
 import numpy as np
 from threadpoolctl import threadpool_info
 
+from harness.conformance import check_call
 from harness.contract import (
     Array,
     Batch,
-    Cell,
     Forward,
     Gradients,
     Handle,
     LossAndGradients,
     NetworkSpec,
     Readout,
+    ReferenceCell,
     State,
     Updates,
     Weights,
     layer_weights,
 )
+from harness.errors import PluginError
 from implementations.numpy_reference import optimizers
 from implementations.numpy_reference.losses import loss_and_gradient
-from implementations.numpy_reference.sequence import Trace, run_backward, run_forward
+from implementations.numpy_reference.sequence import (
+    Steps,
+    Trace,
+    run_backward,
+    run_forward,
+)
+from implementations.shared.batches import (
+    check_state,
+    check_step,
+    check_weights,
+    encode,
+    host_batch,
+)
 
 R = TypeVar("R")
+
+LayerFactory = Callable[[str, int, int], Steps]
 
 
 @dataclass(frozen=True)
@@ -61,24 +77,38 @@ class NumpyNetwork:
 
     Args:
         spec: Sizes, readout, loss, optimiser; dtype float64 or float32.
-        cell: The recurrence, with its reference step.
+        cell: The recurrence, which computes where no layer is given.
         device: `cpu`.
+        layer: Called with (cell, input_size, hidden_size); returns what has the `step`
+            and `step_backward` of a `ReferenceCell`.
     """
 
-    def __init__(self, spec: NetworkSpec, cell: Cell, device: str) -> None:
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        cell: ReferenceCell,
+        device: str,
+        layer: LayerFactory | None = None,
+    ) -> None:
         self._spec = spec
-        self._cell = cell
+        self._parts = len(cell.info.state_parts)
+        self._steps: list[Steps] = [
+            cell if layer is None else _checked(layer(spec.cell, w, spec.hidden_size))
+            for w in spec.layer_input_sizes
+        ]
         self._dtype = np.dtype(spec.dtype)
         self._shapes = spec.weight_shapes(cell)
         self._weights = {n: np.zeros(s, self._dtype) for n, s in self._shapes.items()}
         self._optimizer_state: dict[str, Array] = {}
 
     def load_weights(self, weights: Weights) -> None:
-        """Take canonical weights and forget the optimiser's moments."""
-        self._weights = {
-            name: np.array(weights[name], self._dtype).reshape(shape)
-            for name, shape in self._shapes.items()
-        }
+        """Take canonical weights and forget the optimiser's moments.
+
+        Raises:
+            InputError: If a tensor is missing, misshapen or not finite.
+        """
+        check_weights(self._shapes, weights)
+        self._weights = {n: np.array(weights[n], self._dtype) for n in self._shapes}
         self._optimizer_state = {}
 
     def weights(self) -> Weights:
@@ -86,13 +116,13 @@ class NumpyNetwork:
         return {name: tensor.copy() for name, tensor in self._weights.items()}
 
     def place(self, batch: Batch) -> PlacedBatch:
-        """Put time first and turn tokens of a small vocabulary into one-hot vectors."""
-        active = None
-        if batch.padded:
-            times = np.arange(batch.time_steps)[:, None]
-            active = (times < batch.lengths)[..., None]
-        x = self._encode(np.swapaxes(batch.inputs, 0, 1))
-        return PlacedBatch(x, active, batch.targets, batch.scored)
+        """Put time first and turn tokens of a small vocabulary into one-hot vectors.
+
+        Raises:
+            InputError: If the batch does not fit the network.
+        """
+        host = host_batch(self._spec, batch)
+        return PlacedBatch(host.x, host.active, batch.targets, batch.scored)
 
     def forward(
         self, placed: PlacedBatch, state: State | None = None
@@ -103,7 +133,9 @@ class NumpyNetwork:
 
     def step(self, x: Array, state: State) -> Handle[Forward]:
         """Advance one time step and answer, whatever the readout."""
-        done = self._forward(PlacedBatch(self._encode(x)[None], None, x, x), state)
+        check_step(self._spec, x)
+        encoded = encode(self._spec, x)[None]
+        done = self._forward(PlacedBatch(encoded, None, x, x), state)
         return _finished(lambda: Forward(done.outputs, done.state))
 
     def vjp(
@@ -176,16 +208,9 @@ class NumpyNetwork:
 
     # --- inside ----------------------------------------------------------------------
 
-    def _encode(self, inputs: Array) -> Array:
-        if self._spec.inputs.kind == "reals":
-            return inputs.astype(self._dtype)
-        if self._spec.inputs.embedded:
-            return inputs
-        return np.eye(self._spec.inputs.size, dtype=self._dtype)[inputs]
-
     def _zero_state(self, batch: int) -> State:
         shape = (self._spec.num_layers, batch, self._spec.hidden_size)
-        return tuple(np.zeros(shape, self._dtype) for _ in self._cell.info.state_parts)
+        return tuple(np.zeros(shape, self._dtype) for _ in range(self._parts))
 
     def _forward(self, placed: PlacedBatch, state: State | None) -> ForwardTrace:
         x = placed.x
@@ -193,12 +218,13 @@ class NumpyNetwork:
             x = self._weights["embedding"][x]
         if state is None:
             state = self._zero_state(x.shape[1])
+        check_state(self._spec, self._parts, state, x.shape[1])
         finals, traces = [], []
         for layer in range(self._spec.num_layers):
             initial = tuple(part[layer].astype(self._dtype) for part in state)
             weights = layer_weights(self._weights, layer)
             x, final, trace = run_forward(
-                self._cell, weights, x, initial, placed.active
+                self._steps[layer], weights, x, initial, placed.active
             )
             finals.append(final)
             traces.append(trace)
@@ -231,7 +257,7 @@ class NumpyNetwork:
         d_states: list[list[State]] = []
         for layer in reversed(range(self._spec.num_layers)):
             d_layer, d_x, states = run_backward(
-                self._cell,
+                self._steps[layer],
                 layer_weights(self._weights, layer),
                 done.traces[layer],
                 d_x,
@@ -263,3 +289,19 @@ def _parts_of_layers(d_states: list[list[State]], t: int) -> list[list[Array]]:
 
 def _finished(read: Callable[[], R]) -> Handle[R]:
     return Handle(wait=lambda: None, read=read)
+
+
+def _checked(layer: Steps) -> Steps:
+    for name, arguments in (
+        ("step", ("weights", "x", "state")),
+        ("step_backward", ("weights", "saved", "d_state")),
+    ):
+        method = getattr(layer, name, None)
+        if not callable(method):
+            raise PluginError(
+                "layer",
+                f"returned {type(layer).__name__}, which lacks '{name}'; expected "
+                f"{name}({', '.join(arguments)})",
+            )
+        check_call(method, arguments, type(layer).__name__, by_place=True)
+    return layer

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from harness.contract import Array, Cell, State, Weights
+from harness.contract import Array, Saved, State, Weights
+
+
+class Steps(Protocol):
+    """One time step forward, and back, of a layer, in the dtype it is given."""
+
+    def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
+        """As `ReferenceCell.step`."""
+
+    def step_backward(
+        self, weights: Weights, saved: Saved, d_state: State
+    ) -> tuple[Weights, Array, State]:
+        """As `ReferenceCell.step_backward`."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,7 @@ class Trace:
 
 
 def run_forward(
-    cell: Cell, weights: Weights, x: Array, state: State, active: Array | None
+    cell: Steps, weights: Weights, x: Array, state: State, active: Array | None
 ) -> tuple[Array, State, Trace]:
     """Run one layer over x [time, batch, input].
 
@@ -45,7 +57,11 @@ def run_forward(
 
 
 def run_backward(
-    cell: Cell, weights: Weights, trace: Trace, d_outputs: Array, d_final: State
+    cell: Steps,
+    weights: Weights,
+    trace: Trace,
+    d_outputs: Array,
+    d_final: State,
 ) -> tuple[Weights, Array, list[State]]:
     """Pull cotangents of the outputs and of the final state back through one layer.
 

@@ -26,11 +26,17 @@ from harness.contract import (
     Target,
     Updates,
     Weights,
-    layer_weights,
 )
 from harness.errors import PluginError, UnavailableError
+from implementations.shared.batches import (
+    check_state,
+    check_step,
+    check_weights,
+    encode,
+    host_batch,
+)
+from implementations.shared.layout import NetworkLayout, TorchLayout, layout_of
 from implementations.torch_backend.kernel import kernel_of
-from implementations.torch_backend.layout import Layout
 
 LayerFactory = Callable[[str, int, int], nn.Module]
 
@@ -53,13 +59,14 @@ class TorchNetwork:
         spec: Sizes, readout, loss, optimiser.
         cell: Names the canonical tensors and the state parts.
         device: `cpu`, `cuda` or `cuda:N`.
-        layer: Called with (cell, input_size, hidden_size); returns a module with the
-            call and the parameters of `nn.GRU`: (x [time, batch, input], state) to
-            (outputs, state), where a state of two parts is a tuple.
+        layer: Called with (cell, input_size, hidden_size); returns a module that is
+            called as `nn.GRU`: (x [time, batch, input], state) to (outputs, state),
+            where a state of two parts is a tuple. Its parameters are the canonical
+            ones or `nn.GRU`'s.
 
     Raises:
         UnavailableError: If torch sees no such device.
-        PluginError: If the layer's parameters are not laid out as `nn.GRU`'s.
+        PluginError: If the layer's parameters are laid out otherwise.
     """
 
     def __init__(
@@ -73,21 +80,26 @@ class TorchNetwork:
         self._shapes = spec.weight_shapes(cell)
         self._device = torch.device(device)
         self._dtype = getattr(torch, spec.dtype)
-        self._layouts = [
-            Layout(cell, width, spec.hidden_size) for width in spec.layer_input_sizes
-        ]
+        widths, hidden_size = spec.layer_input_sizes, spec.hidden_size
         self._layers = [
-            _checked(layer(spec.cell, width, spec.hidden_size)).to(
-                self._device, self._dtype
-            )
-            for width in spec.layer_input_sizes
+            _checked(layer(spec.cell, width, hidden_size)).to(self._device, self._dtype)
+            for width in widths
         ]
-        for module, layout in zip(self._layers, self._layouts, strict=True):
-            layout.check(dict(module.named_parameters()), type(module).__name__)
-        self._outside = {  # the tensors that belong to no layer
+        layouts = [
+            layout_of(
+                {n: tuple(p.shape) for n, p in module.named_parameters()},
+                TorchLayout,
+                cell,
+                width,
+                hidden_size,
+                type(module).__name__,
+            )
+            for module, width in zip(self._layers, widths, strict=True)
+        ]
+        self._layout = NetworkLayout(self._shapes, layouts)
+        self._outside = {
             name: nn.Parameter(self._zeros(shape))
-            for name, shape in self._shapes.items()
-            if not name.startswith("layer")
+            for name, shape in self._layout.outside.items()
         }
         if spec.biases == "canonical":
             self._freeze_redundant_biases()
@@ -103,13 +115,13 @@ class TorchNetwork:
     # --- weights ---------------------------------------------------------------------
 
     def _freeze_redundant_biases(self) -> None:
-        for module, layout in zip(self._layers, self._layouts, strict=True):
-            bias = module.get_parameter("bias_hh_l0")
-            if not layout.needed.any():
-                bias.requires_grad_(False)
+        parameters = self._parameters()
+        for name, needed in self._layout.needed.items():
+            if not needed.any():
+                parameters[name].requires_grad_(False)
             else:
-                mask = self._tensor(layout.needed)
-                bias.register_hook(  # type: ignore[no-untyped-call]  # torch's own
+                mask = self._tensor(needed)
+                parameters[name].register_hook(  # type: ignore[no-untyped-call]
                     lambda gradient, mask=mask: gradient * mask
                 )
 
@@ -134,25 +146,20 @@ class TorchNetwork:
             else tensor.detach().cpu().numpy()
             for name, parameter in self._parameters().items()
         }
-        found = {name: arrays[name].copy() for name in self._outside}
-        for i, layout in enumerate(self._layouts):
-            convert = layout.values if values else layout.gradients
-            for name, array in convert(layer_weights(arrays, i)).items():
-                found[f"layer{i}.{name}"] = array.copy()
-        return {name: found[name] for name in self._shapes}
-
-    def _torch_arrays(self, weights: Weights) -> dict[str, Array]:
-        arrays = {name: weights[name] for name in self._outside}
-        for i, layout in enumerate(self._layouts):
-            for name, array in layout.to_torch(layer_weights(weights, i)).items():
-                arrays[f"layer{i}.{name}"] = array
-        return arrays
+        if values:
+            return self._layout.values(arrays)
+        return self._layout.gradients(arrays)
 
     def load_weights(self, weights: Weights) -> None:
-        """Take canonical weights and forget the optimiser's moments."""
+        """Take canonical weights and forget the optimiser's moments.
+
+        Raises:
+            InputError: If a tensor is missing, misshapen or not finite.
+        """
+        check_weights(self._shapes, weights)
         parameters = self._parameters()
         with torch.no_grad():
-            for name, array in self._torch_arrays(weights).items():
+            for name, array in self._layout.from_canonical(weights).items():
                 parameters[name].copy_(self._tensor(array))
         self._optimizer.state.clear()
         self._updates = 0
@@ -164,23 +171,19 @@ class TorchNetwork:
     # --- forward ---------------------------------------------------------------------
 
     def place(self, batch: Batch) -> PlacedBatch:
-        """Bring a batch to the device with time first."""
-        real = self._spec.target is Target.REAL
-        targets = torch.as_tensor(batch.targets, device=self._device)
-        return PlacedBatch(
-            self._encode(np.swapaxes(batch.inputs, 0, 1)),
-            torch.as_tensor(batch.lengths) if batch.padded else None,
-            targets.to(self._dtype) if real else targets,
-            self._tensor(batch.scored / batch.scored.sum()),
-        )
+        """Bring a batch to the device with time first.
 
-    def _encode(self, inputs: Array) -> Tensor:
-        x = torch.as_tensor(np.ascontiguousarray(inputs), device=self._device)
-        if self._spec.inputs.kind == "reals":
-            return x.to(self._dtype)
-        if self._spec.inputs.embedded:
-            return x
-        return nn.functional.one_hot(x, self._spec.inputs.size).to(self._dtype)
+        Raises:
+            InputError: If the batch does not fit the network.
+        """
+        host = host_batch(self._spec, batch)
+        lengths = host.lengths
+        return PlacedBatch(
+            torch.as_tensor(host.x, device=self._device),
+            None if lengths is None else torch.as_tensor(lengths),
+            torch.as_tensor(host.targets, device=self._device),
+            self._tensor(host.weights),
+        )
 
     def forward(
         self, placed: PlacedBatch, state: State | None = None
@@ -188,14 +191,17 @@ class TorchNetwork:
         """Compute outputs [batch, readouts, output] and the final state."""
         with torch.no_grad():
             x = self._enter(placed.x)
-            outputs, final = self._run(x, placed.lengths, self._state(state))
+            before = self._state(state, placed.x.shape[1])
+            outputs, final = self._run(x, placed.lengths, before)
         return self._forward_handle(outputs, final)
 
     def step(self, x: Array, state: State) -> Handle[Forward]:
         """Advance one time step and answer, whatever the readout."""
+        check_step(self._spec, x)
+        encoded = torch.as_tensor(encode(self._spec, x), device=self._device)
         with torch.no_grad():
-            entered = self._enter(self._encode(x))[None]
-            outputs, final = self._run(entered, None, self._state(state))
+            before = self._state(state, len(x))
+            outputs, final = self._run(self._enter(encoded)[None], None, before)
         return self._forward_handle(outputs, final)
 
     def _forward_handle(self, outputs: Tensor, final: list[Tensor]) -> Handle[Forward]:
@@ -213,9 +219,10 @@ class TorchNetwork:
             return nn.functional.embedding(x, self._outside["embedding"])
         return x
 
-    def _state(self, state: State | None) -> list[Tensor] | None:
+    def _state(self, state: State | None, batch: int) -> list[Tensor] | None:
         if state is None:
             return None
+        check_state(self._spec, self._parts, state, batch)
         return [self._tensor(part) for part in state]
 
     def _run(
@@ -244,17 +251,56 @@ class TorchNetwork:
         lengths: Tensor | None,
         state: list[Tensor] | None,
     ) -> tuple[Tensor, list[Tensor]]:
+        if lengths is None:
+            return self._call(module, x, state)
+        if not isinstance(module, nn.RNNBase):
+            return self._run_in_segments(module, x, lengths, state)
+        rnn = nn.utils.rnn
+        packed = rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+        outputs, final = self._call(module, packed, state)
+        outputs, _ = rnn.pad_packed_sequence(outputs, total_length=len(x))
+        return outputs, final
+
+    def _call(
+        self, module: nn.Module, x: Any, state: list[Tensor] | None
+    ) -> tuple[Any, list[Tensor]]:
         argument = None
         if state is not None:
             argument = state[0] if self._parts == 1 else tuple(state)
-        if lengths is None:
-            outputs, final = _pair(module(x, argument))
-        else:
-            rnn = nn.utils.rnn
-            packed = rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
-            outputs, final = _pair(module(packed, argument))
-            outputs, _ = rnn.pad_packed_sequence(outputs, total_length=len(x))
+        outputs, final = _pair(module(x, argument))
         return outputs, [final] if self._parts == 1 else list(final)
+
+    def _run_in_segments(
+        self,
+        module: nn.Module,
+        x: Tensor,
+        lengths: Tensor,
+        state: list[Tensor] | None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run a layer that knows no padding: from end to end of a sequence.
+
+        Between two ends the sequences that have not ended run alone, from the states
+        they had. A sequence that has ended holds its state and answers zero.
+        """
+        size = (1, x.shape[1], self._spec.hidden_size)
+        final = state or [x.new_zeros(size) for _ in range(self._parts)]
+        outputs = x.new_zeros(len(x), x.shape[1], self._spec.hidden_size)
+        start = 0
+        for end in sorted(set(lengths.tolist())):
+            (running,) = torch.nonzero(lengths > start, as_tuple=True)
+            running = running.to(x.device)
+            before = [part.index_select(1, running) for part in final]
+            segment = x[start:end].index_select(1, running)
+            answered, after = self._call(module, segment, before)
+            padding = (0, 0, 0, 0, start, len(x) - end)
+            in_time = nn.functional.pad(answered, padding)
+            outputs = outputs.index_add(1, running, in_time)
+            final = [
+                part.index_copy(1, running, new)
+                for part, new in zip(final, after, strict=True)
+            ]
+            start = end
+        return outputs, final
 
     # --- gradients -------------------------------------------------------------------
 
@@ -267,7 +313,9 @@ class TorchNetwork:
     ) -> Gradients:
         """Pull cotangents of outputs and final state back to all that entered."""
         shape = (self._spec.num_layers, placed.x.shape[1], self._spec.hidden_size)
-        initial = self._state(state) or [self._zeros(shape) for _ in range(self._parts)]
+        initial = self._state(state, shape[1])
+        if initial is None:
+            initial = [self._zeros(shape) for _ in range(self._parts)]
         entered = self._enter(placed.x)
         if not entered.requires_grad:
             entered = entered.detach().requires_grad_()
@@ -360,7 +408,7 @@ class TorchNetwork:
             return
         for name, key in self._moments.items():
             moments = {tensor: arrays[f"{name}/{tensor}"] for tensor in self._shapes}
-            laid_out = self._torch_arrays(moments)
+            laid_out = self._layout.from_canonical(moments)
             for tensor, parameter in self._trained().items():
                 state = self._optimizer.state[parameter]
                 state["step"] = torch.tensor(float(self._updates))

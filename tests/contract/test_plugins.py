@@ -14,9 +14,6 @@ from harness.trial import Trial
 from tests import helpers
 
 REGISTRY = Registry.discover()
-PAIRS = [
-    (name, cell) for name, d in REGISTRY.implementations.items() for cell in d.cells
-]
 
 
 def spec(cell: str, dtype: str = "float32") -> NetworkSpec:
@@ -73,16 +70,6 @@ def test_every_task_has_its_contract(name: str) -> None:
     outputs = np.zeros((3, batch.scored.shape[1], task.info.output_size))
     assert set(task.score(outputs, batch)) == set(task.info.scores)
     assert set(task.floor(length=10)) == set(task.info.scores)
-
-
-@pytest.mark.parametrize(("name", "cell"), PAIRS)
-def test_every_implementation_has_its_contract(name: str, cell: str) -> None:
-    reason = REGISTRY.unavailable(name)
-    if reason is not None:
-        pytest.skip(reason)
-    declared = REGISTRY.implementation(name)
-    for dtype in declared.dtypes:
-        REGISTRY.build(name, spec(cell, dtype), REGISTRY.load_cell(cell), "cpu")
 
 
 # --- plugins that break it -----------------------------------------------------------
@@ -157,7 +144,7 @@ def test_a_cell_that_lacks_a_method_is_told_which() -> None:
     with pytest.raises(PluginError) as raised:
         read("cell_lacks_step_backward").load_cell("one-way")
     assert str(raised.value) == (
-        "one-way: OneWay lacks 'step_backward', which a Cell must have"
+        "one-way: OneWay lacks 'step_backward', which a ReferenceCell must have"
     )
 
 
@@ -211,14 +198,14 @@ def test_a_run_keeps_what_ends_well_beside_what_crashes_and_diverges(
     tmp_path: Path,
 ) -> None:
     text = helpers.TINY.replace("updates = 1200", "updates = 80").replace("400", "40")
-    second = text[text.index("[[learning]]") :].replace("adding", "turns-nan")
+    second = text[text.index("[[learning]]") :].replace("adding", "overflows")
     text = text.replace(
         '["numpy-reference"]', '["crashes-when-timed", "numpy-reference"]'
     )
     helpers.write(tmp_path / "tiny.toml", text + second)
     plugins = [
         part
-        for name in ("crashes_when_timed", "turns_nan")
+        for name in ("crashes_when_timed", "overflows")
         for part in ("--plugin", helpers.PLUGINS / f"{name}.py")
     ]
     code, _, err = helpers.run(
@@ -234,8 +221,8 @@ def test_a_run_keeps_what_ends_well_beside_what_crashes_and_diverges(
     )
     assert ended["speed rnn numpy-reference adding-10 s0"] == ("ok", None)
     assert ended["learning rnn numpy-reference adding-10 s0"] == ("ok", None)
-    outcome, reason = ended["learning rnn numpy-reference turns-nan-10 s0"]
-    assert (outcome, reason) == ("diverged", "loss became NaN at update 30")
+    outcome, reason = ended["learning rnn numpy-reference overflows-10 s0"]
+    assert (outcome, reason) == ("diverged", "loss became infinite at update 30")
     (record,) = [r for r in records if r.outcome == "diverged"]
     losses = [
         v

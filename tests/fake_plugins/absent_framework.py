@@ -1,6 +1,6 @@
 from harness import declare_framework, declare_implementation
 
-declare_framework("tidal", module="tidalflow.core", extra="tidal")
+declare_framework("tidal", modules=["tidalflow.core"], extra="tidal")
 declare_implementation(
     "tidal-gru", framework="tidal", cells=["gru"], factory="absent_framework:build"
 )

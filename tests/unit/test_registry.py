@@ -167,7 +167,7 @@ def test_a_factory_is_a_module_and_a_callable(factory: str) -> None:
 
 def test_an_implementation_has_a_factory_or_a_layer_and_some_cells() -> None:
     for given in ({}, {"factory": "a:b", "layer": "a:b"}):
-        with pytest.raises(ValueError, match="give one of factory and layer"):
+        with pytest.raises(ValueError, match="give one of factory, layer and loop"):
             declare_implementation("x", framework="torch", cells=["gru"], **given)
     with pytest.raises(ValueError, match="cells must be a list of names"):
         declare_implementation("x", framework="torch", cells=[], factory="a:b")
@@ -312,12 +312,16 @@ def test_a_method_of_c_is_not_looked_into() -> None:
 def test_a_framework_that_builds_no_layers_takes_none(tmp_path: Path) -> None:
     text = (
         "from harness import declare_implementation\n"
-        "declare_implementation('x', framework='numpy', cells=['gru'], layer='a:b')\n"
+        "declare_implementation('x', framework='onnxruntime', cells=['gru'],"
+        " layer='a:b')\n"
     )
     (problem,) = Registry.discover([helpers.write(tmp_path / "x.py", text)]).problems
-    assert "framework 'numpy' builds no layers; give a factory" in str(problem)
+    assert "framework 'onnxruntime' builds no layers; give a factory" in str(problem)
 
 
 def test_a_framework_of_their_own_can_be_declared_beside_it() -> None:
-    framework = declare_framework("mine", module="mine_core", distribution="mine-lib")
-    assert (framework.distribution, framework.extra) == ("mine-lib", None)
+    framework = declare_framework(
+        "mine", modules=["mine_core"], distributions=["mine-lib"]
+    )
+    assert (framework.distributions, framework.extra) == (("mine-lib",), None)
+    assert declare_framework("other", modules=["a", "b"]).distributions == ("a", "b")

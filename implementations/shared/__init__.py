@@ -1,0 +1,1 @@
+"""What the backends of all frameworks share: numpy alone, no framework."""

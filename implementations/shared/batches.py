@@ -1,0 +1,198 @@
+"""What enters a network, checked and put into the form every backend starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.contract import (
+    Array,
+    Batch,
+    NetworkSpec,
+    Readout,
+    State,
+    Target,
+    Weights,
+)
+from harness.errors import InputError
+
+
+@dataclass(frozen=True)
+class HostBatch:
+    """A batch on the host with time first, in the network's dtype.
+
+    Attributes:
+        x: [time, batch, input] reals or one-hot vectors; where the tokens are embedded,
+            the tokens [time, batch].
+        lengths: int [batch], or None where no sequence is padded.
+        active: bool [time, batch, 1], False from a sequence's end on; None as above.
+        targets: int [batch, readouts] or [batch, readouts, output].
+        weights: [batch, readouts]: 1 / (number of scored positions) where scored, else
+            0, so that the mean loss is a weighted sum.
+    """
+
+    x: Array
+    lengths: Array | None
+    active: Array | None
+    targets: Array
+    weights: Array
+
+
+def host_batch(spec: NetworkSpec, batch: Batch) -> HostBatch:
+    """Check a batch against a network and prepare it.
+
+    Raises:
+        InputError: Naming what does not fit, and what would.
+    """
+    check_batch(spec, batch)
+    lengths = active = None
+    if batch.padded:
+        lengths = batch.lengths
+        times = np.arange(batch.time_steps)[:, None]
+        active = (times < lengths)[..., None]
+    targets = batch.targets
+    if spec.target is Target.REAL:
+        targets = targets.astype(spec.dtype)
+    return HostBatch(
+        encode(spec, np.swapaxes(batch.inputs, 0, 1)),
+        lengths,
+        active,
+        targets,
+        (batch.scored / batch.scored.sum()).astype(spec.dtype),
+    )
+
+
+def encode(spec: NetworkSpec, inputs: Array) -> Array:
+    """Return reals in the network's dtype, one-hot vectors, or tokens to embed."""
+    if spec.inputs.kind == "reals":
+        return np.ascontiguousarray(inputs, spec.dtype)
+    if spec.inputs.embedded:
+        return np.ascontiguousarray(inputs)
+    return np.eye(spec.inputs.size, dtype=spec.dtype)[inputs]
+
+
+# --- checks --------------------------------------------------------------------------
+
+
+def check_batch(spec: NetworkSpec, batch: Batch) -> None:
+    """Check inputs, lengths, targets and scored positions against a network.
+
+    Raises:
+        InputError: Naming what does not fit, and what would.
+    """
+    _check_inputs(spec, batch.inputs, dimensions=2)
+    size, time_steps = batch.inputs.shape[:2]
+    if size == 0 or time_steps == 0:
+        raise InputError(
+            f"inputs have shape {batch.inputs.shape}; a batch needs at least 1 "
+            "sequence and 1 time step"
+        )
+    _check_shape("lengths", batch.lengths, (size,))
+    _check_integers("lengths", batch.lengths)
+    if batch.lengths.min() < 1 or batch.lengths.max() > time_steps:
+        raise InputError(
+            f"lengths run from {batch.lengths.min()} to {batch.lengths.max()}; allowed "
+            f"are 1 to {time_steps}, the number of time steps"
+        )
+    positions = (size, time_steps if spec.readout is Readout.EVERY else 1)
+    _check_shape("scored", batch.scored, positions)
+    if batch.scored.dtype != bool or not batch.scored.any():
+        raise InputError(
+            f"scored must be bool with at least one True; it is {batch.scored.dtype} "
+            f"with {int(np.count_nonzero(batch.scored))}"
+        )
+    if spec.target is Target.CLASS:
+        _check_shape("targets", batch.targets, positions)
+        _check_tokens("targets", batch.targets, spec.output_size, "classes")
+    else:
+        _check_shape("targets", batch.targets, (*positions, spec.output_size))
+        _check_finite_reals("targets", batch.targets)
+
+
+def check_step(spec: NetworkSpec, x: Array) -> None:
+    """Check the input of one time step, [batch, input] or tokens [batch].
+
+    Raises:
+        InputError: Naming what does not fit, and what would.
+    """
+    _check_inputs(spec, x, dimensions=1)
+
+
+def check_state(spec: NetworkSpec, parts: int, state: State, batch: int) -> None:
+    """Check a state: `parts` arrays [layers, batch, hidden].
+
+    Raises:
+        InputError: Naming what does not fit, and what would.
+    """
+    if len(state) != parts:
+        raise InputError(f"the state has {len(state)} parts; expected {parts}")
+    for part in state:
+        _check_shape("the state", part, (spec.num_layers, batch, spec.hidden_size))
+        _check_finite_reals("the state", part)
+
+
+def check_weights(shapes: Mapping[str, tuple[int, ...]], weights: Weights) -> None:
+    """Check names, shapes, dtype and values of canonical weights.
+
+    Raises:
+        InputError: Naming what does not fit, and what would.
+    """
+    for name in shapes:
+        if name not in weights:
+            raise InputError(f"weight '{name}' is missing; shape {shapes[name]}")
+    for name, tensor in weights.items():
+        if name not in shapes:
+            raise InputError(
+                f"weight '{name}' is unknown; expected {', '.join(shapes)}"
+            )
+        _check_shape(f"weight '{name}'", tensor, shapes[name])
+        _check_finite_reals(f"weight '{name}'", tensor)
+
+
+def _check_inputs(spec: NetworkSpec, inputs: Array, *, dimensions: int) -> None:
+    """Check reals [..., input] or tokens [...], with so many dimensions before."""
+    before = ("batch", "time")[:dimensions]
+    if spec.inputs.kind == "tokens":
+        if inputs.ndim != dimensions:
+            wanted = ", ".join(before)
+            raise InputError(
+                f"tokens have shape {inputs.shape}; expected [{wanted}], integers"
+            )
+        _check_tokens("tokens", inputs, spec.inputs.size, "symbols")
+        return
+    if inputs.ndim != dimensions + 1 or inputs.shape[-1] != spec.inputs.size:
+        wanted = ", ".join((*before, str(spec.inputs.size)))
+        raise InputError(f"inputs have shape {inputs.shape}; expected [{wanted}]")
+    _check_finite_reals("inputs", inputs)
+
+
+def _check_shape(what: str, found: Array, expected: tuple[int, ...]) -> None:
+    if found.shape != expected:
+        raise InputError(f"{what}: shape {found.shape}; expected {expected}")
+
+
+def _check_integers(what: str, found: Array) -> None:
+    if not np.issubdtype(found.dtype, np.integer):
+        raise InputError(f"{what} must be integers, not {found.dtype}")
+
+
+def _check_tokens(what: str, found: Array, size: int, kinds: str) -> None:
+    _check_integers(what, found)
+    if found.size and (found.min() < 0 or found.max() >= size):
+        raise InputError(
+            f"{what} run from {found.min()} to {found.max()}; with {size} {kinds} "
+            f"allowed are 0 to {size - 1}"
+        )
+
+
+def _check_finite_reals(what: str, found: Array) -> None:
+    if not np.issubdtype(found.dtype, np.floating):
+        raise InputError(f"{what} must be floating-point numbers, not {found.dtype}")
+    finite = np.isfinite(found)
+    if not finite.all():
+        place = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise InputError(
+            f"{what} holds {found[place]} at {list(place)}; every number must be finite"
+        )
