@@ -189,6 +189,9 @@ def _listing(registry: Registry) -> dict[str, Any]:
 @click.option(
     "-j", "--jobs", type=click.IntRange(min=1), help="[default: cores, up to 2]"
 )
+@click.option(
+    "--no-certify", is_flag=True, help="Measure without certificates; all is marked."
+)
 @click.option("--dry-run", is_flag=True, help="Show the trials and run none.")
 @click.option("--why", is_flag=True, help="As --dry-run, with the reason for each.")
 @plugin_option
@@ -200,6 +203,7 @@ def run(
     seeds: str | None,
     device: str,
     jobs: int | None,
+    no_certify: bool,
     dry_run: bool,
     why: bool,
     plugins: tuple[Path, ...],
@@ -218,7 +222,13 @@ def run(
     folder = output or Path("results/runs") / loaded.name
     store = RunFolder(folder)
     execution = Execution(
-        loaded, registry, store, device, expression, jobs or _default_jobs()
+        loaded,
+        registry,
+        store,
+        device,
+        expression,
+        jobs or _default_jobs(),
+        certify=not no_certify,
     )
     if dry_run or why:
         _show_preview(execution, why=why)
@@ -358,6 +368,15 @@ def _worst(codes: Sequence[int]) -> int:
 @click.option("--device", default="cpu", show_default=True, help="auto|cpu|cuda|cuda:N")
 @click.option("--dtype", default="float32", show_default=True, help="float32|float64")
 @click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    default=["highest"],
+    show_default=True,
+    help="highest|tf32|bf16; may be given several times.",
+)
+@click.option("--full", is_flag=True, help="Every combination of sizes, not 8 shapes.")
+@click.option(
     "-j", "--jobs", type=click.IntRange(min=1), help="[default: cores, up to 2]"
 )
 @json_option
@@ -366,6 +385,8 @@ def check(
     targets: tuple[str, ...],
     device: str,
     dtype: str,
+    precisions: tuple[str, ...],
+    full: bool,
     jobs: int | None,
     as_json: bool,
     plugins: tuple[Path, ...],
@@ -375,10 +396,17 @@ def check(
 
     from harness.environment import resolve_device
     from harness.report.certificate import certificate_json, certificate_text
-    from harness.run.certify import certify
+    from harness.run.certify import Request, certify
 
-    if dtype not in ("float32", "float64"):
-        raise MisuseError(f"unknown dtype '{dtype}'; allowed: float32, float64")
+    for what, asked, allowed in (
+        ("dtype", (dtype,), ("float32", "float64")),
+        ("precision", precisions, ("highest", "tf32", "bf16")),
+    ):
+        for word in asked:
+            if word not in allowed:
+                raise MisuseError(
+                    f"unknown {what} '{word}'; allowed: {', '.join(allowed)}"
+                )
     files = [Path(target) for target in targets if target.endswith(".py")]
     registry = _registry([*plugins, *files])
     device = resolve_device(device)
@@ -399,9 +427,7 @@ def check(
         console = Console(stderr=True)
         records = certify(
             registry,
-            names,
-            device,
-            dtype,
+            Request(tuple(names), device, dtype, precisions, full),
             jobs or _default_jobs(),
             Path(folder) / "check",
             console,

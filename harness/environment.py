@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib.metadata
 import platform
 import re
@@ -63,6 +65,21 @@ def cpu_model() -> str:
         return platform.processor() or platform.machine()
     found = re.search(r"model name\s*:\s*(.+)", text)
     return found.group(1).strip() if found else platform.machine()
+
+
+@functools.cache
+def processor() -> str:
+    """Return the processor's name with a hash of its features: "AMD EPYC 1a2b3c4d".
+
+    Libraries choose their kernels by those features, and so their rounding.
+    """
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    features = " ".join(sorted(found.group(1).split())) if found else platform.machine()
+    return f"{cpu_model()} {hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 
 def gpu_names() -> list[str]:

@@ -291,14 +291,30 @@ class Registry:
         if declaration.factory is not None:
             network = self._call(declaration, declaration.factory, arguments)
         else:
-            layer = self._layer(declaration, cell)
+            arguments["layer"] = self._layer(declaration, cell)
             framework = self.framework_of(name)
-            network = self._call(
-                framework, framework.factory, {**arguments, "layer": layer}, name
-            )
+            network = self._call(framework, framework.factory, arguments, name)
         protocol = TrainableNetwork if declaration.trains else Network
         check_methods(network, protocol, name)
         return cast("Network", network)
+
+    def build_around(
+        self,
+        framework: str,
+        layer: Callable[[str, int, int], Any],
+        spec: NetworkSpec,
+        cell: Cell,
+        device: str,
+    ) -> Network:
+        """Return a network of a framework around layers that are at hand.
+
+        Raises:
+            UnavailableError: If the framework or the device is not there.
+            PluginError: If a layer is not in the framework's form.
+        """
+        declared = self.frameworks[framework]
+        arguments = {"spec": spec, "cell": cell, "device": device, "layer": layer}
+        return cast("Network", self._call(declared, declared.factory, arguments))
 
     def _layer(
         self, declaration: ImplementationDeclaration, cell: Cell

@@ -56,6 +56,7 @@ def _certificate_key(trial: Trial) -> tuple[Any, ...]:
         trial.dtype,
         trial.precision,
         trial.biases,
+        trial.threads,
     )
 
 

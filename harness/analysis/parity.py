@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from harness.analysis.grouping import number, of_measure
+from harness.analysis.grouping import group, number, of_measure
 from harness.store import TrialRecord
 from harness.trial import Trial
 
 
 @dataclass(frozen=True)
 class Check:
-    """One compared tensor.
+    """The worst comparison of one kind.
 
     Attributes:
         error: None where the reference underflowed and nothing was compared.
+        expected: Norm of the reference, None where only equality was asked.
+        found: Norm of what was found, None where it had another shape.
+        where: Tensor and shape.
     """
 
     name: str
     error: float | None
     tolerance: float | None
+    warned_above: float | None = None
+    expected: float | None = None
+    found: float | None = None
+    where: str = ""
+
+    @property
+    def warned(self) -> bool:
+        """Whether the error is worth a look."""
+        if self.error is None or self.warned_above is None:
+            return False
+        return self.error > self.warned_above
 
     @property
     def broken(self) -> bool:
@@ -31,9 +46,11 @@ class Check:
 
     @property
     def share(self) -> float:
-        """The error in units of the tolerance, -1 where it is unknown."""
-        if self.error is None or not self.tolerance:
+        """The error in units of the tolerance, -1 where that says nothing."""
+        if self.error is None or self.tolerance is None:
             return -1.0
+        if self.tolerance == 0:  # what must be equal and is says nothing of precision
+            return math.inf if self.error else -1.0
         return self.error / self.tolerance
 
 
@@ -44,6 +61,7 @@ class ParityRow:
     Attributes:
         worst: The check with the largest error in units of its tolerance.
         broken: Number of broken checks; None where the trial did not end ok.
+        causes: Likely causes, with the checks each explains.
     """
 
     implementation: str
@@ -57,6 +75,9 @@ class ParityRow:
     warned: int | None
     worst: Check | None
     checks: tuple[Check, ...]
+    framework: str | None = None
+    kernel: str | None = None
+    causes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def parity_rows(records: Sequence[TrialRecord]) -> list[ParityRow]:
@@ -66,7 +87,7 @@ def parity_rows(records: Sequence[TrialRecord]) -> list[ParityRow]:
 
 
 def _row(record: TrialRecord) -> ParityRow:
-    checks = _checks(record)
+    checks = checks_of(record)
     compared = [check for check in checks if check.share >= 0]
     return ParityRow(
         implementation=record.trial.implementation,
@@ -81,17 +102,37 @@ def _row(record: TrialRecord) -> ParityRow:
         warned=_count(record, "warned"),
         worst=max(compared, key=lambda check: check.share, default=None),
         checks=checks,
+        framework=record.result.get("framework"),
+        kernel=record.result.get("kernel"),
+        causes=likely_causes(record),
     )
 
 
-def _checks(record: TrialRecord) -> tuple[Check, ...]:
+def likely_causes(record: TrialRecord) -> dict[str, tuple[str, ...]]:
+    """Return the likely causes of broken checks, with the checks each explains."""
+    by_check = record.result.get("causes") or {}
+    found = group(by_check, lambda check: str(by_check[check]))
+    return {cause: tuple(checks) for cause, checks in found.items()}
+
+
+def checks_of(record: TrialRecord) -> tuple[Check, ...]:
+    """Return every check of a certificate, in the order they were made."""
+    where = record.result.get("where") or {}
     splits = [
         reading.split
         for reading in record.readings
         if reading.x is None and "tolerance" in reading.values
     ]
     return tuple(
-        Check(split, number(record, split, "error"), number(record, split, "tolerance"))
+        Check(
+            split,
+            error=number(record, split, "error"),
+            tolerance=number(record, split, "tolerance"),
+            warned_above=number(record, split, "warned_above"),
+            expected=number(record, split, "expected_norm"),
+            found=number(record, split, "found_norm"),
+            where=str(where.get(split, "")),
+        )
         for split in dict.fromkeys(splits)
     )
 

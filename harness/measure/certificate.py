@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -28,10 +30,15 @@ TOLERANCES = {
     ("float64", "highest"): Tolerance(2e-13, 6e-14),
 }
 
+EXACT = Tolerance(0.0, 0.0)
+"""For what must come back bit for bit."""
+
 QUANTITIES = {
     "error": Quantity("relative error", "lower"),
     "tolerance": Quantity("relative error", "neither"),
     "warned_above": Quantity("relative error", "neither"),
+    "expected_norm": Quantity("norm", "neither"),
+    "found_norm": Quantity("norm", "neither"),
     "certified": Quantity("yes or no", "higher"),
     "checks": Quantity("checks", "neither"),
     "broken": Quantity("checks", "lower"),
@@ -49,11 +56,54 @@ def relative_error(found: Array, reference: Array) -> float | None:
     """
     if found.shape != reference.shape or not np.isfinite(found).all():
         return float("inf")
-    norm = float(np.linalg.norm(reference.ravel()))
+    norm = _norm(reference)
     if norm < UNDERFLOW:
         return None
-    difference = found.astype(np.float64) - reference
-    return float(np.linalg.norm(difference.ravel())) / norm
+    return _norm(found.astype(np.float64) - reference) / norm
+
+
+def _norm(array: Array) -> float:
+    return float(np.linalg.norm(np.asarray(array, np.float64).ravel()))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The worst comparison of one check.
+
+    Attributes:
+        error: None where the reference underflowed and nothing was compared.
+        where: Tensor and shape.
+        expected: Norm of the reference.
+        found: Norm of what was found; None where it had another shape.
+    """
+
+    error: float | None
+    tolerance: Tolerance
+    where: str = ""
+    expected: float | None = None
+    found: float | None = None
+
+    @property
+    def broken(self) -> bool:
+        """Whether the error is beyond the tolerance."""
+        return self.error is not None and not self.error <= self.tolerance.certified
+
+    @property
+    def warned(self) -> bool:
+        """Whether the error is worth a look."""
+        return self.error is not None and self.error > self.tolerance.warned
+
+    def values(self) -> dict[str, float]:
+        """Return the numbers of a reading; JSON knows no infinity."""
+        values = {
+            "tolerance": self.tolerance.certified,
+            "warned_above": self.tolerance.warned,
+            "error": self.error,
+            "expected_norm": self.expected,
+            "found_norm": self.found,
+        }
+        # Nothing correct is anywhere near 1e300.
+        return {n: min(v, 1e300) for n, v in values.items() if v is not None}
 
 
 @dataclass
@@ -62,54 +112,84 @@ class Certificate:
 
     tolerance: Tolerance
     shapes: int
-    errors: dict[str, float | None] = field(default_factory=dict)
+    findings: dict[str, Finding] = field(default_factory=dict)
     underflowed: int = 0
+    causes: dict[str, str] = field(default_factory=dict)
 
-    def compare(self, check: str, found: Array, reference: Array) -> None:
+    def compare(
+        self,
+        check: str,
+        found: Array,
+        reference: Array,
+        where: str = "",
+        tolerance: Tolerance | None = None,
+    ) -> None:
         """Record one comparison."""
-        self.record(check, relative_error(found, np.asarray(reference, np.float64)))
+        reference = np.asarray(reference, np.float64)
+        finite = found.shape == reference.shape and np.isfinite(found).all()
+        self._record(
+            check,
+            Finding(
+                relative_error(found, reference),
+                tolerance or self.tolerance,
+                where,
+                _norm(reference),
+                _norm(found) if finite else None,
+            ),
+        )
 
-    def record(self, check: str, error: float | None) -> None:
+    def require_equal(
+        self, check: str, found: Array, reference: Array, where: str = ""
+    ) -> None:
+        """Record whether an array came back bit for bit; the error is a share."""
+        error = float("inf")
+        if found.shape == reference.shape and found.dtype == reference.dtype:
+            error = float(np.mean(found != reference))
+        self._record(check, Finding(error, EXACT, where))
+
+    def record(
+        self,
+        check: str,
+        error: float | None,
+        where: str = "",
+        tolerance: Tolerance | None = None,
+    ) -> None:
         """Record an error, or None for one that underflowed."""
-        worst = self.errors.get(check)
-        if error is None:
+        self._record(check, Finding(error, tolerance or self.tolerance, where))
+
+    def _record(self, check: str, finding: Finding) -> None:
+        worst = self.findings.get(check)
+        if finding.error is None:
             self.underflowed += 1
-            self.errors.setdefault(check, None)
-        else:
-            self.errors[check] = error if worst is None else max(worst, error)
+            self.findings.setdefault(check, finding)
+        elif worst is None or worst.error is None or not finding.error <= worst.error:
+            self.findings[check] = finding
 
     @property
     def broken(self) -> list[str]:
-        """Names of the checks beyond the tolerance."""
-        return [
-            c
-            for c, e in self.errors.items()
-            if e is not None and not e <= self.tolerance.certified
-        ]
+        """Names of the checks beyond their tolerance."""
+        return [check for check, f in self.findings.items() if f.broken]
 
     def readings(self) -> list[Reading]:
         """Return the verdict and every check's worst error."""
-        warned = [
-            c
-            for c, e in self.errors.items()
-            if e is not None and e > self.tolerance.warned
-        ]
         verdict = {
             "certified": int(not self.broken),
-            "checks": len(self.errors),
+            "checks": len(self.findings),
             "broken": len(self.broken),
-            "warned": len(warned),
+            "warned": sum(f.warned for f in self.findings.values()),
             "underflowed": self.underflowed,
             "shapes": self.shapes,
         }
-        readings = [Reading("certificate", verdict)]
-        for check, error in self.errors.items():
-            values = {
-                "tolerance": self.tolerance.certified,
-                "warned_above": self.tolerance.warned,
-            }
-            if error is not None:
-                # JSON knows no infinity; nothing correct is anywhere near this.
-                values["error"] = min(error, 1e300)
-            readings.append(Reading(check, values))
-        return readings
+        return [
+            Reading("certificate", verdict),
+            *(Reading(c, f.values()) for c, f in self.findings.items()),
+        ]
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what stands beside the numbers: where each worst error was, and why.
+
+        `where` names tensor and shape by check; `causes` the likely cause of a broken
+        check, where it could be told.
+        """
+        where = {c: f.where for c, f in self.findings.items() if f.where}
+        return {"where": where, "causes": self.causes}

@@ -35,18 +35,18 @@ QUANTITIES = {
 }
 
 
-def measure_gradients(problem: Problem, trained: Weights) -> Measurement:
-    """Measure R(lag) at initialisation and after training.
+def measure_gradients(problem: Problem, trained: Weights | None) -> Measurement:
+    """Measure R(lag) at the initial values and, where they are given, after training.
 
     The loss term is the first remembered answer (`Task.first_recalled`), so that lag
     means something. It is measured a second time for a unit random cotangent of the
     same readout, so that a fitted network's vanishing loss does not empty the curve.
     """
+    splits = {"initial": problem.initial_weights()}
+    if trained is not None:
+        splits["trained"] = trained
     readings: list[Reading] = []
-    for split, weights in (
-        ("initial", problem.initial_weights()),
-        ("trained", trained),
-    ):
+    for split, weights in splits.items():
         ratios = gradient_ratios(problem, weights)
         readings += _readings(split, ratios)
     return Measurement(

@@ -26,6 +26,7 @@ from harness.contract import (
 )
 from harness.declarations import ImplementationDeclaration
 from harness.errors import RefusedError
+from harness.measure.own_step import OwnStep, own_step_spec
 from harness.registry import Registry
 from harness.store import Reading
 from harness.trial import Trial
@@ -132,9 +133,7 @@ class Problem:
 
     def oracle(self) -> Oracle:
         """Build the float64 reference of the same network."""
-        spec = replace(self.spec, dtype="float64", precision="highest")
-        network = self._registry.build(ORACLE, spec, self.cell, "cpu")
-        return cast(Oracle, network)
+        return build_oracle(self._registry, self.trial, self.spec, self.cell)
 
     def initial_weights(self) -> Weights:
         """Draw the network's initial values, in float64."""
@@ -205,6 +204,38 @@ def offered(registry: Registry, trial: Trial) -> ImplementationDeclaration:
     if declined is not None:
         raise RefusedError(declined)
     return declared
+
+
+def build_oracle(
+    registry: Registry, trial: Trial, spec: NetworkSpec, cell: Cell
+) -> Oracle:
+    """Build the float64 reference of a trial's network.
+
+    A cell without a reference is computed by the implementation's own single time
+    steps, in float64 where it offers that.
+
+    Raises:
+        RefusedError: If there is no reference and the implementation does not train.
+    """
+    reference = replace(spec, dtype="float64", precision="highest", biases="canonical")
+    if registry.cell(trial.cell).reference:
+        return cast(Oracle, registry.build(ORACLE, reference, cell, "cpu"))
+    name = trial.implementation
+    declared = registry.implementation(name)
+    if not declared.trains:
+        raise RefusedError(
+            f"{name} does not train and cell {trial.cell} has no reference, so there "
+            "is nothing to hold it against"
+        )
+    dtype = "float64" if "float64" in declared.dtypes else "float32"
+
+    def own_step(cell_name: str, input_size: int, hidden_size: int) -> OwnStep:
+        small = own_step_spec(reference, input_size, dtype)
+        network = registry.build(name, small, cell, trial.device)
+        return OwnStep(cast(TrainableNetwork, network), small, cell)
+
+    found = registry.build_around("numpy", own_step, reference, cell, "cpu")
+    return cast(Oracle, found)
 
 
 def initial_weights(

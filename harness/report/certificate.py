@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.analysis.parity import Check, checks_of, likely_causes
 from harness.store import TrialRecord
 
 
@@ -14,29 +15,30 @@ def certificate_json(record: TrialRecord) -> dict[str, Any]:
         "cell": record.trial.cell,
         "device": record.trial.device,
         "dtype": record.trial.dtype,
+        "precision": record.trial.precision,
+        "threads": record.trial.threads,
         "outcome": record.outcome,
         "reason": record.reason,
         "framework": record.result.get("framework"),
         "kernel": record.result.get("kernel"),
+        "against": record.result.get("against"),
         "checks": {reading.split: dict(reading.values) for reading in record.readings},
+        "where": record.result.get("where") or {},
+        "causes": record.result.get("causes") or {},
     }
 
 
 def certificate_text(record: TrialRecord) -> str:
-    """Return a head line, a line a check, and the verdict."""
-    trial, result = record.trial, record.result
-    head = [trial.implementation, trial.cell]
-    head += [str(result[key]) for key in ("framework", "kernel") if key in result]
-    head.append(f"{trial.device} {trial.dtype}")
-    shapes = record.value("certificate", "shapes")
-    if shapes:
-        head.append(f"{shapes} shapes")
-    lines = [" · ".join(head)]
+    """Return a head line, a table of the checks, likely causes and the verdict."""
+    lines = [" · ".join(_head(record))]
     if record.outcome != "ok":
         return "\n".join([*lines, f"  {record.outcome}: {record.reason}", ""])
-    lines += [
-        f"  {r.split:<22} {_verdict(dict(r.values))}" for r in record.readings[1:]
-    ]
+    lines.append(
+        f"  {'':<26} {'error':>9} {'allowed':>9} {'expected':>11} {'found':>11}"
+    )
+    lines += [line for check in checks_of(record) for line in _lines(check)]
+    for cause, checks in likely_causes(record).items():
+        lines.append(f"likely cause of {_listed(checks)}: {cause}")
     broken, checks = (record.value("certificate", n) for n in ("broken", "checks"))
     if broken:
         lines.append(f"not certified: {broken} of {checks} checks broken")
@@ -45,12 +47,50 @@ def certificate_text(record: TrialRecord) -> str:
     return "\n".join([*lines, ""])
 
 
-def _verdict(values: dict[str, float]) -> str:
-    error = values.get("error")
-    if error is None:
-        return "underflow  not compared"
-    if error <= values["warned_above"]:
-        return f"{error:9.1e}  ok"
-    if error <= values["tolerance"]:
-        return f"{error:9.1e}  ok, but unusually large"
-    return f"{error:9.1e}  BROKEN, allowed {values['tolerance']:.0e}"
+def _head(record: TrialRecord) -> list[str]:
+    trial, result = record.trial, record.result
+    head = [trial.implementation, trial.cell]
+    head += [str(result[key]) for key in ("framework", "kernel") if key in result]
+    precision = "" if trial.precision == "highest" else f" {trial.precision}"
+    head.append(f"{trial.device} {trial.dtype}{precision}")
+    shapes = record.value("certificate", "shapes")
+    if shapes:
+        head.append(f"{shapes} shapes against {result.get('against', 'the reference')}")
+    return head
+
+
+def _lines(check: Check) -> list[str]:
+    """Return what was compared, the error, what is allowed, both norms, the verdict."""
+    exact = check.tolerance == 0  # bit for bit: the error is the share that differs
+    numbers = [
+        _number(check.error, 9, "underflow"),
+        f"{'none':>9}" if exact else _number(check.tolerance, 9),
+        _number(check.expected, 11),
+        _number(check.found, 11, "" if exact else "another form"),
+    ]
+    if check.error is None:
+        verdict = "not compared"
+    elif check.broken:
+        verdict = "BROKEN"
+    elif check.warned:
+        verdict = "ok, but unusually large"
+    else:
+        verdict = "ok"
+    line = f"  {check.name:<26} {' '.join(numbers)}  {verdict}"
+    if check.broken and check.where:
+        return [line, f"  {'':<26} {check.where}"]
+    return [line]
+
+
+def _number(value: float | None, width: int, missing: str = "") -> str:
+    if value is None:
+        return f"{missing:>{width}}"
+    if value >= 1e300:
+        return f"{'infinite':>{width}}"
+    text = f"{value:.1e}" if width < 11 else f"{value:.5g}"
+    return f"{text:>{width}}"
+
+
+def _listed(names: tuple[str, ...], most: int = 4) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +17,46 @@ from harness.store import RunFolder, TrialRecord
 from harness.trial import Trial
 
 
+@dataclass(frozen=True)
+class Request:
+    """What to certify.
+
+    Attributes:
+        names: Implementations, each for every cell it computes.
+        full: Every combination of sizes instead of a pairwise set.
+    """
+
+    names: tuple[str, ...]
+    device: str = "cpu"
+    dtype: Any = "float32"
+    precisions: tuple[str, ...] = ("highest",)
+    full: bool = False
+
+    def trials(self, registry: Registry) -> Iterator[Trial]:
+        """Yield one trial for each implementation, cell and precision."""
+        for name in self.names:
+            for cell in registry.implementation(name).cells:
+                for precision in self.precisions:
+                    yield Trial(
+                        "parity",
+                        name,
+                        cell,
+                        device=self.device,
+                        dtype=self.dtype,
+                        precision=precision,
+                        settings={"shapes": "full"} if self.full else {},
+                    )
+
+
 def certify(
-    registry: Registry,
-    names: Sequence[str],
-    device: str,
-    dtype: Any,
-    jobs: int,
-    folder: Path,
-    console: Console,
+    registry: Registry, request: Request, jobs: int, folder: Path, console: Console
 ) -> list[TrialRecord]:
-    """Certify implementations for every cell they compute.
+    """Certify what is requested, `jobs` trials side by side.
 
     Returns:
-        One record for each implementation and cell, in that order.
+        One record for each implementation, cell and precision, in that order.
     """
-    trials = [
-        Trial("parity", name, cell, device=device, dtype=dtype)
-        for name in names
-        for cell in registry.implementation(name).cells
-    ]
+    trials = list(request.trials(registry))
     run = RunFolder.create(folder)
     plan = Plan(tuple(trials), {}, ())
     with Progress(console, jobs) as progress:

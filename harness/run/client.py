@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -33,9 +33,16 @@ class WorkerProcess:
         threads: What every numerical library may use.
         files: Plugin files it reads.
         log: Where its standard error goes, plugins' prints included.
+        environment: Variables its framework needs before it is imported.
     """
 
-    def __init__(self, threads: int, files: Sequence[Path], log: IO[bytes]) -> None:
+    def __init__(
+        self,
+        threads: int,
+        files: Sequence[Path],
+        log: IO[bytes],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         # -P keeps the current folder off the path, where a user's own tasks.py or
         # copy.py would shadow a module.
         self._process = subprocess.Popen(
@@ -43,7 +50,7 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env={**os.environ, **pinned_variables(threads)},
+            env={**os.environ, **pinned_variables(threads), **(environment or {})},
             start_new_session=True,
         )
         assert self._process.stdin is not None

@@ -1,4 +1,4 @@
-"""Hashes of the source a trial's numbers come from.
+"""Hashes of the source a trial's numbers come from, and what a certificate holds for.
 
 A plugin's source is the module its factory is in, and whatever that imports from its
 own top-level package. Nothing is imported to find out.
@@ -14,12 +14,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.declarations import Declaration
+from harness.environment import framework_versions, processor
 from harness.registry import Registry
 from harness.trial import Trial
 
+CERTIFIED_WITH = ("library versions", "processor")
+"""What a certificate is keyed by beside its trial and the sources."""
+
 
 def source_hashes(registry: Registry, trial: Trial) -> Mapping[str, str]:
-    """Return a hash for each plugin that takes part in a trial."""
+    """Return a hash for each plugin that takes part in a trial.
+
+    A certificate holds for the library versions and the processor it was made with,
+    so both stand beside the hashes of a parity trial.
+    """
     implementation = registry.implementation(trial.implementation)
     framework = registry.framework_of(trial.implementation)
     plugins: list[Declaration] = [registry.cell(trial.cell), implementation]
@@ -27,7 +35,11 @@ def source_hashes(registry: Registry, trial: Trial) -> Mapping[str, str]:
         plugins.append(framework)
     if trial.task is not None:
         plugins.append(registry.task(trial.task))
-    return {f"{p.kind} {p.name}": source_hash(p) for p in plugins}
+    hashes = {f"{p.kind} {p.name}": source_hash(p) for p in plugins}
+    if trial.measure == "parity":
+        versions = framework_versions(framework.name, framework.distributions)
+        hashes |= dict(zip(CERTIFIED_WITH, (versions, processor()), strict=True))
+    return hashes
 
 
 def source_hash(plugin: Declaration) -> str:

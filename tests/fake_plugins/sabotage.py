@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.nn.utils.rnn import (
 )
 
 from harness import declare_implementation
+from harness.contract import Handle, Updates
 from implementations.cells.gru import GruResetBefore
 from implementations.numpy_reference import optimizers
 from implementations.numpy_reference.network import NumpyNetwork
@@ -45,6 +47,23 @@ for framework in ("torch", "numpy"):
         framework=framework,
         cells=["gru"],
         factory=f"sabotage:{framework}_clipped_per_tensor",
+    )
+
+for mistake in (
+    "bias-forgotten",
+    "update-gate-negated",
+    "wrong-bias-gradient",
+    "loss-over-every-position",
+    "epsilon-inside",
+    "padding-leaks",
+    "trains-nothing",
+):
+    function = mistake.replace("-", "_")
+    declare_implementation(
+        f"torch-{mistake}",
+        framework="torch",
+        cells=["gru"],
+        factory=f"sabotage:torch_{function}",
     )
 
 TRUNCATE_EVERY = 50
@@ -144,6 +163,123 @@ def torch_clipped_per_tensor(spec, cell, device):
     return PerTensor(spec, cell, device, native.layer)
 
 
+def _of_changed_parameters(spec, cell, device, change):
+    """Build a network whose layers compute with changed parameters."""
+
+    class Changed(nn.GRU):
+        def forward(self, x, state=None):
+            plain = nn.GRU(self.input_size, self.hidden_size).to(self.weight_ih_l0)
+            changed = {n: change(n, p) for n, p in self.named_parameters()}
+            return torch.func.functional_call(plain, changed, (x, state))
+
+    return TorchNetwork(spec, cell, device, lambda _, i, h: Changed(i, h))
+
+
+def torch_bias_forgotten(spec, cell, device):
+    """Leaves out the bias inside the reset product."""
+
+    def change(name, parameter):
+        return parameter * 0 if name == "bias_hh_l0" else parameter
+
+    return _of_changed_parameters(spec, cell, device, change)
+
+
+def torch_update_gate_negated(spec, cell, device):
+    """Takes z for 1 - z."""
+
+    def change(name, parameter):
+        r, z, n = parameter.chunk(3)
+        return torch.cat([r, -z, n])
+
+    return _of_changed_parameters(spec, cell, device, change)
+
+
+class _HalfGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(context, bias):
+        return bias.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient / 2
+
+
+def torch_wrong_bias_gradient(spec, cell, device):
+    """Computes the right outputs and half the gradient of a bias."""
+
+    def change(name, parameter):
+        return _HalfGradient.apply(parameter) if name == "bias_ih_l0" else parameter
+
+    return _of_changed_parameters(spec, cell, device, change)
+
+
+def torch_loss_over_every_position(spec, cell, device):
+    """Averages the loss over positions that are not scored as well."""
+
+    class EveryPosition(TorchNetwork):
+        def place(self, batch):
+            scored = np.ones_like(batch.scored)
+            return super().place(replace(batch, scored=scored))
+
+    return EveryPosition(spec, cell, device, native.layer)
+
+
+def torch_epsilon_inside(spec, cell, device):
+    """Adds RMSprop's epsilon inside the root, as Keras does."""
+
+    network = TorchNetwork(spec, cell, device, native.layer)
+    if spec.optimizer.name == "rmsprop":
+        network._optimizer = _RmspropInside(
+            list(network._trained().values()), spec.optimizer
+        )
+    return network
+
+
+class _RmspropInside(torch.optim.RMSprop):
+    def __init__(self, parameters, constants):
+        super().__init__(
+            parameters, constants.learning_rate, constants.decay, constants.epsilon
+        )
+
+    @torch.no_grad()
+    def step(self):
+        (group,) = self.param_groups
+        for parameter in group["params"]:
+            g = parameter.grad
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.tensor(0.0)
+                state["square_avg"] = torch.zeros_like(parameter)
+            square = state["square_avg"]
+            square.mul_(group["alpha"]).addcmul_(g, g, value=1 - group["alpha"])
+            parameter -= group["lr"] * g / (square + group["eps"]).sqrt()
+
+
+def torch_padding_leaks(spec, cell, device):
+    """Runs every sequence on beyond its end."""
+
+    class Leaks(TorchNetwork):
+        def place(self, batch):
+            return replace(super().place(batch), lengths=None)
+
+    return Leaks(spec, cell, device, native.layer)
+
+
+def torch_trains_nothing(spec, cell, device):
+    """Answers a training step without taking it: a timed call that computes nothing."""
+
+    class Nothing(TorchNetwork):
+        def train_steps(self, placed):
+            with torch.no_grad():
+                losses = [self._loss(batch) for batch in placed]
+            found = Updates(
+                torch.stack(losses).numpy(), np.ones(len(placed), np.float32)
+            )
+            return Handle(lambda: None, lambda: found)
+
+    return Nothing(spec, cell, device, native.layer)
+
+
 # --- numpy ---------------------------------------------------------------------------
 
 
@@ -189,9 +325,10 @@ class _TruncatedCell(_BrokenCell):
     count = 0
 
     def step(self, weights, x, state):
+        cut = self.count > 0 and self.count % TRUNCATE_EVERY == 0
         self.count += 1
         state, saved = self.cell.step(weights, x, state)
-        return state, (self.count % TRUNCATE_EVERY == 0, saved)
+        return state, (cut, saved)
 
     def step_backward(self, weights, saved, d_state):
         cut, saved = saved

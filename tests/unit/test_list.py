@@ -56,7 +56,7 @@ def test_every_plugin_is_listed_with_what_it_offers(
     assert code == 0
     for name in ("gru-reset-before", "copy-memory", "numpy-reference", "torch-native"):
         assert name in out
-    assert "torch; rnn, gru, lstm; on cpu, cuda" in out
+    assert "torch; rnn, rnn-relu, gru, lstm; on cpu, cuda" in out
 
 
 def test_an_absent_framework_is_listed_with_the_way_to_install_it(

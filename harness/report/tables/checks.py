@@ -12,24 +12,33 @@ from harness.report.text import NOTHING, one_line, seeds, whole
 def parity_table(summary: Summary) -> Table:
     """Return one line a certificate."""
     head = (
-        "implementation", "cell", "on", "certified", "worst error", "tolerance",
-        "at", "broken / checks", "warned",
+        "implementation", "cell", "on", "kernel", "certified", "worst error",
+        "tolerance", "at", "broken / checks", "warned",
     )  # fmt: skip
     rows = tuple(_parity_row(row) for row in summary.parity)
     notes = (
         "Error: ‖a − r‖₂ / ‖r‖₂ of a tensor against the float64 reference; the worst "
-        "is the largest in units of its tolerance.",
+        "is the largest in units of its tolerance. Kernel: what really ran, from "
+        "evidence.",
+        *(
+            f"{row.implementation} {row.cell}, {', '.join(checks)}: likely "
+            f"{one_line(cause)}."
+            for row in summary.parity
+            for cause, checks in row.causes.items()
+        ),
     )
-    return Table("parity", "Certificates", "lllrrrlrr", (Block(head, rows),), notes)
+    return Table("parity", "Certificates", "llllrrrlrr", (Block(head, rows),), notes)
 
 
 def _parity_row(row: ParityRow) -> Row:
     keys = ("", row.cell, row.implementation)
-    where = f"{row.trial.device} {row.trial.dtype}"
+    where = _where(row)
+    kernel = one_line(row.kernel or NOTHING)
     if row.outcome != "ok":
         why = f"{row.outcome.replace('_', ' ')}: {one_line(row.reason or '')}"
         nothing = [NOTHING] * 2
-        cells = (row.implementation, row.cell, where, "NO", *nothing, why, *nothing)
+        head = (row.implementation, row.cell, where, kernel)
+        cells = (*head, "NO", *nothing, why, *nothing)
         return Row(cells, "bad", *keys)
     worst = row.worst
     return Row(
@@ -37,6 +46,7 @@ def _parity_row(row: ParityRow) -> Row:
             row.implementation,
             row.cell,
             where,
+            kernel,
             "yes" if row.certified else "NO",
             NOTHING if worst is None or worst.error is None else f"{worst.error:.1e}",
             NOTHING if worst is None else f"{worst.tolerance:.0e}",
@@ -49,6 +59,11 @@ def _parity_row(row: ParityRow) -> Row:
     )
 
 
+def _where(row: ParityRow) -> str:
+    precision = "" if row.trial.precision == "highest" else f" {row.trial.precision}"
+    return f"{row.trial.device} {row.trial.dtype}{precision}"
+
+
 def checks_table(summary: Summary) -> Table:
     """Return every compared tensor of every certificate."""
     head = ("implementation", "cell", "on", "check", "error", "tolerance", "verdict")
@@ -57,7 +72,7 @@ def checks_table(summary: Summary) -> Table:
             (
                 row.implementation,
                 row.cell,
-                f"{row.trial.device} {row.trial.dtype}",
+                _where(row),
                 check.name,
                 "underflow" if check.error is None else f"{check.error:.1e}",
                 NOTHING if check.tolerance is None else f"{check.tolerance:.0e}",

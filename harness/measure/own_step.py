@@ -1,0 +1,108 @@
+"""A reference for a cell that has none: an implementation's own single time steps.
+
+The numpy network loops over them, forward and back, and owns readout, loss, padding,
+stacks and optimiser. What an implementation computes over a whole sequence is then held
+against what it computes one time step at a time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.contract import (
+    Array,
+    Batch,
+    Cell,
+    Inputs,
+    NetworkSpec,
+    Readout,
+    Saved,
+    State,
+    Target,
+    TrainableNetwork,
+    Weights,
+)
+
+
+class OwnStep:
+    """One layer's step and backward step, asked of a network of one layer.
+
+    Args:
+        network: A network of `spec`.
+        spec: What `own_step_spec` returned for the layer.
+        cell: Names the canonical tensors.
+    """
+
+    def __init__(
+        self, network: TrainableNetwork, spec: NetworkSpec, cell: Cell
+    ) -> None:
+        self._network = network
+        shapes = spec.weight_shapes(cell)
+        self._outside = {
+            name: np.zeros(shape, spec.dtype)
+            for name, shape in shapes.items()
+            if not name.startswith("layer")
+        }
+        self._dtype = spec.dtype
+        self._loaded: Weights | None = None
+
+    def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
+        """Advance one time step: x [batch, input], state parts [batch, hidden]."""
+        self._load(weights)
+        before = self._stacked(state)
+        after = self._network.step(x.astype(self._dtype), before).read().state
+        return tuple(part[0].astype(x.dtype) for part in after), (x, state)
+
+    def step_backward(
+        self, weights: Weights, saved: Saved, d_state: State
+    ) -> tuple[Weights, Array, State]:
+        """Return gradients with respect to the weights, x and the state before."""
+        self._load(weights)
+        x, state = saved
+        size = len(x)
+        one = Batch(
+            x[:, None].astype(self._dtype),
+            np.ones(size, int),
+            np.zeros((size, 1, 1), self._dtype),
+            np.ones((size, 1), bool),
+        )
+        found = self._network.vjp(
+            self._network.place(one),
+            self._stacked(state),
+            np.zeros((size, 1, 1), self._dtype),
+            self._stacked(d_state),
+        )
+        d_weights = {
+            name: found.weights[f"layer0.{name}"].astype(x.dtype) for name in weights
+        }
+        d_before = tuple(part[0].astype(x.dtype) for part in found.state)
+        return d_weights, found.inputs[:, 0].astype(x.dtype), d_before
+
+    def _stacked(self, state: State) -> State:
+        return tuple(part[None].astype(self._dtype) for part in state)
+
+    def _load(self, weights: Weights) -> None:
+        # One sequence is run with one dictionary, so most calls load nothing.
+        if weights is not self._loaded:
+            layer = {f"layer0.{name}": tensor for name, tensor in weights.items()}
+            self._network.load_weights({**layer, **self._outside})
+            self._loaded = weights
+
+
+def own_step_spec(spec: NetworkSpec, input_size: int, dtype: str) -> NetworkSpec:
+    """Return the network of one layer whose single steps stand for a layer of `spec`.
+
+    Raises:
+        ValueError: If the dtype is none of a network's.
+    """
+    if dtype not in ("float32", "float64"):
+        raise ValueError(f"unknown dtype '{dtype}'; allowed: float32, float64")
+    return NetworkSpec(
+        cell=spec.cell,
+        inputs=Inputs("reals", input_size),
+        hidden_size=spec.hidden_size,
+        output_size=1,
+        readout=Readout.EVERY,
+        target=Target.REAL,
+        dtype="float64" if dtype == "float64" else "float32",
+    )
