@@ -135,11 +135,12 @@ class Problem:
         """Build the float64 reference of the same network."""
         return build_oracle(self._registry, self.trial, self.spec, self.cell)
 
-    def initial_weights(self) -> Weights:
-        """Draw the network's initial values, in float64."""
+    def initial_weights(self, draw: int = 0) -> Weights:
+        """Draw the network's initial values, in float64; `draw` counts on the seed."""
         assert self.trial.seed is not None
+        seed = self.trial.seed + draw
         return initial_weights(
-            self.spec, self.cell, self.trial.init, self.trial.seed, self.time_steps
+            self.spec, self.cell, self.trial.init, seed, self.time_steps
         )
 
     def batch(self, split: str, index: int, size: int) -> Batch:

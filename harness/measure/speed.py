@@ -2,7 +2,9 @@
 
 A turn is one dropped reading and a few kept ones. Whoever holds several meters gives
 them turns in random order, so that a drift of the machine hits all alike. After every
-turn what its calls computed is read back and held against the float64 reference.
+turn what its calls computed is read back and held against the float64 reference. Turns
+alternate between two sets of weights: a call that returned what it computed before
+would be found out.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ from harness.measure.timing import (
 from harness.store import Reading
 
 PHASES = ("forward", "loss_and_gradients", "train_step")
+
+DRAWS = 2
+"""Sets of weights that turns alternate between."""
 
 FLOPS_PER_FORWARD = {"forward": 1, "loss_and_gradients": 3, "train_step": 3}
 """A backward pass is counted as two forward passes; the optimiser's step as none."""
@@ -65,7 +70,7 @@ class _Phase:
     loops: int = 1
     first_call_s: float = 0.0
     stationary: bool = True
-    reference: Weights = field(default_factory=dict)
+    references: list[Weights] = field(default_factory=list)
     turns: list[list[float]] = field(default_factory=list)
 
 
@@ -81,7 +86,7 @@ class SpeedMeter:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._readings = int(problem.trial.settings["readings"])
-        self._weights = problem.initial_weights()
+        self._weights = [problem.initial_weights(draw) for draw in range(DRAWS)]
         size = problem.trial.batch
         assert size is not None
         batch = problem.batch("train", 0, size)
@@ -155,13 +160,15 @@ class SpeedMeter:
     def warm_up(self) -> None:
         """Call every phase until it is stationary, and learn what it must compute."""
         for phase in self._phases.values():
-            self._network.load_weights(self._weights)
+            self._network.load_weights(self._weights[0])
             gc.collect()
             warm = warm_up(phase.call)
             phase.first_call_s, phase.stationary = warm.first_call_s, warm.stationary
             phase.loops = loops_for(warm.call_s)
-            self._oracle.load_weights(self._rounded(self._weights))
-            phase.reference = phase.expected(phase.loops * (1 + self._readings))
+            for weights in self._weights:
+                self._oracle.load_weights(self._rounded(weights))
+                expected = phase.expected(phase.loops * (1 + self._readings))
+                phase.references.append(expected)
 
     def _rounded(self, weights: Weights) -> Weights:
         dtype = self._problem.spec.dtype
@@ -170,13 +177,14 @@ class SpeedMeter:
     def turn(self, name: str) -> list[float]:
         """Take one turn of a phase; return its kept readings in seconds."""
         phase = self._phases[name]
-        self._network.load_weights(self._weights)
+        draw = len(phase.turns) % DRAWS
+        self._network.load_weights(self._weights[draw])
         with no_garbage_collection():
             readings = [
                 reading_s(phase.call, phase.loops) for _ in range(1 + self._readings)
             ][1:]
         phase.turns.append(readings)
-        self._check(phase.found(), phase.reference)
+        self._check(phase.found(), phase.references[draw])
         return readings
 
     def _check(self, found: Weights, reference: Weights) -> None:

@@ -1,4 +1,4 @@
-"""minGRU (Feng et al. 2024, arXiv:2410.01201): a cell from outside, and its parallel form.
+"""minGRU (Feng et al. 2024, arXiv:2410.01201): a cell from outside.
 
 Its gate and candidate do not see the state, so that all time steps can be computed at
 once. It has no reference in numpy: its implementations are held against their own
