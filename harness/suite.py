@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from harness.contract import Optimizer
 from harness.errors import MisuseError, PluginError, suggestion
@@ -20,6 +20,16 @@ Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
 Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
+Init = Literal["canonical", "zero-bias", "chrono", "native-torch", "native-keras"]
+
+
+def _one_or_several(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+_Several = BeforeValidator(_one_or_several)
+Counts = Annotated[tuple[Count, ...], _Several, Field(min_length=1)]
+Inits = Annotated[tuple[Init, ...], _Several, Field(min_length=1)]
 
 
 class _Section(BaseModel):
@@ -27,18 +37,26 @@ class _Section(BaseModel):
 
 
 class LearningSection(_Section):
-    """Cells trained on one task, at one length or several."""
+    """Cells trained on one task, at one length or several.
+
+    Attributes:
+        learn_on: Implementations in the order to choose one from; none of them, or no
+            order, takes the fastest certified one.
+        learn_on_each: Whether every one of `implementations` learns, so that their
+            curves can be held against each other.
+    """
 
     task: str
-    length: tuple[Count, ...]
+    length: Counts
     cells: tuple[str, ...] = Field(min_length=1)
     task_options: dict[str, bool | int | float | str] = {}
     implementations: tuple[str, ...] | None = None
     learn_on: tuple[str, ...] | None = None
+    learn_on_each: bool = False
     hidden_size: Count
     num_layers: Count = 1
     batch: Count
-    init: Literal["canonical", "zero-bias", "chrono"] = "canonical"
+    init: Init = "canonical"
     optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
     learning_rate: Positive
     clip_norm: Positive | Literal["none"] = 1.0
@@ -54,11 +72,6 @@ class LearningSection(_Section):
     gradients: bool = True
     dtype: Literal["float32", "float64"] = "float32"
 
-    @field_validator("length", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        return value if isinstance(value, list | tuple) else (value,)
-
     @property
     def optimizer_constants(self) -> Optimizer:
         """The optimiser with every constant."""
@@ -73,6 +86,19 @@ class LearningSection(_Section):
             decay=self.decay,
             momentum=self.momentum,
         )
+
+
+class GradientsSection(_Section):
+    """Initial values whose gradient over lag is measured before any training."""
+
+    task: str
+    length: Counts
+    cells: tuple[str, ...] = Field(min_length=1)
+    task_options: dict[str, bool | int | float | str] = {}
+    init: Inits = ("canonical",)
+    hidden_size: Count
+    num_layers: Count = 1
+    seeds: tuple[Seed, ...] = Field(min_length=1)
 
 
 class Shape(_Section):
@@ -103,11 +129,12 @@ class SpeedSection(_Section):
 
 
 class Suite(_Section):
-    """A named set of learning and speed sections."""
+    """A named set of sections: learning, gradients before it, and speed."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     why: str
     learning: tuple[LearningSection, ...] = ()
+    gradients: tuple[GradientsSection, ...] = ()
     speed: tuple[SpeedSection, ...] = ()
 
 
@@ -133,7 +160,7 @@ def load_suite(
         source: Name or path.
         registry: Knows which cells, tasks and implementations there are.
         settings: `KEY=VALUE`, such as `learning.updates=500`, `learning.0.length=50`.
-        seeds: Replaces the seeds of every learning section.
+        seeds: Replaces the seeds of every learning and gradients section.
 
     Raises:
         MisuseError: With everything that is wrong in it.
@@ -146,7 +173,7 @@ def load_suite(
     for setting in settings:
         _apply(raw, setting)
     if seeds is not None:
-        for section in _sections(raw, "learning"):
+        for section in (*_sections(raw, "learning"), *_sections(raw, "gradients")):
             section["seeds"] = list(seeds)
     unknown = _unknown_names(raw, registry)
     try:
@@ -154,6 +181,7 @@ def load_suite(
     except ValidationError as error:
         raise _misuse(where, [*_problems(error), *unknown]) from error
     problems = [*unknown, *_refused_by_tasks(suite, registry)]
+    problems += _refused_on_each(suite, registry)
     if problems:
         raise _misuse(where, problems)
     return suite
@@ -249,7 +277,7 @@ def _problems(error: ValidationError) -> list[str]:
             problems.append(f"{where}: unknown key{hint}")
         elif item["type"] == "missing":
             problems.append(f"{where}: missing; give a value")
-        elif where in ("learning", "speed"):
+        elif where in ("learning", "gradients", "speed"):
             problems.append(f"{where}: write [[{where}]] for each section")
         else:
             message = re.sub(r"^Input should", "should", item["msg"])
@@ -276,6 +304,7 @@ def _shown(value: Any) -> str:
 def _keys_at(location: Sequence[int | str]) -> list[str]:
     names: dict[str, type[BaseModel]] = {
         "learning": LearningSection,
+        "gradients": GradientsSection,
         "speed": SpeedSection,
         "shapes": Shape,
     }
@@ -286,7 +315,9 @@ def _keys_at(location: Sequence[int | str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _task_problems(section: LearningSection, registry: Registry) -> list[str]:
+def _task_problems(
+    section: LearningSection | GradientsSection, registry: Registry
+) -> list[str]:
     """Return which options or lengths a task does not take.
 
     Tasks are numpy alone, so that asking one costs no worker.
@@ -309,6 +340,8 @@ _NAMED = (
     ("learning", "cells", "cell"),
     ("learning", "implementations", "implementation"),
     ("learning", "learn_on", "implementation"),
+    ("gradients", "task", "task"),
+    ("gradients", "cells", "cell"),
     ("speed", "cells", "cell"),
     ("speed", "implementations", "implementation"),
 )
@@ -331,12 +364,42 @@ def _unknown_names(raw: Mapping[str, Any], registry: Registry) -> list[str]:
 
 
 def _refused_by_tasks(suite: Suite, registry: Registry) -> list[str]:
+    of_tasks: list[tuple[str, LearningSection | GradientsSection]] = [
+        *((f"learning[{i}]", section) for i, section in enumerate(suite.learning)),
+        *((f"gradients[{i}]", section) for i, section in enumerate(suite.gradients)),
+    ]
     problems = [
-        f"learning[{index}].{problem}"
-        for index, section in enumerate(suite.learning)
+        f"{where}.{problem}"
+        for where, section in of_tasks
         if section.task in registry.tasks
         for problem in _task_problems(section, registry)
     ]
-    if not suite.learning and not suite.speed:
-        problems.append("has no [[learning]] and no [[speed]] section")
+    if not suite.learning and not suite.gradients and not suite.speed:
+        problems.append("has no [[learning]], [[gradients]] or [[speed]] section")
+    return problems
+
+
+def _refused_on_each(suite: Suite, registry: Registry) -> list[str]:
+    """Return what contradicts that every listed implementation learns."""
+    problems = []
+    for index, section in enumerate(suite.learning):
+        if not section.learn_on_each:
+            continue
+        where, names = f"learning[{index}]", section.implementations or ()
+        if section.learn_on is not None:
+            problems.append(
+                f"{where}.learn_on_each: every listed implementation learns, so that "
+                "learn_on has nothing to choose; give one of the two"
+            )
+        if not names:
+            problems.append(
+                f"{where}.learn_on_each: list what shall learn, such as "
+                'implementations = ["numpy-reference", "torch-native"]'
+            )
+        problems += [
+            f"{where}.implementations: '{name}' does not train; leave it out"
+            for name in names
+            if name in registry.implementations
+            and not registry.implementation(name).trains
+        ]
     return problems

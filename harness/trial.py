@@ -61,7 +61,8 @@ class Trial:
     @property
     def words(self) -> tuple[str, ...]:
         """The words a filter expression may ask for."""
-        words = [self.measure, self.cell, self.implementation, self.device, self.init]
+        words = [self.measure, self.cell, self.implementation, self.device]
+        words += [self.dtype, self.init]
         if self.task is not None:
             words += [self.task, f"length{self.length}"]
         if self.seed is not None:
@@ -70,12 +71,16 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """A name for people: measure, cell, implementation, task, seed."""
+        """A name for people: measure, cell, implementation, task, init, dtype, seed."""
         parts = [self.measure, self.cell, self.implementation]
         if self.task is not None:
             parts.append(f"{self.task}-{self.length}")
         elif self.time_steps is not None:
             parts.append(f"{self.batch}x{self.time_steps}x{self.hidden_size}")
+        if self.init != "canonical":
+            parts.append(self.init)
+        if self.dtype != "float32":
+            parts.append(self.dtype)
         if self.seed is not None:
             parts.append(f"s{self.seed}")
         return " ".join(parts)

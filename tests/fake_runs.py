@@ -175,7 +175,7 @@ def diverged(writer: Writer, trial: Trial, update: int) -> None:
 
 def gradients(writer: Writer, trial: Trial, horizons: tuple[int, int]) -> None:
     """Commit ratios that fall to 1e-3 at the horizons, then underflow or level off."""
-    trial = replace(trial, measure="gradients", settings={})
+    trial = replace(trial, measure="gradients", settings={"follows": "learning"})
     lags = list(range(101))
     readings = []
     for state, horizon in zip(("initial", "trained"), horizons, strict=True):

@@ -1,4 +1,7 @@
-"""How the gradient travels back: R(lag) and the horizon, initial against trained."""
+"""How the gradient travels back: R(lag) and the horizon, initial against trained.
+
+Trials at initial values that no learning follows are in `initial_values`.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ class GradientRow:
 
 def gradient_rows(records: Sequence[TrialRecord]) -> list[GradientRow]:
     """Return one row per network, in order of appearance."""
-    gradients = of_measure(records, "gradients")
+    gradients = _after_learning(records)
     names = varying([_without_settings(record.trial) for record in gradients])
     return [
         GradientRow(
@@ -71,6 +74,16 @@ def gradient_rows(records: Sequence[TrialRecord]) -> list[GradientRow]:
         )
         for members in group(gradients, lambda r: network_key(r.trial)).values()
     ]
+
+
+def follows_learning(trial: Trial) -> bool:
+    """Say whether a gradients trial followed learning; if not, nothing was trained."""
+    return "follows" in trial.settings
+
+
+def _after_learning(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    found = of_measure(records, "gradients")
+    return [record for record in found if follows_learning(record.trial)]
 
 
 def _without_settings(trial: Trial) -> Trial:
@@ -132,7 +145,7 @@ class GradientPanel:
 
 def gradient_panels(records: Sequence[TrialRecord]) -> list[GradientPanel]:
     """Return a panel per task, length, variant and cotangent, in that order."""
-    gradients = of_measure(records, "gradients")
+    gradients = _after_learning(records)
     names = varying([_without_settings(record.trial) for record in gradients])
     tasks = list(dict.fromkeys(record.trial.task or "" for record in gradients))
     places = group(gradients, lambda record: place(record.trial, names))
@@ -170,7 +183,7 @@ def _series(
     cotangent: str,
 ) -> LagSeries:
     over_seeds = {
-        quantile: _median_over_seeds(members, state, f"ratio_{cotangent}_{quantile}")
+        quantile: median_over_seeds(members, state, f"ratio_{cotangent}_{quantile}")
         for quantile in ("median", "q10", "q90")
     }
     lags = sorted(over_seeds["median"])
@@ -185,12 +198,13 @@ def _series(
     )
 
 
-def _median_over_seeds(
-    members: list[TrialRecord], state: str, metric: str
+def median_over_seeds(
+    members: Sequence[TrialRecord], state: str, metric: str
 ) -> dict[float, float]:
+    """Return the median over seeds by lag; what underflowed counts as 0."""
     values: dict[float, list[float]] = {}
     for record in members:
         for lag, value in zip(*curve(record, state, metric), strict=True):
-            # A missing ratio underflowed: smaller than every other.
+            # A missing ratio underflowed: it is smaller than every other.
             values.setdefault(lag, []).append(0.0 if value is None else float(value))
     return {lag: float(np.median(found)) for lag, found in values.items()}

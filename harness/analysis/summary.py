@@ -8,8 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.analysis.agreement import (
+    AgreementRow,
+    agreement_rows,
+    learned_by_several,
+    question,
+)
 from harness.analysis.gradients import GradientRow, gradient_rows
 from harness.analysis.grouping import Place, group, network_key
+from harness.analysis.initial_values import InitialRow, initial_rows
 from harness.analysis.learning import LearningRow, learning_rows
 from harness.analysis.parity import ParityRow, parity_rows
 from harness.analysis.speed import SolveTime, SpeedRow, solve_times, speed_rows
@@ -79,12 +86,19 @@ class Summary:
     header: Header
     learned: tuple[LearnedRow, ...]
     gradients: tuple[GradientRow, ...]
+    initial_values: tuple[InitialRow, ...]
     speed: tuple[SpeedRow, ...]
     parity: tuple[ParityRow, ...]
     outcomes: tuple[OutcomeRow, ...]
     environment: tuple[tuple[str, str], ...]
     choices: tuple[tuple[str, str], ...]
     focus: Place | None
+    agreement: tuple[AgreementRow, ...] = ()
+
+    @property
+    def several_learned(self) -> bool:
+        """Whether any network was trained by more than one implementation."""
+        return learned_by_several(row.learning.trial for row in self.learned)
 
     @property
     def solve_times(self) -> tuple[SolveTime, ...]:
@@ -109,23 +123,45 @@ def summarize(records: Sequence[TrialRecord], info: Mapping[str, Any]) -> Summar
     speed = tuple(speed_rows(records))
     gradients = tuple(gradient_rows(records))
     by_network = {row.key: row for row in gradients}
+    rows = learning_rows(records)
+    times = _solve_times(rows, speed)
     learned = tuple(
-        LearnedRow(
-            row, by_network.get(network_key(row.trial)), tuple(solve_times(row, speed))
-        )
-        for row in learning_rows(records)
+        LearnedRow(row, by_network.get(network_key(row.trial)), tuple(found))
+        for row, found in zip(rows, times, strict=True)
     )
     return Summary(
         header=_header(records, info),
         learned=learned,
         gradients=gradients,
+        initial_values=tuple(initial_rows(records)),
         speed=speed,
         parity=tuple(parity_rows(records)),
         outcomes=tuple(outcome_rows(records)),
         environment=tuple(environment_rows(info)),
         choices=tuple((str(k), str(v)) for k, v in _mapping(info, "choices").items()),
         focus=focus(learned),
+        agreement=tuple(agreement_rows(records)),
     )
+
+
+def _solve_times(
+    rows: Sequence[LearningRow], speed: Sequence[SpeedRow]
+) -> list[list[SolveTime]]:
+    """Return the times to solve of each row.
+
+    Where several implementations trained one network, each has counted updates of its
+    own and is timed with those; else its one count stands for all.
+    """
+    trained = Counter(question(row.trial) for row in rows)
+    return [
+        [
+            time
+            for time in solve_times(row, speed)
+            if trained[question(row.trial)] == 1
+            or time.implementation == row.implementation
+        ]
+        for row in rows
+    ]
 
 
 def outcome_rows(records: Sequence[TrialRecord]) -> list[OutcomeRow]:

@@ -115,12 +115,18 @@ def weight_points(spec: NetworkSpec, cell: Cell, seed: int) -> Iterator[Weights]
 
     Biases are moved off zero, where exchanging or forgetting one would not show, and
     not far: an identity matrix with relu adds them up over the whole sequence. The long
-    memory is `chrono` with time constants up to `LONGEST_MEMORY`.
+    memory is `chrono` with time constants up to `LONGEST_MEMORY`. Where no gate keeps
+    the state, the recurrent matrices are turned instead: an identity would hide that
+    one was transposed.
     """
     rng = np.random.default_rng(seed)
     for scheme in ("canonical", "chrono"):
         weights = initial_weights(spec, cell, scheme, seed, LONGEST_MEMORY)
+        turned = scheme == "chrono" and cell.info.keep_bias is None
         for name, tensor in weights.items():
+            if turned and name.endswith("w_hh"):
+                turn, _ = np.linalg.qr(rng.standard_normal(tensor.shape[-2:]))
+                weights[name] = tensor @ turn
             if tensor.ndim == 1 or name.endswith(".b"):
                 weights[name] = tensor + rng.uniform(-0.05, 0.05, tensor.shape)
         yield weights

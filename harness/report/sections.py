@@ -70,6 +70,7 @@ def sections(
     return [
         _first(summary, gallery),
         _learning(summary, gallery),
+        *_agreement(summary, gallery),
         _gradients(summary, gallery),
         _speed(summary, gallery),
         _certificates(summary),
@@ -111,9 +112,30 @@ def _learning(summary: Summary, gallery: Gallery) -> Section:
     )
 
 
+def _agreement(summary: Summary, gallery: Gallery) -> list[Section]:
+    """Return the section, or none where nothing was trained more than once."""
+    if not summary.several_learned:
+        return []
+    missing: tuple[str, ...] = ()
+    if not summary.agreement:
+        missing = (
+            "Several implementations trained one network, and numpy-reference in "
+            "float64, which their curves could be held against, is not among them.",
+        )
+    return [
+        Section(
+            "agreement",
+            "Do all implementations learn the same?",
+            gallery.agreement,
+            _filled(tables.agreement_table(summary), tables.parting_table(summary)),
+            missing=missing,
+        )
+    ]
+
+
 def _gradients(summary: Summary, gallery: Gallery) -> Section:
     missing: tuple[str, ...] = ()
-    if not summary.gradients:
+    if not summary.gradients and not summary.initial_values:
         missing = ("The gradient over lag was not measured in this run.",)
     elif not gallery.gradients:
         missing = ("No gradient trial of this run has a curve; see the outcomes.",)
@@ -121,7 +143,7 @@ def _gradients(summary: Summary, gallery: Gallery) -> Section:
         "gradients",
         "Why? How the gradient travels back",
         gallery.gradients,
-        _filled(tables.horizon_table(summary)),
+        _filled(tables.horizon_table(summary), tables.initial_values_table(summary)),
         missing=missing,
     )
 

@@ -47,6 +47,7 @@ def _main(summary: Summary) -> list[Table]:
         tables.speed_table(summary),
         tables.parity_table(summary),
         tables.horizon_table(summary),
+        tables.initial_values_table(summary),
     ]
 
 
@@ -56,8 +57,11 @@ def all_tables(summary: Summary) -> RenderableType:
     shown = [
         tables.learned_table(summary),
         tables.horizon_table(summary),
+        tables.initial_values_table(summary),
         tables.speed_table(summary),
         tables.solve_table(summary),
+        tables.agreement_table(summary),
+        tables.parting_table(summary),
         tables.parity_table(summary),
         tables.outcome_table(summary),
         tables.environment_table(summary),

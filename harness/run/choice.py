@@ -1,4 +1,4 @@
-"""Which implementation learning runs on: the fastest certified one, chosen once."""
+"""Which implementation learning runs on: the fastest certified one, or each of them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ Find = Callable[[Trial], TrialRecord | None]
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen trial, or why none could be chosen."""
+    """The chosen trial, or why none could be chosen.
+
+    Attributes:
+        outcome: How a trial ends that cannot be chosen.
+    """
 
     trial: Trial
     refused: str | None = None
+    outcome: str = "failed"
 
 
-def choose(group: LearningGroup, find: Find) -> Choice:
+def choose(group: LearningGroup, find: Find, *, certify: bool = True) -> Choice:
     """Choose among a group's candidates by certificate and timed update.
 
     Because certified implementations compute the same mathematics, what is learned
@@ -30,11 +35,12 @@ def choose(group: LearningGroup, find: Find) -> Choice:
     Args:
         group: Candidates that differ in nothing but the implementation.
         find: Returns the finished record of a trial.
+        certify: False where certificates were not asked for.
     """
     times: dict[str, tuple[float, Trial]] = {}
     reasons: list[str] = []
     for trial in group.candidates:
-        found = _update_time(trial, find)
+        found = _update_time(trial, find, certify)
         if isinstance(found, str):
             reasons.append(found)
         else:
@@ -49,10 +55,22 @@ def choose(group: LearningGroup, find: Find) -> Choice:
     )
 
 
-def _update_time(trial: Trial, find: Find) -> float | str:
+def admit(trial: Trial, find: Find) -> Choice:
+    """Admit a trial whose implementation is certified; nothing is chosen.
+
+    A broken certificate refuses it, which stands until the plugin's source changes;
+    where there is no verdict the trial ends as its certificate did.
+    """
+    certificate = find(certificate_trial(trial))
+    reason = _not_certified(trial, certificate)
+    ended = certificate.outcome if certificate is not None else "failed"
+    return Choice(trial, reason, "refused" if ended == "ok" else ended)
+
+
+def _update_time(trial: Trial, find: Find, certify: bool) -> float | str:
     """Return the seconds of one certified update, or why there is none."""
     name = trial.implementation
-    reason = _not_certified(trial, find(certificate_trial(trial)))
+    reason = _not_certified(trial, find(certificate_trial(trial))) if certify else None
     if reason is not None:
         return reason
     speed = find(timed_trial(trial))

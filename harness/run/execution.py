@@ -6,13 +6,21 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from harness.environment import describe_environment
 from harness.errors import MisuseError
 from harness.registry import Registry
 from harness.run.local import Executor
-from harness.run.plan import Plan, Planned, gradients_trial, make_plan, planned
+from harness.run.plan import (
+    Plan,
+    Planned,
+    gradients_trial,
+    make_plan,
+    planned,
+    without_certificates,
+)
 from harness.run.progress import Progress
 from harness.store import RunFolder
 from harness.suite import Suite
@@ -47,6 +55,7 @@ class Execution:
     Attributes:
         expression: Filter over the words of trials, or None.
         jobs: Trials side by side, one thread each.
+        certify: False to measure without certificates; every number is then marked.
     """
 
     suite: Suite
@@ -55,6 +64,7 @@ class Execution:
     device: str
     expression: str | None
     jobs: int
+    certify: bool = True
 
     def plan(self) -> Plan:
         """Return the trials by stage.
@@ -65,13 +75,14 @@ class Execution:
         """
         info = self.run.info()
         self._check_same_suite(info)
-        return make_plan(
+        plan = make_plan(
             self.suite,
             self.registry,
             self.device,
             expression=self.expression,
             choices=info.get("choices", {}),
         )
+        return plan if self.certify else without_certificates(plan)
 
     def preview(self) -> list[tuple[str, list[Preview]]]:
         """Return every stage with its trials and why each would run or not."""
@@ -79,7 +90,7 @@ class Execution:
         stages = [("parity", [self._preview(t) for t in plan.parity])]
         for name, trials in plan.speed.items():
             stages.append((f"speed, {name}", [self._preview(t) for t in trials]))
-        learning, gradients = [], []
+        learning, gradients = [], [self._preview(t) for t in plan.gradients]
         for group in plan.learning:
             trial, names = group.candidates[0], group.implementations
             learning.append(replace(self._preview(trial), implementations=names))
@@ -121,6 +132,7 @@ class Execution:
                     progress,
                     info["choices"],
                     on_choice=write,
+                    certify=self.certify,
                 )
                 try:
                     executor.execute(plan)
@@ -130,7 +142,11 @@ class Execution:
     def _info(self) -> dict[str, Any]:
         earlier = self.run.info()
         earlier.pop("schema", None)
-        frameworks = [f.distribution for f in self.registry.frameworks.values()]
+        frameworks = [
+            name
+            for framework in self.registry.frameworks.values()
+            for name in framework.distributions
+        ]
         return {
             "choices": {},
             "started_at": time.time(),
@@ -148,7 +164,7 @@ class Execution:
         if not info:
             return
         here = _flat(self.suite.model_dump(mode="json"))
-        there = _flat(info.get("suite", {}))
+        there = _flat(_with_new_keys(info.get("suite", {})))
         differing = [k for k in {**there, **here} if here.get(k) != there.get(k)]
         if differing:
             key = differing[0]
@@ -165,6 +181,14 @@ class Execution:
                 f"{self.run.path} was run on {device}, now {self.device}; give another "
                 "folder with -o"
             )
+
+
+def _with_new_keys(suite: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored suite with the keys that came later, at their defaults."""
+    try:
+        return Suite.model_validate(suite).model_dump(mode="json")
+    except ValidationError:
+        return suite
 
 
 def _flat(value: Any, place: str = "") -> dict[str, Any]:

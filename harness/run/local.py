@@ -7,14 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from harness.contract import Weights
 from harness.registry import Registry
-from harness.run.choice import Choice, choose
+from harness.run.choice import Choice, admit, choose
 from harness.run.client import WorkerDiedError, WorkerProcess
 from harness.run.pipe import Message
 from harness.run.plan import (
@@ -45,6 +45,7 @@ class Executor:
         progress: Told of every start, event and end.
         choices: Implementations chosen for learning; new choices are added.
         on_choice: Called after a choice was made, to write it down.
+        certify: False to run what the plan holds without a certificate.
     """
 
     run: RunFolder
@@ -53,7 +54,8 @@ class Executor:
     progress: Progress
     choices: dict[str, str]
     on_choice: Callable[[], None]
-    _crews: dict[tuple[int, int], Crew] = field(default_factory=dict)
+    certify: bool = True
+    _crews: dict[int, Crew] = field(default_factory=dict)
     _workers: list[WorkerProcess] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     stopping: bool = False
@@ -61,7 +63,8 @@ class Executor:
     def execute(self, plan: Plan) -> None:
         """Run what is not done yet: certificates, speed, learning and gradients."""
         try:
-            self._side_by_side([self._single(trial) for trial in plan.parity])
+            first = (*plan.parity, *plan.gradients)
+            self._side_by_side([self._single(trial) for trial in first])
             for name, trials in plan.speed.items():
                 self._run_session(name, [self._planned(trial) for trial in trials])
             self.progress.refine(plan)
@@ -104,7 +107,7 @@ class Executor:
                     return
 
         with ThreadPoolExecutor(self.jobs) as pool:
-            crews = [self._crew(1, slot) for slot in range(self.jobs)]
+            crews = [self._crew(slot) for slot in range(self.jobs)]
             futures: list[Future[None]] = [pool.submit(work, crew) for crew in crews]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
@@ -115,17 +118,20 @@ class Executor:
                 self.stop()
                 raise
 
-    def _crew(self, threads: int, slot: int = 0) -> Crew:
+    def _crew(self, slot: int) -> Crew:
         """Return the crew of a slot, whose workers live until the plan is done."""
-        return self._crews.setdefault((threads, slot), Crew(self, threads))
+        return self._crews.setdefault(slot, Crew(self))
 
-    def start_worker(self, threads: int) -> WorkerProcess:
+    def start_worker(self, kind: WorkerKind) -> WorkerProcess:
         """Start a worker that `stop` will know of."""
         with self._lock:
             if self.stopping:
                 raise StoppedError
+            environment = self.registry.frameworks[kind.framework].environment
             with (self.run.path / "workers.log").open("ab") as log:
-                worker = WorkerProcess(threads, self.registry.files, log)
+                worker = WorkerProcess(
+                    kind.threads, self.registry.files, log, environment
+                )
             self._workers.append(worker)
         return worker
 
@@ -205,22 +211,40 @@ class Executor:
         return self.run.read(self._planned(trial).id)
 
     def _chosen(self, plan: Plan) -> list[tuple[LearningGroup, Planned]]:
-        """Choose each group's implementation, once for all its seeds."""
-        chosen = []
+        """Return what learns, refusing what may not; each trial once."""
+        chosen: dict[str, tuple[LearningGroup, Planned]] = {}
+        refused = set()
         for group in plan.learning:
-            name = self.choices.get(group.choice_key)
-            earlier = [t for t in group.candidates if t.implementation == name]
-            choice = Choice(earlier[0]) if earlier else choose(group, self._find)
+            choice = self._choice(group)
             todo = self._planned(choice.trial)
             if choice.refused is not None:
-                if todo.runs:
-                    self._refuse(todo, "failed", choice.refused)
+                if todo.runs and todo.id not in refused:
+                    self._refuse(todo, choice.outcome, choice.refused)
+                refused.add(todo.id)
                 continue
-            if not earlier:
-                self.choices[group.choice_key] = choice.trial.implementation
-                self.on_choice()
-            chosen.append((group, todo))
-        return chosen
+            if todo.id in chosen:
+                follow = chosen[todo.id][0].follow_gradients
+                group = replace(
+                    group, follow_gradients=follow or group.follow_gradients
+                )
+            chosen[todo.id] = (group, todo)
+        return list(chosen.values())
+
+    def _choice(self, group: LearningGroup) -> Choice:
+        """Choose a group's implementation, once for all its seeds."""
+        if group.on_each and not self.certify:
+            return Choice(group.candidates[0])
+        if group.on_each:
+            return admit(group.candidates[0], self._find)
+        name = self.choices.get(group.choice_key)
+        earlier = [t for t in group.candidates if t.implementation == name]
+        if earlier:
+            return Choice(earlier[0])
+        choice = choose(group, self._find, certify=self.certify)
+        if choice.refused is None:
+            self.choices[group.choice_key] = choice.trial.implementation
+            self.on_choice()
+        return choice
 
     def _learning(self, group: LearningGroup, todo: Planned) -> Callable[[Crew], None]:
         def work(crew: Crew) -> None:
@@ -250,7 +274,7 @@ class Executor:
         if not todo:
             return
         session = f"{name}, {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())}"
-        crew = self._crew(todo[0].trial.threads)
+        crew = self._crew(0)
         attempts = {trial.id: self._begin(trial) for trial in todo}
         try:
             answers = self._session_answers(crew, todo, attempts)
@@ -320,13 +344,28 @@ class _Session:
         return None
 
 
-class Crew:
-    """The live workers of one thread: one a framework, all with the same threads."""
+@dataclass(frozen=True)
+class WorkerKind:
+    """What is settled when a worker starts: its framework, threads and precision."""
 
-    def __init__(self, executor: Executor, threads: int) -> None:
+    framework: str
+    threads: int
+    precision: str
+
+
+class Crew:
+    """The live workers of one slot, one of each kind."""
+
+    def __init__(self, executor: Executor) -> None:
         self._executor = executor
-        self._threads = threads
-        self._workers: dict[str, WorkerProcess] = {}
+        self._workers: dict[WorkerKind, WorkerProcess] = {}
+
+    def _kind(self, trial: Trial) -> WorkerKind:
+        registry = self._executor.registry
+        framework = registry.framework_of(trial.implementation).name
+        if trial.measure == "gradients" and registry.cell(trial.cell).reference:
+            framework = "numpy"
+        return WorkerKind(framework, trial.threads, trial.precision)
 
     def ask(
         self,
@@ -341,12 +380,10 @@ class Crew:
         Raises:
             StoppedError: If the run was stopped meanwhile.
         """
-        framework = self._executor.registry.framework_of(todo.trial.implementation).name
-        if todo.trial.measure == "gradients":
-            framework = "numpy"
-        if framework not in self._workers:
-            self._workers[framework] = self._executor.start_worker(self._threads)
-        worker = self._workers[framework]
+        kind = self._kind(todo.trial)
+        if kind not in self._workers:
+            self._workers[kind] = self._executor.start_worker(kind)
+        worker = self._workers[kind]
         message = None
         try:
             for message in worker.ask(
@@ -357,15 +394,15 @@ class Crew:
                     attempt.write(reading)
                     self._executor.progress.event(todo, reading)
         except WorkerDiedError as error:
-            self._drop(framework)
+            self._drop(kind)
             if self._executor.stopping:
                 raise StoppedError from None
             return _ended(error.outcome, error.reason)
         assert message is not None
         return message
 
-    def _drop(self, framework: str) -> None:
-        worker = self._workers.pop(framework)
+    def _drop(self, kind: WorkerKind) -> None:
+        worker = self._workers.pop(kind)
         worker.kill()
         self._executor.forget_worker(worker)
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from harness.contract import Optimizer
 from harness.errors import MisuseError
+from harness.measure.problem import ORACLE
 from harness.registry import Registry
 from harness.run.filter import compile_filter
 from harness.run.outcome import KEPT
-from harness.run.sources import source_hashes
+from harness.run.sources import CERTIFIED_WITH, source_hashes
 from harness.store import RunFolder
-from harness.suite import LearningSection, SpeedSection, Suite
+from harness.suite import GradientsSection, LearningSection, SpeedSection, Suite
 from harness.trial import Trial
 
 # What is timed must be what is checked afterwards: with these constants float32 stays
@@ -29,12 +30,14 @@ class LearningGroup:
         learn_on: Implementations to learn on, the first that is certified; where
             there is none, the fastest certified one.
         chosen: What was chosen earlier in this run.
+        on_each: Whether nothing is chosen: the only candidate learns if certified.
     """
 
     candidates: tuple[Trial, ...]
     follow_gradients: bool
     learn_on: tuple[str, ...] = ()
     chosen: str | None = None
+    on_each: bool = False
 
     @property
     def implementations(self) -> tuple[str, ...]:
@@ -58,12 +61,15 @@ class Plan:
         speed: Trials that are measured taking turns, by session.
         learning: Groups from which one implementation is chosen.
         notes: What was wanted and is not planned, and why.
+        gradients: Trials at initial values, which follow no learning and need no
+            certificate: the reference computes them.
     """
 
     parity: tuple[Trial, ...]
     speed: Mapping[str, tuple[Trial, ...]]
     learning: tuple[LearningGroup, ...]
     notes: tuple[str, ...] = ()
+    gradients: tuple[Trial, ...] = ()
 
 
 def make_plan(
@@ -76,8 +82,8 @@ def make_plan(
 ) -> Plan:
     """Expand a suite, keep what a filter wants, and add what that needs.
 
-    A wanted learning trial needs the speed of its candidates, which also gives the
-    time to solve; everything needs its certificate.
+    A wanted learning trial needs the speed of the candidates there is a choice of,
+    which also gives the time to solve; everything needs its certificate.
 
     Args:
         suite: The checked suite.
@@ -99,12 +105,13 @@ def make_plan(
         for section in suite.speed
         for trial in _speed_trials(section, registry, device)
     ]
-    timed = _unique(timed_trial(t) for g in learning for t in g.candidates)
+    gradients = _unique(t for s in suite.gradients for t in _gradients_trials(s))
+    timed = _timed(learning)
     every = [*shapes, *timed, *(t for g in learning for t in g.candidates)]
     if expression is None:
-        return _plan(every, shapes, learning)
+        return _plan(every, shapes, learning, gradients)
     certificates = _unique(map(certificate_trial, every))
-    words = {word for t in [*every, *certificates] for word in t.words}
+    words = {w for t in [*every, *certificates, *gradients] for w in t.words}
     if learning:
         words.add("gradients")
     wanted = compile_filter(expression, words)
@@ -113,12 +120,19 @@ def make_plan(
     kept = [t for t in [*shapes, *timed] if wanted(t.words)]
     trials = _unique([*kept, *(t for g in learning for t in g.candidates)])
     certificates = [t for t in certificates if wanted(t.words)]
-    if not trials and not certificates:
+    gradients = [t for t in gradients if wanted(t.words)]
+    if not trials and not certificates and not gradients:
         raise MisuseError(
             f"-k '{expression}' matches no trial; `rnn-harness run SUITE --dry-run` "
             "lists them with their words"
         )
-    return _plan(trials, kept, learning, certificates)
+    return _plan(trials, kept, learning, gradients, certificates)
+
+
+def without_certificates(plan: Plan) -> Plan:
+    """Return a plan that measures without holding anything against the reference."""
+    note = "--no-certify: nothing is held against the reference; every number is marked"
+    return replace(plan, parity=(), notes=(*plan.notes, note))
 
 
 def _narrow(group: LearningGroup, wanted: object) -> LearningGroup:
@@ -138,16 +152,17 @@ def _plan(
     trials: Sequence[Trial],
     speed: Sequence[Trial],
     learning: Sequence[LearningGroup],
+    gradients: Sequence[Trial],
     certificates: Sequence[Trial] = (),
 ) -> Plan:
-    timed = [timed_trial(t) for g in learning for t in g.candidates]
+    timed = _timed(learning)
     sessions: dict[str, tuple[Trial, ...]] = {}
     for trial in _unique([*speed, *timed]):
         assert trial.session is not None
         sessions[trial.session] = (*sessions.get(trial.session, ()), trial)
     parity = _unique([*certificates, *map(certificate_trial, trials)])
     settled, notes = _settled(learning)
-    return Plan(tuple(parity), sessions, settled, notes)
+    return Plan(tuple(parity), sessions, settled, notes, tuple(gradients))
 
 
 def _settled(
@@ -175,15 +190,25 @@ def _settled(
     return tuple(settled), tuple(dict.fromkeys(notes))
 
 
+def _timed(groups: Iterable[LearningGroup]) -> list[Trial]:
+    """Return the timings that a choice is made by."""
+    return _unique(
+        timed_trial(trial)
+        for group in groups
+        if not group.on_each
+        for trial in group.candidates
+    )
+
+
 def _unique_groups(groups: Iterable[LearningGroup]) -> list[LearningGroup]:
     """Join groups that ask the same, as where a seed is named twice."""
-    unique: dict[str, LearningGroup] = {}
+    unique: dict[tuple[str, bool], LearningGroup] = {}
     for group in groups:
-        slot = group.candidates[0].slot()
+        key = (group.candidates[0].slot(), group.on_each)
         follow = group.follow_gradients
-        if slot in unique:
-            follow = follow or unique[slot].follow_gradients
-        unique[slot] = replace(group, follow_gradients=follow)
+        if key in unique:
+            follow = follow or unique[key].follow_gradients
+        unique[key] = replace(group, follow_gradients=follow)
     return list(unique.values())
 
 
@@ -200,7 +225,8 @@ def _implementations(
     """Return who computes a cell: those asked for, and every plugin file's.
 
     Whoever names a plugin file wants it measured. Where nobody is asked for, those
-    that do not offer the device or dtype are left out: none of them was wanted.
+    that do not offer the device or dtype, or whose framework is not installed, are left
+    out: none of them was wanted.
     """
     declared = registry.implementations.values()
     if asked is not None:
@@ -209,7 +235,9 @@ def _implementations(
         names = [
             d.name
             for d in declared
-            if device.split(":")[0] in d.devices and dtype in d.dtypes
+            if device.split(":")[0] in d.devices
+            and dtype in d.dtypes
+            and registry.unavailable(d.name) is None
         ]
     names += [d.name for d in declared if d.file is not None and d.name not in names]
     return [n for n in names if cell in registry.implementation(n).cells]
@@ -240,6 +268,13 @@ def _learning_groups(
                     _learning_trial(section, name, cell, length, seed, device)
                     for name in names
                 )
+                if section.learn_on_each:
+                    groups += [
+                        LearningGroup((trial,), section.gradients, on_each=True)
+                        for trial in candidates
+                        if _wanted_on_each(section, trial.implementation, registry)
+                    ]
+                    continue
                 group = LearningGroup(
                     candidates, section.gradients, section.learn_on or ()
                 )
@@ -248,6 +283,12 @@ def _learning_groups(
                     raise _lacks_choice(group, chosen)
                 groups.append(replace(group, chosen=chosen))
     return groups
+
+
+def _wanted_on_each(section: LearningSection, name: str, registry: Registry) -> bool:
+    """Leave out a plugin file's implementation in a dtype that it does not offer."""
+    listed = name in (section.implementations or ())
+    return listed or section.dtype in registry.implementation(name).dtypes
 
 
 def _lacks_choice(group: LearningGroup, chosen: str) -> MisuseError:
@@ -285,6 +326,30 @@ def _learning_trial(
             "evaluate_sequences": section.evaluate_sequences,
         },
     )
+
+
+def _gradients_trials(section: GradientsSection) -> list[Trial]:
+    """Return trials in float64, which is what the reference computes gradients in."""
+    return [
+        Trial(
+            measure="gradients",
+            implementation=ORACLE,
+            cell=cell,
+            dtype="float64",
+            task=section.task,
+            task_options=section.task_options,
+            length=length,
+            hidden_size=section.hidden_size,
+            num_layers=section.num_layers,
+            seed=seed,
+            data_seed=seed,
+            init=init,
+        )
+        for length in section.length
+        for cell in section.cells
+        for init in section.init
+        for seed in section.seeds
+    ]
 
 
 def _speed_trials(
@@ -357,6 +422,7 @@ def certificate_trial(trial: Trial) -> Trial:
         dtype=trial.dtype,
         precision=trial.precision,
         biases=trial.biases,
+        threads=trial.threads,
     )
 
 
@@ -408,5 +474,9 @@ def _why_new(
     for earlier in run.sources_of_slot(trial.slot()):
         changed = [name for name in sources if earlier.get(name) != sources[name]]
         if changed:
-            return f"the source of {', '.join(changed)} changed"
+            return f"{', '.join(map(_changed, changed))} changed"
     return "new"
+
+
+def _changed(name: str) -> str:
+    return name if name in CERTIFIED_WITH else f"the source of {name}"

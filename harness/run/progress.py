@@ -34,6 +34,7 @@ class Progress:
         self._jobs = jobs
         self._lock = threading.Lock()
         self._left: dict[str, float] = {}
+        self._on_each: set[str] = set()
         self._running: dict[str, tuple[Planned, float, str, float]] = {}
         self._done = 0
         self._spent_s = self._guessed_s = 0.0
@@ -60,9 +61,12 @@ class Progress:
 
     def expect(self, plan: Plan) -> None:
         """Take in the whole plan: what is to come, a guess of seconds for each."""
-        trials = [*plan.parity, *(t for s in plan.speed.values() for t in s)]
+        trials = [*plan.parity, *plan.gradients]
+        trials += [t for s in plan.speed.values() for t in s]
         for group in plan.learning:
             trials.append(group.candidates[0])
+            if group.on_each:
+                self._on_each.add(_without_settings(group.candidates[0], "learning"))
         for trial in trials:
             self._left[self._key(trial)] = self._guess_s(trial)
         for group in plan.learning:
@@ -142,6 +146,8 @@ class Progress:
         measure = measure or trial.measure
         if measure not in ("learning", "gradients"):
             return trial.slot()
+        if _without_settings(trial, "learning") in self._on_each:
+            return _without_settings(trial, measure)
         return replace(
             trial, measure=measure, implementation="", device="", settings={}
         ).slot()
@@ -192,6 +198,10 @@ class Progress:
         return Group(head, *lines)
 
 
+def _without_settings(trial: Trial, measure: Measure) -> str:
+    return replace(trial, measure=measure, settings={}).slot()
+
+
 def _shape(trial: Trial) -> tuple[str, str, int | None]:
     return trial.cell, f"{trial.task} {trial.length} {trial.batch}", trial.hidden_size
 
@@ -217,10 +227,9 @@ def _summary(readings: Sequence[Reading]) -> str:
             return f"solved at update {values['outcome', 'updates_to_solve']}"
         return f"not solved within {values['outcome', 'budget']} updates"
     if ("initial", "horizon_loss") in values:
-        before, after = (
-            values["initial", "horizon_loss"],
-            values["trained", "horizon_loss"],
-        )
-        return f"horizon {before} before, {after} after training"
+        before = values["initial", "horizon_loss"]
+        after = values.get(("trained", "horizon_loss"))
+        trained = "" if after is None else f", {after} after"
+        return f"horizon {before} before{trained} training"
     times = [f"{s} {v * 1e3:.3g} ms" for (s, n), v in values.items() if n == "time_s"]
     return ", ".join(times)

@@ -17,7 +17,7 @@ from implementations.cells.gates import (
     sigmoid,
     sum_over_batch,
 )
-from implementations.cells.initial import chrono_bias, draw_matrices
+from implementations.cells.initial import chrono_bias, draw_weights
 
 RESET, UPDATE, CANDIDATE = range(3)
 
@@ -54,6 +54,8 @@ class Gru:
         self, scheme: str, rng: np.random.Generator, sizes: LayerSizes
     ) -> Weights:
         """Draw initial values: `canonical` b_z = 1, `chrono` b_z = log U(1, T - 1).
+
+        `native-keras` are those of `reset_after=True`.
 
         Raises:
             ValueError: If no scheme has that name.
@@ -163,6 +165,9 @@ class GruResetBefore:
     ) -> Weights:
         """Draw initial values: `canonical` b_z = 1, `chrono` b_z = log U(1, T - 1).
 
+        `native-keras` are those of `reset_after=False`. torch has no such layer:
+        `native-torch` draws each of its tensors as torch does, with two biases a gate.
+
         Raises:
             ValueError: If no scheme has that name.
         """
@@ -245,7 +250,7 @@ def _initial_weights(
     sizes: LayerSizes,
     shapes: dict[str, tuple[int, ...]],
 ) -> Weights:
-    weights = draw_matrices(scheme, rng, shapes)
+    weights = draw_weights(scheme, rng, shapes)
     if scheme == "canonical":
         weights["b"][UPDATE] = 1
     elif scheme == "chrono":

@@ -1,8 +1,10 @@
-"""Initial values: Glorot input matrices, orthogonal recurrent ones, chrono biases.
+"""Named initial values, the same for every implementation.
 
 `canonical` raises the bias of the gate that keeps the state to 1, `zero-bias` leaves
 every bias at 0, `chrono` spreads the keeping gate's time constants over the sequence.
-All three draw the same matrices from one seed and so differ in biases alone.
+These three draw the same matrices from one seed and so differ in biases alone.
+`native-torch` and `native-keras` draw what the layers of torch and Keras start from,
+also for cells that the framework does not ship.
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ import numpy as np
 
 from harness.contract import Array, Weights
 
-SCHEMES = ("canonical", "zero-bias", "chrono")
+NATIVE_SCHEMES = ("native-torch", "native-keras")
+SCHEMES = ("canonical", "zero-bias", "chrono", *NATIVE_SCHEMES)
 
 
-def draw_matrices(
+def draw_weights(
     scheme: str, rng: np.random.Generator, shapes: Mapping[str, tuple[int, ...]]
 ) -> Weights:
-    """Draw `w_ih`, then `w_hh`; leave every other tensor at zero.
+    """Draw the matrices of a scheme, and the biases where they are drawn too.
+
+    Biases are zero but for `native-torch`; a cell that raises one does so itself.
 
     Raises:
         ValueError: If no scheme has that name.
@@ -28,29 +33,52 @@ def draw_matrices(
         raise ValueError(
             f"unknown initial values '{scheme}'; choose from {', '.join(SCHEMES)}"
         )
+    if scheme == "native-torch":
+        return _native_torch(rng, shapes)
     weights = {name: np.zeros(shape) for name, shape in shapes.items()}
-    weights["w_ih"] = glorot_uniform(rng, shapes["w_ih"])
-    weights["w_hh"] = orthogonal(rng, shapes["w_hh"])
+    for name, draw in (("w_ih", glorot_uniform), ("w_hh", orthogonal)):
+        gates, hidden_size, size = shape = shapes[name]
+        if scheme == "native-keras":
+            # One matrix holds those of all gates, row under row.
+            shape = 1, gates * hidden_size, size
+        weights[name] = draw(rng, shape).reshape(shapes[name])
+    return weights
+
+
+def _native_torch(
+    rng: np.random.Generator, shapes: Mapping[str, tuple[int, ...]]
+) -> Weights:
+    """Draw every tensor of torch's layer, both biases too, from U(-1/√H, 1/√H).
+
+    Only the sum of a gate's two biases matters, and it is the canonical one. The second
+    of a GRU's candidate stands inside the reset product and is a tensor of its own.
+    """
+    limit = shapes["b"][-1] ** -0.5
+    weights = {n: rng.uniform(-limit, limit, shape) for n, shape in shapes.items()}
+    second = rng.uniform(-limit, limit, shapes["b"])
+    if "b_hn" in shapes:
+        second[-1] = 0  # the candidate is the last block
+    weights["b"] += second
     return weights
 
 
 def glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Draw [gates, hidden, input] from U(-a, a), a = sqrt(6 / (input + hidden)).
+    """Draw [matrices, rows, columns] from U(-a, a), a = sqrt(6 / (rows + columns)).
 
-    The fan-out is one gate's, not that of all gates side by side.
+    The fan-out is that of one matrix: a gate's, or with all gates stacked, theirs.
 
     Source: Glorot & Bengio (2010).
     """
-    _, hidden_size, input_size = shape
-    limit = np.sqrt(6 / (input_size + hidden_size))
+    _, rows, columns = shape
+    limit = np.sqrt(6 / (rows + columns))
     return rng.uniform(-limit, limit, shape)
 
 
 def orthogonal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Draw an orthogonal matrix for every gate, [gates, hidden, hidden].
+    """Draw matrices with orthonormal columns, [matrices, rows, columns].
 
-    Q of a normal matrix Q R is uniform over the orthogonal matrices (Haar) only where
-    the diagonal of R is made positive; a QR routine chooses its signs otherwise.
+    Q of a normal matrix Q R is uniform over these matrices (Haar) only where the
+    diagonal of R is made positive; a QR routine chooses its signs otherwise.
 
     Source: Saxe, McClelland & Ganguli (2014); for the signs, Mezzadri (2007).
     """

@@ -13,7 +13,7 @@ from implementations.cells.gates import (
     sigmoid,
     sum_over_batch,
 )
-from implementations.cells.initial import chrono_bias, draw_matrices
+from implementations.cells.initial import chrono_bias, draw_weights
 
 INPUT, FORGET, CANDIDATE, OUTPUT = range(4)
 
@@ -60,16 +60,16 @@ class Lstm:
     ) -> Weights:
         """Draw initial values.
 
-        `canonical` has b_f = 1. `chrono` has b_f = log U(1, T - 1) and b_i = -b_f, so
-        that i = 1 - f where input and state are zero.
+        `canonical` and `native-keras` have b_f = 1. `chrono` has b_f = log U(1, T - 1)
+        and b_i = -b_f, so that i = 1 - f where input and state are zero.
 
         Raises:
             ValueError: If no scheme has that name.
         """
         shapes = self.weight_shapes(sizes.input_size, sizes.hidden_size)
-        weights = draw_matrices(scheme, rng, shapes)
+        weights = draw_weights(scheme, rng, shapes)
         b = weights["b"]
-        if scheme == "canonical":
+        if scheme in ("canonical", "native-keras"):
             b[FORGET] = 1
         elif scheme == "chrono":
             b[FORGET] = chrono_bias(rng, sizes.hidden_size, sizes.time_steps)

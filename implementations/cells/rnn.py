@@ -1,32 +1,29 @@
-"""The tanh recurrent network: no gates."""
+"""Recurrent networks without gates: the tanh network and the rectified one."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import numpy as np
 
 from harness.contract import Array, CellInfo, LayerSizes, Saved, State, Weights
-from implementations.cells.initial import draw_matrices
+from implementations.cells.initial import NATIVE_SCHEMES, draw_weights
 
 
-class Rnn:
-    """A tanh recurrent network.
+class _Elman(ABC):
+    """One block, h_t = φ(W_ih x_t + W_hh h_{t-1} + b), for an activation φ.
 
-        h_t = tanh(W_ih x_t + W_hh h_{t-1} + b)
-
-    One block: `w_ih` [1, hidden, input], `w_hh` [1, hidden, hidden], `b` [1, hidden].
-
-    Source: Elman (1990), with tanh.
+    `w_ih` [1, hidden, input], `w_hh` [1, hidden, hidden], `b` [1, hidden].
     """
 
-    info = CellInfo(
-        name="rnn",
-        gates=("h",),
-        state_parts=("h",),
-        keep_bias=None,
-        source="Elman (1990), Finding structure in time; with tanh",
-    )
+    @abstractmethod
+    def _activation(self, a: Array) -> Array:
+        """Compute φ(a)."""
+
+    @abstractmethod
+    def _slope(self, h: Array) -> Array:
+        """Compute φ'(a) from h = φ(a)."""
 
     def weight_shapes(
         self, input_size: int, hidden_size: int
@@ -38,22 +35,11 @@ class Rnn:
             "b": (1, hidden_size),
         }
 
-    def initial_weights(
-        self, scheme: str, rng: np.random.Generator, sizes: LayerSizes
-    ) -> Weights:
-        """Draw initial values; without a gate all schemes give the same ones.
-
-        Raises:
-            ValueError: If no scheme has that name.
-        """
-        shapes = self.weight_shapes(sizes.input_size, sizes.hidden_size)
-        return draw_matrices(scheme, rng, shapes)
-
     def flops(self, input_size: int, hidden_size: int) -> int:
         """Count the operations of a step: 2 H (I + H) + 3 H.
 
         A multiply-add counts 2, every other elementwise operation and every activation
-        1. The 3 H are the sum of both products, the bias and tanh.
+        1. The 3 H are the sum of both products, the bias and the activation.
         """
         return 2 * hidden_size * (input_size + hidden_size) + 3 * hidden_size
 
@@ -71,7 +57,7 @@ class Rnn:
         """Advance one time step: x [batch, input], h [batch, hidden]."""
         (h_before,) = state
         w_ih, w_hh, b = weights["w_ih"][0], weights["w_hh"][0], weights["b"][0]
-        h = np.tanh(x @ w_ih.T + h_before @ w_hh.T + b)
+        h = self._activation(x @ w_ih.T + h_before @ w_hh.T + b)
         return (h,), (x, h_before, h)
 
     def step_backward(
@@ -80,8 +66,8 @@ class Rnn:
         """Return gradients with respect to the weights, x and the state before."""
         x, h_before, h = saved
         (d_h,) = d_state
-        # h = tanh(a), and tanh'(a) = 1 - h².
-        d_a = d_h * (1 - h * h)
+        # h = φ(a).
+        d_a = d_h * self._slope(h)
         # a = W_ih x + W_hh h' + b.
         d_weights = {
             "w_ih": (d_a.T @ x)[None],
@@ -91,3 +77,87 @@ class Rnn:
         d_x = d_a @ weights["w_ih"][0]
         d_h_before = d_a @ weights["w_hh"][0]
         return d_weights, d_x, (d_h_before,)
+
+
+class Rnn(_Elman):
+    """A tanh recurrent network.
+
+        h_t = tanh(W_ih x_t + W_hh h_{t-1} + b)
+
+    One block: `w_ih` [1, hidden, input], `w_hh` [1, hidden, hidden], `b` [1, hidden].
+
+    Source: Elman (1990), with tanh.
+    """
+
+    info = CellInfo(
+        name="rnn",
+        gates=("h",),
+        state_parts=("h",),
+        keep_bias=None,
+        source="Elman (1990), Finding structure in time; with tanh",
+    )
+
+    def initial_weights(
+        self, scheme: str, rng: np.random.Generator, sizes: LayerSizes
+    ) -> Weights:
+        """Draw initial values; without a gate all but `native-torch` are the same.
+
+        Raises:
+            ValueError: If no scheme has that name.
+        """
+        shapes = self.weight_shapes(sizes.input_size, sizes.hidden_size)
+        return draw_weights(scheme, rng, shapes)
+
+    def _activation(self, a: Array) -> Array:
+        h: Array = np.tanh(a)
+        return h
+
+    def _slope(self, h: Array) -> Array:
+        # tanh'(a) = 1 - tanh²(a).
+        return 1 - h * h
+
+
+class RnnRelu(_Elman):
+    """A recurrent network of rectified linear units, which starts as an integrator.
+
+        h_t = relu(W_ih x_t + W_hh h_{t-1} + b)
+
+    relu(a) = max(a, 0), and its derivative at 0 is taken as 0. One block: `w_ih`
+    [1, hidden, input], `w_hh` [1, hidden, hidden], `b` [1, hidden].
+
+    Source: Le, Jaitly & Hinton (2015), arXiv:1504.00941 (the IRNN).
+    """
+
+    info = CellInfo(
+        name="rnn-relu",
+        gates=("h",),
+        state_parts=("h",),
+        keep_bias=None,
+        source="Le, Jaitly & Hinton (2015), arXiv:1504.00941 (the IRNN)",
+    )
+
+    def initial_weights(
+        self, scheme: str, rng: np.random.Generator, sizes: LayerSizes
+    ) -> Weights:
+        """Draw initial values.
+
+        `canonical` are those of the paper: W_hh is the identity, W_ih normal with
+        standard deviation 0.001, b is 0. Without a gate `zero-bias` and `chrono` are
+        the same.
+
+        Raises:
+            ValueError: If no scheme has that name.
+        """
+        shapes = self.weight_shapes(sizes.input_size, sizes.hidden_size)
+        weights = draw_weights(scheme, rng, shapes)
+        if scheme not in NATIVE_SCHEMES:
+            weights["w_ih"] = rng.normal(0, 1e-3, shapes["w_ih"])
+            weights["w_hh"] = np.eye(sizes.hidden_size)[None]
+        return weights
+
+    def _activation(self, a: Array) -> Array:
+        h: Array = np.maximum(a, 0)
+        return h
+
+    def _slope(self, h: Array) -> Array:
+        return (h > 0).astype(h.dtype)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 _LAYERS: dict[str, Callable[[int, int], torch.nn.Module]] = {
     "rnn": torch.nn.RNN,
+    "rnn-relu": partial(torch.nn.RNN, nonlinearity="relu"),
     "gru": torch.nn.GRU,
     "lstm": torch.nn.LSTM,
 }

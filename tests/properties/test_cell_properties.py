@@ -6,12 +6,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.contract import Array, Cell, State, Weights
+from harness.contract import Array, ReferenceCell, State, Weights
 from implementations.cells.gru import Gru, GruResetBefore
 from implementations.cells.lstm import Lstm
-from implementations.cells.rnn import Rnn
+from implementations.cells.rnn import Rnn, RnnRelu
 
-cells = st.sampled_from([Rnn(), Gru(), GruResetBefore(), Lstm()])
+cells = st.sampled_from([Rnn(), RnnRelu(), Gru(), GruResetBefore(), Lstm()])
 grus = st.sampled_from([Gru(), GruResetBefore()])
 sizes = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5))
 seeds = st.integers(0, 2**32 - 1)
@@ -22,7 +22,7 @@ repeatable = settings(deadline=None, derandomize=True, max_examples=60)
 
 
 def setting(
-    cell: Cell, seed: int, size: tuple[int, int, int], scale: float
+    cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float
 ) -> tuple[Weights, Array, State]:
     rng = np.random.default_rng(seed)
     batch, input_size, hidden_size = size
@@ -35,7 +35,7 @@ def setting(
 @repeatable
 @given(cells, seeds, sizes, st.sampled_from([0.1, 1.0]))
 def test_backward_step_is_the_slope_along_any_direction(
-    cell: Cell, seed: int, size: tuple[int, int, int], scale: float
+    cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float
 ) -> None:
     """Central differences over ±1e-5 along a unit direction err by 1e-10 and rounding.
 
@@ -71,7 +71,7 @@ def test_backward_step_is_the_slope_along_any_direction(
 @repeatable
 @given(cells, seeds, sizes, scales)
 def test_sequences_of_a_batch_do_not_touch_each_other(
-    cell: Cell, seed: int, size: tuple[int, int, int], scale: float
+    cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float
 ) -> None:
     """To rounding: a product of another size may sum in another order."""
     weights, x, state = setting(cell, seed, size, scale)
@@ -98,7 +98,7 @@ def test_sequences_of_a_batch_do_not_touch_each_other(
 @repeatable
 @given(cells, seeds, sizes, scales)
 def test_a_step_changes_nothing_that_it_was_given(
-    cell: Cell, seed: int, size: tuple[int, int, int], scale: float
+    cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float
 ) -> None:
     weights, x, state = setting(cell, seed, size, scale)
     for array in (*weights.values(), x, *state):
@@ -112,7 +112,7 @@ def test_a_step_changes_nothing_that_it_was_given(
 @repeatable
 @given(grus, seeds, sizes, scales)
 def test_the_state_of_a_gru_lies_between_the_old_state_and_a_tanh(
-    cell: Cell, seed: int, size: tuple[int, int, int], scale: float
+    cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float
 ) -> None:
     """A convex combination: never beyond the larger of |h'| and 1."""
     weights, x, (h_before,) = setting(cell, seed, size, scale)
@@ -121,9 +121,23 @@ def test_the_state_of_a_gru_lies_between_the_old_state_and_a_tanh(
 
 
 @repeatable
+@given(seeds, sizes, scales)
+def test_the_state_of_a_rectified_network_is_never_negative_and_scales_with_all_of_it(
+    seed: int, size: tuple[int, int, int], scale: float
+) -> None:
+    """relu(c a) = c relu(a) for c > 0; a power of two scales without rounding."""
+    weights, x, state = setting(RnnRelu(), seed, size, scale)
+    (h,), _ = RnnRelu().step(weights, x, state)
+    larger = {**weights, "b": 4 * weights["b"]}
+    (scaled,), _ = RnnRelu().step(larger, 4 * x, (4 * state[0],))
+    assert (h >= 0).all()
+    np.testing.assert_array_equal(scaled, 4 * h)
+
+
+@repeatable
 @given(st.sampled_from([Rnn(), Lstm()]), seeds, sizes, scales)
 def test_the_output_of_rnn_and_lstm_is_within_one(
-    cell: Cell, seed: int, size: tuple[int, int, int], scale: float
+    cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float
 ) -> None:
     weights, x, state = setting(cell, seed, size, scale)
     after, _ = cell.step(weights, x, state)

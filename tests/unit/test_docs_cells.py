@@ -11,16 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.contract import Array, Cell, State, Weights
+from harness.contract import Array, LayerSizes, ReferenceCell, State, Weights
+from harness.measure.gradients import measure_gradients
+from harness.measure.problem import ORACLE, Problem
+from harness.registry import Registry
+from harness.trial import Trial
 from implementations.cells.gates import sigmoid
 from implementations.cells.gru import Gru, GruResetBefore
+from implementations.cells.initial import SCHEMES
 from implementations.cells.lstm import Lstm
-from implementations.cells.rnn import Rnn
+from implementations.cells.rnn import Rnn, RnnRelu
 
 PAGE = Path(__file__).parents[2] / "docs" / "cells.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-CELLS: dict[str, Cell] = {
-    c.info.name: c for c in (Rnn(), Gru(), GruResetBefore(), Lstm())
+CELLS: dict[str, ReferenceCell] = {
+    c.info.name: c for c in (Rnn(), RnnRelu(), Gru(), GruResetBefore(), Lstm())
 }
 each_cell = pytest.mark.parametrize("name", CELLS)
 
@@ -47,7 +52,8 @@ def code_blocks() -> list[str]:
 
 
 def links() -> list[tuple[str, str]]:
-    return re.findall(r"\[([^\]]+)\]\(([^)]+)\)", TEXT)
+    """Links to code: neither pictures nor places on the page."""
+    return re.findall(r"(?<!!)\[([^\]]+)\]\(([^)#]+)\)", TEXT)
 
 
 def test_every_link_leads_to_a_file_and_to_the_name_it_shows() -> None:
@@ -63,6 +69,15 @@ def test_every_link_leads_to_a_file_and_to_the_name_it_shows() -> None:
         assert callable(value), shown
 
 
+def test_every_picture_and_every_place_on_the_page_is_there() -> None:
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", TEXT)
+    assert pictures == ["pictures/initial-values.svg"]
+    assert all((PAGE.parent / picture).is_file() for picture in pictures)
+    places = re.findall(r"\]\(#([^)]+)\)", TEXT)
+    headings = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
+    assert set(places) <= {h.lower().replace(" ", "-") for h in headings}
+
+
 @each_cell
 def test_every_step_and_backward_step_is_linked(name: str) -> None:
     kind = type(CELLS[name]).__name__
@@ -72,8 +87,13 @@ def test_every_step_and_backward_step_is_linked(name: str) -> None:
 
 # --- equations -----------------------------------------------------------------------
 
-FUNCTIONS = {"diag": np.diag, "tanh": np.tanh, "σ": sigmoid}
-TOKEN = re.compile(r"∂\w/∂\w'|[A-Za-zσ][A-Za-z0-9_]*'?|\d+|[²⊙+()=-]")
+FUNCTIONS = {
+    "diag": np.diag,
+    "relu": lambda a: np.where(a > 0, a, 0),
+    "tanh": np.tanh,
+    "σ": sigmoid,
+}
+TOKEN = re.compile(r"∂\w/∂\w'|[A-Za-zσ][A-Za-z0-9_]*'?|\d+|[²⊙+()=>-]")
 
 
 def to_python(equation: str) -> str:
@@ -86,8 +106,8 @@ def to_python(equation: str) -> str:
     open_diags: list[bool] = []
     assert not TOKEN.sub("", equation).strip(), f"cannot read {equation!r}"
     for token in TOKEN.findall(equation):
-        operand = token not in "²⊙+()=-" or token == "("
-        follows_operand = previous not in ("", *"⊙+(=-", *FUNCTIONS)
+        operand = token not in "²⊙+()=>-" or token == "("
+        follows_operand = previous not in ("", *"⊙+(=>-", *FUNCTIONS)
         if operand and follows_operand:
             written += " * " if any(open_diags) else " @ "
         if token == "(":
@@ -123,6 +143,7 @@ def equations(name: str) -> list[str]:
 
 FIRST_LINE = {
     "rnn": "h = tanh(",
+    "rnn-relu": "h = relu(",
     "gru": "r = σ(",
     "gru-reset-before": "r = σ(",
     "lstm": "i = σ(",
@@ -158,7 +179,8 @@ def evaluate(
     letters = {"w_ih": "W", "w_hh": "U", "b": "b"}
     for tensor, letter in letters.items():
         for gate, value in zip(cell.info.gates, weights[tensor], strict=True):
-            names[letter if name == "rnn" else f"{letter}_{gate}"] = value
+            gated = len(cell.info.gates) > 1
+            names[f"{letter}_{gate}" if gated else letter] = value
     names["b_hn"] = weights.get("b_hn")
     for line in lines:
         exec(to_python(line), names)  # our own documentation
@@ -238,7 +260,7 @@ def test_the_keras_example() -> None:
 
 
 @pytest.mark.parametrize("cell", [Gru(), GruResetBefore(), Lstm()])
-def test_time_constants_are_those_of_the_cell(cell: Cell) -> None:
+def test_time_constants_are_those_of_the_cell(cell: ReferenceCell) -> None:
     """Zero weights but for the keeping bias: the candidate is 0, the state decays."""
     assert cell.info.keep_bias is not None
     tensor, row = cell.info.keep_bias
@@ -272,3 +294,104 @@ def test_what_the_page_says_of_framework_matrices() -> None:
         rms = math.sqrt((np.linalg.svd(block, compute_uv=False) ** 2).mean())
         assert abs(rms - 1 / math.sqrt(gates)) < 0.02
         assert f"1/√{gates}" in TEXT
+
+
+# --- initial values ------------------------------------------------------------------
+
+SIZES = LayerSizes(input_size=2, hidden_size=64, time_steps=200)
+SEEDS = range(5)
+
+
+def started() -> list[tuple[ReferenceCell, list[str], list[str]]]:
+    """Cell, schemes and figures of every line of the table of initial values."""
+    return [
+        (CELLS[name.strip("`")], re.findall(r"`([^`]+)`", schemes), figures)
+        for name, schemes, *figures in table("cell", containing="initial values")
+    ]
+
+
+def drawn(cell: ReferenceCell, scheme: str) -> list[Weights]:
+    return [
+        cell.initial_weights(scheme, np.random.default_rng(seed), SIZES)
+        for seed in SEEDS
+    ]
+
+
+def radius(matrices: Array) -> Array:
+    return np.abs(np.linalg.eigvals(matrices)).max(axis=-1)
+
+
+def jacobian_at_rest(cell: ReferenceCell, weights: Weights) -> Array:
+    parts = len(cell.info.state_parts)
+    size = parts * SIZES.hidden_size
+    zero = (np.zeros((size, SIZES.hidden_size)),) * parts
+    _, saved = cell.step(weights, np.zeros((size, SIZES.input_size)), zero)
+    units = tuple(np.split(np.eye(size), parts, axis=1))
+    return np.concatenate(cell.step_backward(weights, saved, units)[2], axis=1)
+
+
+def measured(cell: ReferenceCell, scheme: str) -> list[str]:
+    """What the table says of a scheme, but for the horizon."""
+    draws = drawn(cell, scheme)
+    singular = [np.linalg.svd(w["w_hh"], compute_uv=False)[:, 0] for w in draws]
+    constant, at_rest = "–", "–"
+    if cell.info.keep_bias is not None:
+        tensor, row = cell.info.keep_bias
+        constants = np.array([1 + np.exp(w[tensor][row]) for w in draws])
+        constant = f"{np.median(constants):.1f}"
+        if np.ptp(constants) > 0.05:
+            constant += f" [{constants.min():.1f}, {constants.max():.1f}]"
+    if cell.info.name != "rnn-relu":
+        radii = [radius(jacobian_at_rest(cell, w)) for w in draws]
+        at_rest = f"{np.mean(radii):.3f}"
+    of_u = np.mean([radius(w["w_hh"]) for w in draws])
+    return [f"{of_u:.2f}", f"{np.mean(singular):.2f}", constant, at_rest]
+
+
+def test_every_cell_and_scheme_is_in_the_table_of_initial_values_once() -> None:
+    found = [(cell.info.name, s) for cell, schemes, _ in started() for s in schemes]
+    said = [name for name in CELLS if name != "gru-reset-before"]
+    assert len(found) == len(set(found))
+    assert set(found) == {(name, scheme) for name in said for scheme in SCHEMES}
+
+
+@each_cell
+def test_the_table_of_initial_values_is_what_they_are(name: str) -> None:
+    """A line holds for each scheme that it names; both GRUs have the same lines."""
+    listed = "gru" if name == "gru-reset-before" else name
+    for cell, schemes, figures in started():
+        if cell.info.name == listed:
+            for scheme in schemes:
+                assert measured(CELLS[name], scheme) == figures[:-1], (name, scheme)
+
+
+def test_schemes_on_one_line_draw_the_same_values() -> None:
+    for cell, (first, *others), _ in started():
+        for scheme in others:
+            for one, other in zip(drawn(cell, first), drawn(cell, scheme), strict=True):
+                for name, tensor in one.items():
+                    np.testing.assert_array_equal(other[name], tensor)
+
+
+def test_the_horizons_of_initial_values_are_those_measured_for_one_seed() -> None:
+    """One of the five seeds, which lies in the printed range."""
+    registry = Registry.discover()
+    for cell, schemes, figures in started():
+        trial = Trial(
+            "gradients",
+            ORACLE,
+            cell.info.name,
+            dtype="float64",
+            task="adding",
+            length=200,
+            hidden_size=64,
+            seed=0,
+            data_seed=0,
+            init=schemes[0],
+        )
+        found = measure_gradients(Problem(registry, trial), None).readings[0]
+        horizon = found.values["horizon_loss"]
+        numbers = [int(n) for n in re.findall(r"\d+", figures[-1])]
+        assert min(numbers) <= horizon <= max(numbers), (cell.info.name, schemes)
+        if figures[-2] not in ("–", "1.000"):
+            assert min(numbers) < math.log(1e-3) / math.log(float(figures[-2]))

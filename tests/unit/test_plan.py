@@ -58,12 +58,20 @@ def candidates(found: Plan) -> list[Trial]:
 def test_the_grid_is_the_product_of_what_the_suite_lists(name: str) -> None:
     suite = load_suite(name, registry())
     found = plan(name)
-    groups = sum(len(s.length) * len(s.cells) * len(s.seeds) for s in suite.learning)
+    groups = sum(
+        len(s.length)
+        * len(s.cells)
+        * len(s.seeds)
+        # A group a choice, or a group an implementation where there is none.
+        * (len(s.implementations or ()) if s.learn_on_each else 1)
+        for s in suite.learning
+    )
     assert len(found.learning) == groups
-    pairs = {(t.implementation, t.cell) for t in candidates(found) + speed(found)}
-    certified = {(t.implementation, t.cell) for t in found.parity}
-    assert certified == pairs
-    assert len(found.parity) == len(pairs)
+    used = candidates(found) + speed(found)
+    needed = {(t.implementation, t.cell, t.dtype) for t in used}
+    certified = {(t.implementation, t.cell, t.dtype) for t in found.parity}
+    assert certified == needed
+    assert len(found.parity) == len(needed)
     shapes = {
         (shape.batch, shape.time_steps, shape.input_size, shape.hidden_size)
         for section in suite.speed
@@ -73,7 +81,8 @@ def test_the_grid_is_the_product_of_what_the_suite_lists(name: str) -> None:
     assert len(
         {(t.batch, t.time_steps, t.input_size, t.hidden_size) for t in by_shape}
     ) == len(shapes)
-    timed = {timed_trial(t).slot() for t in candidates(found)}
+    choices = [g for g in found.learning if not g.on_each]
+    timed = {timed_trial(t).slot() for g in choices for t in g.candidates}
     assert timed <= {t.slot() for t in speed(found)}
     slots = [t.slot() for t in [*found.parity, *speed(found), *candidates(found)]]
     assert len(slots) == len(set(slots))

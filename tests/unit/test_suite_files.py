@@ -106,7 +106,7 @@ def test_every_unknown_name_is_told_at_once(tmp_path: Path) -> None:
             '"copy-memory"\ntask_options = {symbols = 0}',
             "symbols must be a whole number of at least 1, not 0",
         ),
-        ("batch = 8", 'batch = 8\ninit = "cronho"', "'zero-bias' or 'chrono'"),
+        ("batch = 8", 'batch = 8\ninit = "cronho"', "'native-torch' or 'native-keras'"),
         ("[0, 1]", "[]", "learning[0].seeds"),
         ('["rnn"]', "[]", "learning[0].cells"),
         ('["rnn"]', '"rnn"', "learning[0].cells"),
@@ -140,7 +140,7 @@ def test_a_wrong_key_of_a_shape_is_suggested_from_shapes(tmp_path: Path) -> None
 
 def test_a_suite_without_sections_is_refused(tmp_path: Path) -> None:
     told = problems('name = "empty"\nwhy = "w"\n', tmp_path)
-    assert "no [[learning]] and no [[speed]] section" in told
+    assert "no [[learning]], [[gradients]] or [[speed]] section" in told
 
 
 def test_a_toml_error_names_its_line(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     ("source", "told"),
     [
         ("quik", "unknown suite 'quik'; did you mean 'quick'?"),
-        ("xyzzy", "built in: quick, smoke, standard; or give a TOML file"),
+        ("xyzzy", f"built in: {', '.join(built_in_suites())}; or give a TOML file"),
         ("nowhere.toml", "suite file nowhere.toml does not exist"),
         ("./nowhere", "suite file ./nowhere does not exist"),
         ("/", "suite file / is a folder"),

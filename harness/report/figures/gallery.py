@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.analysis.agreement import agreement_panels
 from harness.analysis.gradients import GradientPanel, gradient_panels
 from harness.analysis.grouping import Place, group
+from harness.analysis.initial_values import InitialPanel, initial_panels
 from harness.analysis.learning_curves import LearningPanel, learning_panels
 from harness.analysis.speed import SpeedRow
 from harness.analysis.summary import Summary
 from harness.report.figures import overview
+from harness.report.figures.agreement import draw_agreement
 from harness.report.figures.gradients import draw_gradients
+from harness.report.figures.initial_values import draw_initial_values
 from harness.report.figures.learning import draw_learning
 from harness.report.figures.solve_time import draw_solve_time
 from harness.report.figures.solved import draw_solved
@@ -29,13 +33,20 @@ class Gallery:
 
     overview: tuple[Drawn, ...]
     learning: tuple[Drawn, ...]
+    agreement: tuple[Drawn, ...]
     gradients: tuple[Drawn, ...]
     speed: tuple[Drawn, ...]
 
     @property
     def all(self) -> tuple[Drawn, ...]:
         """Every figure."""
-        return (*self.overview, *self.learning, *self.gradients, *self.speed)
+        return (
+            *self.overview,
+            *self.learning,
+            *self.agreement,
+            *self.gradients,
+            *self.speed,
+        )
 
 
 def draw_all(records: Sequence[TrialRecord], summary: Summary) -> Gallery:
@@ -47,11 +58,16 @@ def draw_all(records: Sequence[TrialRecord], summary: Summary) -> Gallery:
     curves = learning_panels(records)
     losses = learning_panels(records, metric="loss")
     lags = [panel for panel in gradient_panels(records) if panel.series]
+    untrained = [panel for panel in initial_panels(records) if panel.series]
     with drawing():
         return Gallery(
             overview=tuple(_overview(summary, curves, lags, palette)),
             learning=tuple(_learning(summary, curves, losses, palette)),
-            gradients=tuple(_gradients(lags, palette)),
+            agreement=tuple(_agreement(records, palette)),
+            gradients=(
+                *_gradients(lags, palette),
+                *_initial_values(untrained, palette),
+            ),
             speed=tuple(_speed(summary, palette)),
         )
 
@@ -76,6 +92,11 @@ def _learning(
     return found
 
 
+def _agreement(records: Sequence[TrialRecord], palette: Palette) -> list[Drawn]:
+    places = group(agreement_panels(records), lambda panel: panel.place).values()
+    return [draw_agreement(found, palette, i + 1) for i, found in enumerate(places)]
+
+
 def _has_curve(panels: Sequence[LearningPanel]) -> bool:
     return any(series.curves for panel in panels for series in panel.series)
 
@@ -85,6 +106,13 @@ def _gradients(panels: Sequence[GradientPanel], palette: Palette) -> list[Drawn]
     return [
         draw_gradients(sorted(members, key=lambda p: p.cotangent), palette)
         for members in tasks.values()
+    ]
+
+
+def _initial_values(panels: Sequence[InitialPanel], palette: Palette) -> list[Drawn]:
+    places = group(panels, lambda panel: panel.place).values()
+    return [
+        draw_initial_values(found, palette, i + 1) for i, found in enumerate(places)
     ]
 
 

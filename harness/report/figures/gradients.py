@@ -90,7 +90,7 @@ def gradient_axes(axes: Axes, panel: GradientPanel, sketch: Sketch) -> None:
 def _draw_series(axes: Axes, series: LagSeries, sketch: Sketch, marker: str) -> None:
     colour = sketch.palette.cells[series.cell]
     trained = series.state == "trained"
-    median = _drawable(series.median)
+    median = drawable(series.median)
     artists: list[Artist] = [
         *axes.plot(
             series.lags,
@@ -112,23 +112,24 @@ def _draw_series(axes: Axes, series: LagSeries, sketch: Sketch, marker: str) -> 
                 series.lags, low, high, color=colour, alpha=0.13, linewidth=0
             )
         )
-    artists += _draw_underflow(axes, series, colour)
+    artists += draw_underflow(axes, series.lags, series.median, colour)
     sketch.mark(artists, series.cell, series.implementation)
 
 
-def _drawable(values: Sequence[float]) -> np.ndarray:
+def drawable(values: Sequence[float]) -> np.ndarray:
+    """Return values for a log axis: what underflowed is left out."""
     found = np.asarray(values, dtype=float)
     return np.where(found > 0, found, np.nan)
 
 
-def _draw_underflow(axes: Axes, series: LagSeries, colour: str) -> list[Line2D]:
-    known = [i for i, value in enumerate(series.median) if value > 0]
-    last = known[-1]
-    if last == len(series.median) - 1 or series.median[last] < LOWEST:
+def draw_underflow(
+    axes: Axes, lags: Sequence[float], median: Sequence[float], colour: str
+) -> list[Line2D]:
+    """Mark where a line ends because what follows is smaller than any number."""
+    last = max(i for i, value in enumerate(median) if value > 0)
+    if last == len(median) - 1 or median[last] < LOWEST:
         return []
-    return axes.plot(
-        series.lags[last], series.median[last], "v", color=colour, markersize=6
-    )
+    return axes.plot(lags[last], median[last], "v", color=colour, markersize=6)
 
 
 def gradient_handles(panels: Sequence[GradientPanel], palette: Palette) -> list[Line2D]:

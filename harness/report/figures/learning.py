@@ -18,12 +18,12 @@ from harness.report.figures.style import (
     arrange,
     cell_handles,
     finish,
-    implementation_handles,
     label_line,
     line_handle,
     log_axis,
     note_failures,
     several,
+    shorten,
 )
 from harness.report.text import number
 
@@ -64,8 +64,8 @@ def learning_axes(axes: Axes, panel: LearningPanel, sketch: Sketch) -> None:
     end = max((c.x[-1] for s in panel.series for c in s.curves), default=1.0)
     dashed = several(series.implementation for series in panel.series)
     for series in panel.series:
-        dash = sketch.palette.dash(series.implementation) if dashed else "-"
-        _draw_series(axes, series, sketch, end, dash)
+        look = _look(series.implementation, sketch.palette) if dashed else {}
+        _draw_series(axes, series, sketch, end, look)
     axes.set_title(panel.place.title)
     axes.set_xlabel("updates")
     unit = f" ({panel.unit})" if panel.unit else ""
@@ -77,17 +77,25 @@ def learning_axes(axes: Axes, panel: LearningPanel, sketch: Sketch) -> None:
     note_failures(axes, panel.failures)
 
 
+def _look(implementation: str, palette: Palette) -> dict[str, Any]:
+    """Return the line of a median: the first wide and pale, to be seen under others."""
+    if palette.implementations[implementation] == 0:
+        return {"linewidth": 5.0, "alpha": 0.35}
+    return {"linestyle": palette.dash(implementation), "linewidth": 1.8}
+
+
 def _draw_series(
-    axes: Axes, series: LearningSeries, sketch: Sketch, end: float, dash: Any
+    axes: Axes,
+    series: LearningSeries,
+    sketch: Sketch,
+    end: float,
+    look: dict[str, Any],
 ) -> None:
     colour = sketch.palette.cells[series.cell]
     artists = axes.plot(
         series.median_x,
         series.median,
-        color=colour,
-        linewidth=2.4,
-        linestyle=dash,
-        zorder=3,
+        **{"color": colour, "linewidth": 2.4, "zorder": 3, **look},
     )
     for curve in series.curves:
         artists += axes.plot(
@@ -133,7 +141,11 @@ def learning_handles(panels: Sequence[LearningPanel], palette: Palette) -> list[
     drawn = [each for each in series if each.curves]
     handles = cell_handles(palette, [each.cell for each in drawn])
     names = [each.implementation for each in drawn]
-    handles += implementation_handles(palette, names, by="dash")
+    if several(names):
+        handles += [
+            line_handle(shorten(name), **_look(name, palette))
+            for name in dict.fromkeys(names)
+        ]
     if any(len(each.curves) > 1 for each in drawn):
         handles.append(line_handle("single seed", linewidth=0.9, alpha=0.6))
     if any(curve.outcome != "ok" for each in drawn for curve in each.curves):

@@ -1,5 +1,6 @@
 """The tables of a report, as text: page, summary and terminal show the same."""
 
+from harness.report.tables.agreement import agreement_table, parting_table
 from harness.report.tables.checks import (
     checks_table,
     environment_table,
@@ -7,6 +8,7 @@ from harness.report.tables.checks import (
     parity_table,
 )
 from harness.report.tables.form import Block, Row, Table
+from harness.report.tables.initial_values import initial_values_table
 from harness.report.tables.learning import (
     horizon_table,
     learned_table,
@@ -18,13 +20,16 @@ __all__ = [
     "Block",
     "Row",
     "Table",
+    "agreement_table",
     "checks_table",
     "environment_table",
     "horizon_table",
+    "initial_values_table",
     "learned_table",
     "learning_table",
     "outcome_table",
     "parity_table",
+    "parting_table",
     "solve_table",
     "speed_table",
 ]

@@ -1,0 +1,170 @@
+"""How far each implementation's learning curve has been from the float64 reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from harness.analysis.agreement import (
+    LEVEL,
+    OWN_FLOAT32,
+    REFERENCE,
+    AgreementPanel,
+    AgreementSeries,
+    computer_name,
+)
+from harness.report.figures.style import (
+    GREY,
+    INK,
+    Drawn,
+    Palette,
+    Sketch,
+    cell_handles,
+    finish,
+    label_line,
+    line_handle,
+    log_axis,
+    power_label,
+)
+
+MOST_SEEDS = 3
+CAPTION = (
+    "The largest difference so far between the training loss and that of "
+    f"{computer_name(*REFERENCE)}, over updates: same batches, same initial values. "
+    f"Wide and grey: {computer_name(*OWN_FLOAT32)}, what rounding alone does. Curves "
+    "have parted where they are farther apart than the dashed level: a mark shows "
+    "where, the upright line where the wide one does. A line ends with the shorter "
+    "curve, as where a seed was solved."
+)
+
+
+def draw_agreement(
+    panels: Sequence[AgreementPanel], palette: Palette, number: int
+) -> Drawn:
+    """Draw the panels of one place: a line of them a cell, a column a seed."""
+    place = panels[0].place
+    cells = list(dict.fromkeys(panel.cell for panel in panels))
+    every = sorted({panel.seed or 0 for panel in panels})
+    seeds = every[:MOST_SEEDS]
+    shown = {(p.cell, p.seed or 0): p for p in panels if (p.seed or 0) in seeds}
+    sketch = Sketch(1.2 + 3.7 * len(seeds), 0.9 + 2.4 * len(cells), palette)
+    grid = sketch.figure.subplots(
+        len(cells), len(seeds), squeeze=False, sharex=True, sharey=True
+    )
+    _scale(grid[0, 0], list(shown.values()))
+    for line, cell in enumerate(cells):
+        for column, seed in enumerate(seeds):
+            axes = grid[line, column]
+            axes.set_title(f"{cell}, seed {seed}")
+            if (cell, seed) in shown:
+                agreement_axes(axes, shown[cell, seed], sketch)
+        grid[line, 0].set_ylabel("largest difference so far")
+    grid[0, 0].xaxis.set_major_locator(MaxNLocator(4))
+    for axes in grid[-1]:
+        axes.set_xlabel("updates")
+    for axes in grid[:, -1]:
+        label_line(axes, LEVEL, power_label(LEVEL))
+    sketch.legend(agreement_handles(list(shown.values()), palette))
+    few = f" The first {len(seeds)} of {len(every)} seeds." if seeds != every else ""
+    return finish(
+        sketch,
+        f"agreement-{number}-{place.task}",
+        f"Do the learning curves agree? {place.title}",
+        describe(panels),
+        CAPTION + few,
+        place.task,
+    )
+
+
+def _scale(axes: Axes, panels: Sequence[AgreementPanel]) -> None:
+    values = [y for panel in panels for series in panel.series for y in series.y]
+    low, high = min([LEVEL / 10, *values]), max([LEVEL * 10, *values])
+    log_axis(axes.yaxis, low, high)
+    axes.set_ylim(low / 2, high * 3)
+    axes.set_xlim(0, max(panel.updates for panel in panels) * 1.01)
+
+
+def agreement_axes(axes: Axes, panel: AgreementPanel, sketch: Sketch) -> None:
+    """Draw one panel: updates across, the largest difference so far up."""
+    axes.axhline(LEVEL, color=GREY, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1.5)
+    if panel.reference_parts_at is not None:
+        x = panel.reference_parts_at
+        axes.axvline(x, color=INK, linewidth=0.9, zorder=1.4)
+        axes.annotate(
+            str(x),
+            xy=(x, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -3),
+            textcoords="offset points",
+            va="top",
+            fontsize=8,
+            color=INK,
+        )
+    for series in panel.series:
+        _draw_series(axes, series, panel.cell, sketch)
+
+
+def _draw_series(
+    axes: Axes, series: AgreementSeries, cell: str, sketch: Sketch
+) -> None:
+    if not series.x:
+        return
+    colour, name = sketch.palette.cells[cell], series.implementation
+    look = {"color": colour, "linestyle": sketch.palette.dash(name), "zorder": 3}
+    look |= {"linewidth": 1.5}
+    if _is_own(series):
+        look = {"color": GREY, "alpha": 0.45, "linewidth": 4.5, "zorder": 2}
+    x, y = [*series.x, series.updates], [*series.y, series.y[-1]]
+    artists = axes.plot(x, y, drawstyle="steps-post", **look)
+    if series.parts_at is not None and not _is_own(series):
+        at = series.x.index(series.parts_at)
+        artists += axes.plot(
+            series.parts_at,
+            series.y[at],
+            marker=sketch.palette.marker(name),
+            color=colour,
+            markeredgecolor=INK,
+            markersize=6,
+            zorder=4,
+        )
+    sketch.mark(artists, cell, name)
+
+
+def _is_own(series: AgreementSeries) -> bool:
+    return (series.implementation, series.dtype) == OWN_FLOAT32
+
+
+def agreement_handles(
+    panels: Sequence[AgreementPanel], palette: Palette
+) -> list[Line2D]:
+    """Return the legend: cells, and every implementation with dash and marker."""
+    every = [series for panel in panels for series in panel.series]
+    handles = cell_handles(palette, [panel.cell for panel in panels])
+    if any(_is_own(series) for series in every):
+        words = computer_name(*OWN_FLOAT32)
+        handles.append(line_handle(words, linewidth=4.5, alpha=0.45))
+    others = [(s.implementation, s.dtype) for s in every if not _is_own(s)]
+    for name, dtype in dict.fromkeys(others):
+        look = {"linestyle": palette.dash(name), "marker": palette.marker(name)}
+        handles.append(
+            line_handle(
+                computer_name(name, dtype), linewidth=1.5, markeredgecolor=INK, **look
+            )
+        )
+    return handles
+
+
+def describe(panels: Sequence[AgreementPanel]) -> str:
+    """Return in words where every curve parts."""
+    words = []
+    for panel in panels:
+        ends = [
+            f"{computer_name(s.implementation, s.dtype)} "
+            + ("does not part" if s.parts_at is None else f"parts at {s.parts_at}")
+            for s in panel.series
+        ]
+        words.append(f"{panel.cell}, seed {panel.seed}: {', '.join(ends)}")
+    return f"Distance to the float64 reference over updates. {'; '.join(words)}."
