@@ -228,6 +228,7 @@ class SolveTime:
     high: float | None
     shaky: bool
     learned_on: str
+    kernel: str | None = None
 
 
 def solve_times(row: LearningRow, speed: Sequence[SpeedRow]) -> list[SolveTime]:
@@ -284,4 +285,5 @@ def _solve_time(row: LearningRow, timing: SpeedRow) -> SolveTime:
         high=None if high is None else high * time.high,
         shaky=timing.shaky,
         learned_on=row.implementation,
+        kernel=timing.kernel,
     )

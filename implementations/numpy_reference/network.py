@@ -204,7 +204,7 @@ class NumpyNetwork:
         """Name the loaded BLAS, whose matrix product does the work."""
         loaded = [i for i in threadpool_info() if i["user_api"] == "blas"]
         names = {f"{i['internal_api']} {i['version']}" for i in loaded}
-        return f"numpy {np.__version__}, {', '.join(sorted(names)) or 'no BLAS'}"
+        return ", ".join(sorted(names)) or "no BLAS"
 
     # --- inside ----------------------------------------------------------------------
 

@@ -12,16 +12,17 @@ def speed_table(summary: Summary) -> Table:
     """Return every timing, uncertified ones marked."""
     head = (
         "cell", "implementation", "phase", "time of a call", "tokens/s",
-        "× fastest", "GFLOP/s", "first call", "certified",
+        "× fastest", "GFLOP/s", "first call", "kernel", "certified",
     )  # fmt: skip
     notes = (
         "Medians with 95 % bootstrap intervals. Ratios are formed within one session "
-        "only; 1.00 is the fastest certified implementation.",
+        "only; 1.00 is the fastest certified implementation. First call: build, trace "
+        "and compile, in no other figure. Kernel: what really ran, from evidence.",
     )
     return Table(
         "speed",
         "Timings",
-        "lllrrrrrl",
+        "lllrrrrrll",
         by_place(head, summary.speed, lambda row: row.place, _speed_row),
         notes,
     )
@@ -31,7 +32,7 @@ def _speed_row(row: SpeedRow) -> Row:
     keys = (row.place.task, row.cell, row.implementation)
     if not row.phase:
         why = f"{row.outcome.replace('_', ' ')}: {one_line(row.reason or 'no timing')}"
-        cells = (row.cell, row.implementation, NOTHING, *[NOTHING] * 5, why)
+        cells = (row.cell, row.implementation, NOTHING, *[NOTHING] * 6, why)
         return Row(cells, "bad", *keys)
     flops = None if row.flop_per_s is None else row.flop_per_s / 1e9
     shaky = "shaky " if row.shaky else ""
@@ -45,6 +46,7 @@ def _speed_row(row: SpeedRow) -> Row:
             NOTHING if row.relative is None else f"{row.relative:.2f}",
             NOTHING if flops is None else f"{flops:.3g}",
             seconds(row.first_call_s),
+            one_line(row.kernel or NOTHING),
             "yes" if row.certified else f"NO: {one_line(row.doubt)}",
         ),
         "" if row.certified and not row.shaky else "doubt",
@@ -59,7 +61,10 @@ def phase(name: str) -> str:
 
 def solve_table(summary: Summary) -> Table:
     """Return time to solve for every certified implementation."""
-    head = ("cell", "implementation", "device", "time to solve", "updates counted on")
+    head = (
+        "cell", "implementation", "device", "kernel", "time to solve",
+        "updates counted on",
+    )  # fmt: skip
     notes = (
         "Updates to solve × time of one update, both medians; [ ] multiplies the ends "
         "of both spreads, > where the upper one is beyond the budget.",
@@ -67,7 +72,7 @@ def solve_table(summary: Summary) -> Table:
     return Table(
         "solve-times",
         "Time to solve",
-        "lllll",
+        "llllll",
         by_place(head, summary.solve_times, lambda row: row.place, _solve_row),
         notes,
     )
@@ -80,6 +85,7 @@ def _solve_row(row: SolveTime) -> Row:
             row.cell,
             row.implementation,
             row.device,
+            one_line(row.kernel or NOTHING),
             shaky + seconds(row.seconds) + _span(row),
             row.learned_on,
         ),

@@ -1,0 +1,136 @@
+"""What a certificate is keyed by, and what becomes of numbers that have none."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.registry import Registry
+from harness.run import sources
+from harness.run.plan import certificate_trial, planned
+from harness.run.sources import source_hashes
+from harness.store import RunFolder
+from harness.trial import Trial
+from tests import helpers
+
+REGISTRY = Registry.discover()
+PARITY = Trial("parity", "numpy-reference", "gru")
+
+
+def identity(trial: Trial = PARITY) -> str:
+    return trial.identity(source_hashes(REGISTRY, trial))
+
+
+def test_another_library_version_or_processor_makes_another_certificate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = identity()
+    with monkeypatch.context() as changed:
+        changed.setattr(sources, "framework_versions", lambda *_: "numpy 1.0")
+        assert identity() != before
+    with monkeypatch.context() as changed:
+        changed.setattr(sources, "processor", lambda: "Z80")
+        assert identity() != before
+    assert identity() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"device": "cuda:0"},
+        {"dtype": "float64"},
+        {"precision": "tf32"},
+        {"threads": 2},
+        {"biases": "native"},
+    ],
+)
+def test_a_certificate_is_of_its_device_dtype_precision_threads_and_biases(
+    change: dict[str, object],
+) -> None:
+    assert identity(replace(PARITY, **change)) != identity()
+    # Each trial asks for the certificate of what it runs with.
+    speed = replace(PARITY, measure="speed", batch=4, **change)
+    assert certificate_trial(speed) == replace(PARITY, **change)
+
+
+def test_other_measures_are_not_repeated_for_a_new_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trial = Trial("speed", "numpy-reference", "gru", batch=4)
+    before = identity(trial)
+    monkeypatch.setattr(sources, "framework_versions", lambda *_: "numpy 1.0")
+    assert identity(trial) == before
+
+
+def test_why_names_the_version_that_made_a_certificate_void(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder.create(tmp_path / "run")
+    first = planned(PARITY, REGISTRY, run)
+    run.begin(PARITY, first.id, first.sources).commit({"outcome": "ok", "reason": None})
+    assert planned(PARITY, REGISTRY, run).why == "done (ok)"
+    monkeypatch.setattr(sources, "framework_versions", lambda *_: "numpy 1.0")
+    again = planned(PARITY, REGISTRY, run)
+    assert (again.runs, again.why) == (True, "library versions changed")
+
+
+SUITE = """\
+name = "bare"
+why = "For tests."
+
+[[learning]]
+task = "adding"
+length = 5
+cells = ["rnn"]
+implementations = ["numpy-reference"]
+hidden_size = 4
+batch = 4
+learning_rate = 1e-3
+updates = 20
+evaluate_every = 10
+evaluate_sequences = 20
+seeds = [0]
+gradients = false
+
+[[speed]]
+cells = ["rnn"]
+implementations = ["numpy-reference"]
+shapes = [{ batch = 2, time_steps = 5, input_size = 2, hidden_size = 4 }]
+rounds = 5
+"""
+
+
+def test_without_certificates_numbers_are_kept_and_marked_until_certified(
+    tmp_path: Path,
+) -> None:
+    helpers.write(tmp_path / "bare.toml", SUITE)
+    go = ("run", "bare.toml", "-o", "out")
+    code, _, err = helpers.run(*go, "--no-certify", cwd=tmp_path)
+    assert (code, "nothing is held against the reference" in err) == (0, True)
+    records = RunFolder.open(tmp_path / "out").records()
+    assert {r.trial.measure for r in records} == {"learning", "speed"}
+    assert {r.outcome for r in records} == {"ok"}
+    code, shown, _ = helpers.run("show", "out", cwd=tmp_path)
+    assert code == 0
+    timings = [line for line in shown.splitlines() if " train step " in line]
+    assert timings
+    assert all("NO: not checked" in line for line in timings)
+    _, table, _ = helpers.run("export", "out", "--format", "csv", cwd=tmp_path)
+    assert {r["certified"] for r in csv.DictReader(io.StringIO(table))} == {"False"}
+    _, document, _ = helpers.run("show", "out", "--json", cwd=tmp_path)
+    assert not any(row["certified"] for row in json.loads(document)["speed"])
+
+    code, _, _ = helpers.run(
+        *go, cwd=tmp_path
+    )  # now it certifies, and measures no more
+    assert code == 0
+    assert len(RunFolder.open(tmp_path / "out").records()) == len(records) + 1
+    _, shown, _ = helpers.run("show", "out", cwd=tmp_path)
+    timings = [line for line in shown.splitlines() if " train step " in line]
+    assert all(" yes" in line and "NO:" not in line for line in timings)
+    assert all("blas" in line.lower() for line in timings)
