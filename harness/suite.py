@@ -268,12 +268,17 @@ def _value(text: str) -> Any:
 # --- saying what is wrong ------------------------------------------------------------
 
 
+_REFUSED = {"bidirectional": "; every network runs forward in time only"}
+"""Keys that somebody may well ask for, and why they are not offered."""
+
+
 def _problems(error: ValidationError) -> list[str]:
     problems = []
     for item in error.errors(include_url=False):
         where = _place(item["loc"])
         if item["type"] == "extra_forbidden":
-            hint = suggestion(str(item["loc"][-1]), _keys_at(item["loc"]))
+            key = str(item["loc"][-1])
+            hint = _REFUSED.get(key) or suggestion(key, _keys_at(item["loc"]))
             problems.append(f"{where}: unknown key{hint}")
         elif item["type"] == "missing":
             problems.append(f"{where}: missing; give a value")
