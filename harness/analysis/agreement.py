@@ -20,11 +20,16 @@ from harness.analysis.grouping import (
     curve,
     group,
     network_key,
-    of_measure,
     place,
     varying,
 )
-from harness.analysis.learning import LearningRow, learning_rows, place_order
+from harness.analysis.learning import (
+    LearningRow,
+    learning_rows,
+    learning_trials,
+    place_order,
+    task_order,
+)
 from harness.analysis.statistics import CensoredMedian, Interval
 from harness.contract import Array
 from harness.measure.problem import ORACLE
@@ -36,6 +41,13 @@ LEVEL = 1e-3
 
 Absolute: a loss that goes to zero takes relative differences with it to any size, and
 below this one no task is more or less solved.
+"""
+
+SHOWS = LEVEL / 10
+"""Difference of the reference's own float32 from which rounding is being amplified.
+
+Of two float32 computations either may reach `LEVEL` first. Up to here a curve has room
+to differ by ten times as much as the reference itself.
 """
 
 Computer = tuple[str, str]
@@ -56,6 +68,8 @@ class SeedAgreement:
         judged: Updates before that one, or all compared.
         largest: The largest difference of the judged updates.
         agrees: Whether that is at most `LEVEL`; None where nothing can be judged.
+        agrees_at_first: The same of the updates before the reference's own float32 is
+            `SHOWS` away.
         excess: The largest difference so far over that of the reference's own float32,
             the median over judged updates.
     """
@@ -68,6 +82,7 @@ class SeedAgreement:
     judged: int = 0
     largest: float | None = None
     agrees: bool | None = None
+    agrees_at_first: bool | None = None
     excess: float | None = None
 
 
@@ -183,10 +198,10 @@ def _networks(
     records: Sequence[TrialRecord],
 ) -> list[tuple[Place, list[TrialRecord]]]:
     """Return the learning trials of each network that a float64 reference learned."""
-    learning = of_measure(records, "learning")
+    learning = learning_trials(records)
     apart = ("dtype", "device", "precision")
     names = [n for n in varying([r.trial for r in learning]) if n not in apart]
-    tasks = list(dict.fromkeys(record.trial.task or "" for record in learning))
+    tasks = task_order(records)
     networks = [
         (place(members[0].trial, names), members)
         for members in group(learning, lambda r: question(r.trial)).values()
@@ -228,7 +243,8 @@ def _seed(
         return found
     yardstick = differences(own, reference)
     parts_at = parting(yardstick)
-    judged = min(len(so_far), len(yardstick) if parts_at is None else parts_at - 1)
+    judged = _before(parts_at, so_far, yardstick)
+    at_first = _before(parting(yardstick, SHOWS), so_far, yardstick)
     found = replace(found, reference_parts_at=parts_at, judged=judged)
     if not judged:
         return found
@@ -237,6 +253,7 @@ def _seed(
         found,
         largest=largest if math.isfinite(largest) else None,
         agrees=largest <= LEVEL,
+        agrees_at_first=bool(so_far[at_first - 1] <= LEVEL) if at_first else None,
         excess=_excess(so_far[:judged], yardstick[:judged]),
     )
 
@@ -256,10 +273,16 @@ def differences(record: TrialRecord, reference: TrialRecord) -> Array:
     return np.maximum.accumulate(np.where(np.isnan(apart), np.inf, apart)[:end])
 
 
-def parting(so_far: Array) -> int | None:
-    """Return the first update, from 1, at which a difference exceeds `LEVEL`."""
-    above = so_far > LEVEL
+def parting(so_far: Array, level: float = LEVEL) -> int | None:
+    """Return the first update, from 1, at which a difference exceeds a level."""
+    above = so_far > level
     return int(np.argmax(above)) + 1 if above.any() else None
+
+
+def _before(update: int | None, *curves: Array) -> int:
+    """Return how many updates come before one, or how many all curves have."""
+    ends = [len(found) for found in curves]
+    return min(ends if update is None else [*ends, update - 1])
 
 
 def _excess(so_far: Array, yardstick: Array) -> float | None:

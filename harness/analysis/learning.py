@@ -95,7 +95,7 @@ class LearningRow:
 
 def learning_rows(records: Sequence[TrialRecord]) -> list[LearningRow]:
     """Return one row per configuration, in order of task, length and variant."""
-    learning = of_measure(records, "learning")
+    learning = learning_trials(records)
     names = varying([record.trial for record in learning])
     shown = headlines(learning)
     rows = [
@@ -104,8 +104,31 @@ def learning_rows(records: Sequence[TrialRecord]) -> list[LearningRow]:
         )
         for members in group(learning, lambda r: configuration(r.trial)).values()
     ]
-    tasks = list(dict.fromkeys(row.place.task for row in rows))
+    tasks = task_order(records)
     return sorted(rows, key=lambda row: place_order(row.place, tasks))
+
+
+def learning_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the learning trials by cell and implementation, each as it first appeared.
+
+    Trials that run side by side end in any order.
+    """
+    learning = of_measure(records, "learning")
+    cells = list(dict.fromkeys(r.trial.cell for r in learning))
+    names = list(dict.fromkeys(r.trial.implementation for r in records))
+    return sorted(
+        learning,
+        key=lambda r: (
+            cells.index(r.trial.cell),
+            names.index(r.trial.implementation),
+        ),
+    )
+
+
+def task_order(records: Sequence[TrialRecord]) -> list[str]:
+    """Return the tasks of learning trials as they first appeared."""
+    learning = of_measure(records, "learning")
+    return list(dict.fromkeys(record.trial.task or "" for record in learning))
 
 
 def place_order(where: Place, tasks: list[str]) -> tuple[int, int]:

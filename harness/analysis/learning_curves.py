@@ -14,11 +14,16 @@ from harness.analysis.grouping import (
     curve,
     group,
     number,
-    of_measure,
     place,
     varying,
 )
-from harness.analysis.learning import declared_quantity, headlines, place_order
+from harness.analysis.learning import (
+    declared_quantity,
+    headlines,
+    learning_trials,
+    place_order,
+    task_order,
+)
 from harness.store import TrialRecord
 
 
@@ -69,9 +74,9 @@ def learning_panels(
     records: Sequence[TrialRecord], *, metric: str | None = None
 ) -> list[LearningPanel]:
     """Return a panel per task, length and variant; the headline where no metric."""
-    learning = of_measure(records, "learning")
+    learning = learning_trials(records)
     names = varying([record.trial for record in learning])
-    tasks = list(dict.fromkeys(record.trial.task or "" for record in learning))
+    tasks = task_order(records)
     panels = group(learning, lambda record: place(record.trial, names))
     shown = headlines(learning)
     return [

@@ -83,6 +83,10 @@ def _files_of(module: str) -> tuple[Path, ...]:
 
 
 def _file_of(module: str) -> Path | None:
+    parent = module.rpartition(".")[0]
+    file = _file_of(parent) if parent else None
+    if parent and (file is None or file.name != "__init__.py"):
+        return None  # looking further would import the parent, which is no package
     try:
         spec = importlib.util.find_spec(module)
     except Exception:  # finding a module runs the packages it is in; told by a worker

@@ -62,7 +62,7 @@ def draw_agreement(
             if (cell, seed) in shown:
                 agreement_axes(axes, shown[cell, seed], sketch)
         grid[line, 0].set_ylabel("largest difference so far")
-    grid[0, 0].xaxis.set_major_locator(MaxNLocator(4))
+    grid[0, 0].xaxis.set_major_locator(MaxNLocator(5))
     for axes in grid[-1]:
         axes.set_xlabel("updates")
     for axes in grid[:, -1]:

@@ -10,6 +10,7 @@ from harness.analysis.agreement import (
     LEVEL,
     OWN_FLOAT32,
     REFERENCE,
+    SHOWS,
     AgreementRow,
     SeedAgreement,
     computer_name,
@@ -31,8 +32,8 @@ SMALLEST_TELLING = 4
 def agreement_table(summary: Summary) -> Table:
     """Return one line an implementation, over every cell and task."""
     head = (
-        "implementation", "curves", f"within {LEVEL:g}", "parts earlier",
-        "parts later", "× own rounding", "solved", "updates to solve",
+        "implementation", "curves", "agree to parting", "agree at first",
+        "parts earlier", "parts later", "× rounding", "solved", "updates to solve",
     )  # fmt: skip
     held = [row for row in summary.agreement if row.seeds]
     rows = tuple(
@@ -42,19 +43,19 @@ def agreement_table(summary: Summary) -> Table:
         "Curves: one a seed, cell and task; its training losses are held against those "
         f"of {computer_name(*REFERENCE)}, update by update, and have parted where they "
         f"are more than {LEVEL:g} away, in the task's unit.",
-        f"Within {LEVEL:g}: not parted at any update before {OWN} is. Once rounding is "
-        "amplified, which of two float32 computations parts first is chance too: "
-        "earlier and later count the curves, and by how many updates at most; alone "
-        "where the other does not part at all.",
-        f"× own rounding: the largest difference so far over that of {OWN}, median "
-        "over updates, then over curves.",
+        f"Agree to parting: not parted at any update before {OWN} is; at first: before "
+        f"that is {SHOWS:g} away. Once rounding is amplified, which of two float32 "
+        "computations parts first is chance too: earlier and later count the curves, "
+        "and by how many updates at most; alone where the other does not part at all.",
+        f"× rounding: the largest difference so far over that of {OWN}, median over "
+        "updates, then over curves; about one where nothing but rounding differs.",
         "Solved, updates to solve: in how many cells and tasks the interval overlaps "
         "the float64 reference's." + _weakness(held),
     )
     return Table(
         "agreement",
         "Agreement with the float64 reference",
-        "lrrllrrr",
+        "lrrrllrrr",
         (Block(head, rows),),
         notes,
     )
@@ -66,7 +67,7 @@ def _name(row: AgreementRow) -> str:
 
 def _whole_row(name: str, rows: Sequence[AgreementRow]) -> Row:
     seeds = [seed for row in rows for seed in row.seeds]
-    judged = [seed.agrees for seed in seeds if seed.agrees is not None]
+    judged = [seed.agrees for seed in seeds]
     excess = [seed.excess for seed in seeds if seed.excess is not None]
     yardstick = name == OWN
     within = (_share([getattr(r, k) for r in rows]) for k in _WITHIN)
@@ -75,12 +76,13 @@ def _whole_row(name: str, rows: Sequence[AgreementRow]) -> Row:
             name,
             whole(sum(seed.compared > 0 for seed in seeds)),
             NOTHING if yardstick else _share(judged),
+            NOTHING if yardstick else _share([s.agrees_at_first for s in seeds]),
             NOTHING if yardstick else _gap(seeds, earlier=True),
             NOTHING if yardstick else _gap(seeds, earlier=False),
             f"{np.median(excess):.2g}" if excess else NOTHING,
             *within,
         ),
-        "" if yardstick or (judged and all(judged)) else "doubt",
+        "doubt" if False in judged else "",
         implementation=rows[0].implementation,
     )
 
@@ -120,7 +122,7 @@ def _weakness(rows: Sequence[AgreementRow]) -> str:
 def parting_table(summary: Summary) -> Table:
     """Return when the curves of each cell part, and what they reached."""
     head = (
-        "network", "computed by", f"within {LEVEL:g}", "largest difference before",
+        "network", "computed by", "agree to parting", "largest difference before",
         "parts at update", "solved", "updates to solve", "by seed",
     )  # fmt: skip
     notes = (
