@@ -60,7 +60,7 @@ class CanonicalLayout:
     gradients = values
 
 
-class _GateLayout:
+class GateLayout:
     """Matrices and biases of all gates stacked: what torch and Keras have in common."""
 
     def __init__(self, cell: Cell, input_size: int, hidden_size: int) -> None:
@@ -68,7 +68,7 @@ class _GateLayout:
         self._gates = cell.info.gates
         self._hidden_size = hidden_size
 
-    def _second_bias(self, weights: Weights) -> Array:
+    def second_bias(self, weights: Weights) -> Array:
         """Return the bias beside U h, [gates, hidden]: `b_hn`, else zero."""
         second = np.zeros((len(self._gates), self._hidden_size), weights["b"].dtype)
         if "b_hn" in weights:
@@ -81,7 +81,7 @@ class _GateLayout:
             needed[self._gates.index("n")] = True
         return needed
 
-    def _collect(self, w_ih: Array, w_hh: Array, b: Array, second: Array) -> Weights:
+    def collect(self, w_ih: Array, w_hh: Array, b: Array, second: Array) -> Weights:
         """Return canonical tensors of those of all gates, in canonical order."""
         found = {"w_ih": w_ih, "w_hh": w_hh, "b": b}
         if "b_hn" in self._canonical_shapes:
@@ -92,7 +92,7 @@ class _GateLayout:
         }
 
 
-class TorchLayout(_GateLayout):
+class TorchLayout(GateLayout):
     """The layout of `nn.RNN`, `nn.GRU` and `nn.LSTM`.
 
     The gates are stacked into one axis, in canonical order. Every gate has two biases,
@@ -117,7 +117,7 @@ class TorchLayout(_GateLayout):
             weights["w_ih"],
             weights["w_hh"],
             weights["b"],
-            self._second_bias(weights),
+            self.second_bias(weights),
         )
         return {
             name: tensor.reshape(shape)
@@ -135,12 +135,12 @@ class TorchLayout(_GateLayout):
 
     def _canonical(self, tensors: Mapping[str, Array], bias: Array) -> Weights:
         second = tensors["bias_hh_l0"].reshape(len(self._gates), -1)
-        return self._collect(
+        return self.collect(
             tensors["weight_ih_l0"], tensors["weight_hh_l0"], bias, second
         )
 
 
-class KerasLayout(_GateLayout):
+class KerasLayout(GateLayout):
     """The layout of Keras' `SimpleRNN`, `GRU` and `LSTM`.
 
     Matrices are transposed, with the gates side by side; the GRU's come in the order z,
@@ -168,7 +168,7 @@ class KerasLayout(_GateLayout):
         """Return Keras' three tensors; the redundant bias is zero."""
         bias = weights["b"][self._order].reshape(-1)
         if self._two_biases:
-            second = self._second_bias(weights)[self._order].reshape(-1)
+            second = self.second_bias(weights)[self._order].reshape(-1)
             bias = np.stack([bias, second])
         return {
             "kernel": self._side_by_side(weights["w_ih"]),
@@ -200,7 +200,7 @@ class KerasLayout(_GateLayout):
 
     def _canonical(self, tensors: Mapping[str, Array], bias: Array) -> Weights:
         second = tensors["bias"][1] if self._two_biases else bias
-        return self._collect(
+        return self.collect(
             self._by_gate(tensors["kernel"].T),
             self._by_gate(tensors["recurrent_kernel"].T),
             self._by_gate(bias),

@@ -41,6 +41,19 @@ def test_listing_and_helping_import_nothing_heavy(
     assert done.stdout
 
 
+def test_a_dry_run_imports_no_framework(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED.format(heavy=HEAVY[:6])]
+        + ["run", "frameworks", "--dry-run"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stderr.strip() == "loaded:"
+    assert "numpy-reference" in done.stdout
+
+
 def _list(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
