@@ -1,0 +1,1 @@
+"""What every JAX implementation shares, and the layers built upon it."""

@@ -1,0 +1,25 @@
+"""Which recurrent kernel runs, read from the program that XLA compiled."""
+
+from __future__ import annotations
+
+import re
+
+# A matrix product by a library, in whatever loop; says nothing of the recurrence.
+_PRODUCTS = ("__cublas$", "__cudnn$", "__onednn$")
+
+
+def kernel_of(program: str) -> str:
+    """Return what an HLO module's text shows of the recurrence.
+
+    "cuDNN"; "custom call NAME" for a kernel of somebody's own; "XLA while loop"; or
+    "XLA operations" where no loop is left, as when it was unrolled.
+    """
+    targets = re.findall(r'custom_call_target="([^"]+)"', program)
+    if any("cudnn_rnn" in target for target in targets):
+        return "cuDNN"
+    own = [target for target in targets if not target.startswith(_PRODUCTS)]
+    if own:
+        return f"custom call {own[0]}"
+    if re.search(r"\bwhile\(", program):
+        return "XLA while loop"
+    return "XLA operations"

@@ -1,0 +1,115 @@
+"""What a JAX layer is: its tensors and a pure function of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jax import Array
+
+from harness.conformance import check_call
+from harness.contract import Cell
+from harness.errors import PluginError
+from implementations.shared.layout import (
+    CanonicalLayout,
+    KerasLayout,
+    Layout,
+    layout_of,
+)
+
+Tensors = dict[str, Array]
+Parts = tuple[Array, ...]
+"""One array [batch, hidden] a state part."""
+Run = Callable[[Tensors, Array, Parts, Array | None], tuple[Array, Parts]]
+"""Called with the layer's tensors, x [time, batch, input], the state before and
+`active`, bool [time, batch, 1], which is False from a sequence's end on, or None where
+no sequence is padded. Returns outputs [time, batch, hidden] and the state after each
+sequence's own end."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One recurrent layer.
+
+    Attributes:
+        name: What messages call it.
+        shapes: Shapes of its tensors: the canonical ones or those of Keras.
+        run: The layer as a pure function.
+    """
+
+    name: str
+    shapes: Mapping[str, tuple[int, ...]]
+    run: Run
+
+    def layout(self, cell: Cell, input_size: int, hidden_size: int) -> Layout:
+        """Return how the layer keeps the canonical weights.
+
+        Raises:
+            PluginError: If its tensors are laid out otherwise.
+        """
+        sizes = (input_size, hidden_size)
+        return layout_of(self.shapes, KerasLayout, cell, *sizes, self.name)
+
+
+LayerFactory = Callable[[str, int, int], object]
+"""Called with (cell, input_size, hidden_size); see `as_layer`."""
+
+
+def as_layer(found: object, cell: Cell, input_size: int, hidden_size: int) -> Layer:
+    """Return what a factory returned as a layer: a `Layer`, or a function.
+
+    A function is a `Run` whose tensors are the canonical ones.
+
+    Raises:
+        PluginError: If it is neither, or takes other arguments.
+    """
+    if isinstance(found, Layer):
+        return found
+    if not callable(found) or isinstance(found, type):
+        raise PluginError(
+            "layer",
+            f"returned {type(found).__name__}; expected a function (weights, x, "
+            "state, active) to (outputs, state), or a Layer of it",
+        )
+    name = getattr(found, "__name__", type(found).__name__)
+    check_call(found, ("weights", "x", "state", "active"), name, by_place=True)
+    layout = CanonicalLayout(cell, input_size, hidden_size)
+    return Layer(name, layout.shapes, found)
+
+
+def check_answer(layer: Layer, found: Any, x: Array, state: Parts) -> None:
+    """Check what a layer answered to x [time, batch, input] and a state.
+
+    Raises:
+        PluginError: Naming what was found and what was expected.
+    """
+    outputs = f"{x.dtype} {(*x.shape[:2], state[0].shape[1])}"
+    part = _form(state[0])
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise PluginError(
+            layer.name,
+            f"answered {_form(found)}; expected a tuple (outputs, state) of "
+            f"{outputs} and parts {part}",
+        )
+    if _form(found[0]) != outputs:
+        raise PluginError(
+            layer.name,
+            f"answered outputs {_form(found[0])}; expected {outputs}, [time, batch, "
+            "hidden]",
+        )
+    if _form(found[1]) != _form(state):
+        raise PluginError(
+            layer.name,
+            f"answered the state {_form(found[1])}; expected a tuple of {len(state)}, "
+            f"each {part}, [batch, hidden]",
+        )
+
+
+def _form(found: Any) -> str:
+    """Return dtype and shape of an array, those of a tuple's, or a type's name."""
+    if isinstance(found, tuple):
+        return f"({', '.join(map(_form, found))})"
+    if isinstance(found, Array):
+        return f"{found.dtype} {found.shape}"
+    return type(found).__name__

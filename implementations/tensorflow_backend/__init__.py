@@ -1,0 +1,1 @@
+"""What every TensorFlow implementation shares, and the layers built upon it."""

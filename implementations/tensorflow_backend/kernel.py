@@ -1,0 +1,26 @@
+"""Which recurrent kernel runs, read from the graph that was traced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_LOOPS = {"While", "StatelessWhile"}
+
+
+def kernel_of(graph: Any) -> str:
+    """Return "cuDNN", "TensorFlow while loop" or "TensorFlow operations".
+
+    Args:
+        graph: A `GraphDef`; the functions that its nodes call count as part of it.
+
+    A graph with both, such as a stack of which one layer left cuDNN, is named by both.
+    """
+    seen = {node.op for node in graph.node}
+    for function in graph.library.function:
+        seen |= {node.op for node in function.node_def}
+    found = []
+    if any(op.startswith("CudnnRNN") for op in seen):
+        found.append("cuDNN")
+    if seen & _LOOPS:
+        found.append("TensorFlow while loop")
+    return " and ".join(found) or "TensorFlow operations"

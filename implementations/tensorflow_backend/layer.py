@@ -1,0 +1,206 @@
+"""Keras layers as layers of a `TensorFlowNetwork`: built, checked, called."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from harness.contract import Cell, NetworkSpec
+from harness.errors import PluginError, describe_error
+from implementations.shared.layout import KerasLayout, Layout, layout_of
+
+Tensor = Any
+Parts = tuple[Tensor, ...]
+"""One tensor [batch, hidden] a state part."""
+
+LayerFactory = Callable[[str, int, int], object]
+"""Called with (cell, input_size, hidden_size); returns a `keras.layers.Layer` that is
+called as `keras.layers.GRU(return_sequences=True, return_state=True)`: (x [batch, time,
+input], initial_state=, mask=) to (outputs, *state). Its weights are the canonical ones
+or Keras'. It is traced once for all lengths: `x.shape[1]` is None."""
+
+
+class RecurrentLayer:
+    """A Keras layer of a known layout, traced once for all that call it.
+
+    Args:
+        layer: Called as `LayerFactory` says.
+        variables: Its weights by name.
+        layout: How they hold the canonical weights.
+        device: Where it computes.
+    """
+
+    def __init__(
+        self,
+        layer: Any,
+        variables: Mapping[str, tf.Variable],
+        layout: Layout,
+        device: str,
+    ) -> None:
+        self.variables = variables
+        self.layout = layout
+        self._layer = layer
+        self._device = device
+        # A function of its own: gradients of a loop take TensorFlow a second to derive.
+        self._traced = tf.function(self._run, autograph=False)
+
+    def __call__(
+        self, x: Tensor, state: Parts, mask: Tensor | None, *, training: bool
+    ) -> tuple[Tensor, Parts]:
+        """Run over x [batch, time, input] from a state.
+
+        Args:
+            x: What enters.
+            state: Parts before the first time step.
+            mask: bool [batch, time], False from a sequence's end on; None where no
+                sequence is padded.
+            training: Whether a gradient is to follow.
+
+        Returns:
+            Outputs [batch, time, hidden], zero from a sequence's end on, and the state
+            after each sequence's own end.
+        """
+        found: tuple[Tensor, Parts] = self._traced(x, state, mask, training)
+        return found
+
+    def _run(
+        self, x: Tensor, state: Parts, mask: Tensor | None, training: bool
+    ) -> tuple[Tensor, Parts]:
+        with tf.device(self._device):
+            outputs, *final = self._layer(
+                x, initial_state=list(state), mask=mask, training=training
+            )
+            if mask is not None:
+                # Keras repeats the last output after a sequence's end.
+                outputs = tf.where(mask[..., None], outputs, tf.zeros_like(outputs))
+        return outputs, tuple(final)
+
+    def check_any_length(self, x: Tensor, state: Parts) -> None:
+        """Trace the layer as `__call__` would for x and a state of any size.
+
+        Raises:
+            PluginError: If it can only run over a number of time steps known before.
+        """
+        parts = tuple(tf.TensorSpec([None, p.shape[1]], p.dtype) for p in state)
+        sequences = tf.TensorSpec([None, None, x.shape[2]], x.dtype)
+        try:
+            self._traced.get_concrete_function(sequences, parts, None, False)
+        except (TypeError, ValueError) as error:
+            raise PluginError(
+                type(self._layer).__name__,
+                "runs over 2 time steps but not over any number of them: "
+                f"{describe_error(error)}; x.shape[1] is None where TensorFlow traces "
+                "a layer, so loop with tf.while_loop or keras.layers.RNN",
+            ) from error
+
+
+def build_layer(
+    factory: LayerFactory, cell: Cell, input_size: int, spec: NetworkSpec, device: str
+) -> RecurrentLayer:
+    """Build a layer on a device of TensorFlow, such as `/CPU:0`, and check it.
+
+    Raises:
+        PluginError: If it is of another form, or its weights are laid out otherwise.
+    """
+    sizes = (input_size, spec.hidden_size)
+    with _default_dtype(spec.dtype), tf.device(device):
+        found = _checked(factory(spec.cell, *sizes))
+        if "CPU" in device:
+            _leave_cudnn(found)
+        x = tf.zeros([1, 2, input_size], spec.dtype)
+        if not found.built:
+            found(x)
+        _check_dtype(found, spec.dtype)
+        variables = _variables(found)
+        shapes = {name: tuple(v.shape) for name, v in variables.items()}
+        layout = layout_of(shapes, KerasLayout, cell, *sizes, type(found).__name__)
+        state = (tf.zeros([1, spec.hidden_size], spec.dtype),) * len(
+            cell.info.state_parts
+        )
+        _check_answer(found, x, state)
+    built = RecurrentLayer(found, variables, layout, device)
+    built.check_any_length(x, state)
+    return built
+
+
+@contextmanager
+def _default_dtype(dtype: str) -> Iterator[None]:
+    """Let layers that name no dtype compute in this one."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _checked(layer: object) -> Any:
+    if not isinstance(layer, keras.layers.Layer):
+        raise PluginError(
+            "layer",
+            f"returned {type(layer).__name__}; expected a keras.layers.Layer that is "
+            "called and laid out as keras.layers.GRU",
+        )
+    signature = inspect.signature(layer.call)
+    try:
+        signature.bind(None, initial_state=None, mask=None)
+    except TypeError as error:
+        raise PluginError(
+            type(layer).__name__,
+            f"call{signature} has a wrong signature: {error}; expected call(x, "
+            "initial_state, mask), as keras.layers.GRU",
+        ) from error
+    return layer
+
+
+def _leave_cudnn(layer: Any) -> None:
+    """Keep a layer on the CPU: Keras takes cuDNN wherever a GPU is there."""
+    for part in layer._flatten_layers():
+        if isinstance(part, keras.layers.GRU | keras.layers.LSTM):
+            part.use_cudnn = False
+
+
+def _check_dtype(layer: Any, dtype: str) -> None:
+    policies = [part.dtype_policy.name for part in layer._flatten_layers()]
+    for found in [*policies, *(variable.dtype for variable in layer.weights)]:
+        if found != dtype:
+            raise PluginError(
+                type(layer).__name__,
+                f"has the dtype policy {found}; expected {dtype}, which Keras gives a "
+                "layer that names no dtype",
+            )
+
+
+def _variables(layer: Any) -> dict[str, tf.Variable]:
+    name = type(layer).__name__
+    names = Counter(variable.name for variable in layer.weights)
+    for repeated, count in names.items():
+        if count > 1:
+            raise PluginError(
+                name,
+                f"has {count} parameters named '{repeated}'; expected one layer of "
+                "one direction",
+            )
+    return {variable.name: variable.value for variable in layer.weights}
+
+
+def _check_answer(layer: Any, x: Tensor, state: Parts) -> None:
+    """Call a layer once and check the form of its answer."""
+    mask = tf.ones(x.shape[:2], tf.bool)
+    found = layer(x, initial_state=list(state), mask=mask)
+    parts = list(found) if isinstance(found, tuple | list) else [found]
+    expected = [(*x.shape[:2], state[0].shape[1]), *(tuple(p.shape) for p in state)]
+    shapes = [tuple(part.shape) for part in parts]
+    if shapes != expected:
+        raise PluginError(
+            type(layer).__name__,
+            f"answered {', '.join(map(str, shapes))}; expected outputs {expected[0]}, "
+            f"[batch, time, hidden], and {len(state)} state parts {expected[1]}, as a "
+            "layer of Keras with return_sequences=True and return_state=True",
+        )
