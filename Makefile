@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Extras of pyproject.toml to install beside the core: torch, or cpu for every framework.
-EXTRAS ?= torch
+# Extras of pyproject.toml to install beside the core: cpu for every framework, or torch.
+EXTRAS ?= cpu
 # An extra package index for torch alone, such as one with CPU builds.
 TORCH_INDEX ?=
 

@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import json
 import re
+import shlex
 import signal
 import sys
 import tempfile
@@ -16,12 +17,20 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from harness.errors import HarnessError, MisuseError, NothingMeasuredError
+from harness.errors import (
+    HarnessError,
+    MisuseError,
+    NothingMeasuredError,
+    PluginError,
+    describe_error,
+)
 from harness.registry import Registry
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from harness.measure.task_contract import TaskCheck
+    from harness.run.certify import Request
     from harness.run.execution import Execution
     from harness.store import RunFolder, TrialRecord
 
@@ -376,6 +385,7 @@ def _worst(codes: Sequence[int]) -> int:
     help="highest|tf32|bf16; may be given several times.",
 )
 @click.option("--full", is_flag=True, help="Every combination of sizes, not 8 shapes.")
+@click.option("-k", "expression", metavar="EXPR", help="As 'torch-loop and not lstm'.")
 @click.option(
     "-j", "--jobs", type=click.IntRange(min=1), help="[default: cores, up to 2]"
 )
@@ -387,16 +397,19 @@ def check(
     dtype: str,
     precisions: tuple[str, ...],
     full: bool,
+    expression: str | None,
     jobs: int | None,
     as_json: bool,
     plugins: tuple[Path, ...],
 ) -> int:
-    """Certify implementations against the float64 reference; small sizes, no timing."""
-    from rich.console import Console
+    """Certify implementations against the float64 reference; small sizes, no timing.
 
+    Of a FILE: its implementations; its cells, on whatever computes them; its tasks.
+    """
     from harness.environment import resolve_device
     from harness.report.certificate import certificate_json, certificate_text
-    from harness.run.certify import Request, certify
+    from harness.report.task_check import task_json, task_text
+    from harness.run.certify import Request, cells_of, implementations_of
 
     for what, asked, allowed in (
         ("dtype", (dtype,), ("float32", "float64")),
@@ -407,37 +420,124 @@ def check(
                 raise MisuseError(
                     f"unknown {what} '{word}'; allowed: {', '.join(allowed)}"
                 )
-    files = [Path(target) for target in targets if target.endswith(".py")]
+    files = [Path(target).resolve() for target in targets if target.endswith(".py")]
     registry = _registry([*plugins, *files])
-    device = resolve_device(device)
     names = [target for target in targets if not target.endswith(".py")]
     names = [registry.implementation(name).name for name in names]
-    declared = registry.implementations.values()
-    names += [d.name for d in declared if d.file in [f.resolve() for f in files]]
+    names += implementations_of(registry, files)
     if not targets:
-        names = [d.name for d in declared if registry.unavailable(d.name) is None]
-    if not names and not registry.problems:
-        raise NothingMeasuredError(
-            "there is no implementation to certify; give the name of one, or a file "
-            "that declares one"
-        )
-    if not names:
-        return MISUSE
+        declared = registry.implementations
+        names = [name for name in declared if registry.unavailable(name) is None]
+    request = Request(
+        tuple(names),
+        resolve_device(device),
+        dtype,
+        precisions,
+        full,
+        cells_of(registry, files),
+        expression,
+    )
+    tasks = _check_tasks(registry, files)
+    records = _certify(registry, request, jobs, nothing_else=not tasks)
+    if as_json:
+        found = [task_json(task) for task in tasks]
+        found += [certificate_json(record) for record in records]
+        click.echo(json.dumps(found, indent=1))
+    else:
+        for text in (*map(task_text, tasks), *map(certificate_text, records)):
+            click.echo(text)
+    codes = [MISUSE] if registry.problems else [DONE]
+    codes += [NO for task in tasks if task.broken]
+    return _worst([*codes, _verdict(records) if records else DONE])
+
+
+def _certify(
+    registry: Registry, request: Request, jobs: int | None, *, nothing_else: bool
+) -> list[TrialRecord]:
+    from rich.console import Console
+
+    from harness.run.certify import certify
+
+    if not request.trials(registry):
+        if nothing_else and not registry.problems:
+            raise NothingMeasuredError(_nothing_to_certify(request))
+        return []
     with tempfile.TemporaryDirectory() as folder:
         console = Console(stderr=True)
-        records = certify(
-            registry,
-            Request(tuple(names), device, dtype, precisions, full),
-            jobs or _default_jobs(),
-            Path(folder) / "check",
-            console,
+        jobs = jobs or _default_jobs()
+        return certify(registry, request, jobs, Path(folder) / "check", console)
+
+
+def _nothing_to_certify(request: Request) -> str:
+    if request.expression is not None:
+        return f"-k '{request.expression}' leaves nothing to certify"
+    if request.cells:
+        return (
+            f"no implementation that is available here computes "
+            f"{', '.join(request.cells)}; `rnn-harness list` says what to install"
         )
-    if as_json:
-        click.echo(json.dumps([certificate_json(r) for r in records], indent=1))
-    else:
-        for record in records:
-            click.echo(certificate_text(record))
-    return _worst([MISUSE if registry.problems else DONE, _verdict(records)])
+    return (
+        "there is no implementation to certify; give the name of one, or a file that "
+        "declares one"
+    )
+
+
+def _check_tasks(registry: Registry, files: Sequence[Path]) -> list[TaskCheck]:
+    """Check the tasks of plugin files, here: they are numpy alone."""
+    names = [task.name for task in registry.tasks.values() if task.file in files]
+    if not names:
+        return []
+    from harness.measure.task_contract import check_task
+
+    found = []
+    for name in names:
+        try:
+            found.append(check_task(registry.load_task(name, {})))
+        except HarnessError:
+            raise
+        except Exception as error:  # whatever a task's own code may raise
+            raise PluginError(name, describe_error(error)) from error
+    return found
+
+
+# --- new -----------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("kind", metavar="implementation|cell|task")
+@click.argument("name")
+@click.option(
+    "--framework", help="Of an implementation: torch|tensorflow|jax|keras-jax|numpy."
+)
+@click.option("--cell", help="What an implementation computes.  [default: gru]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE.py",
+    help="[default: NAME, with underscores, in this folder]",
+)
+@plugin_option
+def new(
+    kind: str,
+    name: str,
+    framework: str | None,
+    cell: str | None,
+    output: Path | None,
+    plugins: tuple[Path, ...],
+) -> int:
+    """Write a plugin file to start from; it passes `check` as it stands."""
+    from harness.scaffold import NewPlugin, write_plugin
+
+    registry = _registry(plugins)
+    file = write_plugin(NewPlugin(kind, name, framework, cell, output), registry)
+    click.echo(file)
+    click.echo(f"next: rnn-harness check {shlex.quote(str(file))}")
+    if kind == "implementation":
+        reason = Registry.discover([file]).unavailable(name)
+        if reason is not None:
+            _fail(f"'{name}' is {reason}")
+    return MISUSE if registry.problems else DONE
 
 
 # --- show, report, export ------------------------------------------------------------

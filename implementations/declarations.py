@@ -17,6 +17,8 @@ torch = declare_framework(
     modules=["torch"],
     factory="implementations.torch_backend.network:TorchNetwork",
     extra="torch",
+    # The profiler writes two lines to standard error each time it is asked what ran.
+    environment={"KINETO_LOG_LEVEL": "6"},
 )
 
 tensorflow = declare_framework(
@@ -104,6 +106,7 @@ torch_native = declare_implementation(
     cells=["rnn", "rnn-relu", "gru", "lstm"],
     devices=["cpu", "cuda"],
     dtypes=["float32", "float64"],
+    precisions=["highest", "tf32", "bf16"],
     biases=["canonical", "native"],
     summary="nn.RNN, nn.GRU and nn.LSTM",
 )
@@ -115,6 +118,7 @@ torch_loop = declare_implementation(
     cells="equations",
     devices=["cpu", "cuda"],
     dtypes=["float32", "float64"],
+    precisions=["highest", "tf32", "bf16"],
     summary="the equations in torch operations, a Python loop over time",
 )
 
@@ -165,7 +169,6 @@ keras_on_jax = declare_implementation(
     layer="implementations.jax_backend.stock:layer",
     cells=["rnn", "rnn-relu", "gru", "gru-reset-before", "lstm"],
     devices=["cpu", "cuda"],
-    dtypes=["float32", "float64"],
     biases=["canonical", "native"],
     summary="keras.layers.SimpleRNN, GRU and LSTM on JAX",
 )

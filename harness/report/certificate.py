@@ -66,7 +66,7 @@ def _lines(check: Check) -> list[str]:
         _number(check.error, 9, "underflow"),
         f"{'none':>9}" if exact else _number(check.tolerance, 9),
         _number(check.expected, 11),
-        _number(check.found, 11, "" if exact else "another form"),
+        _number(check.found, 11, "" if check.expected is None else "another form"),
     ]
     if check.error is None:
         verdict = "not compared"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from harness.registry import Registry
+from harness.run.filter import compile_filter
 from harness.run.local import Executor
 from harness.run.plan import Plan
 from harness.run.progress import Progress
@@ -24,6 +25,8 @@ class Request:
     Attributes:
         names: Implementations, each for every cell it computes.
         full: Every combination of sizes instead of a pairwise set.
+        cells: Cells, each on every implementation that computes it and is available.
+        expression: Which of all these, as "torch-loop and not lstm"; None for all.
     """
 
     names: tuple[str, ...]
@@ -31,21 +34,62 @@ class Request:
     dtype: Any = "float32"
     precisions: tuple[str, ...] = ("highest",)
     full: bool = False
+    cells: tuple[str, ...] = ()
+    expression: str | None = None
 
-    def trials(self, registry: Registry) -> Iterator[Trial]:
-        """Yield one trial for each implementation, cell and precision."""
-        for name in self.names:
-            for cell in registry.implementation(name).cells:
-                for precision in self.precisions:
-                    yield Trial(
-                        "parity",
-                        name,
-                        cell,
-                        device=self.device,
-                        dtype=self.dtype,
-                        precision=precision,
-                        settings={"shapes": "full"} if self.full else {},
-                    )
+    def trials(self, registry: Registry) -> list[Trial]:
+        """Return one trial for each implementation, cell and precision.
+
+        Raises:
+            MisuseError: If the expression is malformed or has an unknown word.
+        """
+        trials = list(self._all_trials(registry))
+        if self.expression is None:
+            return trials
+        known = {word for trial in trials for word in trial.words}
+        wanted = compile_filter(self.expression, known)
+        return [trial for trial in trials if wanted(trial.words)]
+
+    def _all_trials(self, registry: Registry) -> Iterator[Trial]:
+        pairs = [
+            (name, cell)
+            for name in self.names
+            for cell in registry.implementation(name).cells
+        ]
+        pairs += [
+            (name, cell)
+            for cell in self.cells
+            for name, declared in registry.implementations.items()
+            if cell in declared.cells and registry.unavailable(name) is None
+        ]
+        for name, cell in dict.fromkeys(pairs):
+            for precision in self.precisions:
+                yield Trial(
+                    "parity",
+                    name,
+                    cell,
+                    device=self.device,
+                    dtype=self.dtype,
+                    precision=precision,
+                    settings={"shapes": "full"} if self.full else {},
+                )
+
+
+def implementations_of(registry: Registry, files: Sequence[Path]) -> tuple[str, ...]:
+    """Return the names of the implementations that files declare."""
+    declared = registry.implementations.values()
+    return tuple(d.name for d in declared if d.file in files)
+
+
+def cells_of(registry: Registry, files: Sequence[Path]) -> tuple[str, ...]:
+    """Return the names of the cells that files declare and do not compute."""
+    computed = {
+        cell
+        for name in implementations_of(registry, files)
+        for cell in registry.implementation(name).cells
+    }
+    declared = registry.cells.values()
+    return tuple(d.name for d in declared if d.file in files and d.name not in computed)
 
 
 def certify(
@@ -56,7 +100,7 @@ def certify(
     Returns:
         One record for each implementation, cell and precision, in that order.
     """
-    trials = list(request.trials(registry))
+    trials = request.trials(registry)
     run = RunFolder.create(folder)
     plan = Plan(tuple(trials), {}, ())
     with Progress(console, jobs) as progress:

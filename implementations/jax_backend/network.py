@@ -28,6 +28,7 @@ from implementations.jax_backend.layer import LayerFactory, Tensors, as_layer
 from implementations.jax_backend.model import Model, Moments, PlacedBatch
 from implementations.shared import optimizers
 from implementations.shared.batches import (
+    check_cotangents,
     check_state,
     check_step,
     check_weights,
@@ -183,6 +184,9 @@ class JaxNetwork:
         d_final: State,
     ) -> Gradients:
         """Pull cotangents of outputs and final state back to all that entered."""
+        check_cotangents(
+            self._spec, self._model.parts, d_outputs, d_final, placed.x.shape[0]
+        )
         with self._settings():
             before = self._state(state, placed.x.shape[1])
             cotangents = (self._real(d_outputs), tuple(map(self._real, d_final)))

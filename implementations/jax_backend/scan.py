@@ -43,13 +43,15 @@ class Scan:
         w_ih, b = weights["w_ih"], weights["b"]
         # W x + b does not depend on the state: all time steps in one product.
         a = x @ w_ih.reshape(-1, w_ih.shape[-1]).T + b.reshape(-1)
+        # Split before the loop: inside it, XLA's loop over a gate's entries was scalar
+        # and a forward pass on a CPU took three times as long.
+        gates = jnp.split(a, len(b), axis=2)
 
         def advance(
-            before: Parts, at: tuple[Array, Array | None]
+            before: Parts, at: tuple[list[Array], Array | None]
         ) -> tuple[Parts, Array]:
-            a_t, active_t = at
-            gates = jnp.split(a_t, len(b), axis=1)
-            after = self.equations(Operations(), weights, gates, before)
+            gates_t, active_t = at
+            after = self.equations(Operations(), weights, gates_t, before)
             if active_t is None:
                 return after, after[0]
             held = tuple(
@@ -58,7 +60,7 @@ class Scan:
             )
             return held, jnp.where(active_t, after[0], 0)
 
-        final, outputs = lax.scan(advance, state, (a, active))
+        final, outputs = lax.scan(advance, state, (gates, active))
         return outputs, final
 
 

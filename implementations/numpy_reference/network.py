@@ -35,6 +35,7 @@ from implementations.numpy_reference.sequence import (
     run_forward,
 )
 from implementations.shared.batches import (
+    check_cotangents,
     check_state,
     check_step,
     check_weights,
@@ -146,6 +147,8 @@ class NumpyNetwork:
         d_final: State,
     ) -> Gradients:
         """Pull cotangents of outputs and final state back to all that entered."""
+        time_steps = len(placed.x)
+        check_cotangents(self._spec, self._parts, d_outputs, d_final, time_steps)
         done = self._forward(placed, state)
         d_weights, d_x, d_states = self._backward(placed, done, d_outputs, d_final)
         return Gradients(

@@ -133,6 +133,20 @@ def check_state(spec: NetworkSpec, parts: int, state: State, batch: int) -> None
         _check_finite_reals("the state", part)
 
 
+def check_cotangents(
+    spec: NetworkSpec, parts: int, d_outputs: Array, d_final: State, time_steps: int
+) -> None:
+    """Check cotangents of outputs [batch, readouts, output] and of a final state.
+
+    Raises:
+        InputError: Naming what does not fit, and what would.
+    """
+    check_state(spec, parts, d_final, d_outputs.shape[0])
+    expected = (len(d_outputs), spec.readouts(time_steps), spec.output_size)
+    _check_shape("cotangents of the outputs", d_outputs, expected)
+    _check_finite_reals("cotangents of the outputs", d_outputs)
+
+
 def check_weights(shapes: Mapping[str, tuple[int, ...]], weights: Weights) -> None:
     """Check names, shapes, dtype and values of canonical weights.
 

@@ -26,6 +26,7 @@ from harness.contract import (
 from harness.errors import UnavailableError
 from implementations.shared import optimizers
 from implementations.shared.batches import (
+    check_cotangents,
     check_state,
     check_step,
     check_weights,
@@ -97,8 +98,6 @@ class TensorFlowNetwork:
 
     def _real(self, array: Array | float) -> Tensor:
         with tf.device(self._device):
-            # A constant is a copy, where a converted array may be computed with in the
-            # caller's own memory.
             return tf.constant(np.asarray(array, self._spec.dtype))
 
     def _integers(self, array: Array) -> Tensor:
@@ -238,6 +237,7 @@ class TensorFlowNetwork:
         d_final: State,
     ) -> Gradients:
         """Pull cotangents of outputs and final state back to all that entered."""
+        check_cotangents(self._spec, self._parts, d_outputs, d_final, placed.x.shape[1])
         before = self._state(state, placed.x.shape[0])
         cotangents = (self._real(d_outputs), tuple(self._real(d) for d in d_final))
         graph = self._graph(self._model.pull, padded=placed.mask is not None)

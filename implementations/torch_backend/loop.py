@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from harness.contract import Cell, Equations
+
+State = tuple[Tensor, ...]
+OverTime = Callable[[Mapping[str, Tensor], Tensor, State], tuple[Tensor, State]]
+"""Called with the weights, a = W x + b of all gates [time, batch, gates * hidden] and
+the state before, parts [batch, hidden]; returns outputs [time, batch, hidden] and the
+state after."""
 
 
 class Operations:
@@ -17,20 +23,19 @@ class Operations:
     tanh = staticmethod(torch.tanh)
     relu = staticmethod(torch.relu)
 
-    @staticmethod
-    def products(w: Tensor, v: Tensor) -> Sequence[Tensor]:
+    def products(self, w: Tensor, v: Tensor) -> Sequence[Tensor]:
         """Multiply v [batch, size] by w [gates, hidden, size] in one product."""
         return nn.functional.linear(v, w.flatten(0, 1)).chunk(len(w), dim=1)
 
 
-class Loop(nn.Module):
+class Layer(nn.Module):
     """One layer: called as `nn.GRU`, its parameters the canonical weights."""
 
     def __init__(
-        self, equations: Equations, cell: Cell, input_size: int, hidden_size: int
+        self, cell: Cell, input_size: int, hidden_size: int, over_time: OverTime
     ) -> None:
         super().__init__()
-        self._equations = equations
+        self._over_time = over_time
         self._parts = len(cell.info.state_parts)
         self._hidden_size = hidden_size
         shapes = cell.weight_shapes(input_size, hidden_size)
@@ -38,26 +43,20 @@ class Loop(nn.Module):
             self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
 
     def forward(
-        self, x: Tensor, state: Tensor | tuple[Tensor, ...] | None = None
-    ) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
+        self, x: Tensor, state: Tensor | State | None = None
+    ) -> tuple[Tensor, Tensor | State]:
         """Run over x [time, batch, input] from a state, parts [1, batch, hidden]."""
         w = dict(self.named_parameters())
         # W x + b does not depend on the state: all time steps in one product.
         a = nn.functional.linear(x, w["w_ih"].flatten(0, 1), w["b"].flatten())
-        h = self._parts_of(x, state)
-        outputs = []
-        for a_t in a.unbind():
-            h = self._equations(Operations(), w, a_t.chunk(len(w["b"]), dim=1), h)
-            outputs.append(h[0])
-        final = tuple(part[None] for part in h)
-        return torch.stack(outputs), final if self._parts > 1 else final[0]
+        outputs, after = self._over_time(w, a, self._parts_of(x, state))
+        final = tuple(part[None] for part in after)
+        return outputs, final if self._parts > 1 else final[0]
 
-    def _parts_of(
-        self, x: Tensor, state: Tensor | tuple[Tensor, ...] | None
-    ) -> tuple[Tensor, ...]:
+    def _parts_of(self, x: Tensor, state: Tensor | State | None) -> State:
         if state is None:
-            zero = x.new_zeros(x.shape[1], self._hidden_size)
-            return (zero,) * self._parts
+            size = (x.shape[1], self._hidden_size)
+            return tuple(x.new_zeros(size) for _ in range(self._parts))
         parts = state if isinstance(state, tuple) else (state,)
         return tuple(part[0] for part in parts)
 
@@ -66,4 +65,15 @@ def layer(
     equations: Equations, cell: Cell, input_size: int, hidden_size: int
 ) -> nn.Module:
     """Return a layer of any cell that has equations."""
-    return Loop(equations, cell, input_size, hidden_size)
+    operations, gates = Operations(), len(cell.info.gates)
+
+    def over_time(
+        w: Mapping[str, Tensor], a: Tensor, state: State
+    ) -> tuple[Tensor, State]:
+        outputs = []
+        for a_t in a.unbind():
+            state = equations(operations, w, a_t.chunk(gates, dim=1), state)
+            outputs.append(state[0])
+        return torch.stack(outputs), state
+
+    return Layer(cell, input_size, hidden_size, over_time)

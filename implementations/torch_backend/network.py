@@ -29,6 +29,7 @@ from harness.contract import (
 )
 from harness.errors import PluginError, UnavailableError
 from implementations.shared.batches import (
+    check_cotangents,
     check_state,
     check_step,
     check_weights,
@@ -37,6 +38,7 @@ from implementations.shared.batches import (
 )
 from implementations.shared.layout import NetworkLayout, TorchLayout, layout_of
 from implementations.torch_backend.kernel import kernel_of
+from implementations.torch_backend.precision import Precision
 
 LayerFactory = Callable[[str, int, int], nn.Module]
 
@@ -65,7 +67,9 @@ class TorchNetwork:
             ones or `nn.GRU`'s.
 
     Raises:
-        UnavailableError: If torch sees no such device.
+        UnavailableError: If torch sees no such device, or has no kernel for the
+            precision there.
+        RefusedError: If the precision means nothing for the device or dtype.
         PluginError: If the layer's parameters are laid out otherwise.
     """
 
@@ -73,18 +77,18 @@ class TorchNetwork:
         self, spec: NetworkSpec, cell: Cell, device: str, layer: LayerFactory
     ) -> None:
         _check_device(device)
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
         self._spec = spec
         self._parts = len(cell.info.state_parts)
         self._shapes = spec.weight_shapes(cell)
         self._device = torch.device(device)
+        self._precision = Precision(spec, self._device)
         self._dtype = getattr(torch, spec.dtype)
         widths, hidden_size = spec.layer_input_sizes, spec.hidden_size
         self._layers = [
             _checked(layer(spec.cell, width, hidden_size)).to(self._device, self._dtype)
             for width in widths
         ]
+        self._precision.check(self._layers)
         layouts = [
             layout_of(
                 {n: tuple(p.shape) for n, p in module.named_parameters()},
@@ -230,8 +234,17 @@ class TorchNetwork:
     ) -> tuple[Tensor, list[Tensor]]:
         """Run every layer and the readout over x [time, batch, input].
 
-        The state is one tensor [layers, batch, hidden] a part.
+        The state is one tensor [layers, batch, hidden] a part. What comes out is in the
+        network's dtype, whatever it was computed in.
         """
+        self._precision.set()
+        with self._precision.forward():
+            outputs, final = self._run_layers(x, lengths, state)
+        return outputs.to(self._dtype), [part.to(self._dtype) for part in final]
+
+    def _run_layers(
+        self, x: Tensor, lengths: Tensor | None, state: list[Tensor] | None
+    ) -> tuple[Tensor, list[Tensor]]:
         time_steps, finals = len(x), []
         for i, module in enumerate(self._layers):
             before = None if state is None else [part[i : i + 1] for part in state]
@@ -293,10 +306,10 @@ class TorchNetwork:
             segment = x[start:end].index_select(1, running)
             answered, after = self._call(module, segment, before)
             padding = (0, 0, 0, 0, start, len(x) - end)
-            in_time = nn.functional.pad(answered, padding)
+            in_time = nn.functional.pad(answered, padding).to(outputs.dtype)
             outputs = outputs.index_add(1, running, in_time)
             final = [
-                part.index_copy(1, running, new)
+                part.index_copy(1, running, new.to(part.dtype))
                 for part, new in zip(final, after, strict=True)
             ]
             start = end
@@ -312,6 +325,8 @@ class TorchNetwork:
         d_final: State,
     ) -> Gradients:
         """Pull cotangents of outputs and final state back to all that entered."""
+        time_steps = len(placed.x)
+        check_cotangents(self._spec, self._parts, d_outputs, d_final, time_steps)
         shape = (self._spec.num_layers, placed.x.shape[1], self._spec.hidden_size)
         initial = self._state(state, shape[1])
         if initial is None:
@@ -424,7 +439,15 @@ class TorchNetwork:
     def kernel(self) -> str:
         """Name the recurrent kernel that the profiler saw in a training pass."""
         x = self._zeros((4, 2, self._spec.input_size))
-        return kernel_of(lambda: self._run(x, None, None), self._device)
+        trained = list(self._trained().values())
+
+        def forward() -> Tensor:
+            return self._run(x, None, None)[0]
+
+        def backward(outputs: Tensor) -> object:
+            return torch.autograd.grad(outputs.sum(), trained, allow_unused=True)
+
+        return kernel_of(forward, backward, len(self._layers), self._device)
 
 
 _MOMENTS = {
@@ -455,7 +478,17 @@ def _checked(layer: object) -> nn.Module:
             f"returned {type(layer).__name__}; expected a torch.nn.Module that is "
             "called and laid out as nn.GRU",
         )
-    check_call(layer.forward, ("x", "state"), type(layer).__name__, by_place=True)
+    name = type(layer).__name__
+    if isinstance(layer, nn.RNNBase):
+        for refused, words in (
+            (layer.bidirectional, "is bidirectional; networks run forward in time"),
+            (layer.num_layers != 1, "stacks layers; each layer is asked for by itself"),
+            (layer.batch_first, "takes the batch first; expected [time, batch, input]"),
+            (layer.proj_size, "projects its state; expected none, proj_size=0"),
+        ):
+            if refused:
+                raise PluginError(name, words)
+    check_call(layer.forward, ("x", "state"), name, by_place=True)
     return layer
 
 

@@ -205,6 +205,28 @@ def test_a_state_that_does_not_fit_is_refused(
         assert words in str(raised.value)
 
 
+COTANGENTS = [
+    ((3, 1, 3), (2, 3, 4), "outputs: shape (3, 1, 3); expected (3, 5, 3)"),
+    ((3, 5, 1), (2, 3, 4), "outputs: shape (3, 5, 1); expected (3, 5, 3)"),
+    ((3, 5, 3), (2, 3, 1), "the state: shape (2, 3, 1); expected (2, 3, 4)"),
+]
+
+
+@each
+@pytest.mark.parametrize(("outputs", "final", "words"), COTANGENTS)
+def test_a_cotangent_is_not_broadcast(
+    implementation: str,
+    outputs: tuple[int, ...],
+    final: tuple[int, ...],
+    words: str,
+) -> None:
+    network = build(implementation)
+    placed = network.place(batch())
+    with pytest.raises(InputError) as raised:
+        network.vjp(placed, None, np.zeros(outputs), (np.zeros(final),) * 2)
+    assert words in str(raised.value)
+
+
 @each
 def test_the_input_of_a_time_step_has_no_time(implementation: str) -> None:
     network = build(implementation)

@@ -151,9 +151,11 @@ def test_graphs_are_traced_once_for_every_batch_size_and_length(
     traces = {"Keras": 0, "network": 0}
 
     class CountedGru(layers.GRU):  # type: ignore[misc]
-        def call(self, x: Any, initial_state: Any = None, mask: Any = None) -> Any:
+        def call(
+            self, sequences: Any, initial_state: Any = None, mask: Any = None
+        ) -> Any:
             traces["Keras"] += not tf.executing_eagerly()
-            return super().call(x, initial_state=initial_state, mask=mask)
+            return super().call(sequences, initial_state, mask)
 
     original = RecurrentLayer.__call__
 

@@ -1,0 +1,232 @@
+"""Does a task keep its contract? Problems are drawn, and what follows must agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.contract import Array, Batch, Readout, Target, Task
+
+PROBLEMS = 10_000
+FLOOR_TOLERANCE = 0.05
+"""The mean over so many problems is a few hundredths from a closed form at most."""
+
+_LENGTHS: tuple[int, ...] = (10, 20, 50, 100, *range(1, 1000))
+_NO_LOSS = 1e-6
+_CERTAIN = 60.0
+"""A logit that leaves every other class a probability of 1e-26."""
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One thing that a task must satisfy.
+
+    Attributes:
+        problem: What was found and what was expected; None where it is satisfied.
+    """
+
+    name: str
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class TaskCheck:
+    """What was found of a task at one length."""
+
+    task: str
+    length: int
+    clauses: tuple[Clause, ...]
+
+    @property
+    def broken(self) -> int:
+        """Number of clauses that are not satisfied."""
+        return sum(clause.problem is not None for clause in self.clauses)
+
+
+def check_task(task: Task) -> TaskCheck:
+    """Draw problems of the first usual length that a task has, and check them.
+
+    Raises:
+        ValueError: If it has no length below 1000.
+    """
+    length = _first_length(task)
+    batch = _draw(task, length)
+    shapes = _wrong_shape(task, batch, length)
+    clauses = [
+        Clause("shapes and dtypes", shapes),
+        Clause("one seed, one batch", _difference(batch, _draw(task, length))),
+    ]
+    if shapes is None:  # of a batch of another shape nothing else can be asked
+        clauses += _answers(task, batch, length)
+    return TaskCheck(task.info.name, length, tuple(clauses))
+
+
+def _first_length(task: Task) -> int:
+    for length in _LENGTHS:
+        with suppress(ValueError):
+            task.time_steps(length)
+            return length
+    raise ValueError("has no sequences of any length below 1000")
+
+
+def _draw(task: Task, length: int) -> Batch:
+    return task.sample(np.random.default_rng(0), batch=PROBLEMS, length=length)
+
+
+def _difference(batch: Batch, again: Batch) -> str | None:
+    for name in ("inputs", "lengths", "targets", "scored"):
+        if not np.array_equal(getattr(batch, name), getattr(again, name)):
+            return f"{name} differ between two draws; rng must be the only randomness"
+    return None
+
+
+# --- what was drawn ------------------------------------------------------------------
+
+
+def _wrong_shape(task: Task, batch: Batch, length: int) -> str | None:
+    info, time_steps = task.info, task.time_steps(length)
+    readouts = time_steps if info.readout is Readout.EVERY else 1
+    tokens, classes = info.inputs.kind == "tokens", info.target is Target.CLASS
+    inputs = () if tokens else (info.inputs.size,)
+    targets = () if classes else (info.output_size,)
+    for name, kinds, shape in (
+        ("inputs", "iu" if tokens else "f", (PROBLEMS, time_steps, *inputs)),
+        ("lengths", "iu", (PROBLEMS,)),
+        ("targets", "iu" if classes else "f", (PROBLEMS, readouts, *targets)),
+        ("scored", "b", (PROBLEMS, readouts)),
+    ):
+        found = np.asarray(getattr(batch, name))
+        if found.dtype.kind not in kinds or found.shape != shape:
+            word = {"f": "float", "b": "bool"}.get(kinds, "int")
+            return f"{name} are {found.dtype} {found.shape}; expected {word} {shape}"
+    return _wrong_range(task, batch, time_steps)
+
+
+def _wrong_range(task: Task, batch: Batch, time_steps: int) -> str | None:
+    info = task.info
+    ranges = [("lengths", batch.lengths, 1, time_steps)]
+    if info.inputs.kind == "tokens":
+        ranges.append(("inputs", batch.inputs, 0, info.inputs.size - 1))
+    if info.target is Target.CLASS:
+        ranges.append(("targets", batch.targets, 0, info.output_size - 1))
+    for name, array, least, most in ranges:
+        if array.min() < least or array.max() > most:
+            return (
+                f"{name} are from {array.min()} to {array.max()}; expected {least} to "
+                f"{most}"
+            )
+    if not batch.scored.any():
+        return "no position is scored"
+    return None
+
+
+# --- what is said of answers ---------------------------------------------------------
+
+
+def _answers(task: Task, batch: Batch, length: int) -> Iterator[Clause]:
+    perfect, floor = _perfect(task, batch), task.floor(length=length)
+    scores = task.score(perfect, batch)
+    keys = _wrong_keys(task, set(scores), set(floor))
+    yield Clause("names of scores", keys)
+    if keys is not None:
+        return
+    means = {name: tally.mean for name, tally in scores.items()}
+    yield Clause("scores of parts add up", _wrong_sum(task, perfect, batch))
+    yield Clause("a perfect answer", _wrong_rule(task, means))
+    constant = task.score(_best_constant(task, batch), batch)["loss"].mean
+    yield Clause("floor", _wrong_floor(task, constant, floor))
+    first = task.first_recalled(length=length)
+    yield Clause("first recalled", _wrong_readout(first, batch))
+
+
+def _wrong_rule(task: Task, scores: Mapping[str, float]) -> str | None:
+    if not scores["loss"] <= _NO_LOSS:
+        return f"the targets themselves have a loss of {scores['loss']:.5g}"
+    if not task.solved(scores["loss"], scores):
+        return "the targets themselves do not count as solved"
+    return None
+
+
+def _wrong_floor(task: Task, constant: float, floor: Mapping[str, float]) -> str | None:
+    said = floor["loss"]
+    if not abs(constant - said) <= FLOOR_TOLERANCE * abs(said):
+        return (
+            f"floor says a loss of {said:.5g}; the best constant answer reaches "
+            f"{constant:.5g}"
+        )
+    if task.solved(said, floor):
+        return "the floor counts as solved"
+    return None
+
+
+def _wrong_readout(first: int, batch: Batch) -> str | None:
+    readouts = batch.scored.shape[1]
+    if 0 <= first < readouts and batch.scored[:, first].any():
+        return None
+    return f"readout {first} of {readouts} is not scored"
+
+
+def _wrong_keys(task: Task, scored: set[str], floor: set[str]) -> str | None:
+    named = set(task.info.scores)
+    for what, found in (("score gives", scored), ("floor gives", floor)):
+        if found != named:
+            return f"{what} {_listed(found)}; info.scores names {_listed(named)}"
+    for name in ("loss", task.info.headline):
+        if name not in named:
+            return f"info.scores lacks '{name}'"
+    return None
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"
+
+
+def _wrong_sum(task: Task, outputs: Array, batch: Batch) -> str | None:
+    # Outputs that are wrong here and there, so that every score has something to add.
+    outputs = np.where(np.arange(PROBLEMS)[:, None, None] % 3 == 0, 0.0, outputs)
+    whole = task.score(outputs, batch)
+    middle = PROBLEMS // 3
+    parts = [
+        task.score(outputs[part], _part(batch, part))
+        for part in (slice(None, middle), slice(middle, None))
+    ]
+    for name, tally in whole.items():
+        added = parts[0][name] + parts[1][name]
+        if added.count != tally.count or not np.isclose(added.total, tally.total):
+            return (
+                f"{name} of two parts is {added.total:.5g} of {added.count}, of the "
+                f"whole {tally.total:.5g} of {tally.count}; give sums and counts"
+            )
+    return None
+
+
+def _part(batch: Batch, part: slice) -> Batch:
+    return Batch(
+        batch.inputs[part],
+        batch.lengths[part],
+        batch.targets[part],
+        batch.scored[part],
+    )
+
+
+def _perfect(task: Task, batch: Batch) -> Array:
+    """Return the targets as outputs [batch, readouts, output]."""
+    if task.info.target is Target.REAL:
+        return np.asarray(batch.targets, np.float64)
+    return np.asarray(_CERTAIN * np.eye(task.info.output_size)[batch.targets])
+
+
+def _best_constant(task: Task, batch: Batch) -> Array:
+    """Return, at each readout, what has the least loss without seeing the input."""
+    if task.info.target is Target.REAL:
+        answers = np.asarray(batch.targets, np.float64)
+    else:
+        answers = np.eye(task.info.output_size)[batch.targets]
+    scored = batch.scored[..., None]
+    mean = (answers * scored).sum(axis=0) / np.maximum(scored.sum(axis=0), 1)
+    if task.info.target is Target.CLASS:
+        mean = np.log(np.maximum(mean, np.exp(-_CERTAIN)))
+    return np.broadcast_to(mean, answers.shape)

@@ -1,0 +1,32 @@
+"""What `check` prints of a task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.measure.task_contract import PROBLEMS, TaskCheck
+
+
+def task_json(found: TaskCheck) -> dict[str, Any]:
+    """Return the check as JSON values; a clause that is satisfied has no problem."""
+    return {
+        "task": found.task,
+        "length": found.length,
+        "clauses": {clause.name: clause.problem for clause in found.clauses},
+    }
+
+
+def task_text(found: TaskCheck) -> str:
+    """Return a head line, a line a clause, what is wrong with it, and the verdict."""
+    lines = [f"{found.task} · task · {PROBLEMS} problems of length {found.length}"]
+    for clause in found.clauses:
+        verdict = "ok" if clause.problem is None else "BROKEN"
+        lines.append(f"  {clause.name:<26} {verdict}")
+        if clause.problem is not None:
+            lines.append(f"  {'':<26} {clause.problem}")
+    count = len(found.clauses)
+    if found.broken:
+        lines.append(f"the contract is broken: {found.broken} of {count} checks")
+    else:
+        lines.append(f"the contract holds: {count} checks")
+    return "\n".join([*lines, ""])

@@ -1,0 +1,298 @@
+"""Plugin files to start from, which pass `check` as they stand."""
+
+from __future__ import annotations
+
+import importlib.util
+import keyword
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from harness.declarations import (
+    CellDeclaration,
+    Declaration,
+    ImplementationDeclaration,
+    TaskDeclaration,
+)
+from harness.errors import MisuseError, suggestion
+from harness.registry import Registry
+
+_DECLARATIONS: Mapping[str, type[Declaration]] = {
+    "implementation": ImplementationDeclaration,
+    "cell": CellDeclaration,
+    "task": TaskDeclaration,
+}
+_TEMPLATES = {
+    "torch": "torch",
+    "tensorflow": "keras",
+    "jax": "jax",
+    "keras-jax": "keras",
+    "numpy": "numpy",
+}
+"""Frameworks and the template of a layer in each."""
+
+_NUMPY_CELLS = ("gru",)
+"""In numpy the way back is written out, so that its template is of one cell."""
+
+_WIDTH = 88
+
+_GRU_ALONE = "  # gru alone"
+"""At the end of a template's line that other cells do without."""
+
+_OWN_PACKAGES = ("harness", "implementations", "tasks")
+
+
+@dataclass(frozen=True)
+class NewPlugin:
+    """What a file is to declare.
+
+    Attributes:
+        kind: implementation, cell or task.
+        framework: What an implementation computes with.
+        cell: What an implementation computes.
+        file: Where to write; by default the name, with underscores, in this folder.
+    """
+
+    kind: str
+    name: str
+    framework: str | None = None
+    cell: str | None = None
+    file: Path | None = None
+
+
+def write_plugin(new: NewPlugin, registry: Registry) -> Path:
+    """Write a plugin file and return its path; never over a file that exists.
+
+    Raises:
+        MisuseError: If the name or the file is taken, the file would hide a module,
+            there is no template of what was asked, or the file cannot be written.
+    """
+    if new.kind not in _DECLARATIONS:
+        raise MisuseError(f"unknown kind '{new.kind}'{_hint(new.kind, _DECLARATIONS)}")
+    _check_name(new, registry)
+    file = new.file or Path(f"{_snake(new.name)}.py")
+    _check_file(file)
+    text = _text(new, file, registry)
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError as error:
+        raise _exists(file) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise MisuseError(f"{file} cannot be written: {reason}") from error
+    return file
+
+
+# --- names ---------------------------------------------------------------------------
+
+
+def _snake(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _check_name(new: NewPlugin, registry: Registry) -> None:
+    try:
+        _DECLARATIONS[new.kind](new.name, None)
+    except ValueError as error:
+        near = _hyphenated(new.name)
+        hint = f"; did you mean '{near}'?" if near else ""
+        raise MisuseError(f"{error}{hint}") from error
+    tables: Mapping[str, Mapping[str, Declaration]] = {
+        "implementation": registry.implementations,
+        "cell": registry.cells,
+        "task": registry.tasks,
+    }
+    taken = tables[new.kind].get(new.name)
+    if taken is not None:
+        raise MisuseError(
+            f"the {new.kind} name '{new.name}' is taken ({taken.origin}); choose "
+            f"another, such as 'my-{new.name}'"
+        )
+
+
+def _hyphenated(name: str) -> str:
+    """Return MyGRU_2 as my-gru-2."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name).lower()
+    return re.sub(r"[^a-z0-9]+", "-", words).strip("-")
+
+
+def _check_file(file: Path) -> None:
+    if file.suffix != ".py":
+        raise MisuseError(f"{file}: a plugin file must end in .py")
+    if os.path.lexists(file):  # a link to nowhere too
+        raise _exists(file)
+    if not file.parent.is_dir():
+        raise MisuseError(f"{file}: there is no folder {file.parent}")
+    module = file.stem
+    if not _is_name(module):
+        raise MisuseError(
+            f"{file}: '{module}' is no name of a Python module; choose another file, "
+            f"such as -o {_other(file)}"
+        )
+    if _is_module(module):
+        raise MisuseError(
+            f"{file} would hide the module '{module}' from whatever imports it; choose "
+            f"another file, such as -o {_other(file)}"
+        )
+
+
+def _other(file: Path) -> Path:
+    """Return a file beside this one whose name will do."""
+    word = re.sub(r"\W+", "_", file.stem)
+    if not _is_name(word) or _is_module(word):
+        word = f"my_{word}"
+    return file.with_name(f"{word}.py")
+
+
+def _is_name(word: str) -> bool:
+    return word.isidentifier() and not keyword.iskeyword(word)
+
+
+def _is_module(name: str) -> bool:
+    if name in (*sys.stdlib_module_names, *_OWN_PACKAGES):
+        return True
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # a module that was taken apart while loaded
+        return True
+
+
+def _exists(file: Path) -> MisuseError:
+    return MisuseError(
+        f"{file} exists and is left as it is; give another name, or another file with "
+        "-o FILE.py"
+    )
+
+
+# --- texts ---------------------------------------------------------------------------
+
+
+def _text(new: NewPlugin, file: Path, registry: Registry) -> str:
+    names = {"name": new.name, "file": file.name}
+    if new.kind == "implementation":
+        framework = _framework(new.framework, registry)
+        cell = _cell(new.cell or "gru", framework, registry)
+        computed = {"framework": f'"{framework}"', "cells": f'["{cell}"]'}
+        of_layer = {**computed, "layer": f'"{file.stem}:layer"'}
+        names |= {"cell": cell, "declaration": _declaration(new, of_layer)}
+        return _layer(cell, _TEMPLATES[framework], names)
+    for option, value in (("--framework", new.framework), ("--cell", new.cell)):
+        if value is not None:
+            raise MisuseError(
+                f"{option} is for an implementation, not for a {new.kind}"
+            )
+    arguments = {"factory": f'"{file.stem}:{new.kind.capitalize()}"'}
+    if new.kind == "cell":
+        arguments |= {"equations": f'"{file.stem}:equations"', "reference": "False"}
+    names["declaration"] = _declaration(new, arguments)
+    return Template(_read(f"{new.kind}.py.txt")).substitute(names)
+
+
+def _declaration(new: NewPlugin, arguments: Mapping[str, str]) -> str:
+    """Return the call that declares a plugin, on as few lines as it fits in."""
+    function = f"declare_{new.kind}"
+    given = [f'"{new.name}"', *(f"{name}={a}" for name, a in arguments.items())]
+    line = ", ".join(given)
+    if len(function) + len(line) + 2 <= _WIDTH:
+        return f"{function}({line})"
+    if 4 + len(line) <= _WIDTH:
+        return f"{function}(\n    {line}\n)"
+    lines = "".join(f"    {argument},\n" for argument in given)
+    return f"{function}(\n{lines})"
+
+
+def _read(name: str) -> str:
+    return (resources.files("harness") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _framework(name: str | None, registry: Registry) -> str:
+    allowed = ", ".join(_TEMPLATES)
+    if name is None:
+        raise MisuseError(f"an implementation needs --framework: {allowed}")
+    if name in _TEMPLATES:
+        return name
+    if name in registry.frameworks:
+        raise MisuseError(
+            f"there is no template of a layer in '{name}'; there is one in {allowed}"
+        )
+    raise MisuseError(f"unknown framework '{name}'{_hint(name, _TEMPLATES)}")
+
+
+def _cell(name: str, framework: str, registry: Registry) -> str:
+    offered = _NUMPY_CELLS if framework == "numpy" else tuple(_cells())
+    if name in offered:
+        return name
+    if name in registry.cells:
+        raise MisuseError(
+            f"there is no template of the cell '{name}' in {framework}; begin with "
+            f"{', '.join(offered)} and write its equations there"
+        )
+    raise MisuseError(f"unknown cell '{name}'{_hint(name, offered)}")
+
+
+def _hint(name: str, allowed: Iterable[str]) -> str:
+    """Return what was meant, where that can be told, and what is allowed."""
+    near = suggestion(name, allowed)
+    words = ", ".join(allowed)
+    return f"{near} Allowed: {words}" if near.endswith("?") else f"; allowed: {words}"
+
+
+def _cells() -> dict[str, Any]:
+    return tomllib.loads(_read("equations.toml"))
+
+
+def _layer(cell: str, form: str, words: Mapping[str, str]) -> str:
+    """Return the template of a layer with the equations of a cell in it."""
+    facts = _cells()[cell]
+    lines: list[str] = []
+    for line in _read(f"implementation-{form}.py.txt").splitlines():
+        if line.endswith("$equations"):
+            margin = line.removesuffix("$equations")
+            lines += [margin + e for e in facts["equations"].strip().splitlines()]
+        elif cell == "gru" or not line.endswith(_GRU_ALONE):
+            lines.append(line.removesuffix(_GRU_ALONE))
+    bias = 'w["b_hn"]' if form == "jax" else "self.b_hn"
+    return Template("\n".join([*lines, ""])).substitute(
+        words, b_hn=bias, **_words(facts["gates"], facts["state"], facts["equations"])
+    )
+
+
+def _words(gates: list[str], state: list[str], equations: str) -> dict[str, str]:
+    """Return how a template says what differs between cells."""
+    functions = [f for f in ("relu", "sigmoid", "tanh") if f"{f}(" in equations]
+    return {
+        "order": ", ".join(gates),
+        "count": str(len(gates)),
+        "activations": ", ".join(functions),
+        "matrices": _unpacked([f"u_{gate}" for gate in gates]),
+        "inputs": _unpacked([f"a_{gate}" for gate in gates]),
+        "inputs_tuple": _tuple([f"a_{gate}" for gate in gates]),
+        "state": _unpacked(state),
+        "state_tuple": _tuple(state),
+        "state_list": f"[{', '.join(state)}]",
+        "state_sizes": f"[{', '.join(['hidden_size'] * len(state))}]",
+        # torch: one tensor [1, batch, hidden], or a tuple of two.
+        "stacked_state": ", ".join(f"({part},)" for part in state),
+        "stacked_zeros": _alone_or_tuple(["zero"] * len(state)),
+        "stacked_final": _alone_or_tuple([f"{part}[None]" for part in state]),
+    }
+
+
+def _unpacked(names: list[str]) -> str:
+    return ", ".join(names) if len(names) > 1 else _tuple(names)
+
+
+def _tuple(names: list[str]) -> str:
+    return f"({', '.join(names)})" if len(names) > 1 else f"({names[0]},)"
+
+
+def _alone_or_tuple(names: list[str]) -> str:
+    return _tuple(names) if len(names) > 1 else names[0]

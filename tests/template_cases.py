@@ -1,0 +1,34 @@
+"""Layers that `rnn-harness new` writes, held against the reference at one shape."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from harness.contract import Inputs, Target, TrainableNetwork
+from harness.registry import Registry
+from harness.scaffold import NewPlugin, write_plugin
+from tests.backend_cases import SPEC, draw_weights, errors_against_reference
+
+CELLS = ["rnn", "rnn-relu", "gru", "gru-reset-before", "lstm"]
+ROUNDING = 5e-6
+"""Of float32 over 9 time steps."""
+
+
+def assert_template_computes(framework: str, cell: str, folder: Path) -> None:
+    """Assert that the template of a layer computes its cell, padding and gradients."""
+    name = f"own-{cell}"
+    file = folder / f"{framework}-{cell}.py".replace("-", "_")
+    new = NewPlugin("implementation", name, framework, cell, file)
+    registry = Registry.discover([write_plugin(new, Registry.discover())])
+    assert registry.problems == []
+    assert registry.implementation(name).cells == (cell,)
+    reals = Inputs("reals", 2)
+    spec = replace(SPEC, cell=cell, inputs=reals, num_layers=1, target=Target.REAL)
+    built = registry.build(name, spec, registry.load_cell(cell), "cpu")
+    network = cast(TrainableNetwork, built)
+    network.load_weights(draw_weights(spec))
+    errors = errors_against_reference(network, spec)
+    assert "d_initial 0" in errors
+    assert {n: e for n, e in errors.items() if e > ROUNDING} == {}

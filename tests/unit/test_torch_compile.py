@@ -1,0 +1,343 @@
+"""torch-compile: the loop's values and gradients, one graph for all sizes."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.contract import CellInfo, Inputs, NetworkSpec, Readout, Target
+from harness.errors import UnavailableError
+from harness.measure.problem import Problem, initial_weights
+from harness.measure.speed import SpeedMeter
+from harness.registry import Registry
+from harness.run.plan import TIMED_OPTIMIZER
+from harness.trial import Trial
+
+torch = pytest.importorskip("torch")
+
+from implementations.cells import equations  # noqa: E402
+from implementations.torch_backend import compiled, loop  # noqa: E402
+from implementations.torch_backend.kernel import kernel_of  # noqa: E402
+from implementations.torch_backend.network import TorchNetwork  # noqa: E402
+
+pytestmark = [
+    pytest.mark.skipif(
+        tuple(map(int, torch.__version__.split(".")[:2])) < compiled.OLDEST,
+        reason=f"torch {torch.__version__} is older than torch-compile needs",
+    ),
+    # What torch's compiler says of itself as it is imported.
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning"),
+]
+
+REGISTRY = Registry.discover()
+CPU = torch.device("cpu")
+# Float64 rounds by 1e-16, and at most 12 time steps and 100 products add up.
+CLOSE = {"rtol": 1e-12, "atol": 1e-13}
+SPEC = NetworkSpec(
+    cell="gru",
+    inputs=Inputs("reals", 3),
+    hidden_size=6,
+    output_size=2,
+    readout=Readout.EVERY,
+    target=Target.REAL,
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def graphs() -> int:
+    """Return how many graphs have been compiled in this process."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["stats"]["unique_graphs"])
+
+
+class Sizes:
+    """A cell as far as a layer looks at it: names, gates, shapes."""
+
+    def __init__(
+        self, gates: str, parts: str, shapes: Callable[[int, int], dict[str, Any]]
+    ) -> None:
+        self.info = CellInfo("own", tuple(gates), tuple(parts), None, "these tests")
+        self.weight_shapes = shapes
+
+
+def _shapes(gates: int, **own: Callable[[int], tuple[int, ...]]) -> Any:
+    def shapes(input_size: int, hidden_size: int) -> dict[str, Any]:
+        return {
+            "w_ih": (gates, hidden_size, input_size),
+            "b": (gates, hidden_size),
+            **{name: shape(hidden_size) for name, shape in own.items()},
+        }
+
+    return shapes
+
+
+def everything_at_once(ops: Any, w: Any, a: Sequence[Any], state: Any) -> Any:
+    """Use weights in every way: a bias twice, rows, one matrix twice, a product of two.
+
+    The second product multiplies what the first one gave.
+    """
+    h, c = state
+    p, q = ops.products(w["u"], h)
+    i = ops.sigmoid(a[0] + p * w["scale"] + w["peephole"][0] * c + w["b"][1])
+    (s,) = ops.products(w["u"][1:], i * h)
+    (t,) = ops.products(w["down"] @ w["up"], ops.tanh(s))
+    c = i * c + (1 - i) * ops.tanh(a[1] + q + t + w["scale"])
+    return ops.sigmoid(s + w["peephole"][1] * c) * c, c
+
+
+EVERYTHING = Sizes(
+    "xy",
+    "hc",
+    _shapes(
+        2,
+        u=lambda h: (2, h, h),
+        scale=lambda h: (h,),
+        peephole=lambda h: (2, h),
+        down=lambda h: (1, h, 2),
+        up=lambda h: (1, 2, h),
+    ),
+)
+
+
+def elementwise(ops: Any, w: Any, a: Sequence[Any], state: Any) -> Any:
+    """Li et al. (2018), IndRNN: no product at all."""
+    return (ops.tanh(a[0] + w["u"] * state[0]),)
+
+
+ELEMENTWISE = Sizes("x", "h", _shapes(1, u=lambda h: (h,)))
+UNUSED = Sizes("x", "h", _shapes(1, u=lambda h: (h,), unused=lambda h: (h,)))
+
+OF_CELL: Mapping[str, tuple[Any, Any]] = {
+    "gru": (equations.gru, REGISTRY.load_cell("gru")),
+    "everything": (everything_at_once, EVERYTHING),
+    "elementwise": (elementwise, ELEMENTWISE),
+}
+
+
+@functools.cache
+def pair(cell: str, hidden_size: int) -> tuple[Any, Any]:
+    """Return the compiled layer and the loop, with the same weights, in float64."""
+    own_equations, own_cell = OF_CELL[cell]
+    layers = [
+        module.layer(own_equations, own_cell, 3, hidden_size).double()
+        for module in (compiled, loop)
+    ]
+    generator = torch.Generator().manual_seed(0)
+    for parameter in layers[0].parameters():
+        torch.nn.init.uniform_(parameter, -0.7, 0.7, generator)
+    layers[1].load_state_dict(layers[0].state_dict())
+    return layers[0], layers[1]
+
+
+def pass_and_back(layer: Any, time_steps: int, batch: int, parts: int) -> list[Any]:
+    """Return outputs, final state and every gradient, from one random state."""
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*size: int) -> Any:
+        return torch.randn(*size, generator=generator, dtype=torch.float64)
+
+    hidden_size = layer._hidden_size
+    x = draw(time_steps, batch, 3).requires_grad_()
+    state = [draw(1, batch, hidden_size).requires_grad_() for _ in range(parts)]
+    outputs, after = layer(x, state[0] if parts == 1 else tuple(state))
+    found = [outputs, *((after,) if parts == 1 else after)]
+    # Transposed, as the readout's gradient comes, and without one for the last state.
+    cotangents = [draw(batch, time_steps, hidden_size).transpose(0, 1)]
+    cotangents += [draw(1, batch, hidden_size) for _ in range(parts - 1)]
+    gradients = torch.autograd.grad(
+        found[: len(cotangents)],
+        [x, *state, *layer.parameters()],
+        cotangents,
+        materialize_grads=True,
+    )
+    return [tensor.detach().numpy() for tensor in (*found, *gradients)]
+
+
+def assert_agree(cell: str, time_steps: int, batch: int, hidden_size: int) -> None:
+    parts = len(OF_CELL[cell][1].info.state_parts)
+    on_graph, in_loop = pair(cell, hidden_size)
+    found = pass_and_back(on_graph, time_steps, batch, parts)
+    expected = pass_and_back(in_loop, time_steps, batch, parts)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, **CLOSE)
+    x = torch.ones(time_steps, batch, 3, dtype=torch.float64)
+    with torch.no_grad():
+        outputs = [layer(x)[0].numpy() for layer in (on_graph, in_loop)]
+    np.testing.assert_allclose(outputs[0], outputs[1], **CLOSE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", OF_CELL)
+def test_three_graphs_give_the_loops_values_and_gradients_at_every_size(
+    cell: str,
+) -> None:
+    before = graphs()
+    for time_steps, batch, hidden_size in (
+        (7, 3, 6),
+        (12, 2, 6),
+        (1, 3, 6),
+        (5, 1, 6),
+        (1, 1, 6),
+        # As many time steps as gates, and sizes that are equal or 1.
+        (3, 3, 3),
+        (2, 4, 1),
+    ):
+        assert_agree(cell, time_steps, batch, hidden_size)
+    assert graphs() - before == 3, "forward, forward to train, and backward"
+
+
+def test_a_weight_that_the_equations_do_not_use_has_no_gradient() -> None:
+    layer = compiled.layer(elementwise, UNUSED, 3, 4)  # type: ignore[arg-type]
+    with torch.compiler.set_stance("force_eager"):
+        outputs, _ = layer(torch.ones(5, 2, 3))
+        outputs.sum().backward()
+    assert layer.unused.grad is None
+    assert layer.u.grad is not None
+
+
+# --- what ran ------------------------------------------------------------------------
+
+
+def build(layers: int = 1) -> TorchNetwork:
+    spec = replace(SPEC, num_layers=layers, dtype="float64")
+    network = REGISTRY.build(
+        "torch-compile", spec, REGISTRY.load_cell(spec.cell), "cpu"
+    )
+    assert isinstance(network, TorchNetwork)
+    weights = initial_weights(spec, REGISTRY.load_cell(spec.cell), "canonical", 0, 10)
+    network.load_weights(weights)
+    return network
+
+
+def test_the_kernel_is_a_graph_and_a_fall_back_to_eager_code_is_reported() -> None:
+    network = build(layers=2)
+    assert network.kernel() == "inductor graph"
+    x, state = np.ones((4, 3)), (np.zeros((2, 4, 6)),)
+    compiled_outputs = network.step(x, state).read().outputs
+    with torch.compiler.set_stance("force_eager"):
+        assert network.kernel() == "torch operations"
+        eager_outputs = network.step(x, state).read().outputs
+    np.testing.assert_allclose(eager_outputs, compiled_outputs, **CLOSE)
+
+
+def test_values_and_gradients_are_right_where_nothing_is_compiled() -> None:
+    with torch.compiler.set_stance("force_eager"):
+        for cell in OF_CELL:
+            assert_agree(cell, 5, 2, 4)
+
+
+def test_a_way_back_that_is_not_compiled_is_reported() -> None:
+    network = build()
+    x = torch.ones(4, 2, 3, dtype=torch.float64)
+    trained = list(network._trained().values())
+
+    def backward(outputs: Any) -> None:
+        with torch.compiler.set_stance("force_eager"):
+            torch.autograd.grad(outputs.sum(), trained)
+
+    found = kernel_of(lambda: network._run(x, None, None)[0], backward, 1, CPU)
+    assert found == "inductor graph, backward torch operations"
+
+
+def test_a_graph_that_breaks_is_told_by_the_number_of_its_pieces() -> None:
+    @torch.compile
+    def broken(x: Any) -> Any:
+        x = torch.tanh(x)
+        torch._dynamo.graph_break()
+        return torch.sigmoid(x)
+
+    x = torch.ones(3, requires_grad=True)
+
+    def backward(outputs: Any) -> None:
+        torch.autograd.grad(outputs.sum(), [x])
+
+    found = kernel_of(lambda: broken(x), backward, 1, CPU)
+    assert found == "2 inductor graphs in 1 layers"
+
+
+# --- compiling, and when it cannot be done -------------------------------------------
+
+
+def test_compiling_falls_into_the_first_call_of_a_phase_and_nowhere_else() -> None:
+    trial = Trial(
+        "speed",
+        "torch-compile",
+        "gru",
+        dtype="float64",
+        time_steps=5,
+        input_size=2,
+        hidden_size=4,
+        batch=2,
+        seed=0,
+        data_seed=0,
+        optimizer=TIMED_OPTIMIZER,
+        settings={
+            "phases": ["forward", "loss_and_gradients", "train_step"],
+            "readings": 1,
+        },
+    )
+    from implementations.torch_backend import graphs as compiled_graphs
+
+    compiled_graphs.graphs_of.cache_clear()
+    torch._dynamo.reset()
+    before = graphs()
+    meter = SpeedMeter(Problem(REGISTRY, trial))
+    assert graphs() == before
+    first: dict[str, int] = {}
+    for name in meter.phases:
+        start = graphs()
+        meter._phases[name].call()
+        first[name] = graphs() - start
+    assert first == {"forward": 1, "loss_and_gradients": 2, "train_step": 0}
+    meter.warm_up()
+    for name in meter.phases:
+        meter.turn(name)
+    values = meter.finish().readings[0].values
+    assert values["ok"] == 1
+    assert graphs() - before == 3
+
+
+def test_without_a_compiler_it_is_unavailable_in_one_sentence() -> None:
+    code = (
+        "from harness.registry import Registry\n"
+        "from tests.unit.test_torch_compile import SPEC\n"
+        "from harness.errors import UnavailableError\n"
+        "import numpy as np\n"
+        "registry = Registry.discover()\n"
+        "cell = registry.load_cell('gru')\n"
+        "network = registry.build('torch-compile', SPEC, cell, 'cpu')\n"
+        "try: network.step(np.ones((2, 3), np.float32), (np.zeros((1, 2, 6)),))\n"
+        "except UnavailableError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "CXX": "no-such-compiler", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == (
+        f"torch: torch {torch.__version__} compiles for cpu with a C++ compiler, and "
+        "there is none here: neither g++ nor one that CXX names\n"
+    )
+
+
+def test_an_older_torch_is_unavailable_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.12.1+cpu")
+    with pytest.raises(UnavailableError, match=r"2\.12\.1\+cpu is here; this needs 2"):
+        compiled.layer(equations.gru, REGISTRY.load_cell("gru"), 3, 4)
