@@ -29,17 +29,18 @@ class Operations:
         matrices = [tensor for tensor in w.values() if len(tensor.shape) == 3]
         self._laid_out = {tensor.ref(): _side_by_side(tensor) for tensor in matrices}
 
+    def matrix(self, w: Tensor) -> Tensor:
+        """Return [size, gates * hidden] of w [gates, hidden, size], or of a slice."""
+        found = self._laid_out.get(w.ref())
+        return _side_by_side(w) if found is None else found
+
     def products(self, w: Tensor, v: Tensor) -> Sequence[Tensor]:
         """Multiply v [batch, size] by w [gates, hidden, size] in one product."""
-        matrix = self._laid_out.get(w.ref())
-        if matrix is None:  # a slice of a weight
-            matrix = _side_by_side(w)
-        found: Sequence[Tensor] = tf.split(v @ matrix, w.shape[0], axis=1)
+        found: Sequence[Tensor] = tf.split(v @ self.matrix(w), w.shape[0], axis=1)
         return found
 
 
 def _side_by_side(w: Tensor) -> Tensor:
-    """Return [size, gates * hidden] of w [gates, hidden, size]."""
     return tf.transpose(tf.reshape(w, [-1, w.shape[-1]]))
 
 
@@ -70,15 +71,16 @@ class Loop(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         w = {name: tf.convert_to_tensor(v) for name, v in self._w.items()}
         ops = Operations(w)
         # W x + b does not depend on the state: all time steps in one product.
-        a = tf.tensordot(sequences, _side_by_side(w["w_ih"]), 1)
-        a = _by_time(a + tf.reshape(w["b"], [-1]))
-        active = None if mask is None else _by_time(mask[..., None])
-        time_steps = tf.shape(sequences)[1]
+        x = tf.transpose(sequences, [1, 0, 2])
+        a = tf.tensordot(x, ops.matrix(w["w_ih"]), 1) + tf.reshape(w["b"], [-1])
+        inputs = _by_time(a)
+        active = None if mask is None else _by_time(tf.transpose(mask)[..., None])
+        time_steps = tf.shape(x)[0]
 
         def advance(
             t: Tensor, before: tuple[Tensor, ...], outputs: tf.TensorArray
         ) -> tuple[Tensor, tuple[Tensor, ...], tf.TensorArray]:
-            gates = tf.split(a.read(t), w["b"].shape[0], axis=1)
+            gates = tf.split(inputs.read(t), w["b"].shape[0], axis=1)
             after = self._equations(ops, w, gates, before)
             if active is not None:
                 running = active.read(t)
@@ -104,13 +106,11 @@ class Loop(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         return [tf.zeros(size, sequences.dtype)] * self._parts
 
 
-def _by_time(sequences: Tensor) -> tf.TensorArray:
-    """Return one entry [batch, …] a time step of sequences [batch, time, …]."""
-    by_time = tf.transpose(sequences, [1, 0, 2])
-    size, element_shape = tf.shape(by_time)[0], by_time.shape[1:]
-    return tf.TensorArray(by_time.dtype, size, element_shape=element_shape).unstack(
-        by_time
-    )
+def _by_time(tensor: Tensor) -> tf.TensorArray:
+    """Return one entry [batch, …] a time step of [time, batch, …]."""
+    size, element_shape = tf.shape(tensor)[0], tensor.shape[1:]
+    entries = tf.TensorArray(tensor.dtype, size, element_shape=element_shape)
+    return entries.unstack(tensor)
 
 
 def layer(

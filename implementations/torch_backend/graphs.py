@@ -114,7 +114,8 @@ class _OverTime(torch.autograd.Function):
             w, a, before, states, products, (d_outputs,), tuple(d_after)
         )
         for name, rows in in_rows.items():
-            d_w[name] = d_w[name] + rows.sum(0)
+            d_vector = rows.sum(0)
+            d_w[name] = d_w[name] + d_vector if name in d_w else d_vector
         return None, None, None, d_a, *d_before, *(d_w[n] for n in ctx.names)
 
 

@@ -138,8 +138,9 @@ class Recurrence:
     ) -> tuple[Tensor, State, dict[str, Tensor], dict[str, Tensor]]:
         """Return gradients for a, the state before and the weights.
 
-        Those of the weights come in two parts to be added: for each weight one, and for
-        each vector a second one in rows [time * batch, hidden] to be summed.
+        Those of the weights come in two parts to be added: one of what is in matrices
+        or has more than one axis, and of vectors one in rows [time * batch, hidden] to
+        be summed.
 
         Args:
             w: The weights.
@@ -150,7 +151,7 @@ class Recurrence:
             d_outputs: Gradient of the outputs.
             d_after: Gradient of the state after.
         """
-        matrices, pull_matrices = _vjp(lambda w: self._matrices(w, a[0], state), w)
+        matrices = self._matrices(w, a[0], state)
         before = tuple(
             torch.cat([first[None], after[:-1]])
             for first, after in zip(state, states, strict=True)
@@ -182,11 +183,12 @@ class Recurrence:
         d_matrices = tuple(
             d.t() @ v for d, v in zip(pulled.d_products, pulled.multiplied, strict=True)
         )
-        (d_w,) = pull_matrices(d_matrices)
         in_rows = {n: pulled.d_weights[n] for n in vectors}
-        d_w = {
-            n: d if n in vectors else d + pulled.d_weights[n] for n, d in d_w.items()
-        }
+        d_w = {n: d for n, d in pulled.d_weights.items() if n not in vectors}
+        if matrices:
+            _, pull = _vjp(lambda w: self._matrices(w, a[0], state), w)
+            (d_of_matrices,) = pull(d_matrices)
+            d_w = {n: d_w[n] + d if n in d_w else d for n, d in d_of_matrices.items()}
         return pulled.d_a.view_as(a), d_before, d_w, in_rows
 
     # --- one time step ---------------------------------------------------------------

@@ -42,9 +42,9 @@ def test_listing_and_helping_import_nothing_heavy(
 
 
 def test_a_dry_run_imports_no_framework(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LOADED.format(heavy=HEAVY[:6])]
     done = subprocess.run(
-        [sys.executable, "-c", LOADED.format(heavy=HEAVY[:6])]
-        + ["run", "frameworks", "--dry-run"],
+        [*command, "run", "frameworks", "--dry-run"],
         capture_output=True,
         text=True,
         check=True,

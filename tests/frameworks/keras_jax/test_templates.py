@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.template_cases import CELLS, assert_template_computes
+from tests.template_cases import assert_template_computes
+
+# The template of tensorflow computes here; its other cells are tested there.
+CELLS = ["lstm"]
 
 
 @pytest.mark.parametrize("cell", CELLS)

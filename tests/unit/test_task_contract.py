@@ -1,0 +1,185 @@
+"""What `rnn-harness check` says of a task: each mistake breaks the clause it should."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.contract import Batch, Readout, Tally, Task
+from harness.measure.task_contract import check_task
+from harness.registry import Registry
+from harness.scaffold import NewPlugin, write_plugin
+from tests import helpers
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "next_value.py"
+REGISTRY = Registry.discover([EXAMPLE])
+
+
+@pytest.mark.parametrize("name", REGISTRY.tasks)
+def test_every_task_that_is_here_keeps_its_contract(name: str) -> None:
+    found = check_task(REGISTRY.load_task(name, {}))
+    assert {c.name: c.problem for c in found.clauses if c.problem} == {}
+    assert len(found.clauses) == 7
+
+
+def broken(name: str, changes: dict[str, Any]) -> dict[str, str]:
+    """Return what is broken in a built-in task some of whose parts are replaced."""
+    task = REGISTRY.load_task(name, {})
+    changed = type("Changed", (type(task),), {})
+    other = changed.__new__(changed)
+    other.__dict__.update(vars(task))
+    for key, value in changes.items():
+        setattr(other, key, value(task))
+    found = check_task(other)
+    return {c.name: c.problem for c in found.clauses if c.problem is not None}
+
+
+def sampling(change: Callable[[Batch], Batch]) -> Callable[[Task], Any]:
+    return lambda task: (
+        lambda rng, batch, length: change(task.sample(rng, batch=batch, length=length))
+    )
+
+
+def drawn_elsewhere(batch: Batch) -> Batch:
+    noise = np.random.default_rng().uniform(size=batch.inputs.shape)
+    return replace(batch, inputs=noise.astype(np.float32))
+
+
+def means(task: Task) -> Any:
+    def score(outputs: Any, batch: Batch) -> dict[str, Tally]:
+        scores = task.score(outputs, batch)
+        return {name: Tally(tally.mean, 1) for name, tally in scores.items()}
+
+    return score
+
+
+MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
+    (
+        "adding",
+        {"sample": sampling(lambda b: replace(b, targets=b.targets[:, 0]))},
+        "shapes and dtypes",
+        "targets are float32 (10000, 1); expected float (10000, 1, 1)",
+    ),
+    (
+        "adding",
+        {"sample": sampling(lambda b: replace(b, scored=b.scored.astype(int)))},
+        "shapes and dtypes",
+        "expected bool (10000, 1)",
+    ),
+    (
+        "adding",
+        {"info": lambda t: replace(t.info, readout=Readout.EVERY)},
+        "shapes and dtypes",
+        "expected float (10000, 10, 1)",
+    ),
+    (
+        "adding",
+        {"sample": sampling(lambda b: replace(b, scored=b.scored & False))},
+        "shapes and dtypes",
+        "no position is scored",
+    ),
+    (
+        "copy-memory",
+        {"sample": sampling(lambda b: replace(b, inputs=b.inputs + 1))},
+        "shapes and dtypes",
+        "inputs are from 1 to 10; expected 0 to 9",
+    ),
+    (
+        "adding",
+        {"sample": sampling(drawn_elsewhere)},
+        "one seed, one batch",
+        "inputs differ between two draws",
+    ),
+    (
+        "adding",
+        {"floor": lambda t: lambda length: {"loss": 1 / 6}},
+        "names of scores",
+        "floor gives loss; info.scores names",
+    ),
+    (
+        "adding",
+        {"info": lambda t: replace(t.info, headline="speed")},
+        "names of scores",
+        "info.scores lacks 'speed'",
+    ),
+    ("copy-memory", {"score": means}, "scores of parts add up", "give sums and counts"),
+    (
+        "adding",
+        {"solved": lambda t: lambda loss, scores: False},
+        "a perfect answer",
+        "the targets themselves do not count as solved",
+    ),
+    (
+        "next-value",
+        {"score": lambda t: lambda o, b: t.score(o + 0.1, b)},
+        "a perfect answer",
+        "the targets themselves have a loss of 0.01",
+    ),
+    (
+        "adding",
+        {"floor": lambda t: lambda length: {**t.floor(length=length), "loss": 0.1767}},
+        "floor",
+        "floor says a loss of 0.1767; the best constant answer reaches 0.16",
+    ),
+    (
+        "copy-memory",
+        {"solved": lambda t: lambda loss, scores: True},
+        "floor",
+        "the floor counts as solved",
+    ),
+    (
+        "copy-memory",
+        {"first_recalled": lambda t: lambda length: 0},
+        "first recalled",
+        "readout 0 of 30 is not scored",
+    ),
+]
+
+
+@pytest.mark.parametrize(("task", "changes", "clause", "told"), MISTAKES)
+def test_a_mistake_breaks_its_clause(
+    task: str, changes: dict[str, Any], clause: str, told: str
+) -> None:
+    found = broken(task, changes)
+    assert list(found) == [clause]
+    assert told in found[clause]
+
+
+def test_check_prints_the_clauses_of_a_file_and_says_no(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "own.py"
+    write_plugin(NewPlugin("task", "own", file=file), Registry.discover())
+    code, out, _ = helpers.call(["check", str(file)], monkeypatch, capsys)
+    assert code == 0
+    assert "own · task · 10000 problems of length 10" in out
+    assert "the contract holds: 7 checks" in out
+    other = tmp_path / "other.py"
+    text = file.read_text().replace('"own', '"other').replace("1 / 12}", "1 / 6}")
+    helpers.write(other, text)
+    command = ["check", "--json", str(file), str(other)]
+    code, out, _ = helpers.call(command, monkeypatch, capsys)
+    assert code == 3
+    first, second = json.loads(out)
+    assert first["clauses"]["floor"] is None
+    assert "floor says a loss of 0.16667" in second["clauses"]["floor"]
+    assert second["task"] == "other"
+
+
+def test_what_a_task_raises_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "own.py"
+    write_plugin(NewPlugin("task", "own", file=file), Registry.discover())
+    helpers.write(file, file.read_text().replace("errors.sum()", "errors.summ()"))
+    code, _, err = helpers.call(["check", str(file)], monkeypatch, capsys)
+    assert code == 2
+    assert "own: AttributeError" in err
+    assert "(own.py:" in err
