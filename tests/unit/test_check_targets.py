@@ -1,0 +1,79 @@
+"""What `rnn-harness check` certifies of what stands on its command line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import MisuseError
+from harness.registry import Registry
+from harness.run.certify import Request, cells_of, implementations_of
+from harness.scaffold import NewPlugin, write_plugin
+from tests import helpers
+
+MIN_GRU = helpers.PLUGINS / "min_gru.py"
+
+
+@pytest.fixture(autouse=True)
+def own_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
+@pytest.fixture
+def ugrnn(tmp_path: Path) -> Path:
+    file = tmp_path / "ugrnn.py"
+    return write_plugin(NewPlugin("cell", "ugrnn", file=file), Registry.discover())
+
+
+def pairs(registry: Registry, request: Request) -> list[tuple[str, str]]:
+    return [(t.implementation, t.cell) for t in request.trials(registry)]
+
+
+def test_a_cell_that_its_file_does_not_compute_is_computed_by_what_is_here(
+    ugrnn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.registry._is_installed", lambda name: name != "jax")
+    registry = Registry.discover([ugrnn, MIN_GRU])
+    assert cells_of(registry, [ugrnn]) == ("ugrnn",)
+    assert implementations_of(registry, [ugrnn]) == ()
+    request = Request((), cells=("ugrnn",))
+    loops = ("torch-loop", "torch-compile", "tensorflow-loop")
+    assert sorted(pairs(registry, request)) == sorted((n, "ugrnn") for n in loops)
+
+
+def test_a_cell_that_its_file_computes_is_left_to_that() -> None:
+    registry = Registry.discover([MIN_GRU])
+    assert cells_of(registry, [MIN_GRU]) == ()
+    assert implementations_of(registry, [MIN_GRU]) == ("torch-parallel",)
+
+
+def test_an_expression_takes_some_of_what_is_asked(ugrnn: Path) -> None:
+    registry = Registry.discover([ugrnn])
+    names = ("numpy-reference",)
+    request = Request(names, expression="gru or lstm")
+    both = [("numpy-reference", "gru"), ("numpy-reference", "lstm")]
+    assert pairs(registry, request) == both
+    with pytest.raises(MisuseError, match="did you mean 'lstm'"):
+        Request(names, expression="lstn").trials(registry)
+
+
+def test_what_is_asked_twice_is_certified_once() -> None:
+    registry = Registry.discover()
+    request = Request(("numpy-reference",), cells=("gru",), expression="gru")
+    assert pairs(registry, request).count(("numpy-reference", "gru")) == 1
+
+
+def test_nothing_to_certify_is_told(
+    ugrnn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = ("torch", "tensorflow", "jax", "keras", "onnx", "onnxruntime")
+    monkeypatch.setattr("harness.registry._is_installed", lambda n: n not in absent)
+    code, out, err = helpers.call(["check", str(ugrnn)], monkeypatch, capsys)
+    assert (code, out) == (5, "")
+    assert "no implementation that is available here computes ugrnn" in err
+    command = ["check", "numpy-reference", "-k", "gru and lstm"]
+    code, out, err = helpers.call(command, monkeypatch, capsys)
+    assert (code, out) == (5, "")
+    assert "-k 'gru and lstm' leaves nothing to certify" in err
