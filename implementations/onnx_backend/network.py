@@ -173,4 +173,6 @@ def _providers(device: str) -> list[object]:
             f"{device} is not there",
         )
     # Without a second provider a node that CUDA lacks is an error, not a fall-back.
-    return [("CUDAExecutionProvider", {"device_id": int(index or 0)})]
+    # The provider multiplies in TF32 unless told otherwise.
+    cuda = {"device_id": int(index or 0), "use_tf32": 0}
+    return [("CUDAExecutionProvider", cuda)]

@@ -19,7 +19,7 @@ from harness.contract import (
     Target,
     Weights,
 )
-from harness.errors import PluginError, UnavailableError
+from harness.errors import PluginError, RefusedError, UnavailableError
 from harness.measure.problem import initial_weights
 from harness.registry import Registry
 
@@ -153,6 +153,72 @@ def test_falling_back_from_onednn_is_reported() -> None:
         assert network.kernel() == "ATen loop of aten::lstm"
 
 
+# --- precisions ----------------------------------------------------------------------
+
+
+def _difference(found: Array, expected: Array) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru"])
+@pytest.mark.parametrize("name", ["torch-native", "torch-loop"])
+def test_bf16_rounds_products_and_leaves_weights_and_moments_in_float32(
+    name: str, cell: str
+) -> None:
+    spec = replace(SPEC, cell=cell, precision="bf16")
+    network = REGISTRY.build(name, spec, REGISTRY.load_cell(cell), "cpu")
+    assert isinstance(network, TorchNetwork)
+    exact, weights = build(cell)
+    network.load_weights(weights)
+    batch = a_batch()
+    placed, reference = network.place(batch), exact.place(batch)
+    state = _state(len(REGISTRY.load_cell(cell).info.state_parts))
+    found, expected = (
+        n.forward(p, state).read() for n, p in ((network, placed), (exact, reference))
+    )
+    # Half a unit in the last of 8 bits is 2^-9, which 9 time steps add up.
+    assert 2**-12 < _difference(found.outputs, expected.outputs) < 2**-5
+    assert 2**-12 < _difference(found.state[0], expected.state[0]) < 2**-5
+    gradients = network.loss_and_gradients(placed).read().gradients
+    exactly = exact.loss_and_gradients(reference).read().gradients
+    for tensor, gradient in gradients.items():
+        assert gradient.dtype == np.float32
+        assert _difference(gradient, exactly[tensor]) < 2**-4, tensor
+    network.train_steps([placed]).read()
+    moments = network.optimizer_state()
+    for array in (found.outputs, *found.state, *network.weights().values()):
+        assert array.dtype == np.float32
+    assert {moments[f"first/{n}"].dtype for n in weights} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"precision": "tf32"}, "TF32 is arithmetic of NVIDIA GPUs; asked was tf32 on"),
+        (
+            {"precision": "bf16", "dtype": "float64"},
+            "bf16 is a precision of float32 networks; asked was float64",
+        ),
+        ({"precision": "fp8"}, "torch computes at highest, tf32 or bf16; asked was"),
+    ],
+)
+def test_a_precision_that_means_nothing_is_refused_in_one_sentence(
+    changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RefusedError, match=words):
+        build("gru", **changes)
+
+
+@pytest.mark.skipif(
+    torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="oneDNN has an LSTM in bfloat16 for this processor",
+)
+def test_a_layer_without_a_kernel_for_the_precision_is_unavailable() -> None:
+    words = "has no nn.LSTM for bf16 on this cpu: could not create a primitive"
+    with pytest.raises(UnavailableError, match=words):
+        build("lstm", precision="bf16")
+
+
 class _Wrong(torch.nn.GRU):  # type: ignore[misc]
     def __init__(self, input_size: int, hidden_size: int, mistake: str) -> None:
         super().__init__(input_size, hidden_size, bias=mistake != "no bias")
@@ -244,3 +310,24 @@ def test_on_a_gpu_cudnn_gives_what_the_cpu_gives(cell: str) -> None:
         error = np.linalg.norm(gradients[name] - tensor) / np.linalg.norm(tensor)
         assert error < 1e-5, name
     assert on_gpu.kernel() == "cuDNN"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("cell", CELLS)
+def test_on_a_gpu_tf32_is_used_where_it_is_asked_for_and_nowhere_else(
+    cell: str,
+) -> None:
+    on_cpu, weights = build(cell, hidden_size=256)
+    batch = a_batch()
+    expected = on_cpu.forward(on_cpu.place(batch)).read().outputs
+    errors = {}
+    for precision in ("tf32", "highest", "tf32"):
+        spec = replace(SPEC, cell=cell, hidden_size=256, precision=precision)
+        network = TorchNetwork(spec, REGISTRY.load_cell(cell), "cuda:0", native.layer)
+        network.load_weights(weights)
+        found = network.forward(network.place(batch)).read().outputs
+        errors[precision] = _difference(found, expected)
+    assert errors["highest"] < 1e-5
+    # Half a unit in the last of 11 bits is 2^-12.
+    assert 2**-15 < errors["tf32"] < 2**-8

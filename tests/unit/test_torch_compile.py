@@ -359,3 +359,29 @@ def test_an_older_torch_is_unavailable_in_one_sentence(
     monkeypatch.setattr(torch, "__version__", "2.12.1+cpu")
     with pytest.raises(UnavailableError, match=r"2\.12\.1\+cpu is here; this needs 2"):
         compiled.layer(equations.gru, REGISTRY.load_cell("gru"), 3, 4)
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_the_graphs_give_the_loops_values_and_gradients() -> None:
+    layers = [layer.cuda() for layer in pair("gru", 16)]
+    generator = torch.Generator("cuda").manual_seed(0)
+    for time_steps, batch in ((7, 3), (12, 2), (1, 1)):
+        x = torch.randn(
+            time_steps,
+            batch,
+            3,
+            generator=generator,
+            dtype=torch.float64,
+            device="cuda",
+        )
+        found = []
+        for layer in layers:
+            outputs, _ = layer(x)
+            gradients = torch.autograd.grad(outputs.sum(), list(layer.parameters()))
+            found.append([t.detach().cpu().numpy() for t in (outputs, *gradients)])
+        for a, b in zip(*found, strict=True):
+            np.testing.assert_allclose(a, b, **CLOSE)
+    network = REGISTRY.build("torch-compile", SPEC, REGISTRY.load_cell("gru"), "cuda:0")
+    assert network.kernel() == "inductor graph"
