@@ -138,7 +138,7 @@ def gradient_handles(panels: Sequence[GradientPanel], palette: Palette) -> list[
     states = {each.state for each in series}
     handles = cell_handles(palette, [each.cell for each in series])
     names = [each.implementation for each in series]
-    handles += implementation_handles(palette, names, by="marker")
+    handles += implementation_handles(palette, names)
     if "initial" in states:
         handles.append(line_handle("initial", linewidth=1.5, linestyle=INITIAL_DASH))
     if "trained" in states:

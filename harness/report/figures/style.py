@@ -299,22 +299,12 @@ def cell_handles(palette: Palette, cells: Iterable[str]) -> list[Line2D]:
     return [line_handle(name, color=palette.cells[name]) for name in names]
 
 
-def implementation_handles(
-    palette: Palette, names: Iterable[str], *, by: str
-) -> list[Line2D]:
-    """Return a legend entry an implementation, where there are several.
-
-    Args:
-        palette: Gives dash and marker.
-        names: The implementations that are drawn.
-        by: What tells them apart here: `dash` or `marker`.
-    """
+def implementation_handles(palette: Palette, names: Iterable[str]) -> list[Line2D]:
+    """Return a legend entry an implementation, by marker, where there are several."""
     unique = list(dict.fromkeys(names))
     if len(unique) < 2:
         return []
     return [
-        line_handle(shorten(name), linestyle=palette.dash(name))
-        if by == "dash"
-        else line_handle(shorten(name), linestyle="", marker=palette.marker(name))
+        line_handle(shorten(name), linestyle="", marker=palette.marker(name))
         for name in unique
     ]
