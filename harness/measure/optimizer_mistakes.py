@@ -10,7 +10,13 @@ import numpy as np
 
 from harness.contract import Array, Batch, Optimizer, TrainableNetwork, Weights
 from harness.measure.certificate import relative_error
-from harness.measure.pair import Pair, Subject, random_batch, weight_points
+from harness.measure.pair import (
+    OPTIMIZERS,
+    Pair,
+    Subject,
+    random_batch,
+    weight_points,
+)
 from harness.measure.shapes import TRAINING
 
 UPDATES = 10
@@ -36,13 +42,7 @@ def likely_optimizer_mistake(
     subject: Subject, name: Literal["adam", "rmsprop", "sgd"]
 ) -> str | None:
     """Return the mistake whose weights after some updates are those that were found."""
-    optimizer = Optimizer(
-        name,
-        learning_rate=1e-3,
-        epsilon=1e-3,
-        clip_norm=0.01,
-        momentum=0.9 if name == "sgd" else 0.0,
-    )
+    optimizer = next(o for o in OPTIMIZERS if o.name == name)
     pair = subject.pair(TRAINING, optimizer)
     weights = next(weight_points(pair.spec, pair.cell, 0))
     loaded = pair.load(weights)
