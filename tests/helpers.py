@@ -91,7 +91,6 @@ def call(
 ) -> tuple[int, str, str]:
     """Call the command in this process: exit code, standard output and error."""
     monkeypatch.setattr(sys, "argv", ["rnn-harness", *arguments])
-    monkeypatch.setattr(sys, "path", [*sys.path])
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         cli.main()

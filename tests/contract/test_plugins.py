@@ -1,5 +1,4 @@
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -75,11 +74,6 @@ def test_every_task_has_its_contract(name: str) -> None:
 # --- plugins that break it -----------------------------------------------------------
 
 
-@pytest.fixture
-def own_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-
 def read(name: str) -> Registry:
     registry = Registry.discover([helpers.PLUGINS / f"{name}.py"])
     assert registry.problems == []
@@ -90,14 +84,12 @@ def needs_torch() -> None:
     pytest.importorskip("torch")
 
 
-@pytest.mark.usefixtures("own_path")
 def test_a_layer_in_the_form_of_the_readme_is_built() -> None:
     needs_torch()
     registry = read("my_gru")
     registry.build("my-gru", spec("gru"), registry.load_cell("gru"), "cpu")
 
 
-@pytest.mark.usefixtures("own_path")
 @pytest.mark.parametrize(
     ("name", "implementation", "told"),
     [
@@ -129,7 +121,6 @@ def test_an_implementation_that_does_not_fit_is_told_what_is_wrong(
         assert words in str(raised.value)
 
 
-@pytest.mark.usefixtures("own_path")
 def test_a_task_that_lacks_an_argument_is_told_which() -> None:
     with pytest.raises(PluginError) as raised:
         read("task_lacks_length").load_task("short-adding", {})
@@ -139,7 +130,6 @@ def test_a_task_that_lacks_an_argument_is_told_which() -> None:
     )
 
 
-@pytest.mark.usefixtures("own_path")
 def test_a_cell_that_lacks_a_method_is_told_which() -> None:
     with pytest.raises(PluginError) as raised:
         read("cell_lacks_step_backward").load_cell("one-way")
@@ -148,7 +138,6 @@ def test_a_cell_that_lacks_a_method_is_told_which() -> None:
     )
 
 
-@pytest.mark.usefixtures("own_path")
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -39,7 +39,7 @@ SPEC = NetworkSpec(
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     helpers.write(tmp_path / "tidal_plugin.py", PLUGIN)
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    sys.path.append(str(tmp_path))
     monkeypatch.delitem(sys.modules, "tidalflow", raising=False)
     return tmp_path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,6 @@ from harness.scaffold import NewPlugin, write_plugin
 from tests import helpers
 
 MIN_GRU = helpers.PLUGINS / "min_gru.py"
-
-
-@pytest.fixture(autouse=True)
-def own_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 @pytest.fixture

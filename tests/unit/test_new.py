@@ -19,7 +19,6 @@ FRAMEWORKS = ["torch", "tensorflow", "jax", "keras-jax", "numpy"]
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])  # plugin files add their folder
     return tmp_path
 
 

@@ -18,12 +18,6 @@ from harness.registry import Registry
 from tests import helpers
 
 
-@pytest.fixture(autouse=True)
-def own_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading a plugin file puts its folder on the path; take it off again."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-
 def discover(name: str, folder: Path) -> Registry:
     return Registry.discover([helpers.plugin(name, folder)])
 
