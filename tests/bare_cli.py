@@ -2,10 +2,11 @@
 
 import signal
 
-from harness import cli
+from harness.cli import main, run
+from harness.cli.exits import verdict
 
 if __name__ == "__main__":
     # A shell that starts this in the background has SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    cli._finish = lambda store, *_: cli._verdict(store.records())
-    cli.main()
+    run.finish = lambda store, *_: verdict(store.records())
+    main()

@@ -1,0 +1,160 @@
+"""`rnn-harness check`: certify implementations and check tasks."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.exits import DONE, MISUSE, NO, verdict, worst
+from harness.cli.options import (
+    default_jobs,
+    json_option,
+    plugin_option,
+    read_plugins,
+)
+from harness.errors import (
+    HarnessError,
+    MisuseError,
+    NothingMeasuredError,
+    PluginError,
+    describe_error,
+)
+from harness.registry import Registry
+
+if TYPE_CHECKING:
+    from harness.measure.task_contract import TaskCheck
+    from harness.run.certify import Request
+    from harness.store import TrialRecord
+
+
+@click.command()
+@click.argument("targets", nargs=-1, metavar="[IMPLEMENTATION|FILE.py]...")
+@click.option("--device", default="cpu", show_default=True, help="auto|cpu|cuda|cuda:N")
+@click.option("--dtype", default="float32", show_default=True, help="float32|float64")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    default=["highest"],
+    show_default=True,
+    help="highest|tf32|bf16; may be given several times.",
+)
+@click.option("--full", is_flag=True, help="Every combination of sizes, not 8 shapes.")
+@click.option("-k", "expression", metavar="EXPR", help="As 'torch-loop and not lstm'.")
+@click.option(
+    "-j", "--jobs", type=click.IntRange(min=1), help="[default: cores, up to 2]"
+)
+@json_option
+@plugin_option
+def check(
+    targets: tuple[str, ...],
+    device: str,
+    dtype: str,
+    precisions: tuple[str, ...],
+    full: bool,
+    expression: str | None,
+    jobs: int | None,
+    as_json: bool,
+    plugins: tuple[Path, ...],
+) -> int:
+    """Certify implementations against the float64 reference; small sizes, no timing.
+
+    Of a FILE: its implementations; its cells, on whatever computes them; its tasks.
+    """
+    from harness.environment import resolve_device
+    from harness.report.certificate import certificate_json, certificate_text
+    from harness.report.task_check import task_json, task_text
+    from harness.run.certify import Request, cells_of, implementations_of
+
+    for what, asked, allowed in (
+        ("dtype", (dtype,), ("float32", "float64")),
+        ("precision", precisions, ("highest", "tf32", "bf16")),
+    ):
+        for word in asked:
+            if word not in allowed:
+                raise MisuseError(
+                    f"unknown {what} '{word}'; allowed: {', '.join(allowed)}"
+                )
+    files = [Path(target).resolve() for target in targets if target.endswith(".py")]
+    registry = read_plugins([*plugins, *files])
+    names = [target for target in targets if not target.endswith(".py")]
+    names = [registry.implementation(name).name for name in names]
+    names += implementations_of(registry, files)
+    if not targets:
+        declared = registry.implementations
+        names = [name for name in declared if registry.unavailable(name) is None]
+    request = Request(
+        tuple(names),
+        resolve_device(device),
+        dtype,
+        precisions,
+        full,
+        cells_of(registry, files),
+        expression,
+    )
+    tasks = _check_tasks(registry, files)
+    records = _certify(registry, request, jobs, nothing_else=not tasks)
+    if as_json:
+        found = [task_json(task) for task in tasks]
+        found += [certificate_json(record) for record in records]
+        click.echo(json.dumps(found, indent=1))
+    else:
+        for text in (*map(task_text, tasks), *map(certificate_text, records)):
+            click.echo(text)
+    codes = [MISUSE] if registry.problems else [DONE]
+    codes += [NO for task in tasks if task.broken]
+    return worst([*codes, verdict(records) if records else DONE])
+
+
+def _certify(
+    registry: Registry, request: Request, jobs: int | None, *, nothing_else: bool
+) -> list[TrialRecord]:
+    from rich.console import Console
+
+    from harness.run.certify import certify
+
+    if not request.trials(registry):
+        if nothing_else and not registry.problems:
+            raise NothingMeasuredError(_nothing_to_certify(request))
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        console = Console(stderr=True)
+        jobs = jobs or default_jobs()
+        return certify(registry, request, jobs, Path(folder) / "check", console)
+
+
+def _nothing_to_certify(request: Request) -> str:
+    if request.expression is not None:
+        return f"-k '{request.expression}' leaves nothing to certify"
+    if request.cells:
+        return (
+            f"no implementation that is available here computes "
+            f"{', '.join(request.cells)}; `rnn-harness list` says what to install"
+        )
+    return (
+        "there is no implementation to certify; give the name of one, or a file that "
+        "declares one"
+    )
+
+
+def _check_tasks(registry: Registry, files: Sequence[Path]) -> list[TaskCheck]:
+    """Check the tasks of plugin files, here: they are numpy alone."""
+    names = [task.name for task in registry.tasks.values() if task.file in files]
+    if not names:
+        return []
+    from harness.measure.task_contract import check_task
+
+    found = []
+    for name in names:
+        try:
+            found.append(check_task(registry.load_task(name, {})))
+        except HarnessError:
+            raise
+        except Exception as error:  # whatever a task's own code may raise
+            raise PluginError(name, describe_error(error)) from error
+    return found

@@ -1,0 +1,38 @@
+"""Exit codes, and which one a set of trials earns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.store import TrialRecord
+
+DONE, INTERNAL, MISUSE, NO, NOT_ALL_OK, NOTHING = 0, 1, 2, 3, 4, 5
+INTERRUPTED, TERMINATED = 130, 143
+
+
+def verdict(records: Sequence[TrialRecord]) -> int:
+    """Return the exit code of a command that made these trials."""
+    codes = [DONE]
+    if not any(record.outcome in ("ok", "diverged") for record in records):
+        codes.append(NOTHING)
+    if any(record.outcome != "ok" for record in records):
+        codes.append(NOT_ALL_OK)
+    if any(_is_broken(record) for record in records):
+        codes.append(NO)
+    return worst(codes)
+
+
+def _is_broken(record: TrialRecord) -> bool:
+    return (
+        record.trial.measure == "parity"
+        and record.outcome == "ok"
+        and not record.value("certificate", "certified")
+    )
+
+
+def worst(codes: Sequence[int]) -> int:
+    """Return the code that counts when several apply."""
+    order = [MISUSE, INTERRUPTED, TERMINATED, INTERNAL, NOTHING, NO, NOT_ALL_OK, DONE]
+    return min(codes, key=order.index)

@@ -1,0 +1,66 @@
+"""The command and its verbs; every error becomes a sentence and an exit code."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from harness.cli.check import check
+from harness.cli.exits import DONE, INTERRUPTED, MISUSE
+from harness.cli.listing import list_plugins
+from harness.cli.new import new
+from harness.cli.options import fail
+from harness.cli.read import export, report, show
+from harness.cli.run import run
+from harness.errors import HarnessError, MisuseError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rnn-harness", prog_name="rnn-harness")
+def cli() -> None:
+    """What recurrent networks learn over long gaps, why, and how fast.
+
+    Exit codes: 0 done; 1 internal error; 2 misuse; 3 the answer is no (a certificate
+    is broken); 4 some trials did not end ok; 5 nothing was measured; 130 and 143
+    interrupted, with everything finished so far kept.
+    """
+
+
+for verb in (check, export, list_plugins, new, report, run, show):
+    cli.add_command(verb)
+
+
+def main() -> NoReturn:
+    """Run the command and exit as documented."""
+    try:
+        _check_own_packages()
+        code = cli.main(standalone_mode=False)
+    except HarnessError as error:
+        fail(str(error))
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = MISUSE
+    except (click.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        sys.stderr.close()
+        code = DONE
+    sys.exit(code if isinstance(code, int) else DONE)
+
+
+def _check_own_packages() -> None:
+    """Stop if `tasks` or `implementations` on the path is somebody else's."""
+    own = Path(__file__).resolve().parents[2]
+    for name in ("implementations", "tasks"):
+        spec = importlib.util.find_spec(name)
+        origin = spec.origin if spec is not None else None
+        if origin is None or Path(origin).resolve().parent.parent != own:
+            raise MisuseError(
+                f"the package '{name}' on Python's path is {origin or 'missing'}, not "
+                "rnn-harness's own; run from another folder or rename it"
+            )

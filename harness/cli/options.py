@@ -1,0 +1,59 @@
+"""What several verbs share: options, plugins, where text goes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from harness.registry import Registry
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def plugin_option(command: F) -> F:
+    """Add `--plugin FILE.py`, which every verb takes."""
+    return click.option(
+        "--plugin",
+        "plugins",
+        multiple=True,
+        type=click.Path(path_type=Path),
+        metavar="FILE.py",
+        help="Read a plugin file; may be given several times.",
+    )(command)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+
+
+def read_plugins(plugins: Sequence[Path]) -> Registry:
+    """Read all plugins; those that cannot be used are told and stop nothing else."""
+    registry = Registry.discover(plugins)
+    for problem in registry.problems:
+        fail(f"plugin {problem}")
+    return registry
+
+
+def default_jobs() -> int:
+    """Return how many trials run side by side where nothing is said."""
+    import psutil
+
+    return min(2, psutil.cpu_count(logical=False) or 1)
+
+
+def fail(message: str) -> None:
+    """Say on standard error what went wrong."""
+    click.echo(f"rnn-harness: {message}", err=True)
+
+
+def stdout() -> Console:
+    """Return standard output; where it is no terminal, wide enough to fold nothing."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 140)

@@ -1,0 +1,86 @@
+"""`rnn-harness show`, `report` and `export`: what a run folder holds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.exits import DONE
+from harness.cli.options import fail, json_option, plugin_option, stdout
+from harness.errors import MisuseError, NothingMeasuredError
+
+if TYPE_CHECKING:
+    from harness.store import RunFolder, TrialRecord
+
+
+def _records(folder: Path) -> tuple[RunFolder, list[TrialRecord]]:
+    """Read a run; damaged trials are told, not shown."""
+    from harness.store import RunFolder
+
+    store = RunFolder.open(folder)
+    for name, what in store.damaged().items():
+        fail(f"trial {name} is left out: {what}; `rnn-harness run` measures it again")
+    records = store.records()
+    if not records:
+        raise NothingMeasuredError(f"{folder} holds no finished trial")
+    return store, records
+
+
+run_argument = click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+
+
+@click.command()
+@run_argument
+@json_option
+@plugin_option
+def show(folder: Path, as_json: bool, plugins: tuple[Path, ...]) -> int:
+    """Show the summary tables of RUN, a run folder."""
+    from harness.analysis.summary import summarize
+    from harness.report.terminal import all_tables
+    from harness.store import to_json
+
+    store, records = _records(folder)
+    summary = summarize(records, store.info())
+    if as_json:
+        click.echo(to_json(summary.to_json()))
+    else:
+        stdout().print(all_tables(summary))
+    return DONE
+
+
+@click.command()
+@run_argument
+@plugin_option
+def report(folder: Path, plugins: tuple[Path, ...]) -> int:
+    """Write report.html, summary.md and the figures of RUN, a run folder."""
+    from harness.report.page import write_report
+
+    store, records = _records(folder)
+    click.echo(f"report: {write_report(store, records)}")
+    return DONE
+
+
+@click.command()
+@run_argument
+@click.option("--format", "form", type=click.Choice(["csv"]), default="csv")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False))
+@plugin_option
+def export(
+    folder: Path, form: str, output: Path | None, plugins: tuple[Path, ...]
+) -> int:
+    """Write every value of RUN, one row each, to standard output or a file."""
+    from harness.analysis.frame import frame
+
+    _, records = _records(folder)
+    try:
+        frame(records).to_csv(output or sys.stdout, index=False)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise MisuseError(
+            f"{output} cannot be written: {error.strerror or error}"
+        ) from error
+    return DONE
