@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -51,7 +52,13 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """Return the trial as JSON values."""
-        return dataclasses.asdict(self)
+        # Every trial of a long study is asked; a deep copy would take most of the time.
+        return {
+            **{name: getattr(self, name) for name in _NAMES},
+            "task_options": dict(self.task_options),
+            "settings": dict(self.settings),
+            "optimizer": dict(vars(self.optimizer)),
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Trial:
@@ -87,6 +94,10 @@ class Trial:
 
     def slot(self) -> str:
         """Hash of the trial alone: results with one slot answer one question."""
+        return self._slot
+
+    @functools.cached_property
+    def _slot(self) -> str:
         return _digest(self.to_json())
 
     def identity(self, sources: Mapping[str, str]) -> str:
@@ -95,6 +106,9 @@ class Trial:
         # A file name may have 255 bytes, and temporary names are longer.
         label = re.sub(r"[^A-Za-z0-9.]+", "-", self.label)[:120]
         return f"{label}-{digest[:12]}"
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(Trial))
 
 
 def _digest(value: Any) -> str:

@@ -117,11 +117,121 @@ def test_records_keep_the_latest_of_each_slot_and_what_followed_it(
     def gradients(followed: str) -> Trial:
         return replace(LEARNING, measure="gradients", settings={"follows": followed})
 
-    old = commit(run, sources={"cell gru": "old"}, committed_at=1.0)
-    commit(run, gradients(old), committed_at=2.0)
-    new = commit(run, sources={"cell gru": "new"}, committed_at=3.0)
-    follower = commit(run, gradients(new), committed_at=4.0)
+    old = commit(run, sources={"cell gru": "old"})
+    commit(run, gradients(old))
+    new = commit(run, sources={"cell gru": "new"})
+    follower = commit(run, gradients(new))
     assert [record.id for record in run.records()] == [new, follower]
+
+
+def test_the_latest_is_the_latest_whatever_the_clock_says(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(run, sources={"cell gru": "before commits had numbers"}, commit=0)
+    commit(run, sources={"cell gru": "old"})
+    monkeypatch.setattr("time.time", lambda: 1.0)  # it was set back to 1970
+    again = RunFolder.open(run.path)
+    new = commit(again, sources={"cell gru": "new"})
+    (record,) = again.records()
+    assert record.id == new
+    assert record.result["committed_at"] == 1.0
+    assert record.result["wall_time_s"] >= 0
+
+
+# --- going on from a checkpoint ------------------------------------------------------
+
+STATE = {"updates": 2, "solved_at": [1]}
+ARRAYS = {"weights/w": np.arange(3.0), "optimizer/w.exp_avg": np.ones(2, np.float32)}
+
+
+def interrupted(run: RunFolder) -> None:
+    """An attempt that is killed after a checkpoint, one event later."""
+    attempt = run.begin(LEARNING, "one", SOURCES)
+    attempt.write(EVENTS[0])
+    attempt.checkpoint(STATE, ARRAYS)
+    attempt.write(EVENTS[1])
+    attempt.abandon()
+
+
+def test_a_trial_goes_on_with_the_curve_that_led_to_its_checkpoint(
+    run: RunFolder,
+) -> None:
+    assert run.checkpoint("one") is None
+    interrupted(run)
+    found = run.checkpoint("one")
+    assert found is not None
+    assert found.state == STATE
+    assert {n: (a.dtype, a.tolist()) for n, a in found.arrays.items()} == {
+        n: (a.dtype, a.tolist()) for n, a in ARRAYS.items()
+    }
+    attempt = run.begin(LEARNING, "one", SOURCES, resume=found)
+    attempt.restart(resumed=True)
+    attempt.write(EVENTS[1])
+    attempt.commit({"outcome": "ok", "reason": None})
+    record = run.read("one")
+    assert record is not None
+    assert record.readings == EVENTS
+    assert record.result["resumed_from"] == "attempt-001"
+    assert run.checkpoint("one") is None  # nothing is left to go on from
+
+
+def test_a_trial_that_cannot_go_on_begins_with_an_empty_curve(run: RunFolder) -> None:
+    interrupted(run)
+    attempt = run.begin(LEARNING, "one", SOURCES, resume=run.checkpoint("one"))
+    attempt.restart(resumed=False)
+    attempt.commit({"outcome": "ok", "reason": None})
+    record = run.read("one")
+    assert record is not None
+    assert record.readings == ()
+    assert "resumed_from" not in record.result
+
+
+def test_a_trial_begun_elsewhere_once_more_loses_what_was_told_before(
+    run: RunFolder,
+) -> None:
+    interrupted(run)
+    attempt = run.begin(LEARNING, "one", SOURCES, resume=run.checkpoint("one"))
+    for _ in range(2):
+        attempt.restart(resumed=True)
+        attempt.write(EVENTS[1])
+    attempt.checkpoint({"updates": 4}, ARRAYS)
+    attempt.write(EVENTS[0])
+    attempt.restart(resumed=True)
+    attempt.commit({"outcome": "timeout", "reason": "stopped at 5 s"})
+    found, record = run.checkpoint("one"), run.read("one")
+    assert found is not None
+    assert record is not None
+    assert found.state == {"updates": 4}
+    assert record.readings == EVENTS
+    assert [json.loads(line)["x"] for line in found.events.splitlines()] == [[1, 2], 2]
+
+
+@pytest.mark.parametrize("name", ["checkpoint.npz", "events.jsonl"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+    run: RunFolder, name: str
+) -> None:
+    interrupted(run)
+    attempt = run.begin(LEARNING, "one", SOURCES, resume=run.checkpoint("one"))
+    attempt.checkpoint({"updates": 4}, ARRAYS)
+    attempt.abandon()
+    _flip(run.trials / "one" / "attempt-002" / name)
+    found = run.checkpoint("one")
+    assert found is not None
+    assert (found.attempt, found.state) == ("attempt-001", STATE)
+
+
+def test_what_did_not_end_well_can_go_on_and_keeps_the_end_of_its_log(
+    run: RunFolder,
+) -> None:
+    attempt = run.begin(LEARNING, "one", SOURCES)
+    attempt.checkpoint(STATE, ARRAYS)
+    attempt.write_log(b"begins\n" + b"x" * 9000 + b"\nlast words \xff\n")
+    attempt.commit({"outcome": "crashed", "reason": "SIGSEGV"})
+    record = run.read("one")
+    assert record is not None
+    assert record.result["log_tail"][-1] == "last words \N{REPLACEMENT CHARACTER}"
+    assert sum(map(len, record.result["log_tail"])) < 5000
+    assert run.checkpoint("one") is not None
 
 
 # --- commit is one rename ------------------------------------------------------------
@@ -188,8 +298,15 @@ def test_the_events_are_synced_before_the_rename_and_the_folder_after(
     monkeypatch.setattr(os, "fsync", watch_sync)
     monkeypatch.setattr(Path, "replace", watch_rename)
     attempt.commit({"outcome": "ok", "reason": None}, arrays={"w": np.ones(2)})
-    temporary = f".result.json.{os.getpid()}.tmp"
-    assert seen == ["events.jsonl", "arrays.npz", temporary, "rename", "one"]
+    arrays, result = (
+        f".{name}.{os.getpid()}.tmp" for name in ("arrays.npz", "result.json")
+    )
+    assert seen == [
+        "events.jsonl",
+        *(arrays, "rename", "attempt-001"),
+        "attempt-001",
+        *(result, "rename", "one"),
+    ]
 
 
 def test_a_file_is_there_whole_or_not_at_all(
@@ -349,10 +466,12 @@ def test_a_run_json_that_cannot_be_read_is_refused(
 
 def test_one_writer_holds_a_folder_and_the_other_is_told_which(run: RunFolder) -> None:
     other = RunFolder.open(run.path)
-    with run.locked():  # noqa: SIM117
-        with pytest.raises(MisuseError, match=f"in use by process {os.getpid()}"):
-            with other.locked():
-                pass
+    with run.locked():
+        who = (
+            rf"in use by process {os.getpid()} on \S+ since \d{{4}}-.* UTC; wait for it"
+        )
+        with pytest.raises(MisuseError, match=who), other.locked():
+            pass
     with other.locked():
         pass
 
@@ -380,6 +499,9 @@ def test_the_frame_has_one_row_a_value_and_the_documented_columns(
     assert train.value.tolist() == [0.5, 0.25]
     assert set(train.unit) == {"nats"}
     assert set(learning.learning_rate) == {LEARNING.optimizer.learning_rate}
+    certificates = table[table.measure == "parity"]
+    assert len(certificates)
+    assert certificates[["learning_rate", "clip"]].isna().all(axis=None)
 
 
 def test_a_trial_without_values_is_one_row_with_its_outcome(run: RunFolder) -> None:

@@ -1,139 +1,47 @@
-"""One folder per trial, committed atomically, and its readers.
-
-A trial is done when its `result.json` parses and the hashes in it match. That file is
-written to a temporary name, synced, renamed, and its folder synced: the commit point.
-"""
+"""The folder of one execution of a suite: what is in it, and who writes to it."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
-import math
-import numbers
 import os
+import socket
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import from_json
 
 from harness.errors import MisuseError
+from harness.store.attempt import Attempt
+from harness.store.checkpoint import Checkpoint, read_checkpoint
+from harness.store.files import hash_of, read_arrays, sync_folder, write_atomically
+from harness.store.record import SCHEMA, Reading, TrialRecord
 from harness.trial import Trial
 
 if TYPE_CHECKING:
     from harness.contract import Weights
-
-SCHEMA = 1
 
 _OWN = (".lock", ".run.json.", ".writable-")
 """How names begin that a run folder may hold before its first `run.json`."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Values that belong together, at one place of a curve or of the whole trial.
+class _Stored:
+    """The files of a finished trial, their hashes looked at."""
 
-    Attributes:
-        split: The part of the trial: `train`, `held_out`, `initial`, a phase, a check.
-        values: By metric; a list where `x` is a list.
-        x: Where on the curve, or None for the whole trial.
-    """
-
-    split: str
-    values: Mapping[str, Any]
-    x: float | Sequence[float] | None = None
-    x_unit: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the reading as one JSON object."""
-        line: dict[str, Any] = {"split": self.split, "values": dict(self.values)}
-        if self.x is not None:
-            line |= {"x": self.x, "x_unit": self.x_unit}
-        return line
-
-    @classmethod
-    def from_json(cls, line: Mapping[str, Any]) -> Reading:
-        """Rebuild a reading from `to_json`."""
-        return cls(line["split"], line["values"], line.get("x"), line.get("x_unit"))
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """A finished trial as it lies in the store.
-
-    Attributes:
-        result: `result.json`: kernel, framework, parameters, quantities, times.
-        readings: Values of the whole trial, then its curves in the order written.
-    """
-
-    id: str
+    result: dict[str, Any]
     trial: Trial
-    outcome: str
-    reason: str | None
-    result: Mapping[str, Any]
-    readings: tuple[Reading, ...] = field(repr=False, default=())
-
-    def value(self, split: str, metric: str) -> Any:
-        """Return a value of the whole trial, or None."""
-        for reading in self.readings:
-            if reading.split == split and reading.x is None:
-                found = reading.values.get(metric)
-                if found is not None:
-                    return found
-        return None
+    events: bytes
 
 
-class Attempt:
-    """One try at a trial: its events as they come, its log, its commit."""
-
-    def __init__(self, folder: Path, number: int, header: Mapping[str, Any]) -> None:
-        self._trial_folder = folder
-        self._header = dict(header)
-        self._started_at = time.time()
-        self.folder = folder / f"attempt-{number:03d}"
-        self.folder.mkdir()
-        self.log = self.folder / "log.txt"
-        self.log.touch()
-        self._events = (self.folder / "events.jsonl").open("a", encoding="utf-8")
-
-    def write(self, reading: Reading) -> None:
-        """Append one event line."""
-        self._events.write(to_json(reading.to_json()) + "\n")
-        self._events.flush()
-
-    def commit(
-        self,
-        result: Mapping[str, Any],
-        readings: Sequence[Reading] = (),
-        arrays: Weights | None = None,
-    ) -> None:
-        """Make the trial done: everything before this call was provisional."""
-        os.fsync(self._events.fileno())
-        self._events.close()
-        if arrays:
-            _write_arrays(self.folder / "arrays.npz", arrays)
-        written = [f for f in sorted(self.folder.iterdir()) if f.name != "log.txt"]
-        files = {
-            str(file.relative_to(self._trial_folder)): _hash(file)
-            for file in (self._trial_folder / "spec.json", *written)
-        }
-        now = time.time()
-        document = {
-            **self._header,
-            "started_at": self._started_at,
-            "committed_at": now,
-            "wall_time_s": now - self._started_at,
-            **result,
-            "readings": [reading.to_json() for reading in readings],
-            "files": files,
-        }
-        write_atomically(self._trial_folder / "result.json", to_json(document) + "\n")
-
-    def abandon(self) -> None:
-        """Close the files of an attempt that will not be committed."""
-        self._events.close()
+class _DamagedError(Exception):
+    """The files of a trial are not what was committed."""
 
 
 class RunFolder:
@@ -142,6 +50,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.trials = path / "trials"
+        self._lock = threading.Lock()
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
@@ -207,12 +116,16 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 lock.seek(0)
+                holder = lock.read().strip() or "another process"
                 raise MisuseError(
-                    f"{self.path} is in use by process {lock.read().strip() or '?'}; "
-                    "wait for it or give another folder with -o"
+                    f"{self.path} is in use by {holder}; wait for it or give another "
+                    "folder with -o"
                 ) from error
             lock.truncate(0)
-            lock.write(str(os.getpid()))
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+            lock.write(
+                f"process {os.getpid()} on {socket.gethostname()} since {since} UTC"
+            )
             lock.flush()
             yield
 
@@ -248,7 +161,16 @@ class RunFolder:
         document = json.dumps({"schema": SCHEMA, **info}, indent=1, allow_nan=False)
         write_atomically(self.path / "run.json", document + "\n")
 
-    def begin(self, trial: Trial, trial_id: str, sources: Mapping[str, str]) -> Attempt:
+    # --- writing ---------------------------------------------------------------------
+
+    def begin(
+        self,
+        trial: Trial,
+        trial_id: str,
+        sources: Mapping[str, str],
+        *,
+        resume: Checkpoint | None = None,
+    ) -> Attempt:
         """Start an attempt: `spec.json` is written before anything else."""
         folder = self.trials / trial_id
         folder.mkdir(exist_ok=True)
@@ -258,59 +180,130 @@ class RunFolder:
             damaged = folder / "result.json"
             damaged.rename(folder / f"result.json.damaged-{count + 1}")
         spec = {"schema": SCHEMA, "trial": trial.to_json(), "sources": dict(sources)}
-        write_atomically(folder / "spec.json", json.dumps(spec, indent=1) + "\n")
-        names = (p.name.removeprefix("attempt-") for p in folder.glob("attempt-*"))
-        number = 1 + max((int(n) for n in names if n.isdecimal()), default=0)
-        return Attempt(folder, number, {"schema": SCHEMA, "trial": trial_id})
+        text = json.dumps(spec, indent=1) + "\n"
+        if not _holds(folder / "spec.json", text):
+            write_atomically(folder / "spec.json", text)
+        sync_folder(self.trials)
+        with self._lock:
+            if "_sources_by_slot" in vars(self):  # else it is read from disk, once
+                known = self._sources_by_slot.setdefault(trial.slot(), [])
+                known += [dict(sources)] if dict(sources) not in known else []
+        number = 1 + max((n for n, _ in self._attempts(trial_id)), default=0)
+        header = {"schema": SCHEMA, "trial": trial_id}
+        return Attempt(
+            folder / f"attempt-{number:03d}", header, self._next_commit, resume
+        )
+
+    def _next_commit(self) -> int:
+        """Return a number above that of every commit: clocks may step back."""
+        with self._lock:
+            self._last_commit += 1
+            return self._last_commit
+
+    @cached_property
+    def _last_commit(self) -> int:
+        numbers = [0]
+        for folder in self._folders():
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                result = json.loads((folder / "result.json").read_bytes())
+                numbers.append(int(result["commit"]))
+        return max(numbers)
+
+    def _attempts(self, trial_id: str) -> list[tuple[int, Path]]:
+        """Return the attempts at a trial by number, the first one first."""
+        found = []
+        for path in (self.trials / trial_id).glob("attempt-*"):
+            number = path.name.removeprefix("attempt-")
+            if number.isdecimal():
+                found.append((int(number), path))
+        return sorted(found)
+
+    # --- reading ---------------------------------------------------------------------
+
+    def checkpoint(self, trial_id: str) -> Checkpoint | None:
+        """Return where an unfinished trial can go on from: the latest that is whole."""
+        for _, folder in reversed(self._attempts(trial_id)):
+            found = read_checkpoint(folder)
+            if found is not None:
+                return found
+        return None
 
     def read(self, trial_id: str) -> TrialRecord | None:
         """Return a finished trial, or None where it is not done or damaged."""
-        if self.damage(trial_id) is not None:
+        try:
+            stored = self._stored(trial_id)
+        except _DamagedError:
             return None
-        folder = self.trials / trial_id
-        if not (folder / "result.json").exists():
+        if stored is None:
             return None
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+        result = stored.result
         readings = [Reading.from_json(line) for line in result.pop("readings")]
-        for name in result["files"]:
-            if name.endswith("events.jsonl"):
-                lines = (folder / name).read_text(encoding="utf-8").splitlines()
-                readings += [Reading.from_json(json.loads(line)) for line in lines]
+        # All lines at once, which is several times as fast as one after the other.
+        lines = from_json(b"[" + b",".join(stored.events.splitlines()) + b"]")
+        readings += [Reading.from_json(line) for line in lines]
         return TrialRecord(
             trial_id,
-            Trial.from_json(spec["trial"]),
+            stored.trial,
             result["outcome"],
             result["reason"],
             result,
             tuple(readings),
         )
 
+    def standing(self, trial_id: str) -> tuple[str | None, str | None]:
+        """Return how a trial ended, or None; and what is wrong with it, or None."""
+        try:
+            stored = self._stored(trial_id)
+        except _DamagedError as damage:
+            return None, str(damage)
+        return (None if stored is None else str(stored.result["outcome"])), None
+
     def damage(self, trial_id: str) -> str | None:
         """Return what is wrong with a trial's files, or None."""
+        return self.standing(trial_id)[1]
+
+    def _stored(self, trial_id: str) -> _Stored | None:
+        """Return what was committed, or None where nothing was.
+
+        Raises:
+            _DamagedError: If that is not what lies there.
+            MisuseError: If a newer version wrote it.
+        """
         folder = self.trials / trial_id
         file = folder / "result.json"
-        if not file.exists():
-            return None
+        trial = None
         try:
-            result = json.loads(file.read_text(encoding="utf-8"))
+            result = json.loads(file.read_bytes())
             hashes = dict(result["files"])
             schema = int(result["schema"])
+            spec = b""
             if schema <= SCHEMA:
                 _check_result(result)
-                spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-                Trial.from_json(spec["trial"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return "result.json or spec.json is cut short or unreadable"
-        if schema > SCHEMA:
+                spec = (folder / "spec.json").read_bytes()
+                trial = Trial.from_json(json.loads(spec)["trial"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, FileNotFoundError | NotADirectoryError) and not (
+                file.exists()
+            ):
+                return None
+            raise _DamagedError(
+                "result.json or spec.json is cut short or unreadable"
+            ) from error
+        if trial is None:
             raise MisuseError(
                 f"{file} has schema {schema}, written by a newer rnn-harness; upgrade"
             )
+        events = b""
         for name, expected in hashes.items():
-            path = folder / name
-            if not path.is_file() or _hash(path) != expected:
-                return f"{name} does not match its hash"
-        return None
+            try:
+                content = spec if name == "spec.json" else (folder / name).read_bytes()
+            except OSError:
+                content = None
+            if content is None or hash_of(content) != expected:
+                raise _DamagedError(f"{name} does not match its hash")
+            if name.endswith("events.jsonl"):
+                events = content
+        return _Stored(result, trial, events)
 
     def damaged(self) -> dict[str, str]:
         """Return what is wrong with each damaged trial, by trial id."""
@@ -326,48 +319,51 @@ class RunFolder:
         found = [record for p in self._folders() if (record := self.read(p.name))]
         latest: dict[str, TrialRecord] = {}
         superseded = set()
-        for record in sorted(found, key=lambda r: float(r.result["committed_at"])):
+        for record in sorted(found, key=_commit_order):
             earlier = latest.pop(record.trial.slot(), None)
             if earlier is not None:
                 superseded.add(earlier.id)
             latest[record.trial.slot()] = record
-        cells = self._cells()
+        cells = {cell: place for place, cell in enumerate(self._cells())}
         return sorted(
             (
                 record
                 for record in latest.values()
                 if record.trial.settings.get("follows") not in superseded
             ),
-            key=lambda r: cells.index(r.trial.cell) if r.trial.cell in cells else -1,
+            key=lambda r: cells.get(r.trial.cell, -1),
         )
 
     def _cells(self) -> list[str]:
+        """Return the cells as the suite names them, each where it comes first."""
         suite = self.info().get("suite", {})
         sections = [*suite.get("learning", []), *suite.get("speed", [])]
-        return [cell for section in sections for cell in section["cells"]]
+        return list(dict.fromkeys(c for section in sections for c in section["cells"]))
 
     def sources_of_slot(self, slot: str) -> list[dict[str, str]]:
         """Return the plugin sources of every trial, done or not, of one slot."""
-        found = []
+        with self._lock:
+            return list(self._sources_by_slot.get(slot, []))
+
+    @cached_property
+    def _sources_by_slot(self) -> dict[str, list[dict[str, str]]]:
+        found: dict[str, list[dict[str, str]]] = {}
         for folder in self._folders():
             try:
-                spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-                if Trial.from_json(spec["trial"]).slot() == slot:
-                    found.append(dict(spec["sources"]))
-            except (OSError, ValueError, KeyError, TypeError):
+                spec = json.loads((folder / "spec.json").read_bytes())
+                slot = Trial.from_json(spec["trial"]).slot()
+                found.setdefault(slot, []).append(dict(spec["sources"]))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue
         return found
 
     def arrays(self, trial_id: str) -> Weights:
         """Return the arrays a trial stored; empty where it stored none."""
-        import numpy as np
-
         folder = self.trials / trial_id
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        result = json.loads((folder / "result.json").read_bytes())
         for name in result["files"]:
             if name.endswith("arrays.npz"):
-                with np.load(folder / name, allow_pickle=False) as arrays:
-                    return dict(arrays)
+                return read_arrays(folder / name)
         return {}
 
     def _folders(self) -> list[Path]:
@@ -387,58 +383,20 @@ def _check_result(result: Mapping[str, Any]) -> None:
     if not isinstance(result["outcome"], str):
         raise TypeError("outcome")
     _ = result["reason"]
-    float(result["committed_at"])
+    _ = _order(result)
 
 
-# --- files ---------------------------------------------------------------------------
+def _commit_order(record: TrialRecord) -> tuple[int, float]:
+    return _order(record.result)
 
 
-def to_json(value: Any) -> str:
-    """Return one line of JSON; a number that is not finite becomes null."""
-    return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+def _order(result: Mapping[str, Any]) -> tuple[int, float]:
+    """Return the place of a commit; runs from before commits had numbers come first."""
+    return int(result.get("commit", 0)), float(result["committed_at"])
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, bool):
-        return value
-    # The numbers of numpy are of these kinds too.
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write a file that is there whole or not at all, whatever is killed when."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        _sync(stream)
-    temporary.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
+def _holds(file: Path, text: str) -> bool:
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _write_arrays(file: Path, arrays: Weights) -> None:
-    import numpy as np
-
-    with file.open("wb") as stream:
-        np.savez(stream, allow_pickle=False, **arrays)
-        _sync(stream)
-
-
-def _sync(stream: IO[Any]) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
-
-
-def _hash(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+        return file.read_bytes() == text.encode()
+    except OSError:
+        return False

@@ -1,0 +1,149 @@
+"""One try at a trial: its events as they come, its log, its checkpoint, its commit."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.store import checkpoint
+from harness.store.checkpoint import Checkpoint, write_checkpoint
+from harness.store.files import (
+    hash_of,
+    sync_folder,
+    to_json,
+    write_arrays,
+    write_atomically,
+)
+from harness.store.record import Reading
+
+if TYPE_CHECKING:
+    from harness.contract import Weights
+
+_TAIL_BYTES = 4096
+_TAIL_LINES = 20
+
+
+class Attempt:
+    """One try at a trial.
+
+    Args:
+        folder: Of the attempt; made here.
+        header: What its result begins with.
+        number: Gives the commit its place among those of the run.
+        resume: The checkpoint it goes on from; its curve is taken over.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        header: Mapping[str, Any],
+        number: Callable[[], int],
+        resume: Checkpoint | None = None,
+    ) -> None:
+        self._header, self._number, self._resume = dict(header), number, resume
+        self._started_at, self._clock_s = time.time(), time.monotonic()
+        self.folder = folder
+        folder.mkdir()
+        self.log = folder / "log.txt"
+        self.log.touch()
+        # Unbuffered: what was told is in the file, and a full disk is told at once.
+        self._events = (folder / "events.jsonl").open("ab", buffering=0)
+        self._resumable_bytes = 0
+        if resume is not None:
+            self._append(resume.events)
+            self._resumable_bytes = len(resume.events)
+
+    def write(self, reading: Reading) -> None:
+        """Append one event line."""
+        self._append((to_json(reading.to_json()) + "\n").encode())
+
+    def _append(self, data: bytes) -> None:
+        left = memoryview(data)
+        while left:  # a file that runs into a full disk takes a part at first
+            left = left[self._events.write(left) :]
+
+    def write_log(self, data: bytes) -> None:
+        """Append what the trial printed."""
+        with self.log.open("ab") as log:
+            log.write(data)
+
+    def restart(self, *, resumed: bool) -> None:
+        """Drop what was told since the last checkpoint: from there the trial begins.
+
+        Args:
+            resumed: False where it begins anew, whatever was handed to it.
+        """
+        if not resumed:
+            self._resume, self._resumable_bytes = None, 0
+            (self.folder / checkpoint.NAME).unlink(missing_ok=True)
+        self._events.truncate(self._resumable_bytes)
+
+    def checkpoint(self, state: Mapping[str, Any], arrays: Weights) -> None:
+        """Keep where the trial could go on from; it replaces the one before."""
+        os.fsync(self._events.fileno())
+        events = (self.folder / "events.jsonl").read_bytes()
+        write_checkpoint(self.folder, state, arrays, events, self._wall_time_s())
+        self._resumable_bytes = len(events)
+
+    def _wall_time_s(self) -> float:
+        earlier_s = 0.0 if self._resume is None else self._resume.wall_time_s
+        return earlier_s + time.monotonic() - self._clock_s
+
+    def commit(
+        self,
+        result: Mapping[str, Any],
+        readings: Sequence[Reading] = (),
+        arrays: Weights | None = None,
+    ) -> Mapping[str, Any]:
+        """Make the trial done: everything before this call was provisional.
+
+        A trial that ended well leaves no checkpoint; another may be gone on with.
+
+        Returns:
+            What `result.json` holds.
+        """
+        os.fsync(self._events.fileno())
+        self._events.close()
+        if arrays:
+            write_arrays(self.folder / "arrays.npz", arrays)
+        sync_folder(self.folder)
+        trial_folder = self.folder.parent
+        kept = [trial_folder / "spec.json", self.folder / "events.jsonl"]
+        if arrays:
+            kept.append(self.folder / "arrays.npz")
+        document = {
+            **self._header,
+            "commit": self._number(),
+            "started_at": self._started_at,
+            "committed_at": time.time(),
+            "wall_time_s": self._wall_time_s(),
+            "disk_bytes": sum(file.stat().st_size for file in (*kept, self.log)),
+            **result,
+            "readings": [reading.to_json() for reading in readings],
+            "files": {
+                str(file.relative_to(trial_folder)): hash_of(file.read_bytes())
+                for file in kept
+            },
+        }
+        if self._resume is not None:
+            document["resumed_from"] = self._resume.attempt
+        if result["outcome"] != "ok":
+            document["log_tail"] = self._log_tail()
+        write_atomically(trial_folder / "result.json", to_json(document) + "\n")
+        if result["outcome"] in ("ok", "diverged"):
+            for left in trial_folder.glob(f"attempt-*/{checkpoint.NAME}"):
+                left.unlink(missing_ok=True)
+        return document
+
+    def _log_tail(self) -> list[str]:
+        with self.log.open("rb") as log:
+            log.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
+            text = log.read().decode(errors="replace")
+        return text.splitlines()[-_TAIL_LINES:]
+
+    def abandon(self) -> None:
+        """Close the files of an attempt that will not be committed."""
+        self._events.close()

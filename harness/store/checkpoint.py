@@ -1,0 +1,73 @@
+"""Where a learning trial can go on from: one file of an attempt, without pickle."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.store.files import hash_of, read_arrays, to_json, write_arrays
+
+if TYPE_CHECKING:
+    from harness.contract import Weights
+
+NAME = "checkpoint.npz"
+_STATE = "state.json"
+"""Entry that holds everything but the arrays; no array of learning is named so."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What learning had come to, and the part of the curve that leads there.
+
+    Attributes:
+        state: As the measure gave it.
+        arrays: Weights and optimiser state.
+        events: The lines of the curve until here.
+        wall_time_s: Time that the trial had taken, in all its attempts.
+        attempt: The attempt that left it.
+    """
+
+    state: Mapping[str, Any]
+    arrays: Weights = field(repr=False)
+    events: bytes = field(repr=False)
+    wall_time_s: float
+    attempt: str
+
+
+def write_checkpoint(
+    folder: Path,
+    state: Mapping[str, Any],
+    arrays: Weights,
+    events: bytes,
+    wall_time_s: float,
+) -> None:
+    """Replace the checkpoint of an attempt, whole or not at all."""
+    import numpy as np
+
+    document = {
+        "state": dict(state),
+        "events_bytes": len(events),
+        "events_hash": hash_of(events),
+        "wall_time_s": wall_time_s,
+    }
+    entry = np.frombuffer(to_json(document).encode(), dtype=np.uint8)
+    write_arrays(folder / NAME, {**arrays, _STATE: entry})
+
+
+def read_checkpoint(folder: Path) -> Checkpoint | None:
+    """Return what an attempt left, or None where there is none that can be trusted."""
+    try:
+        arrays = read_arrays(folder / NAME)
+        document = json.loads(arrays.pop(_STATE).tobytes())
+        events = (folder / "events.jsonl").read_bytes()[: document["events_bytes"]]
+        if hash_of(events) != document["events_hash"]:
+            return None
+        return Checkpoint(
+            document["state"], arrays, events, document["wall_time_s"], folder.name
+        )
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return None

@@ -1,0 +1,65 @@
+"""A finished trial as it lies in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.trial import Trial
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Values that belong together, at one place of a curve or of the whole trial.
+
+    Attributes:
+        split: The part of the trial: `train`, `held_out`, `initial`, a phase, a check.
+        values: By metric; a list where `x` is a list.
+        x: Where on the curve, or None for the whole trial.
+    """
+
+    split: str
+    values: Mapping[str, Any]
+    x: float | Sequence[float] | None = None
+    x_unit: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the reading as one JSON object."""
+        line: dict[str, Any] = {"split": self.split, "values": dict(self.values)}
+        if self.x is not None:
+            line |= {"x": self.x, "x_unit": self.x_unit}
+        return line
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> Reading:
+        """Rebuild a reading from `to_json`."""
+        return cls(line["split"], line["values"], line.get("x"), line.get("x_unit"))
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A finished trial.
+
+    Attributes:
+        result: `result.json`: kernel, framework, parameters, quantities, times.
+        readings: Values of the whole trial, then its curves in the order written.
+    """
+
+    id: str
+    trial: Trial
+    outcome: str
+    reason: str | None
+    result: Mapping[str, Any]
+    readings: tuple[Reading, ...] = field(repr=False, default=())
+
+    def value(self, split: str, metric: str) -> Any:
+        """Return a value of the whole trial, or None."""
+        for reading in self.readings:
+            if reading.split == split and reading.x is None:
+                found = reading.values.get(metric)
+                if found is not None:
+                    return found
+        return None
