@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 
 import pytest
+
+# What trials cost is remembered, and environments are chosen, in the user's folders:
+# tests and the commands they start have folders of their own.
+_FOLDER = tempfile.TemporaryDirectory(prefix="rnn-harness-tests-")
+os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CONFIG_HOME"] = _FOLDER.name
 
 
 def _own_path() -> Iterator[None]:

@@ -110,7 +110,14 @@ def learning_trial(cell: str, seed: int, **changes: Any) -> Trial:
     return replace(trial, **changes)
 
 
-def learning(writer: Writer, trial: Trial, solved_at: int | None) -> None:
+def readback(ok: bool) -> Reading:
+    """The reading of what a trial computed at its own shape."""
+    return Reading("readback", {"ok": int(ok), "error": 2e-7 if ok else 0.3})
+
+
+def learning(
+    writer: Writer, trial: Trial, solved_at: int | None, *, read_back: bool = True
+) -> None:
     """Commit a curve that falls from the floor to the rule, or stays near the floor."""
     end = BUDGET if solved_at is None else solved_at + 2 * EVERY
     rng = np.random.default_rng([trial.seed or 0, solved_at or 0, len(trial.cell)])
@@ -128,7 +135,7 @@ def learning(writer: Writer, trial: Trial, solved_at: int | None) -> None:
     writer.commit(
         trial,
         events=events,
-        readings=[Reading("outcome", outcome), _floor(trial)],
+        readings=[Reading("outcome", outcome), _floor(trial), readback(read_back)],
         **_facts(trial),
     )
 
@@ -166,16 +173,21 @@ def diverged(writer: Writer, trial: Trial, update: int) -> None:
     writer.commit(
         trial,
         events=events,
-        readings=[Reading("outcome", outcome), _floor(trial)],
+        readings=[Reading("outcome", outcome), _floor(trial), readback(True)],
         outcome="diverged",
         reason=f"loss became NaN at update {update + 7}",
         **_facts(trial),
     )
 
 
-def gradients(writer: Writer, trial: Trial, horizons: tuple[int, int]) -> None:
+def gradients(
+    writer: Writer,
+    trial: Trial,
+    horizons: tuple[int, int],
+    follows: str = "learning",
+) -> None:
     """Commit ratios that fall to 1e-3 at the horizons, then underflow or level off."""
-    trial = replace(trial, measure="gradients", settings={"follows": "learning"})
+    trial = replace(trial, measure="gradients", settings={"follows": follows})
     lags = list(range(101))
     readings = []
     for state, horizon in zip(("initial", "trained"), horizons, strict=True):
@@ -194,7 +206,11 @@ def gradients(writer: Writer, trial: Trial, horizons: tuple[int, int]) -> None:
 
 
 def parity(
-    writer: Writer, implementation: str, cell: str, broken: str | None = None
+    writer: Writer,
+    implementation: str,
+    cell: str,
+    broken: str | None = None,
+    **changes: Any,
 ) -> None:
     """Commit a certificate of three checks, one of them broken where it is named."""
     names = ("outputs", "grad w_hh", "updates adam")
@@ -206,7 +222,7 @@ def parity(
     bad = int(broken is not None)
     verdict = {"certified": 1 - bad, "checks": 4, "broken": bad, "warned": 0}
     readings.append(Reading("certificate", verdict))
-    writer.commit(Trial("parity", implementation, cell), readings=readings)
+    writer.commit(Trial("parity", implementation, cell, **changes), readings=readings)
 
 
 def speed_trial(implementation: str, cell: str, **changes: Any) -> Trial:
@@ -253,8 +269,7 @@ def speed(
         readings.append(Reading(phase, values))
         samples = {"sample_s": [time, 1.05 * time, 0.95 * time]}
         readings.append(Reading(phase, samples, [0, 1, 2], "readings"))
-    found = {"ok": int(read_back), "error": 2e-7 if read_back else 0.3}
-    readings.append(Reading("readback", found))
+    readings.append(readback(read_back))
     writer.commit(trial, readings=readings, time_steps=100)
 
 

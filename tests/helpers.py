@@ -14,8 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from harness import cli
+from harness.registry import Registry
+from harness.run.cost import CostModel
+from harness.run.history import History
+from harness.run.progress import Progress
+from harness.run.work import Calibration
 from harness.store import RunFolder
 
 HERE = Path(__file__).resolve().parent
@@ -97,6 +103,12 @@ def call(
     out, err = capsys.readouterr()
     assert isinstance(ended.value.code, int)
     return ended.value.code, out, err
+
+
+def progress(registry: Registry) -> Progress:
+    """Return progress that knows nothing of what trials cost."""
+    model = CostModel(registry, (), History(), Calibration(1e-6, 1e9))
+    return Progress(Console(stderr=True), 1, model)
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from harness.store import Reading, TrialRecord
-from harness.trial import Trial
+from harness.analysis.doubts import doubts, words
+from harness.store import TrialRecord
+
+Floats = npt.NDArray[np.float64]
 
 COLUMNS = (
     "trial", "session", "measure", "task", "length", "split", "cell",
@@ -16,8 +21,9 @@ COLUMNS = (
     "dtype", "precision", "threads", "hidden_size", "num_layers", "time_steps",
     "batch", "seed", "init", "learning_rate", "clip", "parameters", "metric", "unit",
     "better", "x", "x_unit", "value", "outcome", "reason",
+    "doubt",
 )  # fmt: skip
-"""The tidy frame's columns, one row a value."""
+"""The tidy frame's columns, one row a value; `doubt` says why one is not certified."""
 
 
 def frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
@@ -26,48 +32,58 @@ def frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
     A trial without a value, such as one that crashed at once, is one row whose metric
     and value are missing.
     """
-    certified = _certificates(records)
-    parts = [pd.DataFrame(columns=list(COLUMNS))]
-    for record in records:
-        columns = _columns(record.readings, record.result.get("quantities", {}))
-        part = pd.DataFrame(columns)
-        for name, value in _constants(record, certified).items():
-            part[name] = value
-        parts.append(part.reindex(columns=list(COLUMNS)))
-    whole = pd.concat([p for p in parts if len(p)] or parts, ignore_index=True)
+    known = doubts(records)
+    trials = pd.DataFrame([_constants(r, words([known[r.id]])) for r in records])
+    blocks = [(row, b) for row, r in enumerate(records) for b in _blocks(r)]
+    sizes = [len(block.values) for _, block in blocks]
+    columns: dict[str, Any] = {}
+    of_trial = np.repeat(np.array([row for row, _ in blocks], dtype=int), sizes)
+    for name in trials.columns:
+        columns[name] = trials[name].to_numpy().take(of_trial)
+    labels = pd.DataFrame([block.labels for _, block in blocks])
+    of_block = np.repeat(np.arange(len(blocks)), sizes)
+    for name in labels.columns:
+        columns[name] = labels[name].to_numpy().take(of_block)
     for name in ("x", "value"):
-        whole[name] = pd.to_numeric(whole[name])
-    return whole
+        found = [block.x if name == "x" else block.values for _, block in blocks]
+        columns[name] = np.concatenate(found) if found else np.empty(0)
+    return pd.DataFrame(columns, columns=list(COLUMNS))
 
 
-def _certificates(records: Sequence[TrialRecord]) -> dict[tuple[Any, ...], bool]:
-    return {
-        _certificate_key(record.trial): bool(record.value("certificate", "certified"))
-        for record in records
-        if record.trial.measure == "parity" and record.outcome == "ok"
-    }
+@dataclass(frozen=True)
+class _Block:
+    """Values of one metric, and where on the curve each is; NaN where there is none."""
+
+    labels: Mapping[str, str | None]
+    x: Floats
+    values: Floats
 
 
-def _certificate_key(trial: Trial) -> tuple[Any, ...]:
-    return (
-        trial.implementation,
-        trial.cell,
-        trial.device,
-        trial.dtype,
-        trial.precision,
-        trial.biases,
-        trial.threads,
-    )
+def _blocks(record: TrialRecord) -> Iterator[_Block]:
+    quantities = record.result.get("quantities", {})
+    nothing = np.full(1, np.nan)
+    if not any(reading.values for reading in record.readings):
+        yield _Block({}, nothing, nothing)
+    for reading in record.readings:
+        xs = reading.x if isinstance(reading.x, list) else [reading.x]
+        x = np.array(xs, dtype=float)
+        for metric, found in reading.values.items():
+            quantity = quantities.get(metric, {})
+            labels = {
+                "split": reading.split,
+                "metric": metric,
+                "unit": quantity.get("unit"),
+                "better": quantity.get("better"),
+                "x_unit": reading.x_unit,
+            }
+            values = found if isinstance(found, list) else [found] * len(xs)
+            yield _Block(labels, x, np.array(values, dtype=float))
 
 
-def _constants(
-    record: TrialRecord, certified: Mapping[tuple[Any, ...], bool]
-) -> dict[str, Any]:
+def _constants(record: TrialRecord, doubt: str | None) -> dict[str, Any]:
     trial, result = record.trial, record.result
-    is_certified = certified.get(_certificate_key(trial), False)
-    if trial.measure == "speed":
-        # What was timed must be what was certified.
-        is_certified = is_certified and bool(record.value("readback", "ok"))
+    # A certificate runs optimisers of its own, several of them.
+    optimizer = None if trial.measure == "parity" else trial.optimizer
     return {
         "trial": record.id,
         "session": result.get("session", trial.session),
@@ -78,7 +94,7 @@ def _constants(
         "implementation": trial.implementation,
         "framework": result.get("framework"),
         "kernel": result.get("kernel"),
-        "certified": is_certified,
+        "certified": doubt is None,
         "device": trial.device,
         "machine": result.get("machine"),
         "dtype": trial.dtype,
@@ -90,31 +106,10 @@ def _constants(
         "batch": trial.batch,
         "seed": trial.seed,
         "init": trial.init,
-        "learning_rate": trial.optimizer.learning_rate,
-        "clip": trial.optimizer.clip_norm,
+        "learning_rate": optimizer and optimizer.learning_rate,
+        "clip": optimizer and optimizer.clip_norm,
         "parameters": (result.get("parameters") or {}).get("canonical"),
         "outcome": record.outcome,
         "reason": record.reason,
+        "doubt": doubt,
     }
-
-
-def _columns(
-    readings: Sequence[Reading], quantities: Mapping[str, Mapping[str, str]]
-) -> dict[str, list[Any]]:
-    names = ("split", "metric", "unit", "better", "x", "x_unit", "value")
-    columns: dict[str, list[Any]] = {name: [] for name in names}
-    for reading in readings:
-        xs = reading.x if isinstance(reading.x, list) else [reading.x]
-        for metric, found in reading.values.items():
-            values = found if isinstance(found, list) else [found] * len(xs)
-            quantity = quantities.get(metric, {})
-            columns["split"] += [reading.split] * len(xs)
-            columns["metric"] += [metric] * len(xs)
-            columns["unit"] += [quantity.get("unit")] * len(xs)
-            columns["better"] += [quantity.get("better")] * len(xs)
-            columns["x"] += xs
-            columns["x_unit"] += [reading.x_unit] * len(xs)
-            columns["value"] += values
-    if not columns["metric"]:
-        return {name: [None] for name in names}
-    return columns

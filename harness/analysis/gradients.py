@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from harness.analysis.doubts import Doubts, doubts, words
 from harness.analysis.grouping import (
     Place,
     curve,
@@ -44,7 +45,11 @@ class Horizon:
 
 @dataclass(frozen=True)
 class GradientRow:
-    """One network's horizons, for the loss term and for a random cotangent."""
+    """One network's horizons, for the loss term and for a random cotangent.
+
+    Attributes:
+        doubt: Why what trained the network is not certified, or None.
+    """
 
     place: Place
     cell: str
@@ -52,6 +57,7 @@ class GradientRow:
     trial: Trial
     loss: Horizon
     random: Horizon
+    doubt: str | None = None
 
     @property
     def key(self) -> str:
@@ -63,6 +69,7 @@ def gradient_rows(records: Sequence[TrialRecord]) -> list[GradientRow]:
     """Return one row per network, in order of appearance."""
     gradients = _after_learning(records)
     names = varying([_without_settings(record.trial) for record in gradients])
+    known = doubts(records)
     return [
         GradientRow(
             place=place(members[0].trial, names),
@@ -71,6 +78,7 @@ def gradient_rows(records: Sequence[TrialRecord]) -> list[GradientRow]:
             trial=members[0].trial,
             loss=_horizon(members, "loss"),
             random=_horizon(members, "random"),
+            doubt=words([known[r.id] for r in members if r.outcome == "ok"]),
         )
         for members in group(gradients, lambda r: network_key(r.trial)).values()
     ]
@@ -135,12 +143,17 @@ class LagSeries:
 
 @dataclass(frozen=True)
 class GradientPanel:
-    """What one panel shows: every cell, initial and trained, for one cotangent."""
+    """What one panel shows: every cell, initial and trained, for one cotangent.
+
+    Attributes:
+        uncertified: Cells some of whose seeds were not trained by what is certified.
+    """
 
     place: Place
     cotangent: str
     series: tuple[LagSeries, ...]
     failures: dict[tuple[str, str, str], int]
+    uncertified: tuple[str, ...] = ()
 
 
 def gradient_panels(records: Sequence[TrialRecord]) -> list[GradientPanel]:
@@ -152,14 +165,17 @@ def gradient_panels(records: Sequence[TrialRecord]) -> list[GradientPanel]:
     ordered = sorted(
         places, key=lambda where: (tasks.index(where.task), where.length or 0)
     )
+    known = doubts(records)
     return [
-        _panel(where, places[where], cotangent)
+        _panel(where, places[where], cotangent, known)
         for where in ordered
         for cotangent in COTANGENTS
     ]
 
 
-def _panel(where: Place, members: list[TrialRecord], cotangent: str) -> GradientPanel:
+def _panel(
+    where: Place, members: list[TrialRecord], cotangent: str, known: Doubts
+) -> GradientPanel:
     keyed = group(members, lambda r: (r.trial.cell, r.trial.implementation))
     series = [
         _series(cell, implementation, state, group_, cotangent)
@@ -172,7 +188,9 @@ def _panel(where: Place, members: list[TrialRecord], cotangent: str) -> Gradient
         if r.outcome != "ok"
     )
     drawn = tuple(each for each in series if any(value > 0 for value in each.median))
-    return GradientPanel(where, cotangent, drawn, dict(failures))
+    doubted = [r.trial.cell for r in members if r.outcome == "ok" and known[r.id]]
+    uncertified = tuple(dict.fromkeys(doubted))
+    return GradientPanel(where, cotangent, drawn, dict(failures), uncertified)
 
 
 def _series(

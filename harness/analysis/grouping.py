@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from harness.analysis.frame import frame
 from harness.store import TrialRecord
 from harness.trial import Trial
 
@@ -117,21 +115,6 @@ def variant(trial: Trial, names: Iterable[str]) -> str:
 def place(trial: Trial, names: Iterable[str]) -> Place:
     """Return the panel a trial belongs to; `names` are what `varying` returned."""
     return Place(trial.task or "", trial.length, variant(trial, names))
-
-
-def certified(records: Sequence[TrialRecord]) -> dict[str, bool]:
-    """Return, by trial id, whether what ran carries a certificate."""
-    whole = [
-        dataclasses.replace(
-            record, readings=tuple(r for r in record.readings if r.x is None)
-        )
-        for record in records
-    ]
-    columns = frame(whole)[["trial", "certified"]].drop_duplicates("trial")
-    return {
-        str(name): bool(found)
-        for name, found in zip(columns["trial"], columns["certified"], strict=True)
-    }
 
 
 def number(record: TrialRecord, split: str, metric: str) -> float | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from harness.analysis.doubts import doubts, words
 from harness.analysis.grouping import (
     Place,
     configuration,
@@ -77,6 +78,7 @@ class LearningRow:
         scores: The headline first, then the loss, then every other with a floor.
         other_outcomes: How many seeds ended otherwise than ok, by outcome.
         parameters: Number of canonical weights of the whole network.
+        doubt: Why the counted seeds' network is not certified, or None.
     """
 
     place: Place
@@ -91,6 +93,7 @@ class LearningRow:
     seeds: tuple[Seed, ...]
     other_outcomes: dict[str, int]
     parameters: int | None
+    doubt: str | None = None
 
 
 def learning_rows(records: Sequence[TrialRecord]) -> list[LearningRow]:
@@ -98,9 +101,15 @@ def learning_rows(records: Sequence[TrialRecord]) -> list[LearningRow]:
     learning = learning_trials(records)
     names = varying([record.trial for record in learning])
     shown = headlines(learning)
+    known = doubts(records)
     rows = [
-        _row(
-            members, place(members[0].trial, names), shown[members[0].trial.task or ""]
+        replace(
+            _row(
+                members,
+                place(members[0].trial, names),
+                shown[members[0].trial.task or ""],
+            ),
+            doubt=words([known[r.id] for r in members if r.outcome in COUNTED]),
         )
         for members in group(learning, lambda r: configuration(r.trial)).values()
     ]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from harness.analysis.doubts import doubts
 from harness.analysis.grouping import (
     Place,
     curve,
@@ -18,6 +19,7 @@ from harness.analysis.grouping import (
     varying,
 )
 from harness.analysis.learning import (
+    COUNTED,
     declared_quantity,
     headlines,
     learning_trials,
@@ -59,6 +61,7 @@ class LearningPanel:
 
     Attributes:
         failures: By (cell, implementation, outcome), how many seeds did not end ok.
+        uncertified: Cells some of whose seeds were not trained by what is certified.
     """
 
     place: Place
@@ -68,6 +71,7 @@ class LearningPanel:
     floor: float | None
     series: tuple[LearningSeries, ...]
     failures: dict[tuple[str, str, str], int]
+    uncertified: tuple[str, ...] = ()
 
 
 def learning_panels(
@@ -79,8 +83,18 @@ def learning_panels(
     tasks = task_order(records)
     panels = group(learning, lambda record: place(record.trial, names))
     shown = headlines(learning)
+    known = doubts(records)
     return [
-        _panel(where, members, metric or shown[where.task])
+        replace(
+            _panel(where, members, metric or shown[where.task]),
+            uncertified=tuple(
+                dict.fromkeys(
+                    r.trial.cell
+                    for r in members
+                    if r.outcome in COUNTED and known[r.id]
+                )
+            ),
+        )
         for where, members in sorted(
             panels.items(), key=lambda p: place_order(p[0], tasks)
         )

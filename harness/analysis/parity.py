@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from harness.analysis.grouping import group, number, of_measure
 from harness.store import TrialRecord
-from harness.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,11 @@ class ParityRow:
 
     implementation: str
     cell: str
-    trial: Trial
+    device: str
+    dtype: str
+    precision: str
+    biases: str
+    threads: int
     outcome: str
     reason: str | None
     certified: bool
@@ -92,7 +95,11 @@ def _row(record: TrialRecord) -> ParityRow:
     return ParityRow(
         implementation=record.trial.implementation,
         cell=record.trial.cell,
-        trial=record.trial,
+        device=record.trial.device,
+        dtype=record.trial.dtype,
+        precision=record.trial.precision,
+        biases=record.trial.biases,
+        threads=record.trial.threads,
         outcome=record.outcome,
         reason=record.reason,
         certified=record.outcome == "ok"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from harness.analysis.doubts import doubts, words
 from harness.analysis.grouping import (
     Place,
-    certified,
     group,
     number,
     of_measure,
@@ -15,14 +15,11 @@ from harness.analysis.grouping import (
     varying,
 )
 from harness.analysis.learning import LearningRow
-from harness.analysis.parity import parity_rows
 from harness.analysis.statistics import Interval
 from harness.store import TrialRecord
 from harness.trial import Trial
 
 PHASES = ("forward", "loss_and_gradients", "train_step", "stream")
-Doubts = Mapping[tuple[str, ...], str]
-"""Why a certificate does not hold, by what it was for."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +62,11 @@ def speed_rows(records: Sequence[TrialRecord]) -> list[SpeedRow]:
     if not speed:
         return []
     places = _places(speed)
-    sound = certified(records)
-    doubts = _broken_certificates(records)
+    known = doubts(records)
     rows = [
         row
         for record in speed
-        for row in _rows(record, places[record.id], sound.get(record.id, False), doubts)
+        for row in _rows(record, places[record.id], words([known[record.id]]))
     ]
     return _with_relative(rows)
 
@@ -103,51 +99,14 @@ def _add(where: Place, words: str) -> Place:
     return replace(where, variant=" · ".join(w for w in (where.variant, words) if w))
 
 
-def _broken_certificates(records: Sequence[TrialRecord]) -> Doubts:
-    doubts: dict[tuple[str, ...], str] = {}
-    for row in parity_rows(records):
-        key = _certificate_key(row.trial)
-        if row.outcome != "ok":
-            doubts[key] = f"certificate: {row.outcome}"
-        elif not row.certified:
-            names = [check.name for check in row.checks if check.broken]
-            what = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-            doubts[key] = f"broken: {what or 'see certificate'}"
-        else:
-            doubts.pop(key, None)
-    return doubts
-
-
-def _certificate_key(trial: Trial) -> tuple[str, ...]:
-    where = (trial.device, trial.dtype, trial.precision, trial.biases)
-    return (trial.implementation, trial.cell, *where)
-
-
-def _rows(
-    record: TrialRecord,
-    where: Place,
-    sound: bool,
-    doubts: Doubts,
-) -> list[SpeedRow]:
+def _rows(record: TrialRecord, where: Place, doubt: str | None) -> list[SpeedRow]:
     splits = {r.split for r in record.readings if r.split not in ("readback",)}
     known = [phase for phase in PHASES if phase in splits]
     known += sorted(splits - set(PHASES))
     timed = [phase for phase in known if number(record, phase, "time_s") is not None]
-    doubt = None if sound else _doubt(record, doubts)
     if not timed or record.outcome != "ok":
         timed = [""]
     return [_row(record, where, phase, doubt) for phase in timed]
-
-
-def _doubt(record: TrialRecord, doubts: Doubts) -> str:
-    read_back = number(record, "readback", "ok")
-    if read_back == 0:
-        error = number(record, "readback", "error")
-        return "read-back differs" + ("" if error is None else f" by {error:.1e}")
-    known = doubts.get(_certificate_key(record.trial))
-    if known is not None:
-        return known
-    return "not read back" if read_back is None else "not checked"
 
 
 def _row(record: TrialRecord, where: Place, phase: str, doubt: str | None) -> SpeedRow:
@@ -216,6 +175,7 @@ class SolveTime:
         high: From the high ends of both; None where the updates' end is beyond the
             budget.
         learned_on: The implementation that the updates were counted on.
+        doubt: Why its learning is not certified, or None.
     """
 
     place: Place
@@ -229,6 +189,7 @@ class SolveTime:
     shaky: bool
     learned_on: str
     kernel: str | None = None
+    doubt: str | None = None
 
 
 def solve_times(row: LearningRow, speed: Sequence[SpeedRow]) -> list[SolveTime]:
@@ -286,4 +247,5 @@ def _solve_time(row: LearningRow, timing: SpeedRow) -> SolveTime:
         shaky=timing.shaky,
         learned_on=row.implementation,
         kernel=timing.kernel,
+        doubt=row.doubt,
     )

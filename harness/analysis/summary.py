@@ -32,6 +32,7 @@ class OutcomeRow:
 
     Attributes:
         seeds: Their seeds; empty where the measure has none.
+        last_words: The last line that the latest of them printed, or None.
     """
 
     measure: str
@@ -43,6 +44,7 @@ class OutcomeRow:
     reason: str
     count: int
     seeds: tuple[int, ...]
+    last_words: str | None = None
 
 
 @dataclass(frozen=True)
@@ -186,9 +188,22 @@ def outcome_rows(records: Sequence[TrialRecord]) -> list[OutcomeRow]:
             seeds=tuple(
                 sorted(r.trial.seed for r in members if r.trial.seed is not None)
             ),
+            last_words=_last_words(members),
         )
         for key, members in keyed.items()
     ]
+
+
+def _last_words(records: Sequence[TrialRecord]) -> str | None:
+    lines = [line for r in records for line in r.result.get("log_tail", [])]
+    lines = [line.strip() for line in lines if line.strip()]
+    fatal = [i for i, line in enumerate(lines) if line.startswith("Fatal Python error")]
+    if not fatal:
+        return lines[-1] if lines else None
+    # Python's own report of a crash begins with the innermost call.
+    told = lines[fatal[-1] :]
+    place = next((line for line in told if line.startswith("File ")), "")
+    return f"{told[0]} {place}".strip()
 
 
 def focus(learned: Sequence[LearnedRow]) -> Place | None:

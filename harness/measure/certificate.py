@@ -22,6 +22,11 @@ class Tolerance:
     certified: float
     warned: float
 
+    @property
+    def doubled(self) -> Tolerance:
+        """Twice as much, where both that are compared may be off."""
+        return Tolerance(2 * self.certified, 2 * self.warned)
+
 
 TOLERANCES = {
     # At length 100 correct float32 code stays under 4e-6 in every tensor. Float64 code
@@ -79,7 +84,8 @@ class Finding:
         error: None where the reference underflowed and nothing was compared.
         where: Tensor and shape.
         expected: Norm of the reference.
-        found: Norm of what was found; None where it had another shape.
+        found: Norm of what was found; None where it had another shape, infinite where
+            it was not finite.
     """
 
     error: float | None
@@ -131,7 +137,7 @@ class Certificate:
     ) -> None:
         """Record one comparison."""
         reference = np.asarray(reference, np.float64)
-        finite = found.shape == reference.shape and np.isfinite(found).all()
+        norm = _norm(found) if np.isfinite(found).all() else float("inf")
         self._record(
             check,
             Finding(
@@ -139,7 +145,7 @@ class Certificate:
                 tolerance or self.tolerance,
                 where,
                 _norm(reference),
-                _norm(found) if finite else None,
+                norm if found.shape == reference.shape else None,
             ),
         )
 

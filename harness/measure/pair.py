@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -16,25 +17,28 @@ from harness.contract import (
     Optimizer,
     Oracle,
     Readout,
+    ReferenceCell,
+    Saved,
     State,
     Target,
     Weights,
 )
-from harness.measure.problem import build_oracle, initial_weights
+from harness.measure.equations import EquationSteps
+from harness.measure.problem import (
+    Basis,
+    basis_of,
+    build_oracle,
+    initial_weights,
+)
 from harness.measure.shapes import Shape
 from harness.registry import Registry
 from harness.trial import Trial
 
 OUTPUT_SIZE = 3
 
-# With ordinary constants correct float32 code drifts from float64 by half within 100
-# updates; with these its noise stays under 2e-6 and every mistake is above 0.1.
-_STEADY = Optimizer(learning_rate=1e-3, epsilon=1e-3, clip_norm=0.01)
-OPTIMIZERS = (
-    replace(_STEADY, name="adam"),
-    replace(_STEADY, name="rmsprop"),
-    replace(_STEADY, name="sgd", momentum=0.9),
-)
+LARGE_COTANGENT = 1024.0
+"""Gradients are linear in the cotangents, and a power of two rounds nothing: only a
+bound on the gradient inside time, a clamp to ±10 say, shows more with large ones."""
 
 LONGEST_MEMORY = 60
 """Time constants up to this show a gradient cut short, every 50 time steps say: biases
@@ -72,6 +76,18 @@ class Pair:
         )
 
 
+class Steps(Protocol):
+    """One time step of a layer, and back, in float64."""
+
+    def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
+        """As `ReferenceCell.step`."""
+
+    def step_backward(
+        self, weights: Weights, saved: Saved, d_state: State
+    ) -> tuple[Weights, Array, State]:
+        """As `ReferenceCell.step_backward`."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """Whom the certificate is about.
@@ -85,9 +101,9 @@ class Subject:
     cell: Cell
 
     @property
-    def has_reference(self) -> bool:
-        """Whether the cell has a reference of its own."""
-        return self.registry.cell(self.trial.cell).reference
+    def basis(self) -> Basis:
+        """What it is held against."""
+        return basis_of(self.registry, self.trial.cell)
 
     def spec(self, shape: Shape, optimizer: Optimizer | None = None) -> NetworkSpec:
         """Return the network on trial at a shape."""
@@ -111,12 +127,32 @@ class Subject:
         trial = self.trial
         return self.registry.build(trial.implementation, spec, self.cell, trial.device)
 
+    def oracle(self, spec: NetworkSpec) -> Oracle:
+        """Build the reference of the network on trial."""
+        return build_oracle(self.registry, self.trial, spec, self.cell)
+
+    def steps(self) -> Steps:
+        """Return the time steps of the cell's reference, or of its equations."""
+        if self.basis is Basis.REFERENCE:
+            return cast(ReferenceCell, self.cell)
+        equations = self.registry.load_equations(self.trial.cell)
+        return EquationSteps(equations, self.cell.info)
+
+    def oracle_around(self, spec: NetworkSpec, steps: Steps) -> Oracle:
+        """Build the reference around other time steps, the same in every layer."""
+        reference = replace(
+            spec, dtype="float64", precision="highest", biases="canonical"
+        )
+        found = self.registry.build_around(
+            "numpy", lambda *_: steps, reference, self.cell, "cpu"
+        )
+        return cast(Oracle, found)
+
     def pair(self, shape: Shape, optimizer: Optimizer | None = None) -> Pair:
         """Build the network on trial and its reference."""
         spec = self.spec(shape, optimizer)
         network = self.network(spec)
-        oracle = build_oracle(self.registry, self.trial, spec, self.cell)
-        return Pair(network, oracle, spec, self.cell, shape)
+        return Pair(network, self.oracle(spec), spec, self.cell, shape)
 
 
 def weight_points(spec: NetworkSpec, cell: Cell, seed: int) -> Iterator[Weights]:

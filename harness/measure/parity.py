@@ -3,11 +3,13 @@
 Outputs, final states, gradients of weights, inputs and initial state, and the steps of
 the optimiser are compared with the float64 reference, tensor by tensor, as
 |found - reference| / |reference| in the 2-norm. A cell without a reference is held
-against its implementation's own single time steps, finite differences and invariants.
+against its equations in float64; one without those either against the implementation's
+own single time steps. Both are held against finite differences and invariants as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -16,17 +18,20 @@ from harness.contract import Array, Batch, State, TrainableNetwork, Weights
 from harness.errors import RefusedError
 from harness.measure.certificate import QUANTITIES, TOLERANCES, Certificate
 from harness.measure.diagnosis import diagnose
-from harness.measure.invariants import compare_differences, compare_invariants
+from harness.measure.differences import compare_differences
+from harness.measure.invariants import compare_invariants
 from harness.measure.pair import (
-    OPTIMIZERS,
+    LARGE_COTANGENT,
     Pair,
     Subject,
     random_batch,
     split_at,
     weight_points,
 )
-from harness.measure.problem import Measurement, offered
-from harness.measure.shapes import PAIRWISE, TRAINING, Shape, full_grid
+from harness.measure.peers import compare_peers
+from harness.measure.problem import Basis, Measurement, offered
+from harness.measure.shapes import PAIRWISE, Shape, full_grid
+from harness.measure.trajectories import compare_optimizers
 from harness.registry import Registry
 from harness.trial import Trial
 
@@ -52,32 +57,66 @@ def measure_parity(registry: Registry, trial: Trial) -> Measurement:
     if trial.settings.get("shapes", "pairwise") == "full":
         shapes = full_grid()
     certificate = Certificate(TOLERANCES[key], len(shapes))
-    kernel = ""
+    basis = subject.basis
+    against = [basis.value]
+    kernels: dict[bool, str] = {}  # with padded batches and without
     for index, shape in enumerate(shapes):
         pair = subject.pair(shape)
-        _Comparison(certificate, pair, declared.trains).run(seed=index)
-        kernel = kernel or pair.network.kernel()
-        if not subject.has_reference:
+        Comparison(certificate, pair, declared.trains).run(seed=index)
+        if shape.padded not in kernels:
+            kernels[shape.padded] = pair.network.kernel()
+        if basis is not Basis.REFERENCE:
             compare_invariants(certificate, pair, seed=index)
     if declared.trains:
-        _compare_optimizers(certificate, subject)
-        if not subject.has_reference:
-            compare_differences(certificate, subject)
+        compare_optimizers(certificate, subject)
+    if basis is not Basis.REFERENCE:
+        if declared.trains:
+            dtype = compare_differences(certificate, subject)
+            against.append(f"finite differences in {dtype}")
+        against.append("invariants")
+    unproven = None
+    if basis is Basis.OWN_STEPS:
+        peers = compare_peers(certificate, subject)
+        against += peers
+        unproven = _unproven(trial, peers)
     diagnose(certificate, subject, trains=declared.trains)
     return Measurement(
         readings=certificate.readings(),
-        facts={"kernel": kernel, "against": _against(subject), **certificate.facts()},
+        facts={
+            "kernel": _kernel(kernels),
+            "against": _listed(against),
+            "unproven": unproven,
+            **certificate.facts(),
+        },
         quantities=QUANTITIES,
     )
 
 
-def _against(subject: Subject) -> str:
-    if subject.has_reference:
-        return "the float64 reference"
-    return "its own single time steps, finite differences and invariants"
+def _kernel(kernels: Mapping[bool, str]) -> str:
+    """Return what ran, and what ran padded batches where that was another kernel."""
+    plain, padded = kernels.get(False, ""), kernels.get(True, "")
+    if padded and padded != plain:
+        return f"{plain}; padded {padded}" if plain else padded
+    return plain
 
 
-class _Comparison:
+def _unproven(trial: Trial, peers: Sequence[str]) -> str:
+    """Say what a certificate without reference and equations leaves open."""
+    name = trial.implementation
+    same = f" and computes what {_listed(peers)} computes" if peers else ""
+    return (
+        f"cell {trial.cell} declares neither a reference nor equations: {name} is "
+        f"consistent with itself{same}; that any other implementation computes the "
+        "same is not proven"
+    )
+
+
+def _listed(words: Sequence[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+class Comparison:
     """Everything that is compared at one shape."""
 
     def __init__(self, certificate: Certificate, pair: Pair, trains: bool) -> None:
@@ -135,7 +174,7 @@ class _Comparison:
         readouts, size = batch.scored.shape[1], self._pair.spec.output_size
         dense = rng.standard_normal((batch.size, readouts, size))
         last = np.zeros_like(dense)
-        last[:, -1] = rng.standard_normal((batch.size, size))
+        last[:, -1] = LARGE_COTANGENT * rng.standard_normal((batch.size, size))
         state = self._pair.state(rng)
         d_dense = tuple(rng.standard_normal(part.shape) for part in state)
         d_none = tuple(np.zeros(part.shape) for part in state)
@@ -184,68 +223,3 @@ class _Comparison:
         self._compare("loss", np.array(found.loss), np.array(expected.loss))
         for name, d_tensor in expected.gradients.items():
             self._compare("grad of loss", found.gradients[name], d_tensor, name)
-
-
-# --- the optimiser's steps -----------------------------------------------------------
-
-UPDATES = 100
-
-
-def steady_weights(pair: Pair) -> Weights:
-    """Return canonical values with half the recurrent matrices.
-
-    The optimiser is on trial here, not the recurrence: an identity matrix with relu
-    would amplify rounding over 100 updates up to the tolerance.
-    """
-    weights = next(weight_points(pair.spec, pair.cell, 0))
-    return {n: w / 2 if n.endswith("w_hh") else w for n, w in weights.items()}
-
-
-def training_batches() -> list[Batch]:
-    """Draw the batches of the updates that are compared."""
-    rng = np.random.default_rng(0)
-    return [random_batch(TRAINING, rng) for _ in range(UPDATES)]
-
-
-def _compare_optimizers(certificate: Certificate, subject: Subject) -> None:
-    batches = training_batches()
-    for optimizer in OPTIMIZERS:
-        pair = subject.pair(TRAINING, optimizer)
-        pair.load(steady_weights(pair))
-        network = cast(TrainableNetwork, pair.network)
-        found = network.train_steps([network.place(b) for b in batches]).read()
-        reference = pair.oracle.train_steps(
-            [pair.oracle.place(b) for b in batches]
-        ).read()
-        assert optimizer.clip_norm is not None
-        assert (reference.gradient_norms > optimizer.clip_norm).all()
-        check = f"{optimizer.name} updates"
-        for what, a, b in (
-            ("loss", found.losses, reference.losses),
-            ("norm", found.gradient_norms, reference.gradient_norms),
-        ):
-            certificate.record(check, _largest_difference(a, b), f"{what} of an update")
-        weights = network.weights()
-        for name, tensor in pair.oracle.weights().items():
-            certificate.compare(check, weights[name], tensor, name)
-        _compare_moments(certificate, network, pair, optimizer.name)
-
-
-def _compare_moments(
-    certificate: Certificate, network: TrainableNetwork, pair: Pair, name: str
-) -> None:
-    moments = network.optimizer_state()
-    for key, array in pair.oracle.optimizer_state().items():
-        found = moments.get(key, np.empty(0))
-        certificate.compare(f"{name} moments", found, array, key)
-    network.load_optimizer_state(moments)
-    again = network.optimizer_state()
-    for key, array in moments.items():
-        found = again.get(key, np.empty(0))
-        certificate.require_equal("optimiser state comes back", found, array, key)
-
-
-def _largest_difference(found: Array, reference: Array) -> float:
-    if found.shape != reference.shape or not np.isfinite(found).all():
-        return float("inf")
-    return float(np.max(np.abs(found - reference) / np.abs(reference)))

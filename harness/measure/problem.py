@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +27,7 @@ from harness.contract import (
 )
 from harness.declarations import ImplementationDeclaration
 from harness.errors import RefusedError
+from harness.measure.equations import EquationSteps
 from harness.measure.own_step import OwnStep, own_step_spec
 from harness.registry import Registry
 from harness.store import Reading
@@ -207,26 +209,51 @@ def offered(registry: Registry, trial: Trial) -> ImplementationDeclaration:
     return declared
 
 
+class Basis(Enum):
+    """What an implementation of a cell is held against."""
+
+    REFERENCE = "the float64 reference"
+    EQUATIONS = "the cell's equations in float64"
+    OWN_STEPS = "its own single time steps"
+
+
+def basis_of(registry: Registry, cell: str) -> Basis:
+    """Return what a cell has to be held against, the best of it.
+
+    Raises:
+        MisuseError: If the name is unknown.
+    """
+    declared = registry.cell(cell)
+    if declared.reference:
+        return Basis.REFERENCE
+    return Basis.OWN_STEPS if declared.equations is None else Basis.EQUATIONS
+
+
 def build_oracle(
     registry: Registry, trial: Trial, spec: NetworkSpec, cell: Cell
 ) -> Oracle:
     """Build the float64 reference of a trial's network.
 
-    A cell without a reference is computed by the implementation's own single time
-    steps, in float64 where it offers that.
+    A cell without a reference is computed by its equations. One without those either
+    is computed by the implementation's own single time steps, in float64 where it
+    offers that.
 
     Raises:
-        RefusedError: If there is no reference and the implementation does not train.
+        RefusedError: If there is neither and the implementation does not train.
     """
     reference = replace(spec, dtype="float64", precision="highest", biases="canonical")
-    if registry.cell(trial.cell).reference:
+    basis = basis_of(registry, trial.cell)
+    if basis is Basis.REFERENCE:
         return cast(Oracle, registry.build(ORACLE, reference, cell, "cpu"))
+    if basis is Basis.EQUATIONS:
+        steps = EquationSteps(registry.load_equations(trial.cell), cell.info)
+        return _oracle_around(registry, lambda *_: steps, reference, cell)
     name = trial.implementation
     declared = registry.implementation(name)
     if not declared.trains:
         raise RefusedError(
-            f"{name} does not train and cell {trial.cell} has no reference, so there "
-            "is nothing to hold it against"
+            f"{name} does not train and cell {trial.cell} has neither a reference nor "
+            "equations, so there is nothing to hold it against"
         )
     dtype = "float64" if "float64" in declared.dtypes else "float32"
 
@@ -235,8 +262,16 @@ def build_oracle(
         network = registry.build(name, small, cell, trial.device)
         return OwnStep(cast(TrainableNetwork, network), small, cell)
 
-    found = registry.build_around("numpy", own_step, reference, cell, "cpu")
-    return cast(Oracle, found)
+    return _oracle_around(registry, own_step, reference, cell)
+
+
+def _oracle_around(
+    registry: Registry,
+    layer: Callable[[str, int, int], Any],
+    reference: NetworkSpec,
+    cell: Cell,
+) -> Oracle:
+    return cast(Oracle, registry.build_around("numpy", layer, reference, cell, "cpu"))
 
 
 def initial_weights(

@@ -1,24 +1,37 @@
 """How fast is it? Phases timed in turns, and what the timed calls computed.
 
 A turn is one dropped reading and a few kept ones. Whoever holds several meters gives
-them turns in random order, so that a drift of the machine hits all alike. After every
-turn what its calls computed is read back and held against the float64 reference. Turns
-alternate between two sets of weights: a call that returned what it computed before
-would be found out.
+them turns in random order, so that a drift of the machine hits all alike.
+
+No call is asked what another was asked. Every turn of a phase has weights of its own,
+and every call of a turn a batch of its own, placed before the clock starts; only where
+a turn's batches exceed `MOST_BYTES` does it come back to them, after `FEWEST_BATCHES`
+at the soonest. So an answer kept from before is the answer to another question. What
+the last call of a turn computed, and of training what all its calls together made of
+the weights, is read back; of `DRAWS` turns, picked by chance after they ended, it is
+held against the float64 reference on the same weights and batches.
+
+A right read-back says that those calls computed all they had to, at the shape timed.
+It does not say so of calls in the middle of a turn that left no trace, of turns that
+were not picked (a mistake in half of them escapes once in eight), or of a plugin that
+behaves differently because it knows that it is timed.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 
-from harness.contract import Array, Quantity, TrainableNetwork, Weights
-from harness.measure.certificate import TOLERANCES, relative_error
+from harness.contract import Batch, Placed, Quantity, TrainableNetwork, Weights
+from harness.measure import readback
+from harness.measure.certificate import TOLERANCES
 from harness.measure.problem import Measurement, Problem
+from harness.measure.readback import ReadBack, Reference
 from harness.measure.timing import (
     loops_for,
     median_interval,
@@ -30,8 +43,18 @@ from harness.store import Reading
 
 PHASES = ("forward", "loss_and_gradients", "train_step")
 
-DRAWS = 2
-"""Sets of weights that turns alternate between."""
+DRAWS = 3
+"""Turns of a phase, each with weights drawn for it, that are held against the
+reference."""
+
+MOST_BYTES = 64 * 2**20
+"""Inputs of all batches that are placed at once."""
+
+FEWEST_BATCHES = 8
+
+MOST_LOOPS = 250
+"""A call that is faster than `READING_S` over this computes nothing, and the reference
+would have to take as many updates as a turn has calls."""
 
 FLOPS_PER_FORWARD = {"forward": 1, "loss_and_gradients": 3, "train_step": 3}
 """A backward pass is counted as two forward passes; the optimiser's step as none."""
@@ -49,9 +72,17 @@ QUANTITIES = {
     "flops": Quantity("FLOP", "neither"),
     "loops": Quantity("calls", "neither"),
     "shaky": Quantity("yes or no", "lower"),
-    "ok": Quantity("yes or no", "higher"),
-    "error": Quantity("relative error", "lower"),
+    **readback.QUANTITIES,
 }
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """One turn: its weights, the batches of its calls in order, what it computed."""
+
+    draw: int
+    batches: tuple[int, ...]
+    found: Weights
 
 
 @dataclass
@@ -59,18 +90,19 @@ class _Phase:
     """One phase: the call under the clock, and what it must have computed.
 
     Attributes:
-        call: Queues the work and waits for it; keeps its handle for `found`.
+        call: Queues the work on a placed batch and waits for it; keeps its handle.
         found: Reads back what the calls since the last `load_weights` computed.
-        expected: Makes the same with the reference, given the number of calls.
+        expected: Makes the same with the reference, given the batch of every call.
+        picked: Turns to be held against the reference.
     """
 
-    call: Callable[[], None]
+    call: Callable[[Placed], None]
     found: Callable[[], Weights]
-    expected: Callable[[int], Weights]
+    expected: Callable[[Sequence[int]], Weights]
     loops: int = 1
     first_call_s: float = 0.0
     stationary: bool = True
-    references: list[Weights] = field(default_factory=list)
+    picked: list[_Turn] = field(default_factory=list)
     turns: list[list[float]] = field(default_factory=list)
 
 
@@ -86,16 +118,12 @@ class SpeedMeter:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._readings = int(problem.trial.settings["readings"])
-        self._weights = [problem.initial_weights(draw) for draw in range(DRAWS)]
-        size = problem.trial.batch
-        assert size is not None
-        batch = problem.batch("train", 0, size)
         self._network = problem.network()
-        self._oracle = problem.oracle()
-        self._placed = self._network.place(batch)
-        self._reference = self._oracle.place(batch)
+        self._reference = Reference(problem)
+        self._placed: list[Placed] = []
+        self._place(FEWEST_BATCHES)
+        self._chance = np.random.default_rng()  # what is picked cannot be known before
         self._done: Any = None
-        self._worst_error = 0.0
         asked = [p for p in PHASES if p in problem.trial.settings["phases"]]
         make = {
             "forward": self._forward,
@@ -114,94 +142,151 @@ class SpeedMeter:
     # --- the phases ------------------------------------------------------------------
 
     def _forward(self) -> _Phase:
-        def call() -> None:
-            self._done = self._network.forward(self._placed)
+        def call(placed: Placed) -> None:
+            self._done = self._network.forward(placed)
             self._done.wait()
 
-        def expected(_: int) -> Weights:
-            return {"outputs": self._oracle.forward(self._reference).read().outputs}
-
-        return _Phase(call, lambda: {"outputs": self._done.read().outputs}, expected)
+        return _Phase(
+            call,
+            lambda: {"outputs": self._done.read().outputs},
+            lambda calls: {"outputs": self._reference.outputs(self._batch(calls[-1]))},
+        )
 
     def _loss_and_gradients(self) -> _Phase:
         network = cast(TrainableNetwork, self._network)
 
-        def call() -> None:
-            self._done = network.loss_and_gradients(self._placed)
+        def call(placed: Placed) -> None:
+            self._done = network.loss_and_gradients(placed)
             self._done.wait()
 
-        def tensors(done: Any) -> Weights:
+        def found() -> Weights:
+            done = self._done.read()
             return {"loss": np.array(done.loss), **done.gradients}
 
-        return _Phase(
-            call,
-            lambda: tensors(self._done.read()),
-            lambda _: tensors(self._oracle.loss_and_gradients(self._reference).read()),
-        )
+        def expected(calls: Sequence[int]) -> Weights:
+            return self._reference.loss_and_gradients(self._batch(calls[-1]))
+
+        return _Phase(call, found, expected)
 
     def _train_step(self) -> _Phase:
         network = cast(TrainableNetwork, self._network)
 
-        def call() -> None:
-            self._done = network.train_steps([self._placed])
+        def call(placed: Placed) -> None:
+            self._done = network.train_steps([placed])
             self._done.wait()
 
         def found() -> Weights:
             return {"losses": self._done.read().losses, **network.weights()}
 
-        def expected(calls: int) -> Weights:
-            done = self._oracle.train_steps([self._reference] * calls).read()
-            return {"losses": done.losses[-1:], **self._oracle.weights()}
+        def expected(calls: Sequence[int]) -> Weights:
+            return self._reference.train(self._batch(index) for index in calls)
 
         return _Phase(call, found, expected)
+
+    # --- the batches -----------------------------------------------------------------
+
+    def _batch(self, index: int) -> Batch:
+        size = self._problem.trial.batch
+        assert size is not None
+        return self._problem.batch("train", index, size)
+
+    def _place(self, count: int) -> None:
+        """Place batches until there are `count`, or as many as may be held at once."""
+        while len(self._placed) < count:
+            batch = self._batch(len(self._placed))
+            most = max(FEWEST_BATCHES, MOST_BYTES // batch.inputs.nbytes)
+            if len(self._placed) >= most:
+                return
+            self._placed.append(self._network.place(batch))
+
+    def _calls(self, phase: _Phase, batches: Sequence[int]) -> Callable[[], None]:
+        """Return a call of a phase that takes one batch after the other."""
+        placed = iter([self._placed[index] for index in batches])
+        call = phase.call
+        return lambda: call(next(placed))
+
+    def _in_order(self, count: int) -> tuple[int, ...]:
+        """Return so many batches in a row, from anywhere in the ring."""
+        ring = len(self._placed)
+        start = int(self._chance.integers(ring))
+        return tuple((start + i) % ring for i in range(count))
 
     # --- the clock -------------------------------------------------------------------
 
     def warm_up(self) -> None:
-        """Call every phase until it is stationary, and learn what it must compute."""
+        """Call every phase until it is stationary, and place a turn's batches."""
         for phase in self._phases.values():
-            self._network.load_weights(self._weights[0])
+            self._load(0)
             gc.collect()
-            warm = warm_up(phase.call)
+            ring = itertools.cycle(self._placed[:FEWEST_BATCHES])
+            call = phase.call
+            warm = warm_up(lambda call=call, ring=ring: call(next(ring)))  # type: ignore[misc]
             phase.first_call_s, phase.stationary = warm.first_call_s, warm.stationary
-            phase.loops = loops_for(warm.call_s)
-            for weights in self._weights:
-                self._oracle.load_weights(self._rounded(weights))
-                expected = phase.expected(phase.loops * (1 + self._readings))
-                phase.references.append(expected)
+            phase.loops = min(loops_for(self._fresh_call_s(phase)), MOST_LOOPS)
+            self._place(phase.loops * (1 + self._readings))
 
-    def _rounded(self, weights: Weights) -> Weights:
-        dtype = self._problem.spec.dtype
-        return {name: tensor.astype(dtype) for name, tensor in weights.items()}
+    def _fresh_call_s(self, phase: _Phase) -> float:
+        """Return the seconds of a call when weights and batch are ones not yet seen."""
+        self._load(1)
+        call = self._calls(phase, range(FEWEST_BATCHES))
+        return min(reading_s(call, 1) for _ in range(FEWEST_BATCHES))
+
+    def _load(self, draw: int) -> None:
+        self._network.load_weights(self._problem.initial_weights(draw))
 
     def turn(self, name: str) -> list[float]:
         """Take one turn of a phase; return its kept readings in seconds."""
         phase = self._phases[name]
-        draw = len(phase.turns) % DRAWS
-        self._network.load_weights(self._weights[draw])
+        draw = 2 + len(phase.turns)  # two were used to warm up
+        batches = self._in_order(phase.loops * (1 + self._readings))
+        call = self._calls(phase, batches)
+        self._load(draw)
         with no_garbage_collection():
             readings = [
-                reading_s(phase.call, phase.loops) for _ in range(1 + self._readings)
+                reading_s(call, phase.loops) for _ in range(1 + self._readings)
             ][1:]
+        # Copied: a network may answer with the very memory that it computes in.
+        computed = {n: np.array(tensor) for n, tensor in phase.found().items()}
+        self._pick(phase, _Turn(draw, batches, computed))
         phase.turns.append(readings)
-        self._check(phase.found(), phase.references[draw])
         return readings
 
-    def _check(self, found: Weights, reference: Weights) -> None:
-        for name, expected in reference.items():
-            error = _error(found.get(name), expected)
-            self._worst_error = max(self._worst_error, error)
+    def _pick(self, phase: _Phase, turn: _Turn) -> None:
+        """Keep `DRAWS` turns of those seen so far, each with the same probability."""
+        if len(phase.picked) < DRAWS:
+            phase.picked.append(turn)
+        elif (place := int(self._chance.integers(1 + len(phase.turns)))) < DRAWS:
+            phase.picked[place] = turn
+
+    def _read_back(self) -> ReadBack:
+        trial = self._problem.trial
+        tolerance = TOLERANCES[trial.dtype, trial.precision].certified
+        found = ReadBack(tolerance)
+        for name, phase in self._phases.items():
+            for turn in phase.picked:
+                self._compare(found, name, turn, tolerance)
+        return found
+
+    def _compare(
+        self, found: ReadBack, name: str, turn: _Turn, tolerance: float
+    ) -> None:
+        weights = self._problem.initial_weights(turn.draw)
+        expected = self._phases[name].expected
+
+        def nudged(nudge: int) -> Weights:
+            self._reference.load_nudged(weights, nudge)
+            return expected(turn.batches)
+
+        self._reference.load(weights)
+        right = expected(turn.batches)
+        found.compare(turn.found, right, name, tolerance, nudged)
 
     # --- the result ------------------------------------------------------------------
 
     def finish(self) -> Measurement:
         """Return every phase's median, interval, rates and raw samples."""
-        trial = self._problem.trial
-        tolerance = TOLERANCES[trial.dtype, trial.precision].certified
-        ok = self._worst_error <= tolerance
-        readings = [
-            Reading("readback", {"ok": int(ok), "error": min(self._worst_error, 1e300)})
-        ]
+        read_back = self._read_back()
+        readings = [read_back.reading()]
         for name, phase in self._phases.items():
             readings += self._phase_readings(name, phase)
         return Measurement(
@@ -210,6 +295,7 @@ class SpeedMeter:
                 "kernel": self._network.kernel(),
                 "parameters": self._problem.parameters(),
                 "time_steps": self._problem.time_steps,
+                "read_back_at": read_back.where,
             },
             quantities=QUANTITIES,
         )
@@ -240,10 +326,3 @@ class SpeedMeter:
             ),
             Reading(name, {"sample_s": samples}, list(range(len(samples))), "readings"),
         ]
-
-
-def _error(found: Array | None, expected: Array) -> float:
-    if found is None:
-        return float("inf")
-    error = relative_error(np.asarray(found), np.asarray(expected, np.float64))
-    return 0.0 if error is None else error

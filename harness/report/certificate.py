@@ -25,6 +25,7 @@ def certificate_json(record: TrialRecord) -> dict[str, Any]:
         "checks": {reading.split: dict(reading.values) for reading in record.readings},
         "where": record.result.get("where") or {},
         "causes": record.result.get("causes") or {},
+        "unproven": record.result.get("unproven"),
     }
 
 
@@ -44,6 +45,8 @@ def certificate_text(record: TrialRecord) -> str:
         lines.append(f"not certified: {broken} of {checks} checks broken")
     else:
         lines.append(f"certified: {checks} checks")
+        if record.result.get("unproven"):
+            lines.append(f"not proven: {record.result['unproven']}")
     return "\n".join([*lines, ""])
 
 
@@ -86,7 +89,7 @@ def _number(value: float | None, width: int, missing: str = "") -> str:
     if value is None:
         return f"{missing:>{width}}"
     if value >= 1e300:
-        return f"{'infinite':>{width}}"
+        return f"{'not finite':>{width}}"
     text = f"{value:.1e}" if width < 11 else f"{value:.5g}"
     return f"{text:>{width}}"
 

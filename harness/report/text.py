@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 
 NOTHING = "–"
 
+UNCERTIFIED = "uncertified"
+"""The mark of a number that no certificate stands behind."""
+
 
 def one_line(text: object) -> str:
     """Return text without line breaks and control characters."""
@@ -19,6 +22,16 @@ def number(value: float | None) -> str:
         return NOTHING
     small = value != 0 and abs(value) < 1e-4
     return f"{value:.1e}" if small else f"{value:.4g}"
+
+
+def verdict(doubt: str | None) -> str:
+    """Return "yes", or "NO" with the reason: what a column `certified` holds."""
+    return "yes" if doubt is None else f"NO: {one_line(doubt)}"
+
+
+def marked(words: str, doubt: str | None) -> str:
+    """Return words with the mark where there is a doubt."""
+    return words if doubt is None else f"{words} · {UNCERTIFIED}"
 
 
 def whole(value: float | None) -> str:

@@ -16,6 +16,7 @@ from harness.contract import Cell, NetworkSpec
 from harness.errors import PluginError, RefusedError, UnavailableError
 from implementations.jax_backend.layer import Layer, LayerFactory, Parts, Tensors
 from implementations.jax_backend.network import JaxNetwork
+from implementations.shared.keras_layers import check_stateless
 
 
 def network(
@@ -76,6 +77,7 @@ def _checked(layer: object, dtype: str) -> Any:
                 name,
                 f"has the dtype policy {layer.dtype_policy.name}; expected {dtype}",
             )
+    check_stateless(layer)
     return layer
 
 

@@ -164,6 +164,19 @@ class KerasLayout(GateLayout):
             second = self._second_needed()[self._order].reshape(-1)
             self.needed = {"bias": np.stack([np.ones_like(second), second])}
 
+    def hint(self, found: Shapes) -> str:
+        """Return what to do about a GRU of the cell's other form, or ""."""
+        columns = self.shapes["recurrent_kernel"][1]
+        forms = {(columns,): False, (2, columns): True}
+        reset_after = forms.get(found.get("bias", ()))
+        if self._gates != ("r", "z", "n") or reset_after in (None, self._two_biases):
+            return ""
+        other = "gru" if reset_after else "gru-reset-before"
+        return (
+            f"; a GRU with reset_after={reset_after} computes the cell {other}: "
+            f"declare it for that one, or give it reset_after={not reset_after}"
+        )
+
     def from_canonical(self, weights: Weights) -> Weights:
         """Return Keras' three tensors; the redundant bias is zero."""
         bias = weights["b"][self._order].reshape(-1)
@@ -230,13 +243,16 @@ def layout_of(
         PluginError: Naming the parameter that is missing, unknown or misshapen.
     """
     layout: Layout = CanonicalLayout(cell, input_size, hidden_size)
+    hint = ""
     if set(found) != set(layout.shapes):
         layout = stock(cell, input_size, hidden_size)
+        if isinstance(layout, KerasLayout):
+            hint = layout.hint(found)
     for name, shape in layout.shapes.items():
         if found.get(name) != shape:
             what = f"has shape {found[name]}" if name in found else "is missing"
             raise PluginError(
-                layer, f"parameter '{name}' {what}; expected shape {shape}"
+                layer, f"parameter '{name}' {what}; expected shape {shape}{hint}"
             )
     for name in found:
         if name not in layout.shapes:

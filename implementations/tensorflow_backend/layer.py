@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from harness.contract import Cell, NetworkSpec
 from harness.errors import PluginError, describe_error
+from implementations.shared.keras_layers import check_stateless
 from implementations.shared.layout import KerasLayout, Layout, layout_of
 
 Tensor = Any
@@ -156,6 +157,7 @@ def _checked(layer: object) -> Any:
             f"call{signature} has a wrong signature: {error}; expected call(x, "
             "initial_state, mask), as keras.layers.GRU",
         ) from error
+    check_stateless(layer)
     return layer
 
 
@@ -195,12 +197,20 @@ def _check_answer(layer: Any, x: Tensor, state: Parts) -> None:
     mask = tf.ones(x.shape[:2], tf.bool)
     found = layer(x, initial_state=list(state), mask=mask)
     parts = list(found) if isinstance(found, tuple | list) else [found]
-    expected = [(*x.shape[:2], state[0].shape[1]), *(tuple(p.shape) for p in state)]
-    shapes = [tuple(part.shape) for part in parts]
-    if shapes != expected:
+    shapes = [(*x.shape[:2], state[0].shape[1]), *(tuple(p.shape) for p in state)]
+    expected = [f"{x.dtype.name} {shape}" for shape in shapes]
+    forms = [_form(part) for part in parts]
+    if forms != expected:
         raise PluginError(
             type(layer).__name__,
-            f"answered {', '.join(map(str, shapes))}; expected outputs {expected[0]}, "
-            f"[batch, time, hidden], and {len(state)} state parts {expected[1]}, as a "
-            "layer of Keras with return_sequences=True and return_state=True",
+            f"answered {', '.join(forms)}; expected outputs {expected[0]}, [batch, "
+            f"time, hidden], and {len(state)} state parts {expected[1]}, as a layer of "
+            "Keras with return_sequences=True and return_state=True",
         )
+
+
+def _form(found: Any) -> str:
+    """Return dtype and shape of a tensor, or a type's name."""
+    if not tf.is_tensor(found):
+        return type(found).__name__
+    return f"{found.dtype.name} {tuple(found.shape)}"

@@ -64,6 +64,8 @@ class TensorFlowNetwork:
         _check_backend()
         self._device = _find_device(device)
         tf.config.experimental.enable_tensor_float_32_execution(False)
+        # Or Keras adds a page on the call's arguments to what a layer raises.
+        keras.config.disable_traceback_filtering()
         self._spec = spec
         self._parts = len(cell.info.state_parts)
         self._shapes = spec.weight_shapes(cell)
@@ -304,9 +306,11 @@ class TensorFlowNetwork:
                 variables[tensor].assign(self._real(array))
 
     def kernel(self) -> str:
-        """Name the recurrent kernel in the graph that `forward` runs."""
-        graph = self._graph(self._model.forward, padded=False)
-        return kernel_of(graph.graph.as_graph_def())
+        """Name the recurrent kernels in the graphs of what was asked, padded or not."""
+        if not self._graphs:
+            self._graph(self._model.forward, padded=False)
+        graphs = [g.graph.as_graph_def() for g in self._graphs.values()]
+        return "; ".join(dict.fromkeys(map(kernel_of, graphs)))
 
 
 def _on_host(tensors: Mapping[str, Tensor]) -> Weights:

@@ -1,13 +1,14 @@
-"""Which recurrent kernel ran, read from the profiler's events."""
+"""Which recurrent kernels ran, read from the profiler's events."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 T = TypeVar("T")
 
@@ -19,49 +20,87 @@ _FUSED = {
 _LOOPED = ("aten::gru", "aten::lstm", "aten::rnn_tanh", "aten::rnn_relu")
 _COMPILED = "## Call CompiledFxGraph"
 """What inductor's code records around each call of a graph of its own."""
+_LAYER_CALL = "rnn-harness: call of a layer"
 OPERATIONS = "torch operations"
 
 
+def layer_call() -> AbstractContextManager[object]:
+    """Return the context that tells the profiler where a layer is called."""
+    return record_function(_LAYER_CALL)
+
+
 def kernel_of(
-    forward: Callable[[], Tensor],
-    backward: Callable[[Tensor], object],
-    layers: int,
-    device: torch.device,
+    forward: Callable[[], Tensor], backward: Callable[[Tensor], object] | None = None
 ) -> str:
-    """Return what computes layers: "oneDNN", "cuDNN", "inductor graph" and the like.
+    """Return what computes the layers of a pass, each kernel named once.
+
+    "oneDNN"; "ATen loop of aten::gru"; "inductor graph"; "2 inductor graphs" where a
+    call of a layer is in several pieces; "cuDNN and torch operations" for two layers
+    that differ.
 
     Args:
-        forward: A training pass; returns outputs.
-        backward: Computes gradients from these outputs.
-        layers: How many of them the pass has.
-        device: Where they run.
+        forward: The pass, its layers called within `layer_call`; returns outputs.
+        backward: Computes gradients from these outputs; None where none are asked.
     """
-    outputs, seen = _events(forward, device)
-    for event, library in _FUSED.items():
-        if event in seen:
-            return library
-    for event in _LOOPED:
-        if event in seen:
-            return f"ATen loop of {event}"
-    graphs = _graphs(seen)
-    if graphs == 0:
-        return OPERATIONS
-    kernel = "inductor graph"
-    if graphs != layers:  # a graph that broke into several
-        kernel = f"{graphs} inductor graphs in {layers} layers"
-    _, backwards = _events(lambda: backward(outputs), device)
-    return kernel if _graphs(backwards) else f"{kernel}, backward {OPERATIONS}"
+    outputs, events = _profiled(forward)
+    calls = [event for event in events if event.name == _LAYER_CALL]
+    named = [name for call in calls for name in _kernels(call, events)]
+    kernel = " and ".join(dict.fromkeys(named)) or OPERATIONS
+    if backward is None or not any(map(_is_graph, events)):
+        return kernel
+    _, events = _profiled(lambda: backward(outputs))
+    compiled = any(map(_is_graph, events))
+    return kernel if compiled else f"{kernel}, backward {OPERATIONS}"
 
 
-def _events(run: Callable[[], T], device: torch.device) -> tuple[T, dict[str, int]]:
-    """Return what a call gave, and how often each event happened in it."""
-    activities = [ProfilerActivity.CPU]
-    if device.type == "cuda":
-        activities.append(ProfilerActivity.CUDA)
-    with profile(activities=activities) as profiler:
+@dataclass(frozen=True)
+class _Event:
+    """Something the profiler saw, in nanoseconds of its clock."""
+
+    name: str
+    start_ns: int
+    end_ns: int
+
+    def has(self, other: _Event) -> bool:
+        """Say whether another event happened within this one."""
+        return self.start_ns <= other.start_ns and other.end_ns <= self.end_ns
+
+
+def _kernels(call: _Event, events: list[_Event]) -> list[str]:
+    """Name what ran within one call of a layer."""
+    within = [event for event in events if call.has(event)]
+    fused = [event for event in within if event.name in _FUSED]
+    found = [_FUSED[event.name] for event in fused]
+    # An operator of torch's decides only when it is called whether it loops itself.
+    found += [
+        f"ATen loop of {event.name}"
+        for event in within
+        if event.name in _LOOPED and not any(map(event.has, fused))
+    ]
+    graphs = sum(map(_is_graph, within))
+    if graphs:
+        found.append("inductor graph" if graphs == 1 else f"{graphs} inductor graphs")
+    return found or [OPERATIONS]
+
+
+def _is_graph(event: _Event) -> bool:
+    return event.name.startswith(_COMPILED)
+
+
+def _profiled(run: Callable[[], T]) -> tuple[T, list[_Event]]:
+    """Return what a call gave, and those of its events that tell a kernel.
+
+    They are taken as they were recorded: a loop of a thousand time steps has a hundred
+    thousand, which the profiler's own summary takes ten seconds to put in order.
+    """
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
         found = run()
-    return found, {event.key: event.count for event in profiler.key_averages()}
-
-
-def _graphs(seen: dict[str, int]) -> int:
-    return sum(n for event, n in seen.items() if event.startswith(_COMPILED))
+    assert profiler.profiler is not None
+    assert profiler.profiler.kineto_results is not None
+    telling = {*_FUSED, *_LOOPED, _LAYER_CALL}
+    events = [
+        _Event(name, event.start_ns(), event.start_ns() + event.duration_ns())
+        for event in profiler.profiler.kineto_results.events()
+        if (name := event.name()) in telling or name.startswith(_COMPILED)
+    ]
+    return found, events

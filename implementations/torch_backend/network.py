@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.conformance import check_call
 from harness.contract import (
     Array,
     Batch,
@@ -27,7 +26,7 @@ from harness.contract import (
     Updates,
     Weights,
 )
-from harness.errors import PluginError, UnavailableError
+from harness.errors import UnavailableError
 from implementations.shared.batches import (
     check_cotangents,
     check_state,
@@ -36,11 +35,14 @@ from implementations.shared.batches import (
     encode,
     host_batch,
 )
-from implementations.shared.layout import NetworkLayout, TorchLayout, layout_of
+from implementations.shared.layout import NetworkLayout
 from implementations.torch_backend.kernel import kernel_of
+from implementations.torch_backend.layer import (
+    LayerFactory,
+    RecurrentLayer,
+    checked_module,
+)
 from implementations.torch_backend.precision import Precision
-
-LayerFactory = Callable[[str, int, int], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ class PlacedBatch:
     """[batch, readouts]: 1 / (number of scored positions) where scored, else 0."""
 
 
+_Pass = tuple[Tensor, Tensor | None, list[Tensor] | None]
+"""What entered the first layer, the lengths and the state before."""
+
+
 class TorchNetwork:
     """Stacked layers with a linear readout.
 
@@ -61,16 +67,15 @@ class TorchNetwork:
         spec: Sizes, readout, loss, optimiser.
         cell: Names the canonical tensors and the state parts.
         device: `cpu`, `cuda` or `cuda:N`.
-        layer: Called with (cell, input_size, hidden_size); returns a module that is
-            called as `nn.GRU`: (x [time, batch, input], state) to (outputs, state),
-            where a state of two parts is a tuple. Its parameters are the canonical
-            ones or `nn.GRU`'s.
+        layer: Called with (cell, input_size, hidden_size) for a module; see
+            `LayerFactory`.
 
     Raises:
         UnavailableError: If torch sees no such device, or has no kernel for the
             precision there.
         RefusedError: If the precision means nothing for the device or dtype.
-        PluginError: If the layer's parameters are laid out otherwise.
+        PluginError: If the layer is of another form or its parameters are laid out
+            otherwise.
     """
 
     def __init__(
@@ -84,23 +89,18 @@ class TorchNetwork:
         self._precision = Precision(spec, self._device)
         self._dtype = getattr(torch, spec.dtype)
         widths, hidden_size = spec.layer_input_sizes, spec.hidden_size
-        self._layers = [
-            _checked(layer(spec.cell, width, hidden_size)).to(self._device, self._dtype)
+        modules = [
+            checked_module(layer(spec.cell, width, hidden_size)).to(
+                self._device, self._dtype
+            )
             for width in widths
         ]
-        self._precision.check(self._layers)
-        layouts = [
-            layout_of(
-                {n: tuple(p.shape) for n, p in module.named_parameters()},
-                TorchLayout,
-                cell,
-                width,
-                hidden_size,
-                type(module).__name__,
-            )
-            for module, width in zip(self._layers, widths, strict=True)
+        self._precision.check(modules)
+        self._layers = [
+            RecurrentLayer(module, cell, width, spec)
+            for module, width in zip(modules, widths, strict=True)
         ]
-        self._layout = NetworkLayout(self._shapes, layouts)
+        self._layout = NetworkLayout(self._shapes, [x.layout for x in self._layers])
         self._outside = {
             name: nn.Parameter(self._zeros(shape))
             for name, shape in self._layout.outside.items()
@@ -109,6 +109,7 @@ class TorchNetwork:
             self._freeze_redundant_biases()
         self._optimizer = _optimizer(spec.optimizer, list(self._trained().values()))
         self._updates = 0
+        self._asked: dict[bool, _Pass] = {}
 
     def _tensor(self, array: Array) -> Tensor:
         return torch.as_tensor(array, dtype=self._dtype, device=self._device)
@@ -133,8 +134,8 @@ class TorchNetwork:
         """Return every parameter: `layer0.weight_ih_l0`, `readout.w`."""
         return self._outside | {
             f"layer{i}.{name}": parameter
-            for i, module in enumerate(self._layers)
-            for name, parameter in module.named_parameters()
+            for i, layer in enumerate(self._layers)
+            for name, parameter in layer.module.named_parameters()
         }
 
     def _trained(self) -> dict[str, nn.Parameter]:
@@ -237,6 +238,7 @@ class TorchNetwork:
         The state is one tensor [layers, batch, hidden] a part. What comes out is in the
         network's dtype, whatever it was computed in.
         """
+        self._asked[torch.is_grad_enabled()] = (x, lengths, state)
         self._precision.set()
         with self._precision.forward():
             outputs, final = self._run_layers(x, lengths, state)
@@ -246,9 +248,9 @@ class TorchNetwork:
         self, x: Tensor, lengths: Tensor | None, state: list[Tensor] | None
     ) -> tuple[Tensor, list[Tensor]]:
         time_steps, finals = len(x), []
-        for i, module in enumerate(self._layers):
+        for i, layer in enumerate(self._layers):
             before = None if state is None else [part[i : i + 1] for part in state]
-            x, final = self._run_layer(module, x, lengths, before)
+            x, final = layer(x, lengths, before)
             finals.append(final)
         last = self._spec.readout is Readout.LAST or time_steps == 1
         top = finals[-1][0][0][:, None] if last else x.transpose(0, 1)
@@ -256,64 +258,6 @@ class TorchNetwork:
             top, self._outside["readout.w"], self._outside["readout.b"]
         )
         return outputs, [torch.cat(parts) for parts in zip(*finals, strict=True)]
-
-    def _run_layer(
-        self,
-        module: nn.Module,
-        x: Tensor,
-        lengths: Tensor | None,
-        state: list[Tensor] | None,
-    ) -> tuple[Tensor, list[Tensor]]:
-        if lengths is None:
-            return self._call(module, x, state)
-        if not isinstance(module, nn.RNNBase):
-            return self._run_in_segments(module, x, lengths, state)
-        rnn = nn.utils.rnn
-        packed = rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
-        outputs, final = self._call(module, packed, state)
-        outputs, _ = rnn.pad_packed_sequence(outputs, total_length=len(x))
-        return outputs, final
-
-    def _call(
-        self, module: nn.Module, x: Any, state: list[Tensor] | None
-    ) -> tuple[Any, list[Tensor]]:
-        argument = None
-        if state is not None:
-            argument = state[0] if self._parts == 1 else tuple(state)
-        outputs, final = _pair(module(x, argument))
-        return outputs, [final] if self._parts == 1 else list(final)
-
-    def _run_in_segments(
-        self,
-        module: nn.Module,
-        x: Tensor,
-        lengths: Tensor,
-        state: list[Tensor] | None,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Run a layer that knows no padding: from end to end of a sequence.
-
-        Between two ends the sequences that have not ended run alone, from the states
-        they had. A sequence that has ended holds its state and answers zero.
-        """
-        size = (1, x.shape[1], self._spec.hidden_size)
-        final = state or [x.new_zeros(size) for _ in range(self._parts)]
-        outputs = x.new_zeros(len(x), x.shape[1], self._spec.hidden_size)
-        start = 0
-        for end in sorted(set(lengths.tolist())):
-            (running,) = torch.nonzero(lengths > start, as_tuple=True)
-            running = running.to(x.device)
-            before = [part.index_select(1, running) for part in final]
-            segment = x[start:end].index_select(1, running)
-            answered, after = self._call(module, segment, before)
-            padding = (0, 0, 0, 0, start, len(x) - end)
-            in_time = nn.functional.pad(answered, padding).to(outputs.dtype)
-            outputs = outputs.index_add(1, running, in_time)
-            final = [
-                part.index_copy(1, running, new.to(part.dtype))
-                for part, new in zip(final, after, strict=True)
-            ]
-            start = end
-        return outputs, final
 
     # --- gradients -------------------------------------------------------------------
 
@@ -410,7 +354,10 @@ class TorchNetwork:
         arrays: dict[str, Array] = {"updates": np.asarray(self._updates, np.int64)}
         states = self._optimizer.state
         for name, key in self._moments.items():
-            moments = {n: states[p][key] for n, p in self._trained().items()}
+            # A parameter that no gradient has reached has no moments in torch.
+            moments = {
+                n: states.get(p, {}).get(key) for n, p in self._trained().items()
+            }
             for tensor, array in self._canonical(moments, values=False).items():
                 arrays[f"{name}/{tensor}"] = array
         return arrays
@@ -436,18 +383,46 @@ class TorchNetwork:
             return {}
         return _MOMENTS[self._spec.optimizer.name]
 
+    # --- what ran --------------------------------------------------------------------
+
     def kernel(self) -> str:
-        """Name the recurrent kernel that the profiler saw in a training pass."""
-        x = self._zeros((4, 2, self._spec.input_size))
+        """Name the recurrent kernels of the calls last made, as the profiler sees them.
+
+        They are the last one that computed gradients and the last one that did not:
+        each is run once more, on what it was given. Where they differ both are named.
+        """
+        seen = {gradients: self._kernel(gradients) for gradients in self._asked}
+        if not seen:
+            return "nothing has run"
+        if len(set(seen.values())) == 1:
+            return next(iter(seen.values()))
+        return f"{seen[False]}; with gradients {seen[True]}"
+
+    def _kernel(self, gradients: bool) -> str:
+        x, lengths, state = self._asked[gradients]
+        # The graph of the call itself is gone: what entered is a leaf of its own.
+        x = x.detach().requires_grad_(x.requires_grad)
         trained = list(self._trained().values())
 
         def forward() -> Tensor:
-            return self._run(x, None, None)[0]
+            return self._run(x, lengths, state)[0]
 
         def backward(outputs: Tensor) -> object:
             return torch.autograd.grad(outputs.sum(), trained, allow_unused=True)
 
-        return kernel_of(forward, backward, len(self._layers), self._device)
+        with torch.set_grad_enabled(gradients), self._marked():
+            return kernel_of(forward, backward if gradients else None)
+
+    @contextmanager
+    def _marked(self) -> Iterator[None]:
+        """Mark the calls of layers for the profiler."""
+        for layer in self._layers:
+            layer.marked = True
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                layer.marked = False
 
 
 _MOMENTS = {
@@ -469,36 +444,6 @@ def _optimizer(
             return torch.optim.RMSprop(parameters, rate, optimizer.decay, epsilon)
         case "sgd":
             return torch.optim.SGD(parameters, rate, optimizer.momentum)
-
-
-def _checked(layer: object) -> nn.Module:
-    if not isinstance(layer, nn.Module):
-        raise PluginError(
-            "layer",
-            f"returned {type(layer).__name__}; expected a torch.nn.Module that is "
-            "called and laid out as nn.GRU",
-        )
-    name = type(layer).__name__
-    if isinstance(layer, nn.RNNBase):
-        for refused, words in (
-            (layer.bidirectional, "is bidirectional; networks run forward in time"),
-            (layer.num_layers != 1, "stacks layers; each layer is asked for by itself"),
-            (layer.batch_first, "takes the batch first; expected [time, batch, input]"),
-            (layer.proj_size, "projects its state; expected none, proj_size=0"),
-        ):
-            if refused:
-                raise PluginError(name, words)
-    check_call(layer.forward, ("x", "state"), name, by_place=True)
-    return layer
-
-
-def _pair(found: object) -> tuple[Any, Any]:
-    if not isinstance(found, tuple) or len(found) != 2:
-        raise PluginError(
-            "layer",
-            f"answered {type(found).__name__}; expected (outputs, state), as nn.GRU",
-        )
-    return found
 
 
 def _check_device(device: str) -> None:

@@ -1,8 +1,7 @@
 """minGRU (Feng et al. 2024, arXiv:2410.01201): a cell from outside.
 
 Its gate and candidate do not see the state, so that all time steps can be computed at
-once. It has no reference in numpy: its implementations are held against their own
-single time steps.
+once. It has no reference in numpy: its implementations are held against its equations.
 """
 
 import math
@@ -83,10 +82,15 @@ def layer(cell, input_size, hidden_size):
             self.w_ih = torch.nn.Parameter(torch.zeros(2, hidden_size, input_size))
             self.b = torch.nn.Parameter(torch.zeros(2, hidden_size))
 
+        def gate(self, a):
+            return torch.sigmoid(a)
+
+        def candidate(self, a):
+            return functional.relu(a) + torch.sigmoid(-functional.relu(-a))
+
         def forward(self, x, state=None):
             a_z, a_n = (x @ w.T + b for w, b in zip(self.w_ih, self.b, strict=True))
-            n = functional.relu(a_n) + torch.sigmoid(-functional.relu(-a_n))
-            z = torch.sigmoid(a_z)
+            z, n = self.gate(a_z), self.candidate(a_n)
             kept, written, span = 1 - z, z * n, 1
             while span < len(x):  # both reach back over `span` time steps
                 before = written.new_zeros(span, *written.shape[1:])

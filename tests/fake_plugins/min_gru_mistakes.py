@@ -1,15 +1,26 @@
-"""min-gru with mistakes that its own single time steps share, or do not."""
+"""min-gru with mistakes that its own single time steps share, or do not.
+
+float64 is not declared: it is tried whatever is declared.
+"""
 
 from harness import declare_implementation
 
-for mistake in ("looks-ahead", "forgets-state", "mixes-batch", "wrong-gradient"):
+for mistake in (
+    "looks-ahead",
+    "forgets-state",
+    "mixes-batch",
+    "wrong-gradient",
+    "exchanged-gate",
+    "tanh-candidate",
+    "in-single",
+    "wrong-in-single",
+):
     function = mistake.replace("-", "_")
     declare_implementation(
         f"min-gru-{mistake}",
         framework="torch",
-        cells=["min-gru"],
+        cells=["min-gru", "min-gru-bare"],
         layer=f"min_gru_mistakes:{function}",
-        dtypes=["float32", "float64"],
     )
 
 
@@ -58,5 +69,55 @@ def wrong_gradient(cell, input_size, hidden_size):
         return forward(x, state)
 
     layer = _changed(cell, input_size, hidden_size, change)
+    layer.b.register_hook(lambda gradient: gradient / 2)
+    return layer
+
+
+def exchanged_gate(cell, input_size, hidden_size):
+    """Takes z for 1 - z."""
+    return _with_methods(
+        cell, input_size, hidden_size, gate=lambda self, a: 1 - a.sigmoid()
+    )
+
+
+def tanh_candidate(cell, input_size, hidden_size):
+    """Bounds the candidate, which has no upper bound."""
+    return _with_methods(
+        cell, input_size, hidden_size, candidate=lambda self, a: a.tanh()
+    )
+
+
+def _with_methods(cell, input_size, hidden_size, **methods):
+    import min_gru
+
+    layer = min_gru.layer(cell, input_size, hidden_size)
+    layer.__class__ = type("Changed", (type(layer),), methods)
+    return layer
+
+
+def in_single(cell, input_size, hidden_size):
+    """Right, but rounds to float32 inside, whatever it is asked for."""
+    import min_gru
+    import torch
+
+    layer = min_gru.layer(cell, input_size, hidden_size)
+
+    class Single(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w_ih, self.b = layer.w_ih, layer.b
+
+        def forward(self, x, state=None):
+            single = {n: p.float() for n, p in self.named_parameters()}
+            given = (x.float(), None if state is None else state.float())
+            outputs, final = torch.func.functional_call(layer, single, given)
+            return outputs.to(x.dtype), final.to(x.dtype)
+
+    return Single()
+
+
+def wrong_in_single(cell, input_size, hidden_size):
+    """The same with half the gradient of a bias."""
+    layer = in_single(cell, input_size, hidden_size)
     layer.b.register_hook(lambda gradient: gradient / 2)
     return layer

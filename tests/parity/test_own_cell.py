@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from harness.measure import differences, parity, peers, shapes
+from harness.measure.pair import Subject
 from harness.measure.parity import measure_parity
 from harness.measure.problem import Measurement
 from harness.registry import Registry
+from harness.report.certificate import certificate_json, certificate_text
+from harness.store import TrialRecord
 from harness.trial import Trial
 
+DOCS = Path(__file__).parents[2] / "docs" / "plugins.md"
 PLUGINS = Path(__file__).parent.parent / "fake_plugins"
+FILES = ("min_gru.py", "min_gru_bare.py", "min_gru_mistakes.py")
+CAUSES = {
+    "exchanged-gate": {"matches if z and 1 - z are exchanged"},
+    "wrong-gradient": {"the gradient of layer0.b is 0.5 times the reference"},
+}
+INVARIANTS = {"batch order", "causality", "state passed on"}
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed"
 )
 
 
-def certify(implementation: str, file: str) -> Measurement:
-    files = [PLUGINS / "min_gru.py"]
-    if file != "min_gru.py":
-        files.append(PLUGINS / file)
-    registry = Registry.discover(files)
+def certify(implementation: str, cell: str = "min-gru") -> Measurement:
+    registry = Registry.discover([PLUGINS / file for file in FILES])
     assert registry.problems == []
-    return measure_parity(registry, Trial("parity", implementation, "min-gru"))
+    return measure_parity(registry, Trial("parity", implementation, cell))
 
 
 def broken(found: Measurement) -> set[str]:
@@ -37,6 +45,20 @@ def broken(found: Measurement) -> set[str]:
     }
 
 
+def errors(found: Measurement) -> dict[str, float]:
+    return {r.split: r.values["error"] for r in found.readings[1:]}
+
+
+@pytest.fixture
+def two_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave shapes that show it: short, one of them unpadded; and no optimisers."""
+    few = tuple(s for s in shapes.PAIRWISE if s.time_steps == 13 and s.batch > 1)
+    assert len(few) == 2
+    for module in (parity, differences, peers):
+        monkeypatch.setattr(module, "PAIRWISE", few)
+    monkeypatch.setattr(parity, "compare_optimizers", lambda *_: None)
+
+
 def test_loops_of_every_framework_compute_a_cell_that_has_equations() -> None:
     registry = Registry.discover([PLUGINS / "min_gru.py"])
     computing = {n for n, d in registry.implementations.items() if "min-gru" in d.cells}
@@ -45,45 +67,156 @@ def test_loops_of_every_framework_compute_a_cell_that_has_equations() -> None:
     assert "min-gru" not in registry.implementation("numpy-reference").cells
 
 
+# --- held against the equations ------------------------------------------------------
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_parallel_form_of_min_gru_is_certified_by_its_own_single_steps() -> None:
-    found = certify("torch-parallel", "min_gru.py")
+def test_the_parallel_form_of_min_gru_is_certified_by_its_equations() -> None:
+    found = certify("torch-parallel")
     assert broken(found) == set()
     assert found.readings[0].values["certified"] == 1
-    assert "own single time steps" in found.facts["against"]
-    errors = {r.split: r.values["error"] for r in found.readings[1:]}
-    assert 0 < errors["outputs"] < 1e-5
-    for check in ("batch order", "causality", "state passed on"):
-        assert errors[check] < 1e-5
+    assert found.facts["against"] == (
+        "the cell's equations in float64, finite differences in float64 and invariants"
+    )
+    assert found.facts["unproven"] is None
+    of = errors(found)
+    for check in ("outputs", "grad w_ih", "grad state at split"):
+        assert 0 < of[check] < 1e-5
+    for check in INVARIANTS:
+        assert of[check] < 1e-5
     for check in ("differences w_ih", "differences b", "differences state"):
-        assert 0 < errors[check] < 1e-6
+        assert 0 < of[check] < 1e-7
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("two_shapes")
+@pytest.mark.parametrize(
+    ("mistake", "expected", "sound"),
+    [
+        # What each computes has the right gradient and passes every invariant.
+        ("exchanged-gate", {"outputs", "grad w_ih"}, {"differences b", *INVARIANTS}),
+        ("tanh-candidate", {"outputs", "grad w_ih"}, {"differences b", *INVARIANTS}),
+        ("wrong-gradient", {"grad b", "differences b"}, {"outputs", *INVARIANTS}),
+    ],
+)
+def test_a_mistake_that_is_consistent_with_itself_breaks_the_equations(
+    mistake: str, expected: set[str], sound: set[str]
+) -> None:
+    found = certify(f"min-gru-{mistake}")
+    assert expected <= broken(found)
+    assert broken(found).isdisjoint(sound)
+    assert set(found.facts["causes"].values()) == CAUSES.get(mistake, set())
+
+
+@pytest.mark.usefixtures("two_shapes")
+def test_what_only_infers_is_held_against_equations_and_no_differences() -> None:
+    registry = Registry.discover([PLUGINS / "min_gru.py"])
+    declared = registry.implementation("torch-parallel")
+    registry.implementations["torch-parallel"] = replace(declared, trains=False)
+    found = measure_parity(registry, Trial("parity", "torch-parallel", "min-gru"))
+    assert broken(found) == set()
+    assert found.facts["against"] == "the cell's equations in float64 and invariants"
+    assert not [r for r in found.readings if r.split.startswith("differences")]
+
+
+# --- finite differences --------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("two_shapes")
+def test_float64_is_tried_whatever_is_declared_and_the_heading_says_what_ran() -> None:
+    found = certify("min-gru-in-single")
+    assert broken(found) == set()
+    assert "finite differences in float32 and" in found.facts["against"]
+    allowed = {
+        r.values["tolerance"]
+        for r in found.readings
+        if r.split.startswith("differences")
+    }
+    assert allowed == {differences.SINGLE.tolerance(13).certified}
+    assert 0.05 < min(allowed) < 0.07
+    # It declares no float64 either, but computes in it.
+    found = certify("min-gru-exchanged-gate")
+    assert "finite differences in float64 and" in found.facts["against"]
+
+
+@pytest.mark.usefixtures("two_shapes")
+def test_half_a_gradient_shows_in_float32_too() -> None:
+    found = certify("min-gru-wrong-in-single", "min-gru-bare")
+    assert "finite differences in float32," in found.facts["against"]
+    assert {c for c in broken(found) if not c.startswith("as ")} == {"differences b"}
+    assert errors(found)["differences b"] == pytest.approx(0.5, rel=0.1)
+
+
+def test_half_a_gradient_shows_at_every_shape_and_seed() -> None:
+    registry = Registry.discover([PLUGINS / file for file in FILES])
+    trial = Trial("parity", "min-gru-wrong-gradient", "min-gru")
+    subject = Subject(registry, trial, registry.load_cell("min-gru"))
+    shape = min(shapes.PAIRWISE, key=lambda s: (s.time_steps, s.num_layers))
+    for seed in range(8):
+        network = differences._Differences(subject, shape, differences.DOUBLE, seed)
+        of = dict(network.errors())
+        assert of["differences b"] == pytest.approx(0.5, abs=1e-3)
+        assert of["differences w_ih"] < 1e-7
+
+
+# --- neither a reference nor equations -----------------------------------------------
+
+
+@pytest.mark.usefixtures("two_shapes")
 @pytest.mark.parametrize(
     ("mistake", "expected", "sound"),
     [
         ("looks-ahead", {"causality", "outputs"}, {"batch order"}),
         ("forgets-state", {"state passed on"}, {"batch order", "causality"}),
         ("mixes-batch", {"batch order"}, {"causality"}),
-        (
-            "wrong-gradient",
-            {"differences b"},
-            {"outputs", "grad b", "causality", "state passed on", "batch order"},
-        ),
+        ("wrong-gradient", {"differences b"}, {"outputs", "grad b", *INVARIANTS}),
     ],
 )
 def test_without_a_reference_a_mistake_breaks_an_invariant(
-    mistake: str, expected: set[str], sound: set[str], monkeypatch: Any
+    mistake: str, expected: set[str], sound: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from harness.measure import parity, shapes
-
-    # Two shapes show it: reals and tokens, one of them with a readout at every step.
-    few = tuple(s for s in shapes.PAIRWISE if s.time_steps == 13)
-    monkeypatch.setattr(parity, "PAIRWISE", few)
-    monkeypatch.setattr(parity, "UPDATES", 2)
-    found = certify(f"min-gru-{mistake}", "min_gru_mistakes.py")
+    monkeypatch.setattr(parity, "compare_peers", lambda *_: [])
+    found = certify(f"min-gru-{mistake}", "min-gru-bare")
     assert expected <= broken(found)
     assert broken(found).isdisjoint(sound)
+    assert found.facts["against"] == (
+        "its own single time steps, finite differences in float64 and invariants"
+    )
+
+
+@pytest.mark.usefixtures("two_shapes")
+def test_two_of_one_file_that_compute_different_functions_are_both_broken() -> None:
+    right, wrong = (
+        certify("bare-parallel", "min-gru-bare"),
+        certify("bare-exchanged", "min-gru-bare"),
+    )
+    assert broken(right) == {"as bare-exchanged"}
+    assert broken(wrong) == {"as bare-parallel"}
+    # The one that raises could not be run, and is not named.
+    assert "and computes what bare-exchanged computes;" in right.facts["unproven"]
+    assert right.facts["against"].endswith("invariants and bare-exchanged")
+
+
+@pytest.mark.usefixtures("two_shapes")
+def test_what_is_not_proven_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "compare_peers", lambda *_: [])
+    found = certify("bare-exchanged", "min-gru-bare")
+    assert found.readings[0].values["certified"] == 1
+    unproven = found.facts["unproven"]
+    assert unproven.startswith(
+        "cell min-gru-bare declares neither a reference nor equations: bare-exchanged "
+        "is consistent with itself; that any other"
+    )
+    assert f"\nnot proven: {unproven}\n" in DOCS.read_text(encoding="utf-8")
+    record = TrialRecord(
+        "t",
+        Trial("parity", "bare-exchanged", "min-gru-bare"),
+        "ok",
+        None,
+        found.facts,
+        tuple(found.readings),
+    )
+    *_, verdict, left_open = certificate_text(record).splitlines()
+    assert verdict.startswith("certified: ")
+    assert left_open == f"not proven: {unproven}"
+    assert certificate_json(record)["unproven"] == unproven

@@ -20,6 +20,7 @@ from harness.analysis.agreement import (
     differences,
     parting,
 )
+from harness.analysis.grouping import of_measure
 from harness.analysis.learning import learning_rows
 from harness.analysis.learning_curves import learning_panels
 from harness.analysis.statistics import proportion_interval
@@ -56,6 +57,7 @@ class Study:
 
     def __init__(self, folder: Path) -> None:
         self.writer = fake_runs.Writer.create(folder / "run")
+        self.certified: set[tuple[str, str, str]] = set()
 
     def learn(
         self,
@@ -66,10 +68,14 @@ class Study:
         seed: int = 0,
         updates: int = UPDATES,
         solved_at: int | None = None,
+        read_back: bool = True,
         **changes: object,
     ) -> None:
         """Commit a curve near a falling one; `name` has the dtype behind it."""
         implementation, dtype = name.rsplit(" ", 1)
+        if (key := (implementation, cell, dtype)) not in self.certified:
+            fake_runs.parity(self.writer, implementation, cell, dtype=dtype)
+            self.certified.add(key)
         trial = fake_runs.learning_trial(
             cell, seed, implementation=implementation, dtype=dtype, **changes
         )
@@ -88,7 +94,11 @@ class Study:
                 for a, b in ((0, 30), (30, updates))
                 if a < updates
             ],
-            readings=[Reading("outcome", outcome), Reading("floor", {"loss": 1 / 6})],
+            readings=[
+                Reading("outcome", outcome),
+                Reading("floor", {"loss": 1 / 6}),
+                fake_runs.readback(read_back),
+            ],
             headline="loss",
             parameters={"canonical": 12_929},
         )
@@ -218,7 +228,7 @@ def test_differences_are_the_largest_so_far(study: Study) -> None:
     study.learn("numpy-reference float64", apart(0.0), updates=4)
     steps = np.array([1e-6, -3e-6, 2e-6, 4e-6])
     study.learn("torch-native float32", lambda _: steps, updates=4)
-    reference, other = study.records
+    reference, other = of_measure(study.records, "learning")
     if other.trial.dtype == "float64":
         reference, other = other, reference
     expected = [1e-6, 3e-6, 3e-6, 4e-6]
@@ -343,7 +353,6 @@ def test_times_to_solve_pair_each_implementation_with_its_own_updates(
 ) -> None:
     for name, solved_at in (("numpy-reference", 40), ("torch-native", 50)):
         study.learn(f"{name} float32", apart(1e-7), solved_at=solved_at)
-        fake_runs.parity(study.writer, name, "gru")
         trial = fake_runs.speed_trial(name, "gru")
         fake_runs.speed(study.writer, trial, 0.1)
     times = summarize(study.records, {}).solve_times
@@ -393,6 +402,21 @@ def test_the_second_table_has_the_partings_seed_by_seed(told: Study) -> None:
     assert rows["numpy-reference float32"][4] == "41, 50, –, –"
     assert rows["torch-native float32"][2:5] == ("2/4", "0.2", "39, 57, 70, –")
     assert rows["numpy-reference float64"][2:5] == ("–", "–", "–")
+
+
+def test_what_is_not_certified_is_marked_in_both_tables(study: Study) -> None:
+    study.reference(apart(1e-7))
+    study.learn("torch-native float32", apart(1e-7), read_back=False)
+    found = summarize(study.records, {})
+    rows = {row.cells[0]: row for row in tables.agreement_table(found).rows}
+    assert set(rows) == {
+        "numpy-reference float32",
+        "torch-native float32 · uncertified",
+    }
+    assert rows["torch-native float32 · uncertified"].tone == "doubt"
+    rows = {row.cells[1]: row for row in tables.parting_table(found).rows}
+    assert rows["torch-native float32 · uncertified"].tone == "doubt"
+    assert rows["numpy-reference float64"].tone == ""
 
 
 def test_many_seeds_are_told_as_a_range(study: Study) -> None:

@@ -5,14 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from harness.errors import MisuseError
 from harness.registry import Registry
 from harness.run.choice import admit
 from harness.run.execution import Execution
 from harness.run.plan import Plan, certificate_trial, make_plan, planned
-from harness.run.progress import Progress
 from harness.store import RunFolder, TrialRecord
 from harness.suite import LearningSection, load_suite
 from harness.trial import Trial
@@ -312,7 +310,7 @@ def test_progress_forgets_each_trial_as_it_ends(
     found = plan(EACH + FLOAT64, tmp_path, registry)
     run = RunFolder.create(tmp_path / "run")
     todo = [planned(g.candidates[0], registry, run) for g in found.learning]
-    with Progress(Console(stderr=True), 1) as progress:
+    with helpers.progress(registry) as progress:
         progress.expect(found)
         for each in todo:
             progress.started(each)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.registry import Registry
+from harness.run.buildable import build_each
 from tests import helpers
 
 HEAVY = (
@@ -109,3 +111,32 @@ def test_json_is_one_document_whatever_else_is_told(
     assert problem["plugin"] == "raises_on_import.py"
     assert "the licence" in problem["reason"]
     assert "the licence" in err
+
+
+def test_a_probe_builds_each_implementation_and_tells_why_one_cannot_be(
+    tmp_path: Path,
+) -> None:
+    text = """\
+import os
+
+from harness import declare_implementation
+
+for name in ("unlicensed", "dies"):
+    declare_implementation(name, framework="numpy", cells=["rnn"], factory=f"p:{name}")
+
+
+def unlicensed(spec, cell, device):
+    raise OSError("the licence has run out")
+
+
+def dies(spec, cell, device):
+    os._exit(3)
+"""
+    registry = Registry.discover([helpers.write(tmp_path / "p.py", text)])
+    names = ("unlicensed", "dies", "numpy-reference")
+    registry.implementations = {n: registry.implementations[n] for n in names}
+    assert dict(build_each(registry)) == {
+        "unlicensed": "failed: unlicensed: OSError: the licence has run out (p.py:10)",
+        "dies": "crashed: the worker of dies exited with 3",
+        "numpy-reference": None,
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,14 +12,18 @@ import numpy as np
 import pytest
 
 from harness.contract import Batch, Handle, Optimizer, Tally, Updates
-from harness.measure import timing
+from harness.measure import readback, timing
+from harness.measure import speed as measured_speed
 from harness.measure.gradients import gradient_ratios, horizon, measure_gradients
-from harness.measure.learning import measure_learning
+from harness.measure.learning import Observer, measure_learning
+from harness.measure.learning_readback import LearningReadBack
 from harness.measure.problem import Problem, initial_weights
+from harness.measure.readback import Reference
 from harness.measure.speed import SpeedMeter
 from harness.registry import Registry
 from harness.store import Reading
 from harness.trial import Trial
+from implementations.numpy_reference.network import NumpyNetwork
 
 REGISTRY = Registry.discover()
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -50,7 +55,7 @@ SPEED = replace(
 
 def learn(problem: Problem) -> tuple[Any, list[Reading]]:
     events: list[Reading] = []
-    return measure_learning(problem, events.append), events
+    return measure_learning(problem, Observer(events.append)), events
 
 
 def whole(found: Any) -> dict[tuple[str, str], Any]:
@@ -117,7 +122,7 @@ def test_solved_is_the_first_of_three_evaluations_in_a_row(
 
 
 class Exploding:
-    """A network whose loss stops being finite after some updates."""
+    """A network whose loss stops being finite after some updates in one go."""
 
     def __init__(self, network: Any, at: int, loss: float, norm: float) -> None:
         self.network, self.at, self.bad = network, at, (loss, norm)
@@ -128,7 +133,8 @@ class Exploding:
     def train_steps(self, placed: Any) -> Any:
         done = self.network.train_steps(placed).read()
         losses, norms = done.losses.copy(), done.gradient_norms.copy()
-        losses[self.at], norms[self.at] = self.bad
+        if len(losses) > self.at:
+            losses[self.at], norms[self.at] = self.bad
         return Handle(lambda: None, lambda: Updates(losses, norms))
 
 
@@ -171,6 +177,195 @@ def test_a_held_out_loss_that_is_not_finite_is_diverged_too() -> None:
     found, _ = learn(problem)
     assert found.outcome == "diverged"
     assert found.reason == "held-out loss became NaN at update 45"
+
+
+# --- learning, read back -------------------------------------------------------------
+
+
+class Changed:
+    """A network that is fed a changed batch where it is large."""
+
+    def __init__(self, network: Any, beyond: int) -> None:
+        self.network, self.beyond = network, beyond
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.network, name)
+
+    def place(self, batch: Batch) -> Any:
+        inputs = batch.inputs.copy()
+        inputs[self.beyond :] = 0
+        return self.network.place(replace(batch, inputs=inputs))
+
+
+class Truncated:
+    """A cell through which no gradient passes at every so many time steps."""
+
+    def __init__(self, cell: Any, every: int) -> None:
+        self.cell, self.every, self.time = cell, every, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cell, name)
+
+    def step(self, weights: Any, x: Any, state: Any) -> Any:
+        cut = self.time > 0 and self.time % self.every == 0
+        self.time += 1
+        state, saved = self.cell.step(weights, x, state)
+        return state, (cut, saved)
+
+    def step_backward(self, weights: Any, saved: Any, d_state: Any) -> Any:
+        cut, inner = saved
+        d_weights, d_x, before = self.cell.step_backward(weights, inner, d_state)
+        if cut:
+            before = tuple(np.zeros_like(part) for part in before)
+        return d_weights, d_x, before
+
+
+def truncated(problem: Problem, every: int) -> Any:
+    cell = Truncated(problem.cell, every)
+
+    class Network(NumpyNetwork):
+        def _forward(self, *arguments: Any) -> Any:
+            cell.time = 0
+            return super()._forward(*arguments)
+
+    return Network(problem.spec, cell, "cpu")
+
+
+def with_network(problem: Problem, network: Any) -> Problem:
+    problem.trainable_network = lambda: network  # type: ignore[method-assign]
+    return problem
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("implementation", ["numpy-reference", "torch-native"])
+def test_a_right_network_is_read_back_as_right(cell: str, implementation: str) -> None:
+    if (reason := REGISTRY.unavailable(implementation)) is not None:
+        pytest.skip(reason)
+    trial = replace(LEARNING, implementation=implementation, cell=cell, batch=32)
+    values = whole(learn(Problem(REGISTRY, trial))[0])
+    assert values["readback", "ok"] == 1
+    assert 0 < values["readback", "error"] < 1e-5
+    assert values["readback", "tolerance"] == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("beyond", "wrong"), [(16, {"outputs", "layer0.w_ih"}), (99, {"outputs"})]
+)
+def test_a_network_that_is_wrong_for_large_batches_is_noticed(
+    beyond: int, wrong: set[str]
+) -> None:
+    """A training batch has 32 sequences, a held-out one 100."""
+    problem = Problem(REGISTRY, replace(LEARNING, batch=32))
+    found, _ = learn(with_network(problem, Changed(problem.network(), beyond)))
+    assert whole(found)["readback", "ok"] == 0
+    assert found.facts["read_back_at"].split(": ")[1] in wrong
+    assert found.outcome == "ok", "what was learned is kept, and marked"
+
+
+@pytest.mark.parametrize("cell", ["rnn", "rnn-relu", "gru", "gru-reset-before", "lstm"])
+@pytest.mark.parametrize(("task", "length"), [("adding", 250), ("copy-memory", 150)])
+def test_a_gradient_cut_short_at_128_time_steps_is_noticed(
+    cell: str, task: str, length: int
+) -> None:
+    settings = {**LEARNING.settings, "updates": 1}
+    trial = replace(LEARNING, cell=cell, task=task, length=length, settings=settings)
+    problem = Problem(REGISTRY, trial)
+    values = whole(learn(with_network(problem, truncated(problem, 128)))[0])
+    assert values["readback", "ok"] == 0
+    assert values["readback", "error"] > 1e-2
+    problem = Problem(REGISTRY, trial)
+    values = whole(learn(with_network(problem, truncated(problem, 1000)))[0])
+    assert values["readback", "ok"] == 1
+
+
+class WrongOnceTrained:
+    """A network that computes something else where the weights are not `initial`."""
+
+    def __init__(self, network: Any, initial: list[Any]) -> None:
+        self.network, self.initial = network, initial
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.network, name)
+
+    def load_weights(self, weights: Any) -> None:
+        known = any(
+            np.array_equal(weights["readout.w"], drawn) for drawn in self.initial
+        )
+        changed = {n: w if known else 1.1 * w for n, w in weights.items()}
+        self.network.load_weights(changed)
+
+
+def test_a_network_that_is_wrong_once_it_is_trained_is_noticed() -> None:
+    problem = Problem(REGISTRY, LEARNING)
+    initial = [problem.initial_weights()["readout.w"]]
+    network = WrongOnceTrained(problem.network(), initial)
+    found, _ = learn(with_network(problem, network))
+    assert whole(found)["readback", "ok"] == 0
+    assert found.facts["read_back_at"].startswith("trained: ")
+
+
+def test_where_the_last_digit_of_the_weights_decides_more_is_allowed() -> None:
+    """A tanh RNN with large weights is chaotic: rounding grows with every time step."""
+    problem = Problem(REGISTRY, replace(LEARNING, cell="rnn", length=60))
+    chaotic = problem.initial_weights()
+    chaotic["layer0.w_hh"] *= 2.5
+    wrong = {**chaotic, "layer0.b": chaotic["layer0.b"] + 0.1}
+    batch = problem.batch("held_out", 0, 20)
+
+    def checked(weights: Any, computing: Any) -> LearningReadBack:
+        network: Any = problem.network()
+        network.load = network.load_weights
+        network.load_weights = lambda _: network.load(computing)
+        found = LearningReadBack(problem, network, (batch, network.place(batch)))
+        found.check("here", weights)
+        return found
+
+    right = checked(chaotic, chaotic).found
+    assert right.ok
+    assert right.error > 1e-4, "beyond what is allowed elsewhere"
+    mild = problem.initial_weights()
+    assert not checked(mild, {**mild, "layer0.b": wrong["layer0.b"]}).found.ok
+
+
+def test_learning_that_goes_on_reads_back_what_undisturbed_learning_does() -> None:
+    undisturbed, _ = learn(Problem(REGISTRY, LEARNING))
+    kept: list[Any] = []
+    asked = iter([False, False, True])
+    observer = Observer(
+        emit=lambda reading: None,
+        checkpoint=lambda *checkpoint: kept.append(checkpoint),
+        is_stopped=lambda: next(asked),
+    )
+    assert measure_learning(Problem(REGISTRY, LEARNING), observer).outcome == "stopped"
+    state = json.loads(json.dumps(kept[-1][0]))
+    resumed = measure_learning(
+        Problem(REGISTRY, LEARNING),
+        Observer(lambda reading: None, start=(state, kept[-1][1])),
+    )
+    assert resumed.readings == undisturbed.readings
+    assert resumed.facts == undisturbed.facts
+    for name, tensor in undisturbed.arrays.items():
+        np.testing.assert_array_equal(resumed.arrays[name], tensor)
+
+
+def test_the_reference_takes_a_large_batch_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem = Problem(REGISTRY, replace(LEARNING, task="copy-memory", batch=7))
+    batch = problem.batch("train", 0, 7)
+    batch.scored[:3] = False  # a part in which nothing is scored
+    batch.scored[5, :4] = False
+    found = []
+    for most in (2**22, 3 * 8 * problem.time_steps):
+        monkeypatch.setattr(readback, "MOST_STATES", most)
+        reference = Reference(problem)
+        reference.load(problem.initial_weights())
+        found.append(
+            {"outputs": reference.outputs(batch), **reference.loss_and_gradients(batch)}
+        )
+    whole_batch, in_parts = found
+    for name, tensor in whole_batch.items():
+        np.testing.assert_allclose(in_parts[name], tensor, rtol=1e-12, atol=1e-15)
 
 
 # --- data and initial values ---------------------------------------------------------
@@ -368,6 +563,76 @@ def test_a_timed_call_that_computes_nothing_is_noticed(lazy: str) -> None:
     found = speed(problem)
     assert found["readback", "ok"] == 0
     assert found["readback", "error"] > 1e-5
+
+
+class Remembering:
+    """A network that keeps its answers, and gives them again to the same question.
+
+    Args:
+        keeps: `last` answer, those of one `turn`, or `all` answers to any weights.
+        by: What tells one batch from another: its `identity` or its `values`.
+    """
+
+    def __init__(self, network: Any, keeps: str, by: str) -> None:
+        self.network, self.keeps, self.by = network, keeps, by
+        self.answers: dict[tuple[Any, ...], Any] = {}
+        self.weights_key = b""
+        self.asked = self.computed = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.network, name)
+
+    def load_weights(self, weights: Any) -> None:
+        self.network.load_weights(weights)
+        self.weights_key = b"".join(tensor.tobytes() for tensor in weights.values())
+        if self.keeps != "all":
+            self.answers.clear()
+
+    def forward(self, placed: Any) -> Any:
+        return self.remember("forward", placed)
+
+    def loss_and_gradients(self, placed: Any) -> Any:
+        return self.remember("loss_and_gradients", placed)
+
+    def remember(self, name: str, placed: Any) -> Any:
+        batch = id(placed) if self.by == "identity" else placed.x.tobytes()
+        key = (name, self.weights_key, batch)
+        self.asked += 1
+        if key not in self.answers:
+            self.computed += 1
+            if self.keeps == "last":
+                self.answers.clear()
+            self.answers[key] = getattr(self.network, name)(placed)
+        return self.answers[key]
+
+
+@pytest.mark.parametrize("keeps", ["last", "turn", "all"])
+@pytest.mark.parametrize("by", ["identity", "values"])
+def test_an_answer_kept_from_an_earlier_call_is_of_no_use(keeps: str, by: str) -> None:
+    settings = {**SPEED.settings, "phases": ["forward", "loss_and_gradients"]}
+    problem = Problem(REGISTRY, replace(SPEED, settings=settings))
+    network = Remembering(problem.network(), keeps, by)
+    problem.network = lambda: network  # type: ignore[method-assign,assignment]
+    meter = SpeedMeter(problem)
+    meter.warm_up()
+    network.asked = network.computed = 0
+    for _ in range(3):
+        for phase in meter.phases:
+            meter.turn(phase)
+    assert network.asked >= 3 * 2 * 3
+    assert network.computed == network.asked
+    assert whole(meter.finish())["readback", "ok"] == 1
+
+
+def test_batches_too_large_to_hold_them_all_come_back_after_eight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measured_speed, "MOST_BYTES", 1000)
+    problem = Problem(REGISTRY, SPEED)
+    network = Remembering(problem.network(), "all", "values")
+    problem.network = lambda: network  # type: ignore[method-assign,assignment]
+    assert speed(problem)["readback", "ok"] == 1
+    assert len({batch for name, _, batch in network.answers if name == "forward"}) == 8
 
 
 def test_the_interval_of_the_median_covers_it_in_95_of_100_cases() -> None:

@@ -1,4 +1,6 @@
 import functools
+import importlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ import pytest
 
 from harness.errors import MisuseError
 from harness.registry import Registry
+from harness.run import sources
 from harness.run.choice import choose
 from harness.run.execution import Execution
 from harness.run.plan import (
@@ -17,7 +20,6 @@ from harness.run.plan import (
     planned,
     timed_trial,
 )
-from harness.run.progress import Progress
 from harness.run.sources import source_hashes
 from harness.store import Reading, RunFolder
 from harness.suite import built_in_suites, load_suite
@@ -290,6 +292,50 @@ def test_an_id_changes_with_the_source_of_a_plugin_and_with_nothing_else(
     assert _id(one, _trial("torch-native")) == _id(other, _trial("torch-native"))
 
 
+def test_an_id_changes_with_what_a_plugin_file_imports_from_beside_it(
+    tmp_path: Path,
+) -> None:
+    file = _plugin(tmp_path, "import fastlib\n")
+    helpers.write(tmp_path / "fastlib.py", "from slowlib import slow\n")
+    ids = []
+    for text in ("slow = 1\n", "slow = 2\n"):
+        neighbour = helpers.write(tmp_path / "slowlib.py", text)
+        clear_caches()
+        ids.append(_id(Registry.discover([file]), _trial()))
+        for module in ("fastlib", "slowlib"):
+            sys.modules.pop(module, None)
+    assert ids[0] != ids[1]
+    assert neighbour.exists()
+
+
+def test_an_id_changes_with_the_version_of_a_library_of_a_plugin_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "site-packages"
+    (folder / "gatelib").mkdir(parents=True)
+    helpers.write(folder / "gatelib" / "__init__.py", "")
+    monkeypatch.syspath_prepend(str(folder))
+    file = _plugin(tmp_path, "import gatelib\n")
+    ids = []
+    for version in ("1.0", "1.0", "2.0"):
+        metadata = folder / "gatelib-0.dist-info"
+        metadata.mkdir(exist_ok=True)
+        helpers.write(
+            metadata / "METADATA",
+            f"Metadata-Version: 2.1\nName: gatelib\nVersion: {version}\n",
+        )
+        helpers.write(metadata / "top_level.txt", "gatelib\n")
+        clear_caches()
+        ids.append(_id(Registry.discover([file]), _trial()))
+    assert ids[0] == ids[1] != ids[2]
+
+
+def clear_caches() -> None:
+    importlib.invalidate_caches()
+    for cached in (sources._files_of, sources._hash_of_files, sources._versions_of):
+        cached.cache_clear()
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -333,6 +379,20 @@ def test_a_neighbour_that_cannot_be_parsed_does_not_stop_the_plan(
         assert source_hashes(known, _trial("torch-native", task=name))
 
 
+def test_the_reference_stays_on_the_processor_wherever_others_run() -> None:
+    suite = load_suite("agreement", registry())
+    found = make_plan(suite, registry(), "cuda:0", choices={})
+    devices = {
+        (t.implementation, t.device) for t in [*candidates(found), *found.parity]
+    }
+    assert devices == {
+        ("numpy-reference", "cpu"),
+        ("torch-native", "cuda:0"),
+        ("tensorflow-keras", "cuda:0"),
+        ("jax-scan", "cuda:0"),
+    }
+
+
 def test_jobs_never_enter_an_id(tmp_path: Path) -> None:
     suite = load_suite("smoke", registry())
     ids = []
@@ -346,12 +406,14 @@ def test_jobs_never_enter_an_id(tmp_path: Path) -> None:
 # --- what is done already ------------------------------------------------------------
 
 
-def test_why_a_trial_runs_or_stays_is_told(tmp_path: Path) -> None:
+def test_why_a_trial_runs_or_stays_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = RunFolder.create(tmp_path / "run")
     trial = _trial("torch-native")
 
-    def why() -> tuple[bool, str]:
-        todo = planned(trial, registry(), run)
+    def why(**asked: bool) -> tuple[bool, str]:
+        todo = planned(trial, registry(), run, **asked)
         return todo.runs, todo.why
 
     def commit(outcome: str) -> Path:
@@ -364,12 +426,21 @@ def test_why_a_trial_runs_or_stays_is_told(tmp_path: Path) -> None:
     todo = planned(trial, registry(), run)
     run.begin(trial, todo.id, todo.sources).abandon()
     assert why() == (True, "was interrupted before it was done")
-    for outcome in ("crashed", "failed", "out_of_memory", "unavailable"):
+    for outcome in ("crashed", "failed", "out_of_memory", "timeout"):
         commit(outcome)
-        assert why() == (True, f"ended {outcome} before")
+        retry = "--retry-failed runs it again"
+        assert why(retry_failed=True) == (True, f"ended {outcome} before; {retry}")
+        retry = "run again with --retry-failed"
+        assert why() == (False, f"ended {outcome} before; {retry}")
     for outcome in ("ok", "diverged", "refused"):
         file = commit(outcome)
-        assert why() == (False, f"done ({outcome})")
+        assert why() == why(retry_failed=True) == (False, f"done ({outcome})")
+        force = f"ended {outcome} before; --force runs it again"
+        assert why(force=True) == (True, force)
+    commit("unavailable")
+    assert why() == (True, "was unavailable before, and is available here")
+    monkeypatch.setattr(Registry, "unavailable", lambda *_: "no module 'torch'")
+    assert why(retry_failed=True) == (False, "is unavailable still")
     file.write_text("{", encoding="utf-8")
     assert why()[0]
     assert "its result is damaged" in why()[1]
@@ -400,12 +471,10 @@ def test_a_gradients_trial_is_asked_of_one_learning_result() -> None:
 def test_progress_counts_every_trial_and_survives_a_score_that_is_no_number(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from rich.console import Console
-
     run = RunFolder.create(tmp_path / "run")
     found = plan("smoke", "learning and adding and gru and numpy-reference")
     todo = planned(found.learning[0].candidates[0], registry(), run)
-    with Progress(Console(stderr=True), 1) as progress:
+    with helpers.progress(registry()) as progress:
         progress.expect(found)
         progress.started(todo)
         score = Reading("held_out", {"loss": None, "hit_rate": 0.5}, 20, "updates")
@@ -420,15 +489,13 @@ def test_progress_counts_every_trial_and_survives_a_score_that_is_no_number(
 def test_two_sections_that_differ_in_a_constant_are_counted_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from rich.console import Console
-
     section = helpers.TINY[helpers.TINY.index("[[learning]]") :]
     text = helpers.TINY + section.replace("1e-3", "1e-2")
     file = helpers.write(tmp_path / "tiny.toml", text)
     found = plan(str(file))
     run = RunFolder.create(tmp_path / "run")
     todo = planned(found.learning[0].candidates[0], registry(), run)
-    with Progress(Console(stderr=True), 1) as progress:
+    with helpers.progress(registry()) as progress:
         progress.expect(found)
         progress.started(todo)
         progress.finished(todo, "crashed", "SIGSEGV", [])

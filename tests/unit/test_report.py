@@ -165,6 +165,35 @@ def test_figures_show_failures_doubts_and_the_floor(run: RunFolder) -> None:
     assert "not within 3000" in words("time-to-solve-adding")
 
 
+def test_page_summary_and_figures_mark_learning_that_was_not_certified(
+    tmp_path: Path,
+) -> None:
+    writer = fake_runs.Writer.create(tmp_path / "run")
+    fake_runs.parity(writer, "torch-native", "gru")
+    trial = fake_runs.learning_trial("gru", 0)
+    fake_runs.learning(writer, trial, 1000, read_back=False)
+    (learned,) = (r for r in writer.run.records() if r.trial == trial)
+    fake_runs.gradients(writer, trial, (61, 100), follows=learned.id)
+    fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 0.014)
+    page = outline(write_report(writer.run))
+    assert page.words.count("gru 64 · 12.9k weights · uncertified") == 1
+    assert page.words.count("NO: read-back differs by 3.0e-01") == 2
+    text = (writer.run.path / "summary.md").read_text(encoding="utf-8")
+    assert "| gru 64 · 12.9k weights · uncertified |" in text
+    assert text.count("NO: read-back differs by 3.0e-01") == 2
+    for name, words in (
+        ("learning-adding", "uncertified: gru"),
+        ("solved-adding", "gru · uncertified"),
+        ("gradients-adding", "uncertified: gru"),
+        ("time-to-solve-adding", "14 s · uncertified"),
+    ):
+        svg = (writer.run.path / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+        assert words in svg, name
+    assert "uncertified" not in (
+        writer.run.path / "figures" / "throughput-1-adding.svg"
+    ).read_text(encoding="utf-8")
+
+
 def test_rows_and_marks_carry_what_the_filter_asks_for(page: Outline) -> None:
     rows = [a for name, a in page.tags if name == "tr" and "data-cell" in a]
     assert {a["data-cell"] for a in rows} == {"gru", "lstm", "rnn"}

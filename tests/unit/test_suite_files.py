@@ -215,3 +215,76 @@ def test_a_setting_that_makes_no_sense_is_told(
     setting: str, told: str, tmp_path: Path
 ) -> None:
     assert told in problems(helpers.TINY, tmp_path, setting)
+
+
+# --- environments --------------------------------------------------------------------
+
+
+def test_a_python_is_relative_to_the_suite_and_may_hold_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/of-me")
+    monkeypatch.setenv("ENVS", "/opt/envs")
+    text = helpers.TINY + (
+        "[environments]\n"
+        'numpy = "../own/bin/python"\ntorch = "~/torch/bin/python"\n'
+        'jax = "$ENVS/jax/bin/python"\nkeras-jax = "${ENVS}/keras/bin/python"\n'
+    )
+    assert load(text, tmp_path).environments == {
+        "numpy": f"{tmp_path}/../own/bin/python",
+        "torch": "/home/of-me/torch/bin/python",
+        "jax": "/opt/envs/jax/bin/python",
+        "keras-jax": "/opt/envs/keras/bin/python",
+    }
+
+
+def test_the_python_of_a_setting_is_relative_to_where_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    setting = "environments.keras-jax=.venv-jax/bin/python"
+    expected = {"keras-jax": f"{tmp_path}/.venv-jax/bin/python"}
+    assert load_suite("smoke", REGISTRY, [setting]).environments == expected
+    (tmp_path / "sub").mkdir()
+    assert load(helpers.TINY, tmp_path / "sub", setting).environments == expected
+
+
+def test_the_link_that_makes_an_environment_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "python").symlink_to("/usr/bin/env")
+    text = helpers.TINY + '[environments]\nnumpy = "python"\n'
+    assert load(text, tmp_path).environments == {"numpy": f"{tmp_path}/python"}
+
+
+def test_environments_are_no_part_of_what_a_run_keeps_of_its_suite(
+    tmp_path: Path,
+) -> None:
+    plain = load(helpers.TINY, tmp_path)
+    own = load(helpers.TINY, tmp_path, "environments.numpy=/opt/python")
+    assert own.environments
+    assert own.model_dump(mode="json") == plain.model_dump(mode="json")
+    assert Suite.model_validate(own.model_dump(mode="json")) == plain
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ('trch = "x"', "environments: unknown framework 'trch'; did you mean 'torch'?"),
+        ("torch = 3", "environments.torch: give the path of a Python"),
+        ('torch = ""', "environments.torch: give the path of a Python"),
+        ("torch = {python = 1}", "environments.torch: give the path of a Python"),
+        ('torch = "$NO_SUCH/x"', "environments.torch: $NO_SUCH/x: $NO_SUCH is not set"),
+        ('torch = "~no-such-user/x"', "~no-such-user/x: there is no such user"),
+    ],
+)
+def test_a_wrong_environment_is_told(table: str, told: str, tmp_path: Path) -> None:
+    assert told in problems(f"{helpers.TINY}[environments]\n{table}\n", tmp_path)
+    if " = {" not in table:
+        setting = "environments." + table.replace(" = ", "=")
+        assert told.split("$")[0] in problems(helpers.TINY, tmp_path, setting)
+
+
+@pytest.mark.parametrize("text", ["environments = 3\n", "[[environments]]\n"])
+def test_environments_are_a_table(text: str, tmp_path: Path) -> None:
+    suite = text + helpers.TINY if "=" in text else helpers.TINY + text
+    told = problems(suite, tmp_path)
+    assert "environments: should be a valid dictionary" in told

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from harness.analysis.frame import frame
 from harness.analysis.grouping import Place
 from harness.analysis.learning_curves import SeedCurve, learning_panels, median_curve
 from harness.analysis.speed import SpeedRow
@@ -158,6 +159,137 @@ def test_speed_says_why_a_row_is_not_certified(summary: Summary) -> None:
         "my-gru": "broken: grad w_hh",
         "torch-loop": "read-back differs by 3.0e-01",
     }
+
+
+def cells(table: tables.Table) -> list[tuple[str, ...]]:
+    return [row.cells for row in table.rows]
+
+
+def test_learning_that_was_not_certified_is_marked_wherever_it_is_shown(
+    tmp_path: Path,
+) -> None:
+    writer = fake_runs.Writer.create(tmp_path / "run")
+    fake_runs.parity(writer, "torch-native", "gru")
+    fake_runs.parity(writer, "torch-native", "lstm", broken="grad w_hh")
+    for cell in ("gru", "lstm", "rnn"):
+        trial = fake_runs.learning_trial(cell, 0)
+        fake_runs.learning(writer, trial, 1000)
+        fake_runs.gradients(writer, trial, (61, 100))
+    fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 0.014)
+    found = summarize(writer.run.records(), {})
+    doubts = [None, "broken: grad w_hh", "not checked"]
+    assert [row.learning.doubt for row in found.learned] == doubts
+    assert [row.doubt for row in found.gradients] == doubts
+    words = ["yes", "NO: broken: grad w_hh", "NO: not checked"]
+    assert [row[-1] for row in cells(tables.learning_table(found))] == words
+    assert [row[-1] for row in cells(tables.horizon_table(found))] == words
+    assert [row[0] for row in cells(tables.learned_table(found))] == [
+        "gru 64 · 12.9k weights",
+        "lstm 64 · 17.2k weights · uncertified",
+        "rnn 64 · 4.35k weights · uncertified",
+    ]
+    assert [row.tone for row in tables.learned_table(found).rows] == [
+        "",
+        "doubt",
+        "doubt",
+    ]
+    assert tables.learned_table(found).notes[-2:] == (
+        "Uncertified (broken: grad w_hh): lstm torch-native.",
+        "Uncertified (not checked): rnn torch-native.",
+    )
+
+
+def test_a_read_back_that_differs_marks_the_learning_and_what_follows_from_it(
+    tmp_path: Path,
+) -> None:
+    writer = fake_runs.Writer.create(tmp_path / "run")
+    fake_runs.parity(writer, "torch-native", "gru")
+    for seed in (0, 1, 2):
+        trial = fake_runs.learning_trial("gru", seed)
+        fake_runs.learning(writer, trial, 1000, read_back=seed != 1)
+        (last,) = (r.id for r in writer.run.records() if r.trial == trial)
+        follows = {"settings": {"follows": last}}
+        writer.commit(replace(trial, measure="gradients", **follows))
+    fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 0.014)
+    records = writer.run.records()
+    found = summarize(records, {})
+    (row,) = found.learned
+    differs = "read-back differs by 3.0e-01 in 1 of 3"
+    assert row.learning.doubt == differs
+    assert [row.doubt for row in found.gradients] == [differs]
+    assert cells(tables.solve_table(found))[0][-1] == "torch-native · uncertified"
+    table = frame(records)
+    marked = table[~table.certified]
+    assert set(marked.measure) == {"learning", "gradients"}
+    assert set(marked.seed) == {1}
+    assert set(marked.doubt) == {"read-back differs by 3.0e-01"}
+    assert table[table.certified].doubt.isna().all()
+
+
+def test_a_broken_certificate_is_told_beside_a_read_back_that_differs(
+    tmp_path: Path,
+) -> None:
+    writer = fake_runs.Writer.create(tmp_path / "run")
+    fake_runs.parity(writer, "my-gru", "gru", broken="grad w_hh")
+    trial = fake_runs.speed_trial("my-gru", "gru")
+    fake_runs.speed(writer, trial, 0.01, read_back=False)
+    both = "broken: grad w_hh; read-back differs by 3.0e-01"
+    records = writer.run.records()
+    assert {row.doubt for row in summarize(records, {}).speed} == {both}
+    table = frame(records)
+    assert set(table[table.measure == "speed"].doubt) == {both}
+
+
+@pytest.mark.parametrize(
+    ("ended", "doubt"),
+    [
+        (("crashed",), "certificate: crashed"),
+        (("crashed", "ok"), None),
+        (("ok", "crashed"), None),
+    ],
+)
+def test_a_certificate_that_ended_badly_takes_none_away(
+    ended: tuple[str, ...], doubt: str | None, tmp_path: Path
+) -> None:
+    writer = fake_runs.Writer.create(tmp_path / "run")
+    for number, outcome in enumerate(ended):
+        trial = Trial("parity", "torch-native", "gru", settings={"number": number})
+        verdict = Reading("certificate", {"certified": 1})
+        writer.commit(trial, outcome=outcome, readings=[verdict])
+    fake_runs.learning(writer, fake_runs.learning_trial("gru", 0), 1000)
+    (row,) = summarize(writer.run.records(), {}).learned
+    assert row.learning.doubt == doubt
+
+
+def test_a_diverged_seed_is_certified_too_and_one_that_crashed_says_nothing(
+    tmp_path: Path,
+) -> None:
+    writer = fake_runs.Writer.create(tmp_path / "run")
+    fake_runs.parity(writer, "torch-native", "gru")
+    fake_runs.diverged(writer, fake_runs.learning_trial("gru", 0), 600)
+    writer.commit(fake_runs.learning_trial("gru", 1), outcome="crashed")
+    writer.commit(fake_runs.learning_trial("rnn", 1), outcome="crashed")
+    gru, rnn = summarize(writer.run.records(), {}).learned
+    assert gru.learning.doubt is None
+    assert rnn.learning.doubt is None
+    assert cells(tables.learning_table(summarize(writer.run.records(), {})))[1][-1] == (
+        "–"
+    )
+
+
+def test_horizons_of_one_network_are_told_apart_by_what_trained_it(
+    summary: Summary, tmp_path: Path
+) -> None:
+    writer = fake_runs.Writer.create(tmp_path / "run")
+    for name in ("torch-native", "jax-scan"):
+        trial = fake_runs.learning_trial("gru", 0, implementation=name)
+        fake_runs.gradients(writer, trial, (61, 100))
+    found = tables.horizon_table(summarize(writer.run.records(), {}))
+    assert [row[0] for row in cells(found)] == [
+        "gru 64 · torch-native",
+        "gru 64 · jax-scan",
+    ]
+    assert cells(tables.horizon_table(summary))[0][0] == "gru 64"
 
 
 def test_ratios_are_to_the_fastest_certified_one(summary: Summary) -> None:

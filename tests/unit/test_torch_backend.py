@@ -138,19 +138,139 @@ def test_torch_trains_as_many_parameters_as_it_ships_in_native_mode(
     assert declared["torch"] == count
 
 
-def test_the_lstm_runs_in_onednn_and_the_gru_does_not() -> None:
-    seen = {cell: build(cell)[0].kernel() for cell in CELLS}
-    assert seen["gru"] == "ATen loop of aten::gru"
-    assert seen["rnn"] == "ATen loop of aten::rnn_tanh"
-    if torch.backends.mkldnn.is_available():
-        assert seen["lstm"] == "oneDNN"
+def test_a_tensor_that_no_gradient_reaches_has_zero_moments_that_come_back() -> None:
+    class Forgetful(torch.nn.GRU):  # type: ignore[misc]
+        def forward(self, x: Any, state: Any = None) -> Any:
+            (hidden_size,) = self.bias_ih_l0.shape
+            outputs = x.new_zeros(*x.shape[:2], hidden_size // 3) + self.bias_hh_l0[-1]
+            return outputs, outputs[-1:]
+
+    for optimizer in (Optimizer("adam"), Optimizer("sgd", momentum=0.9)):
+        spec = replace(SPEC, optimizer=optimizer, num_layers=1)
+        cell = REGISTRY.load_cell("gru")
+        networks = [
+            TorchNetwork(spec, cell, "cpu", lambda _, i, h: Forgetful(i, h))
+            for _ in range(2)
+        ]
+        placed = networks[0].place(replace(a_batch(), lengths=np.full(4, 9)))
+        networks[0].train_steps([placed] * 3).read()
+        state = networks[0].optimizer_state()
+        moments = {name.partition("/")[0] for name in state} - {"updates"}
+        assert len(moments) == len(networks[0]._moments)
+        for moment in moments:
+            assert not state[f"{moment}/layer0.w_ih"].any()
+            assert state[f"{moment}/layer0.b_hn"].any()
+            assert state[f"{moment}/layer0.w_ih"].shape == (3, 6, 6)
+        networks[1].load_weights(networks[0].weights())
+        networks[1].load_optimizer_state(state)
+        again = networks[1].optimizer_state()
+        assert list(again) == list(state)
+        for name, array in state.items():
+            np.testing.assert_array_equal(again[name], array)
+            assert again[name].dtype == array.dtype
+        losses = [n.train_steps([placed] * 2).read().losses for n in networks]
+        np.testing.assert_array_equal(losses[0], losses[1])
 
 
+# --- what ran ------------------------------------------------------------------------
+
+needs_onednn = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN"
+)
+LOOP = "ATen loop of aten::lstm"
+
+
+def a_full_batch() -> Batch:
+    """Return a batch whose sequences are all of one length."""
+    return replace(a_batch(), lengths=np.full(4, 9))
+
+
+@pytest.mark.parametrize(
+    ("cell", "loop"), [("gru", "aten::gru"), ("rnn", "aten::rnn_tanh")]
+)
+def test_the_kernel_is_that_of_the_calls_made(cell: str, loop: str) -> None:
+    network, _ = build(cell)
+    assert network.kernel() == "nothing has run"
+    network.forward(network.place(a_full_batch()))
+    assert network.kernel() == f"ATen loop of {loop}"
+
+
+@needs_onednn
+def test_a_padded_batch_leaves_onednn_and_is_reported() -> None:
+    network, _ = build("lstm")
+    padded, full = network.place(a_batch()), network.place(a_full_batch())
+    network.forward(full)
+    assert network.kernel() == "oneDNN"
+    network.loss_and_gradients(full)
+    assert network.kernel() == "oneDNN"
+    network.train_steps([full, padded])
+    assert network.kernel() == f"oneDNN; with gradients {LOOP}"
+    network.forward(padded)
+    assert network.kernel() == LOOP
+    network.step(np.zeros(4, int), _state(2))
+    assert network.kernel() == f"oneDNN; with gradients {LOOP}"
+    network.vjp(full, _state(2), np.ones((4, 9, 3), np.float32), _state(2))
+    assert network.kernel() == "oneDNN"
+
+
+@needs_onednn
 @pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
 def test_falling_back_from_onednn_is_reported() -> None:
     network, _ = build("lstm")
     with torch.backends.mkldnn.flags(enabled=False):
-        assert network.kernel() == "ATen loop of aten::lstm"
+        network.forward(network.place(a_full_batch()))
+        assert network.kernel() == LOOP
+
+
+class _LongByHand(torch.nn.LSTM):  # type: ignore[misc]
+    """Leaves torch's operator where there are more than 5 time steps."""
+
+    def forward(self, x: Any, state: Any = None) -> Any:
+        if len(x) <= 5:
+            return super().forward(x, state)
+        outputs = torch.tanh(x @ self.weight_ih_l0[: self.hidden_size].T)
+        return outputs, (outputs[-1:], outputs[-1:])
+
+
+@needs_onednn
+def test_the_kernel_is_seen_at_the_shape_of_the_call() -> None:
+    spec = replace(SPEC, cell="lstm")
+    network = TorchNetwork(
+        spec, REGISTRY.load_cell("lstm"), "cpu", lambda _, i, h: _LongByHand(i, h)
+    )
+    full = a_full_batch()
+    cut = [full.inputs[:, :5], np.full(4, 5), full.targets[:, :5], full.scored[:, :5]]
+    network.forward(network.place(Batch(*cut)))
+    assert network.kernel() == "oneDNN"
+    network.forward(network.place(full))
+    assert network.kernel() == "torch operations"
+
+
+@needs_onednn
+def test_every_kernel_of_a_stack_is_named_once() -> None:
+    made: list[torch.nn.Module] = []
+
+    def layer(cell: str, input_size: int, hidden_size: int) -> torch.nn.Module:
+        of = torch.nn.LSTM if len(made) == 1 else _LongByHand
+        made.append(of(input_size, hidden_size))
+        return made[-1]
+
+    spec = replace(SPEC, cell="lstm", num_layers=3)
+    network = TorchNetwork(spec, REGISTRY.load_cell("lstm"), "cpu", layer)
+    network.forward(network.place(a_full_batch()))
+    assert network.kernel() == "torch operations and oneDNN"
+
+
+def test_asking_for_the_kernel_changes_nothing() -> None:
+    placed = build("gru")[0].place(a_batch())
+    losses = []
+    for asks in (False, True):
+        network, _ = build("gru")
+        network.train_steps([placed] * 2)
+        if asks:
+            network.kernel()
+        losses.append(network.train_steps([placed] * 2).read().losses)
+    np.testing.assert_array_equal(losses[0], losses[1])
 
 
 # --- precisions ----------------------------------------------------------------------
@@ -252,29 +372,157 @@ class _OneArgument(torch.nn.GRU):  # type: ignore[misc]
         return super().forward(x)
 
 
-class _OutputsOnly(torch.nn.GRU):  # type: ignore[misc]
-    def forward(self, x: Any, state: Any = None) -> Any:
-        return super().forward(x, state)[0]
-
-
 @pytest.mark.parametrize(
     ("layer", "words"),
     [
         (lambda *_: None, "returned NoneType; expected a torch.nn.Module"),
         (lambda _, i, h: _OneArgument(i, h), "expected forward(x, state)"),
-        (lambda _, i, h: _OutputsOnly(i, h), "expected (outputs, state), as nn.GRU"),
     ],
 )
 def test_a_layer_of_another_form_is_refused_in_one_sentence(
     layer: Any, words: str
 ) -> None:
-    def run() -> None:
-        network = TorchNetwork(SPEC, REGISTRY.load_cell("gru"), "cpu", layer)
-        network.forward(network.place(a_batch()))
-
     with pytest.raises(PluginError) as caught:
-        run()
+        TorchNetwork(SPEC, REGISTRY.load_cell("gru"), "cpu", layer)
     assert words in str(caught.value)
+
+
+# --- what a layer answers ------------------------------------------------------------
+
+
+def answering(cell: str, answer: Any, **changes: Any) -> TorchNetwork:
+    """Build a network of stock layers whose (outputs, state) `answer` changes."""
+    stock: Any = {"gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell]
+
+    class Own(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self, input_size: int, hidden_size: int) -> None:
+            super().__init__()
+            self.__dict__["stock"] = stock(input_size, hidden_size)
+            for name, parameter in self.stock.named_parameters():
+                setattr(self, name, parameter)
+
+        def forward(self, x: Any, state: Any = None) -> Any:
+            return answer(*self.stock(x, state))
+
+    def layer(cell: str, input_size: int, hidden_size: int) -> Any:
+        return Own(input_size, hidden_size)
+
+    spec = replace(SPEC, cell=cell, **changes)
+    return TorchNetwork(spec, REGISTRY.load_cell(cell), "cpu", layer)
+
+
+OUTPUTS = "expected float32 (9, 4, 6), [time, batch, hidden]; "
+STATE = "expected float32 (1, 4, 6), [1, batch, hidden]; "
+
+
+@pytest.mark.parametrize(
+    ("cell", "answer", "words"),
+    [
+        (
+            "gru",
+            lambda o, s: (o.half(), s),
+            f"outputs float16 (9, 4, 6); {OUTPUTS}return them in the dtype of x",
+        ),
+        (
+            "gru",
+            lambda o, s: (o[:-1], s),
+            f"outputs float32 (8, 4, 6); {OUTPUTS}return one output for each time step "
+            "of each sequence",
+        ),
+        (
+            "gru",
+            lambda o, s: (o.transpose(0, 1), s),
+            f"outputs float32 (4, 9, 6); {OUTPUTS}put time first",
+        ),
+        (
+            "gru",
+            lambda o, s: (o.tolist(), s),
+            f"outputs list; {OUTPUTS}return a tensor",
+        ),
+        (
+            "gru",
+            lambda o, s: (o, s[0]),
+            f"the state h float32 (4, 6); {STATE}add the axis of layers, as h[None]",
+        ),
+        (
+            "gru",
+            lambda o, s: (o, s.half()),
+            f"the state h float16 (1, 4, 6); {STATE}return it in the dtype of x",
+        ),
+        (
+            "gru",
+            lambda o, s: (o, (s,)),
+            f"the state h (float32 (1, 4, 6)); {STATE}return h itself",
+        ),
+        (
+            "gru",
+            lambda o, s: (o, o),
+            f"the state h float32 (9, 4, 6); {STATE}return the state after the last "
+            "time step, as nn.GRU",
+        ),
+        (
+            "lstm",
+            lambda o, s: (o, s[0]),
+            "the state float32 (1, 4, 6); expected a tuple of 2, each float32 (1, 4, "
+            "6), [1, batch, hidden]; return (outputs, (h, c))",
+        ),
+        (
+            "lstm",
+            lambda o, s: (o, (s[0], s[1][0])),
+            f"the state c float32 (4, 6); {STATE}add the axis of layers, as c[None]",
+        ),
+        (
+            "gru",
+            lambda o, s: o,
+            "float32 (9, 4, 6); expected (outputs, state), as nn.GRU; return a tuple "
+            "of two",
+        ),
+        (
+            "gru",
+            lambda o, s: ((o - 2).sqrt(), s),
+            "outputs with 216 NaN of 216 numbers to finite inputs and weights; "
+            "expected finite numbers; look for 0/0, for a root or logarithm below 0 "
+            "and for memory never written (torch.empty)",
+        ),
+    ],
+)
+def test_a_wrong_answer_is_told_in_one_sentence(
+    cell: str, answer: Any, words: str
+) -> None:
+    network = answering(cell, answer)
+    with pytest.raises(PluginError) as caught:
+        network.forward(network.place(a_full_batch()))
+    assert str(caught.value) == f"Own: answered {words}"
+
+
+def test_padded_outputs_of_a_recurrent_module_must_be_packed() -> None:
+    class Unpacked(torch.nn.GRU):  # type: ignore[misc]
+        def forward(self, x: Any, state: Any = None) -> Any:
+            outputs, final = super().forward(x, state)
+            return outputs.data, final
+
+    network = TorchNetwork(
+        SPEC, REGISTRY.load_cell("gru"), "cpu", lambda _, i, h: Unpacked(i, h)
+    )
+    with pytest.raises(PluginError) as caught:
+        network.forward(network.place(a_batch()))
+    assert str(caught.value) == (
+        "Unpacked: answered outputs float32 (26, 6) to padded sequences; expected a "
+        "PackedSequence of float32 (26, 6), as nn.GRU; return outputs that are packed "
+        "as x is, or derive from nn.Module, whose layers are given no padding"
+    )
+
+
+def test_an_answer_that_overflows_is_no_mistake() -> None:
+    """Learning that diverges is told as such, by its loss."""
+
+    def overflow(outputs: Any, state: Any) -> Any:
+        large = torch.where(outputs > 0, torch.inf, torch.nan)
+        return outputs + large, state
+
+    network = answering("gru", overflow, num_layers=1)
+    outputs = network.forward(network.place(a_full_batch())).read().outputs
+    assert np.isnan(outputs).any()
 
 
 def test_a_missing_gpu_is_unavailable_in_one_sentence() -> None:
@@ -310,6 +558,10 @@ def test_on_a_gpu_cudnn_gives_what_the_cpu_gives(cell: str) -> None:
         error = np.linalg.norm(gradients[name] - tensor) / np.linalg.norm(tensor)
         assert error < 1e-5, name
     assert on_gpu.kernel() == "cuDNN"
+    with torch.backends.cudnn.flags(enabled=False):
+        on_gpu.forward(on_gpu.place(batch))
+        name = {"rnn": "rnn_tanh"}.get(cell, cell)
+        assert on_gpu._kernel(gradients=False) == f"ATen loop of aten::{name}"
 
 
 @pytest.mark.gpu

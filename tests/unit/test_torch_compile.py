@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.contract import CellInfo, Inputs, NetworkSpec, Readout, Target
+from harness.contract import Batch, CellInfo, Inputs, NetworkSpec, Readout, Target
 from harness.errors import UnavailableError
 from harness.measure.problem import Problem, initial_weights
 from harness.measure.speed import SpeedMeter
@@ -26,7 +26,7 @@ torch = pytest.importorskip("torch")
 
 from implementations.cells import equations  # noqa: E402
 from implementations.torch_backend import compiled, loop  # noqa: E402
-from implementations.torch_backend.kernel import kernel_of  # noqa: E402
+from implementations.torch_backend.kernel import kernel_of, layer_call  # noqa: E402
 from implementations.torch_backend.network import TorchNetwork  # noqa: E402
 
 pytestmark = [
@@ -39,7 +39,6 @@ pytestmark = [
 ]
 
 REGISTRY = Registry.discover()
-CPU = torch.device("cpu")
 # Float64 rounds by 1e-16, and at most 12 time steps and 100 products add up.
 CLOSE = {"rtol": 1e-12, "atol": 1e-13}
 SPEC = NetworkSpec(
@@ -100,7 +99,7 @@ def compiled_by_phase() -> dict[str, int]:
     meter = SpeedMeter(Problem(REGISTRY, trial))
     counted.append(graphs())
     for name in meter.phases:
-        meter._phases[name].call()
+        meter._phases[name].call(meter._placed[0])
         counted.append(graphs())
     meter.warm_up()
     for name in meter.phases:
@@ -265,6 +264,18 @@ def test_a_weight_that_the_equations_do_not_use_has_no_gradient() -> None:
 # --- what ran ------------------------------------------------------------------------
 
 
+def marked(layer: Any, x: Any) -> Any:
+    """Call a layer as a network does while it is profiled."""
+    with layer_call():
+        return layer(x)
+
+
+def padded_batch() -> Batch:
+    """Return sequences of 5, 2, 5 and 4 time steps."""
+    inputs, lengths = np.ones((4, 5, 3)), np.array([5, 2, 5, 4])
+    return Batch(inputs, lengths, np.ones((4, 5, 2)), np.ones((4, 5), bool))
+
+
 def build(layers: int = 1) -> TorchNetwork:
     spec = replace(SPEC, num_layers=layers, dtype="float64")
     network = REGISTRY.build(
@@ -279,26 +290,31 @@ def build(layers: int = 1) -> TorchNetwork:
 @pytest.mark.slow
 def test_the_kernel_is_a_graph_and_a_fall_back_to_eager_code_is_reported() -> None:
     network = build(layers=2)
-    assert network.kernel() == "inductor graph"
     x, state = np.ones((4, 3)), (np.zeros((2, 4, 6)),)
     compiled_outputs = network.step(x, state).read().outputs
+    assert network.kernel() == "inductor graph"
+    done = network.loss_and_gradients(network.place(padded_batch()))
+    gradients = done.read().gradients
+    assert network.kernel() == "inductor graph"
+    for name, tensor in done.read().gradients.items():
+        np.testing.assert_array_equal(tensor, gradients[name])
     with torch.compiler.set_stance("force_eager"):
-        assert network.kernel() == "torch operations"
         eager_outputs = network.step(x, state).read().outputs
+        assert network.kernel() == "torch operations"
     np.testing.assert_allclose(eager_outputs, compiled_outputs, **CLOSE)
 
 
 @pytest.mark.slow
 def test_a_way_back_that_is_not_compiled_is_reported() -> None:
-    network = build()
+    layer, _ = pair("gru", 6)
     x = torch.ones(4, 2, 3, dtype=torch.float64)
-    trained = list(network._trained().values())
+    trained = list(layer.parameters())
 
     def backward(outputs: Any) -> None:
         with torch.compiler.set_stance("force_eager"):
             torch.autograd.grad(outputs.sum(), trained)
 
-    found = kernel_of(lambda: network._run(x, None, None)[0], backward, 1, CPU)
+    found = kernel_of(lambda: marked(layer, x)[0], backward)
     assert found == "inductor graph, backward torch operations"
 
 
@@ -312,8 +328,8 @@ def test_a_graph_that_breaks_is_told_by_the_number_of_its_pieces() -> None:
     def once_more(outputs: Any) -> None:
         broken(outputs)
 
-    found = kernel_of(lambda: broken(torch.ones(3)), once_more, 1, CPU)
-    assert found == "2 inductor graphs in 1 layers"
+    found = kernel_of(lambda: marked(broken, torch.ones(3)), once_more)
+    assert found == "2 inductor graphs"
 
 
 # --- compiling, and when it cannot be done -------------------------------------------
@@ -384,4 +400,5 @@ def test_on_a_gpu_the_graphs_give_the_loops_values_and_gradients() -> None:
         for a, b in zip(*found, strict=True):
             np.testing.assert_allclose(a, b, **CLOSE)
     network = REGISTRY.build("torch-compile", SPEC, REGISTRY.load_cell("gru"), "cuda:0")
+    network.step(np.ones((4, 3), np.float32), (np.zeros((1, 4, 6), np.float32),))
     assert network.kernel() == "inductor graph"

@@ -23,6 +23,7 @@ from harness.report.figures.style import (
     line_handle,
     log_axis,
     note_failures,
+    note_uncertified,
     several,
 )
 
@@ -85,6 +86,7 @@ def gradient_axes(axes: Axes, panel: GradientPanel, sketch: Sketch) -> None:
     axes.set_xlabel("lag (time steps)")
     axes.set_ylabel("R(lag)")
     note_failures(axes, panel.failures)
+    note_uncertified(axes, panel.uncertified)
 
 
 def _draw_series(axes: Axes, series: LagSeries, sketch: Sketch, marker: str) -> None:

@@ -22,6 +22,7 @@ from harness.report.figures.style import (
     line_handle,
     log_axis,
     note_failures,
+    note_uncertified,
     several,
     shorten,
 )
@@ -75,6 +76,7 @@ def learning_axes(axes: Axes, panel: LearningPanel, sketch: Sketch) -> None:
     if panel.floor is not None:
         label_line(axes, panel.floor, f"floor\n{number(panel.floor)}")
     note_failures(axes, panel.failures)
+    note_uncertified(axes, panel.uncertified)
 
 
 def _look(implementation: str, palette: Palette) -> dict[str, Any]:

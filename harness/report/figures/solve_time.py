@@ -23,13 +23,14 @@ from harness.report.figures.style import (
     shorten,
 )
 from harness.report.tables.learning import updates
-from harness.report.text import seconds
+from harness.report.text import marked, seconds
 
 CAPTION = (
     "Updates to solve of the cell × time of one update of the certified "
     "implementation, at the shape the cell was trained at, on one thread. The line "
     "multiplies the ends of both spreads; an arrow where the upper one is beyond the "
-    "budget. Cells whose median seed did not solve the task have no time and are named."
+    "budget. Cells whose median seed did not solve the task have no time and are "
+    "named; uncertified: the updates were counted on what was not certified."
 )
 
 
@@ -112,6 +113,7 @@ def _draw_time(axes: Axes, line: int, time: SolveTime, sketch: Sketch) -> None:
     if beyond:
         span += axes.plot(1.12 * time.seconds, line, ">", color=colour, markersize=4)
     words = seconds(time.seconds) + (" · shaky" if time.shaky else "")
+    words = marked(words, time.doubt)
     text = _write(axes, max(ends) * (1.12 if beyond else 1.0), line, words)
     sketch.mark([*span, text], time.cell, time.implementation)
 

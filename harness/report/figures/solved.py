@@ -19,6 +19,7 @@ from harness.report.figures.style import (
     shorten,
 )
 from harness.report.tables.learning import solved, updates
+from harness.report.text import marked
 
 CAPTION = (
     "Left: a filled mark is the update at which one seed had solved the task, an open "
@@ -56,7 +57,8 @@ def draw_solved(rows: Sequence[LearningRow], palette: Palette) -> Drawn:
 
 def row_label(row: LearningRow, several: bool) -> str:
     """Return what stands beside a line: the cell, the implementation at need."""
-    return f"{row.cell} · {shorten(row.implementation)}" if several else row.cell
+    name = f"{row.cell} · {shorten(row.implementation)}" if several else row.cell
+    return marked(name, row.doubt)
 
 
 def _updates_axes(
@@ -176,8 +178,8 @@ def _handles(rows: Sequence[LearningRow]) -> list[Line2D]:
 
 def _describe(rows: Sequence[LearningRow]) -> str:
     words = [
-        f"{row.place.title}, {row.cell}: solved {solved(row)}, updates "
-        f"{updates(row.updates)}"
+        f"{row.place.title}, {marked(row.cell, row.doubt)}: solved {solved(row)}, "
+        f"updates {updates(row.updates)}"
         for row in rows
     ]
     return f"Updates to solve. {'; '.join(words)}."

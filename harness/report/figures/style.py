@@ -22,6 +22,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from harness.report.text import UNCERTIFIED
+
 # Okabe & Ito (2008): told apart with every common colour vision deficiency. Their
 # yellow is left out, it is too faint on white.
 CELL_COLOURS = {
@@ -270,6 +272,12 @@ def note_failures(axes: Axes, failures: Mapping[tuple[str, str, str], int]) -> N
     shown = named[:4] + ([f"{len(named) - 4} more"] if len(named) > 4 else [])
     words = "not ok: " + "; ".join(shown)
     axes.set_xlabel(f"{axes.get_xlabel()}\n{words}")
+
+
+def note_uncertified(axes: Axes, cells: Sequence[str]) -> None:
+    """Say under the axes which cells were not trained by what is certified."""
+    if cells:
+        axes.set_xlabel(f"{axes.get_xlabel()}\n{UNCERTIFIED}: {', '.join(cells)}")
 
 
 def shorten(name: str, longest: int = 26) -> str:

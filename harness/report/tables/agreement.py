@@ -19,7 +19,7 @@ from harness.analysis.grouping import group
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Block, Row, Table, by_place
 from harness.report.tables.learning import network, solved, updates
-from harness.report.text import NOTHING, counts, number, whole
+from harness.report.text import NOTHING, UNCERTIFIED, counts, marked, number, whole
 
 OWN = computer_name(*OWN_FLOAT32)
 MOST_SEEDS = 5
@@ -70,10 +70,11 @@ def _whole_row(name: str, rows: Sequence[AgreementRow]) -> Row:
     judged = [seed.agrees for seed in seeds]
     excess = [seed.excess for seed in seeds if seed.excess is not None]
     yardstick = name == OWN
+    doubted = any(row.learning.doubt for row in rows)
     within = (_share([getattr(r, k) for r in rows]) for k in _WITHIN)
     return Row(
         (
-            name,
+            marked(name, UNCERTIFIED if doubted else None),
             whole(sum(seed.compared > 0 for seed in seeds)),
             NOTHING if yardstick else _share(judged),
             NOTHING if yardstick else _share([s.agrees_at_first for s in seeds]),
@@ -82,7 +83,7 @@ def _whole_row(name: str, rows: Sequence[AgreementRow]) -> Row:
             f"{np.median(excess):.2g}" if excess else NOTHING,
             *within,
         ),
-        "doubt" if False in judged else "",
+        "doubt" if False in judged or doubted else "",
         implementation=rows[0].implementation,
     )
 
@@ -147,7 +148,7 @@ def _parting_row(row: AgreementRow) -> Row:
     return Row(
         (
             network(row.learning),
-            _name(row),
+            marked(_name(row), row.learning.doubt),
             NOTHING if own else _share(judged),
             number(max(largest)) if largest and not own else NOTHING,
             _partings(row.seeds),
@@ -155,7 +156,7 @@ def _parting_row(row: AgreementRow) -> Row:
             updates(row.learning.updates),
             _by_seed([s.updates_to_solve for s in row.learning.seeds]),
         ),
-        "bad" if apart else "doubt" if False in judged else "",
+        "bad" if apart else "doubt" if False in judged or row.learning.doubt else "",
         row.place.task,
         row.cell,
         row.implementation,

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
+from dataclasses import replace
+
 from harness.analysis.grouping import Place
 from harness.analysis.parity import ParityRow
 from harness.analysis.summary import OutcomeRow, Summary
 from harness.report.tables.form import Block, Row, Table
 from harness.report.text import NOTHING, one_line, seeds, whole
+
+MOST_WORDS = 120
+"""Characters of a log's last line that a table shows."""
 
 
 def parity_table(summary: Summary) -> Table:
@@ -60,8 +66,8 @@ def _parity_row(row: ParityRow) -> Row:
 
 
 def _where(row: ParityRow) -> str:
-    precision = "" if row.trial.precision == "highest" else f" {row.trial.precision}"
-    return f"{row.trial.device} {row.trial.dtype}{precision}"
+    precision = "" if row.precision == "highest" else f" {row.precision}"
+    return f"{row.device} {row.dtype}{precision}"
 
 
 def checks_table(summary: Summary) -> Table:
@@ -99,9 +105,16 @@ def outcome_table(summary: Summary) -> Table:
     """Return the trials that did not end ok, with their reasons."""
     head = ("measure", "trial", "seeds", "outcome", "reason")
     rows = tuple(_outcome_row(row) for row in summary.outcomes)
-    return Table(
-        "outcomes", "Trials that did not end ok", "lllll", (Block(head, rows),)
+    name, title = "outcomes", "Trials that did not end ok"
+    last = [one_line(row.last_words or NOTHING) for row in summary.outcomes]
+    if not any(row.last_words for row in summary.outcomes):
+        return Table(name, title, "lllll", (Block(head, rows),))
+    rows = tuple(
+        replace(row, cells=(*row.cells, textwrap.shorten(words, MOST_WORDS)))
+        for row, words in zip(rows, last, strict=True)
     )
+    block = Block((*head, "last line of its log"), rows)
+    return Table(name, title, "llllll", (block,))
 
 
 def _outcome_row(row: OutcomeRow) -> Row:

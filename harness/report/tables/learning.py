@@ -11,7 +11,19 @@ from harness.analysis.speed import SolveTime
 from harness.analysis.statistics import CensoredMedian
 from harness.analysis.summary import LearnedRow, Summary
 from harness.report.tables.form import Block, Row, Table, by_place
-from harness.report.text import NOTHING, counts, number, seconds, seeds, short, whole
+from harness.report.text import (
+    NOTHING,
+    UNCERTIFIED,
+    counts,
+    marked,
+    number,
+    one_line,
+    seconds,
+    seeds,
+    short,
+    verdict,
+    whole,
+)
 
 
 def learned_table(summary: Summary) -> Table:
@@ -59,14 +71,17 @@ def _learned_row(row: LearnedRow, several: bool) -> Row:
     best = row.solve_times[0] if row.solve_times else None
     return Row(
         (
-            network(found) + (f" · {found.implementation}" if several else ""),
+            marked(
+                network(found) + (f" · {found.implementation}" if several else ""),
+                found.doubt,
+            ),
             solved(found),
             updates(found.updates),
             number(found.scores[0].value),
             NOTHING if best is None else solve_time_short(best),
             NOTHING if row.gradients is None else horizon(row.gradients.loss),
         ),
-        tone="bad" if found.other_outcomes else "",
+        tone="bad" if found.other_outcomes else "doubt" if found.doubt else "",
         task=found.place.task,
         cell=found.cell,
         implementation=found.implementation,
@@ -97,7 +112,17 @@ def _learned_notes(summary: Summary) -> tuple[str, ...]:
             "loss term keeps a thousandth of its norm; ≥ where it does so at the "
             "largest lag measured."
         )
-    return tuple(notes)
+    return (*notes, *_doubts([row.learning for row in summary.learned]))
+
+
+def _doubts(rows: Sequence[LearningRow]) -> list[str]:
+    """Return a sentence a doubt: "Uncertified (not checked): gru torch-native."."""
+    doubted = group((row for row in rows if row.doubt), lambda row: row.doubt)
+    return [
+        f"{UNCERTIFIED.capitalize()} ({one_line(doubt)}): "
+        f"{', '.join(dict.fromkeys(f'{r.cell} {r.implementation}' for r in members))}."
+        for doubt, members in doubted.items()
+    ]
 
 
 def network(found: LearningRow) -> str:
@@ -152,17 +177,19 @@ def learning_table(summary: Summary) -> Table:
     """Return how each configuration was trained and what its seeds reached."""
     head = (
         "network", "trained on", "init", "optimiser", "batch", "seeds",
-        "solved fraction [95 %]", "final held-out scores (floor)",
+        "solved fraction [95 %]", "final held-out scores (floor)", "certified",
     )  # fmt: skip
     rows = [row.learning for row in summary.learned]
     notes = (
         "A diverged seed counts as unsolved, its scores as worse than every other. "
-        "Seeds that crashed or ran out of time or memory are not counted.",
+        "Seeds that crashed or ran out of time or memory are not counted. Certified: "
+        "the implementation is, and what it computed at this batch and length, before "
+        "training and after, was read back and is that of the float64 reference.",
     )
     return Table(
         "learning",
         "How the networks were trained, and what they reached",
-        "llllllll",
+        "lllllllll",
         by_place(head, rows, lambda row: row.place, _learning_row),
         notes,
     )
@@ -186,7 +213,9 @@ def _learning_row(row: LearningRow) -> Row:
             seeds([seed.seed for seed in row.seeds if seed.seed is not None]),
             f"{solved(row)}: {fraction}",
             "; ".join(_score(score) for score in row.scores),
+            verdict(row.doubt) if row.count else NOTHING,
         ),
+        "doubt" if row.doubt else "",
         task=row.place.task,
         cell=row.cell,
         implementation=row.implementation,
@@ -200,29 +229,50 @@ def _score(score: Score) -> str:
 
 def horizon_table(summary: Summary) -> Table:
     """Return the horizons of every network, for both cotangents."""
-    head = ("network", "loss term", "random cotangent", "largest lag", "seeds")
+    head = (
+        "network", "loss term", "random cotangent", "largest lag", "seeds",
+        "certified",
+    )  # fmt: skip
+    told_apart = _trained_by_several(summary.gradients)
     notes = (
         "Medians over seeds. The horizon is the largest lag at which the median over "
-        "examples of R(lag) = |dL/ds(τ−lag)| / |dL/ds(τ)| exceeds 10⁻³.",
+        "examples of R(lag) = |dL/ds(τ−lag)| / |dL/ds(τ)| exceeds 10⁻³. Certified: "
+        "what trained the network is.",
     )
     return Table(
         "horizons",
         "Horizon in time steps, initial → trained",
-        "lllrr",
-        by_place(head, summary.gradients, lambda row: row.place, _horizon_row),
+        "lllrrl",
+        by_place(
+            head,
+            summary.gradients,
+            lambda row: row.place,
+            lambda row: _horizon_row(row, told_apart),
+        ),
         notes,
     )
 
 
-def _horizon_row(row: GradientRow) -> Row:
+def _trained_by_several(rows: Sequence[GradientRow]) -> bool:
+    """Say whether the implementation is needed to tell one row from another."""
+    return len({(row.place, _named(row)) for row in rows}) < len(rows)
+
+
+def _named(row: GradientRow) -> str:
+    return f"{row.cell} {whole(row.trial.hidden_size)}"
+
+
+def _horizon_row(row: GradientRow, told_apart: bool) -> Row:
     return Row(
         (
-            f"{row.cell} {whole(row.trial.hidden_size)}",
+            _named(row) + (f" · {row.implementation}" if told_apart else ""),
             horizon(row.loss),
             horizon(row.random),
             whole(row.loss.max_lag),
             str(max(row.loss.seeds, row.random.seeds)),
+            verdict(row.doubt),
         ),
+        "doubt" if row.doubt else "",
         task=row.place.task,
         cell=row.cell,
         implementation=row.implementation,

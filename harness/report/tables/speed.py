@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.analysis.speed import SolveTime, SpeedRow
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Row, Table, by_place, ends
-from harness.report.text import NOTHING, one_line, seconds, short
+from harness.report.text import NOTHING, marked, one_line, seconds, short, verdict
 
 
 def speed_table(summary: Summary) -> Table:
@@ -47,7 +47,7 @@ def _speed_row(row: SpeedRow) -> Row:
             NOTHING if flops is None else f"{flops:.3g}",
             seconds(row.first_call_s),
             one_line(row.kernel or NOTHING),
-            "yes" if row.certified else f"NO: {one_line(row.doubt)}",
+            verdict(row.doubt),
         ),
         "" if row.certified and not row.shaky else "doubt",
         *keys,
@@ -87,9 +87,9 @@ def _solve_row(row: SolveTime) -> Row:
             row.device,
             one_line(row.kernel or NOTHING),
             shaky + seconds(row.seconds) + _span(row),
-            row.learned_on,
+            marked(row.learned_on, row.doubt),
         ),
-        "doubt" if row.shaky else "",
+        "doubt" if row.shaky or row.doubt else "",
         row.place.task,
         row.cell,
         row.implementation,

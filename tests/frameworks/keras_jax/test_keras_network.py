@@ -186,11 +186,18 @@ class NoState(layers.Layer):  # type: ignore[misc]
         ),
         (
             lambda h: gru(h, reset_after=False),
-            "parameter 'bias' has shape (18,); expected shape (2, 18)",
+            "parameter 'bias' has shape (18,); expected shape (2, 18); a GRU with "
+            "reset_after=False computes the cell gru-reset-before: declare it for that "
+            "one, or give it reset_after=True",
         ),
         (
             lambda h: gru(h, dtype="mixed_bfloat16"),
             "GRU: has the dtype policy mixed_bfloat16; expected float32",
+        ),
+        (
+            lambda h: gru(h, stateful=True),
+            "GRU: keeps its state from call to call (stateful=True); expected a layer "
+            "that starts from initial_state; build it with stateful=False",
         ),
     ],
 )
@@ -200,6 +207,16 @@ def test_a_layer_of_another_form_is_refused_when_it_is_built(
     with pytest.raises(PluginError) as caught:
         of_layer(lambda cell, i, h: make(h))
     assert words in str(caught.value)
+
+
+def test_a_gru_declared_for_the_other_form_is_told_its_own() -> None:
+    with pytest.raises(PluginError) as caught:
+        of_layer(lambda cell, i, h: gru(h), replace(SMALL, cell="gru-reset-before"))
+    assert str(caught.value) == (
+        "GRU: parameter 'bias' has shape (2, 18); expected shape (18,); a GRU with "
+        "reset_after=True computes the cell gru: declare it for that one, or give it "
+        "reset_after=False"
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from harness.contract import Batch, Inputs, NetworkSpec, Target
-from harness.errors import PluginError
+from harness.errors import PluginError, describe_error
 from implementations.tensorflow_backend.kernel import kernel_of
 from implementations.tensorflow_backend.layer import RecurrentLayer
 from implementations.tensorflow_backend.network import TensorFlowNetwork
@@ -203,6 +203,18 @@ class Rounded(Integrator):
         self.scale = self.add_weight(name="scale", shape=(), dtype="float16")
 
 
+class Answering(layers.GRU):  # type: ignore[misc]
+    """A GRU whose (outputs, state) a function changes."""
+
+    def __init__(self, hidden_size: int, answer: Any) -> None:
+        super().__init__(hidden_size, **STACKED)
+        self.answer = answer
+
+    def call(self, sequences: Any, initial_state: Any = None, mask: Any = None) -> Any:
+        found = super().call(sequences, initial_state=initial_state, mask=mask)
+        return self.answer(*found)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -222,7 +234,9 @@ class Rounded(Integrator):
         ),
         (
             lambda h: gru(h, reset_after=False),
-            "parameter 'bias' has shape (18,); expected shape (2, 18)",
+            "parameter 'bias' has shape (18,); expected shape (2, 18); a GRU with "
+            "reset_after=False computes the cell gru-reset-before: declare it for that "
+            "one, or give it reset_after=True",
         ),
         (
             lambda h: gru(h, dtype="mixed_bfloat16"),
@@ -231,12 +245,27 @@ class Rounded(Integrator):
         (Rounded, "Rounded: has the dtype policy float16; expected float32"),
         (
             lambda h: gru(h, return_sequences=False),
-            "GRU: answered (1, 6), (1, 6); expected outputs (1, 2, 6)",
+            "GRU: answered float32 (1, 6), float32 (1, 6); expected outputs float32 "
+            "(1, 2, 6)",
         ),
         (
             lambda h: gru(h, return_state=False),
-            "GRU: answered (1, 2, 6); expected outputs (1, 2, 6), [batch, time, hidden]"
-            ", and 1 state parts (1, 6)",
+            "GRU: answered float32 (1, 2, 6); expected outputs float32 (1, 2, 6), "
+            "[batch, time, hidden], and 1 state parts float32 (1, 6)",
+        ),
+        (
+            lambda h: gru(h, stateful=True),
+            "GRU: keeps its state from call to call (stateful=True); expected a layer "
+            "that starts from initial_state; build it with stateful=False",
+        ),
+        (
+            lambda h: Answering(h, lambda o, s: (ops.cast(o, "float16"), s)),
+            "Answering: answered float16 (1, 2, 6), float32 (1, 6); expected outputs "
+            "float32 (1, 2, 6)",
+        ),
+        (
+            lambda h: Answering(h, lambda o, s: (o, [s])),
+            "Answering: answered float32 (1, 2, 6), list; expected outputs float32",
         ),
         (
             lambda h: gru(h, unroll=True),
@@ -250,6 +279,17 @@ def test_a_layer_of_another_form_is_refused_when_it_is_built(
     with pytest.raises(PluginError) as caught:
         network_of(make)
     assert words in str(caught.value)
+
+
+def test_an_error_of_a_layer_is_told_as_it_was_raised() -> None:
+    def fail(outputs: Any, state: Any) -> Any:
+        raise RuntimeError("no kernel here")
+
+    with pytest.raises(RuntimeError) as caught:
+        network_of(lambda h: Answering(h, fail))
+    assert describe_error(caught.value).startswith(
+        "RuntimeError: no kernel here (test_layers.py:"
+    )
 
 
 def test_a_loop_over_a_length_that_must_be_known_is_refused_with_its_place() -> None:

@@ -1,28 +1,15 @@
-"""Which other optimiser takes the steps that were found: known mistakes, simulated."""
+"""Known ways to get an optimiser wrong: another clip, step or constant."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Any
 
 import numpy as np
 
-from harness.contract import Array, Batch, Optimizer, TrainableNetwork, Weights
-from harness.measure.certificate import relative_error
-from harness.measure.pair import (
-    OPTIMIZERS,
-    Pair,
-    Subject,
-    random_batch,
-    weight_points,
-)
-from harness.measure.shapes import TRAINING
-
-UPDATES = 10
-"""Enough for a mistake to show, few enough for rounding not to."""
-
-CLOSE = 1e-5
+from harness.contract import Array, Optimizer, Weights
+from harness.measure.trajectories import Name
 
 Moments = dict[str, Array]
 Clip = Callable[[Weights, float], Weights]
@@ -38,84 +25,58 @@ class Mistake:
     step: Step
 
 
-def likely_optimizer_mistake(
-    subject: Subject, name: Literal["adam", "rmsprop", "sgd"]
-) -> str | None:
-    """Return the mistake whose weights after some updates are those that were found."""
-    optimizer = next(o for o in OPTIMIZERS if o.name == name)
-    pair = subject.pair(TRAINING, optimizer)
-    weights = next(weight_points(pair.spec, pair.cell, 0))
-    loaded = pair.load(weights)
-    rng = np.random.default_rng(0)
-    batches = [random_batch(TRAINING, rng) for _ in range(UPDATES)]
-    network = cast(TrainableNetwork, pair.network)
-    network.train_steps([network.place(b) for b in batches]).read()
-    found = network.weights()
-    if all(np.array_equal(found[n], w) for n, w in loaded.items()):
-        return "no update is taken: the weights stay as they were"
-    for mistake in _mistakes(name):
-        expected = _simulate(pair, loaded, batches, optimizer, mistake)
-        moved = {n: expected[n] - loaded[n] for n in expected}
-        errors = (relative_error(found[n] - loaded[n], m) for n, m in moved.items())
-        # A weight moves by a hundredth of itself, so its change has lost two digits.
-        if all(e is None or e <= 1000 * CLOSE for e in errors):
-            return mistake.words
-    return None
-
-
-def _simulate(
-    pair: Pair,
-    weights: Weights,
-    batches: Sequence[Batch],
-    optimizer: Optimizer,
-    mistake: Mistake,
-) -> Weights:
-    at = {n: w.astype(np.float64) for n, w in weights.items()}
-    moments: dict[str, Moments] = {n: {} for n in at}
-    assert optimizer.clip_norm is not None
-    for update, batch in enumerate(batches, 1):
-        pair.oracle.load_weights(at)
-        placed = pair.oracle.place(batch)
-        gradients = pair.oracle.loss_and_gradients(placed).read().gradients
-        clipped = mistake.clip(gradients, optimizer.clip_norm)
-        for n, g in clipped.items():
-            at[n] = at[n] - mistake.step(optimizer, g, moments[n], update)
-    return at
-
-
-def _mistakes(name: Literal["adam", "rmsprop", "sgd"]) -> Iterator[Mistake]:
+def mistakes(name: Name) -> Iterator[Mistake]:
+    """Yield the known mistakes of an optimiser."""
     right = {"adam": _adam, "rmsprop": _rmsprop, "sgd": _sgd}[name]
-    yield Mistake("gradients are clipped per tensor", _clip_per_tensor, right)
-    yield Mistake("gradients are clipped by value", _clip_by_value, right)
-    yield Mistake("gradients are not clipped", lambda g, _: g, right)
-    if name == "adam":
-        yield Mistake(
-            "epsilon is added before the bias correction", _clip, _adam_epsilon_hat
-        )
-        yield Mistake("epsilon is added inside the root", _clip, _adam_inside)
-        yield Mistake("the bias correction is left out", _clip, _adam_uncorrected)
-    if name == "rmsprop":
-        yield Mistake("epsilon is added inside the root", _clip, _rmsprop_inside)
-        yield Mistake(
-            "decay is 0.9, not the one asked for",
-            _clip,
-            lambda o, g, m, u: _rmsprop(replace(o, decay=0.9), g, m, u),
-        )
-    if name == "sgd":
-        yield Mistake("momentum is Nesterov's", _clip, _nesterov)
-        yield Mistake("momentum is dampened", _clip, _dampened)
-        yield Mistake(
-            "there is no momentum", _clip, lambda o, g, m, u: o.learning_rate * g
-        )
+    for words, clip in (
+        ("gradients are clipped per tensor", _clip_per_tensor),
+        ("gradients are clipped by value", _clip_by_value),
+        ("gradients are not clipped", _clip_nothing),
+        (
+            "matches if the gradient is always rescaled to the clip norm, "
+            "a smaller one too",
+            _rescale,
+        ),
+    ):
+        yield Mistake(words, clip, right)
+    for words, step in _STEPS[name]:
+        yield Mistake(words, _clip, step)
+    for constants in _CONSTANTS[name]:
+        yield Mistake(_words(constants), _clip, _holding(right, constants))
+
+
+def _holding(step: Step, constants: dict[str, Any]) -> Step:
+    """Return an optimiser's step with constants of its own."""
+    return lambda o, g, moments, update: step(
+        replace(o, **constants), g, moments, update
+    )
+
+
+def _words(constants: dict[str, Any]) -> str:
+    names = " and ".join(_NAMES.get(name, name) for name in constants)
+    values = " and ".join(f"{value:g}" for value in constants.values())
+    verb = "are" if len(constants) > 1 else "is"
+    return f"matches if {names} {verb} always {values}"
+
+
+_NAMES = {"learning_rate": "the learning rate"}
 
 
 # --- clipping ------------------------------------------------------------------------
 
 
-def _clip(gradients: Weights, clip_norm: float) -> Weights:
-    norm = np.sqrt(sum(float(np.vdot(g, g)) for g in gradients.values()))
-    factor = min(1.0, clip_norm / (norm + 1e-6))
+def _norm(gradients: Weights) -> float:
+    return float(np.sqrt(sum(float(np.vdot(g, g)) for g in gradients.values())))
+
+
+def _rescale(gradients: Weights, clip_norm: float) -> Weights:
+    factor = clip_norm / (_norm(gradients) + 1e-6)
     return {n: g * factor for n, g in gradients.items()}
+
+
+def _clip(gradients: Weights, clip_norm: float) -> Weights:
+    too_large = _norm(gradients) + 1e-6 > clip_norm
+    return _rescale(gradients, clip_norm) if too_large else gradients
 
 
 def _clip_per_tensor(gradients: Weights, clip_norm: float) -> Weights:
@@ -124,6 +85,10 @@ def _clip_per_tensor(gradients: Weights, clip_norm: float) -> Weights:
 
 def _clip_by_value(gradients: Weights, clip_norm: float) -> Weights:
     return {n: np.clip(g, -clip_norm, clip_norm) for n, g in gradients.items()}
+
+
+def _clip_nothing(gradients: Weights, _: float) -> Weights:
+    return gradients
 
 
 # --- steps ---------------------------------------------------------------------------
@@ -208,3 +173,47 @@ def _nesterov(optimizer: Optimizer, g: Array, moments: Moments, update: int) -> 
 def _dampened(optimizer: Optimizer, g: Array, moments: Moments, update: int) -> Array:
     share = 1 - optimizer.momentum
     return optimizer.learning_rate * _velocity(optimizer, g, moments, share)
+
+
+def _no_momentum(optimizer: Optimizer, g: Array, _: Moments, update: int) -> Array:
+    return optimizer.learning_rate * g
+
+
+_STEPS: dict[Name, tuple[tuple[str, Step], ...]] = {
+    "adam": (
+        ("epsilon is added before the bias correction", _adam_epsilon_hat),
+        ("epsilon is added inside the root", _adam_inside),
+        ("the bias correction is left out", _adam_uncorrected),
+    ),
+    "rmsprop": (("epsilon is added inside the root", _rmsprop_inside),),
+    "sgd": (
+        ("momentum is Nesterov's", _nesterov),
+        ("momentum is dampened", _dampened),
+        ("there is no momentum", _no_momentum),
+    ),
+}
+
+_CONSTANTS: dict[Name, tuple[dict[str, Any], ...]] = {
+    "adam": (
+        {"learning_rate": 1e-3},
+        {"beta1": 0.9},
+        {"beta2": 0.999},
+        {"beta1": 0.9, "beta2": 0.999},
+        {"epsilon": 1e-8},
+        {"epsilon": 1e-7},
+    ),
+    "rmsprop": (
+        {"learning_rate": 1e-3},
+        {"learning_rate": 1e-2},
+        {"decay": 0.99},
+        {"decay": 0.9},
+        {"epsilon": 1e-8},
+        {"epsilon": 1e-7},
+    ),
+    "sgd": (
+        {"learning_rate": 1e-3},
+        {"learning_rate": 1e-2},
+        {"momentum": 0.9},
+    ),
+}
+"""What torch, Keras or optax take where nothing is asked for."""

@@ -1,0 +1,119 @@
+"""Why numbers are not those of a certified network: certificate and read-back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.analysis.grouping import group, number
+from harness.analysis.parity import checks_of
+from harness.store import TrialRecord
+from harness.trial import Trial
+
+MOST_CHECKS = 3
+"""Broken checks that are named."""
+
+_HAS_NUMBERS = ("ok", "diverged")
+_READ_BACK = ("speed", "learning")
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One reason.
+
+    Attributes:
+        kind: What reasons of several trials have in common.
+        size: The larger one is told for several.
+    """
+
+    kind: str
+    detail: str = ""
+    size: float = 0.0
+
+    @property
+    def words(self) -> str:
+        """The reason in words."""
+        return f"{self.kind}{self.detail}"
+
+
+Doubts = Mapping[str, tuple[Doubt, ...]]
+"""By trial id; none where the trial is certified and was read back as right."""
+
+
+def doubts(records: Sequence[TrialRecord]) -> Doubts:
+    """Return the doubts of every trial.
+
+    Gradients have those of the learning trial that left the weights.
+    """
+    certificates = _certificates(records)
+    by_id = {record.id: record for record in records}
+    found = {}
+    for record in records:
+        source = by_id.get(str(record.trial.settings.get("follows")), record)
+        certificate = certificates.get(_key(record.trial))
+        reasons = (_of_certificate(certificate), _of_read_back(source))
+        found[record.id] = tuple(reason for reason in reasons if reason is not None)
+    return found
+
+
+def words(found: Sequence[Sequence[Doubt]]) -> str | None:
+    """Return the doubts of trials that are told as one, or None without any.
+
+    Of each kind the largest, with the number of trials where not all have it.
+    """
+    kinds = group((doubt for each in found for doubt in each), lambda d: d.kind)
+    parts = []
+    for members in kinds.values():
+        worst = max(members, key=lambda doubt: doubt.size)
+        some = len(members) < len(found)
+        parts.append(
+            worst.words + (f" in {len(members)} of {len(found)}" if some else "")
+        )
+    return "; ".join(parts) or None
+
+
+def _certificates(
+    records: Sequence[TrialRecord],
+) -> dict[tuple[object, ...], TrialRecord]:
+    """Return the last certificate of each kind; one that ended ok, where there is."""
+    parity = [record for record in records if record.trial.measure == "parity"]
+    ordered = sorted(parity, key=lambda record: record.outcome == "ok")
+    return {_key(record.trial): record for record in ordered}
+
+
+def _key(trial: Trial) -> tuple[object, ...]:
+    return (
+        trial.implementation,
+        trial.cell,
+        trial.device,
+        trial.dtype,
+        trial.precision,
+        trial.biases,
+        trial.threads,
+    )
+
+
+def _of_certificate(record: TrialRecord | None) -> Doubt | None:
+    if record is None:
+        return Doubt("not checked")
+    if record.outcome != "ok":
+        return Doubt("certificate: ", record.outcome.replace("_", " "))
+    if number(record, "certificate", "certified") == 1:
+        return None
+    names = [check.name for check in checks_of(record) if check.broken]
+    named = ", ".join(names[:MOST_CHECKS]) + (" …" if len(names) > MOST_CHECKS else "")
+    return Doubt("broken: ", named or "see certificate")
+
+
+def _of_read_back(record: TrialRecord) -> Doubt | None:
+    if record.trial.measure not in _READ_BACK or record.outcome not in _HAS_NUMBERS:
+        return None
+    ok = number(record, "readback", "ok")
+    if ok == 1:
+        return None
+    if ok is None:
+        return Doubt("not read back")
+    error = number(record, "readback", "error")
+    at = record.result.get("read_back_at")
+    by = "" if error is None else f" by {error:.1e}"
+    return Doubt("read-back differs", by + (f" ({at})" if at else ""), error or 0.0)

@@ -1,0 +1,50 @@
+"""Which question to ask of a broken certificate: the first that explains the rest."""
+
+from __future__ import annotations
+
+from harness.measure.certificate import Certificate
+from harness.measure.diagnosis.gradients import gradient_cause
+from harness.measure.diagnosis.loss import loss_cause
+from harness.measure.diagnosis.optimizers import optimizer_cause
+from harness.measure.diagnosis.outputs import output_cause
+from harness.measure.pair import Subject
+from harness.measure.problem import Basis
+from harness.measure.trajectories import NAMES
+
+FORWARD = ("outputs", "final state", "one time step")
+LOSS = ("loss", "grad of loss")
+
+TELLING = 1e-3
+"""With a wider tolerance, as products in bfloat16 need, mistakes cannot be told apart:
+the reference agrees with too many of them."""
+
+
+def diagnose(certificate: Certificate, subject: Subject, *, trains: bool) -> None:
+    """Write the likely cause of every broken check into the certificate."""
+    tolerance = certificate.tolerance.certified
+    broken = set(certificate.broken)
+    if not broken or subject.basis is Basis.OWN_STEPS or tolerance > TELLING:
+        return
+    if broken & set(FORWARD):
+        # A wrong output makes wrong gradients, losses and updates.
+        _write(certificate, broken, output_cause(subject, tolerance))
+        return
+    if not trains:
+        return
+    if any(c.startswith("grad ") and c not in LOSS for c in broken):
+        _write(certificate, broken, gradient_cause(subject, tolerance))
+        return
+    if broken & set(LOSS):
+        _write(certificate, broken, loss_cause(subject, tolerance))
+        return
+    for name in NAMES:
+        affected = {c for c in broken if c.startswith(f"{name} ")}
+        if affected:
+            _write(certificate, affected, optimizer_cause(subject, name))
+
+
+def _write(certificate: Certificate, checks: set[str], cause: str | None) -> None:
+    if cause is not None:
+        certificate.causes |= {
+            check: cause for check in certificate.broken if check in checks
+        }

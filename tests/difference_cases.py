@@ -1,0 +1,33 @@
+"""Finite differences of an implementation that declares no float64, at one shape."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from harness.measure import differences
+from harness.measure.certificate import TOLERANCES, Certificate
+from harness.measure.differences import compare_differences
+from harness.measure.pair import Subject
+from harness.measure.shapes import PAIRWISE
+from harness.registry import Registry
+from harness.trial import Trial
+
+
+def dtype_of_differences(implementation: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return the dtype they are taken in; no gradient is further off than allowed."""
+    (shape,) = [s for s in PAIRWISE if s.time_steps == 13 and s.padded and s.batch > 1]
+    monkeypatch.setattr(differences, "PAIRWISE", (shape,))
+    registry = Registry.discover()
+    declared = registry.implementation(implementation)
+    registry.implementations[implementation] = replace(declared, dtypes=("float32",))
+    trial = Trial("parity", implementation, "gru")
+    certificate = Certificate(TOLERANCES["float32", "highest"], 1)
+    subject = Subject(registry, trial, registry.load_cell("gru"))
+    dtype = compare_differences(certificate, subject)
+    assert {"differences w_hh", "differences b", "differences inputs"} <= set(
+        certificate.findings
+    )
+    assert certificate.broken == []
+    return dtype

@@ -1,0 +1,93 @@
+"""Implementations that do, once, what no plugin should."""
+
+import ctypes
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from harness import declare_implementation
+
+NAMES = [
+    "exits-quietly",
+    "segfaults-in-c",
+    "allocates-without-end",
+    "sleeps-in-c",
+    "forks-and-hangs",
+    "prints-a-gigabyte",
+    "leaves-a-zombie",
+]
+
+for name in NAMES:
+    declare_implementation(
+        name,
+        framework="numpy",
+        cells=["rnn"],
+        factory=f"misbehaves:{name.replace('-', '_')}",
+    )
+
+
+def exits_quietly(spec, cell, device):
+    return _network(spec, cell, device, lambda: os._exit(0))
+
+
+def segfaults_in_c(spec, cell, device):
+    return _network(spec, cell, device, lambda: ctypes.string_at(1))
+
+
+def allocates_without_end(spec, cell, device):
+    def allocate():
+        kept = []
+        while True:
+            kept.append(np.ones(1 << 20))
+
+    return _network(spec, cell, device, allocate)
+
+
+def sleeps_in_c(spec, cell, device):
+    # With the interpreter's lock held: no signal handler of Python's runs either.
+    return _network(spec, cell, device, lambda: ctypes.PyDLL(None).sleep(1_000_000))
+
+
+def forks_and_hangs(spec, cell, device):
+    def fork():
+        code = "import os, time; os.setsid(); os.fork() or time.sleep(600)"
+        subprocess.Popen([sys.executable, "-c", code])
+        time.sleep(600)
+
+    return _network(spec, cell, device, fork)
+
+
+def prints_a_gigabyte(spec, cell, device):
+    def print_much():
+        block = b"to the print\n" * 80_000
+        for _ in range(1024):
+            os.write(1, block)
+
+    return _network(spec, cell, device, print_much)
+
+
+def leaves_a_zombie(spec, cell, device):
+    def leave():
+        if os.fork() == 0:
+            os._exit(0)
+
+    return _network(spec, cell, device, leave)
+
+
+done = set()
+
+
+def _network(spec, cell, device, misbehave):
+    from implementations.numpy_reference.network import NumpyNetwork
+
+    class Misbehaving(NumpyNetwork):
+        def forward(self, placed, state=None):
+            if misbehave.__qualname__ not in done:
+                done.add(misbehave.__qualname__)
+                misbehave()
+            return super().forward(placed, state)
+
+    return Misbehaving(spec, cell, device)

@@ -1,0 +1,292 @@
+"""Copies of `torch-loop` with one mistake planted in the time steps."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from harness import declare_implementation
+from implementations.cells import equations
+from implementations.torch_backend.loop import Layer, Operations
+from implementations.torch_backend.network import TorchNetwork
+
+CLAMP = 10.0
+CLIP_NORM = 0.5
+
+for mistake, cell in {
+    "one-added-to-forget-bias": "lstm",
+    "forget-bias-is-one": "lstm",
+    "hard-sigmoid": "gru",
+    "hard-sigmoid-of-keras-2": "lstm",
+    "backwards": "gru",
+    "dropout": "gru",
+    "dropout-in-training": "gru",
+    "dropout-in-loss": "gru",
+    "blind-to-r": "gru",
+    "blind-to-z": "gru",
+    "blind-to-f": "lstm",
+    "state-detached": "gru",
+    "state-detached-on-entry": "lstm",
+    "cell-state-detached": "lstm",
+    "initial-state-detached": "lstm",
+    "gradient-clamped": "gru",
+    "gradient-clipped": "gru",
+    "nan-outputs": "gru",
+    "nan-gradient": "gru",
+    "state-shrinks": "gru",
+    "gradient-patterned": "gru",
+}.items():
+    declare_implementation(
+        f"torch-{mistake}",
+        framework="torch",
+        cells=[cell],
+        factory=f"sabotage_time_steps:{mistake.replace('-', '_')}",
+    )
+
+
+def _network(spec, cell, device, step, over_time=None, network=TorchNetwork):
+    """Build a network around (weights, a, state) to the state after one time step."""
+    gates = len(cell.info.gates)
+
+    def loop(w, a, state):
+        outputs = []
+        for a_t in a.unbind():
+            state = step(w, a_t.chunk(gates, dim=1), state)
+            outputs.append(state[0])
+        return torch.stack(outputs), state
+
+    run = loop if over_time is None else partial(over_time, loop)
+    return network(spec, cell, device, lambda _, i, h: Layer(cell, i, h, run))
+
+
+GRU = partial(equations.gru, Operations())
+LSTM = partial(equations.lstm, Operations())
+
+
+# --- outputs -------------------------------------------------------------------------
+
+
+def one_added_to_forget_bias(spec, cell, device):
+    """Adds 1 to the forget gate, whatever its bias."""
+
+    def step(w, a, state):
+        a_i, a_f, a_g, a_o = a
+        return LSTM(w, (a_i, a_f + 1, a_g, a_o), state)
+
+    return _network(spec, cell, device, step)
+
+
+def forget_bias_is_one(spec, cell, device):
+    """Computes with a forget bias of 1 in place of what was loaded."""
+
+    def step(w, a, state):
+        a_i, a_f, a_g, a_o = a
+        return LSTM(w, (a_i, a_f - w["b"][1] + 1, a_g, a_o), state)
+
+    return _network(spec, cell, device, step)
+
+
+class _Hard(Operations):
+    sigmoid = staticmethod(nn.functional.hardsigmoid)
+
+
+class _HardOfKeras2(Operations):
+    sigmoid = staticmethod(lambda a: torch.clamp(0.2 * a + 0.5, 0, 1))
+
+
+def hard_sigmoid(spec, cell, device):
+    return _network(spec, cell, device, partial(equations.gru, _Hard()))
+
+
+def hard_sigmoid_of_keras_2(spec, cell, device):
+    return _network(spec, cell, device, partial(equations.lstm, _HardOfKeras2()))
+
+
+def backwards(spec, cell, device):
+    """Starts at the last time step, as Keras with `go_backwards`."""
+
+    def over_time(loop, w, a, state):
+        return loop(w, a.flip(0), state)
+
+    return _network(spec, cell, device, GRU, over_time)
+
+
+def dropout(spec, cell, device):
+    """Drops a tenth of the state at every time step, in evaluation too."""
+
+    def step(w, a, state):
+        return (nn.functional.dropout(GRU(w, a, state)[0], 0.1),)
+
+    return _network(spec, cell, device, step)
+
+
+class _NanOutputs(TorchNetwork):
+    """Takes the root of numbers below zero."""
+
+    def _run(self, x, lengths, state):
+        outputs, final = super()._run(x, lengths, state)
+        return outputs + torch.sqrt(-outputs.abs()), final
+
+
+def nan_outputs(spec, cell, device):
+    return _network(spec, cell, device, GRU, network=_NanOutputs)
+
+
+def state_shrinks(spec, cell, device):
+    """Is wrong in no way that anybody knows."""
+
+    def step(w, a, state):
+        return (0.99 * GRU(w, a, state)[0],)
+
+    return _network(spec, cell, device, step)
+
+
+# --- gradients -----------------------------------------------------------------------
+
+
+def dropout_in_training(spec, cell, device):
+    """Drops a tenth of the state wherever a gradient is to follow."""
+
+    def step(w, a, state):
+        (h,) = GRU(w, a, state)
+        return (nn.functional.dropout(h, 0.1, torch.is_grad_enabled()),)
+
+    return _network(spec, cell, device, step)
+
+
+class _DropoutInLoss(TorchNetwork):
+    """Drops a tenth of what the loss sees."""
+
+    def _run(self, x, lengths, state):
+        outputs, final = super()._run(x, lengths, state)
+        training = torch.is_grad_enabled() and state is None
+        return nn.functional.dropout(outputs, 0.1, training), final
+
+
+def dropout_in_loss(spec, cell, device):
+    return _network(spec, cell, device, GRU, network=_DropoutInLoss)
+
+
+class _Detaching(Operations):
+    """Detaches one of the gates, counted as the equations compute them."""
+
+    def __init__(self, gate):
+        self._gate = gate
+        self._count = 0
+
+    def sigmoid(self, a):
+        found = torch.sigmoid(a)
+        self._count += 1
+        return found.detach() if self._count - 1 == self._gate else found
+
+
+def blind_to_r(spec, cell, device):
+    def step(w, a, state):
+        return equations.gru(_Detaching(0), w, a, state)
+
+    return _network(spec, cell, device, step)
+
+
+def blind_to_z(spec, cell, device):
+    def step(w, a, state):
+        return equations.gru(_Detaching(1), w, a, state)
+
+    return _network(spec, cell, device, step)
+
+
+def blind_to_f(spec, cell, device):
+    def step(w, a, state):
+        return equations.lstm(_Detaching(1), w, a, state)
+
+    return _network(spec, cell, device, step)
+
+
+def state_detached(spec, cell, device):
+    """Detaches what a time step leaves; the first still reaches the initial state."""
+
+    def over_time(loop, w, a, state):
+        outputs = []
+        for a_t in a.split(1):
+            _, state = loop(w, a_t, state)
+            outputs.append(state[0])
+            last, state = state, tuple(part.detach() for part in state)
+        return torch.stack(outputs), last
+
+    return _network(spec, cell, device, GRU, over_time)
+
+
+def state_detached_on_entry(spec, cell, device):
+    """Detaches what a time step starts from, the initial state too."""
+
+    def step(w, a, state):
+        return LSTM(w, a, tuple(part.detach() for part in state))
+
+    return _network(spec, cell, device, step)
+
+
+def cell_state_detached(spec, cell, device):
+    def step(w, a, state):
+        h, c = state
+        return LSTM(w, a, (h, c.detach()))
+
+    return _network(spec, cell, device, step)
+
+
+def initial_state_detached(spec, cell, device):
+    def over_time(loop, w, a, state):
+        return loop(w, a, tuple(part.detach() for part in state))
+
+    return _network(spec, cell, device, LSTM, over_time)
+
+
+def _hooked(h, change):
+    if h.requires_grad:
+        h.register_hook(change)
+    return h
+
+
+def gradient_clamped(spec, cell, device):
+    """Clamps the gradient of every state as it comes by."""
+
+    def step(w, a, state):
+        (h,) = GRU(w, a, state)
+        return (_hooked(h, lambda d: d.clamp(-CLAMP, CLAMP)),)
+
+    return _network(spec, cell, device, step)
+
+
+def gradient_clipped(spec, cell, device):
+    """Clips the norm of what a time step hands to the one before."""
+
+    def clipped(d):
+        return d * torch.clamp(CLIP_NORM / d.norm(), max=1)
+
+    def step(w, a, state):
+        (h,) = state
+        entering = h.clone() if h.requires_grad else h
+        return GRU(w, a, (_hooked(entering, clipped),))
+
+    return _network(spec, cell, device, step)
+
+
+def nan_gradient(spec, cell, device):
+    """Adds a root of zero, whose slope is infinite."""
+
+    def step(w, a, state):
+        (h,) = GRU(w, a, state)
+        return (h + torch.sqrt(h * 0),)
+
+    return _network(spec, cell, device, step)
+
+
+def gradient_patterned(spec, cell, device):
+    """Is wrong in no way that anybody knows."""
+
+    def step(w, a, state):
+        (h,) = GRU(w, a, state)
+        pattern = torch.linspace(0.9, 1.1, h.shape[1])
+        return (_hooked(h, lambda d: d * pattern),)
+
+    return _network(spec, cell, device, step)

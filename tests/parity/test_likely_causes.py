@@ -1,0 +1,282 @@
+"""Likely causes: told where a mistake is planted, and nowhere else."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from harness.measure.certificate import TOLERANCES, Certificate
+from harness.measure.diagnosis import diagnose
+from harness.measure.shapes import PAIRWISE
+from harness.measure.trajectories import NAMES, Name
+from harness.registry import Registry
+from tests.planted import certificate_of, subject_of
+
+FAKES = Path(__file__).parent.parent / "fake_plugins"
+LONG, _, SHORT, *_ = PAIRWISE
+FORWARD = {"outputs", "final state"}
+
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("torch is not installed", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    import torch
+
+    torch.set_num_threads(1)
+    files = ("sabotage_time_steps.py", "sabotage_optimizers.py")
+    found = Registry.discover([FAKES / name for name in files])
+    assert found.problems == []
+    return found
+
+
+# mistake, cell, checks that must break, checks that must hold, likely cause
+TIME_STEPS: list[tuple[str, str, set[str], set[str], str]] = [
+    (
+        "one-added-to-forget-bias",
+        "lstm",
+        FORWARD,
+        {"weights come back"},
+        "matches if 1 is added to the bias of gate f",
+    ),
+    (
+        "forget-bias-is-one",
+        "lstm",
+        FORWARD,
+        {"weights come back"},
+        "matches if the bias of gate f is 1 whatever is loaded",
+    ),
+    (
+        "hard-sigmoid",
+        "gru",
+        FORWARD,
+        {"weights come back"},
+        "matches if sigmoid is a hard sigmoid, a/6 + 1/2 between 0 and 1, "
+        "torch's, JAX's and Keras 3's",
+    ),
+    (
+        "hard-sigmoid-of-keras-2",
+        "lstm",
+        FORWARD,
+        {"weights come back"},
+        "matches if sigmoid is a hard sigmoid, 0.2 a + 1/2 between 0 and 1, "
+        "Keras 2's and ONNX's",
+    ),
+    (
+        "backwards",
+        "gru",
+        FORWARD,
+        {"one time step"},
+        "matches if sequences are run from their end to their start",
+    ),
+    (
+        "dropout",
+        "gru",
+        FORWARD | {"one time step", "grad w_hh"},
+        {"weights come back"},
+        "two equal calls differ in the outputs and the final state h: dropout or other "
+        "chance, or a state kept from call to call",
+    ),
+    (
+        "nan-outputs",
+        "gru",
+        {"outputs"},
+        {"weights come back", "final state"},
+        "12 of 12 values of the outputs are NaN",
+    ),
+    ("state-shrinks", "gru", FORWARD, {"weights come back"}, ""),
+    (
+        "dropout-in-training",
+        "gru",
+        {"grad w_hh", "loss"},
+        FORWARD | {"one time step"},
+        "two equal calls differ in the gradient of layer0.w_ih, layer0.w_hh, layer0.b "
+        "and 4 more: dropout or other chance, or a state kept from call to call",
+    ),
+    (
+        "dropout-in-loss",
+        "gru",
+        {"loss", "grad of loss"},
+        FORWARD | {"one time step", "grad w_hh", "grad initial state"},
+        "two equal calls differ in the loss, the gradient of layer0.w_ih, the gradient "
+        "of layer0.w_hh and 4 more: dropout or other chance, or a state kept from call "
+        "to call",
+    ),
+    (
+        "blind-to-r",
+        "gru",
+        {"grad w_ih", "grad w_hh", "grad b", "grad of loss"},
+        FORWARD | {"loss", "grad readout.w"},
+        "matches if no gradient flows through r",
+    ),
+    (
+        "blind-to-z",
+        "gru",
+        {"grad w_ih", "grad w_hh", "grad b", "grad of loss"},
+        FORWARD | {"loss", "grad readout.w"},
+        "matches if no gradient flows through z",
+    ),
+    (
+        "blind-to-f",
+        "lstm",
+        {"grad w_ih", "grad w_hh", "grad b", "grad of loss"},
+        FORWARD | {"loss", "grad readout.w"},
+        "matches if no gradient flows through f",
+    ),
+    (
+        "state-detached",
+        "gru",
+        {"grad w_hh", "grad initial state", "grad of loss"},
+        FORWARD | {"loss", "grad readout.w"},
+        "no gradient flows through time: the state is detached in each step",
+    ),
+    (
+        "state-detached-on-entry",
+        "lstm",
+        {"grad w_hh", "grad initial state", "grad of loss"},
+        FORWARD | {"loss", "grad readout.w"},
+        "no gradient flows through time: the state is detached in each step",
+    ),
+    (
+        "cell-state-detached",
+        "lstm",
+        {"grad w_hh", "grad initial state", "grad of loss"},
+        FORWARD | {"loss", "grad readout.w"},
+        "no gradient flows through time in c",
+    ),
+    (
+        "initial-state-detached",
+        "lstm",
+        {"grad initial state", "grad state at split"},
+        FORWARD | {"loss", "grad of loss", "grad w_hh", "grad inputs"},
+        "no gradient reaches the initial state h and the initial state c",
+    ),
+    (
+        "gradient-clamped",
+        "gru",
+        {"grad w_hh", "grad inputs"},
+        FORWARD | {"loss", "grad readout.w"},
+        "matches if the gradient to the state is clamped to ±10 in each time step",
+    ),
+    (
+        "gradient-clipped",
+        "gru",
+        {"grad w_hh", "grad inputs"},
+        FORWARD | {"loss", "grad readout.w"},
+        "matches if the gradient to the state is clipped to norm 0.5 in each time step",
+    ),
+    (
+        "nan-gradient",
+        "gru",
+        {"grad w_hh", "grad of loss"},
+        FORWARD | {"loss", "grad readout.w"},
+        "192 of 192 values of the gradient of layer0.w_ih are NaN",
+    ),
+    (
+        "gradient-patterned",
+        "gru",
+        {"grad w_hh", "grad of loss"},
+        FORWARD | {"loss", "grad readout.w"},
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "cell", "expected", "sound", "cause"),
+    TIME_STEPS,
+    ids=[row[0] for row in TIME_STEPS],
+)
+def test_a_mistake_in_the_time_steps_is_told_and_no_other(
+    registry: Registry,
+    mistake: str,
+    cell: str,
+    expected: set[str],
+    sound: set[str],
+    cause: str,
+) -> None:
+    found = certificate_of(subject_of(registry, f"torch-{mistake}", cell), [LONG])
+    assert expected <= set(found.broken)
+    assert sound <= set(found.findings) - set(found.broken)
+    # Mistakes that nobody knows are told no cause rather than the nearest.
+    causes = dict.fromkeys(found.broken, cause) if cause else {}
+    assert found.causes == causes
+
+
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+@pytest.mark.parametrize(
+    ("mistake", "optimizers", "broken", "cause"),
+    [
+        (
+            "always-rescaled",
+            NAMES,
+            {"adam updates", "rmsprop updates", "sgd updates"},
+            "matches if the gradient is always rescaled to the clip norm, "
+            "a smaller one too",
+        ),
+        (
+            "fixed-learning-rate",
+            NAMES,
+            {"adam updates", "rmsprop updates", "sgd updates"},
+            "matches if the learning rate is always 0.001",
+        ),
+        (
+            "fixed-betas",
+            ["adam"],
+            {"adam updates"},
+            "matches if beta1 and beta2 are always 0.9 and 0.999",
+        ),
+        (
+            "fixed-decay",
+            ["rmsprop"],
+            {"rmsprop updates"},
+            "matches if decay is always 0.99",
+        ),
+        (
+            "fixed-momentum",
+            ["sgd"],
+            {"sgd updates"},
+            "matches if momentum is always 0.9",
+        ),
+    ],
+)
+def test_an_optimiser_that_takes_no_notice_of_a_constant_is_told(
+    registry: Registry,
+    framework: str,
+    mistake: str,
+    optimizers: list[Name],
+    broken: set[str],
+    cause: str,
+) -> None:
+    subject = subject_of(registry, f"{framework}-{mistake}", "rnn")
+    found = certificate_of(subject, optimizers=optimizers)
+    assert broken <= set(found.broken)
+    assert found.causes == dict.fromkeys(found.broken, cause)
+
+
+@pytest.mark.parametrize(
+    "check", ["outputs", "grad w_hh", "loss", "adam updates", "sgd updates"]
+)
+@pytest.mark.parametrize(
+    ("implementation", "cell"), [("torch-loop", "gru"), ("torch-native", "lstm")]
+)
+def test_what_computes_the_reference_is_told_no_cause(
+    registry: Registry, implementation: str, cell: str, check: str
+) -> None:
+    certificate = Certificate(TOLERANCES["float32", "highest"], 0)
+    certificate.record(check, 1.0)
+    subject = subject_of(registry, implementation, cell)
+    diagnose(certificate, subject, trains=True)
+    assert (certificate.broken, certificate.causes) == ([check], {})
+
+
+def test_where_products_are_coarse_no_cause_is_told(registry: Registry) -> None:
+    subject = subject_of(registry, "torch-one-added-to-forget-bias", "lstm")
+    for precision, told in (("highest", True), ("bf16", False)):
+        certificate = Certificate(TOLERANCES["float32", precision], 0)
+        certificate.record("outputs", 1.0)
+        diagnose(certificate, subject, trains=True)
+        assert bool(certificate.causes) == told

@@ -1,0 +1,60 @@
+"""The trajectories of the optimisers reach what they are there to show."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from harness.contract import Optimizer
+from harness.measure.shapes import TRAINING
+from harness.measure.trajectories import (
+    NAMES,
+    Name,
+    steady_weights,
+    training_batches,
+    trajectories,
+    typical_norm,
+)
+from harness.registry import Registry
+from tests.planted import subject_of
+
+REGISTRY = Registry.discover()
+CELLS = REGISTRY.implementation("numpy-reference").cells
+USED = {"adam": {"beta1", "beta2"}, "rmsprop": {"decay"}, "sgd": {"momentum"}}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_all_updates_are_clipped_then_none_then_about_half(cell: str) -> None:
+    subject = subject_of(REGISTRY, "numpy-reference", cell)
+    typical = typical_norm(subject)
+    for name in NAMES:
+        shares = []
+        for trajectory in trajectories(name, typical):
+            spec = subject.spec(TRAINING, trajectory.optimizer)
+            oracle = subject.oracle(spec)
+            oracle.load_weights(steady_weights(spec, subject.cell))
+            batches = training_batches(trajectory.updates)
+            done = oracle.train_steps([oracle.place(b) for b in batches]).read()
+            clip_norm = trajectory.optimizer.clip_norm or np.inf
+            shares.append(np.mean(done.gradient_norms > clip_norm))
+        every, none, half = shares
+        assert (every, none) == (1, 0)
+        assert 0.2 <= half <= 0.8
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_constant_is_the_same_along_every_trajectory_or_a_default(
+    name: Name,
+) -> None:
+    steady, *others = (asdict(t.optimizer) for t in trajectories(name, 0.5))
+    used = {"learning_rate", "clip_norm"} | USED[name]
+    if name != "sgd":
+        used |= {"epsilon"}
+    for other in others:
+        for constant in used:
+            assert other[constant] not in (
+                steady[constant],
+                getattr(Optimizer(), constant),
+            )

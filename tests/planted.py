@@ -1,0 +1,95 @@
+"""What the certificate finds in a planted mistake, where it can show and no further."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.contract import Readout
+from harness.measure.certificate import TOLERANCES, Certificate
+from harness.measure.diagnosis import diagnose
+from harness.measure.pair import Subject
+from harness.measure.parity import Comparison
+from harness.measure.shapes import PAIRWISE, Shape
+from harness.measure.trajectories import Name, compare_optimizers
+from harness.registry import Registry
+from harness.trial import Trial
+
+
+def subject_of(registry: Registry, implementation: str, cell: str) -> Subject:
+    trial = Trial("parity", implementation, cell)
+    return Subject(registry, trial, registry.load_cell(cell))
+
+
+def certificate_of(
+    subject: Subject, shapes: Sequence[Shape] = (), optimizers: Sequence[Name] = ()
+) -> Certificate:
+    """Compare at some shapes, and some optimisers' steps; diagnose what is broken."""
+    certificate = Certificate(TOLERANCES["float32", "highest"], len(shapes))
+    for seed, shape in enumerate(shapes):
+        Comparison(certificate, subject.pair(shape), trains=True).run(seed)
+    if optimizers:
+        compare_optimizers(certificate, subject, optimizers)
+    diagnose(certificate, subject, trains=True)
+    return certificate
+
+
+SCORED = next(s for s in PAIRWISE if s.readout is Readout.EVERY and s.num_layers == 1)
+
+PLANTED: list[tuple[str, Sequence[Shape], Sequence[Name], set[str], set[str], str]] = [
+    (
+        "rmsprop-epsilon-inside",
+        (),
+        ["rmsprop"],
+        {"rmsprop updates"},
+        {"optimiser state comes back"},
+        "epsilon is added inside the root",
+    ),
+    (
+        "clipped-per-tensor",
+        (),
+        ["sgd"],
+        {"sgd updates", "sgd moments"},
+        {"optimiser state comes back"},
+        "gradients are clipped per tensor",
+    ),
+    (
+        "always-rescaled",
+        (),
+        ["adam"],
+        {"adam updates", "adam moments"},
+        {"optimiser state comes back"},
+        "matches if the gradient is always rescaled to the clip norm, "
+        "a smaller one too",
+    ),
+    (
+        "loss-over-sequences",
+        [SCORED],
+        (),
+        {"loss", "grad of loss"},
+        {"outputs", "final state", "grad w_hh", "grad b"},
+        "the loss is averaged over sequences alone",
+    ),
+]
+"""Mistake, where it shows, what breaks, what holds and the likely cause.
+
+They are planted in each backend that has an optimiser and a loss of its own.
+"""
+
+
+def assert_refused(
+    file: Path,
+    implementation: str,
+    shapes: Sequence[Shape],
+    optimizers: Sequence[Name],
+    broken: set[str],
+    sound: set[str],
+    cause: str,
+) -> None:
+    registry = Registry.discover([file])
+    assert registry.problems == []
+    subject = subject_of(registry, implementation, "rnn")
+    found = certificate_of(subject, shapes, optimizers)
+    assert broken <= set(found.broken)
+    assert sound <= set(found.findings) - set(found.broken)
+    assert found.causes == dict.fromkeys(found.broken, cause)

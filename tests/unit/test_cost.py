@@ -1,0 +1,207 @@
+"""What trials will cost: fits, from nothing to much seen, and the time left."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.contract import Optimizer
+from harness.registry import Registry
+from harness.run.cost import CostModel
+from harness.run.fitting import Point, fit
+from harness.run.history import MOST_LINES, History
+from harness.run.work import Calibration, work_of
+from harness.trial import Trial
+from tests import helpers
+
+REGISTRY = Registry.discover()
+HERE = Calibration(step_s=1e-5, flop_per_s=1e10)
+BELIEVED = (0.5, 4.0, 1.5)
+
+
+def learning(**changes: object) -> Trial:
+    trial = Trial(
+        measure="learning",
+        implementation="numpy-reference",
+        cell="gru",
+        task="adding",
+        length=100,
+        hidden_size=64,
+        batch=32,
+        seed=0,
+        data_seed=0,
+        optimizer=Optimizer(),
+        settings={"updates": 2000, "evaluate_every": 100, "evaluate_sequences": 500},
+    )
+    return replace(trial, **changes)  # type: ignore[arg-type]
+
+
+def model(history: History | None = None) -> CostModel:
+    return CostModel(REGISTRY, (), history or History(), HERE)
+
+
+# --- fits ----------------------------------------------------------------------------
+
+
+def test_without_observations_what_is_believed_stands() -> None:
+    assert fit([], BELIEVED) == list(BELIEVED)
+
+
+def test_factors_are_found_that_made_the_times() -> None:
+    rng = np.random.default_rng(0)
+    true = np.array([2.0, 7.0, 0.3])
+    parts = np.column_stack([np.ones(200), rng.uniform(0, 3, (200, 2))])
+    noise = np.exp(0.02 * rng.standard_normal(200))
+    times = parts @ true * noise
+    points = [Point(1.0, tuple(p), t) for p, t in zip(parts, times, strict=True)]
+    np.testing.assert_allclose(
+        fit(points, BELIEVED), true, rtol=0.2
+    )  # and held a little to what was believed
+
+
+def test_small_trials_say_nothing_of_arithmetic() -> None:
+    # Twenty times as slow as believed in what they are made of: time steps.
+    points = [Point(1.0, (1.0, 0.5, 1e-6), 20 * (0.5 + 4.0 * 0.5))] * 3
+    fixed_s, steps, arithmetic = fit(points, BELIEVED)
+    assert fixed_s + 0.5 * steps == pytest.approx(50, rel=0.05)
+    assert arithmetic == pytest.approx(1.5, rel=0.05)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0.1, 5),
+            st.floats(0, 1e4),
+            st.floats(0, 1e4),
+            st.floats(1e-3, 1e5),
+        ),
+        max_size=6,
+    )
+)
+def test_no_factor_is_below_zero(
+    observed: list[tuple[float, float, float, float]],
+) -> None:
+    points = [Point(w, (1.0, a, b), t) for w, a, b, t in observed]
+    assert min(fit(points, BELIEVED)) >= 0
+
+
+# --- prediction ----------------------------------------------------------------------
+
+
+def test_what_was_seen_is_predicted_again() -> None:
+    seen = model()
+    assert seen.predict(learning()).basis == "a guess"
+    for seed in range(3):
+        seen.learn(learning(seed=seed), 40.0, 2**28, 5000, updates=2000)
+    found = seen.predict(learning(seed=9))
+    assert found.basis == "the same shape"
+    assert found.wall_time_s == pytest.approx(40, rel=0.1)
+    assert found.memory_bytes == 2**28
+    assert found.disk_bytes == pytest.approx(5000, rel=0.01)
+
+
+def test_twice_the_updates_take_twice_the_time() -> None:
+    seen = model()
+    for seed in range(3):
+        seen.learn(learning(seed=seed), 40.0, updates=2000)
+    twice = learning(settings={**learning().settings, "updates": 4000})
+    assert seen.predict(twice).wall_time_s == pytest.approx(80, rel=0.15)
+
+
+def test_learning_solved_at_a_quarter_of_its_budget_is_expected_to_be_again() -> None:
+    seen = model()
+    assert seen.predict(learning()).at_most
+    for seed in range(3):
+        seen.learn(learning(seed=seed), 10.0, updates=500)
+    found = seen.predict(learning(seed=9))
+    assert not found.at_most
+    assert found.wall_time_s == pytest.approx(10, rel=0.1)
+
+
+def test_timed_updates_tell_what_learning_takes() -> None:
+    seen = model()
+    timed = learning(
+        measure="speed", settings={"phases": ["train_step"], "rounds": 3, "readings": 2}
+    )
+    seen.learn(timed, 3.0, update_s=0.02)
+    found = seen.predict(learning())
+    assert found.basis == "its timed updates"
+    assert found.wall_time_s == pytest.approx(2000 * 0.02 * 1.3, rel=0.3)
+
+
+def test_jobs_share_what_is_not_timed() -> None:
+    seen = model()
+    trials = [learning(seed=seed) for seed in range(4)]
+    seen.learn(learning(seed=9), 10.0, 2**28, 1000, updates=2000)
+    alone, both = (seen.estimate([trials], jobs) for jobs in (1, 2))
+    assert alone.totals.wall_time_s == pytest.approx(2 * both.totals.wall_time_s)
+    assert both.totals.memory_bytes == 2 * alone.totals.memory_bytes == 2**29
+    assert alone.trials == 4
+    assert (alone.known, alone.guessed) == (1, 0)
+
+
+def test_a_guess_grows_with_every_size() -> None:
+    at = model().predict(learning()).wall_time_s
+    for changes in ({"length": 200}, {"hidden_size": 128}, {"batch": 64}):
+        assert model().predict(learning(**changes)).wall_time_s > 1.2 * at
+
+
+def test_the_work_of_a_plugin_that_cannot_be_loaded_is_still_some() -> None:
+    assert work_of(REGISTRY, learning(task="nowhere")).calls > 0
+
+
+# --- what earlier runs saw -----------------------------------------------------------
+
+
+def test_history_outlives_a_run_and_a_line_cut_short(tmp_path: Path) -> None:
+    file = tmp_path / "costs.jsonl"
+    model(History(file)).learn(learning(), 40.0, 2**28, 5000, updates=2000)
+    with file.open("a") as stream:
+        stream.write('{"machine": "an')  # killed here
+    model(History(file)).learn(learning(seed=1), 42.0, 2**28, 5000, updates=2000)
+    again = model(History(file))
+    assert again.known == 2
+    assert again.predict(learning(seed=5)).wall_time_s == pytest.approx(41, rel=0.1)
+
+
+def test_history_of_another_machine_does_not_count(tmp_path: Path) -> None:
+    file = tmp_path / "costs.jsonl"
+    model(History(file)).learn(learning(), 40.0, updates=2000, machine="elsewhere")
+    assert model(History(file)).known == 0
+
+
+def test_history_keeps_the_newest(tmp_path: Path) -> None:
+    file = tmp_path / "costs.jsonl"
+    model(History(file)).learn(learning(), 40.0, updates=2000)
+    line = file.read_text()
+    helpers.write(file, line * (2 * MOST_LINES))
+    history = History(file)
+    model(history).learn(learning(), 7.0, updates=2000)
+    assert json.loads(file.read_text().splitlines()[-1])["wall_time_s"] == 7.0
+    assert len(file.read_text().splitlines()) <= 1.2 * MOST_LINES + 1
+
+
+@pytest.mark.parametrize("harm", ["a folder", "read-only"])
+def test_history_that_cannot_be_kept_is_no_error(tmp_path: Path, harm: str) -> None:
+    file = tmp_path / "costs.jsonl"
+    if harm == "a folder":
+        file.mkdir()
+    else:
+        file = Path("/proc/costs.jsonl")
+    found = model(History(file))
+    found.learn(learning(), 40.0, updates=2000)
+    assert found.predict(learning(seed=1)).wall_time_s == pytest.approx(40, rel=0.1)
+
+
+def test_planning_ten_thousand_trials_predicts_each_kind_once() -> None:
+    seen = model()
+    start = time.process_time()
+    estimate = seen.estimate([[learning(seed=s, data_seed=s) for s in range(2000)]], 2)
+    assert estimate.trials == 2000
+    assert len(seen._costs) == 1
+    assert time.process_time() - start < 30

@@ -1,0 +1,366 @@
+import json
+import os
+import shutil
+import sys
+import sysconfig
+import venv
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import environments
+from harness.environments import load, user_config
+from harness.errors import MisuseError
+from harness.registry import Registry
+from harness.run import probe
+from harness.run.sources import source_hashes
+from harness.trial import Trial
+from tests import helpers
+
+REGISTRY = Registry.discover()
+TREE = Path(environments.__file__).resolve().parent.parent
+PACKAGES = Path(sysconfig.get_path("purelib"))
+VERSION = metadata.version("rnn-harness")
+PARITY = Trial("parity", "numpy-reference", "gru")
+
+MakeVenv = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return where the user's config is; there is none until a test writes it."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert user_config() == tmp_path / "config" / "rnn-harness" / "config.toml"
+    user_config().parent.mkdir(parents=True)
+    return user_config()
+
+
+@pytest.fixture
+def make_venv(tmp_path: Path) -> MakeVenv:
+    """Make a virtual environment whose path goes on as it is told."""
+
+    def make(*path: Path, name: str = "own", also: str = "") -> Path:
+        venv.create(tmp_path / name, with_pip=False, symlinks=True)
+        (packages,) = (tmp_path / name / "lib").glob("python*/site-packages")
+        lines = [f"import site; site.addsitedir({str(p)!r})" for p in path]
+        helpers.write(packages / "own.pth", "\n".join([also, *lines]))
+        return tmp_path / name / "bin" / "python"
+
+    return make
+
+
+def bare_packages(folder: Path, *names: str) -> Path:
+    """Return a folder with this project and of its requirements only those named."""
+    folder.mkdir()
+    for package in probe.PACKAGES:
+        (folder / package).symlink_to(TREE / package)
+    (info,) = PACKAGES.glob("rnn_harness-*.dist-info")
+    shutil.copytree(info, folder / info.name)
+    for name in names:
+        (folder / name).symlink_to(PACKAGES / name)
+    return folder
+
+
+def script(file: Path, text: str, shebang: str = "#!/bin/sh") -> Path:
+    helpers.write(file, f"{shebang}\n{text}\n").chmod(0o755)
+    return file
+
+
+def refusal(python: Path | str, framework: str = "numpy") -> str:
+    with pytest.raises(MisuseError) as raised:
+        load({framework: str(python)}, REGISTRY)
+    told = str(raised.value)
+    assert told.startswith(f"environments.{framework}: {python} ")
+    return told.removeprefix(f"environments.{framework}: {python} ")
+
+
+# --- what will do --------------------------------------------------------------------
+
+
+def test_another_environment_is_described_by_what_it_holds(make_venv: MakeVenv) -> None:
+    python = make_venv(PACKAGES)
+    found = load({"numpy": str(python)}, REGISTRY)["numpy"]
+    assert found.to_json() == {
+        "python": str(python),
+        "version": sys.version.split()[0],
+        "prefix": str(python.parent.parent),
+        "versions": f"numpy {np.__version__}",
+        "missing": None,
+    }
+    json.dumps(found.to_json())
+
+
+def test_without_any_nothing_is_started() -> None:
+    assert load({}, REGISTRY) == {}
+    assert REGISTRY.python_of("torch") == Path(sys.executable)
+
+
+def test_a_framework_runs_in_its_own_python_and_the_others_in_this_one(
+    make_venv: MakeVenv,
+) -> None:
+    python = make_venv(PACKAGES)
+    registry = Registry.discover()
+    registry.use_environments(load({"numpy": str(python)}, registry))
+    assert registry.python_of("numpy") == python
+    assert registry.python_of("torch") == Path(sys.executable)
+    assert registry.unavailable("numpy-reference") is None
+
+
+def test_a_greeting_is_no_answer_and_disturbs_none(make_venv: MakeVenv) -> None:
+    python = make_venv(PACKAGES, also="import sys; print('Welcome to the cluster')")
+    assert load({"numpy": str(python)}, REGISTRY)["numpy"].missing is None
+
+
+def test_a_framework_that_is_not_there_is_unavailable_and_stops_nothing(
+    tmp_path: Path, make_venv: MakeVenv
+) -> None:
+    packages = bare_packages(tmp_path / "few", "numpy", "psutil", "pynvml.py")
+    python = make_venv(packages)
+    registry = Registry.discover()
+    registry.use_environments(load({"torch": str(python)}, registry))
+    assert registry.unavailable("torch-native") == (
+        f"unavailable: no module 'torch' in {python}; "
+        f"{python} -m pip install 'rnn-harness[torch]'"
+    )
+    assert registry.unavailable("numpy-reference") is None
+
+
+def test_a_certificate_is_of_the_versions_in_the_environment(
+    tmp_path: Path, make_venv: MakeVenv
+) -> None:
+    packages = bare_packages(tmp_path / "other", "numpy", "psutil", "pynvml.py")
+    (packages / "numpy-1.99.dist-info").mkdir()
+    helpers.write(
+        packages / "numpy-1.99.dist-info" / "METADATA", "Name: numpy\nVersion: 1.99\n"
+    )
+    registry = Registry.discover()
+    here = source_hashes(registry, PARITY)
+    registry.use_environments(load({"numpy": str(make_venv(packages))}, registry))
+    there = source_hashes(registry, PARITY)
+    assert here["library versions"] == f"numpy {np.__version__}"
+    assert there == {**here, "library versions": "numpy 1.99"}
+
+
+# --- what is not there ---------------------------------------------------------------
+
+
+def test_a_path_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none") == "does not exist; give the path of a Python"
+
+
+def test_for_a_folder_the_python_in_it_is_named(make_venv: MakeVenv) -> None:
+    folder = make_venv(PACKAGES).parent.parent
+    assert refusal(folder) == (
+        f"is a folder; give the Python in it, as {folder}/bin/python"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "told"),
+    [
+        ("#!/bin/sh\n", 0o644, "cannot be started: Permission denied; give the path"),
+        ("no program\n", 0o755, "cannot be started: Exec format error; give the path"),
+        (
+            "#!/bin/sh\necho Hello\n",
+            0o755,
+            "is not a working Python 3.11 or later: Hello; give the path of one",
+        ),
+        (
+            "#!/bin/sh\necho starting\necho 'libpython is gone' >&2\nexit 127\n",
+            0o755,
+            "is not a working Python 3.11 or later: libpython is gone; give",
+        ),
+        ("#!/bin/sh\nexit 3\n", 0o755, "3.11 or later: exit code 3 and no word"),
+        ("#!/bin/sh\nkill -9 $$\n", 0o755, "3.11 or later: exit code -9 and no word"),
+    ],
+)
+def test_what_is_no_python_is_told_with_its_own_last_word(
+    tmp_path: Path, text: str, mode: int, told: str
+) -> None:
+    file = helpers.write(tmp_path / "python", text)
+    file.chmod(mode)
+    assert told in refusal(file)
+
+
+def test_a_python_that_hangs_ends_with_all_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "PROBE_S", 1.0)
+    child = tmp_path / "child"
+    python = script(tmp_path / "python", f"sleep 1000 &\necho $! > {child}\nwait")
+    # Asked alone, as a busy machine may need more than a second for the real one.
+    with pytest.raises(environments._UnfitError, match="did not answer within 1 s"):
+        environments._answer(python, "{}")
+    process = int(child.read_text(encoding="utf-8"))
+    helpers.wait_for(lambda: not helpers.alive(process), "the end of the child", 5)
+
+
+# --- what is unlike ------------------------------------------------------------------
+
+
+def test_a_python_without_this_project_gets_the_command_that_installs_it(
+    make_venv: MakeVenv,
+) -> None:
+    python = make_venv()
+    assert refusal(python, "torch") == (
+        f"has no rnn-harness, here is {VERSION}; run: {python} -m pip install "
+        f"{environments._this_project('torch')}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("origin", "extra", "told"),
+    [
+        (None, "torch", f"'rnn-harness[torch]=={VERSION}'"),
+        (None, None, f"rnn-harness=={VERSION}"),
+        (
+            {"url": "file:///my%20tree", "dir_info": {"editable": True}},
+            "jax",
+            "-e '/my tree[jax]'",
+        ),
+        (
+            {"url": "https://x.org/y.whl", "archive_info": {}},
+            None,
+            "'rnn-harness @ https://x.org/y.whl'",
+        ),
+    ],
+)
+def test_it_is_installed_there_as_it_was_here(
+    monkeypatch: pytest.MonkeyPatch, origin: object, extra: str | None, told: str
+) -> None:
+    text = None if origin is None else json.dumps(origin)
+    monkeypatch.setattr(metadata.PathDistribution, "read_text", _only(text))
+    assert environments._this_project(extra) == told
+
+
+def _only(text: str | None) -> Callable[..., str | None]:
+    read = metadata.PathDistribution.read_text
+
+    def direct_url(own: metadata.PathDistribution, name: str) -> str | None:
+        return text if name == "direct_url.json" else read(own, name)
+
+    return direct_url
+
+
+def test_one_byte_of_another_source_is_told(
+    tmp_path: Path, make_venv: MakeVenv
+) -> None:
+    copy = tmp_path / "copy"
+    for package in probe.PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(TREE / package, copy / package, ignore=ignored)
+    same = make_venv(copy, PACKAGES)
+    assert load({"numpy": str(same)}, REGISTRY)["numpy"].python == same
+    file = copy / "tasks" / "adding.py"
+    file.write_bytes(file.read_bytes() + b"\n")
+    assert refusal(same).startswith(
+        "has other sources of rnn-harness than are here; run: "
+        f"{same} -m pip install --force-reinstall --no-deps "
+    )
+
+
+def test_another_version_is_told_with_both(tmp_path: Path, make_venv: MakeVenv) -> None:
+    packages = bare_packages(tmp_path / "old", "numpy", "psutil", "pynvml.py")
+    (info,) = packages.glob("rnn_harness-*")
+    file = info / "METADATA"
+    text = file.read_text(encoding="utf-8")
+    helpers.write(file, text.replace(f"Version: {VERSION}", "Version: 0.0.1"))
+    told = refusal(make_venv(packages))
+    assert told.startswith(f"has rnn-harness 0.0.1, here is {VERSION}; run: ")
+
+
+def test_a_plugin_that_is_installed_here_must_be_there_too(
+    tmp_path: Path, make_venv: MakeVenv
+) -> None:
+    registry = Registry.discover()
+    # As if this task had come with an installed distribution.
+    registry.tasks["adding"] = replace(registry.tasks["adding"], origin="pytest")
+    packages = bare_packages(tmp_path / "few", "numpy", "psutil", "pynvml.py")
+    python = make_venv(packages)
+    target = f"pytest=={metadata.version('pytest')}"
+    with pytest.raises(MisuseError, match=f"has no pytest, here is .*{target}"):
+        load({"numpy": str(python)}, registry)
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        (["psutil", "pynvml.py"], "has no numpy; run: {} -m pip install numpy"),
+        (["numpy", "psutil"], "has no pynvml; run: {} -m pip install nvidia-ml-py"),
+    ],
+)
+def test_what_every_worker_needs_is_told_when_missing(
+    tmp_path: Path, make_venv: MakeVenv, there: list[str], told: str
+) -> None:
+    python = make_venv(bare_packages(tmp_path / "few", *there))
+    assert refusal(python) == told.format(python)
+
+
+def test_every_environment_that_will_not_do_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(MisuseError) as raised:
+        load(
+            {"torch": str(tmp_path), "jax": "/none", "numpy": sys.executable}, REGISTRY
+        )
+    lines = str(raised.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "environments.torch",
+        "environments.jax",
+    ]
+
+
+# --- the user's config ---------------------------------------------------------------
+
+
+def test_the_user_chooses_for_every_suite_and_a_suite_comes_first(
+    config: Path, make_venv: MakeVenv
+) -> None:
+    one, other = make_venv(PACKAGES, name="one"), make_venv(PACKAGES, name="other")
+    beside = os.path.relpath(one, config.parent)
+    helpers.write(config, f'[environments]\nnumpy = "{beside}"\njax = "{one}"\n')
+    found = load({"jax": str(other)}, REGISTRY)
+    assert Path(found["numpy"].prefix).samefile(one.parent.parent)
+    assert found["jax"].python == other
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[enviroments]\n", "enviroments: unknown key; did you mean 'environments'?"),
+        ("environments = 3\n", "environments: write [environments]"),
+        ("[environments]\ntorch = 3\n", "environments.torch: give the path of a"),
+        (
+            '[environments]\npytorch = "x"\n',
+            "environments: unknown framework 'pytorch'; did you mean 'torch'?",
+        ),
+        ("[environments\n", "cannot be read as TOML: "),
+        ("\xff", "cannot be read as TOML: "),
+    ],
+)
+def test_a_mistake_in_the_users_config_is_told_with_its_place(
+    config: Path, text: str, told: str
+) -> None:
+    config.write_bytes(text.encode("latin-1"))
+    with pytest.raises(MisuseError) as raised:
+        load({}, REGISTRY)
+    assert str(raised.value).startswith(str(config))
+    assert told in str(raised.value)
+
+
+def test_the_framework_of_a_plugin_that_is_not_read_is_no_mistake(config: Path) -> None:
+    helpers.write(config, '[environments]\ntidal = "/opt/tidal/bin/python"\n')
+    assert load({}, REGISTRY) == {}
+
+
+def test_the_probe_imports_no_framework_and_no_numpy() -> None:
+    asked = environments._question(REGISTRY)
+    code = (
+        "import json, sys; from harness.run.probe import probe; "
+        f"probe(json.loads({json.dumps(asked)!r})); "
+        "print([n for n in ('numpy', 'torch', 'jax', 'pydantic') if n in sys.modules])"
+    )
+    ended, out, _ = environments._run([sys.executable, "-P", "-c", code])
+    assert (ended, out.strip()) == (0, "[]")

@@ -1,0 +1,63 @@
+"""What workers print: all of it is read, its head and tail are kept."""
+
+from __future__ import annotations
+
+import os
+
+from harness.run import log
+from harness.run.log import LogPump
+from tests import helpers
+
+
+def test_what_is_printed_goes_to_whoever_listened_then() -> None:
+    source, end = os.pipe()
+    first: list[bytes] = []
+    second: list[bytes] = []
+    default: list[bytes] = []
+    pump = LogPump(source, default.append)
+    os.write(end, b"before")
+    pump.listen(first.append)
+    os.write(end, b"one")
+    pump.listen(second.append)
+    os.write(end, b"two")
+    pump.listen(None)
+    os.write(end, b"after")
+    os.close(end)
+    helpers.wait_for(lambda: b"".join(default) == b"beforeafter", "the end")
+    assert (b"".join(first), b"".join(second)) == (b"one", b"two")
+
+
+def test_of_much_the_head_and_the_tail_are_kept() -> None:
+    source, end = os.pipe()
+    kept: list[bytes] = []
+    pump = LogPump(source, lambda _: None)
+    pump.listen(kept.append)
+    block = b"x" * (1 << 16)
+    os.write(end, b"first words\n")
+    for _ in range(64):  # 4 MiB
+        os.write(end, block)
+    os.write(end, b"\nlast words")
+    pump.listen(None)
+    os.close(end)
+    text = b"".join(kept)
+    assert text.startswith(b"first words\n")
+    assert text.endswith(b"\nlast words")
+    assert b"bytes are left out here]" in text
+    most = log.HEAD_BYTES + log.TAIL_BYTES + (1 << 17)
+    assert log.HEAD_BYTES < len(text) < most
+
+
+def test_a_listener_that_cannot_write_holds_nobody_up() -> None:
+    def full(data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    source, end = os.pipe()
+    pump = LogPump(source, full)
+    for _ in range(64):
+        os.write(end, b"x" * (1 << 16))
+    kept: list[bytes] = []
+    pump.listen(kept.append)
+    os.write(end, b"heard")
+    pump.listen(None)
+    os.close(end)
+    assert b"".join(kept) == b"heard"

@@ -1,0 +1,133 @@
+"""Limits on a worker's whole family, held from outside."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.run.watch import Family, Watch
+from tests import helpers
+
+MIB = 2**20
+
+CHILD = "import subprocess, sys, time; "
+SLEEP = "time.sleep(600)"
+# A child that leaves its parent's session, and whose parent is gone.
+DAEMON = (
+    CHILD + "p = subprocess.Popen([sys.executable, '-c', 'import os, time;"
+    "os.fork() and os._exit(0); print(os.getpid(), flush=True); time.sleep(600)'],"
+    "stdout=subprocess.PIPE); print(p.stdout.readline().decode(), flush=True); " + SLEEP
+)
+
+
+def start(code: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True
+    )
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[bytes]]]:
+    processes: list[subprocess.Popen[bytes]] = []
+    yield processes
+    for process in processes:
+        Family(process.pid).kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_a_time_limit_ends_an_endless_loop(
+    started: list[subprocess.Popen[bytes]],
+) -> None:
+    process = start("while True: pass")
+    started.append(process)
+    watch = Watch(process, None)
+    watch.begin(0.3, 5.0)
+    assert watch.ended.wait(30)
+    assert watch.verdict == ("timeout", "stopped at the time limit of 5 s")
+
+
+def test_without_a_limit_nothing_is_ended(
+    started: list[subprocess.Popen[bytes]],
+) -> None:
+    process = start("import time; time.sleep(1)")
+    started.append(process)
+    watch = Watch(process, None)
+    watch.begin(None, None)
+    assert watch.ended.wait(30)
+    assert watch.verdict is None
+    assert process.wait() == 0
+
+
+def test_memory_counts_children_and_ends_them_too(
+    started: list[subprocess.Popen[bytes]],
+) -> None:
+    half = "x = bytearray(60 * 2**20); import time; print(1, flush=True); "
+    code = CHILD + f"p = subprocess.Popen([sys.executable, '-c', '{half}{SLEEP}']); "
+    process = start(code + f"print(p.pid, flush=True); {half}{SLEEP}")
+    started.append(process)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    watch = Watch(process, 100 * MIB)
+    watch.begin(None, None)
+    assert watch.ended.wait(30)
+    assert watch.verdict == ("out_of_memory", "stopped at the memory limit of 100 MiB")
+    assert watch.peak_memory_bytes > 100 * MIB
+    helpers.wait_for(lambda: not helpers.alive(child), "the child to end", 10)
+
+
+def test_memory_that_is_shared_counts_once(
+    started: list[subprocess.Popen[bytes]],
+) -> None:
+    code = (
+        "import os, time; x = bytearray(100 * 2**20)\n"
+        "for _ in range(3): os.fork() or time.sleep(600)\n"
+        "print(1, flush=True); time.sleep(600)"
+    )
+    process = start(code)
+    started.append(process)
+    assert process.stdout is not None
+    process.stdout.readline()
+    family = Family(process.pid)
+    assert len(family.members()) == 4
+    assert family.memory_bytes(None) > 400 * MIB
+    assert 100 * MIB < family.memory_bytes(200 * MIB) < 180 * MIB
+
+
+def test_what_a_worker_leaves_behind_ends_with_it(
+    started: list[subprocess.Popen[bytes]],
+) -> None:
+    process = start(DAEMON)
+    started.append(process)
+    assert process.stdout is not None
+    orphan = int(process.stdout.readline())
+    watch = Watch(process, None)
+    time.sleep(0.3)
+    process.kill()
+    assert watch.ended.wait(30)
+    helpers.wait_for(lambda: not helpers.alive(orphan), "the orphan to end", 10)
+
+
+def test_the_peak_is_that_of_the_request_at_hand(
+    started: list[subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    code = "import pathlib, time; x = b'x' * 80 * 2**20; freed = pathlib.Path(FREE)\n"
+    code += "while not freed.exists(): time.sleep(0.01)\n"
+    code += "del x; print(1, flush=True); time.sleep(600)"
+    process = start(code.replace("FREE", repr(str(tmp_path / "free"))))
+    started.append(process)
+    assert process.stdout is not None
+    watch = Watch(process, None)
+    watch.begin(None, None)
+    helpers.wait_for(lambda: watch.peak_memory_bytes > 80 * MIB, "a look")
+    (tmp_path / "free").touch()
+    process.stdout.readline()
+    watch.begin(None, None)
+    watch.end()
+    assert 0 < watch.peak_memory_bytes < 60 * MIB
