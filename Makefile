@@ -11,10 +11,25 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 STAMPS := $(VENV)/.stamps
 
-.PHONY: run test format clean
+# For a CUDA machine: what each framework's own environment holds. Their CUDA libraries
+# are of different versions and may not meet in one.
+GPU := $(VENV)-gpu
+GPU_FRAMEWORKS ?= torch tensorflow jax keras-jax
+CUDA_torch ?= torch
+CUDA_tensorflow ?= tensorflow[and-cuda]
+CUDA_jax ?= jax[cuda12]
+CUDA_keras-jax ?= keras jax[cuda12]
+SUITE ?= quick
+DEVICE ?= cuda
+
+.PHONY: run run-gpu test benchmark format clean
 
 run: $(STAMPS)/run
 	$(BIN)/rnn-harness run quick
+
+run-gpu: $(GPU)/core/.done $(GPU_FRAMEWORKS:%=$(GPU)/%/.done)
+	$(GPU)/core/bin/rnn-harness run $(SUITE) --device $(DEVICE) -o results/runs/$(SUITE)-$(DEVICE) \
+	  $(foreach name,$(GPU_FRAMEWORKS),--set environments.$(name)=$(GPU)/$(name)/bin/python)
 
 test: $(STAMPS)/test
 	$(BIN)/ruff check .
@@ -23,12 +38,20 @@ test: $(STAMPS)/test
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 
+benchmark: $(STAMPS)/test
+	$(BIN)/pytest tests/benchmarks --benchmark-only -o addopts=
+
 format: $(STAMPS)/test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(GPU)
+
+$(GPU)/%/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(GPU)/$*
+	$(GPU)/$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . $(foreach package,$(CUDA_$*),'$(package)')
+	touch $@
 
 $(STAMPS)/venv:
 	$(PYTHON) -m venv $(VENV)

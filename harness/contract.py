@@ -165,7 +165,7 @@ Tensor = Any
 
 
 class Operations(Protocol):
-    """What equations are written in beside +, -, * and slices: one framework's own."""
+    """What equations are written in beside +, -, *, / and slices: a framework's own."""
 
     def sigmoid(self, a: Tensor) -> Tensor:
         """Compute σ(a) = 1 / (1 + exp(-a))."""

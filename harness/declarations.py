@@ -232,8 +232,9 @@ def declare_cell(
         factory: `module:callable`, called without arguments.
         equations: `module:callable`, one time step in the operations of any framework
             (`harness.contract.Equations`); every framework's loop then computes it.
-        reference: False for a cell without `step` and `step_backward` in numpy: it is
-            certified against its implementations' own single time steps.
+        reference: False for a cell without `step` and `step_backward` in numpy: what
+            computes it is certified against the equations or, without those, only
+            against its own single time steps.
         summary: One line for `list`.
 
     Raises:

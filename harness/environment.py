@@ -112,8 +112,12 @@ def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
     return versions
 
 
-def resolve_device(asked: str) -> str:
+def resolve_device(asked: str, *, elsewhere: bool = False) -> str:
     """Return `cpu` or `cuda:N` for `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Args:
+        asked: What was asked for.
+        elsewhere: Whether trials run on other machines, whose devices are not known.
 
     Raises:
         MisuseError: If the name is none of these, or there is no such device.
@@ -124,6 +128,12 @@ def resolve_device(asked: str) -> str:
         )
     if asked == "cpu":
         return "cpu"
+    if elsewhere:
+        if asked == "auto":
+            raise MisuseError(
+                "--device auto cannot tell what a cluster has; give cpu or cuda"
+            )
+        return f"cuda:{int(asked.partition(':')[2] or 0)}"
     gpus = gpu_names()
     if asked == "auto":
         return "cuda:0" if gpus else "cpu"

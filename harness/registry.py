@@ -7,10 +7,11 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -33,14 +34,42 @@ from harness.errors import (
 )
 
 if TYPE_CHECKING:
-    from harness.contract import Cell, Network, NetworkSpec, Task
+    from harness.contract import Cell, Equations, Network, NetworkSpec, Task
 
 D = TypeVar("D", bound=Declaration)
 
 
+@dataclass(frozen=True)
+class Environment:
+    """A framework's own Python, and what was found there.
+
+    Attributes:
+        python: The interpreter.
+        version: Of the interpreter.
+        prefix: Where it has its packages.
+        versions: Of the framework, as "torch 2.13.0".
+        missing: The first module the framework needs that is not there, or None.
+    """
+
+    python: Path
+    version: str
+    prefix: str
+    versions: str
+    missing: str | None
+
+    def to_json(self) -> dict[str, str | None]:
+        """Return what a run records of it."""
+        return {**asdict(self), "python": str(self.python)}
+
+
 @dataclass
 class Registry:
-    """Every declared plugin by kind and name, and the plugins that cannot be used."""
+    """Every declared plugin by kind and name, and the plugins that cannot be used.
+
+    Attributes:
+        files: Plugin files that were read.
+        environments: The frameworks that have a Python of their own.
+    """
 
     frameworks: dict[str, FrameworkDeclaration] = field(default_factory=dict)
     cells: dict[str, CellDeclaration] = field(default_factory=dict)
@@ -48,6 +77,7 @@ class Registry:
     implementations: dict[str, ImplementationDeclaration] = field(default_factory=dict)
     problems: list[PluginError] = field(default_factory=list)
     files: tuple[Path, ...] = ()
+    environments: dict[str, Environment] = field(default_factory=dict)
     _modules: dict[Path, ModuleType] = field(default_factory=dict)
 
     @classmethod
@@ -225,10 +255,25 @@ class Registry:
     def unavailable(self, implementation: str) -> str | None:
         """Return why an implementation cannot run here, or None; imports nothing."""
         framework = self.framework_of(implementation)
+        environment = self.environments.get(framework.name)
+        if environment is not None:
+            missing, python = environment.missing, environment.python
+            return (
+                missing and f"unavailable: {_not_installed(framework, missing, python)}"
+            )
         for module in framework.modules:
             if not _is_installed(module):
                 return f"unavailable: {_not_installed(framework, module)}"
         return None
+
+    def python_of(self, framework: str) -> Path:
+        """Return the Python that a framework's workers run in."""
+        environment = self.environments.get(framework)
+        return Path(sys.executable) if environment is None else environment.python
+
+    def use_environments(self, environments: Mapping[str, Environment]) -> None:
+        """Have frameworks run, and be looked for, in a Python of their own."""
+        self.environments = dict(environments)
 
     # --- loading (in a worker) -------------------------------------------------------
 
@@ -245,6 +290,19 @@ class Registry:
         cell = self._call(declaration, declaration.factory, {})
         check_methods(cell, ReferenceCell if declaration.reference else Cell, name)
         return cast("Cell", cell)
+
+    def load_equations(self, name: str) -> Equations:
+        """Return the equations of a cell that has them, their arguments checked.
+
+        Raises:
+            PluginError: If they cannot be loaded or take other arguments.
+        """
+        from harness.conformance import check_call
+
+        declared = self.cell(name)
+        equations = self._resolve(declared, declared.equations)
+        check_call(equations, ("ops", "w", "a", "state"), name, by_place=True)
+        return equations
 
     def load_task(self, name: str, options: Mapping[str, Any]) -> Task:
         """Return the task with its options, its methods checked.
@@ -324,14 +382,13 @@ class Registry:
 
         if declaration.layer is not None:
             layer = self._resolve(declaration, declaration.layer)
-            check_call(layer, ("cell", "input_size", "hidden_size"), declaration.name)
+            names = ("cell", "input_size", "hidden_size")
+            check_call(layer, names, declaration.name, by_place=True)
             return layer
         loop = self._resolve(declaration, declaration.loop)
         sizes = ("input_size", "hidden_size")
         check_call(loop, ("equations", "cell", *sizes), declaration.name)
-        declared = self.cell(cell.info.name)
-        equations = self._resolve(declared, declared.equations)
-        check_call(equations, ("ops", "w", "a", "state"), declared.name, by_place=True)
+        equations = self.load_equations(cell.info.name)
 
         def of_cell(name: str, input_size: int, hidden_size: int) -> Any:
             return loop(equations, cell, input_size, hidden_size)
@@ -427,6 +484,11 @@ def _is_within(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
 
-def _not_installed(framework: FrameworkDeclaration, module: str) -> str:
+def _not_installed(
+    framework: FrameworkDeclaration, module: str, python: Path | None = None
+) -> str:
     target = f"rnn-harness[{framework.extra}]" if framework.extra else module
-    return f"no module '{module}'; pip install '{target}'"
+    if python is None:
+        return f"no module '{module}'; pip install '{target}'"
+    pip = f"{shlex.quote(str(python))} -m pip"
+    return f"no module '{module}' in {python}; {pip} install '{target}'"

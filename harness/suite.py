@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from harness.contract import Optimizer
+from harness.environments import resolved
 from harness.errors import MisuseError, PluginError, suggestion
 from harness.registry import Registry
 
@@ -129,10 +130,16 @@ class SpeedSection(_Section):
 
 
 class Suite(_Section):
-    """A named set of sections: learning, gradients before it, and speed."""
+    """A named set of sections: learning, gradients before it, and speed.
+
+    Attributes:
+        environments: The Python of a framework that has its own. It says how trials
+            are computed, not which, and so is no part of a suite when compared or kept.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     why: str
+    environments: dict[str, str] = Field({}, exclude=True)
     learning: tuple[LearningSection, ...] = ()
     gradients: tuple[GradientsSection, ...] = ()
     speed: tuple[SpeedSection, ...] = ()
@@ -175,7 +182,7 @@ def load_suite(
     if seeds is not None:
         for section in (*_sections(raw, "learning"), *_sections(raw, "gradients")):
             section["seeds"] = list(seeds)
-    unknown = _unknown_names(raw, registry)
+    unknown = [*_unknown_names(raw, registry), *_environments(raw, source, registry)]
     try:
         suite = Suite.model_validate(raw)
     except ValidationError as error:
@@ -237,6 +244,9 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
         raw[parts[0]] = value
         return
     name, rest = parts[0], parts[1:]
+    if name == "environments":
+        _choose_environment(raw, ".".join(rest), value)
+        return
     sections = _sections(raw, name)
     if not sections:
         raise MisuseError(f"--set {setting}: the suite has no [[{name}]] section")
@@ -255,6 +265,14 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
             if not isinstance(place, dict):
                 raise MisuseError(f"--set {setting}: '{part}' holds no keys")
         place[rest[-1]] = value
+
+
+def _choose_environment(raw: dict[str, Any], framework: str, python: Any) -> None:
+    """Choose a Python; its path is relative to where the command runs."""
+    table = raw.setdefault("environments", {})
+    if isinstance(table, dict):
+        found = resolved({framework: python}, Path(), [framework])[0]
+        table[framework] = found.get(framework, python)
 
 
 def _value(text: str) -> Any:
@@ -365,6 +383,16 @@ def _unknown_names(raw: Mapping[str, Any], registry: Registry) -> list[str]:
                         getattr(registry, kind)(name)
                 except MisuseError as error:
                     problems.append(f"{section}[{index}].{key}: {error}")
+    return problems
+
+
+def _environments(raw: dict[str, Any], source: str, registry: Registry) -> list[str]:
+    """Make the paths of environments whole; return what is wrong with them."""
+    table = raw.get("environments", {})
+    if not isinstance(table, dict):
+        return []
+    folder = Path() if source in built_in_suites() else Path(source).parent
+    raw["environments"], problems = resolved(table, folder, registry.frameworks)
     return problems
 
 

@@ -66,6 +66,7 @@ def check(
 
     Of a FILE: its implementations; its cells, on whatever computes them; its tasks.
     """
+    from harness import environments
     from harness.environment import resolve_device
     from harness.report.certificate import certificate_json, certificate_text
     from harness.report.task_check import task_json, task_text
@@ -82,6 +83,7 @@ def check(
                 )
     files = [Path(target).resolve() for target in targets if target.endswith(".py")]
     registry = read_plugins([*plugins, *files])
+    registry.use_environments(environments.load({}, registry))
     names = [target for target in targets if not target.endswith(".py")]
     names = [registry.implementation(name).name for name in names]
     names += implementations_of(registry, files)

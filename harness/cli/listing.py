@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ from harness.registry import Registry
 
 @click.command("list")
 @json_option
+@click.option(
+    "--probe", is_flag=True, help="Import every framework to see that it works."
+)
 @plugin_option
-def list_plugins(as_json: bool, plugins: tuple[Path, ...]) -> int:
+def list_plugins(as_json: bool, probe: bool, plugins: tuple[Path, ...]) -> int:
     """Name cells, tasks and implementations, and what is unavailable here, and why."""
     registry = read_plugins(plugins)
+    reasons = _probed(registry) if probe else _looked_at(registry)
     if as_json:
-        click.echo(json.dumps(_listing(registry), indent=1))
+        click.echo(json.dumps(_listing(registry, reasons), indent=1))
         return MISUSE if registry.problems else DONE
     for title, table in (("cells", registry.cells), ("tasks", registry.tasks)):
         click.echo(title)
@@ -35,9 +40,8 @@ def list_plugins(as_json: bool, plugins: tuple[Path, ...]) -> int:
         )
         devices = ", ".join(implementation.devices)
         click.echo(f"  {'':<18} {implementation.framework}; {cells}; on {devices}")
-        reason = registry.unavailable(name)
-        if reason is not None:
-            click.echo(f"  {'':<18} {reason}")
+        if reasons[name] is not None:
+            click.echo(f"  {'':<18} {reasons[name]}")
     if registry.problems:
         click.echo("\nnot usable")
         for problem in registry.problems:
@@ -49,7 +53,17 @@ def _from(origin: str) -> str:
     return "" if origin == "built in" else f" (from {origin})"
 
 
-def _listing(registry: Registry) -> dict[str, Any]:
+def _looked_at(registry: Registry) -> dict[str, str | None]:
+    return {name: registry.unavailable(name) for name in registry.implementations}
+
+
+def _probed(registry: Registry) -> dict[str, str | None]:
+    from harness.run.buildable import build_each
+
+    return dict(build_each(registry))
+
+
+def _listing(registry: Registry, reasons: Mapping[str, str | None]) -> dict[str, Any]:
     return {
         "cells": [
             {"name": d.name, "summary": d.summary, "origin": d.origin}
@@ -68,7 +82,7 @@ def _listing(registry: Registry) -> dict[str, Any]:
                 "cells": list(d.cells),
                 "devices": list(d.devices),
                 "trains": d.trains,
-                "unavailable": registry.unavailable(d.name),
+                "unavailable": reasons[d.name],
             }
             for d in registry.implementations.values()
         ],

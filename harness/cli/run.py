@@ -7,7 +7,7 @@ import re
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
 MOST_SEEDS = 1000
 
+STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
+STORAGE |= {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE}
+"""What the file system says when a run folder can be written no more."""
+
 
 @click.command()
 @click.argument("suite")
@@ -57,6 +61,37 @@ MOST_SEEDS = 1000
 @click.option(
     "--no-certify", is_flag=True, help="Measure without certificates; all is marked."
 )
+@click.option(
+    "--timeout",
+    metavar="S",
+    type=click.FloatRange(min=0, min_open=True),
+    help="End a trial that takes longer, in seconds.",
+)
+@click.option(
+    "--memory-limit", metavar="SIZE", help="End a trial that takes more, as 4GiB."
+)
+@click.option(
+    "--checkpoint-every",
+    metavar="S",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds between two checkpoints of a learning trial.",
+)
+@click.option("--retry-failed", is_flag=True, help="Run again what did not end ok.")
+@click.option("--force", is_flag=True, help="Run everything again.")
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "dask"]),
+    default="local",
+    show_default=True,
+    help="Where trials run: this machine's processes, or a dask cluster's.",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS|FILE",
+    help="A dask cluster to join [default: one started here].",
+)
 @click.option("--dry-run", is_flag=True, help="Show the trials and run none.")
 @click.option("--why", is_flag=True, help="As --dry-run, with the reason for each.")
 @plugin_option
@@ -69,6 +104,13 @@ def run(
     device: str,
     jobs: int | None,
     no_certify: bool,
+    timeout: float | None,
+    memory_limit: str | None,
+    checkpoint_every: float,
+    retry_failed: bool,
+    force: bool,
+    executor: str,
+    scheduler: str | None,
     dry_run: bool,
     why: bool,
     plugins: tuple[Path, ...],
@@ -76,14 +118,19 @@ def run(
     """Run SUITE, a built-in name or a TOML file; go on where it was interrupted."""
     from rich.console import Console
 
+    from harness import environments
     from harness.environment import resolve_device
     from harness.run.execution import Execution
+    from harness.run.jobs import Limits
     from harness.store import RunFolder
     from harness.suite import load_suite
 
+    if scheduler is not None and executor != "dask":
+        raise MisuseError("--scheduler joins a dask cluster; add --executor dask")
     registry = read_plugins(plugins)
     loaded = load_suite(suite, registry, settings, _seeds(seeds))
-    device = resolve_device(device)
+    registry.use_environments(environments.load(loaded.environments, registry))
+    device = resolve_device(device, elsewhere=executor == "dask")
     folder = output or Path("results/runs") / loaded.name
     store = RunFolder(folder)
     execution = Execution(
@@ -94,6 +141,11 @@ def run(
         expression,
         jobs or default_jobs(),
         certify=not no_certify,
+        limits=Limits(timeout, _bytes(memory_limit), checkpoint_every),
+        retry_failed=retry_failed,
+        force=force,
+        executor=executor,
+        scheduler=scheduler,
     )
     if dry_run or why:
         _show_preview(execution, why=why)
@@ -124,6 +176,20 @@ def _seeds(text: str | None) -> list[int] | None:
     return seeds
 
 
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+_UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+def _bytes(text: str | None) -> int | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?)B?\s*", text.upper())
+    size = float(found[1]) * _UNITS.get(found[2], 0) if found else 0
+    if size < 1:
+        raise MisuseError(f"--memory-limit {text}: give a size, as 4GiB or 500MB")
+    return int(size)
+
+
 def _show_preview(execution: Execution, *, why: bool) -> None:
     to_run = done = 0
     for stage, trials in execution.preview():
@@ -138,38 +204,53 @@ def _show_preview(execution: Execution, *, why: bool) -> None:
             click.echo(text)
     for note in execution.plan().notes:
         click.echo(note)
+    if to_run:
+        click.echo(execution.estimate().sentence())
     click.echo(f"{to_run} would run, {done} are done; nothing was run")
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived."""
+class _StoppedError(BaseException):
+    """The user asked for an end at once."""
 
 
 def _execute(execution: Execution, console: Console) -> int:
-    def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        raise _Terminated
+    asked: list[int] = []
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    def stop(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise _StoppedError
+        fail(
+            "stopping: what runs finishes or leaves a checkpoint; once more to stop at "
+            "once"
+        )
+        execution.stop()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, stop) for number in signals]
+    where = execution.run.path
     try:
         execution.execute(console)
-    except (KeyboardInterrupt, _Terminated) as stopped:
-        where = execution.run.path
-        fail(
-            f"interrupted; every finished trial is kept in {where}, and the same "
-            f"command goes on from there; `rnn-harness report {where}` shows them"
-        )
-        return INTERRUPTED if isinstance(stopped, KeyboardInterrupt) else TERMINATED
+    except _StoppedError:
+        pass
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+        if error.errno not in STORAGE:
             raise
         fail(
-            f"{execution.run.path} cannot be written any more ({error.strerror}); "
+            f"{where} cannot be written any more ({error.strerror}); "
             "every finished trial is kept, and the same command goes on once it can"
         )
         return INTERNAL
     finally:
-        signal.signal(signal.SIGTERM, before)
-    return DONE
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+    if not asked:
+        return DONE
+    fail(
+        f"interrupted; every finished trial is kept in {where}, and the same "
+        f"command goes on from there; `rnn-harness report {where}` shows them"
+    )
+    return INTERRUPTED if asked[0] == signal.SIGINT else TERMINATED
 
 
 def finish(store: RunFolder) -> int:

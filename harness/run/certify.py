@@ -10,10 +10,15 @@ from typing import Any
 from rich.console import Console
 
 from harness.registry import Registry
+from harness.run.cost import CostModel
+from harness.run.executor import Executor
 from harness.run.filter import compile_filter
-from harness.run.local import Executor
+from harness.run.history import History
+from harness.run.jobs import Limits
+from harness.run.local import LocalEngine
 from harness.run.plan import Plan
 from harness.run.progress import Progress
+from harness.run.work import calibrate
 from harness.store import RunFolder, TrialRecord
 from harness.trial import Trial
 
@@ -103,8 +108,10 @@ def certify(
     trials = request.trials(registry)
     run = RunFolder.create(folder)
     plan = Plan(tuple(trials), {}, ())
-    with Progress(console, jobs) as progress:
+    model = CostModel(registry, (), History.of_user(), calibrate())
+    with Progress(console, jobs, model) as progress:
         progress.expect(plan)
-        Executor(run, registry, jobs, progress, {}, lambda: None).execute(plan)
+        engine = LocalEngine(registry, jobs, Limits(), folder / "workers.log")
+        Executor(run, registry, engine, progress, {}, lambda: None).execute(plan)
     order = [trial.slot() for trial in trials]
     return sorted(run.records(), key=lambda r: order.index(r.trial.slot()))

@@ -1,20 +1,26 @@
-"""The parent's side of a worker: start it, ask it, notice its death."""
+"""The parent's side of a worker: start it, ask it, hold it to limits, tell its end."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from harness.contract import Weights
 from harness.environment import pinned_variables
+from harness.run.jobs import Limits, Start
+from harness.run.log import LogPump, Write
 from harness.run.outcome import outcome_of_death
-from harness.run.pipe import Message, receive, send
+from harness.run.pipe import EndingPipe, Message, receive, send
+from harness.run.watch import Watch
 from harness.trial import Trial
+
+READY_S = 120.0
+"""What a worker may take until it listens: it imports numpy and plugin files."""
 
 
 class WorkerDiedError(Exception):
@@ -30,53 +36,75 @@ class WorkerProcess:
     """One worker, its threads pinned before its framework is imported.
 
     Args:
+        python: The interpreter of its framework's environment.
         threads: What every numerical library may use.
         files: Plugin files it reads.
-        log: Where its standard error goes, plugins' prints included.
+        log: Called with what is printed between trials.
+        limits: Enforced on each trial.
         environment: Variables its framework needs before it is imported.
     """
 
     def __init__(
         self,
+        python: Path,
         threads: int,
         files: Sequence[Path],
-        log: IO[bytes],
+        log: Write,
+        limits: Limits | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        self._limits = limits or Limits()
+        output, theirs = os.pipe()
         # -P keeps the current folder off the path, where a user's own tasks.py or
         # copy.py would shadow a module.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "harness.run.worker", *map(str, files)],
+            [str(python), "-P", "-m", "harness.run.worker", *map(str, files)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=theirs,
             env={**os.environ, **pinned_variables(threads), **(environment or {})},
             start_new_session=True,
+            bufsize=0,
         )
+        os.close(theirs)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._log = LogPump(output, log)
+        self._watch = Watch(self._process, self._limits.memory_bytes)
         self._requests = self._process.stdin
-        self._answers = self._process.stdout
+        self._stdout = self._process.stdout
+        source = EndingPipe(self._stdout.fileno(), self._watch.ended.is_set)
+        self._answers = io.BufferedReader(source)
         self._ready = False
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Highest memory of the worker and its children during the last request."""
+        return self._watch.peak_memory_bytes
 
     def ask(
         self,
         command: str,
         trial_id: str,
         trial: Trial,
-        log: Path,
+        log: Write,
+        *,
         arrays: Weights | None = None,
+        start: Start | None = None,
         phase: str | None = None,
+        spent_s: float = 0.0,
     ) -> Iterator[Message]:
         """Send a request; yield events, then the answer, which is last.
 
         Args:
-            command: `measure`, `open`, `turn` or `close`.
+            command: `measure`, `open`, `turn`, `close` or `probe`.
             trial_id: What the worker knows an open meter by.
             trial: What to measure.
-            log: Where the worker's output goes from now on.
+            log: Called with what is printed meanwhile.
             arrays: Tensors the measure needs.
+            start: Where a learning trial goes on.
             phase: The phase of a turn.
+            spent_s: What earlier requests of this trial took of its time.
 
         Raises:
             WorkerDiedError: If the worker ends first.
@@ -86,48 +114,60 @@ class WorkerProcess:
             "id": trial_id,
             "trial": trial.to_json(),
             "phase": phase,
-            "log": str(log),
+            "checkpoint_s": self._limits.checkpoint_s,
+            "start": None if start is None else start.state,
         }
+        timeout_s = self._limits.timeout_s
+        self._log.listen(log)
+        self._watch.begin(timeout_s and max(0.0, timeout_s - spent_s), timeout_s)
         try:
-            send(self._requests, Message(values, arrays or {}))
-        except (BrokenPipeError, ValueError):
+            tensors = arrays if start is None else start.arrays
+            yield from self._exchange(Message(values, tensors or {}), trial)
+        finally:
+            self._watch.end()
+            self._log.listen(None)
+
+    def _exchange(self, request: Message, trial: Trial) -> Iterator[Message]:
+        try:
+            send(self._requests, request)
+        except (OSError, ValueError):
             raise self._death(trial) from None
         while True:
             message = receive(self._answers)
             if message is None:
                 raise self._death(trial)
             if message.values["kind"] == "ready":
+                self._ready = True
                 continue
             yield message
-            if message.values["kind"] != "event":
+            if message.values["kind"] not in ("begins", "event", "checkpoint"):
                 return
 
     def _death(self, trial: Trial) -> WorkerDiedError:
-        try:  # its pipe closes before it has ended, and how it ends is to be told
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
+        # Its pipe closes before it has ended, and how it ends is to be told.
+        if not self._watch.ended.wait(timeout=5):
             self.kill()
-        return WorkerDiedError(
-            *outcome_of_death(self._process.wait(), trial.implementation)
+        verdict = self._watch.verdict or outcome_of_death(
+            self._process.wait(), trial.implementation
         )
+        return WorkerDiedError(*verdict)
+
+    def request_stop(self) -> None:
+        """Have a learning trial checkpoint itself and end; others finish."""
+        if not self._ready:
+            self.kill()
+        elif self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGUSR1)
 
     def close(self) -> None:
         """Let the worker end by itself, and make sure that it does."""
-        for stream in (self._requests, self._answers):
-            try:
-                stream.close()
-            except OSError:
-                continue
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
+        with contextlib.suppress(OSError):
+            self._requests.close()
+        if not self._watch.ended.wait(timeout=5):
             self.kill()
+        self._stdout.close()
 
     def kill(self) -> None:
         """End the worker and everything it started, now."""
-        if self._process.poll() is None:
-            try:
-                os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return
-        self._process.wait()
+        self._watch.kill()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,7 +14,11 @@ from rich.console import Console
 from harness.environment import describe_environment
 from harness.errors import MisuseError
 from harness.registry import Registry
-from harness.run.local import Executor
+from harness.run.cost import CostModel, Estimate
+from harness.run.executor import Executor
+from harness.run.history import History
+from harness.run.jobs import Engine, Limits
+from harness.run.local import LocalEngine
 from harness.run.plan import (
     Plan,
     Planned,
@@ -22,6 +28,7 @@ from harness.run.plan import (
     without_certificates,
 )
 from harness.run.progress import Progress
+from harness.run.work import calibrate
 from harness.store import RunFolder
 from harness.suite import Suite
 from harness.trial import Trial
@@ -48,7 +55,7 @@ class Preview:
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Execution:
     """A suite about to be run in a folder.
 
@@ -56,6 +63,12 @@ class Execution:
         expression: Filter over the words of trials, or None.
         jobs: Trials side by side, one thread each.
         certify: False to measure without certificates; every number is then marked.
+        limits: Enforced on every trial.
+        retry_failed: True to run again what ended badly.
+        force: True to run everything again.
+        executor: `local`, or `dask` for the workers of a dask cluster.
+        scheduler: Of the dask cluster, or None for one of this machine's own.
+        stopped: Set once the run was asked to stop.
     """
 
     suite: Suite
@@ -65,6 +78,13 @@ class Execution:
     expression: str | None
     jobs: int
     certify: bool = True
+    limits: Limits = field(default_factory=Limits)
+    retry_failed: bool = False
+    force: bool = False
+    executor: str = "local"
+    scheduler: str | None = None
+    stopped: bool = False
+    _executor: Executor | None = None
 
     def plan(self) -> Plan:
         """Return the trials by stage.
@@ -102,8 +122,41 @@ class Execution:
         return [(name, previews) for name, previews in stages if previews]
 
     def _preview(self, trial: Trial) -> Preview:
-        todo = planned(trial, self.registry, self.run)
-        return Preview(todo, (trial.implementation,))
+        return Preview(self._planned(trial), (trial.implementation,))
+
+    def _planned(self, trial: Trial) -> Planned:
+        return planned(
+            trial,
+            self.registry,
+            self.run,
+            retry_failed=self.retry_failed,
+            force=self.force,
+        )
+
+    @cached_property
+    def _model(self) -> CostModel:
+        """What trials cost, from those of this folder and of earlier runs."""
+        records = self.run.records()
+        return CostModel(self.registry, records, History.of_user(), calibrate())
+
+    def estimate(self) -> Estimate:
+        """Return what is left to run will take."""
+        plan = self.plan()
+
+        def to_run(trials: Iterable[Trial]) -> list[Trial]:
+            return [trial for trial in trials if self._planned(trial).runs]
+
+        first = to_run((*plan.parity, *plan.gradients))
+        sessions = [s for s in plan.speed.values() if to_run(s)]  # measured anew whole
+        timed = [trial for session in sessions for trial in session]
+        learning = []
+        for group in plan.learning:
+            todo = self._planned(self._model.cheapest(group.likely))
+            learning += [todo.trial] if todo.runs else []
+            follower = gradients_trial(todo.trial, todo.id)
+            if group.follow_gradients and (todo.runs or to_run([follower])):
+                learning.append(follower)
+        return self._model.estimate([first, timed, learning], self.jobs)
 
     def execute(self, console: Console) -> None:
         """Run what is not done and commit each trial as it ends.
@@ -123,21 +176,55 @@ class Execution:
 
             for note in plan.notes:
                 console.print(note, soft_wrap=True)
-            with Progress(console, self.jobs) as progress:
+            estimate = self.estimate()
+            if estimate.trials:
+                console.print(estimate.sentence(), soft_wrap=True)
+            engine = self._engine()
+            self.jobs = engine.slots
+            with Progress(console, self.jobs, self._model) as progress:
                 progress.expect(plan)
-                executor = Executor(
+                self._executor = Executor(
                     self.run,
                     self.registry,
-                    self.jobs,
+                    engine,
                     progress,
                     info["choices"],
                     on_choice=write,
                     certify=self.certify,
+                    retry_failed=self.retry_failed,
+                    force=self.force,
                 )
                 try:
-                    executor.execute(plan)
+                    if not self.stopped:
+                        self._executor.execute(plan)
                 finally:
                     write()
+                took = progress.took()
+            if estimate.trials and not self.stopped:
+                console.print(
+                    f"took {took.sentence()}; estimated before: "
+                    f"{estimate.totals.sentence()}",
+                    soft_wrap=True,
+                )
+                info["estimates"] = [
+                    *info.get("estimates", []),
+                    {"estimated": asdict(estimate.totals), "took": asdict(took)},
+                ]
+                write()
+
+    def _engine(self) -> Engine:
+        if self.executor == "dask":
+            from harness.run.distributed import DaskEngine
+
+            return DaskEngine(self.registry, self.limits, self.scheduler, self.jobs)
+        log = self.run.path / "workers.log"
+        return LocalEngine(self.registry, self.jobs, self.limits, log)
+
+    def stop(self) -> None:
+        """Start nothing more; what runs finishes or leaves a checkpoint."""
+        self.stopped = True
+        if self._executor is not None:
+            self._executor.stop(now=False)
 
     def _info(self) -> dict[str, Any]:
         earlier = self.run.info()

@@ -13,7 +13,10 @@ from harness.errors import (
 )
 
 KEPT = frozenset({"ok", "diverged", "refused"})
-"""Outcomes that stand: the same trial would end the same way again."""
+"""Outcomes that stand: the same trial would end the same way again.
+
+Another is run again where that is asked for.
+"""
 
 
 def outcome_of(error: BaseException) -> tuple[str, str]:

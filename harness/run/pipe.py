@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping
+import os
+import select
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -47,3 +50,28 @@ def receive(stream: IO[bytes]) -> Message | None:
             return None
         arrays[name] = np.frombuffer(data, kind).reshape(shape).copy()
     return Message(header["values"], arrays)
+
+
+class EndingPipe(io.RawIOBase):
+    """The read end of a pipe that ends with its writer, whoever else holds it open.
+
+    A child that a dead worker left behind may hold the pipe, which then never closes.
+    """
+
+    def __init__(self, source: int, ended: Callable[[], bool]) -> None:
+        self._source, self._ended = source, ended
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what there is, waiting for it; nothing once the writer has ended."""
+        poll = select.poll()
+        poll.register(self._source, select.POLLIN | select.POLLHUP)
+        while True:
+            ended = self._ended()  # asked first, so that its last words are read
+            if poll.poll(0 if ended else 200):
+                return os.readv(self._source, [buffer])
+            if ended:
+                return 0

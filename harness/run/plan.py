@@ -45,6 +45,13 @@ class LearningGroup:
         return tuple(trial.implementation for trial in self.candidates)
 
     @property
+    def likely(self) -> tuple[Trial, ...]:
+        """The candidates of which one will learn, unless none of them is certified."""
+        wanted = (self.chosen,) if self.chosen else self.learn_on[:1]
+        found = tuple(t for t in self.candidates if t.implementation in wanted)
+        return found or self.candidates
+
+    @property
     def choice_key(self) -> str:
         """What one choice of implementation is made for: all seeds alike."""
         trial = self.candidates[0]
@@ -219,6 +226,14 @@ def _unique(trials: Iterable[Trial]) -> list[Trial]:
 # --- expanding -----------------------------------------------------------------------
 
 
+def _device_of(name: str, device: str) -> str:
+    """Return where an implementation runs: the reference stays on the processor.
+
+    Whatever runs elsewhere is still compared with it.
+    """
+    return "cpu" if name == ORACLE else device
+
+
 def _implementations(
     asked: Sequence[str] | None, registry: Registry, cell: str, device: str, dtype: str
 ) -> list[str]:
@@ -307,7 +322,7 @@ def _learning_trial(
         measure="learning",
         implementation=name,
         cell=cell,
-        device=device,
+        device=_device_of(name, device),
         dtype=section.dtype,
         threads=1,
         task=section.task,
@@ -360,7 +375,7 @@ def _speed_trials(
             measure="speed",
             implementation=name,
             cell=cell,
-            device=device,
+            device=_device_of(name, device),
             dtype=section.dtype,
             threads=section.threads,
             session=(
@@ -449,20 +464,42 @@ class Planned:
     why: str
 
 
-def planned(trial: Trial, registry: Registry, run: RunFolder) -> Planned:
-    """Say whether a trial has to run, and why."""
+def planned(
+    trial: Trial,
+    registry: Registry,
+    run: RunFolder,
+    *,
+    retry_failed: bool = False,
+    force: bool = False,
+) -> Planned:
+    """Say whether a trial has to run, and why.
+
+    Args:
+        trial: Of the run.
+        registry: Knows every plugin's source.
+        run: Where its result would be.
+        retry_failed: Whether what ended badly runs again.
+        force: Whether everything runs again.
+    """
     sources = source_hashes(registry, trial)
     trial_id = trial.identity(sources)
-    damage = run.damage(trial_id)
-    record = run.read(trial_id) if damage is None else None
+    outcome, damage = run.standing(trial_id)
     if damage is not None:
         runs, why = True, f"its result is damaged ({damage})"
-    elif record is None:
+    elif outcome is None:
         runs, why = True, _why_new(trial, trial_id, sources, run)
-    elif record.outcome in KEPT:
-        runs, why = False, f"done ({record.outcome})"
+    elif force:
+        runs, why = True, f"ended {outcome} before; --force runs it again"
+    elif outcome in KEPT:
+        runs, why = False, f"done ({outcome})"
+    elif outcome == "unavailable" and registry.unavailable(trial.implementation):
+        runs, why = False, "is unavailable still"
+    elif outcome == "unavailable":
+        runs, why = True, "was unavailable before, and is available here"
+    elif retry_failed:
+        runs, why = True, f"ended {outcome} before; --retry-failed runs it again"
     else:
-        runs, why = True, f"ended {record.outcome} before"
+        runs, why = False, f"ended {outcome} before; run again with --retry-failed"
     return Planned(trial, trial_id, sources, runs, why)
 
 

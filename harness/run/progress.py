@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from harness.run.plan import Plan, Planned
+from harness.run.cost import Cost, CostModel, Totals, alike, duration
+from harness.run.plan import LearningGroup, Plan, Planned, gradients_trial
 from harness.store import Reading
 from harness.trial import Measure, Trial
 
-# Guesses for what has not been timed yet; they are corrected by what trials take.
-_GUESS_S = {"parity": 8.0, "gradients": 4.0, "speed": 6.0}
-_GUESS_UPDATE_S = 0.02
-_EVALUATION_SHARE = 1.3
+_SPEED, _LEARNING = 1, 2
+"""Stages, by number; the first is what is neither."""
+
+_PACE_FROM = 0.02
+"""From this part of its work on, a running trial is predicted by its own pace."""
+
+
+@dataclass
+class _Running:
+    todo: Planned
+    since: float
+    text: str = ""
+    done: float = 0.0
+
+    def left_s(self, predicted_s: float, share: float) -> float:
+        """Return the seconds left, given those of the trial and its expected end."""
+        ran_s = time.monotonic() - self.since
+        if self.done < _PACE_FROM:
+            return max(predicted_s - ran_s, 0.0)
+        return ran_s * max(share / self.done - 1, 0.0)
 
 
 class Progress:
@@ -27,18 +46,22 @@ class Progress:
     Args:
         console: Standard error.
         jobs: Trials side by side.
+        model: Predicts each trial, and learns from each that ends.
     """
 
-    def __init__(self, console: Console, jobs: int) -> None:
+    def __init__(self, console: Console, jobs: int, model: CostModel) -> None:
         self._console = console
         self._jobs = jobs
         self._lock = threading.Lock()
-        self._left: dict[str, float] = {}
+        self._model = model
+        self._left: dict[str, tuple[int, str]] = {}
+        self._like: dict[str, Trial] = {}
+        self._took: list[tuple[Trial, Cost]] = []
+        self._start_s = time.monotonic()
         self._on_each: set[str] = set()
-        self._running: dict[str, tuple[Planned, float, str, float]] = {}
+        self._running: dict[str, _Running] = {}
+        self._together: Counter[str] = Counter()
         self._done = 0
-        self._spent_s = self._guessed_s = 0.0
-        self._update_s: dict[tuple[str, str, int | None], float] = {}
         self._live: Live | None = None
         if console.is_terminal:
             self._live = Live(
@@ -60,19 +83,36 @@ class Progress:
     # --- what happens ----------------------------------------------------------------
 
     def expect(self, plan: Plan) -> None:
-        """Take in the whole plan: what is to come, a guess of seconds for each."""
-        trials = [*plan.parity, *plan.gradients]
-        trials += [t for s in plan.speed.values() for t in s]
+        """Take in the whole plan: what is to come, in which stage."""
         for group in plan.learning:
-            trials.append(group.candidates[0])
             if group.on_each:
                 self._on_each.add(_without_settings(group.candidates[0], "learning"))
-        for trial in trials:
-            self._left[self._key(trial)] = self._guess_s(trial)
+        stages = [
+            [*plan.parity, *plan.gradients],
+            [t for session in plan.speed.values() for t in session],
+        ]
+        for stage, trials in enumerate(stages):
+            for trial in trials:
+                self._expect(stage, trial)
         for group in plan.learning:
-            if group.follow_gradients:
-                key = self._key(group.candidates[0], "gradients")
-                self._left[key] = _GUESS_S["gradients"]
+            for trial in self._to_learn(group):
+                self._expect(_LEARNING, trial)
+
+    def _expect(self, stage: int, trial: Trial) -> None:
+        like = alike(trial)
+        self._like.setdefault(like, trial)
+        self._left[self._key(trial)] = stage, like
+
+    def _to_learn(self, group: LearningGroup) -> list[Trial]:
+        """Return a group's likeliest trial, and the gradients trial that follows."""
+        trial = self._model.cheapest(group.likely)
+        return [trial, gradients_trial(trial, "")][: 1 + group.follow_gradients]
+
+    def took(self) -> Totals:
+        """Return what the trials took that have ended."""
+        with self._lock:
+            wall_time_s = time.monotonic() - self._start_s
+            return self._model.totals(wall_time_s, self._took, self._jobs)
 
     def skipped(self, todo: Planned) -> None:
         """Count a trial that was done before."""
@@ -82,7 +122,9 @@ class Progress:
     def started(self, todo: Planned) -> None:
         """Show a trial as running."""
         with self._lock:
-            self._running[todo.id] = (todo, time.monotonic(), "", 0.0)
+            self._running[todo.id] = _Running(todo, time.monotonic())
+            if todo.trial.session is not None and todo.trial.measure == "speed":
+                self._together[todo.trial.session] += 1
 
     def event(self, todo: Planned, reading: Reading) -> None:
         """Show the last score of a running trial."""
@@ -96,8 +138,7 @@ class Progress:
         with self._lock:
             entry = self._running.get(todo.id)
             if entry is not None:
-                text = f"update {reading.x:.0f}, {score}"
-                self._running[todo.id] = (entry[0], entry[1], text, share)
+                entry.text, entry.done = f"update {reading.x:.0f}, {score}", share
 
     def round(self, todo: Sequence[Planned], number: int, rounds: int) -> None:
         """Show how far a speed session is."""
@@ -105,9 +146,8 @@ class Progress:
             for trial in todo:
                 entry = self._running.get(trial.id)
                 if entry is not None:
-                    text = f"round {number} of {rounds}"
-                    share = number / rounds
-                    self._running[trial.id] = (entry[0], entry[1], text, share)
+                    entry.text = f"round {number} of {rounds}"
+                    entry.done = number / rounds
 
     def finished(
         self,
@@ -117,22 +157,29 @@ class Progress:
         readings: Sequence[Reading],
         *,
         certified: bool = True,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """Print how a trial ended; a timing without a certificate is marked."""
+        """Print how a trial ended; a timing without a certificate is marked.
+
+        What it took is learned from `facts`, which its `result.json` holds.
+        """
         with self._lock:
             entry = self._running.pop(todo.id, None)
-            guessed = self._left.pop(self._key(todo.trial), 0.0)
-            took_s = time.monotonic() - entry[1] if entry is not None else 0.0
+            self._left.pop(self._key(todo.trial), None)
+            took_s = time.monotonic() - entry.since if entry is not None else 0.0
             self._done += 1
-            if todo.trial.measure == "speed":
-                self._learn_update_time(todo.trial, readings)
-            elif outcome == "ok":
-                self._spent_s += took_s
-                self._guessed_s += guessed
+            facts = facts or {}
+            memory, disk = facts.get("peak_memory_bytes"), facts.get("disk_bytes")
+            cost = Cost(took_s, memory or 0, disk or 0, "measured")
+            self._took.append((todo.trial, cost))
+            # What went on from a checkpoint took longer than was seen here.
+            whole = outcome == "ok" and "resumed_from" not in facts
+            if whole and entry is not None:
+                self._learn(todo.trial, took_s, readings, facts)
             counted = f"[{self._done}/{self._done + len(self._left)}]"
-            left = _duration(self._time_left_s())
+            left = duration(self._time_left_s())
         what = _summary(readings) if outcome == "ok" else f"{outcome}: {reason}"
-        if not certified:
+        if outcome == "ok" and not certified:
             what = f"{what} · UNCERTIFIED"
         line = f"{counted} {todo.trial.label}: {what} · {took_s:.1f} s"
         self._console.print(
@@ -152,48 +199,77 @@ class Progress:
             trial, measure=measure, implementation="", device="", settings={}
         ).slot()
 
-    def _guess_s(self, trial: Trial) -> float:
-        if trial.measure != "learning":
-            return _GUESS_S[trial.measure]
-        per_update = self._update_s.get(_shape(trial), _GUESS_UPDATE_S)
-        return float(trial.settings["updates"]) * per_update * _EVALUATION_SHARE
-
-    def _learn_update_time(self, trial: Trial, readings: Sequence[Reading]) -> None:
-        for reading in readings:
-            found = reading.values.get("time_s")
-            if reading.split == "train_step" and found is not None and trial.task:
-                key = _shape(trial)
-                self._update_s[key] = min(self._update_s.get(key, found), found)
+    def _learn(
+        self,
+        trial: Trial,
+        took_s: float,
+        readings: Sequence[Reading],
+        facts: Mapping[str, Any],
+    ) -> None:
+        # Trials that take turns begin and end together.
+        turns = self._together.get(trial.session or "", 1)
+        values = _whole(readings)
+        self._model.learn(
+            trial,
+            took_s / (turns if trial.measure == "speed" else 1),
+            facts.get("peak_memory_bytes"),
+            facts.get("disk_bytes"),
+            updates=values.get(("outcome", "updates")),
+            update_s=values.get(("train_step", "time_s")),
+            machine=facts.get("processor"),
+        )
 
     def _time_left_s(self) -> float:
-        """Return the seconds left, as guessed and corrected by what trials took."""
-        running = {
-            self._key(entry[0].trial): entry[3] for entry in self._running.values()
-        }
-        total = 0.0
-        for key, guess in self._left.items():
-            total += guess * (1 - running.get(key, 0.0))
-        factor = self._spent_s / self._guessed_s if self._guessed_s else 1.0
-        return total * factor / self._jobs
+        """Return the seconds left: by stage, what is spread over jobs and the longest.
+
+        A running trial is taken by its own pace once it has one.
+        """
+        running = {self._key(r.todo.trial): r for r in self._running.values()}
+        waiting: Counter[tuple[int, str]] = Counter(
+            place for key, place in self._left.items() if key not in running
+        )
+        total = [0.0] * (_LEARNING + 1)
+        longest = [0.0] * (_LEARNING + 1)
+
+        def add(stage: int, each_s: float, count: int = 1) -> None:
+            total[stage] += count * each_s
+            longest[stage] = max(longest[stage], each_s)
+
+        for (stage, like), count in waiting.items():
+            add(stage, self._model.predict(self._like[like]).wall_time_s, count)
+        for key, entry in running.items():
+            if key in self._left:
+                add(self._left[key][0], self._running_left_s(entry))
+        return sum(
+            total[stage] if stage == _SPEED else max(total[stage] / self._jobs, most)
+            for stage, most in enumerate(longest)
+        )
+
+    def _running_left_s(self, entry: _Running) -> float:
+        trial = entry.todo.trial
+        predicted_s = self._model.predict(trial).wall_time_s
+        if trial.measure != "speed":
+            return entry.left_s(predicted_s, self._model.share(trial))
+        turns = self._together.get(trial.session or "", 1)
+        return entry.left_s(predicted_s * turns, 1.0) / turns
 
     def refine(self, plan: Plan) -> None:
-        """Guess the learning trials anew, now that their updates have been timed."""
+        """Take the learning trials anew, now that their updates have been timed."""
         with self._lock:
             for group in plan.learning:
-                trial = group.candidates[0]
-                if self._key(trial) in self._left:
-                    self._left[self._key(trial)] = self._guess_s(trial)
-            self._spent_s = self._guessed_s = 0.0
+                for trial in self._to_learn(group):
+                    if self._key(trial) in self._left:
+                        self._expect(_LEARNING, trial)
 
     def _render(self) -> RenderableType:
         with self._lock:
             lines = [
-                Text(f"  {entry[0].trial.label}  {entry[2]}", style="dim")
+                Text(f"  {entry.todo.trial.label}  {entry.text}", style="dim")
                 for entry in list(self._running.values())[: 2 * self._jobs]
             ]
             head = Text(
                 f"{self._done} done, {len(self._left)} left, "
-                f"about {_duration(self._time_left_s())}"
+                f"about {duration(self._time_left_s())}"
             )
         return Group(head, *lines)
 
@@ -202,20 +278,16 @@ def _without_settings(trial: Trial, measure: Measure) -> str:
     return replace(trial, measure=measure, settings={}).slot()
 
 
-def _shape(trial: Trial) -> tuple[str, str, int | None]:
-    return trial.cell, f"{trial.task} {trial.length} {trial.batch}", trial.hidden_size
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+def _whole(readings: Sequence[Reading]) -> dict[tuple[str, str], Any]:
+    """Return the values of the whole trial."""
+    return {
+        (r.split, n): v for r in readings if r.x is None for n, v in r.values.items()
+    }
 
 
 def _summary(readings: Sequence[Reading]) -> str:
     """Return the few words a finished trial is told in."""
-    values = {
-        (r.split, n): v for r in readings if r.x is None for n, v in r.values.items()
-    }
+    values = _whole(readings)
     if ("certificate", "certified") in values:
         broken = values["certificate", "broken"]
         checks = values["certificate", "checks"]

@@ -1,7 +1,7 @@
 """Hashes of the source a trial's numbers come from, and what a certificate holds for.
 
 A plugin's source is the module its factory is in, and whatever that imports from its
-own top-level package. Nothing is imported to find out.
+own top-level package, or from beside its file. Nothing is imported to find out.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
+import re
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from harness.declarations import Declaration
+from harness.declarations import Declaration, FrameworkDeclaration
 from harness.environment import framework_versions, processor
 from harness.registry import Registry
 from harness.trial import Trial
@@ -37,33 +41,89 @@ def source_hashes(registry: Registry, trial: Trial) -> Mapping[str, str]:
         plugins.append(registry.task(trial.task))
     hashes = {f"{p.kind} {p.name}": source_hash(p) for p in plugins}
     if trial.measure == "parity":
-        versions = framework_versions(framework.name, framework.distributions)
+        versions = _versions(registry, framework)
         hashes |= dict(zip(CERTIFIED_WITH, (versions, processor()), strict=True))
     return hashes
 
 
+def _versions(registry: Registry, framework: FrameworkDeclaration) -> str:
+    environment = registry.environments.get(framework.name)
+    if environment is not None:
+        return environment.versions
+    return framework_versions(framework.name, framework.distributions)
+
+
 def source_hash(plugin: Declaration) -> str:
-    """Return a hash of a plugin's own source files."""
-    files: dict[Path, None] = {}
+    """Return a hash of a plugin's source files and of the libraries they import.
+
+    What a plugin file imports and is not installed, such as its neighbours, is source
+    of its own; of what is installed the version counts.
+    """
+    files: dict[str, Path] = {}
+    libraries: set[str] = set()
     for reference in plugin.references:
         module = reference.partition(":")[0]
         if plugin.file is not None and module == plugin.file.stem:
-            files[plugin.file] = None
+            files[module] = plugin.file
+            for name in _imports_of(plugin.file):
+                _add_import(name, files, libraries)
         else:
-            files |= dict.fromkeys(_files_of(module))
-    return _hash_of_files(tuple(files))
+            files |= _files_of(module)
+    versions = tuple(sorted(libraries))
+    return _hash_of_files(tuple(files[name] for name in sorted(files)), versions)
+
+
+def _add_import(module: str, files: dict[str, Path], libraries: set[str]) -> None:
+    package = module.partition(".")[0]
+    if package in sys.stdlib_module_names or package == "harness":
+        return
+    file = _file_of(package)
+    if file is None:
+        return
+    if "site-packages" in file.parts or "dist-packages" in file.parts:
+        libraries |= _versions_of(package)
+        return
+    for name, found in _files_of(module).items():
+        if name not in files:
+            files[name] = found
+            for further in _imports_of(found):
+                _add_import(further, files, libraries)
 
 
 @functools.cache
-def _hash_of_files(files: tuple[Path, ...]) -> str:
+def _versions_of(package: str) -> frozenset[str]:
+    """Return the distributions of a package, unless they are dependencies of ours.
+
+    Those are told beside every result, and trials are not measured anew for them.
+    """
+    required = importlib.metadata.requires("rnn-harness") or []
+    ours = {
+        _normalized(re.split(r"[^A-Za-z0-9._-]", r, maxsplit=1)[0]) for r in required
+    }
+    names = importlib.metadata.packages_distributions().get(package, [])
+    return frozenset(
+        f"{name} {importlib.metadata.version(name)}"
+        for name in names
+        if _normalized(name) not in ours
+    )
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@functools.cache
+def _hash_of_files(files: tuple[Path, ...], libraries: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    for library in libraries:
+        digest.update(library.encode() + b"\0")
     return digest.hexdigest()[:16]
 
 
 @functools.cache
-def _files_of(module: str) -> tuple[Path, ...]:
+def _files_of(module: str) -> Mapping[str, Path]:
     """Return the files of a module and of what it imports from its own package."""
     package = module.partition(".")[0]
     found: dict[str, Path] = {}
@@ -74,12 +134,20 @@ def _files_of(module: str) -> tuple[Path, ...]:
         if file is None or name in found:
             continue
         found[name] = file
-        try:
-            tree = ast.parse(file.read_bytes())
-        except (SyntaxError, ValueError):  # told when a worker loads it
-            continue
-        waiting += [m for m in _imported(tree) if m.partition(".")[0] == package]
-    return tuple(found[name] for name in sorted(found))
+        waiting += [m for m in _imports_of(file) if m.partition(".")[0] == package]
+    return found
+
+
+_parsing = threading.Lock()
+"""Python 3.11's parser fails where two threads are in it at once (gh-106905)."""
+
+
+def _imports_of(file: Path) -> list[str]:
+    try:
+        with _parsing:
+            return list(_imported(ast.parse(file.read_bytes())))
+    except (SyntaxError, ValueError, OSError):  # told when a worker loads it
+        return []
 
 
 def _file_of(module: str) -> Path | None:

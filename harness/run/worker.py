@@ -3,36 +3,51 @@
 It reads requests from standard input and answers on a pipe of its own; whatever a
 plugin prints goes to the log. Requests:
 
-- `measure` {trial} with arrays: events as they come, then one `result`;
+- `measure` {trial, start} with arrays: events and checkpoints as they come, then one
+  `result`;
 - `open` {trial}: makes a speed meter and warms it up; answers its phases;
 - `turn` {trial, phase}: times one turn;
-- `close` {trial}: answers the meter's `result`.
+- `close` {trial}: answers the meter's `result`;
+- `probe` {trial}: builds a network of the trial's cell and answers.
+
+SIGUSR1 asks a learning trial to checkpoint itself and end as `stopped`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
+import faulthandler
 import os
+import platform
 import signal
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from harness.contract import Weights
-from harness.environment import framework_versions, machine_name
+import numpy as np
+
+from harness.contract import Inputs, NetworkSpec, Readout, Target, Weights
+from harness.environment import (
+    framework_versions,
+    machine_name,
+    pinned_variables,
+    processor,
+)
 from harness.measure.gradients import measure_gradients
-from harness.measure.learning import measure_learning
+from harness.measure.learning import Observer, measure_learning
 from harness.measure.parity import measure_parity
 from harness.measure.problem import Measurement, Problem
 from harness.measure.speed import SpeedMeter
 from harness.registry import Registry
 from harness.run.outcome import outcome_of
 from harness.run.pipe import Message, receive, send
-from harness.store import Reading
 from harness.trial import Trial
+
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class Worker:
@@ -42,16 +57,19 @@ class Worker:
         self._registry = registry
         self._answers = answers
         self._meters: dict[str, tuple[Trial, SpeedMeter]] = {}
+        self._spent_s: dict[str, float] = {}
+        self._stop = False
 
     def answer(self, request: Message) -> None:
         """Answer one request; an error is an answer too."""
         command = request.values["command"]
         key = str(request.values["id"])
-        _log_to(request.values["log"])
+        start_s = time.perf_counter() - self._spent_s.pop(key, 0.0)
         try:
             if command == "measure":
                 trial = Trial.from_json(request.values["trial"])
-                self._result(trial, self._measure(trial, request.arrays))
+                found = self._measure(trial, request)
+                self._result(trial, found, time.perf_counter() - start_s)
             elif command == "open":
                 trial = Trial.from_json(request.values["trial"])
                 meter = SpeedMeter(Problem(self._registry, trial))
@@ -62,31 +80,85 @@ class Worker:
                 _, meter = self._meters[key]
                 readings = meter.turn(request.values["phase"])
                 self._send({"kind": "turned", "readings_s": readings})
+            elif command == "probe":
+                self._build(Trial.from_json(request.values["trial"]))
+                self._send({"kind": "probed"})
             else:
                 trial, meter = self._meters.pop(key)
-                self._result(trial, meter.finish())
+                found = meter.finish()
+                self._result(trial, found, time.perf_counter() - start_s)
+            if key in self._meters:
+                self._spent_s[key] = time.perf_counter() - start_s
         except (Exception, SystemExit) as error:
             self._meters.pop(key, None)
             outcome, reason = outcome_of(error)
             self._send({"kind": "error", "outcome": outcome, "reason": reason})
 
-    def _measure(self, trial: Trial, arrays: Weights) -> Measurement:
+    def _build(self, trial: Trial) -> None:
+        """Build the smallest network of a trial: its plugin, its framework, load."""
+        spec = NetworkSpec(
+            cell=trial.cell,
+            inputs=Inputs("reals", 1),
+            hidden_size=1,
+            output_size=1,
+            readout=Readout.LAST,
+            target=Target.REAL,
+            dtype=trial.dtype,
+        )
+        cell = self._registry.load_cell(trial.cell)
+        self._registry.build(trial.implementation, spec, cell, trial.device)
+
+    def stop(self) -> None:
+        """Have the learning trial at hand, and those to come, end at a checkpoint."""
+        self._stop = True
+
+    def _measure(self, trial: Trial, request: Message) -> Measurement:
         if trial.measure == "parity":
             return measure_parity(self._registry, trial)
         problem = Problem(self._registry, trial)
         if trial.measure == "gradients":
             # No trained weights come with a trial that follows no learning.
-            return measure_gradients(problem, arrays or None)
-        return measure_learning(problem, self._emit)
+            return measure_gradients(problem, dict(request.arrays) or None)
+        return measure_learning(problem, self._observer(trial, request))
 
-    def _emit(self, reading: Reading) -> None:
-        self._send({"kind": "event", "reading": reading.to_json()})
+    def _observer(self, trial: Trial, request: Message) -> Observer:
+        """Return what a learning trial tells of itself, and asks, while it runs."""
+        here = self._environment(trial)
+        start = request.values["start"]
+        fits = start is not None and start["environment"] == here
+        self._send({"kind": "begins", "resumed": fits})
 
-    def _result(self, trial: Trial, found: Measurement) -> None:
+        def checkpoint(state: Mapping[str, Any], arrays: Weights) -> None:
+            values = {"kind": "checkpoint", "state": {**state, "environment": here}}
+            self._send(values, arrays)
+
+        return Observer(
+            emit=lambda r: self._send({"kind": "event", "reading": r.to_json()}),
+            checkpoint=checkpoint,
+            checkpoint_s=request.values["checkpoint_s"],
+            is_stopped=lambda: self._stop,
+            start=(start, request.arrays) if fits else None,
+        )
+
+    def _environment(self, trial: Trial) -> dict[str, Any]:
+        """Return what a trial's values may depend on beside itself, to the last bit."""
         framework = self._registry.framework_of(trial.implementation)
-        facts = {
+        if trial.measure == "gradients" and self._registry.cell(trial.cell).reference:
+            framework = self._registry.frameworks["numpy"]  # the reference's
+        return {
             "framework": framework_versions(framework.name, framework.distributions),
+            "numpy": np.__version__,
+            "processor": processor(),
+            "pinned": {name: os.environ.get(name) for name in pinned_variables(1)},
+        }
+
+    def _result(self, trial: Trial, found: Measurement, compute_time_s: float) -> None:
+        facts = {
+            **self._environment(trial),
             "machine": machine_name(),
+            "python": platform.python_version(),
+            "compute_time_s": compute_time_s,
+            "worker": os.getpid(),
             **found.facts,
             "quantities": {
                 name: dataclasses.asdict(q) for name, q in found.quantities.items()
@@ -104,43 +176,27 @@ class Worker:
         )
 
     def _send(self, values: Mapping[str, Any], arrays: Weights | None = None) -> None:
+        with contextlib.suppress(OSError, ValueError):  # what is printed comes first
+            sys.stdout.flush()
         send(self._answers, Message(values, arrays or {}))
 
 
-def _log_to(path: str) -> None:
-    """Send what is printed from here on to the log of one attempt."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
-
-
-def _die_with_parent() -> None:
-    """End this process and its children when the parent is gone, however it went.
-
-    The kernel's own death signal would not do: it follows the thread that started the
-    worker, not the process.
-    """
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _adopt_orphans() -> None:
+    """Have a plugin's orphans become this process's children, to end with it."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux alone can do this
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def main() -> None:
     """Serve requests until the other side closes; plugin files are the arguments."""
-    _die_with_parent()
+    faulthandler.enable()  # a crash in C tells the log where it was called from
+    _adopt_orphans()
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a plugin prints must not end up between two answers
     registry = Registry.discover(Path(file) for file in sys.argv[1:])
     worker = Worker(registry, answers)
+    signal.signal(signal.SIGUSR1, lambda *_: worker.stop())
     send(answers, Message({"kind": "ready"}))
     while (request := receive(requests)) is not None:
         worker.answer(request)

@@ -27,3 +27,17 @@ def fresh(measured: Path, tmp_path: Path) -> Callable[[str], Path]:
         return Path(shutil.copytree(measured, tmp_path / name))
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    measured: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    """The curves of a run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    shutil.copytree(measured, folder)
+    code, _, err = helpers.run("run", "tiny.toml", "-o", "out", cwd=folder)
+    assert code == 0, err
+    found = helpers.curves(folder / "out")
+    assert len(found) == 2
+    return found

@@ -1,4 +1,3 @@
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -10,20 +9,6 @@ from harness.store import RunFolder
 from tests import helpers
 
 RUN = ("run", "tiny.toml", "-o", "out", "-j", 1)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(
-    measured: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, bytes]:
-    """The curves of a run that nothing interrupts."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    shutil.copytree(measured, folder)
-    code, _, err = helpers.run(*RUN, cwd=folder)
-    assert code == 0, err
-    found = helpers.curves(folder / "out")
-    assert len(found) == 2
-    return found
 
 
 def results(folder: Path) -> list[Path]:
@@ -124,7 +109,9 @@ def test_a_killed_worker_is_a_row_and_the_others_go_on(
     assert ended[1].reason is not None
     assert "SIGKILL in numpy-reference" in ended[1].reason
     assert ended[1].readings  # its curve until then is kept
-    found, _, err = helpers.run(*command, cwd=folder)
+    found, out, err = helpers.run(*command, "--why", cwd=folder)
+    assert "s1: stays, ended crashed before; run again with --retry-failed" in out
+    found, _, err = helpers.run(*command, "--retry-failed", cwd=folder)
     assert found == 0, err
     curves = helpers.curves(folder / "out")
     assert len(curves) == 3
@@ -137,13 +124,16 @@ def test_two_runs_of_one_folder_do_not_meet(fresh: Callable[[str], Path]) -> Non
     in_the_middle(folder, process)
     code, _, err = helpers.run(*RUN, cwd=folder)
     assert code == 2
-    assert f"out is in use by process {process.pid}; wait for it" in err
+    assert f"out is in use by process {process.pid} on " in err
     process.send_signal(signal.SIGINT)
     assert helpers.finish(process)[0] == 130
 
 
-def test_a_worker_that_says_nothing_ends_with_the_run_too(tmp_path: Path) -> None:
-    process = helpers.start("check", helpers.PLUGINS / "sleeps.py", cwd=tmp_path)
+@pytest.mark.parametrize("name", ["sleeps", "sleeps_in_c"])
+def test_a_worker_that_says_nothing_ends_with_the_run_too(
+    tmp_path: Path, name: str
+) -> None:
+    process = helpers.start("check", helpers.PLUGINS / f"{name}.py", cwd=tmp_path)
     helpers.wait_for((tmp_path / "asleep").exists, "the plugin to sleep")
     workers = helpers.workers_of(process.pid)
     assert workers

@@ -1,4 +1,5 @@
 import importlib.util
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,8 @@ from harness.contract import Optimizer
 from harness.run.client import WorkerProcess
 from harness.trial import Trial
 from tests import helpers
+
+OF_THE_PROCESS = {"compute_time_s": None, "worker": None}
 
 
 def _run(folder: Path, *more: object) -> dict[str, bytes]:
@@ -31,8 +34,7 @@ def test_the_same_seeds_give_the_same_curves_side_by_side_or_not(
 def _learned(folder: Path, name: str) -> list[dict[str, Any]]:
     """Return what a worker of its own answers to two learning trials."""
     answers = []
-    with (folder / name).open("wb") as log:
-        worker = WorkerProcess(1, (), log)
+    worker = WorkerProcess(Path(sys.executable), 1, (), log=lambda _: None)
     for seed in (0, 1):
         trial = Trial(
             measure="learning",
@@ -47,9 +49,10 @@ def _learned(folder: Path, name: str) -> list[dict[str, Any]]:
             optimizer=Optimizer(learning_rate=1e-2),
             settings={"updates": 60, "evaluate_every": 20, "evaluate_sequences": 50},
         )
-        for message in worker.ask("measure", name, trial, folder / name):
+        for message in worker.ask("measure", name, trial, log=lambda _: None):
             weights = {n: a.tobytes() for n, a in message.arrays.items()}
-            answers.append({**message.values, "arrays": weights})
+            facts = {**message.values.get("facts", {}), **OF_THE_PROCESS}
+            answers.append({**message.values, "facts": facts, "arrays": weights})
     worker.close()
     return answers
 

@@ -1,0 +1,230 @@
+"""The live workers of one slot, and how they are asked."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from harness.contract import Weights
+from harness.registry import Registry
+from harness.run.client import WorkerDiedError, WorkerProcess
+from harness.run.jobs import Answer, Job, Limits, Sink, StoppedError
+from harness.run.log import Write
+from harness.run.pipe import Message
+from harness.run.session import time_in_turns
+from harness.store import Reading
+from harness.trial import Trial
+
+
+@dataclass(frozen=True)
+class WorkerKind:
+    """What is settled when a worker starts."""
+
+    framework: str
+    device: str
+    threads: int
+    precision: str
+
+
+class Crew:
+    """Workers of every kind that jobs of one slot have needed, each asked in turn.
+
+    Args:
+        registry: Whose plugin files and environments the workers use.
+        limits: Enforced on every trial.
+        log: Called with what workers print between trials.
+    """
+
+    def __init__(self, registry: Registry, limits: Limits, log: Write) -> None:
+        self._registry, self._limits, self._log = registry, limits, log
+        self._workers: dict[WorkerKind, WorkerProcess] = {}
+        self._lock = threading.RLock()  # a signal may ask to stop meanwhile
+        self._stopping: str | None = None
+
+    def run(self, job: Job, sink: Sink) -> Mapping[str, Answer]:
+        """Run a job and return the answer of each trial by its id.
+
+        A worker is thrown away when a trial of it did not end `ok`.
+
+        Raises:
+            StoppedError: If `stop` was called with `now` meanwhile.
+        """
+        if not job.session:
+            ((trial_id, trial),) = job.trials.items()
+            asked = _Asked(trial_id, trial, "measure", job=job)
+            found = self._ask(asked, sink)
+            assert isinstance(found, Answer)
+            answers = {trial_id: found}
+        else:
+            answers = self._session(job, sink)
+        for trial_id, answer in answers.items():
+            if answer.outcome != "ok":
+                self._drop(self._kind(job.trials[trial_id]))
+        return answers
+
+    def _session(self, job: Job, sink: Sink) -> dict[str, Answer]:
+        spent = dict.fromkeys(job.trials, 0.0)
+        peaks = dict.fromkeys(job.trials, 0)
+
+        def ask(
+            trial_id: str, trial: Trial, command: str, phase: str | None
+        ) -> Answer | tuple[str, ...] | None:
+            asked = _Asked(trial_id, trial, command, phase, spent_s=spent[trial_id])
+            begin = time.monotonic()
+            found = self._ask(asked, sink, peaks)
+            spent[trial_id] += time.monotonic() - begin
+            return found
+
+        return time_in_turns(job.trials, ask, sink)
+
+    def probe(self, trial: Trial) -> str | None:
+        """Build the network of a trial, and no more; return why that fails, or None."""
+        found = self._ask(_Asked("probe", trial, "probe"), _Deaf())
+        return f"{found.outcome}: {found.reason}" if isinstance(found, Answer) else None
+
+    # --- one request -----------------------------------------------------------------
+
+    def _ask(
+        self, asked: _Asked, sink: Sink, peaks: dict[str, int] | None = None
+    ) -> Answer | tuple[str, ...] | None:
+        """Ask the worker of a trial's kind; its death is an answer too."""
+        kind = self._kind(asked.trial)
+        worker = self._worker(kind)
+        peaks = {asked.id: 0} if peaks is None else peaks
+        message = None
+        try:
+            for message in worker.ask(
+                asked.command,
+                asked.id,
+                asked.trial,
+                partial(sink.log, asked.id),
+                arrays=asked.job.arrays if asked.job else None,
+                start=asked.job.start if asked.job else None,
+                phase=asked.phase,
+                spent_s=asked.spent_s,
+            ):
+                _pass_on(asked.id, message, sink)
+        except WorkerDiedError as error:
+            self._drop(kind)
+            if self._stopping:
+                raise StoppedError from None
+            message = None
+            answer = Answer(error.outcome, error.reason, died=True)
+        peaks[asked.id] = max(peaks[asked.id], worker.peak_memory_bytes)
+        if message is not None and message.values["kind"] in _NO_END:
+            return tuple(message.values.get("phases", ()))
+        if message is not None:
+            answer = _answer(message)
+        facts = {
+            **answer.facts,
+            "host": socket.gethostname(),
+            "peak_memory_bytes": peaks[asked.id],
+        }
+        return replace(answer, facts=facts)
+
+    # --- workers ---------------------------------------------------------------------
+
+    def _kind(self, trial: Trial) -> WorkerKind:
+        framework = self._registry.framework_of(trial.implementation).name
+        device = trial.device
+        if trial.measure == "gradients" and self._registry.cell(trial.cell).reference:
+            framework, device = "numpy", "cpu"
+        return WorkerKind(framework, device, trial.threads, trial.precision)
+
+    def _worker(self, kind: WorkerKind) -> WorkerProcess:
+        with self._lock:
+            if self._stopping == "now":
+                raise StoppedError
+            if kind not in self._workers:
+                if self._stopping:
+                    raise StoppedError
+                self._workers[kind] = WorkerProcess(
+                    self._registry.python_of(kind.framework),
+                    kind.threads,
+                    self._registry.files,
+                    self._log,
+                    self._limits,
+                    self._registry.frameworks[kind.framework].environment,
+                )
+            return self._workers[kind]
+
+    def _drop(self, kind: WorkerKind) -> None:
+        with self._lock:
+            worker = self._workers.pop(kind, None)
+        if worker is not None:
+            worker.kill()
+            worker.close()
+
+    def stop(self, *, now: bool) -> None:
+        """Have learning checkpoint itself and end; or, `now`, kill every worker."""
+        with self._lock:
+            self._stopping = "now" if now else "soon"
+            workers = list(self._workers.values())
+        for worker in workers:
+            if now:
+                worker.kill()
+            else:
+                worker.request_stop()
+
+    def close(self) -> None:
+        """Let every worker end."""
+        with self._lock:
+            workers = list(self._workers.values())
+            self._workers.clear()
+        for worker in workers:
+            worker.close()
+
+
+_NO_END = ("opened", "turned", "probed")
+
+
+class _Deaf:
+    """A sink for what nobody listens to."""
+
+    def begins(self, trial_id: str, *, resumed: bool) -> None: ...
+
+    def event(self, trial_id: str, reading: Reading) -> None: ...
+
+    def checkpoint(
+        self, trial_id: str, state: Mapping[str, Any], arrays: Weights
+    ) -> None: ...
+
+    def log(self, trial_id: str, data: bytes) -> None: ...
+
+    def round(self, number: int, rounds: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Asked:
+    id: str
+    trial: Trial
+    command: str
+    phase: str | None = None
+    job: Job | None = None
+    spent_s: float = 0.0
+
+
+def _pass_on(trial_id: str, message: Message, sink: Sink) -> None:
+    values = message.values
+    if values["kind"] == "begins":
+        sink.begins(trial_id, resumed=values["resumed"])
+    elif values["kind"] == "event":
+        sink.event(trial_id, Reading.from_json(values["reading"]))
+    elif values["kind"] == "checkpoint":
+        sink.checkpoint(trial_id, values["state"], message.arrays)
+
+
+def _answer(message: Message) -> Answer:
+    values: Mapping[str, Any] = message.values
+    return Answer(
+        values["outcome"],
+        values["reason"],
+        values.get("facts", {}),
+        tuple(Reading.from_json(line) for line in values.get("readings", [])),
+        message.arrays,
+    )

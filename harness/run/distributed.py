@@ -1,0 +1,337 @@
+"""Jobs on a dask cluster: its workers hold crews, results come back to the driver.
+
+A dask worker starts the same worker processes as this machine would. At most one job
+is pending for each slot: dask blames all that is assigned to a worker for its death.
+What happens meanwhile is fetched from the workers every second, and comes again, whole,
+with the answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import MisuseError
+from harness.registry import Registry
+from harness.run import remote
+from harness.run.jobs import (
+    Answer,
+    Job,
+    Limits,
+    LostError,
+    Sink,
+    Start,
+    StoppedError,
+)
+
+if TYPE_CHECKING:
+    from distributed import Client, LocalCluster
+
+NEWS_S = 1.0
+"""Time between two looks at what happens on the workers."""
+
+MOST_LOSSES = 5
+"""How many workers a job may lose before it is what ends them."""
+
+LOST_S = 60.0
+"""How long a cluster may be without workers before the run gives up."""
+
+CONNECT_S = 10.0
+
+LOST = (
+    "the dask scheduler or all its workers are lost; every finished trial is kept, and "
+    "the same command goes on once there is a cluster again"
+)
+
+
+class _Flight:
+    """A job on its way: who is told, what of it was told, and where it could go on."""
+
+    def __init__(self, job: Job, sink: Sink) -> None:
+        self._job, self._sink = job, sink
+        self._start = job.start
+        self._lock = threading.RLock()  # a signal may ask to stop meanwhile
+        self._landed = False
+        self.heard = ("", 0)
+
+    @property
+    def job(self) -> Job:
+        """The job, to go on from its newest checkpoint."""
+        return replace(self._job, start=self._start)
+
+    def tell(self, execution: str, first: int, calls: list[remote.Call]) -> None:
+        """Pass on what was not heard yet of an execution, numbered from `first`."""
+        with self._lock:
+            if self._landed:
+                return
+            known, count = self.heard
+            if execution != known:
+                count = 0
+            fresh = calls[count - first :]
+            remote.play(fresh, self._sink)
+            self.heard = (execution, first + len(calls))
+            for name, arguments, _ in fresh:
+                if name == "checkpoint":
+                    self._start = Start(*arguments[1:])
+
+    def land(self, found: remote.Found) -> Mapping[str, Answer]:
+        """Pass on the rest; what comes later from a lost worker is not listened to."""
+        self.tell(found.execution, 0, found.calls)
+        with self._lock:
+            self._landed = True
+        return found.answers
+
+
+class DaskEngine:
+    """Runs jobs on the workers of a dask cluster.
+
+    Args:
+        registry: Whose plugin files the workers are sent.
+        limits: Enforced on every trial.
+        scheduler: `tcp://host:port` or a scheduler file; None for a cluster of this
+            machine's own.
+        jobs: Workers of a cluster of one's own.
+
+    Raises:
+        MisuseError: If there is no such cluster, or its workers are not like this
+            process: other plugin code or library versions.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        limits: Limits,
+        scheduler: str | None = None,
+        jobs: int = 1,
+    ) -> None:
+        self._package = remote.Package.of(registry)
+        self._limits = limits
+        self._run = uuid.uuid4().hex
+        self._flights: dict[str, _Flight] = {}
+        self._lock = threading.RLock()  # a signal may ask to stop meanwhile
+        self._stopping: str | None = None
+        self._closed = threading.Event()
+        self._seen_at = time.monotonic()
+        self._client, self._cluster = _connect(scheduler, jobs)
+        try:
+            self._check_workers()
+        except BaseException:
+            self._close_client()
+            raise
+        threading.Thread(target=self._fetch_news, daemon=True).start()
+
+    # --- the cluster -----------------------------------------------------------------
+
+    def _workers(self) -> dict[str, Any]:
+        # Where the scheduler is gone there is nothing to tell.
+        found: dict[str, Any] = self._client.scheduler_info(n_workers=-1)
+        return dict(found.get("workers", {}))
+
+    def _check_workers(self) -> None:
+        """Compare every worker with this process, before any work."""
+        try:
+            self._client.wait_for_workers(1, timeout=LOST_S)
+        except TimeoutError as error:
+            raise MisuseError(
+                f"the dask cluster has no worker after {LOST_S:.0f} s; start one with "
+                f"`dask worker ADDRESS-OF-ITS-SCHEDULER`"
+            ) from error
+        found = self._client.run(remote.describe, self._package, on_error="return")
+        for address, there in found.items():
+            if isinstance(there, Exception):
+                raise MisuseError(
+                    f"dask worker {address} cannot run trials "
+                    f"({type(there).__name__}: {there}); install the same rnn-harness "
+                    "and frameworks there"
+                )
+            differing = remote.unlike(self._package.facts, there)
+            if differing is not None:
+                raise MisuseError(
+                    f"dask worker {address} is unlike this process: {differing}; "
+                    "install the same there and start the worker again"
+                )
+
+    @property
+    def slots(self) -> int:
+        """Threads of all workers: jobs that may run side by side."""
+        return max(1, sum(int(w["nthreads"]) for w in self._workers().values()))
+
+    @property
+    def quiet_slots(self) -> int:
+        """Hosts on which a session may run alone."""
+        return max(1, len(self._quiet_workers()))
+
+    def _quiet_workers(self) -> list[str]:
+        """Return one worker of each host, of those that advertise quiet if any do."""
+        workers = self._workers()
+        quiet = {a: w for a, w in workers.items() if w["resources"].get("quiet")}
+        hosts: dict[str, str] = {}
+        for address, worker in (quiet or workers).items():
+            hosts.setdefault(str(worker["host"]), address)
+        return sorted(hosts.values())
+
+    def _where(self, job: Job) -> dict[str, Any]:
+        """Return what a job asks of the worker that it runs on."""
+        advertised = {n for w in self._workers().values() for n in w["resources"]}
+        where: dict[str, Any] = {}
+        resources = {}
+        if any(trial.device != "cpu" for trial in job.trials.values()):
+            if "GPU" not in advertised:
+                raise MisuseError(
+                    "no dask worker advertises a GPU; start each with one visible "
+                    "device and --resources 'GPU=1'"
+                )
+            resources["GPU"] = 1
+        if job.session:
+            where |= {"workers": self._quiet_workers(), "allow_other_workers": False}
+            if "quiet" in advertised:
+                resources["quiet"] = 1
+        return {**where, "resources": resources or None}
+
+    # --- jobs ------------------------------------------------------------------------
+
+    def run(self, job: Job, slot: int, sink: Sink) -> Mapping[str, Answer]:
+        """Run a job on some worker; on another one if that is lost.
+
+        Raises:
+            StoppedError: If the run was stopped meanwhile.
+            LostError: If the cluster is gone.
+        """
+        name = uuid.uuid4().hex
+        flight = _Flight(job, sink)
+        with self._lock:
+            if self._stopping:
+                raise StoppedError
+            self._flights[name] = flight
+        try:
+            for _ in range(MOST_LOSSES):
+                found = self._attempt(name, flight)
+                if found is not None:
+                    return flight.land(found)
+        finally:
+            with self._lock:
+                del self._flights[name]
+        reason = f"{MOST_LOSSES} dask workers were lost one after the other with it"
+        return {id: Answer("crashed", reason, died=True) for id in job.trials}
+
+    def _attempt(self, name: str, flight: _Flight) -> remote.Found | None:
+        """Run a job once; return None where its worker was lost."""
+        from distributed import KilledWorker
+        from distributed.client import FutureCancelledError
+
+        future = self._client.submit(
+            remote.run_job,
+            self._package,
+            self._run,
+            name,
+            flight.job,
+            self._limits,
+            pure=False,
+            **self._where(flight.job),
+        )
+        try:
+            while not future.done():
+                if self._stopping == "now":
+                    raise StoppedError
+                self._check_connection()
+                time.sleep(0.05)
+            found: remote.Found = future.result()
+        except (KilledWorker, FutureCancelledError):
+            self._check_connection()
+            return None
+        finally:
+            with contextlib.suppress(Exception):
+                future.release()
+        return found
+
+    def _check_connection(self) -> None:
+        if self._client.status not in ("running", "connecting"):
+            raise LostError(LOST)
+        now = time.monotonic()
+        if self._workers():
+            self._seen_at = now
+        elif now - self._seen_at > LOST_S:
+            raise LostError(LOST)
+
+    # --- news ------------------------------------------------------------------------
+
+    def _fetch_news(self) -> None:
+        while not self._closed.wait(NEWS_S):
+            with self._lock:
+                flights = dict(self._flights)
+            heard = {name: flight.heard for name, flight in flights.items()}
+            try:
+                found = self._client.run(
+                    remote.news, self._run, heard, on_error="ignore"
+                )
+            except Exception:  # a worker or the scheduler is gone: `run` finds out
+                continue
+            for told in found.values():
+                for name, (execution, first, calls) in told.items():
+                    if name in flights:
+                        flights[name].tell(execution, first, calls)
+
+    # --- the end ---------------------------------------------------------------------
+
+    def stop(self, *, now: bool) -> None:
+        """Have learning checkpoint itself and end; or, `now`, end everything."""
+        self._stopping = "now" if now else "soon"
+        with contextlib.suppress(Exception):  # where the cluster is gone all has ended
+            self._client.run(remote.stop, self._run, now=now, on_error="ignore")
+
+    def close(self) -> None:
+        """End this run's workers, and the cluster if it is this process's own."""
+        self._closed.set()
+        with contextlib.suppress(Exception):
+            self._client.run(remote.close, self._run, on_error="ignore")
+        self._close_client()
+
+    def _close_client(self) -> None:
+        with contextlib.suppress(Exception):
+            self._client.close()
+        if self._cluster is not None:
+            with contextlib.suppress(Exception):
+                self._cluster.close()
+
+
+def _connect(scheduler: str | None, jobs: int) -> tuple[Client, LocalCluster | None]:
+    """Return a client, and the cluster if one was started."""
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise MisuseError(
+            "--executor dask needs dask.distributed; "
+            "pip install 'rnn-harness[distributed]'"
+        ) from error
+    # What it would log is told as the run's own message.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    if scheduler is None:
+        cluster = LocalCluster(
+            n_workers=jobs,
+            threads_per_worker=1,
+            memory_limit=0,  # trials have a limit of their own
+            dashboard_address=None,
+        )
+        return Client(cluster), cluster
+    try:
+        if re.match(r"[a-z]+://", scheduler):
+            return Client(scheduler, timeout=CONNECT_S), None
+        if not Path(scheduler).is_file():
+            raise MisuseError(
+                f"--scheduler {scheduler}: give an address, as tcp://host:8786, or the "
+                "scheduler file that `dask scheduler --scheduler-file` wrote"
+            )
+        return Client(scheduler_file=scheduler, timeout=CONNECT_S), None
+    except (OSError, ValueError) as error:
+        raise MisuseError(
+            f"no dask scheduler answers at {scheduler} ({error}); start one with "
+            "`dask scheduler`, or leave --scheduler out for a cluster of this machine"
+        ) from error

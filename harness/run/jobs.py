@@ -1,0 +1,124 @@
+"""What is asked of an engine, what it tells meanwhile, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from harness.contract import Weights
+from harness.errors import HarnessError
+from harness.store import Reading
+from harness.trial import Trial
+
+
+class LostError(HarnessError):
+    """Where jobs run is gone; what was in flight is abandoned, not committed."""
+
+
+class StoppedError(Exception):
+    """The run is being stopped; what was in flight is abandoned, not committed."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is enforced on every trial, from outside its process.
+
+    Attributes:
+        timeout_s: Longest time of a trial.
+        memory_bytes: Most memory of a trial's worker and all that it started.
+        checkpoint_s: Time between two checkpoints of a learning trial.
+    """
+
+    timeout_s: float | None = None
+    memory_bytes: int | None = None
+    checkpoint_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a learning trial goes on: what its last checkpoint held."""
+
+    state: Mapping[str, Any]
+    arrays: Weights = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Trials that one host measures: a single one, or a session's, taking turns.
+
+    Attributes:
+        trials: By trial id.
+        session: Whether the trials are timed, and so take turns and run alone.
+        arrays: Tensors that a single trial needs, such as learned weights.
+        start: Where a single learning trial goes on, or None.
+    """
+
+    trials: Mapping[str, Trial]
+    session: bool = False
+    arrays: Weights = field(default_factory=dict, repr=False)
+    start: Start | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a trial ended and what it found.
+
+    Attributes:
+        outcome: As the store knows them; `stopped` where a trial was checkpointed
+            because the run is being stopped.
+        died: Whether its worker ended with it.
+    """
+
+    outcome: str
+    reason: str | None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    readings: tuple[Reading, ...] = ()
+    arrays: Weights = field(default_factory=dict, repr=False)
+    died: bool = False
+
+
+class Sink(Protocol):
+    """Where a job's news goes while it runs."""
+
+    def begins(self, trial_id: str, *, resumed: bool) -> None:
+        """Learning begins; not `resumed` where a start was offered and did not fit."""
+
+    def event(self, trial_id: str, reading: Reading) -> None:
+        """A part of a curve."""
+
+    def checkpoint(
+        self, trial_id: str, state: Mapping[str, Any], arrays: Weights
+    ) -> None:
+        """Where learning could go on from."""
+
+    def log(self, trial_id: str, data: bytes) -> None:
+        """What a trial printed."""
+
+    def round(self, number: int, rounds: int) -> None:
+        """A session has finished a round of turns."""
+
+
+class Engine(Protocol):
+    """Where jobs run: on this machine, or on a cluster."""
+
+    @property
+    def slots(self) -> int:
+        """Jobs that may run side by side."""
+
+    @property
+    def quiet_slots(self) -> int:
+        """Sessions that may run side by side, each alone on its host."""
+
+    def run(self, job: Job, slot: int, sink: Sink) -> Mapping[str, Answer]:
+        """Run a job and return the answer of each trial by its id.
+
+        Raises:
+            StoppedError: If the run was stopped meanwhile.
+        """
+
+    def stop(self, *, now: bool) -> None:
+        """Have learning checkpoint itself and end; or, `now`, end everything."""
+
+    def close(self) -> None:
+        """Let every worker end."""

@@ -1,0 +1,110 @@
+"""What workers print: every byte is read, and a bounded part of it is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+
+HEAD_BYTES = 1 << 20
+TAIL_BYTES = 1 << 18
+_CHUNK = 1 << 16
+_MOST_CHUNKS = 32
+"""More than a pipe holds; a child that never stops printing must not hold us here."""
+
+Write = Callable[[bytes], None]
+
+
+class LogPump:
+    """Reads a pipe on a thread and hands its bytes to whoever listens.
+
+    Of what one listener gets the first `HEAD_BYTES` and the last `TAIL_BYTES` are
+    kept: a plugin that never stops printing must fill neither memory nor disk.
+
+    Args:
+        source: The read end of a pipe; closed when its other side is.
+        write: Who listens where nobody else does.
+    """
+
+    def __init__(self, source: int, write: Write) -> None:
+        self._source = source
+        self._default = write
+        self._lock = threading.Lock()
+        self._listener = _Bounded(write)
+        self._open = True
+        threading.Thread(target=self._pump, daemon=True).start()
+
+    def listen(self, write: Write | None) -> None:
+        """Send what is printed from now on to another listener, None for the default.
+
+        Everything printed before goes to the one before.
+        """
+        with self._lock:
+            for _ in range(_MOST_CHUNKS):
+                if not self._open or not _is_readable(self._source, 0):
+                    break
+                self._read()
+            self._listener.finish()
+            self._listener = _Bounded(write or self._default)
+
+    def _pump(self) -> None:
+        while self._open:
+            if _is_readable(self._source, 500):
+                with self._lock:
+                    if self._open and _is_readable(self._source, 0):
+                        self._read()
+
+    def _read(self) -> None:
+        data = os.read(self._source, _CHUNK)
+        if data:
+            self._listener.write(data)
+            return
+        self._open = False
+        os.close(self._source)
+        self._listener.finish()
+
+
+class _Bounded:
+    """Passes the head of a stream on, keeps its tail, drops what is between."""
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self._left = HEAD_BYTES
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = self._dropped = 0
+
+    def write(self, data: bytes) -> None:
+        head, rest = data[: self._left], data[self._left :]
+        if head:
+            self._pass_on(head)
+            self._left -= len(head)
+        if not rest:
+            return
+        self._tail.append(rest)
+        self._tail_bytes += len(rest)
+        while self._tail_bytes - len(self._tail[0]) >= TAIL_BYTES:
+            gone = self._tail.popleft()
+            self._tail_bytes -= len(gone)
+            self._dropped += len(gone)
+
+    def finish(self) -> None:
+        if self._dropped:
+            self._pass_on(f"\n[{self._dropped} bytes are left out here]\n".encode())
+        for data in self._tail:
+            self._pass_on(data)
+        self._tail.clear()
+        self._tail_bytes = self._dropped = 0
+
+    def _pass_on(self, data: bytes) -> None:
+        # A full disk is told by the next commit; the worker must not wait for it here.
+        with contextlib.suppress(OSError):
+            self._write(data)
+
+
+def _is_readable(source: int, wait_ms: int) -> bool:
+    poll = select.poll()
+    poll.register(source, select.POLLIN | select.POLLHUP)
+    return bool(poll.poll(wait_ms))

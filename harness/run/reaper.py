@@ -1,0 +1,66 @@
+"""Workers end when this process does, however it ends and whatever they are doing.
+
+A thread in the worker would not do: code that holds the interpreter's lock stops it.
+The kernel's own death signal follows the thread that started the worker, and reaches
+none of its children.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import subprocess
+import threading
+
+_SCRIPT = """
+alive=" "
+while read -r what pid; do
+  case $what in
+    +) alive="$alive$pid " ;;
+    -) alive="${alive%% "$pid" *} ${alive#* "$pid" }" ;;
+  esac
+done
+for pid in $alive; do kill -s KILL -- "-$pid"; done
+"""
+"""Reads until the other side of its input is gone, which this process holds alone."""
+
+
+class Reaper:
+    """A process that outlives this one just long enough to end its workers."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", _SCRIPT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            bufsize=0,
+        )
+        self._lock = threading.Lock()
+        atexit.register(self._process.communicate)
+
+    def watch(self, leader: int) -> None:
+        """Have the group of a process end with this one."""
+        self._tell(f"+ {leader}\n")
+
+    def forget(self, leader: int) -> None:
+        """Take note that a group has ended: its number may be another's soon."""
+        self._tell(f"- {leader}\n")
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with self._lock, contextlib.suppress(OSError):
+            self._process.stdin.write(line.encode())
+
+
+_one: list[Reaper] = []
+_starting = threading.Lock()
+
+
+def reaper() -> Reaper:
+    """Return the one reaper of this process."""
+    with _starting:
+        if not _one:
+            _one.append(Reaper())
+        return _one[0]

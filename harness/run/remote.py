@@ -1,0 +1,278 @@
+"""What a dask worker does: it holds crews, and keeps what they tell for the driver.
+
+Everything here runs in the worker's process; `harness.run.distributed` calls it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.contract import Weights
+from harness.environment import installed_versions
+from harness.errors import HarnessError
+from harness.registry import Registry
+from harness.run.crew import Crew
+from harness.run.jobs import Answer, Job, Limits, Sink
+from harness.run.sources import source_hash
+from harness.store import Reading
+
+Facts = Mapping[str, Mapping[str, str]]
+
+
+class UnlikeError(HarnessError):
+    """A worker that joined later has other plugin code or library versions."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """What a worker needs to be like its driver: plugin files, and facts to compare.
+
+    Attributes:
+        files: Name and content of each plugin file.
+        distributions: Whose versions count.
+    """
+
+    files: tuple[tuple[str, bytes], ...]
+    distributions: tuple[str, ...]
+    facts: Facts = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, registry: Registry) -> Package:
+        """Pack what a registry has read."""
+        files = tuple((f.name, f.read_bytes()) for f in registry.files)
+        frameworks = registry.frameworks.values()
+        names = ["numpy", *(d for f in frameworks for d in f.distributions)]
+        package = cls(files, tuple(dict.fromkeys(names)))
+        return cls(package.files, package.distributions, package.facts_of(registry))
+
+    def facts_of(self, registry: Registry) -> Facts:
+        """Return the source of every plugin and the version of every library."""
+        plugins = [
+            plugin
+            for table in (
+                registry.frameworks,
+                registry.cells,
+                registry.tasks,
+                registry.implementations,
+            )
+            for plugin in table.values()
+        ]
+        return {
+            "source": {f"{p.kind} {p.name}": source_hash(p) for p in plugins},
+            "version": installed_versions(self.distributions),
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """A name for these files and facts."""
+        return hashlib.sha256(repr((self.files, self.facts)).encode()).hexdigest()[:16]
+
+
+def unlike(here: Facts, there: Facts) -> str | None:
+    """Return how a worker differs from its driver, or None."""
+    for what, values in here.items():
+        for name in {**values, **there[what]}:
+            ours, theirs = values.get(name), there[what].get(name)
+            if ours != theirs:
+                shown = [("none" if v is None else v) for v in (ours, theirs)]
+                return f"{what} of {name} is {shown[1]}, here {shown[0]}"
+    return None
+
+
+class Recorder:
+    """A sink that keeps every call, to be played to another sink."""
+
+    def __init__(self) -> None:
+        self.execution = uuid.uuid4().hex
+        self._calls: list[Call] = []
+        self._last_checkpoint: int | None = None
+        self._lock = threading.Lock()
+
+    def calls(self, first: int = 0) -> list[Call]:
+        """Return what was told from a number on."""
+        with self._lock:
+            return self._calls[first:]
+
+    def _keep(self, name: str, *arguments: Any, **named: Any) -> None:
+        with self._lock:
+            self._calls.append((name, arguments, named))
+
+    def begins(self, trial_id: str, *, resumed: bool) -> None:
+        """Keep the call."""
+        self._keep("begins", trial_id, resumed=resumed)
+
+    def event(self, trial_id: str, reading: Reading) -> None:
+        """Keep the call."""
+        self._keep("event", trial_id, reading)
+
+    def checkpoint(
+        self, trial_id: str, state: Mapping[str, Any], arrays: Weights
+    ) -> None:
+        """Keep the call, and forget the checkpoint before."""
+        with self._lock:
+            if self._last_checkpoint is not None:
+                self._calls[self._last_checkpoint] = ("", (), {})
+            self._last_checkpoint = len(self._calls)
+            self._calls.append(("checkpoint", (trial_id, state, arrays), {}))
+
+    def log(self, trial_id: str, data: bytes) -> None:
+        """Keep the call."""
+        self._keep("log", trial_id, data)
+
+    def round(self, number: int, rounds: int) -> None:
+        """Keep the call."""
+        self._keep("round", number, rounds)
+
+
+Call = tuple[str, tuple[Any, ...], dict[str, Any]]
+"""A method of a sink, what it was given by place and by name; "" for one forgotten."""
+
+
+def play(calls: list[Call], sink: Sink) -> None:
+    """Make the kept calls on another sink."""
+    for name, arguments, named in calls:
+        if name:
+            getattr(sink, name)(*arguments, **named)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a job came to, and all that it told."""
+
+    execution: str
+    calls: list[Call]
+    answers: Mapping[str, Answer]
+
+
+class _Host:
+    """The crews of one run on this worker."""
+
+    def __init__(self, package: Package, limits: Limits) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="rnn-harness-")
+        files = []
+        for name, content in package.files:
+            file = Path(self._folder.name) / name
+            file.write_bytes(content)
+            files.append(file)
+        self.registry = Registry.discover(files)
+        differing = unlike(package.facts, package.facts_of(self.registry))
+        if differing is not None:
+            raise UnlikeError(f"this dask worker is unlike its driver: {differing}")
+        self._limits = limits
+        self._free: list[Crew] = []
+        self._all: list[Crew] = []
+        self._lock = threading.Lock()
+        self.recorders: dict[str, Recorder] = {}
+
+    @contextlib.contextmanager
+    def crew(self) -> Iterator[Crew]:
+        with self._lock:
+            if not self._free:
+                crew = Crew(self.registry, self._limits, lambda _: None)
+                self._all.append(crew)
+                self._free.append(crew)
+            crew = self._free.pop()
+        try:
+            yield crew
+        finally:
+            with self._lock:
+                self._free.append(crew)
+
+    def stop(self, *, now: bool) -> None:
+        with self._lock:
+            crews = list(self._all)
+        for crew in crews:
+            crew.stop(now=now)
+
+    def close(self) -> None:
+        for crew in self._all:
+            crew.close()
+        self._folder.cleanup()
+
+
+_hosts: dict[str, _Host] = {}
+_lock = threading.Lock()
+
+
+def _host(run: str, package: Package, limits: Limits) -> _Host:
+    with _lock:
+        if run not in _hosts:
+            _hosts[run] = _Host(package, limits)
+        return _hosts[run]
+
+
+def describe(package: Package) -> Facts:
+    """Return this worker's facts, for a driver to compare."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name, _ in package.files]
+        for file, (_, content) in zip(files, package.files, strict=True):
+            file.write_bytes(content)
+        return package.facts_of(Registry.discover(files))
+
+
+def run_job(package: Package, run: str, name: str, job: Job, limits: Limits) -> Found:
+    """Run a job on a crew of this worker.
+
+    Raises:
+        UnlikeError: If this worker is not like its driver.
+        StoppedError: If the run was stopped at once.
+    """
+    from distributed import get_worker
+
+    host = _host(run, package, limits)
+    recorder = host.recorders[name] = Recorder()
+    try:
+        with host.crew() as crew:
+            answers = crew.run(job, recorder)
+        where = {"dask_worker": get_worker().address}
+        answers = {
+            trial_id: replace(answer, facts={**answer.facts, **where})
+            for trial_id, answer in answers.items()
+        }
+    finally:
+        host.recorders.pop(name, None)
+    return Found(recorder.execution, recorder.calls(), answers)
+
+
+def news(
+    run: str, heard: Mapping[str, tuple[str, int]]
+) -> dict[str, tuple[str, int, list[Call]]]:
+    """Return what this worker's jobs have told since they were last asked.
+
+    Args:
+        run: Whose jobs.
+        heard: By job: the execution that was heard of, and how many of its calls.
+
+    Returns:
+        By job: execution, the number of the first call, and the calls.
+    """
+    host = _hosts.get(run)
+    told = {}
+    for name, recorder in list(host.recorders.items()) if host else []:
+        execution, count = heard.get(name, ("", 0))
+        first = count if execution == recorder.execution else 0
+        told[name] = (recorder.execution, first, recorder.calls(first))
+    return told
+
+
+def stop(run: str, *, now: bool) -> None:
+    """Stop the crews of a run."""
+    host = _hosts.get(run)
+    if host is not None:
+        host.stop(now=now)
+
+
+def close(run: str) -> None:
+    """End the crews of a run."""
+    host = _hosts.pop(run, None)
+    if host is not None:
+        host.close()

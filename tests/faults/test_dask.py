@@ -1,0 +1,227 @@
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.store import RunFolder
+from tests import helpers
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("distributed") is None, reason="no module 'distributed'"
+)
+RUN = ("run", "tiny.toml", "-o", "out", "--executor", "dask")
+ROOT = helpers.HERE.parent
+
+
+class Cluster:
+    """A scheduler and workers, each a process that can be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "scheduler.json"
+        self._folder = folder
+        self.scheduler = self._start("scheduler", "--port", 0, "--host", "127.0.0.1")
+        helpers.wait_for(self.file.exists, "the scheduler")
+        self.workers: list[subprocess.Popen[bytes]] = []
+
+    def add_workers(self, count: int, path: Path = ROOT, resources: str = "") -> None:
+        more = ("--resources", resources) if resources else ()
+        for _ in range(count):
+            of_all = ("--nthreads", 1, "--no-nanny", "--memory-limit", 0)
+            self.workers.append(self._start("worker", *of_all, *more, path=path))
+
+    def _start(
+        self, kind: str, *arguments: object, path: Path = ROOT
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-m", f"distributed.cli.dask_{kind}"),
+                *("--scheduler-file", str(self.file), "--no-dashboard"),
+                *map(str, arguments),
+            ],
+            cwd=self._folder,
+            env={**os.environ, "PYTHONPATH": str(path)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def close(self) -> None:
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    found = Cluster(folder)
+    yield found
+    found.close()
+
+
+def busy(cluster: Cluster) -> list[subprocess.Popen[bytes]]:
+    """Return the dask workers that have a worker of ours at work."""
+    return [w for w in cluster.workers if helpers.workers_of(w.pid)]
+
+
+def learns(folder: Path) -> bool:
+    """Say whether a learning trial has told of updates and is not done."""
+    for trial in (folder / "out" / "trials").glob("learning-*"):
+        events = trial.glob("attempt-*/events.jsonl")
+        if not (trial / "result.json").exists() and any(
+            len(file.read_bytes().splitlines()) > 3 for file in events
+        ):
+            return True
+    return False
+
+
+def test_a_cluster_gives_the_curves_of_this_machine_with_a_worker_killed(
+    cluster: Cluster, fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
+) -> None:
+    folder = fresh("run")
+    cluster.add_workers(3)
+    process = helpers.start(
+        *(*RUN, "--scheduler", cluster.file, "--checkpoint-every", 0.2), cwd=folder
+    )
+    helpers.wait_for(lambda: learns(folder), "a trial to learn")
+    victim, *_ = busy(cluster)
+    theirs = helpers.workers_of(victim.pid)
+    victim.kill()
+    code, _, err = helpers.finish(process)
+    assert code == 0, err
+    helpers.wait_for(lambda: not any(map(helpers.alive, theirs)), "its workers to end")
+    assert helpers.curves(folder / "out") == undisturbed
+    run = RunFolder.open(folder / "out")
+    assert {r.outcome for r in run.records()} == {"ok"}
+    assert all(r.result["host"] and r.result["processor"] for r in run.records())
+
+
+def test_a_lost_scheduler_costs_what_was_in_flight(
+    cluster: Cluster, fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
+) -> None:
+    folder = fresh("run")
+    cluster.add_workers(1)
+    before = helpers.snapshot(folder / "out" / "trials")
+    process = helpers.start(*RUN, "--scheduler", cluster.file, cwd=folder)
+    helpers.wait_for(lambda: learns(folder), "a trial to learn")
+    cluster.scheduler.kill()
+    code, _, err = helpers.finish(process)
+    assert code == 1, err
+    assert "Traceback" not in err
+    assert "the dask scheduler or all its workers are lost; every finished" in err
+    run = RunFolder.open(folder / "out")
+    assert run.damaged() == {}
+    assert before.items() <= helpers.snapshot(folder / "out" / "trials").items()
+    code, _, err = helpers.run("run", "tiny.toml", "-o", "out", cwd=folder)
+    assert code == 0, err
+    assert helpers.curves(folder / "out") == undisturbed
+
+
+def test_a_local_cluster_is_started_where_none_is_named(
+    fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
+) -> None:
+    folder = fresh("run")
+    code, _, err = helpers.run(*RUN, "-j", 2, cwd=folder)
+    assert code == 0, err
+    assert helpers.curves(folder / "out") == undisturbed
+
+
+def test_an_interrupted_run_leaves_checkpoints_and_goes_on(
+    cluster: Cluster, fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
+) -> None:
+    folder = fresh("run")
+    cluster.add_workers(1)
+    process = helpers.start(*RUN, "--scheduler", cluster.file, cwd=folder)
+    helpers.wait_for(lambda: learns(folder), "a trial to learn")
+    process.send_signal(signal.SIGINT)
+    code, _, err = helpers.finish(process)
+    assert code == 130, err
+    assert list((folder / "out" / "trials").glob("*/attempt-*/checkpoint.npz"))
+    code, _, err = helpers.run(*RUN, "--scheduler", cluster.file, cwd=folder)
+    assert code == 0, err
+    assert helpers.curves(folder / "out") == undisturbed
+    records = RunFolder.open(folder / "out").records()
+    assert any("resumed_from" in r.result for r in records)
+
+
+def test_a_session_takes_a_quiet_slot(
+    cluster: Cluster, fresh: Callable[[str], Path]
+) -> None:
+    from distributed import Client
+
+    folder = fresh("run")
+    cluster.add_workers(2)
+    cluster.add_workers(1, resources="quiet=1")
+    with Client(scheduler_file=str(cluster.file)) as client:
+        client.wait_for_workers(3, timeout=60)
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+    (quiet,) = [name for name, told in workers.items() if told["resources"]]
+    for _ in range(2):  # by chance it would have been one of three
+        code, _, err = helpers.run(
+            *(*RUN, "--scheduler", cluster.file, "-k", "speed", "--force"), cwd=folder
+        )
+        assert code == 0, err
+        records = RunFolder.open(folder / "out").records()
+        timed = [r for r in records if r.trial.measure == "speed"]
+        assert {r.result["dask_worker"] for r in timed} == {quiet}
+
+
+def test_a_trial_on_a_gpu_needs_a_worker_that_has_one(
+    cluster: Cluster, fresh: Callable[[str], Path]
+) -> None:
+    folder = fresh("run")
+    cluster.add_workers(1)
+    for device, told in (
+        ("cuda", "no dask worker advertises a GPU; start each with one visible"),
+        ("auto", "--device auto cannot tell what a cluster has; give cpu or cuda"),
+    ):
+        code, _, err = helpers.run(
+            *("run", "tiny.toml", "-o", "gpu", "--executor", "dask", "--device"),
+            *(device, "--scheduler", cluster.file, "--set"),
+            'learning.0.implementations=["torch-native"]',
+            cwd=folder,
+        )
+        assert code == 2, err
+        assert told in err
+        assert "Traceback" not in err
+
+
+def test_other_code_on_a_worker_is_told_before_any_work(
+    cluster: Cluster, fresh: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = fresh("run")
+    other = tmp_path / "other"
+    for package in ("harness", "implementations", "tasks"):
+        shutil.copytree(ROOT / package, other / package)
+    cell = other / "implementations" / "cells" / "rnn.py"
+    cell.write_text(cell.read_text() + "\n# Another day's code.\n")
+    cluster.add_workers(1, other)
+    before = helpers.snapshot(folder / "out" / "trials")
+    code, _, err = helpers.run(*RUN, "--scheduler", cluster.file, cwd=folder)
+    assert code == 2, err
+    assert "is unlike this process: source of cell rnn is" in err
+    assert "install the same there and start the worker again" in err
+    assert helpers.snapshot(folder / "out" / "trials") == before
+
+
+def test_a_scheduler_that_is_not_there_is_told(
+    fresh: Callable[[str], Path],
+) -> None:
+    folder = fresh("run")
+    for scheduler, told in (
+        ("tcp://127.0.0.1:1", "no dask scheduler answers at tcp://127.0.0.1:1"),
+        ("nowhere.json", "--scheduler nowhere.json: give an address"),
+    ):
+        code, _, err = helpers.run(*RUN, "--scheduler", scheduler, cwd=folder)
+        assert code == 2, err
+        assert told in err
+        assert "Traceback" not in err
+    code, _, err = helpers.run("run", "tiny.toml", "--scheduler", "x", cwd=folder)
+    assert code == 2, err
+    assert "add --executor dask" in err

@@ -1,0 +1,96 @@
+import os
+import uuid
+from pathlib import Path
+
+import pytest
+
+from harness.run.log import HEAD_BYTES, TAIL_BYTES
+from harness.store import RunFolder, TrialRecord
+from tests import helpers
+
+MARK = "RNN_HARNESS_TEST"
+FILE = helpers.PLUGINS / "misbehaves.py"
+TIMEOUT_S, LIMIT_MB = 15, 500
+
+SUITE = """\
+name = "misbehaviour"
+why = "For tests."
+
+[[speed]]
+cells = ["rnn"]
+implementations = [
+    "exits-quietly", "segfaults-in-c", "allocates-without-end", "sleeps-in-c",
+    "forks-and-hangs", "prints-a-gigabyte", "leaves-a-zombie", "numpy-reference",
+]
+phases = ["forward"]
+rounds = 2
+readings = 2
+shapes = [{ batch = 2, time_steps = 5, input_size = 2, hidden_size = 4 }]
+"""
+
+
+def marked(mark: str) -> list[str]:
+    """Return the processes, zombies included, that a command of this mark left."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and folder.name != str(os.getpid()):
+            try:
+                if mark.encode() in (folder / "environ").read_bytes():
+                    found.append((folder / "cmdline").read_text())
+            except OSError:
+                continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialRecord]:
+    """How the certificate of each ended, in one run; nothing of it is left."""
+    folder = tmp_path_factory.mktemp("misbehaviour")
+    helpers.write(folder / "suite.toml", SUITE)
+    mark = uuid.uuid4().hex
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MARK, mark)
+        code, out, err = helpers.run(
+            *("run", "suite.toml", "-o", "out", "-k", "parity", "--plugin", FILE),
+            *("--timeout", TIMEOUT_S, "--memory-limit", f"{LIMIT_MB}MB"),
+            cwd=folder,
+        )
+    assert code == 4, out + err
+    assert "Traceback" not in err
+    helpers.wait_for(lambda: not marked(mark), "every process to be gone", 15)
+    run = RunFolder.open(folder / "out")
+    return {r.trial.implementation: r for r in run.records()}
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "reason"),
+    [
+        ("exits-quietly", "crashed", "the worker of exits-quietly exited with 0"),
+        ("segfaults-in-c", "crashed", "SIGSEGV in segfaults-in-c"),
+        (
+            "allocates-without-end",
+            "out_of_memory",
+            "stopped at the memory limit of 477 MiB",
+        ),
+        ("sleeps-in-c", "timeout", f"stopped at the time limit of {TIMEOUT_S} s"),
+        ("forks-and-hangs", "timeout", f"stopped at the time limit of {TIMEOUT_S} s"),
+        ("prints-a-gigabyte", "ok", None),
+        ("leaves-a-zombie", "ok", None),
+        ("numpy-reference", "ok", None),
+    ],
+)
+def test_each_ends_as_it_should_and_stops_no_other(
+    ended: dict[str, TrialRecord], name: str, outcome: str, reason: str | None
+) -> None:
+    record = ended[name]
+    assert (record.outcome, record.reason) == (outcome, reason)
+    if outcome == "ok":
+        assert record.value("certificate", "certified")
+
+
+def test_a_gigabyte_of_print_is_cut_to_its_begin_and_end(
+    ended: dict[str, TrialRecord],
+) -> None:
+    assert ended["prints-a-gigabyte"].result["disk_bytes"] < 1.1 * (
+        HEAD_BYTES + TAIL_BYTES
+    )
