@@ -85,6 +85,7 @@ class Execution:
     scheduler: str | None = None
     stopped: bool = False
     _executor: Executor | None = None
+    _known: dict[str, Planned] = field(default_factory=dict)
 
     def plan(self) -> Plan:
         """Return the trials by stage.
@@ -125,13 +126,17 @@ class Execution:
         return Preview(self._planned(trial), (trial.implementation,))
 
     def _planned(self, trial: Trial) -> Planned:
-        return planned(
-            trial,
-            self.registry,
-            self.run,
-            retry_failed=self.retry_failed,
-            force=self.force,
-        )
+        """Say whether a trial has to run, looking at its files once."""
+        slot = trial.slot()
+        if slot not in self._known:
+            self._known[slot] = planned(
+                trial,
+                self.registry,
+                self.run,
+                retry_failed=self.retry_failed,
+                force=self.force,
+            )
+        return self._known[slot]
 
     @cached_property
     def _model(self) -> CostModel:
@@ -165,13 +170,14 @@ class Execution:
             MisuseError: As `plan` does, or if another process holds the folder.
         """
         with self.run.locked():
+            self._known.clear()  # another command may have run meanwhile
             plan = self.plan()
             info = self._info()
             self.run.write_info(info)
-            start, earlier = time.time(), float(info["wall_time_s"])
+            start_s, earlier_s = time.monotonic(), float(info["wall_time_s"])
 
             def write() -> None:
-                info["wall_time_s"] = earlier + time.time() - start
+                info["wall_time_s"] = earlier_s + time.monotonic() - start_s
                 self.run.write_info(info)
 
             for note in plan.notes:

@@ -133,9 +133,15 @@ def test_a_local_cluster_is_started_where_none_is_named(
 
 
 def test_an_interrupted_run_leaves_checkpoints_and_goes_on(
-    cluster: Cluster, fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
+    cluster: Cluster, tmp_path: Path
 ) -> None:
-    folder = fresh("run")
+    suite = helpers.TINY.replace("updates = 1200", "updates = 12_000")
+    for name in ("run", "alone"):
+        (tmp_path / name).mkdir()
+        helpers.write(tmp_path / name / "tiny.toml", suite.replace("[0, 1]", "[0]"))
+    code, _, err = helpers.run("run", "tiny.toml", "-o", "out", cwd=tmp_path / "alone")
+    assert code == 0, err
+    folder = tmp_path / "run"
     cluster.add_workers(1)
     process = helpers.start(*RUN, "--scheduler", cluster.file, cwd=folder)
     helpers.wait_for(lambda: learns(folder), "a trial to learn")
@@ -145,7 +151,8 @@ def test_an_interrupted_run_leaves_checkpoints_and_goes_on(
     assert list((folder / "out" / "trials").glob("*/attempt-*/checkpoint.npz"))
     code, _, err = helpers.run(*RUN, "--scheduler", cluster.file, cwd=folder)
     assert code == 0, err
-    assert helpers.curves(folder / "out") == undisturbed
+    alone = helpers.curves(tmp_path / "alone" / "out")
+    assert helpers.curves(folder / "out") == alone
     records = RunFolder.open(folder / "out").records()
     assert any("resumed_from" in r.result for r in records)
 

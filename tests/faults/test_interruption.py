@@ -58,13 +58,44 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on_from_there(
     assert not any(map(helpers.alive, workers))
     no_half_commit(folder)
     (kept,) = results(folder)
+    (checkpoint,) = (folder / "out" / "trials").glob("*/attempt-001/checkpoint.npz")
     before = kept.read_bytes()
     found, _, err = helpers.run(*RUN, cwd=folder)
     assert found == 0, err
     assert kept.read_bytes() == before
     assert helpers.curves(folder / "out") == undisturbed
+    resumed = [
+        r.trial.seed
+        for r in RunFolder.open(folder / "out").records()
+        if "resumed_from" in r.result
+    ]
+    assert resumed == [1]
+    assert not checkpoint.exists()
     found, out, _ = helpers.run(*RUN, "--why", cwd=folder)
     assert "0 would run, 4 are done" in out
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_second_signal_ends_at_once_what_would_not_end(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    suite = helpers.TINY.replace("numpy-reference", "sleeps-in-c")
+    helpers.write(tmp_path / "tiny.toml", suite)
+    file = helpers.PLUGINS / "sleeps_in_c.py"
+    process = helpers.start(*RUN, "--plugin", file, cwd=tmp_path)
+    helpers.wait_for((tmp_path / "asleep").exists, "the plugin to sleep")
+    workers = helpers.workers_of(process.pid)
+    process.send_signal(number)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)  # what runs may finish
+    process.send_signal(number)
+    found, _, err = helpers.finish(process)
+    assert found == code, err
+    assert "once more to stop at once" in err
+    assert "Traceback" not in err
+    assert not any(map(helpers.alive, workers))
 
 
 def test_a_killed_run_leaves_no_worker_and_no_half_trial(
@@ -120,7 +151,7 @@ def test_a_killed_worker_is_a_row_and_the_others_go_on(
 
 def test_two_runs_of_one_folder_do_not_meet(fresh: Callable[[str], Path]) -> None:
     folder = fresh("run")
-    process = helpers.start(*RUN, cwd=folder)
+    process = helpers.start(*RUN, "--seeds", "0-49", cwd=folder)
     in_the_middle(folder, process)
     code, _, err = helpers.run(*RUN, cwd=folder)
     assert code == 2
