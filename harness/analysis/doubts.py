@@ -99,7 +99,10 @@ def _of_certificate(record: TrialRecord | None) -> Doubt | None:
     if record.outcome != "ok":
         return Doubt("certificate: ", record.outcome.replace("_", " "))
     if number(record, "certificate", "certified") == 1:
-        return None
+        # Consistent, of a cell that says nowhere what it is to compute.
+        return (
+            Doubt("held against itself only") if record.result.get("unproven") else None
+        )
     names = [check.name for check in checks_of(record) if check.broken]
     named = ", ".join(names[:MOST_CHECKS]) + (" …" if len(names) > MOST_CHECKS else "")
     return Doubt("broken: ", named or "see certificate")
@@ -115,5 +118,6 @@ def _of_read_back(record: TrialRecord) -> Doubt | None:
         return Doubt("not read back")
     error = number(record, "readback", "error")
     at = record.result.get("read_back_at")
-    by = "" if error is None else f" by {error:.1e}"
+    # What is refused whatever the numbers are has an error that is none.
+    by = "" if error is None or error >= 1e300 else f" by {error:.1e}"
     return Doubt("read-back differs", by + (f" ({at})" if at else ""), error or 0.0)

@@ -60,6 +60,7 @@ class ParityRow:
     Attributes:
         worst: The check with the largest error in units of its tolerance.
         broken: Number of broken checks; None where the trial did not end ok.
+        against: What it was held against, "" where that is not told.
         causes: Likely causes, with the checks each explains.
     """
 
@@ -80,6 +81,7 @@ class ParityRow:
     checks: tuple[Check, ...]
     framework: str | None = None
     kernel: str | None = None
+    against: str = ""
     causes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -111,6 +113,7 @@ def _row(record: TrialRecord) -> ParityRow:
         checks=checks,
         framework=record.result.get("framework"),
         kernel=record.result.get("kernel"),
+        against=str(record.result.get("against") or ""),
         causes=likely_causes(record),
     )
 

@@ -23,6 +23,7 @@ from harness.contract import (
 from harness.measure.certificate import TOLERANCES
 from harness.measure.problem import Problem, initial_weights
 from harness.measure.readback import ReadBack, Reference, rows
+from harness.measure.update_readback import check_updates
 
 LOOSER = 10
 """Times the certificate's tolerance. Over 100 to 1000 time steps correct float32 code
@@ -76,11 +77,15 @@ class LearningReadBack:
         self._batch = dense(problem.batch("train", 0, trial.batch), problem.spec)
 
     def check_start(self) -> None:
-        """Check at the initial values, and where the cell then remembers for long."""
+        """Check at the initial values, and where the cell then remembers for long.
+
+        Then the trial's own optimiser, from the initial values.
+        """
         self.check("initial", self._problem.initial_weights())
         remembering = self._remembering()
         if remembering is not None:
             self.check("long memory", remembering)
+        check_updates(self.found, self._problem, self._network, self._reference)
 
     def check(self, where: str, weights: Weights) -> None:
         """Hold what the network computes at some weights against the reference."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract import Array, Batch, Quantity, Weights
+from harness.contract import Array, Batch, Oracle, Quantity, Weights
 from harness.measure.certificate import relative_error
 from harness.measure.problem import Problem
 from harness.store import Reading
@@ -59,13 +59,15 @@ class Reference:
 
     def load_nudged(self, weights: Weights, nudge: int) -> None:
         """Take weights with every last digit changed, up or down by chance."""
+        self.load(self.nudged(weights, nudge))
+
+    def nudged(self, weights: Weights, nudge: int) -> Weights:
+        """Return weights with every last digit changed, up or down by chance."""
         rng = np.random.default_rng(nudge)
-        self.load(
-            {
-                name: w * (1 + self._unit * rng.choice([-1, 1], w.shape))
-                for name, w in weights.items()
-            }
-        )
+        return {
+            name: w * (1 + self._unit * rng.choice([-1, 1], w.shape))
+            for name, w in weights.items()
+        }
 
     def outputs(self, batch: Batch) -> Array:
         """Return the outputs [batch, readouts, output]."""
@@ -98,6 +100,11 @@ class Reference:
             done = self._oracle.train_steps([self._oracle.place(batch)]).read()
         return {"losses": done.losses, **self._oracle.weights()}
 
+    @property
+    def network(self) -> Oracle:
+        """The network that computes it, which takes whole batches."""
+        return self._oracle
+
     def _parts(self, batch: Batch) -> Iterator[Batch]:
         for start in range(0, batch.size, self._most):
             yield rows(batch, np.arange(start, min(start + self._most, batch.size)))
@@ -126,6 +133,10 @@ class ReadBack:
     tolerance: float
     error: float = 0.0
     where: str = ""
+
+    def refuse(self, where: str) -> None:
+        """Take something to be wrong whatever the numbers are."""
+        self.error, self.where = float("inf"), where
 
     def compare(
         self,

@@ -11,6 +11,9 @@ the last call of a turn computed, and of training what all its calls together ma
 the weights, is read back; of `DRAWS` turns, picked by chance after they ended, it is
 held against the float64 reference on the same weights and batches.
 
+Reading it may take what copying it takes and no more than a call: an answer that is
+computed only when it is read was not computed under the clock.
+
 A right read-back says that those calls computed all they had to, at the shape timed.
 It does not say so of calls in the middle of a turn that left no trace, of turns that
 were not picked (a mistake in half of them escapes once in eight), or of a plugin that
@@ -21,6 +24,8 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -51,6 +56,10 @@ MOST_BYTES = 64 * 2**20
 """Inputs of all batches that are placed at once."""
 
 FEWEST_BATCHES = 8
+
+COPY_BYTES_PER_S = 1e9
+COPY_S = 2e-4
+"""What reading an answer may take beside a call: its bytes, and each of its tensors."""
 
 MOST_LOOPS = 250
 """A call that is faster than `READING_S` over this computes nothing, and the reference
@@ -94,6 +103,7 @@ class _Phase:
         found: Reads back what the calls since the last `load_weights` computed.
         expected: Makes the same with the reference, given the batch of every call.
         picked: Turns to be held against the reference.
+        late_s: Least time of reading an answer, beside what copying it takes.
     """
 
     call: Callable[[Placed], None]
@@ -103,6 +113,7 @@ class _Phase:
     first_call_s: float = 0.0
     stationary: bool = True
     picked: list[_Turn] = field(default_factory=list)
+    late_s: float = math.inf
     turns: list[list[float]] = field(default_factory=list)
 
 
@@ -245,8 +256,11 @@ class SpeedMeter:
             readings = [
                 reading_s(call, phase.loops) for _ in range(1 + self._readings)
             ][1:]
+        start_s = time.perf_counter()
         # Copied: a network may answer with the very memory that it computes in.
         computed = {n: np.array(tensor) for n, tensor in phase.found().items()}
+        late_s = time.perf_counter() - start_s - _copy_s(computed)
+        phase.late_s = min(phase.late_s, late_s)
         self._pick(phase, _Turn(draw, batches, computed))
         phase.turns.append(readings)
         return readings
@@ -265,6 +279,11 @@ class SpeedMeter:
         for name, phase in self._phases.items():
             for turn in phase.picked:
                 self._compare(found, name, turn, tolerance)
+            if phase.late_s > (call_s := median_interval(phase.turns).median):
+                found.refuse(
+                    f"{name}: computed when it was read, {phase.late_s:.2g} s after a "
+                    f"call of {call_s:.2g} s"
+                )
         return found
 
     def _compare(
@@ -303,7 +322,7 @@ class SpeedMeter:
     def _phase_readings(self, name: str, phase: _Phase) -> list[Reading]:
         size = self._problem.trial.batch
         assert size is not None
-        time = median_interval(phase.turns)
+        found = median_interval(phase.turns)
         tokens = size * self._problem.time_steps
         flops = self._problem.forward_flops(size) * FLOPS_PER_FORWARD[name]
         samples = [sample for turn in phase.turns for sample in turn]
@@ -311,18 +330,24 @@ class SpeedMeter:
             Reading(
                 name,
                 {
-                    "time_s": time.median,
-                    "time_low_s": time.low,
-                    "time_high_s": time.high,
+                    "time_s": found.median,
+                    "time_low_s": found.low,
+                    "time_high_s": found.high,
                     "first_call_s": phase.first_call_s,
-                    "tokens_per_s": tokens / time.median,
-                    "tokens_low_per_s": tokens / time.high,
-                    "tokens_high_per_s": tokens / time.low,
-                    "flop_per_s": flops / time.median,
+                    "tokens_per_s": tokens / found.median,
+                    "tokens_low_per_s": tokens / found.high,
+                    "tokens_high_per_s": tokens / found.low,
+                    "flop_per_s": flops / found.median,
                     "flops": flops,
                     "loops": phase.loops,
-                    "shaky": int(time.shaky or not phase.stationary),
+                    "shaky": int(found.shaky or not phase.stationary),
                 },
             ),
             Reading(name, {"sample_s": samples}, list(range(len(samples))), "readings"),
         ]
+
+
+def _copy_s(tensors: Weights) -> float:
+    """Return what copying tensors to the host may take."""
+    count = sum(tensor.nbytes for tensor in tensors.values())
+    return COPY_S * (1 + len(tensors)) + count / COPY_BYTES_PER_S

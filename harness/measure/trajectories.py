@@ -2,6 +2,8 @@
 
 Each optimiser is run with constants at which every update is clipped, and with others,
 all away from their defaults, at which no update is clipped and at which about half are.
+The latter are taken over several calls, and interrupted as learning is that goes on
+from a checkpoint.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from harness.contract import (
     NetworkSpec,
     Optimizer,
     TrainableNetwork,
+    Updates,
     Weights,
 )
 from harness.measure.certificate import Certificate
@@ -46,15 +49,23 @@ _OTHER = Optimizer(
 
 _STEADY_UPDATES = 100
 _OTHER_UPDATES = 20
+_CALL = 5
+"""Updates of one call, where a trajectory is taken over several."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A number of updates by one optimiser, and how many of them are clipped."""
+    """A number of updates by one optimiser, and how many of them are clipped.
+
+    Attributes:
+        interrupted: Whether the network on trial takes them over several calls, and in
+            the middle is given back the weights and moments it had.
+    """
 
     words: str
     optimizer: Optimizer
     updates: int
+    interrupted: bool = False
 
 
 def trajectories(name: Name, typical: float) -> tuple[Trajectory, ...]:
@@ -67,8 +78,8 @@ def trajectories(name: Name, typical: float) -> tuple[Trajectory, ...]:
     half = replace(other, clip_norm=typical)
     return (
         Trajectory("every update clipped", steady, _STEADY_UPDATES),
-        Trajectory("no update clipped", other, _OTHER_UPDATES),
-        Trajectory("half of the updates clipped", half, _OTHER_UPDATES),
+        Trajectory("no update clipped", other, _OTHER_UPDATES, True),
+        Trajectory("half of the updates clipped", half, _OTHER_UPDATES, True),
     )
 
 
@@ -116,7 +127,7 @@ def _compare(certificate: Certificate, pair: Pair, trajectory: Trajectory) -> No
     batches = training_batches(trajectory.updates)
     name, words = trajectory.optimizer.name, trajectory.words
     network, oracle = cast(TrainableNetwork, pair.network), pair.oracle
-    found = network.train_steps([network.place(b) for b in batches]).read()
+    found = _updates(network, batches, trajectory.interrupted)
     reference = oracle.train_steps([oracle.place(b) for b in batches]).read()
     check = f"{name} updates"
     for what, a, b in (
@@ -137,6 +148,36 @@ def _compare(certificate: Certificate, pair: Pair, trajectory: Trajectory) -> No
     for key, array in moments.items():
         kept = again.get(key, np.empty(0))
         certificate.require_equal("optimiser state comes back", kept, array, key)
+
+
+def _updates(
+    network: TrainableNetwork, batches: list[Batch], interrupted: bool
+) -> Updates:
+    """Take the updates in one call, or over several with an interruption."""
+    if not interrupted:
+        return network.train_steps([network.place(b) for b in batches]).read()
+    done = []
+    for start in range(0, len(batches), _CALL):
+        if start == len(batches) // 2:
+            _interrupt(network, batches[:_CALL])
+        call = batches[start : start + _CALL]
+        done.append(network.train_steps([network.place(b) for b in call]).read())
+    return Updates(
+        np.concatenate([updates.losses for updates in done]),
+        np.concatenate([updates.gradient_norms for updates in done]),
+    )
+
+
+def _interrupt(network: TrainableNetwork, batches: list[Batch]) -> None:
+    """Train from other weights, then give back the weights and moments there were."""
+    # Copied: they may be the network's own memory.
+    weights = {n: np.array(w) for n, w in network.weights().items()}
+    moments = {n: np.array(a) for n, a in network.optimizer_state().items()}
+    network.load_weights({n: w / 2 for n, w in weights.items()})
+    network.train_steps([network.place(b) for b in batches]).wait()
+    network.load_optimizer_state({n: np.zeros_like(a) for n, a in moments.items()})
+    network.load_weights(weights)
+    network.load_optimizer_state(moments)
 
 
 def _largest_difference(found: Array, reference: Array) -> float:

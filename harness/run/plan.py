@@ -104,8 +104,10 @@ def make_plan(
     """
     learning = _unique_groups(
         group
-        for section in suite.learning
-        for group in _learning_groups(section, registry, device, choices)
+        for index, section in enumerate(suite.learning)
+        for group in _learning_groups(
+            section, registry, device, choices, where=f"learning[{index}]"
+        )
     )
     shapes = [
         trial
@@ -263,21 +265,19 @@ def _learning_groups(
     registry: Registry,
     device: str,
     choices: Mapping[str, str],
+    *,
+    where: str,
 ) -> list[LearningGroup]:
     groups = []
     for length in section.length:
         for cell in section.cells:
-            names = [
-                name
-                for name in _implementations(
-                    section.implementations, registry, cell, device, section.dtype
-                )
-                if registry.implementation(name).trains
-            ]
-            if not names:
-                raise MisuseError(
-                    f"no implementation trains the cell '{cell}' on {device}"
-                )
+            asked, dtype = section.implementations, section.dtype
+            names = _trainers(asked, registry, cell, device, dtype)
+            idle = [n for n in asked or () if not registry.implementation(n).trains]
+            if idle or not names:
+                trainers = _trainers(None, registry, cell, device, dtype)
+                what = f"the cell '{cell}' on {device} in {dtype}"
+                raise _cannot_learn(where, what, asked or (), idle, trainers)
             for seed in section.seeds:
                 candidates = tuple(
                     _learning_trial(section, name, cell, length, seed, device)
@@ -298,6 +298,36 @@ def _learning_groups(
                     raise _lacks_choice(group, chosen)
                 groups.append(replace(group, chosen=chosen))
     return groups
+
+
+def _trainers(
+    asked: Sequence[str] | None, registry: Registry, cell: str, device: str, dtype: str
+) -> list[str]:
+    names = _implementations(asked, registry, cell, device, dtype)
+    return [name for name in names if registry.implementation(name).trains]
+
+
+def _cannot_learn(
+    where: str,
+    cell: str,
+    asked: Sequence[str],
+    idle: Sequence[str],
+    trainers: Sequence[str],
+) -> MisuseError:
+    """Name who was asked in vain, `idle` those that do not train, and who trains."""
+    if not asked:
+        return MisuseError(f"{where}: no implementation trains {cell}")
+    if idle:
+        vain = f"{_quoted(idle)} {'do' if idle[1:] else 'does'} not train; leave "
+        vain += "them out" if idle[1:] else "it out"
+    else:
+        vain = f"{_quoted(asked)} {'do' if asked[1:] else 'does'} not compute the cell"
+    known = ", ".join(trainers) or "no implementation known here"
+    return MisuseError(f"{where}.implementations: {vain}; {cell} is trained by {known}")
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return " and ".join(f"'{name}'" for name in names)
 
 
 def _wanted_on_each(section: LearningSection, name: str, registry: Registry) -> bool:

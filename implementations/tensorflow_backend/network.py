@@ -152,7 +152,7 @@ class TensorFlowNetwork:
         Raises:
             InputError: If a tensor is missing, misshapen or not finite.
         """
-        check_weights(self._shapes, weights)
+        check_weights(self._shapes, weights, self._spec.dtype)
         for name, array in self._layout.from_canonical(weights).items():
             self._variables[name].assign(self._real(array))
         self._forget_moments()

@@ -161,7 +161,7 @@ class TorchNetwork:
         Raises:
             InputError: If a tensor is missing, misshapen or not finite.
         """
-        check_weights(self._shapes, weights)
+        check_weights(self._shapes, weights, self._spec.dtype)
         parameters = self._parameters()
         with torch.no_grad():
             for name, array in self._layout.from_canonical(weights).items():

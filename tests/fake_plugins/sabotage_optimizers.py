@@ -91,3 +91,73 @@ class _TorchRescaled(TorchNetwork):
 
 def torch_always_rescaled(spec, cell, device):
     return _TorchRescaled(spec, cell, device, native.layer)
+
+
+class _MomentsNotLoaded(TorchNetwork):
+    """Keeps the moments that are loaded to hand them back, and does not use them."""
+
+    kept = None
+
+    def load_weights(self, weights):
+        self.kept = None
+        super().load_weights(weights)
+
+    def train_steps(self, placed):
+        self.kept = None
+        return super().train_steps(placed)
+
+    def optimizer_state(self):
+        return super().optimizer_state() if self.kept is None else self.kept
+
+    def load_optimizer_state(self, arrays):
+        self.kept = dict(arrays)
+
+
+class _MomentsReset(TorchNetwork):
+    """Forgets the moments, not the number of updates, between two calls."""
+
+    def train_steps(self, placed):
+        state = self.optimizer_state()
+        zero = {n: a if n == "updates" else a * 0 for n, a in state.items()}
+        self.load_optimizer_state(zero)
+        return super().train_steps(placed)
+
+
+def torch_moments_not_loaded(spec, cell, device):
+    return _MomentsNotLoaded(spec, cell, device, native.layer)
+
+
+def torch_moments_reset(spec, cell, device):
+    return _MomentsReset(spec, cell, device, native.layer)
+
+
+def torch_capped_learning_rate(spec, cell, device):
+    rate = min(spec.optimizer.learning_rate, 4e-3)
+    return _with_constants(_torch, learning_rate=rate)(spec, cell, device)
+
+
+def torch_floored_epsilon(spec, cell, device):
+    epsilon = max(spec.optimizer.epsilon, 1e-3)
+    return _with_constants(_torch, epsilon=epsilon)(spec, cell, device)
+
+
+def torch_loose_clip_ignored(spec, cell, device):
+    clip_norm = spec.optimizer.clip_norm
+    if clip_norm is not None and clip_norm >= 1:
+        clip_norm = None
+    return _with_constants(_torch, clip_norm=clip_norm)(spec, cell, device)
+
+
+for mistake in (
+    "moments-not-loaded",
+    "moments-reset",
+    "capped-learning-rate",
+    "floored-epsilon",
+    "loose-clip-ignored",
+):
+    declare_implementation(
+        f"torch-{mistake}",
+        framework="torch",
+        cells=["rnn", "gru", "lstm"],
+        factory=f"sabotage_optimizers:torch_{mistake.replace('-', '_')}",
+    )

@@ -28,6 +28,7 @@ for mistake, cell in {
     "blind-to-z": "gru",
     "blind-to-f": "lstm",
     "state-detached": "gru",
+    "cut-every-50": "gru",
     "state-detached-on-entry": "lstm",
     "cell-state-detached": "lstm",
     "initial-state-detached": "lstm",
@@ -213,6 +214,19 @@ def state_detached(spec, cell, device):
             outputs.append(state[0])
             last, state = state, tuple(part.detach() for part in state)
         return torch.stack(outputs), last
+
+    return _network(spec, cell, device, GRU, over_time)
+
+
+def cut_every_50(spec, cell, device):
+    """Detaches the initial state and, of long sequences, one in between."""
+
+    def over_time(loop, w, a, state):
+        outputs = []
+        for part in a.split(50):
+            found, state = loop(w, part, tuple(s.detach() for s in state))
+            outputs.append(found)
+        return torch.cat(outputs), state
 
     return _network(spec, cell, device, GRU, over_time)
 

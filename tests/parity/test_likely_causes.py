@@ -5,13 +5,18 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from harness.contract import LayerSizes, Weights
 from harness.measure.certificate import TOLERANCES, Certificate
 from harness.measure.diagnosis import diagnose
+from harness.measure.pair import Subject
 from harness.measure.shapes import PAIRWISE
 from harness.measure.trajectories import NAMES, Name
 from harness.registry import Registry
+from harness.trial import Trial
+from implementations.cells.gru import Gru
 from tests.planted import certificate_of, subject_of
 
 FAKES = Path(__file__).parent.parent / "fake_plugins"
@@ -204,6 +209,43 @@ def test_a_mistake_in_the_time_steps_is_told_and_no_other(
     # Mistakes that nobody knows are told no cause rather than the nearest.
     causes = dict.fromkeys(found.broken, cause) if cause else {}
     assert found.causes == causes
+
+
+class Fading(Gru):
+    """A GRU that forgets: all schemes draw the same values, with a short memory."""
+
+    def initial_weights(
+        self, scheme: str, rng: np.random.Generator, sizes: LayerSizes
+    ) -> Weights:
+        drawn = super().initial_weights("zero-bias", rng, sizes)
+        return {n: w / 2 if n == "w_hh" else w for n, w in drawn.items()}
+
+
+def test_a_cut_that_fades_is_not_taken_for_a_detached_initial_state(
+    registry: Registry,
+) -> None:
+    trial = Trial("parity", "torch-cut-every-50", "gru")
+    subject = Subject(registry, trial, Fading())
+    at_long = certificate_of(subject, [LONG])
+    assert set(at_long.broken) == {"grad initial state", "grad state at split"}
+    found = certificate_of(subject, PAIRWISE)
+    assert {"grad w_ih", "grad w_hh"} <= set(found.broken)
+    cause = "the gradient is truncated every 50 time steps"
+    assert found.causes == dict.fromkeys(found.broken, cause)
+
+
+def test_a_detached_initial_state_explains_no_gradient_of_a_weight(
+    registry: Registry,
+) -> None:
+    subject = subject_of(registry, "torch-initial-state-detached", "lstm")
+    certificate = Certificate(TOLERANCES["float32", "highest"], 0)
+    states = ["grad initial state", "grad state at split"]
+    others = ["grad inputs", "grad w_ih", "grad w_hh", "grad of loss", "adam updates"]
+    for check in [*states, *others]:
+        certificate.record(check, 1.0)
+    diagnose(certificate, subject, trains=True)
+    cause = "no gradient reaches the initial state h and the initial state c"
+    assert certificate.causes == dict.fromkeys(states, cause)
 
 
 @pytest.mark.parametrize("framework", ["numpy", "torch"])

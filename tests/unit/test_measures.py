@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -563,6 +564,50 @@ def test_a_timed_call_that_computes_nothing_is_noticed(lazy: str) -> None:
     found = speed(problem)
     assert found["readback", "ok"] == 0
     assert found["readback", "error"] > 1e-5
+
+
+class Deferring:
+    """A network that takes note of what it is asked, and computes when it is read."""
+
+    def __init__(self, network: Any, phase: str) -> None:
+        self.network, self.phase = network, phase
+        self.waiting: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.network, name)
+        if name == self.phase:
+            return lambda argument: self.defer(found, argument)
+        if name in ("weights", "load_weights"):
+            self.compute()
+        return found
+
+    def defer(self, found: Any, argument: Any) -> Any:
+        if self.phase != "train_steps":
+            self.waiting.clear()  # nobody will read what was asked before
+        self.waiting.append(lambda: found(argument))
+        return SimpleNamespace(wait=lambda: None, read=lambda: self.compute().read())
+
+    def compute(self) -> Any:
+        while self.waiting:
+            self.done = self.waiting.pop(0)()
+        return self.done if hasattr(self, "done") else None
+
+
+@pytest.mark.parametrize("phase", ["forward", "loss_and_gradients", "train_steps"])
+def test_an_answer_computed_when_it_is_read_is_noticed(phase: str) -> None:
+    trial = replace(SPEED, time_steps=100, hidden_size=64, batch=64)
+    problem = Problem(REGISTRY, trial)
+    network = Deferring(problem.network(), phase)
+    problem.network = lambda: network  # type: ignore[method-assign,assignment]
+    meter = SpeedMeter(problem)
+    meter.warm_up()
+    for _ in range(3):
+        for name in meter.phases:
+            meter.turn(name)
+    measured = meter.finish()
+    (found,) = [r for r in measured.readings if r.split == "readback"]
+    assert found.values["ok"] == 0
+    assert "computed when it was read" in measured.facts["read_back_at"]
 
 
 class Remembering:

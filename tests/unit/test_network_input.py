@@ -76,6 +76,13 @@ def tokens(**changes: Any) -> Batch:
     return replace(sound, **changes)
 
 
+def with_huge(shape: tuple[int, ...]) -> Any:
+    """A float64 that float32 rounds to infinity."""
+    values = np.zeros(shape)
+    values[(1,) * len(shape)] = -1e300
+    return values
+
+
 def with_nan(shape: tuple[int, ...]) -> Any:
     values = np.zeros(shape, np.float32)
     values[(1,) * len(shape)] = np.nan
@@ -92,6 +99,11 @@ BATCHES = [
     (batch, {"inputs": np.zeros((3, 5, 2), int)}, "floating-point numbers, not int64"),
     (batch, {"inputs": np.zeros((3, 5, 2), complex)}, "not complex128"),
     (batch, {"inputs": with_nan((3, 5, 2))}, "inputs holds nan at [1, 1, 1]"),
+    (
+        batch,
+        {"inputs": with_huge((3, 5, 2))},
+        "inputs holds -1e+300 at [1, 1, 1], which float32 cannot hold; its largest",
+    ),
     (batch, {"inputs": np.zeros((3, 0, 2))}, "at least 1 sequence and 1 time step"),
     (batch, {"inputs": np.zeros((0, 5, 2))}, "at least 1 sequence and 1 time step"),
     (batch, {"lengths": np.array([5, 4])}, "lengths: shape (2,); expected (3,)"),
@@ -125,6 +137,7 @@ BATCHES = [
     (tokens, {"inputs": np.zeros((3, 5, 40), int)}, "expected [batch, time], integers"),
     (tokens, {"targets": np.zeros((3, 5, 1))}, "shape (3, 5, 1); expected (3, 5, 3)"),
     (tokens, {"targets": with_nan((3, 5, 3))}, "targets holds nan at [1, 1, 1]"),
+    (tokens, {"targets": with_huge((3, 5, 3))}, "which float32 cannot hold"),
 ]
 
 
@@ -154,6 +167,11 @@ WEIGHTS = [
     (changed("readout.w", np.zeros((4, 3))), "shape (4, 3); expected (3, 4)"),
     (changed("layer0.w_ih", np.zeros((4, 4, 2), int)), "not int64"),
     (changed("layer0.w_ih", with_nan((4, 4, 2))), "holds nan at [1, 1, 1]"),
+    (
+        changed("layer0.w_ih", with_huge((4, 4, 2))),
+        "weight 'layer0.w_ih' holds -1e+300 at [1, 1, 1], which float32 cannot hold; "
+        "its largest number is 3.4e+38",
+    ),
     (changed("readout.b", np.full(3, np.inf)), "weight 'readout.b' holds inf at [0]"),
     (
         changed("layer2.b", np.zeros((4, 4))),
@@ -177,12 +195,38 @@ def test_weights_that_do_not_fit_are_refused_and_change_nothing(
         np.testing.assert_array_equal(tensor, before[name])
 
 
+@each
+def test_a_float64_network_takes_what_float32_cannot_hold(implementation: str) -> None:
+    spec = replace(SPEC, dtype="float64")
+    network = build(implementation, spec)
+    huge = with_huge((4, 4, 2))
+    network.load_weights({**weights(), "layer0.w_ih": huge})
+    np.testing.assert_array_equal(network.weights()["layer0.w_ih"], huge)
+    network.place(batch(inputs=with_huge((3, 5, 2))))
+
+
+@each
+def test_what_a_smaller_dtype_rounds_is_taken(implementation: str) -> None:
+    network = build(implementation)
+    network.load_weights({n: w.astype(np.float64) for n, w in weights().items()})
+    # Below the smallest number of float32 is zero, above half a step from the largest
+    # is infinite, between is rounded.
+    largest = float(np.finfo(np.float32).max)
+    network.load_weights(
+        changed("readout.b", np.array([1e-300, largest * 1.00000001, 0.0]))
+    )
+    np.testing.assert_array_equal(
+        network.weights()["readout.b"], np.array([0, largest, 0], np.float32)
+    )
+
+
 STATES = [
     ((np.zeros((2, 3, 4)),), "the state has 1 parts; expected 2"),
     ((np.zeros((2, 1, 4)),) * 2, "the state: shape (2, 1, 4); expected (2, 3, 4)"),
     ((np.zeros((1, 3, 4)),) * 2, "the state: shape (1, 3, 4); expected (2, 3, 4)"),
     ((np.zeros((2, 3, 4), int),) * 2, "floating-point numbers, not int64"),
     ((with_nan((2, 3, 4)),) * 2, "the state holds nan at [1, 1, 1]"),
+    ((with_huge((2, 3, 4)),) * 2, "the state holds -1e+300 at [1, 1, 1], which float"),
 ]
 
 

@@ -53,6 +53,59 @@ def candidates(found: Plan) -> list[Trial]:
     return [trial for group in found.learning for trial in group.candidates]
 
 
+# --- who learns ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cells", "implementations", "told"),
+    [
+        (
+            '["gru"]',
+            '["onnxruntime"]',
+            "learning[0].implementations: 'onnxruntime' does not train; leave it out; "
+            "the cell 'gru' on cpu in float32 is trained by ",
+        ),
+        # Also beside one that does train.
+        (
+            '["gru"]',
+            '["numpy-reference", "onnxruntime"]',
+            "learning[0].implementations: 'onnxruntime' does not train; leave it out; ",
+        ),
+        (
+            '["gru-reset-before"]',
+            '["torch-native"]',
+            "learning[0].implementations: 'torch-native' does not compute the cell; "
+            "the cell 'gru-reset-before' on cpu in float32 is trained by ",
+        ),
+    ],
+)
+def test_who_was_asked_to_learn_in_vain_is_named_with_who_does(
+    cells: str, implementations: str, told: str
+) -> None:
+    settings = (
+        f"learning.0.cells={cells}",
+        f"learning.0.implementations={implementations}",
+    )
+    with pytest.raises(MisuseError) as raised:
+        plan("quick", settings=settings)
+    assert told in str(raised.value)
+    trainers = str(raised.value).partition("is trained by ")[2].split(", ")
+    assert "numpy-reference" in trainers
+    assert all(registry().implementation(name).trains for name in trainers)
+
+
+def test_a_cell_that_an_implementation_lacks_is_left_out_of_its_grid() -> None:
+    settings = (
+        'learning.0.cells=["gru", "gru-reset-before"]',
+        'learning.0.implementations=["numpy-reference", "torch-native"]',
+    )
+    found = {
+        (t.cell, t.implementation) for t in candidates(plan("quick", settings=settings))
+    }
+    assert ("gru-reset-before", "numpy-reference") in found
+    assert ("gru-reset-before", "torch-native") not in found
+
+
 # --- the grid ------------------------------------------------------------------------
 
 
@@ -306,6 +359,30 @@ def test_an_id_changes_with_what_a_plugin_file_imports_from_beside_it(
             sys.modules.pop(module, None)
     assert ids[0] != ids[1]
     assert neighbour.exists()
+
+
+@pytest.mark.parametrize("layer", ["mine:layer", "mypackage.kern:layer"])
+def test_an_id_changes_with_what_a_package_imports_relatively(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layer: str
+) -> None:
+    package = tmp_path / "mypackage"
+    (package / "deep").mkdir(parents=True)
+    helpers.write(package / "__init__.py", "from .kern import layer\n")
+    helpers.write(package / "kern.py", "from .deep.inner import layer\n")
+    helpers.write(package / "deep" / "__init__.py", "")
+    helpers.write(package / "deep" / "inner.py", "from ..base import layer\n")
+    text = "from mypackage import layer\nfrom harness import declare_implementation\n"
+    text += "declare_implementation('mine', framework='torch', cells=['gru'], "
+    file = helpers.write(tmp_path / "mine.py", f"{text}layer={layer!r})\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    ids = []
+    for content in ("def layer(*_): 1\n", "def layer(*_): 2\n"):
+        helpers.write(package / "base.py", content)
+        clear_caches()
+        ids.append(_id(Registry.discover([file]), _trial("mine")))
+        for module in [name for name in sys.modules if name.startswith("mypackage")]:
+            sys.modules.pop(module)
+    assert ids[0] != ids[1]
 
 
 def test_an_id_changes_with_the_version_of_a_library_of_a_plugin_file(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.measure.certificate import Certificate
-from harness.measure.diagnosis.gradients import gradient_cause
+from harness.measure.diagnosis.gradients import GradientCause, gradient_cause
 from harness.measure.diagnosis.loss import loss_cause
 from harness.measure.diagnosis.optimizers import optimizer_cause
 from harness.measure.diagnosis.outputs import output_cause
@@ -32,7 +32,9 @@ def diagnose(certificate: Certificate, subject: Subject, *, trains: bool) -> Non
     if not trains:
         return
     if any(c.startswith("grad ") and c not in LOSS for c in broken):
-        _write(certificate, broken, gradient_cause(subject, tolerance))
+        cause = gradient_cause(subject, tolerance)
+        if cause is not None:
+            _write(certificate, _explained(broken, cause), cause.words)
         return
     if broken & set(LOSS):
         _write(certificate, broken, loss_cause(subject, tolerance))
@@ -41,6 +43,18 @@ def diagnose(certificate: Certificate, subject: Subject, *, trains: bool) -> Non
         affected = {c for c in broken if c.startswith(f"{name} ")}
         if affected:
             _write(certificate, affected, optimizer_cause(subject, name))
+
+
+def _explained(broken: set[str], cause: GradientCause) -> set[str]:
+    """Return the checks that wrong gradients break, themselves and what follows."""
+    explained = set(cause.checks)
+    if "grad initial state" in explained:
+        explained.add("grad state at split")
+    if "grad inputs" in explained:  # the embedding's gradient is theirs, added up
+        explained.add("grad embedding")
+    if cause.of_weights:
+        explained |= {c for c in broken if not c.startswith("grad ") or c in LOSS}
+    return broken & explained
 
 
 def _write(certificate: Certificate, checks: set[str], cause: str | None) -> None:

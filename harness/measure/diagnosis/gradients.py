@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -72,18 +72,93 @@ class _Case:
         return self.of(changed)
 
 
-def gradient_cause(subject: Subject, tolerance: float) -> str | None:
+@dataclass(frozen=True)
+class GradientCause:
+    """A likely cause, and the tensors whose gradients it explains.
+
+    Attributes:
+        words: For people.
+        tensors: Names as in `_Case.of`: "layer0.w_hh", "the initial state h".
+    """
+
+    words: str
+    tensors: tuple[str, ...]
+
+    @property
+    def checks(self) -> set[str]:
+        """The checks of these gradients."""
+        return {_check(name) for name in self.tensors}
+
+    @property
+    def of_weights(self) -> bool:
+        """Whether a weight is among them: a wrong loss gradient and update follow."""
+        return _any_weight(self.tensors)
+
+
+def gradient_cause(subject: Subject, tolerance: float) -> GradientCause | None:
     """Return the likely cause of wrong gradients, None where it cannot be told."""
-    for shape in most_telling(PAIRWISE, long=True):
-        case = _case(subject, shape)
-        network = cast(TrainableNetwork, case.pair.network)
-        found, expected = case.of(network), case.of(case.pair.oracle)
-        wrong = disagreeing(found, expected, tolerance)
-        if wrong:
-            again = case.of(network)
-            cause = without_hypothesis(found, again, tolerance, "the gradient of ")
-            return cause or _matching(case, found, expected, wrong, tolerance)
+    worst = _worst(subject, tolerance)
+    if worst is None:
+        return None
+    case, found, expected, wrong = worst
+    again = case.of(cast(TrainableNetwork, case.pair.network))
+    explained = tuple(found if _any_weight(wrong) else wrong)
+    words = without_hypothesis(found, again, tolerance, "the gradient of ")
+    if words is not None:
+        return GradientCause(words, explained)
+    missing = [name for name in wrong if not np.any(found[name])]
+    if missing != wrong:
+        words = _matching(case, found, tolerance)
+        if words is not None:
+            return GradientCause(words, explained)
+    if missing:
+        words = f"no gradient reaches {listed(missing)}"
+        return GradientCause(words, tuple(missing))
+    factor = common_factor([(found[n], expected[n]) for n in wrong], tolerance)
+    if factor is not None:
+        words = f"the gradient of {listed(wrong)} is {factor:.4g} times the reference"
+        return GradientCause(words, tuple(wrong))
     return None
+
+
+def _worst(
+    subject: Subject, tolerance: float
+) -> tuple[_Case, Found, Found, list[str]] | None:
+    """Return the call where most checks disagree, of equal ones the most telling.
+
+    Where a gradient fades, a cut shows in the initial state alone, as if that were
+    detached; at another shape it shows in the weights as well. Padded sequences come
+    last: a layer may be called once for each length, and what is wrong at the start of
+    a call then shows within them.
+    """
+    worst, most, padded = None, 0, False
+    for shape in most_telling(PAIRWISE, long=True):
+        if worst is not None and shape.padded != padded:
+            break
+        padded = shape.padded
+        case = _case(subject, shape)
+        found = case.of(cast(TrainableNetwork, case.pair.network))
+        expected = case.of(case.pair.oracle)
+        wrong = disagreeing(found, expected, tolerance)
+        count = len({_check(name) for name in wrong})
+        if count > most:
+            worst, most = (case, found, expected, wrong), count
+        if all(n in wrong or n.startswith("readout.") for n in found):
+            break
+    return worst
+
+
+def _check(tensor: str) -> str:
+    """Return the check that a tensor's gradient belongs to."""
+    if tensor.startswith("the initial state"):
+        return "grad initial state"
+    if tensor.startswith("layer"):
+        return f"grad {tensor.partition('.')[2]}"
+    return f"grad {tensor.removeprefix('the ')}"
+
+
+def _any_weight(tensors: Iterable[str]) -> bool:
+    return not all(name.startswith("the ") for name in tensors)
 
 
 def _case(subject: Subject, shape: Shape) -> _Case:
@@ -99,20 +174,10 @@ def _case(subject: Subject, shape: Shape) -> _Case:
     return _Case(subject, pair, weights, batch, state, d_outputs)
 
 
-def _matching(
-    case: _Case, found: Found, expected: Found, wrong: list[str], tolerance: float
-) -> str | None:
-    missing = [name for name in wrong if not np.any(found[name])]
-    if missing == wrong:
-        return f"no gradient reaches {listed(missing)}"
+def _matching(case: _Case, found: Found, tolerance: float) -> str | None:
     for cause, steps in _hypotheses(case, found):
         if not disagreeing(found, case.around(steps), MATCHES * tolerance):
             return cause
-    if missing:
-        return f"no gradient reaches {listed(missing)}"
-    factor = common_factor([(found[n], expected[n]) for n in wrong], tolerance)
-    if factor is not None:
-        return f"the gradient of {listed(wrong)} is {factor:.4g} times the reference"
     return None
 
 
