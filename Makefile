@@ -19,7 +19,7 @@ CUDA_torch ?= torch
 CUDA_tensorflow ?= tensorflow[and-cuda]
 CUDA_jax ?= jax[cuda12]
 CUDA_keras-jax ?= keras jax[cuda12]
-SUITE ?= quick
+SUITE ?= frameworks
 DEVICE ?= cuda
 
 .PHONY: run run-gpu test benchmark format clean

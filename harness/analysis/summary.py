@@ -230,7 +230,14 @@ def _header(records: Sequence[TrialRecord], info: Mapping[str, Any]) -> Header:
     suite = _mapping(info, "suite")
     environment = _mapping(info, "environment")
     measures = Counter(str(record.trial.measure) for record in records)
-    machines = [record.result.get("machine") for record in records]
+    # Rounding may differ between processors of one name.
+    processors = {r.result["processor"] for r in records if "processor" in r.result}
+    machines = [
+        f"{r.result['machine']} ({r.result['processor']})"
+        if len(processors) > 1 and "processor" in r.result
+        else r.result.get("machine")
+        for r in records
+    ]
     if not any(machines):
         machines = [environment.get("machine")]
     frameworks = [record.result.get("framework") for record in records]

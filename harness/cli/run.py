@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -13,7 +15,6 @@ import click
 
 from harness.cli.exits import (
     DONE,
-    INTERNAL,
     INTERRUPTED,
     MISUSE,
     NOTHING,
@@ -28,7 +29,7 @@ from harness.cli.options import (
     read_plugins,
     stdout,
 )
-from harness.errors import MisuseError
+from harness.errors import HarnessError, MisuseError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -155,7 +156,8 @@ def run(
     console = Console(stderr=True)
     code = _execute(execution, console)
     if code == DONE:
-        code = finish(store)
+        with _told_if_full(folder):
+            code = finish(store)
     return worst([MISUSE if registry.problems else DONE, code])
 
 
@@ -199,7 +201,7 @@ def _show_preview(execution: Execution, *, why: bool) -> None:
             to_run += todo.runs
             done += not todo.runs
             text = f"  {preview.label}"
-            if why:
+            if why or not todo.runs:
                 text += f": {'runs' if todo.runs else 'stays'}, {todo.why}"
             click.echo(text)
     for note in execution.plan().notes:
@@ -211,6 +213,19 @@ def _show_preview(execution: Execution, *, why: bool) -> None:
 
 class _StoppedError(BaseException):
     """The user asked for an end at once."""
+
+
+@contextlib.contextmanager
+def _told_if_full(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in STORAGE:
+            raise
+        raise HarnessError(
+            f"{folder} cannot be written any more ({error.strerror}); "
+            "every finished trial is kept, and the same command goes on once it can"
+        ) from error
 
 
 def _execute(execution: Execution, console: Console) -> int:
@@ -230,17 +245,10 @@ def _execute(execution: Execution, console: Console) -> int:
     before = [signal.signal(number, stop) for number in signals]
     where = execution.run.path
     try:
-        execution.execute(console)
+        with _told_if_full(where):
+            execution.execute(console)
     except _StoppedError:
         pass
-    except OSError as error:
-        if error.errno not in STORAGE:
-            raise
-        fail(
-            f"{where} cannot be written any more ({error.strerror}); "
-            "every finished trial is kept, and the same command goes on once it can"
-        )
-        return INTERNAL
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)

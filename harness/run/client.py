@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import subprocess
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from harness.run.jobs import Limits, Start
 from harness.run.log import LogPump, Write
 from harness.run.outcome import outcome_of_death
 from harness.run.pipe import EndingPipe, Message, receive, send
+from harness.run.reaper import MARK, reaper
 from harness.run.watch import Watch
 from harness.trial import Trial
 
@@ -54,6 +56,7 @@ class WorkerProcess:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._limits = limits or Limits()
+        mark = f"{reaper().mark}-{uuid.uuid4().hex}"
         output, theirs = os.pipe()
         # -P keeps the current folder off the path, where a user's own tasks.py or
         # copy.py would shadow a module.
@@ -62,7 +65,12 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=theirs,
-            env={**os.environ, **pinned_variables(threads), **(environment or {})},
+            env={
+                **os.environ,
+                **pinned_variables(threads),
+                **(environment or {}),
+                MARK: mark,
+            },
             start_new_session=True,
             bufsize=0,
         )
@@ -70,7 +78,7 @@ class WorkerProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._log = LogPump(output, log)
-        self._watch = Watch(self._process, self._limits.memory_bytes)
+        self._watch = Watch(self._process, self._limits.memory_bytes, mark)
         self._requests = self._process.stdin
         self._stdout = self._process.stdout
         source = EndingPipe(self._stdout.fileno(), self._watch.ended.is_set)

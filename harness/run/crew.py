@@ -74,6 +74,8 @@ class Crew:
         def ask(
             trial_id: str, trial: Trial, command: str, phase: str | None
         ) -> Answer | tuple[str, ...] | None:
+            if command == "open":  # maybe once more, after another's worker died
+                spent[trial_id] = 0.0
             asked = _Asked(trial_id, trial, command, phase, spent_s=spent[trial_id])
             begin = time.monotonic()
             found = self._ask(asked, sink, peaks)
@@ -94,7 +96,12 @@ class Crew:
     ) -> Answer | tuple[str, ...] | None:
         """Ask the worker of a trial's kind; its death is an answer too."""
         kind = self._kind(asked.trial)
-        worker = self._worker(kind)
+        try:
+            worker = self._worker(kind)
+        except OSError as error:
+            python = self._registry.python_of(kind.framework)
+            reason = f"{python} cannot be started ({error.strerror})"
+            return Answer("unavailable", reason)
         peaks = {asked.id: 0} if peaks is None else peaks
         message = None
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import signal
 import threading
 import time
 import uuid
@@ -305,6 +306,7 @@ class DaskEngine:
 def _connect(scheduler: str | None, jobs: int) -> tuple[Client, LocalCluster | None]:
     """Return a client, and the cluster if one was started."""
     try:
+        import dask
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise MisuseError(
@@ -314,12 +316,18 @@ def _connect(scheduler: str | None, jobs: int) -> tuple[Client, LocalCluster | N
     # What it would log is told as the run's own message.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if scheduler is None:
-        cluster = LocalCluster(
-            n_workers=jobs,
-            threads_per_worker=1,
-            memory_limit=0,  # trials have a limit of their own
-            dashboard_address=None,
-        )
+        # A terminal's Ctrl-C reaches the workers too, and is for the driver to answer.
+        answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+                cluster = LocalCluster(
+                    n_workers=jobs,
+                    threads_per_worker=1,
+                    memory_limit=0,  # trials have a limit of their own
+                    dashboard_address=None,
+                )
+        finally:
+            signal.signal(signal.SIGINT, answer)
         return Client(cluster), cluster
     try:
         if re.match(r"[a-z]+://", scheduler):

@@ -110,7 +110,8 @@ class Execution:
         plan = self.plan()
         stages = [("parity", [self._preview(t) for t in plan.parity])]
         for name, trials in plan.speed.items():
-            stages.append((f"speed, {name}", [self._preview(t) for t in trials]))
+            session = [self._preview(t) for t in trials]
+            stages.append((f"speed, {name}", _together(session)))
         learning, gradients = [], [self._preview(t) for t in plan.gradients]
         for group in plan.learning:
             trial, names = group.candidates[0], group.implementations
@@ -182,11 +183,11 @@ class Execution:
 
             for note in plan.notes:
                 console.print(note, soft_wrap=True)
+            engine = self._engine()
+            self.jobs = engine.slots
             estimate = self.estimate()
             if estimate.trials:
                 console.print(estimate.sentence(), soft_wrap=True)
-            engine = self._engine()
-            self.jobs = engine.slots
             with Progress(console, self.jobs, self._model) as progress:
                 progress.expect(plan)
                 self._executor = Executor(
@@ -274,6 +275,17 @@ class Execution:
                 f"{self.run.path} was run on {device}, now {self.device}; give another "
                 "folder with -o"
             )
+
+
+def _together(previews: list[Preview]) -> list[Preview]:
+    """Return a session's trials: they are compared, and so are timed all or none."""
+    if not any(preview.todo.runs for preview in previews):
+        return previews
+    why = "is timed again beside what runs of its session"
+    return [
+        p if p.todo.runs else replace(p, todo=replace(p.todo, runs=True, why=why))
+        for p in previews
+    ]
 
 
 def _with_new_keys(suite: dict[str, Any]) -> dict[str, Any]:

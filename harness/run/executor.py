@@ -167,6 +167,14 @@ class Executor:
 
     def _commit(self, todo: Planned, attempt: Attempt, answer: Answer) -> None:
         result = {"outcome": answer.outcome, "reason": answer.reason, **answer.facts}
+        if answer.outcome != "ok" and self.run.standing(todo.id)[0] == "ok":
+            # Measured anew for the others of its session: what is good stays.
+            attempt.abandon()
+            with self._lock:
+                self._redone.add(todo.id)
+            reason = f"{answer.reason}; its earlier result stays"
+            self.progress.finished(todo, answer.outcome, reason, ())
+            return
         stored = attempt.commit(result, answer.readings, answer.arrays)
         with self._lock:
             self._redone.add(todo.id)

@@ -11,6 +11,11 @@ import atexit
 import contextlib
 import subprocess
 import threading
+import uuid
+
+MARK = "RNN_HARNESS_WORKER"
+"""The variable that a worker, and all it starts, is known by: a child may leave parent,
+session and group, and keeps its environment."""
 
 _SCRIPT = """
 alive=" "
@@ -21,16 +26,24 @@ while read -r what pid; do
   esac
 done
 for pid in $alive; do kill -s KILL -- "-$pid"; done
+for process in /proc/[0-9]*; do
+  if grep -qas "$1" "$process/environ"; then kill -s KILL "${process#/proc/}"; fi
+done
 """
 """Reads until the other side of its input is gone, which this process holds alone."""
 
 
 class Reaper:
-    """A process that outlives this one just long enough to end its workers."""
+    """A process that outlives this one just long enough to end its workers.
+
+    Attributes:
+        mark: What the marks of its workers begin with.
+    """
 
     def __init__(self) -> None:
+        self.mark = uuid.uuid4().hex
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", _SCRIPT],
+            ["/bin/sh", "-c", _SCRIPT, "reaper", f"{MARK}={self.mark}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import platform
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,8 +24,12 @@ from harness.errors import HarnessError
 from harness.registry import Registry
 from harness.run.crew import Crew
 from harness.run.jobs import Answer, Job, Limits, Sink
+from harness.run.probe import hash_of_sources
 from harness.run.sources import source_hash
 from harness.store import Reading
+
+SILENCE_S = 60.0
+"""How long a driver may be silent before it is taken to be gone."""
 
 Facts = Mapping[str, Mapping[str, str]]
 
@@ -67,8 +73,14 @@ class Package:
             for plugin in table.values()
         ]
         return {
-            "source": {f"{p.kind} {p.name}": source_hash(p) for p in plugins},
-            "version": installed_versions(self.distributions),
+            "source": {
+                **{f"{p.kind} {p.name}": source_hash(p) for p in plugins},
+                "rnn-harness": hash_of_sources(),
+            },
+            "version": {
+                **installed_versions(self.distributions),
+                "Python": platform.python_version(),
+            },
         }
 
     @cached_property
@@ -172,6 +184,16 @@ class _Host:
         self._all: list[Crew] = []
         self._lock = threading.Lock()
         self.recorders: dict[str, Recorder] = {}
+        self.heard_at_s = time.monotonic()
+        self._closed = threading.Event()
+        threading.Thread(target=self._end_without_driver, daemon=True).start()
+
+    def _end_without_driver(self) -> None:
+        """End what runs where the driver, which asks every second, is heard no more."""
+        while not self._closed.wait(1):
+            if time.monotonic() - self.heard_at_s > SILENCE_S:
+                self.stop(now=True)
+                self.close()
 
     @contextlib.contextmanager
     def crew(self) -> Iterator[Crew]:
@@ -194,6 +216,7 @@ class _Host:
             crew.stop(now=now)
 
     def close(self) -> None:
+        self._closed.set()
         for crew in self._all:
             crew.close()
         self._folder.cleanup()
@@ -256,6 +279,8 @@ def news(
         By job: execution, the number of the first call, and the calls.
     """
     host = _hosts.get(run)
+    if host is not None:
+        host.heard_at_s = time.monotonic()
     told = {}
     for name, recorder in list(host.recorders.items()) if host else []:
         execution, count = heard.get(name, ("", 0))

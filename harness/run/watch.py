@@ -15,7 +15,7 @@ import time
 
 import psutil
 
-from harness.run.reaper import reaper
+from harness.run.reaper import MARK, reaper
 
 POLL_S = 0.1
 
@@ -24,10 +24,15 @@ MOST_OF_A_CORE = 0.01
 
 
 class Family:
-    """A process, its descendants and its session: what has to end with it."""
+    """A process, its descendants and its session: what has to end with it.
 
-    def __init__(self, leader: int) -> None:
-        self._leader = leader
+    Args:
+        leader: The process.
+        mark: The value of `MARK` in its environment, or None without one.
+    """
+
+    def __init__(self, leader: int, mark: str | None = None) -> None:
+        self._leader, self._mark = leader, mark
         self._seen: dict[int, psutil.Process] = {}
 
     def members(self) -> list[psutil.Process]:
@@ -55,7 +60,7 @@ class Family:
     def kill(self) -> None:
         """End every member, those that were born meanwhile too."""
         for _ in range(5):
-            self._add_session()
+            self._add_orphans()
             members = self.members()
             if not members:
                 return
@@ -66,11 +71,13 @@ class Family:
                 [p for p in members if p.pid != self._leader], timeout=0.2
             )
 
-    def _add_session(self) -> None:
-        """Find orphans: they have another parent by now, but still their session."""
+    def _add_orphans(self) -> None:
+        """Find those with another parent by now: by their session, or their mark."""
         for process in psutil.process_iter():
-            with contextlib.suppress(OSError):
-                if os.getsid(process.pid) == self._leader:
+            with contextlib.suppress(OSError, psutil.Error):
+                if os.getsid(process.pid) == self._leader or (
+                    self._mark and process.environ().get(MARK) == self._mark
+                ):
                     self._seen.setdefault(process.pid, process)
 
 
@@ -106,11 +113,14 @@ class Watch:
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], memory_bytes: int | None
+        self,
+        process: subprocess.Popen[bytes],
+        memory_bytes: int | None,
+        mark: str | None = None,
     ) -> None:
         self._process = process
         self._limit = memory_bytes
-        self._family = Family(process.pid)
+        self._family = Family(process.pid, mark)
         self._deadline: tuple[float, float] | None = None
         self.verdict: tuple[str, str] | None = None
         self.peak_memory_bytes = 0

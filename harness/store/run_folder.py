@@ -173,6 +173,8 @@ class RunFolder:
     ) -> Attempt:
         """Start an attempt: `spec.json` is written before anything else."""
         folder = self.trials / trial_id
+        if folder.exists() and not folder.is_dir():
+            raise MisuseError(f"{folder} is a file where a trial belongs; move it away")
         folder.mkdir(exist_ok=True)
         if self.damage(trial_id) is not None:
             # Kept for whoever wants to look; a new commit would replace it.

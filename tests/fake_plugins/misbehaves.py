@@ -16,6 +16,7 @@ NAMES = [
     "allocates-without-end",
     "sleeps-in-c",
     "forks-and-hangs",
+    "leaves-its-session-and-exits",
     "prints-a-gigabyte",
     "leaves-a-zombie",
 ]
@@ -58,6 +59,15 @@ def forks_and_hangs(spec, cell, device):
         time.sleep(600)
 
     return _network(spec, cell, device, fork)
+
+
+def leaves_its_session_and_exits(spec, cell, device):
+    def leave():
+        code = "import os, time; os.setsid(); os.fork() or time.sleep(600)"
+        subprocess.Popen([sys.executable, "-c", code]).wait()
+        os._exit(0)
+
+    return _network(spec, cell, device, leave)
 
 
 def prints_a_gigabyte(spec, cell, device):

@@ -132,6 +132,31 @@ def test_a_local_cluster_is_started_where_none_is_named(
     assert helpers.curves(folder / "out") == undisturbed
 
 
+def test_ctrl_c_at_a_terminal_reaches_a_cluster_of_its_own_gently(
+    tmp_path: Path, fresh: Callable[[str], Path]
+) -> None:
+    folder = fresh("run")
+    command = (*RUN, "-j", 1, "--seeds", "0-19")
+    code = (
+        "import os, runpy, sys; os.setsid();"
+        "runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, helpers.HERE / "bare_cli.py", *map(str, command)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    helpers.wait_for(lambda: learns(folder), "a trial to learn")
+    os.killpg(process.pid, signal.SIGINT)
+    found, _, err = helpers.finish(process)
+    assert found == 130, err
+    assert "every finished trial is kept in out" in err
+    assert "Traceback" not in err
+    assert RunFolder.open(folder / "out").damaged() == {}
+
+
 def test_an_interrupted_run_leaves_checkpoints_and_goes_on(
     cluster: Cluster, tmp_path: Path
 ) -> None:

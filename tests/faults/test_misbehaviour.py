@@ -20,7 +20,8 @@ why = "For tests."
 cells = ["rnn"]
 implementations = [
     "exits-quietly", "segfaults-in-c", "allocates-without-end", "sleeps-in-c",
-    "forks-and-hangs", "prints-a-gigabyte", "leaves-a-zombie", "numpy-reference",
+    "forks-and-hangs", "leaves-its-session-and-exits", "prints-a-gigabyte",
+    "leaves-a-zombie", "numpy-reference",
 ]
 phases = ["forward"]
 rounds = 2
@@ -74,6 +75,11 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialRecord]:
         ),
         ("sleeps-in-c", "timeout", f"stopped at the time limit of {TIMEOUT_S} s"),
         ("forks-and-hangs", "timeout", f"stopped at the time limit of {TIMEOUT_S} s"),
+        (
+            "leaves-its-session-and-exits",
+            "crashed",
+            "the worker of leaves-its-session-and-exits exited with 0",
+        ),
         ("prints-a-gigabyte", "ok", None),
         ("leaves-a-zombie", "ok", None),
         ("numpy-reference", "ok", None),
