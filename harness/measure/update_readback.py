@@ -13,9 +13,11 @@ from harness.measure.certificate import TOLERANCES
 from harness.measure.problem import Problem
 from harness.measure.readback import ReadBack, Reference
 
-LOOSER = 10_000
-"""Times the certificate's tolerance. Adam at an epsilon of 1e-8 moves a weight whose
-gradient is next to zero by the learning rate, up or down as rounding has it."""
+LOOSER = 1000
+"""Times the certificate's tolerance: 1e-2 in float32. Over four cells, two tasks and
+three optimisers correct code was seen up to 1.3e-3 at learning rates from 1e-3. At 1e-4
+it was up to 1.2e-2, where rounding the weights alone makes 8e-3. A wrong constant made
+0.2 and more."""
 
 MOST_TOLERANCE = 0.5
 """Weights that stay where they were have the error 1."""
@@ -24,7 +26,7 @@ LOUD = 10
 """Gradients are made so many times as large as the clip norm and as the initial ones:
 Adam's steps do not tell whether all gradients are scaled alike."""
 
-MOST_DOUBLINGS = 30
+MOST_SCALINGS = 15
 
 
 def check_updates(
@@ -141,10 +143,10 @@ def _loud(
         return None
     weights = dict(initial)
     enough = LOUD * max(clip_norm, _norm(reference, initial, batch))
-    for _ in range(MOST_DOUBLINGS):
+    for _ in range(MOST_SCALINGS):
         if _norm(reference, weights, batch) >= enough:
             return weights
-        weights["readout.w"] = 2 * weights["readout.w"]
+        weights["readout.w"] = 4 * weights["readout.w"]
     return None
 
 

@@ -218,7 +218,7 @@ def _check_finite_reals(what: str, found: Array, dtype: str) -> None:
         raise InputError(
             f"{what} holds {found[place]} at {list(place)}; every number must be finite"
         )
-    if True:
+    if np.can_cast(found.dtype, dtype):
         return
     with np.errstate(over="ignore"):
         finite = np.isfinite(found.astype(dtype))

@@ -20,7 +20,11 @@ for mistake, cell in {
     "forget-bias-is-one": "lstm",
     "hard-sigmoid": "gru",
     "hard-sigmoid-of-keras-2": "lstm",
+    "relu-candidate": "lstm",
+    "relu-for-every-tanh": "lstm",
     "backwards": "gru",
+    "inputs-late": "gru",
+    "inputs-early": "lstm",
     "dropout": "gru",
     "dropout-in-training": "gru",
     "dropout-in-loss": "gru",
@@ -103,6 +107,52 @@ def hard_sigmoid(spec, cell, device):
 
 def hard_sigmoid_of_keras_2(spec, cell, device):
     return _network(spec, cell, device, partial(equations.lstm, _HardOfKeras2()))
+
+
+class _ReluCandidate(Operations):
+    def __init__(self):
+        self._first = True
+
+    def tanh(self, a):
+        first, self._first = self._first, False
+        return torch.relu(a) if first else torch.tanh(a)
+
+
+class _ReluForTanh(Operations):
+    tanh = staticmethod(torch.relu)
+
+
+def relu_candidate(spec, cell, device):
+    def step(w, a, state):
+        return equations.lstm(_ReluCandidate(), w, a, state)
+
+    return _network(spec, cell, device, step)
+
+
+def relu_for_every_tanh(spec, cell, device):
+    return _network(spec, cell, device, partial(equations.lstm, _ReluForTanh()))
+
+
+class _Late(TorchNetwork):
+    """Takes at a time step what came before it."""
+
+    def _run(self, x, lengths, state):
+        return super()._run(torch.cat([0 * x[:1], x[:-1]]), lengths, state)
+
+
+class _Early(TorchNetwork):
+    """Takes at a time step what comes after it."""
+
+    def _run(self, x, lengths, state):
+        return super()._run(torch.cat([x[1:], 0 * x[:1]]), lengths, state)
+
+
+def inputs_late(spec, cell, device):
+    return _network(spec, cell, device, GRU, network=_Late)
+
+
+def inputs_early(spec, cell, device):
+    return _network(spec, cell, device, LSTM, network=_Early)
 
 
 def backwards(spec, cell, device):

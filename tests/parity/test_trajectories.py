@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.contract import Optimizer
+from harness.measure.certificate import TOLERANCES, Certificate
 from harness.measure.shapes import TRAINING
 from harness.measure.trajectories import (
     NAMES,
     Name,
+    compare_optimizers,
     steady_weights,
     training_batches,
     trajectories,
@@ -20,6 +24,7 @@ from harness.measure.trajectories import (
 from harness.registry import Registry
 from tests.planted import subject_of
 
+FAKES = Path(__file__).parent.parent / "fake_plugins"
 REGISTRY = Registry.discover()
 CELLS = REGISTRY.implementation("numpy-reference").cells
 USED = {"adam": {"beta1", "beta2"}, "rmsprop": {"decay"}, "sgd": {"momentum"}}
@@ -58,3 +63,21 @@ def test_no_constant_is_the_same_along_every_trajectory_or_a_default(
                 steady[constant],
                 getattr(Optimizer(), constant),
             )
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="torch is not installed"
+)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("mistake", ["moments-not-loaded", "moments-reset"])
+def test_moments_that_are_kept_and_not_used_are_noticed(
+    mistake: str, name: Name
+) -> None:
+    registry = Registry.discover([FAKES / "sabotage_optimizers.py"])
+    assert registry.problems == []
+    subject = subject_of(registry, f"torch-{mistake}", "rnn")
+    found = Certificate(TOLERANCES["float32", "highest"], 0)
+    compare_optimizers(found, subject, [name])
+    assert set(found.broken) == {f"{name} updates", f"{name} moments"}
+    assert "optimiser state comes back" in found.findings
+    assert "every update clipped" not in found.findings[f"{name} updates"].where

@@ -6,6 +6,7 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +28,7 @@ from harness.trial import Trial
 from implementations.numpy_reference.network import NumpyNetwork
 
 REGISTRY = Registry.discover()
+FAKES = Path(__file__).parent.parent / "fake_plugins"
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 LEARNING = Trial(
@@ -326,6 +328,49 @@ def test_where_the_last_digit_of_the_weights_decides_more_is_allowed() -> None:
     assert right.error > 1e-4, "beyond what is allowed elsewhere"
     mild = problem.initial_weights()
     assert not checked(mild, {**mild, "layer0.b": wrong["layer0.b"]}).found.ok
+
+
+@pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed")
+@pytest.mark.parametrize("task", ["adding", "copy-memory"])
+@pytest.mark.parametrize(
+    ("mistake", "error"),
+    [
+        ("moments-not-loaded", 0.1),
+        ("moments-reset", 0.1),
+        ("capped-learning-rate", 0.5),
+        ("floored-epsilon", 0.2),
+        ("loose-clip-ignored", 0.2),
+    ],
+)
+def test_an_optimiser_that_is_wrong_at_the_constants_of_the_trial_is_noticed(
+    mistake: str, error: float, task: str
+) -> None:
+    """Learning rate, epsilon and clip norm are none of the certificate's."""
+    registry = Registry.discover([FAKES / "sabotage_optimizers.py"])
+    assert registry.problems == []
+    trial = replace(
+        LEARNING,
+        implementation=f"torch-{mistake}",
+        task=task,
+        hidden_size=32,
+        batch=32,
+        optimizer=Optimizer(learning_rate=0.01, clip_norm=1.0),
+        settings={**LEARNING.settings, "updates": 1},
+    )
+    found, _ = learn(Problem(registry, trial))
+    values = whole(found)
+    assert values["readback", "ok"] == 0
+    assert error < values["readback", "error"] < 10
+    assert values["readback", "tolerance"] == 1e-2
+    assert ": change of the weights" in found.facts["read_back_at"]
+
+
+def test_a_step_lost_in_the_last_digit_of_the_weights_is_no_mistake() -> None:
+    """In float32 a weight near 0.1 moves by steps of 7e-9."""
+    trial = replace(LEARNING, optimizer=Optimizer(name="sgd", learning_rate=1e-7))
+    values = whole(learn(Problem(REGISTRY, trial))[0])
+    assert values["readback", "ok"] == 1
+    assert values["readback", "error"] > 1e-2, "beyond what is allowed elsewhere"
 
 
 def test_learning_that_goes_on_reads_back_what_undisturbed_learning_does() -> None:

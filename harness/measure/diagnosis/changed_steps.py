@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -44,13 +45,48 @@ def with_hard_sigmoid(
         yield (
             f"matches if sigmoid is a hard sigmoid, {words} + 1/2 between 0 and 1, "
             f"{whose}",
-            EquationSteps(_in_operations(equations, HardSigmoid(slope)), info),
+            EquationSteps(_in_operations(equations, partial(HardSigmoid, slope)), info),
         )
 
 
-def _in_operations(equations: Equations, ops: Operations) -> Equations:
-    """Return equations that are written in these operations whatever they are given."""
-    return lambda _, w, a, state: equations(ops, w, a, state)
+@dataclass
+class ReluForTanh(Operations):
+    """Operations of one time step whose tanh is relu.
+
+    Args:
+        only_first: Whether only the first tanh is, which is the candidate's.
+    """
+
+    only_first: bool
+    _taken: int = 0
+
+    def tanh(self, a: Traced) -> Traced:
+        """Compute max(0, a), or tanh after the first."""
+        self._taken += 1
+        if self.only_first and self._taken > 1:
+            return super().tanh(a)
+        return self.relu(a)
+
+
+def with_relu(equations: Equations, info: CellInfo) -> Iterator[tuple[str, Steps]]:
+    """Yield a cell with relu for the tanh of its candidate, and for each tanh."""
+    for words, only_first in (("the candidate's tanh", True), ("every tanh", False)):
+        yield (
+            f"matches if relu stands in place of {words}",
+            EquationSteps(
+                _in_operations(equations, partial(ReluForTanh, only_first)), info
+            ),
+        )
+
+
+def _in_operations(
+    equations: Equations, operations: Callable[[], Operations]
+) -> Equations:
+    """Return equations that are written in other operations than they are given.
+
+    `operations` is called for those of each time step.
+    """
+    return lambda _, w, a, state: equations(operations(), w, a, state)
 
 
 # --- back ----------------------------------------------------------------------------

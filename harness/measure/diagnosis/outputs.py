@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import cast
@@ -16,7 +17,7 @@ from harness.contract import (
     State,
     Weights,
 )
-from harness.measure.diagnosis.changed_steps import with_hard_sigmoid
+from harness.measure.diagnosis.changed_steps import with_hard_sigmoid, with_relu
 from harness.measure.diagnosis.changed_weights import changed_weights, of_layers
 from harness.measure.diagnosis.evidence import (
     Found,
@@ -101,16 +102,35 @@ def _hypotheses(case: _Case) -> Iterator[tuple[str, Found]]:
             "matches if sequences are run from their end to their start",
             case.of(case.oracle(), batch=backwards),
         )
+        if case.pair.spec.inputs.kind == "reals":
+            yield from _shifted_inputs(case)
     yield from _other_cells(case)
-    yield from _hard_sigmoids(case)
+    yield from _other_activations(case)
 
 
-def _hard_sigmoids(case: _Case) -> Iterator[tuple[str, Found]]:
+def _shifted_inputs(case: _Case) -> Iterator[tuple[str, Found]]:
+    """Yield sequences of reals with zeros for what lies outside."""
+    inputs = case.batch.inputs
+    zero = np.zeros_like(inputs[:, :1])
+    for words, shifted in (
+        ("late, zeros first", np.concatenate([zero, inputs[:, :-1]], axis=1)),
+        ("early, zeros last", np.concatenate([inputs[:, 1:], zero], axis=1)),
+    ):
+        yield (
+            f"matches if every input comes one time step {words}",
+            case.of(case.oracle(), batch=replace(case.batch, inputs=shifted)),
+        )
+
+
+def _other_activations(case: _Case) -> Iterator[tuple[str, Found]]:
     subject, pair = case.subject, case.pair
     if subject.registry.cell(pair.spec.cell).equations is None:
         return
     equations = subject.registry.load_equations(pair.spec.cell)
-    for cause, steps in with_hard_sigmoid(equations, pair.cell.info):
+    info = pair.cell.info
+    for cause, steps in itertools.chain(
+        with_hard_sigmoid(equations, info), with_relu(equations, info)
+    ):
         changed = subject.oracle_around(pair.spec, steps)
         changed.load_weights(case.weights)
         yield cause, case.of(changed)
