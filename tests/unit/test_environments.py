@@ -233,14 +233,16 @@ def test_it_is_installed_there_as_it_was_here(
     monkeypatch: pytest.MonkeyPatch, origin: object, extra: str | None, told: str
 ) -> None:
     text = None if origin is None else json.dumps(origin)
-    monkeypatch.setattr(metadata.PathDistribution, "read_text", _only(text))
+    # Not the standard library's class where a backport of it was imported before.
+    found = type(metadata.distribution("rnn-harness"))
+    monkeypatch.setattr(found, "read_text", _only(text, found.read_text))
     assert environments._this_project(extra) == told
 
 
-def _only(text: str | None) -> Callable[..., str | None]:
-    read = metadata.PathDistribution.read_text
-
-    def direct_url(own: metadata.PathDistribution, name: str) -> str | None:
+def _only(
+    text: str | None, read: Callable[..., str | None]
+) -> Callable[..., str | None]:
+    def direct_url(own: metadata.Distribution, name: str) -> str | None:
         return text if name == "direct_url.json" else read(own, name)
 
     return direct_url
