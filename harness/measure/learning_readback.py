@@ -22,7 +22,7 @@ from harness.contract import (
 )
 from harness.measure.certificate import TOLERANCES
 from harness.measure.problem import Problem, initial_weights
-from harness.measure.readback import ReadBack, Reference, rows
+from harness.measure.readback import ReadBack, Reference, gradient_norm, rows
 from harness.measure.update_readback import check_updates
 
 LOOSER = 10
@@ -115,8 +115,6 @@ class LearningReadBack:
 
     def _expected(self) -> Weights:
         found = self._reference.loss_and_gradients(self._batch)
-        gradients = [d for name, d in found.items() if name != "loss"]
-        norm = np.sqrt(sum(np.sum(d**2) for d in gradients))
         expected = {
             "outputs": self._reference.outputs(self._few),
             **found,
@@ -124,7 +122,7 @@ class LearningReadBack:
         }
         if self._problem.spec.biases == "canonical":
             # A framework's second bias has a gradient of its own.
-            expected["update's norm"] = norm
+            expected["update's norm"] = np.array(gradient_norm(found))
         return expected
 
     def _remembering(self) -> Weights | None:

@@ -189,6 +189,11 @@ class Problem:
         return batch * (self.time_steps * layers + readouts * readout)
 
 
+def by_reference(registry: Registry, trial: Trial) -> bool:
+    """Say whether numpy's reference computes a trial in its implementation's place."""
+    return trial.measure == "gradients" and registry.cell(trial.cell).reference
+
+
 def offered(registry: Registry, trial: Trial) -> ImplementationDeclaration:
     """Return the declaration of a trial's implementation, which must offer the trial.
 

@@ -110,6 +110,12 @@ class Reference:
             yield rows(batch, np.arange(start, min(start + self._most, batch.size)))
 
 
+def gradient_norm(found: Weights) -> float:
+    """Return the norm of all gradients together, as `loss_and_gradients` gave them."""
+    squares = (np.sum(d**2) for name, d in found.items() if name != "loss")
+    return float(np.sqrt(sum(squares)))
+
+
 def rows(batch: Batch, which: Array) -> Batch:
     """Return some sequences of a batch."""
     return replace(

@@ -11,7 +11,7 @@ import numpy as np
 from harness.contract import Array, Batch, TrainableNetwork, Weights
 from harness.measure.certificate import TOLERANCES
 from harness.measure.problem import Problem
-from harness.measure.readback import ReadBack, Reference
+from harness.measure.readback import ReadBack, Reference, gradient_norm
 
 LOOSER = 1000
 """Times the certificate's tolerance: 1e-2 in float32. Over four cells, two tasks and
@@ -152,6 +152,4 @@ def _loud(
 
 def _norm(reference: Reference, weights: Weights, batch: Batch) -> float:
     reference.load(weights)
-    found = reference.loss_and_gradients(batch)
-    squares = (np.sum(d**2) for name, d in found.items() if name != "loss")
-    return float(np.sqrt(sum(squares)))
+    return gradient_norm(reference.loss_and_gradients(batch))

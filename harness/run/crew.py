@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from harness.contract import Weights
+from harness.measure.problem import by_reference
 from harness.registry import Registry
 from harness.run.client import WorkerDiedError, WorkerProcess
 from harness.run.jobs import Answer, Job, Limits, Sink, StoppedError
@@ -139,7 +140,7 @@ class Crew:
     def _kind(self, trial: Trial) -> WorkerKind:
         framework = self._registry.framework_of(trial.implementation).name
         device = trial.device
-        if trial.measure == "gradients" and self._registry.cell(trial.cell).reference:
+        if by_reference(self._registry, trial):
             framework, device = "numpy", "cpu"
         return WorkerKind(framework, device, trial.threads, trial.precision)
 

@@ -6,7 +6,6 @@ Everything here runs in the worker's process; `harness.run.distributed` calls it
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import platform
 import tempfile
 import threading
@@ -14,7 +13,6 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +81,12 @@ class Package:
             },
         }
 
-    @cached_property
-    def key(self) -> str:
-        """A name for these files and facts."""
-        return hashlib.sha256(repr((self.files, self.facts)).encode()).hexdigest()[:16]
+    def unpack(self, folder: Path) -> Registry:
+        """Write the plugin files to a folder and read them there."""
+        files = [folder / name for name, _ in self.files]
+        for file, (_, content) in zip(files, self.files, strict=True):
+            file.write_bytes(content)
+        return Registry.discover(files)
 
 
 def unlike(here: Facts, there: Facts) -> str | None:
@@ -170,12 +170,7 @@ class _Host:
 
     def __init__(self, package: Package, limits: Limits) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="rnn-harness-")
-        files = []
-        for name, content in package.files:
-            file = Path(self._folder.name) / name
-            file.write_bytes(content)
-            files.append(file)
-        self.registry = Registry.discover(files)
+        self.registry = package.unpack(Path(self._folder.name))
         differing = unlike(package.facts, package.facts_of(self.registry))
         if differing is not None:
             raise UnlikeError(f"this dask worker is unlike its driver: {differing}")
@@ -236,10 +231,7 @@ def _host(run: str, package: Package, limits: Limits) -> _Host:
 def describe(package: Package) -> Facts:
     """Return this worker's facts, for a driver to compare."""
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / name for name, _ in package.files]
-        for file, (_, content) in zip(files, package.files, strict=True):
-            file.write_bytes(content)
-        return package.facts_of(Registry.discover(files))
+        return package.facts_of(package.unpack(Path(folder)))
 
 
 def run_job(package: Package, run: str, name: str, job: Job, limits: Limits) -> Found:

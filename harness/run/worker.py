@@ -40,7 +40,7 @@ from harness.environment import (
 from harness.measure.gradients import measure_gradients
 from harness.measure.learning import Observer, measure_learning
 from harness.measure.parity import measure_parity
-from harness.measure.problem import Measurement, Problem
+from harness.measure.problem import Measurement, Problem, by_reference
 from harness.measure.speed import SpeedMeter
 from harness.registry import Registry
 from harness.run.outcome import outcome_of
@@ -143,8 +143,8 @@ class Worker:
     def _environment(self, trial: Trial) -> dict[str, Any]:
         """Return what a trial's values may depend on beside itself, to the last bit."""
         framework = self._registry.framework_of(trial.implementation)
-        if trial.measure == "gradients" and self._registry.cell(trial.cell).reference:
-            framework = self._registry.frameworks["numpy"]  # the reference's
+        if by_reference(self._registry, trial):
+            framework = self._registry.frameworks["numpy"]
         return {
             "framework": framework_versions(framework.name, framework.distributions),
             "numpy": np.__version__,
