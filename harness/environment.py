@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import os
 import platform
 import re
 import subprocess
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import MisuseError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_TF32 = "NVIDIA_TF32_OVERRIDE"
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -101,6 +105,27 @@ def gpu_names() -> list[str]:
         pynvml.nvmlShutdown()
 
 
+def gpu_name() -> str | None:
+    """Return the name of the first CUDA device that this process sees, or None."""
+    import pynvml
+
+    first = os.environ.get(VISIBLE, "0").partition(",")[0].strip()
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        if first.isdecimal():
+            handle = pynvml.nvmlDeviceGetHandleByIndex(int(first))
+        else:
+            handle = pynvml.nvmlDeviceGetHandleByUUID(first)
+        return str(pynvml.nvmlDeviceGetName(handle))
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
 def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
     """Return the versions of those distributions that are installed."""
     versions = {}
@@ -153,9 +178,23 @@ def framework_versions(name: str, distributions: Iterable[str]) -> str:
     return ", ".join(found) or name
 
 
-def pinned_variables(threads: int) -> dict[str, str]:
-    """Return what a worker's environment must hold before its framework is imported."""
+def pinned_variables(
+    threads: int, device: str = "cpu", precision: str = "highest"
+) -> dict[str, str]:
+    """Return what a worker's environment must hold before its framework is imported.
+
+    A worker sees its own device alone, as the first; `VISIBLE` names it.
+
+    Args:
+        threads: What every numerical library may use.
+        device: `cpu` or `cuda:N`, as numbered among those that are visible here.
+        precision: `highest` keeps NVIDIA's libraries from TF32, whoever asks for it.
+    """
     return {
+        VISIBLE: _visible(device),
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as the driver lists them, and gpu_names
+        **({"JAX_PLATFORMS": "cpu"} if device == "cpu" else {}),
+        **({_TF32: "0"} if precision == "highest" else {}),
         **dict.fromkeys(_THREAD_VARIABLES, str(threads)),
         "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_NUM_INTEROP_THREADS": "1",
@@ -168,6 +207,36 @@ def pinned_variables(threads: int) -> dict[str, str]:
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
+
+
+def worker_environment(
+    threads: int, device: str = "cpu", precision: str = "highest"
+) -> dict[str, str]:
+    """Return this process's environment with what is pinned, as `pinned_variables`."""
+    others = {name: value for name, value in os.environ.items() if name != _TF32}
+    return {**others, **pinned_variables(threads, device, precision)}
+
+
+def _visible(device: str) -> str:
+    """Return what shows a device, and no other, to CUDA; "" shows none."""
+    if device == "cpu":
+        return ""
+    index = int(device.partition(":")[2] or 0)
+    shown = os.environ.get(VISIBLE)
+    if shown is None:
+        return str(index)
+    names = [name.strip() for name in shown.split(",")]
+    return names[index] if index < len(names) else ""
+
+
+def user_cache() -> Path | None:
+    """Return this project's folder in the user's cache, or None without a home."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    folder = Path(cache) if Path(cache).is_absolute() else Path("~/.cache")
+    try:
+        return folder.expanduser() / "rnn-harness"
+    except RuntimeError:
+        return None
 
 
 def _commit() -> dict[str, Any]:

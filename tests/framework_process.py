@@ -6,14 +6,13 @@ that folder only where it is named on the command line.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from harness.environment import pinned_variables
+from harness.environment import worker_environment
 from harness.registry import Registry
 
 HERE = Path(__file__).resolve().parent
@@ -34,7 +33,7 @@ def run_framework_tests(implementation: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", str(folder), "-q", "-p", "no:cacheprovider"],
         cwd=HERE.parent,
-        env={**os.environ, **pinned_variables(1), **framework.environment},
+        env={**worker_environment(1), **framework.environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

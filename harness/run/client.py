@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.contract import Weights
-from harness.environment import pinned_variables
+from harness.environment import worker_environment
 from harness.run.jobs import Limits, Start
 from harness.run.log import LogPump, Write
 from harness.run.outcome import outcome_of_death
@@ -44,6 +44,8 @@ class WorkerProcess:
         log: Called with what is printed between trials.
         limits: Enforced on each trial.
         environment: Variables its framework needs before it is imported.
+        device: The one it sees, `cpu` or `cuda:N`.
+        precision: As its trials'.
     """
 
     def __init__(
@@ -54,6 +56,9 @@ class WorkerProcess:
         log: Write,
         limits: Limits | None = None,
         environment: Mapping[str, str] | None = None,
+        *,
+        device: str = "cpu",
+        precision: str = "highest",
     ) -> None:
         self._limits = limits or Limits()
         mark = f"{reaper().mark}-{uuid.uuid4().hex}"
@@ -66,8 +71,7 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=theirs,
             env={
-                **os.environ,
-                **pinned_variables(threads),
+                **worker_environment(threads, device, precision),
                 **(environment or {}),
                 MARK: mark,
             },

@@ -370,7 +370,7 @@ class CostModel:
             observation = self._observe(
                 trial,
                 float(result["wall_time_s"]) / shared,
-                result.get("peak_memory_bytes"),
+                result.get("worker_memory_bytes"),
                 result.get("disk_bytes"),
                 record.value("outcome", "updates"),
                 record.value("train_step", "time_s"),

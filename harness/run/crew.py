@@ -17,6 +17,7 @@ from harness.run.client import WorkerDiedError, WorkerProcess
 from harness.run.jobs import Answer, Job, Limits, Sink, StoppedError
 from harness.run.log import Write
 from harness.run.pipe import Message
+from harness.run.quiet import measuring
 from harness.run.session import time_in_turns
 from harness.store import Reading
 from harness.trial import Trial
@@ -24,12 +25,17 @@ from harness.trial import Trial
 
 @dataclass(frozen=True)
 class WorkerKind:
-    """What is settled when a worker starts."""
+    """What is settled when a worker starts.
+
+    Attributes:
+        own: The trial that it serves alone, or "" where it serves all of its kind.
+    """
 
     framework: str
     device: str
     threads: int
     precision: str
+    own: str = ""
 
 
 class Crew:
@@ -44,6 +50,7 @@ class Crew:
     def __init__(self, registry: Registry, limits: Limits, log: Write) -> None:
         self._registry, self._limits, self._log = registry, limits, log
         self._workers: dict[WorkerKind, WorkerProcess] = {}
+        self._served: dict[WorkerProcess, set[str]] = {}
         self._lock = threading.RLock()  # a signal may ask to stop meanwhile
         self._stopping: str | None = None
 
@@ -53,41 +60,69 @@ class Crew:
         A worker is thrown away when a trial of it did not end `ok`.
 
         Raises:
-            StoppedError: If `stop` was called with `now` meanwhile.
+            StoppedError: If `stop` was called with `now` meanwhile, or while the job
+                waited for its machine.
         """
-        if not job.session:
-            ((trial_id, trial),) = job.trials.items()
-            asked = _Asked(trial_id, trial, "measure", job=job)
-            found = self._ask(asked, sink)
-            assert isinstance(found, Answer)
-            answers = {trial_id: found}
-        else:
-            answers = self._session(job, sink)
+        waited = False
+
+        def waits() -> None:
+            nonlocal waited
+            waited = True
+            sink.waits(_SESSION_WAITS if job.session else _WAITS)
+
+        with measuring(alone=job.session, waits=waits, check=self._check):
+            if waited:
+                sink.waits(None)
+            answers = self._session(job, sink) if job.session else self._one(job, sink)
         for trial_id, answer in answers.items():
             if answer.outcome != "ok":
                 self._drop(self._kind(job.trials[trial_id]))
         return answers
 
+    def _one(self, job: Job, sink: Sink) -> dict[str, Answer]:
+        ((trial_id, trial),) = job.trials.items()
+        kind = self._kind(trial)
+        found = self._ask(_Asked(trial_id, trial, "measure", kind, job=job), sink)
+        assert isinstance(found, Answer)
+        return {trial_id: found}
+
     def _session(self, job: Job, sink: Sink) -> dict[str, Answer]:
         spent = dict.fromkeys(job.trials, 0.0)
         peaks = dict.fromkeys(job.trials, 0)
+        kinds = {id: self._kind(trial) for id, trial in job.trials.items()}
 
         def ask(
             trial_id: str, trial: Trial, command: str, phase: str | None
         ) -> Answer | tuple[str, ...] | None:
             if command == "open":  # maybe once more, after another's worker died
-                spent[trial_id] = 0.0
-            asked = _Asked(trial_id, trial, command, phase, spent_s=spent[trial_id])
+                spent[trial_id], peaks[trial_id] = 0.0, 0
+            asked = _Asked(
+                trial_id, trial, command, kinds[trial_id], phase, spent[trial_id]
+            )
             begin = time.monotonic()
             found = self._ask(asked, sink, peaks)
             spent[trial_id] += time.monotonic() - begin
             return found
 
-        return time_in_turns(job.trials, ask, sink)
+        def stands(trial_id: str, answer: Answer) -> bool:
+            kind = kinds[trial_id]
+            shared = sum(k == kind for k in kinds.values()) > 1
+            if not (answer.died and answer.outcome == "out_of_memory" and shared):
+                return True
+            # The memory was that of all who share the worker: now it has its own.
+            kinds[trial_id] = replace(kind, own=trial_id)
+            return False
+
+        try:
+            return time_in_turns(job.trials, ask, sink, stands)
+        finally:
+            for kind in kinds.values():
+                if kind.own:
+                    self._drop(kind)
 
     def probe(self, trial: Trial) -> str | None:
         """Build the network of a trial, and no more; return why that fails, or None."""
-        found = self._ask(_Asked("probe", trial, "probe"), _Deaf())
+        found = self._ask(_Asked("probe", trial, "probe", self._kind(trial)), _Deaf())
         return f"{found.outcome}: {found.reason}" if isinstance(found, Answer) else None
 
     # --- one request -----------------------------------------------------------------
@@ -96,7 +131,7 @@ class Crew:
         self, asked: _Asked, sink: Sink, peaks: dict[str, int] | None = None
     ) -> Answer | tuple[str, ...] | None:
         """Ask the worker of a trial's kind; its death is an answer too."""
-        kind = self._kind(asked.trial)
+        kind = asked.kind
         try:
             worker = self._worker(kind)
         except OSError as error:
@@ -104,6 +139,8 @@ class Crew:
             reason = f"{python} cannot be started ({error.strerror})"
             return Answer("unavailable", reason)
         peaks = {asked.id: 0} if peaks is None else peaks
+        served = self._served.setdefault(worker, set())
+        served.add(asked.id)
         message = None
         try:
             for message in worker.ask(
@@ -131,7 +168,9 @@ class Crew:
         facts = {
             **answer.facts,
             "host": socket.gethostname(),
-            "peak_memory_bytes": peaks[asked.id],
+            "worker_memory_bytes": peaks[asked.id],
+            # What others left behind, or have open beside it, is not its own.
+            "peak_memory_bytes": peaks[asked.id] if served == {asked.id} else None,
         }
         return replace(answer, facts=facts)
 
@@ -158,13 +197,20 @@ class Crew:
                     self._log,
                     self._limits,
                     self._registry.frameworks[kind.framework].environment,
+                    device=kind.device,
+                    precision=kind.precision,
                 )
             return self._workers[kind]
+
+    def _check(self) -> None:
+        if self._stopping:
+            raise StoppedError
 
     def _drop(self, kind: WorkerKind) -> None:
         with self._lock:
             worker = self._workers.pop(kind, None)
         if worker is not None:
+            self._served.pop(worker, None)
             worker.kill()
             worker.close()
 
@@ -190,6 +236,9 @@ class Crew:
 
 _NO_END = ("opened", "turned", "probed")
 
+_WAITS = "the timing of another rnn-harness command on this machine"
+_SESSION_WAITS = "trials of another rnn-harness command on this machine"
+
 
 class _Deaf:
     """A sink for what nobody listens to."""
@@ -206,15 +255,18 @@ class _Deaf:
 
     def round(self, number: int, rounds: int) -> None: ...
 
+    def waits(self, for_what: str | None) -> None: ...
+
 
 @dataclass(frozen=True)
 class _Asked:
     id: str
     trial: Trial
     command: str
+    kind: WorkerKind
     phase: str | None = None
-    job: Job | None = None
     spent_s: float = 0.0
+    job: Job | None = None
 
 
 def _pass_on(trial_id: str, message: Message, sink: Sink) -> None:

@@ -307,6 +307,13 @@ class _Sink:
         attempt.write_log(data)
 
     def round(self, number: int, rounds: int) -> None:
-        self._progress.round(
-            [todo for todo, _ in self._attempts.values()], number, rounds
-        )
+        self._progress.round(self._todo(), number, rounds)
+
+    def waits(self, for_what: str | None) -> None:
+        if for_what is None:
+            for _, attempt in self._attempts.values():
+                attempt.waited()
+        self._progress.waits(self._todo(), for_what)
+
+    def _todo(self) -> list[Planned]:
+        return [todo for todo, _ in self._attempts.values()]

@@ -98,6 +98,9 @@ class Sink(Protocol):
     def round(self, number: int, rounds: int) -> None:
         """A session has finished a round of turns."""
 
+    def waits(self, for_what: str | None) -> None:
+        """A job waits for its machine; None where it waits no more."""
+
 
 class Engine(Protocol):
     """Where jobs run: on this machine, or on a cluster."""

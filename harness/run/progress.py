@@ -149,6 +149,19 @@ class Progress:
                     entry.text = f"round {number} of {rounds}"
                     entry.done = number / rounds
 
+    def waits(self, todo: Sequence[Planned], for_what: str | None) -> None:
+        """Tell what trials wait for, or begin their time anew where they go on."""
+        with self._lock:
+            for trial in todo:
+                entry = self._running.get(trial.id)
+                if entry is not None:
+                    entry.since, entry.text = time.monotonic(), for_what or ""
+        if for_what is not None:
+            label = todo[0].trial.label
+            more = f" and {len(todo) - 1} more" if len(todo) > 1 else ""
+            line = f"{label}{more}: waits for {for_what}"
+            self._console.print(Text(line), soft_wrap=True)
+
     def finished(
         self,
         todo: Planned,
@@ -169,7 +182,7 @@ class Progress:
             took_s = time.monotonic() - entry.since if entry is not None else 0.0
             self._done += 1
             facts = facts or {}
-            memory, disk = facts.get("peak_memory_bytes"), facts.get("disk_bytes")
+            memory, disk = facts.get("worker_memory_bytes"), facts.get("disk_bytes")
             cost = Cost(took_s, memory or 0, disk or 0, "measured")
             self._took.append((todo.trial, cost))
             # What went on from a checkpoint took longer than was seen here.
@@ -212,7 +225,7 @@ class Progress:
         self._model.learn(
             trial,
             took_s / (turns if trial.measure == "speed" else 1),
-            facts.get("peak_memory_bytes"),
+            facts.get("worker_memory_bytes"),
             facts.get("disk_bytes"),
             updates=values.get(("outcome", "updates")),
             update_s=values.get(("train_step", "time_s")),

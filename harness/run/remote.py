@@ -144,6 +144,10 @@ class Recorder:
         """Keep the call."""
         self._keep("round", number, rounds)
 
+    def waits(self, for_what: str | None) -> None:
+        """Keep the call."""
+        self._keep("waits", for_what)
+
 
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 """A method of a sink, what it was given by place and by name; "" for one forgotten."""

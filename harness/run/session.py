@@ -15,16 +15,26 @@ what an opened meter has."""
 
 
 def time_in_turns(
-    trials: Mapping[str, Trial], ask: Ask, sink: Sink
+    trials: Mapping[str, Trial],
+    ask: Ask,
+    sink: Sink,
+    stands: Callable[[str, Answer], bool] = lambda *_: True,
 ) -> dict[str, Answer]:
     """Time trials taking turns in random order; return every answer.
 
     A worker that dies takes the meters of its other trials along, so the session is
     started again without the trial that killed it.
+
+    Args:
+        trials: By trial id.
+        ask: Asks a worker.
+        sink: Told of rounds.
+        stands: Whether an answer stands; a trial whose does not is asked again.
     """
     answers: dict[str, Answer] = {}
     while left := {id: trial for id, trial in trials.items() if id not in answers}:
-        answers |= _Turns(left, ask, sink).answers()
+        found = _Turns(left, ask, sink).answers()
+        answers |= {id: answer for id, answer in found.items() if stands(id, answer)}
     return answers
 
 

@@ -25,6 +25,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +33,9 @@ import numpy as np
 
 from harness.contract import Inputs, NetworkSpec, Readout, Target, Weights
 from harness.environment import (
+    VISIBLE,
     framework_versions,
+    gpu_name,
     machine_name,
     pinned_variables,
     processor,
@@ -67,11 +70,12 @@ class Worker:
         start_s = time.perf_counter() - self._spent_s.pop(key, 0.0)
         try:
             if command == "measure":
-                trial = Trial.from_json(request.values["trial"])
+                trial = _trial(request)
                 found = self._measure(trial, request)
                 self._result(trial, found, time.perf_counter() - start_s)
             elif command == "open":
-                trial = Trial.from_json(request.values["trial"])
+                trial = _trial(request)
+                self._meters.pop(key, None)  # of a session that is started again
                 meter = SpeedMeter(Problem(self._registry, trial))
                 meter.warm_up()
                 self._meters[key] = (trial, meter)
@@ -81,7 +85,7 @@ class Worker:
                 readings = meter.turn(request.values["phase"])
                 self._send({"kind": "turned", "readings_s": readings})
             elif command == "probe":
-                self._build(Trial.from_json(request.values["trial"]))
+                self._build(_trial(request))
                 self._send({"kind": "probed"})
             else:
                 trial, meter = self._meters.pop(key)
@@ -149,13 +153,17 @@ class Worker:
             "framework": framework_versions(framework.name, framework.distributions),
             "numpy": np.__version__,
             "processor": processor(),
-            "pinned": {name: os.environ.get(name) for name in pinned_variables(1)},
+            **({} if trial.device == "cpu" else {"gpu": gpu_name()}),
+            "pinned": {
+                n: os.environ.get(n) for n in pinned_variables(1) if n != VISIBLE
+            },
         }
 
     def _result(self, trial: Trial, found: Measurement, compute_time_s: float) -> None:
         facts = {
             **self._environment(trial),
             "machine": machine_name(),
+            "visible_devices": os.environ.get(VISIBLE),
             "python": platform.python_version(),
             "compute_time_s": compute_time_s,
             "worker": os.getpid(),
@@ -179,6 +187,12 @@ class Worker:
         with contextlib.suppress(OSError, ValueError):  # what is printed comes first
             sys.stdout.flush()
         send(self._answers, Message(values, arrays or {}))
+
+
+def _trial(request: Message) -> Trial:
+    """Return the trial of a request on the one device that this process sees."""
+    trial = Trial.from_json(request.values["trial"])
+    return trial if trial.device == "cpu" else replace(trial, device="cuda:0")
 
 
 def _adopt_orphans() -> None:

@@ -81,6 +81,10 @@ class Attempt:
             (self.folder / checkpoint.NAME).unlink(missing_ok=True)
         self._events.truncate(self._resumable_bytes)
 
+    def waited(self) -> None:
+        """Begin the trial's time anew: until now it waited for its machine."""
+        self._clock_s = time.monotonic()
+
     def checkpoint(self, state: Mapping[str, Any], arrays: Weights) -> None:
         """Keep where the trial could go on from; it replaces the one before."""
         os.fsync(self._events.fileno())

@@ -1,6 +1,8 @@
 """Trials that are timed together share a fate no more than they must."""
 
+import time
 from pathlib import Path
+from typing import IO
 
 from harness.store import RunFolder
 from tests import helpers
@@ -50,3 +52,84 @@ def test_what_was_good_stays_where_it_fails_when_it_is_timed_again(
     )
     assert "stopped at the time limit of 0.01 s; its earlier result stays" in err
     assert file.read_bytes() == before
+
+
+def test_memory_that_trials_of_a_session_share_is_held_against_none_of_them(
+    tmp_path: Path,
+) -> None:
+    suite = SUITE.replace('"dies-late"', '"keeps-250", "keeps-260", "keeps-900"')
+    helpers.write(tmp_path / "suite.toml", suite)
+    command = ("run", "suite.toml", "-o", "out", "--no-certify", "--plugin")
+    code, _, err = helpers.run(
+        *(*command, helpers.PLUGINS / "heavy.py", "--memory-limit", "550M"),
+        cwd=tmp_path,
+    )
+    assert code == 4, err
+    records = {
+        r.trial.implementation: r for r in RunFolder.open(tmp_path / "out").records()
+    }
+    assert {name: r.outcome for name, r in records.items()} == {
+        "numpy-reference": "ok",
+        "keeps-250": "ok",
+        "keeps-260": "ok",
+        "keeps-900": "out_of_memory",
+    }
+    alone = [r.result["peak_memory_bytes"] for r in records.values()]
+    beside = [r.result["worker_memory_bytes"] for r in records.values()]
+    assert all(map(int, beside))
+    # One of the two went on with the reference, the other in a worker of its own.
+    assert alone.count(None) == 2, alone
+    by_name = dict(zip(records, alone, strict=True))
+    own = by_name["keeps-250"] or by_name["keeps-260"]
+    assert 250 << 20 < own < 500 << 20
+
+
+def test_memory_is_told_of_the_first_trial_in_a_worker_alone(tmp_path: Path) -> None:
+    helpers.write(tmp_path / "tiny.toml", helpers.TINY)
+    code, _, err = helpers.run(
+        *("run", "tiny.toml", "-o", "out", "-j", 1, "--no-certify", "-k", "learning"),
+        cwd=tmp_path,
+    )
+    assert code == 0, err
+    results = [
+        r.result
+        for r in RunFolder.open(tmp_path / "out").records()
+        if r.trial.measure == "learning"
+    ]
+    assert len(results) == 2
+    assert len({r["worker"] for r in results}) == 1
+    assert sum(r["peak_memory_bytes"] is not None for r in results) <= 1
+
+
+def test_commands_in_two_folders_keep_off_each_others_timing(tmp_path: Path) -> None:
+    longer = helpers.TINY.replace("updates = 1200", "updates = 1000000")
+    helpers.write(tmp_path / "learns.toml", longer)
+    helpers.write(tmp_path / "suite.toml", SUITE)
+    flags = ("--no-certify", "-k")
+    learns = helpers.start(
+        "run", "learns.toml", "-o", "learns", *flags, "learning", cwd=tmp_path
+    )
+    try:
+        events = "learns/trials/learning-*/attempt-*/events.jsonl"
+        helpers.wait_for(lambda: list(tmp_path.glob(events)), "a trial to learn")
+        timed = helpers.start(*RUN, "-k", "numpy-reference", cwd=tmp_path)
+        assert timed.stderr is not None
+        line = helpers.wait_for(
+            lambda: _line_with("waits", timed.stderr), "the session to wait"
+        )
+        assert "waits for trials of another rnn-harness command on this machine" in line
+        time.sleep(1)
+        assert not list(tmp_path.glob("out/trials/*/result.json"))
+    finally:
+        learns.kill()
+        learns.communicate()
+    code, _, err = helpers.finish(timed)
+    assert code == 0, err
+    (record,) = RunFolder.open(tmp_path / "out").records()
+    result = record.result
+    # What it waited for is no time of its own; clocks differ by little.
+    assert result["wall_time_s"] < result["committed_at"] - result["started_at"] - 0.5
+
+
+def _line_with(word: str, stream: IO[str]) -> str:
+    return next(line for line in stream if word in line)

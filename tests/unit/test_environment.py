@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from harness import environment
 from harness.environment import resolve_device
 from harness.errors import MisuseError
+from harness.trial import Trial
 
 
 @pytest.fixture
@@ -66,3 +69,73 @@ def test_a_worker_has_its_threads_pinned() -> None:
     pinned = environment.pinned_variables(3)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         assert pinned[name] == "3"
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "shown"),
+    [
+        (None, "cpu", ""),
+        ("0,1", "cpu", ""),
+        (None, "cuda:1", "1"),
+        ("3, GPU-5fa", "cuda:0", "3"),
+        ("3, GPU-5fa", "cuda:1", "GPU-5fa"),
+        ("3", "cuda:1", ""),
+    ],
+)
+def test_a_worker_sees_its_own_device_alone(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, device: str, shown: str
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    pinned = environment.worker_environment(1, device)
+    assert pinned["CUDA_VISIBLE_DEVICES"] == shown
+    assert (pinned.get("JAX_PLATFORMS") == "cpu") == (device == "cpu")
+
+
+@pytest.mark.parametrize(
+    ("precision", "override"), [("highest", "0"), ("tf32", None), ("bf16", None)]
+)
+def test_tf32_is_kept_out_where_it_was_not_asked_for_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch, precision: str, override: str | None
+) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    pinned = environment.worker_environment(1, "cuda:0", precision)
+    assert pinned.get("NVIDIA_TF32_OVERRIDE") == override
+
+
+@pytest.mark.parametrize(
+    ("visible", "asked"),
+    [
+        ("1", ("index", 1)),
+        ("GPU-5fa,GPU-6fa", ("uuid", "GPU-5fa")),
+        (None, ("index", 0)),
+    ],
+)
+def test_a_result_names_the_gpu_that_its_worker_saw(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, asked: tuple[str, object]
+) -> None:
+    import pynvml
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    for kind, name in (("index", "Index"), ("uuid", "UUID")):
+        monkeypatch.setattr(
+            pynvml, f"nvmlDeviceGetHandleBy{name}", lambda what, kind=kind: (kind, what)
+        )
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda handle: f"name of {handle}")
+    assert environment.gpu_name() == f"name of {asked}"
+
+
+def test_a_worker_runs_its_trial_on_the_one_device_that_it_sees() -> None:
+    from harness.run.pipe import Message
+    from harness.run.worker import _trial
+
+    for device, seen in (("cpu", "cpu"), ("cuda:0", "cuda:0"), ("cuda:3", "cuda:0")):
+        trial = Trial("parity", "torch-native", "gru", device=device)
+        assert _trial(Message({"trial": trial.to_json()})) == replace(
+            trial, device=seen
+        )

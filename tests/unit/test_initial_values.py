@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
-import os
 import re
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from scipy import stats
 from harness.analysis.initial_values import initial_panels, initial_rows
 from harness.analysis.summary import summarize
 from harness.contract import Array, LayerSizes, ReferenceCell, Weights
-from harness.environment import pinned_variables
+from harness.environment import worker_environment
 from harness.errors import MisuseError
 from harness.measure.gradients import measure_gradients
 from harness.measure.problem import ORACLE, Problem
@@ -113,7 +112,7 @@ def keras_values(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     script = Path(__file__).parents[1] / "keras_initial_values.py"
     subprocess.run(
         [sys.executable, str(script), str(file), *map(str, sizes)],
-        env={**os.environ, **pinned_variables(1), "KERAS_BACKEND": backend},
+        env={**worker_environment(1), "KERAS_BACKEND": backend},
         check=True,
     )
     return np.load(file)
