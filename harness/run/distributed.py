@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,15 +61,31 @@ class _Flight:
         self._start = job.start
         self._lock = threading.RLock()  # a signal may ask to stop meanwhile
         self._landed = False
+        self.name = ""
         self.heard = ("", 0)
+        self.strayed = False
 
-    @property
-    def job(self) -> Job:
-        """The job, to go on from its newest checkpoint."""
-        return replace(self._job, start=self._start)
+    def depart(self) -> Job:
+        """Return the job, to go on from its newest checkpoint, under a new name."""
+        with self._lock:
+            self.name, self.heard, self.strayed = uuid.uuid4().hex, ("", 0), False
+            return replace(self._job, start=self._start)
 
-    def tell(self, execution: str, first: int, calls: list[remote.Call]) -> None:
-        """Pass on what was not heard yet of an execution, numbered from `first`."""
+    def news(
+        self, name: str, execution: str, first: int, calls: list[remote.Call]
+    ) -> None:
+        """Pass on what was not heard yet of an execution, numbered from `first`.
+
+        Where a worker was lost and dask began the job anew by itself, from where this
+        departure went on, it has strayed: a newer checkpoint may have come meanwhile.
+        """
+        with self._lock:
+            if name == self.name:
+                self.strayed |= self.heard[0] not in ("", execution)
+                if not self.strayed:
+                    self._tell(execution, first, calls)
+
+    def _tell(self, execution: str, first: int, calls: list[remote.Call]) -> None:
         with self._lock:
             if self._landed:
                 return
@@ -85,7 +101,7 @@ class _Flight:
 
     def land(self, found: remote.Found) -> Mapping[str, Answer]:
         """Pass on the rest; what comes later from a lost worker is not listened to."""
-        self.tell(found.execution, 0, found.calls)
+        self._tell(found.execution, 0, found.calls)
         with self._lock:
             self._landed = True
         return found.answers
@@ -116,7 +132,7 @@ class DaskEngine:
         self._package = remote.Package.of(registry)
         self._limits = limits
         self._run = uuid.uuid4().hex
-        self._flights: dict[str, _Flight] = {}
+        self._flights: list[_Flight] = []
         self._lock = threading.RLock()  # a signal may ask to stop meanwhile
         self._stopping: str | None = None
         self._closed = threading.Event()
@@ -206,48 +222,56 @@ class DaskEngine:
             StoppedError: If the run was stopped meanwhile.
             LostError: If the cluster is gone.
         """
-        name = uuid.uuid4().hex
         flight = _Flight(job, sink)
         with self._lock:
             if self._stopping:
                 raise StoppedError
-            self._flights[name] = flight
+            self._flights.append(flight)
         try:
             for _ in range(MOST_LOSSES):
-                found = self._attempt(name, flight)
+                found = self._attempt(flight)
                 if found is not None:
                     return flight.land(found)
         finally:
             with self._lock:
-                del self._flights[name]
+                self._flights.remove(flight)
         reason = f"{MOST_LOSSES} dask workers were lost one after the other with it"
         return {id: Answer("crashed", reason, died=True) for id in job.trials}
 
-    def _attempt(self, name: str, flight: _Flight) -> remote.Found | None:
+    def _attempt(self, flight: _Flight) -> remote.Found | None:
         """Run a job once; return None where its worker was lost."""
         from distributed import KilledWorker
         from distributed.client import FutureCancelledError
 
+        job = flight.depart()
         future = self._client.submit(
             remote.run_job,
             self._package,
             self._run,
-            name,
-            flight.job,
+            flight.name,
+            job,
             self._limits,
             pure=False,
-            **self._where(flight.job),
+            **self._where(job),
         )
         try:
             while not future.done():
                 if self._stopping == "now":
                     raise StoppedError
                 self._check_connection()
+                if flight.strayed:
+                    future.cancel()
+                    self._everywhere(remote.abandon, flight.name)
+                    return None
                 time.sleep(0.05)
             found: remote.Found = future.result()
         except (KilledWorker, FutureCancelledError):
             self._check_connection()
             return None
+        except StoppedError:
+            if self._stopping:
+                raise
+            return None  # its worker had not heard of this process for too long
         finally:
             with contextlib.suppress(Exception):
                 future.release()
@@ -267,7 +291,7 @@ class DaskEngine:
     def _fetch_news(self) -> None:
         while not self._closed.wait(NEWS_S):
             with self._lock:
-                flights = dict(self._flights)
+                flights = {flight.name: flight for flight in self._flights}
             heard = {name: flight.heard for name, flight in flights.items()}
             try:
                 found = self._client.run(
@@ -278,22 +302,25 @@ class DaskEngine:
             for told in found.values():
                 for name, (execution, first, calls) in told.items():
                     if name in flights:
-                        flights[name].tell(execution, first, calls)
+                        flights[name].news(name, execution, first, calls)
 
     # --- the end ---------------------------------------------------------------------
 
     def stop(self, *, now: bool) -> None:
         """Have learning checkpoint itself and end; or, `now`, end everything."""
         self._stopping = "now" if now else "soon"
-        with contextlib.suppress(Exception):  # where the cluster is gone all has ended
-            self._client.run(remote.stop, self._run, now=now, on_error="ignore")
+        self._everywhere(remote.stop, now=now)
 
     def close(self) -> None:
         """End this run's workers, and the cluster if it is this process's own."""
         self._closed.set()
-        with contextlib.suppress(Exception):
-            self._client.run(remote.close, self._run, on_error="ignore")
+        self._everywhere(remote.close)
         self._close_client()
+
+    def _everywhere(self, call: Callable[..., None], *args: Any, **named: Any) -> None:
+        """Call on every worker; where the cluster is gone all has ended."""
+        with contextlib.suppress(Exception):
+            self._client.run(call, self._run, *args, **named, on_error="ignore")
 
     def _close_client(self) -> None:
         with contextlib.suppress(Exception):

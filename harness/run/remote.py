@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import sys
 import tempfile
 import threading
 import time
@@ -17,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.contract import Weights
+from harness.declarations import Declaration
 from harness.environment import installed_versions
 from harness.errors import HarnessError
 from harness.registry import Registry
 from harness.run.crew import Crew
 from harness.run.jobs import Answer, Job, Limits, Sink
 from harness.run.probe import hash_of_sources
-from harness.run.sources import source_hash
+from harness.run.sources import files_beside, forget_files, source_hash
 from harness.store import Reading
 
 SILENCE_S = 60.0
@@ -41,38 +43,43 @@ class Package:
     """What a worker needs to be like its driver: plugin files, and facts to compare.
 
     Attributes:
-        files: Name and content of each plugin file.
+        plugins: Where each plugin file belongs.
+        files: By place, the content of plugin files and of what they import that is
+            not installed.
         distributions: Whose versions count.
     """
 
-    files: tuple[tuple[str, bytes], ...]
+    plugins: tuple[str, ...]
+    files: Mapping[str, bytes]
     distributions: tuple[str, ...]
     facts: Facts = field(default_factory=dict)
 
     @classmethod
     def of(cls, registry: Registry) -> Package:
         """Pack what a registry has read."""
-        files = tuple((f.name, f.read_bytes()) for f in registry.files)
+        folders = {file.parent: str(n) for n, file in enumerate(registry.files)}
+        plugins = {f: f"{folders[f.parent]}/{f.name}" for f in registry.files}
+        places = {place: file for file, place in plugins.items()}
+        for plugin in _plugins(registry):
+            for module, file in files_beside(plugin).items():
+                assert plugin.file is not None
+                beside = module.replace(".", "/")
+                beside += "/__init__.py" if file.name == "__init__.py" else ".py"
+                places[f"{folders[plugin.file.parent]}/{beside}"] = file
         frameworks = registry.frameworks.values()
         names = ["numpy", *(d for f in frameworks for d in f.distributions)]
-        package = cls(files, tuple(dict.fromkeys(names)))
-        return cls(package.files, package.distributions, package.facts_of(registry))
+        package = cls(
+            tuple(plugins.values()),
+            {place: file.read_bytes() for place, file in places.items()},
+            tuple(dict.fromkeys(names)),
+        )
+        return replace(package, facts=package.facts_of(registry))
 
     def facts_of(self, registry: Registry) -> Facts:
         """Return the source of every plugin and the version of every library."""
-        plugins = [
-            plugin
-            for table in (
-                registry.frameworks,
-                registry.cells,
-                registry.tasks,
-                registry.implementations,
-            )
-            for plugin in table.values()
-        ]
         return {
             "source": {
-                **{f"{p.kind} {p.name}": source_hash(p) for p in plugins},
+                **{f"{p.kind} {p.name}": source_hash(p) for p in _plugins(registry)},
                 "rnn-harness": hash_of_sources(),
             },
             "version": {
@@ -81,12 +88,52 @@ class Package:
             },
         }
 
-    def unpack(self, folder: Path) -> Registry:
-        """Write the plugin files to a folder and read them there."""
-        files = [folder / name for name, _ in self.files]
-        for file, (_, content) in zip(files, self.files, strict=True):
-            file.write_bytes(content)
-        return Registry.discover(files)
+    def unpack(self, folder: Path) -> tuple[Registry, Facts]:
+        """Write the files to a folder and read the plugins there.
+
+        Returns:
+            What was read, and its facts.
+        """
+        for place, content in self.files.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / place).write_bytes(content)
+        with _unpacking:
+            try:
+                registry = Registry.discover(folder / place for place in self.plugins)
+                return registry, self.facts_of(registry)
+            finally:
+                _forget(folder)
+
+
+_unpacking = threading.Lock()
+
+
+def _forget(folder: Path) -> None:
+    """Have nothing imported from a folder any more.
+
+    This process outlives a run, and the next may send another file of a name.
+    """
+    sys.path[:] = [place for place in sys.path if not _is_in(place, folder)]
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        places = [getattr(module, "__file__", None) or "/"]
+        places += getattr(spec, "submodule_search_locations", None) or []
+        if any(_is_in(place, folder) for place in places):
+            del sys.modules[name]
+    forget_files()
+
+
+def _is_in(place: str, folder: Path) -> bool:
+    return Path(place).is_relative_to(folder.resolve())
+
+
+def _plugins(registry: Registry) -> list[Declaration]:
+    return [
+        *registry.frameworks.values(),
+        *registry.cells.values(),
+        *registry.tasks.values(),
+        *registry.implementations.values(),
+    ]
 
 
 def unlike(here: Facts, there: Facts) -> str | None:
@@ -172,15 +219,17 @@ class Found:
 class _Host:
     """The crews of one run on this worker."""
 
-    def __init__(self, package: Package, limits: Limits) -> None:
+    def __init__(self, run: str, package: Package, limits: Limits) -> None:
+        self._run = run
         self._folder = tempfile.TemporaryDirectory(prefix="rnn-harness-")
-        self.registry = package.unpack(Path(self._folder.name))
-        differing = unlike(package.facts, package.facts_of(self.registry))
+        self._registry, facts = package.unpack(Path(self._folder.name))
+        differing = unlike(package.facts, facts)
         if differing is not None:
             raise UnlikeError(f"this dask worker is unlike its driver: {differing}")
         self._limits = limits
         self._free: list[Crew] = []
         self._all: list[Crew] = []
+        self._busy: dict[str, Crew] = {}
         self._lock = threading.Lock()
         self.recorders: dict[str, Recorder] = {}
         self.heard_at_s = time.monotonic()
@@ -192,21 +241,29 @@ class _Host:
         while not self._closed.wait(1):
             if time.monotonic() - self.heard_at_s > SILENCE_S:
                 self.stop(now=True)
-                self.close()
+                close(self._run)
 
     @contextlib.contextmanager
-    def crew(self) -> Iterator[Crew]:
+    def crew(self, job: str) -> Iterator[Crew]:
         with self._lock:
             if not self._free:
-                crew = Crew(self.registry, self._limits, lambda _: None)
+                crew = Crew(self._registry, self._limits, lambda _: None)
                 self._all.append(crew)
                 self._free.append(crew)
-            crew = self._free.pop()
+            crew = self._busy[job] = self._free.pop()
         try:
             yield crew
         finally:
             with self._lock:
-                self._free.append(crew)
+                if job in self._busy:
+                    self._free.append(self._busy.pop(job))
+
+    def abandon(self, job: str) -> None:
+        """End a job, and the crew that it is run by."""
+        with self._lock:
+            crew = self._busy.pop(job, None)
+        if crew is not None:
+            crew.stop(now=True)
 
     def stop(self, *, now: bool) -> None:
         with self._lock:
@@ -228,14 +285,14 @@ _lock = threading.Lock()
 def _host(run: str, package: Package, limits: Limits) -> _Host:
     with _lock:
         if run not in _hosts:
-            _hosts[run] = _Host(package, limits)
+            _hosts[run] = _Host(run, package, limits)
         return _hosts[run]
 
 
 def describe(package: Package) -> Facts:
     """Return this worker's facts, for a driver to compare."""
     with tempfile.TemporaryDirectory() as folder:
-        return package.facts_of(package.unpack(Path(folder)))
+        return package.unpack(Path(folder))[1]
 
 
 def run_job(package: Package, run: str, name: str, job: Job, limits: Limits) -> Found:
@@ -250,7 +307,7 @@ def run_job(package: Package, run: str, name: str, job: Job, limits: Limits) -> 
     host = _host(run, package, limits)
     recorder = host.recorders[name] = Recorder()
     try:
-        with host.crew() as crew:
+        with host.crew(name) as crew:
             answers = crew.run(job, recorder)
         where = {"dask_worker": get_worker().address}
         answers = {
@@ -283,6 +340,13 @@ def news(
         first = count if execution == recorder.execution else 0
         told[name] = (recorder.execution, first, recorder.calls(first))
     return told
+
+
+def abandon(run: str, job: str) -> None:
+    """End a job that is run elsewhere now."""
+    host = _hosts.get(run)
+    if host is not None:
+        host.abandon(job)
 
 
 def stop(run: str, *, now: bool) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib
 import importlib.metadata
 import importlib.util
 import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from harness.declarations import Declaration, FrameworkDeclaration
@@ -59,6 +61,27 @@ def source_hash(plugin: Declaration) -> str:
     What a plugin file imports and is not installed, such as its neighbours, is source
     of its own; of what is installed the version counts.
     """
+    files, libraries = _sources(plugin)
+    versions = tuple(sorted(libraries))
+    return _hash_of_files(tuple(files[name] for name in sorted(files)), versions)
+
+
+def files_beside(plugin: Declaration) -> Mapping[str, Path]:
+    """Return by module what a plugin file imports and is not installed."""
+    if plugin.file is None:
+        return {}
+    files, _ = _sources(plugin)
+    return {name: file for name, file in files.items() if file != plugin.file}
+
+
+def forget_files() -> None:
+    """Look anew for every module: another file may have its name now."""
+    _files_of.cache_clear()
+    importlib.invalidate_caches()
+
+
+def _sources(plugin: Declaration) -> tuple[dict[str, Path], set[str]]:
+    """Return a plugin's source files by module, and the libraries they import."""
     files: dict[str, Path] = {}
     libraries: set[str] = set()
     for reference in plugin.references:
@@ -69,25 +92,37 @@ def source_hash(plugin: Declaration) -> str:
                 _add_import(name, files, libraries)
         else:
             files |= _files_of(module)
-    versions = tuple(sorted(libraries))
-    return _hash_of_files(tuple(files[name] for name in sorted(files)), versions)
+    return files, libraries
 
 
 def _add_import(module: str, files: dict[str, Path], libraries: set[str]) -> None:
     package = module.partition(".")[0]
     if package in sys.stdlib_module_names or package == "harness":
         return
-    file = _file_of(package)
-    if file is None:
+    spec = _spec_of(package)
+    if spec is None:
         return
-    if "site-packages" in file.parts or "dist-packages" in file.parts:
+    # A folder without `__init__.py` is a package that has no file.
+    places = [*(spec.submodule_search_locations or ()), spec.origin or ""]
+    if any({"site-packages", "dist-packages"} & {*Path(p).parts} for p in places):
         libraries |= _versions_of(package)
         return
-    for name, found in _files_of(module).items():
+    for name, found in _with_packages(_files_of(module)).items():
         if name not in files:
             files[name] = found
             for further in _imports_of(name, found):
                 _add_import(further, files, libraries)
+
+
+def _with_packages(modules: Mapping[str, Path]) -> dict[str, Path]:
+    """Add the packages that modules are in: importing one runs them."""
+    names = dict.fromkeys(
+        ".".join(name.split(".")[:depth])
+        for name in modules
+        for depth in range(1, name.count(".") + 2)
+    )
+    found = {name: _file_of(name) for name in names}
+    return {name: file for name, file in found.items() if file is not None}
 
 
 @functools.cache
@@ -155,16 +190,21 @@ def _imports_of(module: str, file: Path) -> list[str]:
 
 
 def _file_of(module: str) -> Path | None:
-    parent = module.rpartition(".")[0]
-    file = _file_of(parent) if parent else None
-    if parent and (file is None or file.name != "__init__.py"):
-        return None  # looking further would import the parent, which is no package
-    try:
-        spec = importlib.util.find_spec(module)
-    except Exception:  # finding a module runs the packages it is in; told by a worker
-        return None
+    spec = _spec_of(module)
     origin = spec.origin if spec is not None else None
     return Path(origin) if origin is not None and origin.endswith(".py") else None
+
+
+def _spec_of(module: str) -> ModuleSpec | None:
+    parent = module.rpartition(".")[0]
+    if parent:
+        above = _spec_of(parent)
+        if above is None or above.submodule_search_locations is None:
+            return None  # looking further would import the parent, which is no package
+    try:
+        return importlib.util.find_spec(module)
+    except Exception:  # finding a module runs the packages it is in; told by a worker
+        return None
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:

@@ -4,12 +4,20 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.store import RunFolder
+from harness.contract import Weights
+from harness.registry import Registry
+from harness.run.jobs import Job, Limits
+from harness.run.plan import make_plan
+from harness.store import Reading, RunFolder
+from harness.suite import Suite
 from tests import helpers
 
 pytestmark = pytest.mark.skipif(
@@ -100,6 +108,98 @@ def test_a_cluster_gives_the_curves_of_this_machine_with_a_worker_killed(
     run = RunFolder.open(folder / "out")
     assert {r.outcome for r in run.records()} == {"ok"}
     assert all(r.result["host"] and r.result["processor"] for r in run.records())
+
+
+class Told:
+    """A sink that keeps how learning began, and its curve."""
+
+    def __init__(self) -> None:
+        self.resumed: list[bool] = []
+        self.updates: list[Any] = []
+        self.checkpoints = 0
+
+    def begins(self, trial_id: str, *, resumed: bool) -> None:
+        self.resumed.append(resumed)
+
+    def event(self, trial_id: str, reading: Reading) -> None:
+        self.updates.append(reading.x)
+
+    def checkpoint(
+        self, trial_id: str, state: Mapping[str, Any], arrays: Weights
+    ) -> None:
+        self.checkpoints += 1
+
+    def log(self, trial_id: str, data: bytes) -> None: ...
+
+    def round(self, number: int, rounds: int) -> None: ...
+
+    def waits(self, for_what: str | None) -> None: ...
+
+
+def test_a_scheduler_that_begins_a_lost_trial_anew_by_itself_is_overruled(
+    cluster: Cluster,
+) -> None:
+    from harness.run.distributed import DaskEngine
+
+    cluster.add_workers(3)
+    registry = Registry.discover()
+    text = helpers.TINY.replace("updates = 1200", "updates = 30_000")
+    suite = Suite.model_validate(tomllib.loads(text))
+    plan = make_plan(suite, registry, "cpu", choices={})
+    job = Job({"learns": plan.learning[0].candidates[0]})
+    sink = Told()
+    engine = DaskEngine(registry, Limits(checkpoint_s=0.2), str(cluster.file))
+    with ThreadPoolExecutor() as pool:
+        answers = pool.submit(engine.run, job, 0, sink)
+        for lost in (1, 2):
+            seen = sink.checkpoints
+            helpers.wait_for(lambda n=seen: sink.checkpoints > n, "a checkpoint")
+            (victim,) = busy(cluster)
+            victim.kill()
+            victim.wait()
+            began = lost + 1
+            helpers.wait_for(lambda n=began: len(sink.resumed) == n, "another worker")
+        engine.stop(now=False)
+        (answer,) = answers.result(timeout=60).values()
+    engine.close()
+    assert answer.outcome == "stopped"
+    assert sink.resumed == [False, True, True]
+    assert not any(helpers.workers_of(w.pid) for w in cluster.workers)
+
+
+@pytest.mark.parametrize("package", [True, False])
+def test_what_a_plugin_file_imports_goes_with_it(
+    cluster: Cluster, tmp_path: Path, package: bool
+) -> None:
+    cluster.add_workers(1)
+    helpers.write(
+        tmp_path / "tiny.toml", helpers.TINY.replace("numpy-reference", "theirs")
+    )
+    helpers.write(
+        tmp_path / "theirs.py",
+        "from harness import declare_implementation\n"
+        "import kernels.names\n"
+        "declare_implementation('theirs', framework='numpy', cells=['rnn'],"
+        " factory='theirs:build')\n"
+        "def build(spec, cell, device):\n"
+        "    from implementations.numpy_reference.network import NumpyNetwork\n"
+        "    network = NumpyNetwork(spec, cell, device)\n"
+        "    network.kernel = lambda: kernels.names.NAME\n"
+        "    return network\n",
+    )
+    (tmp_path / "kernels").mkdir()
+    if package:
+        helpers.write(tmp_path / "kernels" / "__init__.py", "")
+    for name in ("one", "another"):  # the worker holds no earlier run's file
+        helpers.write(tmp_path / "kernels" / "names.py", f"NAME = {name!r}\n")
+        code, _, err = helpers.run(
+            *("run", "tiny.toml", "-o", name, "--executor", "dask", "--no-certify"),
+            *("--scheduler", cluster.file, "--plugin", "theirs.py", "--seeds", 0),
+            cwd=tmp_path,
+        )
+        assert code == 0, err
+        records = RunFolder.open(tmp_path / name).records()
+        assert {r.result["kernel"] for r in records} == {name}
 
 
 def test_a_lost_scheduler_costs_what_was_in_flight(
