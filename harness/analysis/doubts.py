@@ -16,6 +16,8 @@ MOST_CHECKS = 3
 _HAS_NUMBERS = ("ok", "diverged")
 _READ_BACK = ("speed", "learning")
 
+_HOLDS_FOR = {"processor": "on", "gpu": "on", "framework": "with"}
+
 
 @dataclass(frozen=True)
 class Doubt:
@@ -51,7 +53,11 @@ def doubts(records: Sequence[TrialRecord]) -> Doubts:
     for record in records:
         source = by_id.get(str(record.trial.settings.get("follows")), record)
         certificate = certificates.get(_key(record.trial))
-        reasons = (_of_certificate(certificate), _of_read_back(source))
+        reasons = (
+            _of_certificate(certificate),
+            _of_place(certificate, source),
+            _of_read_back(source),
+        )
         found[record.id] = tuple(reason for reason in reasons if reason is not None)
     return found
 
@@ -106,6 +112,21 @@ def _of_certificate(record: TrialRecord | None) -> Doubt | None:
     names = [check.name for check in checks_of(record) if check.broken]
     named = ", ".join(names[:MOST_CHECKS]) + (" …" if len(names) > MOST_CHECKS else "")
     return Doubt("broken: ", named or "see certificate")
+
+
+def _of_place(certificate: TrialRecord | None, record: TrialRecord) -> Doubt | None:
+    """Tell where a certificate holds for something else than what was measured.
+
+    It is keyed by library versions and processor, which trials of one run may differ
+    in: a cluster has several machines, and libraries are upgraded between two commands.
+    """
+    if certificate is None or certificate.outcome != "ok":
+        return None
+    for name, what in _HOLDS_FOR.items():
+        there, here = certificate.result.get(name), record.result.get(name)
+        if there is not None and here is not None and there != here:
+            return Doubt(f"certified {what} {there}, not {here}")
+    return None
 
 
 def _of_read_back(record: TrialRecord) -> Doubt | None:
