@@ -22,7 +22,10 @@ def _records(folder: Path) -> tuple[RunFolder, list[TrialRecord]]:
 
     store = RunFolder.open(folder)
     for name, what in store.damaged().items():
-        fail(f"trial {name} is left out: {what}; `rnn-harness run` measures it again")
+        fail(
+            f"trial {name} is left out: {what}; the command that ran it measures it "
+            "again"
+        )
     records = store.records()
     if not records:
         raise NothingMeasuredError(f"{folder} holds no finished trial")

@@ -49,7 +49,7 @@ def unfinished(run: RunFolder) -> tuple[str, ...]:
     """Return what to say of trials that were begun and have no result to show."""
     damaged = run.damaged()
     said = [
-        f"{name} is left out: {what}. Run the suite again to repeat it."
+        f"{name} is left out: {what}. The command that ran it measures it again."
         for name, what in damaged.items()
     ]
     begun = [spec.parent for spec in sorted(run.trials.glob("*/spec.json"))]

@@ -98,8 +98,11 @@ class RunFolder:
         return run
 
     def _foreign(self) -> list[str]:
-        """Return what lies in a folder beside what a run killed at once leaves."""
-        if not self.path.is_dir():
+        """Return what lies in a folder beside what a run killed at once leaves.
+
+        One that has lost its `run.json` is known by its trials.
+        """
+        if not self.path.is_dir() or any(self.trials.glob("*/spec.json")):
             return []
         names = [p.name for p in (*self.path.iterdir(), *self.trials.glob("*"))]
         return [n for n in names if n != "trials" and not n.startswith(_OWN)]
@@ -147,7 +150,8 @@ class RunFolder:
             ) from error
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise MisuseError(
-                f"{file} is damaged; restore it, or give another folder with -o"
+                f"{file} is damaged; restore it, or move it away and give the command "
+                "of this run again: finished trials are kept"
             ) from error
         if schema > SCHEMA:
             raise MisuseError(

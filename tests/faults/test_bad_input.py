@@ -107,7 +107,11 @@ TABLE: list[tuple[str, int, tuple[str, ...]]] = [
     ("run tiny.toml -o theirs", 2, ("not empty and holds no run.json", "with -o")),
     ("run tiny.toml -o newer", 2, ("has schema 99", "upgrade rnn-harness")),
     ("run tiny.toml -o newer --dry-run", 2, ("has schema 99",)),
-    ("run tiny.toml -o damaged", 2, ("run.json is damaged; restore it",)),
+    (
+        "run tiny.toml -o damaged",
+        2,
+        ("run.json is damaged; restore it, or move it away",),
+    ),
     (
         "run tiny.toml -o other_suite",
         2,

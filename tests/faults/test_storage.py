@@ -140,3 +140,20 @@ def test_a_clock_that_steps_back_changes_nothing(
     assert all(0 < result["wall_time_s"] < 100 for result in ended)
     assert ended[1]["committed_at"] < ended[0]["committed_at"]
     assert ended[1]["commit"] > ended[0]["commit"]
+
+
+def test_a_run_json_cut_in_half_costs_no_trial(
+    fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
+) -> None:
+    folder = fresh("run")
+    before = _kept(folder)
+    file = folder / "out" / "run.json"
+    os.truncate(file, file.stat().st_size // 2)
+    code, _, err = helpers.run(*RUN, cwd=folder)
+    assert code == 2, err
+    assert "run.json is damaged; restore it, or move it away and give the" in err
+    file.rename(folder / "out" / "run.json.cut")
+    code, _, err = helpers.run(*RUN, cwd=folder)
+    assert code == 0, err
+    assert before.items() <= _kept(folder).items()
+    assert helpers.curves(folder / "out") == undisturbed
