@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from harness.analysis.gradients import GradientPanel
@@ -12,6 +13,8 @@ from harness.report.figures.style import Drawn, Palette, Sketch, finish
 from harness.report.tables.speed import phase
 
 WIDTH, HEIGHT = 5.0, 3.7
+TITLE = 40
+"""Characters of a title that stand beside the names of lines."""
 
 
 def draw_learning(panel: LearningPanel, palette: Palette) -> Drawn:
@@ -51,7 +54,9 @@ def draw_speed(rows: Sequence[SpeedRow], palette: Palette, of: int) -> Drawn:
     axes = sketch.figure.subplots()
     speed.throughput_axes(axes, rows, lines, sketch, longest=15)
     name = next(row.phase for row in rows if row.phase)
-    axes.set_title(f"{rows[0].place.title}: {phase(name)}")
+    title = f"{rows[0].place.title}: {phase(name)}"
+    parts = title.replace(" ", "\xa0").replace("·\xa0", "· ")  # a line ends at a dot
+    axes.set_title("\n".join(textwrap.wrap(parts, TITLE)))
     few = f" The best of each cell, {len(rows)} of {of}." if len(rows) < of else ""
     sketch.legend(speed.throughput_handles(rows, palette))
     return finish(

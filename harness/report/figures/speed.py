@@ -71,11 +71,15 @@ def throughput_axes(
     low, high = min(ends, default=1.0) / 2, max(ends, default=1.0)
     low = min(low, high / 12)  # less than a decade has ticks too close to read
     log_axis(axes.xaxis, low, high, short)
-    # Room on the right for what is written behind each bar.
-    axes.set_xlim(low, high * (high / low) ** 0.55)
-    for row in rows:
+    # Hatching says it; the word is for those of a panel that are unlike the others.
+    said = any(row.certified for row in known)
+    words = [_words(row, said) for row in rows]
+    # Room on the right for what is written behind each mark.
+    room = max(0.35, 0.03 + 0.02 * max(map(len, words), default=0))
+    axes.set_xlim(low, high * (high / low) ** (room / (1 - room)))
+    for row, written in zip(rows, words, strict=True):
         line = lines.index((row.cell, row.implementation))
-        artists = _draw_row(axes, line, row, low, sketch.palette)
+        artists = _draw_row(axes, line, row, low, sketch.palette, written)
         sketch.mark(artists, row.cell, row.implementation)
     label_rows(
         axes, [f"{shorten(c, longest)} · {shorten(name, longest)}" for c, name in lines]
@@ -88,11 +92,19 @@ def _ends(row: SpeedRow) -> list[float]:
     return [value] if row.tokens is None else [row.tokens.low, row.tokens.high, value]
 
 
+def _words(row: SpeedRow, said: bool) -> str:
+    if row.tokens_per_s is None:
+        return row.outcome.replace("_", " ") if row.outcome != "ok" else "no timing"
+    marks = [short(row.tokens_per_s)]
+    marks += ["uncertified"] if said and not row.certified else []
+    marks += ["shaky"] if row.shaky else []
+    return " · ".join(marks)
+
+
 def _draw_row(
-    axes: Axes, line: int, row: SpeedRow, left: float, palette: Palette
+    axes: Axes, line: int, row: SpeedRow, left: float, palette: Palette, words: str
 ) -> list[Artist]:
     if row.tokens_per_s is None:
-        words = row.outcome.replace("_", " ") if row.outcome != "ok" else "no timing"
         return [_write(axes, left, line, words)]
     colour, value = palette.cells[row.cell], row.tokens_per_s
     low, high = min(_ends(row)), max(_ends(row))
@@ -120,10 +132,7 @@ def _draw_row(
         markerfacecolor=colour if row.certified else "white",
         markersize=5.5,
     )
-    marks = [short(value)]
-    marks += [] if row.certified else ["uncertified"]
-    marks += ["shaky"] if row.shaky else []
-    return [*bar, *interval, *point, _write(axes, high, line, " · ".join(marks))]
+    return [*bar, *interval, *point, _write(axes, high, line, words)]
 
 
 def _write(axes: Axes, x: float, line: int, words: str) -> Artist:
@@ -135,6 +144,7 @@ def _write(axes: Axes, x: float, line: int, words: str) -> Artist:
         va="center",
         fontsize=8,
         color=INK,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
     )
 
 
