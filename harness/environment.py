@@ -191,7 +191,7 @@ def pinned_variables(
         precision: `highest` keeps NVIDIA's libraries from TF32, whoever asks for it.
     """
     return {
-        VISIBLE: _visible(device),
+        VISIBLE: visible(device),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as the driver lists them, and gpu_names
         **({"JAX_PLATFORMS": "cpu"} if device == "cpu" else {}),
         **({_TF32: "0"} if precision == "highest" else {}),
@@ -217,7 +217,7 @@ def worker_environment(
     return {**others, **pinned_variables(threads, device, precision)}
 
 
-def _visible(device: str) -> str:
+def visible(device: str) -> str:
     """Return what shows a device, and no other, to CUDA; "" shows none."""
     if device == "cpu":
         return ""

@@ -131,7 +131,7 @@ def run(
     registry = read_plugins(plugins)
     loaded = load_suite(suite, registry, settings, _seeds(seeds))
     registry.use_environments(environments.load(loaded.environments, registry))
-    device = resolve_device(device, elsewhere=executor == "dask")
+    device = resolve_device(device, elsewhere=scheduler is not None)
     folder = output or Path("results/runs") / loaded.name
     store = RunFolder(folder)
     execution = Execution(

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.environment import VISIBLE, gpu_names, visible
 from harness.errors import MisuseError
 from harness.registry import Registry
 from harness.run import remote
@@ -34,7 +35,7 @@ from harness.run.jobs import (
 )
 
 if TYPE_CHECKING:
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, Nanny
 
 NEWS_S = 1.0
 """Time between two looks at what happens on the workers."""
@@ -184,11 +185,10 @@ class DaskEngine:
     @property
     def quiet_slots(self) -> int:
         """Hosts on which a session may run alone."""
-        return max(1, len(self._quiet_workers()))
+        return max(1, len(self._quiet_workers(self._workers())))
 
-    def _quiet_workers(self) -> list[str]:
+    def _quiet_workers(self, workers: Mapping[str, Any]) -> list[str]:
         """Return one worker of each host, of those that advertise quiet if any do."""
-        workers = self._workers()
         quiet = {a: w for a, w in workers.items() if w["resources"].get("quiet")}
         hosts: dict[str, str] = {}
         for address, worker in (quiet or workers).items():
@@ -197,19 +197,21 @@ class DaskEngine:
 
     def _where(self, job: Job) -> dict[str, Any]:
         """Return what a job asks of the worker that it runs on."""
-        advertised = {n for w in self._workers().values() for n in w["resources"]}
+        workers = self._workers()
         where: dict[str, Any] = {}
         resources = {}
         if any(trial.device != "cpu" for trial in job.trials.values()):
-            if "GPU" not in advertised:
+            resources["GPU"] = 1
+            workers = {a: w for a, w in workers.items() if w["resources"].get("GPU")}
+            if not workers:
                 raise MisuseError(
                     "no dask worker advertises a GPU; start each with one visible "
                     "device and --resources 'GPU=1'"
                 )
-            resources["GPU"] = 1
         if job.session:
-            where |= {"workers": self._quiet_workers(), "allow_other_workers": False}
-            if "quiet" in advertised:
+            names = self._quiet_workers(workers)
+            where |= {"workers": names, "allow_other_workers": False}
+            if any(workers[name]["resources"].get("quiet") for name in names):
                 resources["quiet"] = 1
         return {**where, "resources": resources or None}
 
@@ -330,6 +332,23 @@ class DaskEngine:
                 self._cluster.close()
 
 
+def _nanny() -> type[Nanny]:
+    """Return what starts a worker of one's own: each GPU goes to one of them."""
+    from distributed import Nanny
+
+    count = len(gpu_names())
+
+    class OfOneGpu(Nanny):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            number = int(named["name"])
+            if number < count:
+                named["resources"] = {"GPU": 1}
+                named["env"] = {VISIBLE: visible(f"cuda:{number}")}
+            super().__init__(*arguments, **named)
+
+    return OfOneGpu
+
+
 def _connect(scheduler: str | None, jobs: int) -> tuple[Client, LocalCluster | None]:
     """Return a client, and the cluster if one was started."""
     try:
@@ -349,6 +368,7 @@ def _connect(scheduler: str | None, jobs: int) -> tuple[Client, LocalCluster | N
             with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
                 cluster = LocalCluster(
                     n_workers=jobs,
+                    worker_class=_nanny(),
                     threads_per_worker=1,
                     memory_limit=0,  # trials have a limit of their own
                     dashboard_address=None,

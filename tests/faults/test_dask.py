@@ -18,6 +18,7 @@ from harness.run.jobs import Job, Limits
 from harness.run.plan import make_plan
 from harness.store import Reading, RunFolder
 from harness.suite import Suite
+from harness.trial import Trial
 from tests import helpers
 
 pytestmark = pytest.mark.skipif(
@@ -322,6 +323,28 @@ def test_a_trial_on_a_gpu_needs_a_worker_that_has_one(
         assert code == 2, err
         assert told in err
         assert "Traceback" not in err
+
+
+def test_each_gpu_goes_to_one_worker_of_a_cluster_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from harness.run import distributed
+
+    monkeypatch.setattr(distributed, "gpu_names", lambda: ["NVIDIA A", "NVIDIA B"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5fa")
+    engine = distributed.DaskEngine(Registry.discover(), Limits(), jobs=3)
+    try:
+        workers = engine._workers()
+        seen = engine._client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
+        trial = Trial("speed", "torch-native", "gru", device="cuda:0")
+        timed = engine._where(Job({"timed": trial}, session=True))
+    finally:
+        engine.close()
+    with_gpu = {a for a, w in workers.items() if w["resources"] == {"GPU": 1}}
+    assert len(workers) == 3
+    assert sorted(seen[a] for a in with_gpu) == ["2", "GPU-5fa"]
+    assert timed["resources"] == {"GPU": 1}
+    assert set(timed["workers"]) < with_gpu  # one of this host
 
 
 def test_other_code_on_a_worker_is_told_before_any_work(
