@@ -22,6 +22,9 @@ CUDA_keras-jax ?= keras jax[cuda12]
 SUITE ?= frameworks
 DEVICE ?= cuda
 
+# Test files side by side; those that kill and wait run alone.
+TEST_JOBS ?= 2
+
 .PHONY: run run-gpu test benchmark format clean
 
 run: $(STAMPS)/run
@@ -36,7 +39,8 @@ test: $(STAMPS)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile --ignore tests/faults
+	$(BIN)/pytest tests/faults
 
 benchmark: $(STAMPS)/test
 	$(BIN)/pytest tests/benchmarks --benchmark-only -o addopts=
