@@ -107,7 +107,7 @@ def call(
 
 def progress(registry: Registry) -> Progress:
     """Return progress that knows nothing of what trials cost."""
-    model = CostModel(registry, (), History(), Calibration(1e-6, 1e9))
+    model = CostModel(registry, (), History(), lambda: Calibration(1e-6, 1e9))
     return Progress(Console(stderr=True), 1, model)
 
 

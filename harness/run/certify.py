@@ -108,7 +108,7 @@ def certify(
     trials = request.trials(registry)
     run = RunFolder.create(folder)
     plan = Plan(tuple(trials), {}, ())
-    model = CostModel(registry, (), History.of_user(), calibrate())
+    model = CostModel(registry, (), History.of_user(), calibrate)
     with Progress(console, jobs, model) as progress:
         progress.expect(plan)
         engine = LocalEngine(registry, jobs, Limits(), folder / "workers.log")

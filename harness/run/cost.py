@@ -6,8 +6,9 @@ import heapq
 import json
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from harness.contract import Optimizer
@@ -115,7 +116,7 @@ class CostModel:
         registry: Knows each implementation's framework and each cell's operations.
         records: Finished trials of this run.
         history: Finished trials of earlier runs; what is learned is added to it.
-        calibration: How fast numpy is here.
+        calibration: Tells how fast numpy is here; asked when that is needed.
     """
 
     def __init__(
@@ -123,10 +124,10 @@ class CostModel:
         registry: Registry,
         records: Iterable[TrialRecord],
         history: History,
-        calibration: Calibration,
+        calibration: Callable[[], Calibration],
     ) -> None:
         self._registry, self._history = registry, history
-        self._calibration = calibration
+        self._calibrate = calibration
         self._lock = threading.RLock()
         self._seen: dict[tuple[str, ...], list[tuple[float, Observation]]] = (
             defaultdict(list)
@@ -140,6 +141,10 @@ class CostModel:
         for observation in self._of_records(list(records)):
             self._add(_HERE, observation)
 
+    @cached_property
+    def _calibration(self) -> Calibration:
+        return self._calibrate()
+
     # --- predicting ------------------------------------------------------------------
 
     def predict(self, trial: Trial) -> Cost:
@@ -150,17 +155,40 @@ class CostModel:
                 self._costs[key] = self._predict(trial)
             return self._costs[key]
 
+    def left(self, trial: Trial, done: float) -> Cost:
+        """Return what is left of a trial that has done a part of its budget."""
+        cost = self.predict(trial)
+        if not done:
+            return cost
+        share = self.share(trial)
+        left = (expected_end(share, done) - done) / share
+        return replace(cost, wall_time_s=left * cost.wall_time_s)
+
     def cheapest(self, trials: Sequence[Trial]) -> Trial:
         """Return the trial that will take the least time."""
         return min(trials, key=lambda trial: self.predict(trial).wall_time_s)
 
-    def estimate(self, stages: Sequence[Sequence[Trial]], jobs: int) -> Estimate:
+    def estimate(
+        self,
+        stages: Sequence[Sequence[Trial]],
+        jobs: int,
+        begun: Mapping[str, float] | None = None,
+    ) -> Estimate:
         """Return what stages of trials will take, one stage after the other.
 
         Speed sessions run one after the other, other trials `jobs` side by side. A
         worker of each framework stays with each job.
+
+        Args:
+            stages: The trials to run.
+            jobs: Trials side by side.
+            begun: By slot, the part of its budget from which a trial goes on.
         """
-        costs = [[(trial, self.predict(trial)) for trial in s] for s in stages]
+        begun = begun or {}
+        costs = [
+            [(trial, self.left(trial, begun.get(trial.slot(), 0.0))) for trial in s]
+            for s in stages
+        ]
         every = [pair for stage in costs for pair in stage]
         return Estimate(
             self.totals(sum(stage_s(s, jobs) for s in costs), every, jobs),
@@ -445,6 +473,14 @@ def _disk_bytes(seen: Sequence[tuple[float, Observation]], work: Work) -> int:
     ]
     ratio = sum(ratios) / len(ratios) if ratios else 1.0
     return round(ratio * work.file_bytes)
+
+
+def expected_end(share: float, done: float) -> float:
+    """Return the part of its budget that a trial will have used when it ends.
+
+    One that did not end where others did is expected to use it all.
+    """
+    return share if done < share else 1.0
 
 
 def stage_s(stage: Sequence[tuple[Trial, Cost]], jobs: int) -> float:

@@ -143,10 +143,14 @@ class Execution:
     def _model(self) -> CostModel:
         """What trials cost, from those of this folder and of earlier runs."""
         records = self.run.records()
-        return CostModel(self.registry, records, History.of_user(), calibrate())
+        return CostModel(self.registry, records, History.of_user(), calibrate)
 
     def estimate(self) -> Estimate:
         """Return what is left to run will take."""
+        return self._estimate()[0]
+
+    def _estimate(self) -> tuple[Estimate, dict[str, float]]:
+        """Return what is left, and from which part of its budget learning goes on."""
         plan = self.plan()
 
         def to_run(trials: Iterable[Trial]) -> list[Trial]:
@@ -162,7 +166,21 @@ class Execution:
             follower = gradients_trial(todo.trial, todo.id)
             if group.follow_gradients and (todo.runs or to_run([follower])):
                 learning.append(follower)
-        return self._model.estimate([first, timed, learning], self.jobs)
+        stages = [first, timed, learning]
+        begun = self._begun(learning)
+        return self._model.estimate(stages, self.jobs, begun), begun
+
+    def _begun(self, learning: Iterable[Trial]) -> dict[str, float]:
+        """Return by slot the part of its budget from which learning goes on."""
+        if self.force:
+            return {}
+        begun = {}
+        for trial in learning:
+            found = self.run.checkpoint(self._planned(trial).id)
+            if found is not None and trial.measure == "learning":
+                budget = int(trial.settings["updates"])
+                begun[trial.slot()] = int(found.state.get("updates", 0)) / budget
+        return begun
 
     def execute(self, console: Console) -> None:
         """Run what is not done and commit each trial as it ends.
@@ -185,11 +203,11 @@ class Execution:
                 console.print(note, soft_wrap=True)
             engine = self._engine()
             self.jobs = engine.slots
-            estimate = self.estimate()
+            estimate, begun = self._estimate()
             if estimate.trials:
                 console.print(estimate.sentence(), soft_wrap=True)
             with Progress(console, self.jobs, self._model) as progress:
-                progress.expect(plan)
+                progress.expect(plan, begun)
                 self._executor = Executor(
                     self.run,
                     self.registry,

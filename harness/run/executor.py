@@ -288,8 +288,10 @@ class _Sink:
         self._attempts, self._progress = attempts, progress
 
     def begins(self, trial_id: str, *, resumed: bool) -> None:
-        _, attempt = self._attempts[trial_id]
+        todo, attempt = self._attempts[trial_id]
         attempt.restart(resumed=resumed)
+        if not resumed:
+            self._progress.anew(todo)
 
     def event(self, trial_id: str, reading: Reading) -> None:
         todo, attempt = self._attempts[trial_id]

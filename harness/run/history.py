@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.environment import user_cache
 from harness.run.work import Work
 from harness.store import write_atomically
 
@@ -88,11 +89,8 @@ class History:
     @classmethod
     def of_user(cls) -> History:
         """Return the history in the user's cache folder."""
-        cache = os.environ.get("XDG_CACHE_HOME", "")
-        folder = Path(cache) if Path(cache).is_absolute() else Path("~/.cache")
-        with contextlib.suppress(RuntimeError):  # no home
-            return cls(folder.expanduser() / "rnn-harness" / "costs.jsonl")
-        return cls()
+        cache = user_cache()
+        return cls() if cache is None else cls(cache / "costs.jsonl")
 
     def _read(self) -> list[str]:
         if self._file is None:

@@ -13,7 +13,14 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from harness.run.cost import Cost, CostModel, Totals, alike, duration
+from harness.run.cost import (
+    Cost,
+    CostModel,
+    Totals,
+    alike,
+    duration,
+    expected_end,
+)
 from harness.run.plan import LearningGroup, Plan, Planned, gradients_trial
 from harness.store import Reading
 from harness.trial import Measure, Trial
@@ -30,14 +37,16 @@ class _Running:
     todo: Planned
     since: float
     text: str = ""
+    begun: float = 0.0
     done: float = 0.0
 
     def left_s(self, predicted_s: float, share: float) -> float:
         """Return the seconds left, given those of the trial and its expected end."""
         ran_s = time.monotonic() - self.since
-        if self.done < _PACE_FROM:
+        did = self.done - self.begun
+        if did < _PACE_FROM:
             return max(predicted_s - ran_s, 0.0)
-        return ran_s * max(share / self.done - 1, 0.0)
+        return ran_s * (expected_end(share, self.done) - self.done) / did
 
 
 class Progress:
@@ -56,6 +65,7 @@ class Progress:
         self._model = model
         self._left: dict[str, tuple[int, str]] = {}
         self._like: dict[str, Trial] = {}
+        self._begun: dict[str, float] = {}
         self._took: list[tuple[Trial, Cost]] = []
         self._start_s = time.monotonic()
         self._on_each: set[str] = set()
@@ -82,8 +92,13 @@ class Progress:
 
     # --- what happens ----------------------------------------------------------------
 
-    def expect(self, plan: Plan) -> None:
-        """Take in the whole plan: what is to come, in which stage."""
+    def expect(self, plan: Plan, begun: Mapping[str, float] | None = None) -> None:
+        """Take in the whole plan: what is to come, in which stage.
+
+        Args:
+            plan: All trials, those that are done too.
+            begun: By slot, the part of its budget from which learning goes on.
+        """
         for group in plan.learning:
             if group.on_each:
                 self._on_each.add(_without_settings(group.candidates[0], "learning"))
@@ -97,6 +112,8 @@ class Progress:
         for group in plan.learning:
             for trial in self._to_learn(group):
                 self._expect(_LEARNING, trial)
+                if begun and trial.slot() in begun:
+                    self._begun[self._key(trial)] = begun[trial.slot()]
 
     def _expect(self, stage: int, trial: Trial) -> None:
         like = alike(trial)
@@ -122,9 +139,20 @@ class Progress:
     def started(self, todo: Planned) -> None:
         """Show a trial as running."""
         with self._lock:
-            self._running[todo.id] = _Running(todo, time.monotonic())
+            begun = self._begun.get(self._key(todo.trial), 0.0)
+            self._running[todo.id] = _Running(
+                todo, time.monotonic(), begun=begun, done=begun
+            )
             if todo.trial.session is not None and todo.trial.measure == "speed":
                 self._together[todo.trial.session] += 1
+
+    def anew(self, todo: Planned) -> None:
+        """Take a running trial as begun from nothing."""
+        with self._lock:
+            self._begun.pop(self._key(todo.trial), None)
+            entry = self._running.get(todo.id)
+            if entry is not None:
+                entry.begun = entry.done = 0.0
 
     def event(self, todo: Planned, reading: Reading) -> None:
         """Show the last score of a running trial."""
@@ -239,7 +267,9 @@ class Progress:
         """
         running = {self._key(r.todo.trial): r for r in self._running.values()}
         waiting: Counter[tuple[int, str]] = Counter(
-            place for key, place in self._left.items() if key not in running
+            place
+            for key, place in self._left.items()
+            if key not in running and key not in self._begun
         )
         total = [0.0] * (_LEARNING + 1)
         longest = [0.0] * (_LEARNING + 1)
@@ -250,6 +280,10 @@ class Progress:
 
         for (stage, like), count in waiting.items():
             add(stage, self._model.predict(self._like[like]).wall_time_s, count)
+        for key, done in self._begun.items():
+            if key in self._left and key not in running:
+                stage, like = self._left[key]
+                add(stage, self._model.left(self._like[like], done).wall_time_s)
         for key, entry in running.items():
             if key in self._left:
                 add(self._left[key][0], self._running_left_s(entry))
@@ -260,7 +294,7 @@ class Progress:
 
     def _running_left_s(self, entry: _Running) -> float:
         trial = entry.todo.trial
-        predicted_s = self._model.predict(trial).wall_time_s
+        predicted_s = self._model.left(trial, entry.begun).wall_time_s
         if trial.measure != "speed":
             return entry.left_s(predicted_s, self._model.share(trial))
         turns = self._together.get(trial.session or "", 1)

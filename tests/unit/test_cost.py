@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from harness.contract import Optimizer
 from harness.registry import Registry
 from harness.run.cost import CostModel
+from harness.run.execution import Execution
 from harness.run.fitting import Point, fit
 from harness.run.history import MOST_LINES, History
 from harness.run.work import Calibration, work_of
+from harness.store import RunFolder
+from harness.suite import load_suite
 from harness.trial import Trial
 from tests import helpers
 
@@ -42,7 +45,7 @@ def learning(**changes: object) -> Trial:
 
 
 def model(history: History | None = None) -> CostModel:
-    return CostModel(REGISTRY, (), history or History(), HERE)
+    return CostModel(REGISTRY, (), history or History(), lambda: HERE)
 
 
 # --- fits ----------------------------------------------------------------------------
@@ -121,6 +124,52 @@ def test_learning_solved_at_a_quarter_of_its_budget_is_expected_to_be_again() ->
     found = seen.predict(learning(seed=9))
     assert not found.at_most
     assert found.wall_time_s == pytest.approx(10, rel=0.1)
+
+
+def test_nothing_is_timed_where_nothing_is_predicted() -> None:
+    unused = CostModel(REGISTRY, (), History(), pytest.fail)
+    assert unused.estimate([[], []], 2).trials == 0
+
+
+def test_of_a_trial_that_goes_on_only_the_rest_counts() -> None:
+    seen = model()
+    for seed in range(3):
+        seen.learn(learning(seed=seed), 40.0, updates=2000)
+    trial = learning(seed=9)
+    whole = seen.estimate([[trial]], 1).totals.wall_time_s
+    found = seen.estimate([[trial]], 1, {trial.slot(): 0.75}).totals.wall_time_s
+    assert found == pytest.approx(whole / 4)
+
+
+def test_learning_that_was_not_solved_where_others_were_is_expected_to_go_on() -> None:
+    seen = model()
+    for seed in range(3):
+        seen.learn(learning(seed=seed), 10.0, updates=500)
+    whole = seen.predict(learning()).wall_time_s
+    assert seen.left(learning(), 0.125).wall_time_s == pytest.approx(whole / 2)
+    assert seen.left(learning(), 0.75).wall_time_s == pytest.approx(whole)
+
+
+def test_a_checkpoint_shortens_the_estimate_of_its_run(tmp_path: Path) -> None:
+    text = helpers.TINY.replace("seeds = [0, 1]", "seeds = [0]")
+    suite = load_suite(str(helpers.write(tmp_path / "tiny.toml", text)), REGISTRY)
+    run = RunFolder.create(tmp_path / "run")
+
+    def estimate(*, force: bool = False) -> float:
+        asked = Execution(suite, REGISTRY, run, "cpu", None, 1, force=force)
+        return asked.estimate().totals.wall_time_s
+
+    whole = estimate()
+    stages = Execution(suite, REGISTRY, run, "cpu", None, 1).preview()
+    (todo,) = [
+        p.todo for _, s in stages for p in s if p.todo.trial.measure == "learning"
+    ]
+    attempt = run.begin(todo.trial, todo.id, todo.sources)
+    attempt.checkpoint({"updates": 900}, {})
+    attempt.abandon()
+    trial_s = model().predict(todo.trial).wall_time_s
+    assert estimate() < whole - 0.1 * trial_s
+    assert estimate(force=True) == pytest.approx(whole)
 
 
 def test_timed_updates_tell_what_learning_takes() -> None:
