@@ -19,15 +19,9 @@ from harness.run.executor import Executor
 from harness.run.history import History
 from harness.run.jobs import Engine, Limits
 from harness.run.local import LocalEngine
-from harness.run.plan import (
-    Plan,
-    Planned,
-    gradients_trial,
-    make_plan,
-    planned,
-    without_certificates,
-)
+from harness.run.plan import Plan, gradients_trial, make_plan, without_certificates
 from harness.run.progress import Progress
+from harness.run.standing import Planned, planned
 from harness.run.work import calibrate
 from harness.store import RunFolder
 from harness.suite import Suite

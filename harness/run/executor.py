@@ -14,15 +14,9 @@ from harness.contract import Weights
 from harness.registry import Registry
 from harness.run.choice import Choice, admit, choose
 from harness.run.jobs import Answer, Engine, Job, Start, StoppedError
-from harness.run.plan import (
-    LearningGroup,
-    Plan,
-    Planned,
-    certificate_trial,
-    gradients_trial,
-    planned,
-)
+from harness.run.plan import LearningGroup, Plan, certificate_trial, gradients_trial
 from harness.run.progress import Progress
+from harness.run.standing import Planned, planned
 from harness.store import Attempt, Checkpoint, Reading, RunFolder, TrialRecord
 from harness.trial import Trial
 

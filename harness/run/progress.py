@@ -21,7 +21,8 @@ from harness.run.cost import (
     duration,
     expected_end,
 )
-from harness.run.plan import LearningGroup, Plan, Planned, gradients_trial
+from harness.run.plan import LearningGroup, Plan, gradients_trial
+from harness.run.standing import Planned
 from harness.store import Reading
 from harness.trial import Measure, Trial
 

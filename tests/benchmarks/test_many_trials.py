@@ -11,7 +11,7 @@ from harness.analysis.frame import frame
 from harness.analysis.summary import summarize
 from harness.registry import Registry
 from harness.run.execution import Execution
-from harness.run.plan import planned
+from harness.run.standing import planned
 from harness.store import Reading, RunFolder
 from harness.suite import load_suite
 from tests import helpers

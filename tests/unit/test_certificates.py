@@ -12,8 +12,9 @@ import pytest
 
 from harness.registry import Registry
 from harness.run import sources
-from harness.run.plan import certificate_trial, planned
+from harness.run.plan import certificate_trial
 from harness.run.sources import source_hashes
+from harness.run.standing import planned
 from harness.store import RunFolder
 from harness.trial import Trial
 from tests import helpers

@@ -1,6 +1,4 @@
 import functools
-import importlib
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,18 +7,14 @@ import pytest
 
 from harness.errors import MisuseError
 from harness.registry import Registry
-from harness.run import sources
 from harness.run.choice import choose
-from harness.run.execution import Execution
 from harness.run.plan import (
     Plan,
     certificate_trial,
-    gradients_trial,
     make_plan,
-    planned,
     timed_trial,
 )
-from harness.run.sources import source_hashes
+from harness.run.standing import planned
 from harness.store import Reading, RunFolder
 from harness.suite import built_in_suites, load_suite
 from harness.trial import Trial
@@ -315,147 +309,6 @@ def test_a_choice_that_is_gone_is_not_made_again_in_silence() -> None:
         plan("quick", choices={key: "my-gru"})
 
 
-# --- identity ------------------------------------------------------------------------
-
-
-def _plugin(folder: Path, body: str) -> Path:
-    text = (helpers.PLUGINS / "my_gru.py").read_text(encoding="utf-8")
-    return helpers.write(folder / "my_gru.py", text + body)
-
-
-def _trial(implementation: str = "my-gru", **changes: Any) -> Trial:
-    learning = candidates(plan("smoke"))[0]
-    return replace(learning, implementation=implementation, cell="gru", **changes)
-
-
-def _id(known: Registry, trial: Trial) -> str:
-    return trial.identity(source_hashes(known, trial))
-
-
-def test_an_id_changes_with_the_source_of_a_plugin_and_with_nothing_else(
-    tmp_path: Path,
-) -> None:
-    folders = [tmp_path / name for name in ("a", "b", "c")]
-    for folder, body in zip(folders, ("", "", "# more\n"), strict=True):
-        folder.mkdir()
-        _plugin(folder, body)
-    one, same, other = (Registry.discover([f / "my_gru.py"]) for f in folders)
-    assert _id(one, _trial()) == _id(same, _trial())
-    assert _id(one, _trial()) != _id(other, _trial())
-    assert _id(one, _trial("torch-native")) == _id(other, _trial("torch-native"))
-
-
-def test_an_id_changes_with_what_a_plugin_file_imports_from_beside_it(
-    tmp_path: Path,
-) -> None:
-    file = _plugin(tmp_path, "import fastlib\n")
-    helpers.write(tmp_path / "fastlib.py", "from slowlib import slow\n")
-    ids = []
-    for text in ("slow = 1\n", "slow = 2\n"):
-        neighbour = helpers.write(tmp_path / "slowlib.py", text)
-        clear_caches()
-        ids.append(_id(Registry.discover([file]), _trial()))
-        for module in ("fastlib", "slowlib"):
-            sys.modules.pop(module, None)
-    assert ids[0] != ids[1]
-    assert neighbour.exists()
-
-
-@pytest.mark.parametrize("layer", ["mine:layer", "mypackage.kern:layer"])
-def test_an_id_changes_with_what_a_package_imports_relatively(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layer: str
-) -> None:
-    package = tmp_path / "mypackage"
-    (package / "deep").mkdir(parents=True)
-    helpers.write(package / "__init__.py", "from .kern import layer\n")
-    helpers.write(package / "kern.py", "from .deep.inner import layer\n")
-    helpers.write(package / "deep" / "__init__.py", "")
-    helpers.write(package / "deep" / "inner.py", "from ..base import layer\n")
-    text = "from mypackage import layer\nfrom harness import declare_implementation\n"
-    text += "declare_implementation('mine', framework='torch', cells=['gru'], "
-    file = helpers.write(tmp_path / "mine.py", f"{text}layer={layer!r})\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    ids = []
-    for content in ("def layer(*_): 1\n", "def layer(*_): 2\n"):
-        helpers.write(package / "base.py", content)
-        clear_caches()
-        ids.append(_id(Registry.discover([file]), _trial("mine")))
-        for module in [name for name in sys.modules if name.startswith("mypackage")]:
-            sys.modules.pop(module)
-    assert ids[0] != ids[1]
-
-
-def test_an_id_changes_with_the_version_of_a_library_of_a_plugin_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "site-packages"
-    (folder / "gatelib").mkdir(parents=True)
-    helpers.write(folder / "gatelib" / "__init__.py", "")
-    monkeypatch.syspath_prepend(str(folder))
-    file = _plugin(tmp_path, "import gatelib\n")
-    ids = []
-    for version in ("1.0", "1.0", "2.0"):
-        metadata = folder / "gatelib-0.dist-info"
-        metadata.mkdir(exist_ok=True)
-        helpers.write(
-            metadata / "METADATA",
-            f"Metadata-Version: 2.1\nName: gatelib\nVersion: {version}\n",
-        )
-        helpers.write(metadata / "top_level.txt", "gatelib\n")
-        clear_caches()
-        ids.append(_id(Registry.discover([file]), _trial()))
-    assert ids[0] == ids[1] != ids[2]
-
-
-def clear_caches() -> None:
-    importlib.invalidate_caches()
-    for cached in (sources._files_of, sources._hash_of_files, sources._versions_of):
-        cached.cache_clear()
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"seed": 5},
-        {"length": 11},
-        {"hidden_size": 9},
-        {"device": "cuda:0"},
-        {"task_options": {"symbols": 3}},
-        {"settings": {"updates": 41}},
-    ],
-)
-def test_an_id_changes_with_the_trial(changes: dict[str, Any]) -> None:
-    trial = _trial("torch-native")
-    assert _id(registry(), trial) != _id(registry(), replace(trial, **changes))
-
-
-def test_the_sources_of_a_trial_are_its_plugins_own() -> None:
-    sources = source_hashes(registry(), _trial("torch-native"))
-    assert set(sources) == {
-        "cell gru",
-        "implementation torch-native",
-        "framework torch",
-        "task adding",
-    }
-    assert len(set(sources.values())) == 4
-
-
-def test_a_neighbour_that_cannot_be_parsed_does_not_stop_the_plan(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    helpers.write(tmp_path / "broken_neighbour.py", "def f(:\n")
-    (tmp_path / "broken_package").mkdir()
-    helpers.write(tmp_path / "broken_package" / "__init__.py", "raise OSError('no')\n")
-    text = "from harness import declare_task\n"
-    for name, module in (("one", "broken_neighbour"), ("two", "broken_package.task")):
-        text += f"declare_task('{name}', factory='{module}:make')\n"
-    known = Registry.discover([helpers.write(tmp_path / "tasks_of_mine.py", text)])
-    assert known.problems == []
-    for name in ("one", "two"):
-        assert source_hashes(known, _trial("torch-native", task=name))
-
-
 def test_the_reference_stays_on_the_processor_wherever_others_run() -> None:
     suite = load_suite("agreement", registry())
     found = make_plan(suite, registry(), "cuda:0", choices={})
@@ -468,78 +321,6 @@ def test_the_reference_stays_on_the_processor_wherever_others_run() -> None:
         ("tensorflow-keras", "cuda:0"),
         ("jax-scan", "cuda:0"),
     }
-
-
-def test_jobs_never_enter_an_id(tmp_path: Path) -> None:
-    suite = load_suite("smoke", registry())
-    ids = []
-    for jobs in (1, 8):
-        run = RunFolder(tmp_path / "run")
-        stages = Execution(suite, registry(), run, "cpu", None, jobs).preview()
-        ids.append([found.todo.id for _, stage in stages for found in stage])
-    assert ids[0] == ids[1]
-
-
-# --- what is done already ------------------------------------------------------------
-
-
-def test_why_a_trial_runs_or_stays_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = RunFolder.create(tmp_path / "run")
-    trial = _trial("torch-native")
-
-    def why(**asked: bool) -> tuple[bool, str]:
-        todo = planned(trial, registry(), run, **asked)
-        return todo.runs, todo.why
-
-    def commit(outcome: str) -> Path:
-        todo = planned(trial, registry(), run)
-        attempt = run.begin(trial, todo.id, todo.sources)
-        attempt.commit({"outcome": outcome, "reason": None})
-        return run.trials / todo.id / "result.json"
-
-    assert why() == (True, "new")
-    todo = planned(trial, registry(), run)
-    run.begin(trial, todo.id, todo.sources).abandon()
-    assert why() == (True, "was interrupted before it was done")
-    for outcome in ("crashed", "failed", "out_of_memory", "timeout"):
-        commit(outcome)
-        retry = "--retry-failed runs it again"
-        assert why(retry_failed=True) == (True, f"ended {outcome} before; {retry}")
-        retry = "run again with --retry-failed"
-        assert why() == (False, f"ended {outcome} before; {retry}")
-    for outcome in ("ok", "diverged", "refused"):
-        file = commit(outcome)
-        assert why() == why(retry_failed=True) == (False, f"done ({outcome})")
-        force = f"ended {outcome} before; --force runs it again"
-        assert why(force=True) == (True, force)
-    commit("unavailable")
-    assert why() == (True, "was unavailable before, and is available here")
-    monkeypatch.setattr(Registry, "unavailable", lambda *_: "no module 'torch'")
-    assert why(retry_failed=True) == (False, "is unavailable still")
-    file.write_text("{", encoding="utf-8")
-    assert why()[0]
-    assert "its result is damaged" in why()[1]
-
-
-def test_a_trial_whose_plugin_changed_runs_and_says_which(tmp_path: Path) -> None:
-    run = RunFolder.create(tmp_path / "run")
-    trial = _trial("torch-native")
-    todo = planned(trial, registry(), run)
-    before = {**todo.sources, "cell gru": "another"}
-    attempt = run.begin(trial, trial.identity(before), before)
-    attempt.commit({"outcome": "ok", "reason": None})
-    todo = planned(trial, registry(), run)
-    assert todo.runs
-    assert todo.why == "the source of cell gru changed"
-
-
-def test_a_gradients_trial_is_asked_of_one_learning_result() -> None:
-    trial = _trial("torch-native")
-    one, two = gradients_trial(trial, "a"), gradients_trial(trial, "b")
-    assert one.slot() != two.slot()
-    assert one.device == "cpu"
 
 
 # --- progress ------------------------------------------------------------------------
