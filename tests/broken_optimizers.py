@@ -1,11 +1,21 @@
-"""Steps of `implementations.shared.optimizers` with a mistake, for any framework."""
+"""Mistakes in optimiser, clip and loss, for any framework that updates by `shared`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+from unittest import mock
 
+from harness import declare_implementation
 from implementations.shared import optimizers
+
+NAMES = (
+    "rmsprop-epsilon-inside",
+    "clipped-per-tensor",
+    "always-rescaled",
+    "loss-over-sequences",
+)
 
 
 def epsilon_inside(
@@ -28,3 +38,59 @@ def clipping_per_tensor(
         return right(optimizer, own, before, corrections)
 
     return step
+
+
+def declare_mistakes(file: str, prefix: str, framework: str) -> None:
+    """Declare the implementations that `mistakes` makes, built by a plugin file."""
+    for name in NAMES:
+        declare_implementation(
+            f"{prefix}-{name}",
+            framework=framework,
+            cells=["rnn"],
+            factory=f"{file}:{name.replace('-', '_')}",
+        )
+
+
+def mistakes(right: type[Any], library: Any, norm: Callable[[Any], Any]) -> list[Any]:
+    """Return networks that are right but for optimiser, clip or loss, as `NAMES`.
+
+    Args:
+        right: A network that updates by `optimizers.step`.
+        library: Its framework's module that has `minimum`.
+        norm: Returns the norm of a tensor of the framework.
+    """
+
+    class EpsilonInside(right):
+        def train_steps(self, placed: Any) -> Any:
+            if self._spec.optimizer.name != "rmsprop":
+                return super().train_steps(placed)
+            with mock.patch.object(optimizers, "step", epsilon_inside):
+                return super().train_steps(placed)
+
+    class ClippedPerTensor(right):
+        def __init__(self, spec: Any, cell: Any, device: str) -> None:
+            self._clip_norm = spec.optimizer.clip_norm
+            unclipped = replace(spec.optimizer, clip_norm=None)
+            super().__init__(replace(spec, optimizer=unclipped), cell, device)
+
+        def train_steps(self, placed: Any) -> Any:
+            if self._clip_norm is None:
+                return super().train_steps(placed)
+            step = clipping_per_tensor(self._clip_norm, norm, library.minimum)
+            with mock.patch.object(optimizers, "step", step):
+                return super().train_steps(placed)
+
+    class AlwaysRescaled(right):
+        def train_steps(self, placed: Any) -> Any:
+            with mock.patch.object(library, "minimum", lambda one, clipped: clipped):
+                return super().train_steps(placed)
+
+    class LossOverSequences(right):
+        """Divides the loss by the number of sequences, not of scored positions."""
+
+        def place(self, batch: Any) -> Any:
+            placed = super().place(batch)
+            factor = float(batch.scored.sum()) / batch.size
+            return placed._replace(weights=placed.weights * factor)
+
+    return [EpsilonInside, ClippedPerTensor, AlwaysRescaled, LossOverSequences]

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.contract import Optimizer
 from harness.environment import processor
+from harness.measure.problem import by_reference
 from harness.registry import Registry
 from harness.run.fitting import Point, fit
 from harness.run.history import History, Observation
@@ -253,10 +254,8 @@ class CostModel:
 
     def _framework(self, trial: Trial) -> str:
         declared = self._registry.implementations.get(trial.implementation)
-        if trial.measure == "gradients":
-            cell = self._registry.cells.get(trial.cell)
-            if cell is not None and cell.reference:
-                return "numpy"
+        if trial.cell in self._registry.cells and by_reference(self._registry, trial):
+            return "numpy"
         return declared.framework if declared is not None else "unknown"
 
     def _by_work(
