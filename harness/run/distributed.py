@@ -134,6 +134,8 @@ class DaskEngine:
         self._limits = limits
         self._run = uuid.uuid4().hex
         self._flights: list[_Flight] = []
+        self._unlike: set[str] = set()
+        self.notes: list[str] = []
         self._lock = threading.RLock()  # a signal may ask to stop meanwhile
         self._stopping: str | None = None
         self._closed = threading.Event()
@@ -151,7 +153,8 @@ class DaskEngine:
     def _workers(self) -> dict[str, Any]:
         # Where the scheduler is gone there is nothing to tell.
         found: dict[str, Any] = self._client.scheduler_info(n_workers=-1)
-        return dict(found.get("workers", {}))
+        workers = found.get("workers", {}).items()
+        return {a: worker for a, worker in workers if a not in self._unlike}
 
     def _check_workers(self) -> None:
         """Compare every worker with this process, before any work."""
@@ -172,10 +175,7 @@ class DaskEngine:
                 )
             differing = remote.unlike(self._package.facts, there)
             if differing is not None:
-                raise MisuseError(
-                    f"dask worker {address} is unlike this process: {differing}; "
-                    "install the same there and start the worker again"
-                )
+                raise MisuseError(str(remote.UnlikeError(address, differing)))
 
     @property
     def slots(self) -> int:
@@ -199,6 +199,8 @@ class DaskEngine:
         """Return what a job asks of the worker that it runs on."""
         workers = self._workers()
         where: dict[str, Any] = {}
+        if self._unlike:
+            where = {"workers": list(workers), "allow_other_workers": False}
         resources = {}
         if any(trial.device != "cpu" for trial in job.trials.values()):
             resources["GPU"] = 1
@@ -210,7 +212,7 @@ class DaskEngine:
                 )
         if job.session:
             names = self._quiet_workers(workers)
-            where |= {"workers": names, "allow_other_workers": False}
+            where = {"workers": names, "allow_other_workers": False}
             if any(workers[name]["resources"].get("quiet") for name in names):
                 resources["quiet"] = 1
         return {**where, "resources": resources or None}
@@ -230,10 +232,16 @@ class DaskEngine:
                 raise StoppedError
             self._flights.append(flight)
         try:
-            for _ in range(MOST_LOSSES):
-                found = self._attempt(flight)
+            losses = 0
+            while losses < MOST_LOSSES:
+                try:
+                    found = self._attempt(flight)
+                except remote.UnlikeError as error:
+                    self._bar(error)
+                    continue
                 if found is not None:
                     return flight.land(found)
+                losses += 1
         finally:
             with self._lock:
                 self._flights.remove(flight)
@@ -287,6 +295,15 @@ class DaskEngine:
             self._seen_at = now
         elif now - self._seen_at > LOST_S:
             raise LostError(LOST)
+
+    def _bar(self, unlike: remote.UnlikeError) -> None:
+        """Give no job to a worker that joined later and is unlike this process."""
+        with self._lock:
+            if unlike.worker not in self._unlike:
+                self._unlike.add(unlike.worker)
+                self.notes.append(f"{unlike}; it got no trial")
+        if not self._workers():
+            raise unlike
 
     # --- news ------------------------------------------------------------------------
 

@@ -219,6 +219,8 @@ class Execution:
                 finally:
                     write()
                 took = progress.took()
+            for note in engine.notes:
+                console.print(note, soft_wrap=True)
             if estimate.trials and not self.stopped:
                 console.print(
                     f"took {took.sentence()}; estimated before: "

@@ -103,7 +103,13 @@ class Sink(Protocol):
 
 
 class Engine(Protocol):
-    """Where jobs run: on this machine, or on a cluster."""
+    """Where jobs run: on this machine, or on a cluster.
+
+    Attributes:
+        notes: What is to be told of it when the run ends.
+    """
+
+    notes: list[str]
 
     @property
     def slots(self) -> int:

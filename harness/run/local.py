@@ -28,6 +28,7 @@ class LocalEngine:
     ) -> None:
         self._registry, self._limits, self._log = registry, limits, log
         self.slots = jobs
+        self.notes: list[str] = []
         self._crews: dict[int, Crew] = {}
         self._lock = threading.RLock()  # a signal may ask to stop meanwhile
         self._stopping = False

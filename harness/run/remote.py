@@ -35,7 +35,21 @@ Facts = Mapping[str, Mapping[str, str]]
 
 
 class UnlikeError(HarnessError):
-    """A worker that joined later has other plugin code or library versions."""
+    """A worker that joined later has other plugin code or library versions.
+
+    Attributes:
+        worker: Its address.
+    """
+
+    def __init__(self, worker: str, differing: str) -> None:
+        super().__init__(worker, differing)
+        self.worker, self._differing = worker, differing
+
+    def __str__(self) -> str:
+        return (
+            f"dask worker {self.worker} is unlike this process: {self._differing}; "
+            "install the same there and start the worker again"
+        )
 
 
 @dataclass(frozen=True)
@@ -225,7 +239,7 @@ class _Host:
         self._registry, facts = package.unpack(Path(self._folder.name))
         differing = unlike(package.facts, facts)
         if differing is not None:
-            raise UnlikeError(f"this dask worker is unlike its driver: {differing}")
+            raise UnlikeError(_address(), differing)
         self._limits = limits
         self._free: list[Crew] = []
         self._all: list[Crew] = []
@@ -278,6 +292,12 @@ class _Host:
         self._folder.cleanup()
 
 
+def _address() -> str:
+    from distributed import get_worker
+
+    return str(get_worker().address)
+
+
 _hosts: dict[str, _Host] = {}
 _lock = threading.Lock()
 
@@ -302,14 +322,12 @@ def run_job(package: Package, run: str, name: str, job: Job, limits: Limits) -> 
         UnlikeError: If this worker is not like its driver.
         StoppedError: If the run was stopped at once.
     """
-    from distributed import get_worker
-
     host = _host(run, package, limits)
     recorder = host.recorders[name] = Recorder()
     try:
         with host.crew(name) as crew:
             answers = crew.run(job, recorder)
-        where = {"dask_worker": get_worker().address}
+        where = {"dask_worker": _address()}
         answers = {
             trial_id: replace(answer, facts={**answer.facts, **where})
             for trial_id, answer in answers.items()

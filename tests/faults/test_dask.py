@@ -351,18 +351,41 @@ def test_other_code_on_a_worker_is_told_before_any_work(
     cluster: Cluster, fresh: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = fresh("run")
-    other = tmp_path / "other"
-    for package in ("harness", "implementations", "tasks"):
-        shutil.copytree(ROOT / package, other / package)
-    cell = other / "implementations" / "cells" / "rnn.py"
-    cell.write_text(cell.read_text() + "\n# Another day's code.\n")
-    cluster.add_workers(1, other)
+    cluster.add_workers(1, _other_code(tmp_path / "other"))
     before = helpers.snapshot(folder / "out" / "trials")
     code, _, err = helpers.run(*RUN, "--scheduler", cluster.file, cwd=folder)
     assert code == 2, err
     assert "is unlike this process: source of cell rnn is" in err
     assert "install the same there and start the worker again" in err
     assert helpers.snapshot(folder / "out" / "trials") == before
+
+
+def test_other_code_on_a_worker_that_joins_later_gets_no_trial(
+    cluster: Cluster, fresh: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = fresh("run")
+    other = _other_code(tmp_path / "other")
+    cluster.add_workers(1)
+    more = ("-k", "learning", "--seeds", "0-5")
+    process = helpers.start(*RUN, "--scheduler", cluster.file, *more, cwd=folder)
+    helpers.wait_for(lambda: learns(folder), "a trial to learn")
+    cluster.add_workers(1, other)
+    code, _, err = helpers.finish(process)
+    assert code == 0, err
+    assert "is unlike this process: source of cell rnn is" in err
+    assert "start the worker again; it got no trial" in err
+    records = RunFolder.open(folder / "out").records()
+    learned = [r for r in records if r.trial.measure == "learning"]
+    assert len({r.result["dask_worker"] for r in learned}) == 1
+    assert len(learned) == 6
+
+
+def _other_code(folder: Path) -> Path:
+    for package in ("harness", "implementations", "tasks"):
+        shutil.copytree(ROOT / package, folder / package)
+    cell = folder / "implementations" / "cells" / "rnn.py"
+    cell.write_text(cell.read_text() + "\n# Another day's code.\n")
+    return folder
 
 
 def test_a_scheduler_that_is_not_there_is_told(
