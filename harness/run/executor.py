@@ -284,8 +284,7 @@ class _Sink:
     def begins(self, trial_id: str, *, resumed: bool) -> None:
         todo, attempt = self._attempts[trial_id]
         attempt.restart(resumed=resumed)
-        if not resumed:
-            self._progress.anew(todo)
+        self._progress.begins(todo, resumed=resumed)
 
     def event(self, trial_id: str, reading: Reading) -> None:
         todo, attempt = self._attempts[trial_id]

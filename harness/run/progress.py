@@ -39,15 +39,17 @@ class _Running:
     since: float
     text: str = ""
     begun: float = 0.0
+    begun_at: float = 0.0
     done: float = 0.0
 
     def left_s(self, predicted_s: float, share: float) -> float:
         """Return the seconds left, given those of the trial and its expected end."""
-        ran_s = time.monotonic() - self.since
+        now = time.monotonic()
         did = self.done - self.begun
         if did < _PACE_FROM:
-            return max(predicted_s - ran_s, 0.0)
-        return ran_s * (expected_end(share, self.done) - self.done) / did
+            return max(predicted_s - (now - self.since), 0.0)
+        left = expected_end(share, self.done) - self.done
+        return (now - (self.begun_at or self.since)) * left / did
 
 
 class Progress:
@@ -147,13 +149,13 @@ class Progress:
             if todo.trial.session is not None and todo.trial.measure == "speed":
                 self._together[todo.trial.session] += 1
 
-    def anew(self, todo: Planned) -> None:
-        """Take a running trial as begun from nothing."""
+    def begins(self, todo: Planned, *, resumed: bool) -> None:
+        """Take a trial's pace from here, where its learning begins or goes on."""
         with self._lock:
-            self._begun.pop(self._key(todo.trial), None)
             entry = self._running.get(todo.id)
             if entry is not None:
-                entry.begun = entry.done = 0.0
+                entry.done = entry.done if resumed else 0.0
+                entry.begun, entry.begun_at = entry.done, time.monotonic()
 
     def event(self, todo: Planned, reading: Reading) -> None:
         """Show the last score of a running trial."""

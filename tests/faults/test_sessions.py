@@ -74,14 +74,12 @@ def test_memory_that_trials_of_a_session_share_is_held_against_none_of_them(
         "keeps-260": "ok",
         "keeps-900": "out_of_memory",
     }
-    alone = [r.result["peak_memory_bytes"] for r in records.values()]
-    beside = [r.result["worker_memory_bytes"] for r in records.values()]
-    assert all(map(int, beside))
-    # One of the two went on with the reference, the other in a worker of its own.
-    assert alone.count(None) == 2, alone
-    by_name = dict(zip(records, alone, strict=True))
-    own = by_name["keeps-250"] or by_name["keeps-260"]
-    assert 250 << 20 < own < 500 << 20
+    # At most one of the two went on with the reference, which keeps nothing.
+    alone = {n: r.result["peak_memory_bytes"] for n, r in records.items()}
+    own = {n: alone[n] for n in ("keeps-250", "keeps-260") if alone[n] is not None}
+    assert own
+    assert all(250 << 20 < size < 550 << 20 for size in own.values())
+    assert all(r.result["worker_memory_bytes"] > 0 for r in records.values())
 
 
 def test_memory_is_told_of_the_first_trial_in_a_worker_alone(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from harness.run.cost import CostModel
 from harness.run.execution import Execution
 from harness.run.fitting import Point, fit
 from harness.run.history import MOST_LINES, History
+from harness.run.progress import _Running
+from harness.run.standing import Planned
 from harness.run.work import Calibration, work_of
 from harness.store import RunFolder
 from harness.suite import load_suite
@@ -170,6 +172,18 @@ def test_a_checkpoint_shortens_the_estimate_of_its_run(tmp_path: Path) -> None:
     trial_s = model().predict(todo.trial).wall_time_s
     assert estimate() < whole - 0.1 * trial_s
     assert estimate(force=True) == pytest.approx(whole)
+
+
+def test_the_pace_of_learning_is_that_since_it_began_or_went_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    todo = Planned(learning(), "learning", {}, True, "was interrupted")
+    clock = iter((0.0, 10.0, 14.0))  # started; begun, late; asked
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    running = _Running(todo, time.monotonic(), begun=0.5, done=0.5)
+    running.begun_at = time.monotonic()
+    running.done = 0.7
+    assert running.left_s(100.0, 1.0) == pytest.approx(4 * 0.3 / 0.2)
 
 
 def test_timed_updates_tell_what_learning_takes() -> None:
