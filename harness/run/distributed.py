@@ -48,6 +48,9 @@ LOST_S = 60.0
 
 CONNECT_S = 10.0
 
+ANSWER_S = 5.0
+"""What a worker may take to be told something."""
+
 LOST = (
     "the dask scheduler or all its workers are lost; every finished trial is kept, and "
     "the same command goes on once there is a cluster again"
@@ -146,7 +149,7 @@ class DaskEngine:
         except BaseException:
             self._close_client()
             raise
-        threading.Thread(target=self._fetch_news, daemon=True).start()
+        threading.Thread(target=self._listen, daemon=True).start()
 
     # --- the cluster -----------------------------------------------------------------
 
@@ -165,8 +168,14 @@ class DaskEngine:
                 f"the dask cluster has no worker after {LOST_S:.0f} s; start one with "
                 f"`dask worker ADDRESS-OF-ITS-SCHEDULER`"
             ) from error
-        found = self._client.run(remote.describe, self._package, on_error="return")
-        for address, there in found.items():
+        found = self._ask(remote.describe, self._package, within_s=LOST_S)
+        for address in self._workers():
+            there = found.get(address)
+            if there is None:
+                raise MisuseError(
+                    f"dask worker {address} does not answer within {LOST_S:.0f} s; end "
+                    "it, or what holds it up"
+                )
             if isinstance(there, Exception):
                 raise MisuseError(
                     f"dask worker {address} cannot run trials "
@@ -271,7 +280,7 @@ class DaskEngine:
                 self._check_connection()
                 if flight.strayed:
                     future.cancel()
-                    self._everywhere(remote.abandon, flight.name)
+                    self._ask(remote.abandon, self._run, flight.name)
                     return None
                 time.sleep(0.05)
             found: remote.Found = future.result()
@@ -307,39 +316,74 @@ class DaskEngine:
 
     # --- news ------------------------------------------------------------------------
 
-    def _fetch_news(self) -> None:
+    def _listen(self) -> None:
+        """Ask each worker for news, one that is slow to answer no other's."""
+        listening: dict[str, threading.Thread] = {}
         while not self._closed.wait(NEWS_S):
-            with self._lock:
-                flights = {flight.name: flight for flight in self._flights}
-            heard = {name: flight.heard for name, flight in flights.items()}
-            try:
-                found = self._client.run(
-                    remote.news, self._run, heard, on_error="ignore"
-                )
-            except Exception:  # a worker or the scheduler is gone: `run` finds out
-                continue
-            for told in found.values():
-                for name, (execution, first, calls) in told.items():
-                    if name in flights:
-                        flights[name].news(name, execution, first, calls)
+            for address in self._workers():
+                if address not in listening or not listening[address].is_alive():
+                    thread = threading.Thread(
+                        target=self._fetch_news, args=(address,), daemon=True
+                    )
+                    listening[address] = thread
+                    thread.start()
+
+    def _fetch_news(self, address: str) -> None:
+        with self._lock:
+            flights = {flight.name: flight for flight in self._flights}
+        heard = {name: flight.heard for name, flight in flights.items()}
+        with contextlib.suppress(Exception):  # who is gone is found out by `run`
+            found = self._client.run(
+                remote.news, self._run, heard, workers=[address], on_error="ignore"
+            )
+            for name, (execution, first, calls) in found.get(address, {}).items():
+                if name in flights:
+                    flights[name].news(name, execution, first, calls)
 
     # --- the end ---------------------------------------------------------------------
 
     def stop(self, *, now: bool) -> None:
         """Have learning checkpoint itself and end; or, `now`, end everything."""
         self._stopping = "now" if now else "soon"
-        self._everywhere(remote.stop, now=now)
+        self._ask(remote.stop, self._run, now=now)
 
     def close(self) -> None:
         """End this run's workers, and the cluster if it is this process's own."""
         self._closed.set()
-        self._everywhere(remote.close)
+        self._ask(remote.close, self._run)
         self._close_client()
 
-    def _everywhere(self, call: Callable[..., None], *args: Any, **named: Any) -> None:
-        """Call on every worker; where the cluster is gone all has ended."""
-        with contextlib.suppress(Exception):
-            self._client.run(call, self._run, *args, **named, on_error="ignore")
+    def _ask(
+        self,
+        call: Callable[..., Any],
+        *arguments: Any,
+        within_s: float = ANSWER_S,
+        **named: Any,
+    ) -> dict[str, Any]:
+        """Call on every worker; return what those say that answer in time.
+
+        One that is stopped or cut off would keep the others' answers back for ever.
+        """
+        found: dict[str, Any] = {}
+
+        def ask(address: str) -> None:
+            with contextlib.suppress(Exception):  # where the cluster is gone all ended
+                found.update(
+                    self._client.run(
+                        call, *arguments, workers=[address], on_error="return", **named
+                    )
+                )
+
+        threads = [
+            threading.Thread(target=ask, args=(address,), daemon=True)
+            for address in self._workers()
+        ]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + within_s
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return dict(found)
 
     def _close_client(self) -> None:
         with contextlib.suppress(Exception):

@@ -4,12 +4,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from harness.contract import Weights
@@ -281,6 +283,38 @@ def test_an_interrupted_run_leaves_checkpoints_and_goes_on(
     assert helpers.curves(folder / "out") == alone
     records = RunFolder.open(folder / "out").records()
     assert any("resumed_from" in r.result for r in records)
+
+
+def test_a_worker_that_hangs_holds_up_nobody(cluster: Cluster, tmp_path: Path) -> None:
+    suite = helpers.TINY.replace("updates = 1200", "updates = 1_000_000")
+    helpers.write(tmp_path / "tiny.toml", suite.replace("[0, 1]", "[0]"))
+    cluster.add_workers(2)
+    process = helpers.start(
+        *(*RUN, "--scheduler", cluster.file, "-k", "learning", "--no-certify"),
+        cwd=tmp_path,
+    )
+    helpers.wait_for(lambda: learns(tmp_path), "a trial to learn")
+    (busy_one,) = [w for w in busy(cluster) if _has_learner(w)]
+    (idle,) = [w for w in cluster.workers if w is not busy_one]
+    idle.send_signal(signal.SIGSTOP)
+    time.sleep(3)  # whoever asks it now waits for ever
+    (curve,) = tmp_path.glob("out/trials/learning-*/attempt-*/events.jsonl")
+    before = curve.stat().st_size
+    helpers.wait_for(lambda: curve.stat().st_size > before, "news of the other")
+    process.send_signal(signal.SIGINT)
+    code, _, err = helpers.finish(process)
+    assert code == 130, err
+    assert "every finished trial is kept in out" in err
+    assert list(tmp_path.glob("out/trials/learning-*/attempt-*/checkpoint.npz"))
+
+
+def _has_learner(worker: subprocess.Popen[bytes]) -> bool:
+    """Say whether a worker of a dask worker computes."""
+    (found,) = helpers.workers_of(worker.pid) or [None]
+    if found is None:
+        return False
+    process = psutil.Process(found)
+    return process.cpu_percent(interval=0.5) > 20
 
 
 def test_a_session_takes_a_quiet_slot(
