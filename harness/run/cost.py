@@ -8,7 +8,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from harness.contract import Optimizer
@@ -69,10 +69,10 @@ class Totals:
     disk_bytes: int
 
     def sentence(self) -> str:
-        """Return "4 min 30 s, 1.2 GiB of memory, 3.4 MiB of disk"."""
+        """Return "4 min 30 s, 1.2 GiB of memory, 3.4 MiB of disk for …"."""
         return (
             f"{duration(self.wall_time_s)}, {size(self.memory_bytes)} of memory, "
-            f"{size(self.disk_bytes)} of disk"
+            f"{size(self.disk_bytes)} of disk for curves, weights and logs"
         )
 
 
@@ -96,14 +96,41 @@ class Estimate:
     at_most: bool
 
     def sentence(self) -> str:
-        """Return "60 trials, about 4 min 30 s, … with 2 jobs (from 90 past trials)"."""
+        """Return "60 trials with 2 jobs: about 4 min 30 s, … (from 90 past trials)"."""
         sources = [f"from {self.known} past trials"] if self.known else []
         sources += [f"{self.guessed} guessed"] if self.guessed else []
         known = f" ({'; '.join(sources)})" if sources else ""
         trials = "1 trial" if self.trials == 1 else f"{self.trials} trials"
         jobs = "1 job" if self.jobs == 1 else f"{self.jobs} jobs"
         sooner = ", sooner where learning is solved early" if self.at_most else ""
-        return f"{trials}: about {self.totals.sentence()} with {jobs}{known}{sooner}"
+        return f"{trials} with {jobs}: about {self.totals.sentence()}{known}{sooner}"
+
+
+class _Seen:
+    """Observations by what a trial may be like, the oldest first."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.update_s: dict[str, float] = {}
+        self._like: dict[tuple[str, ...], list[tuple[float, Observation]]] = (
+            defaultdict(list)
+        )
+
+    def add(self, weight: float, o: Observation) -> None:
+        """Take in an observation, with a weight."""
+        device = f"{o.device} {o.threads}"
+        rungs = _rungs(
+            o.measure, o.framework, o.implementation, o.cell, device, o.shape
+        )
+        for key, _ in rungs:
+            self._like[key].append((weight, o))
+        if o.update_s is not None:
+            self.update_s[o.shape] = o.update_s
+        self.count += 1
+
+    def like(self, key: tuple[str, ...]) -> Sequence[tuple[float, Observation]]:
+        """Return the newest observations of what shares a key."""
+        return self._like.get(key, [])[-_NEWEST:]
 
 
 class CostModel:
@@ -130,21 +157,28 @@ class CostModel:
         self._registry, self._history = registry, history
         self._calibrate = calibration
         self._lock = threading.RLock()
-        self._seen: dict[tuple[str, ...], list[tuple[float, Observation]]] = (
-            defaultdict(list)
-        )
-        self._update_s: dict[str, float] = {}
         self._costs: dict[str, Cost] = {}
         self._works: dict[tuple[str, int | None], Work] = {}
-        self.known = 0
-        for observation in history.observations(processor()):
-            self._add(1.0, observation)
-        for observation in self._of_records(list(records)):
-            self._add(_HERE, observation)
+        self._past = self._of_records(list(records))
+
+    @cached_property
+    def _seen(self) -> _Seen:
+        """What was seen, taken in at first need: that of learning needs numpy timed."""
+        seen = _Seen()
+        for observation in self._history.observations(processor()):
+            seen.add(1.0, observation)
+        for observe in self._past:
+            seen.add(_HERE, observe())
+        return seen
 
     @cached_property
     def _calibration(self) -> Calibration:
         return self._calibrate()
+
+    @property
+    def known(self) -> int:
+        """Finished trials that were seen."""
+        return self._seen.count
 
     # --- predicting ------------------------------------------------------------------
 
@@ -167,6 +201,8 @@ class CostModel:
 
     def cheapest(self, trials: Sequence[Trial]) -> Trial:
         """Return the trial that will take the least time."""
+        if len(trials) == 1:
+            return trials[0]
         return min(trials, key=lambda trial: self.predict(trial).wall_time_s)
 
     def estimate(
@@ -195,7 +231,7 @@ class CostModel:
             self.totals(sum(stage_s(s, jobs) for s in costs), every, jobs),
             trials=len(every),
             jobs=jobs,
-            known=self.known,
+            known=self.known if every else 0,
             guessed=sum(cost.basis == _GUESS for _, cost in every),
             at_most=any(cost.at_most for _, cost in every),
         )
@@ -224,7 +260,7 @@ class CostModel:
         seen, basis = self._nearest(trial)
         wall_time_s = self._by_work(trial.measure, seen, work)
         if trial.measure == "learning" and basis != _SAME_SHAPE:
-            update_s = self._update_s.get(shape(trial))
+            update_s = self._seen.update_s.get(shape(trial))
             if update_s is not None:
                 wall_time_s = self._by_updates(trial, work, update_s)
                 basis = "its timed updates"
@@ -236,10 +272,11 @@ class CostModel:
             at_most=trial.measure == "learning" and share is None,
         )
 
-    def _nearest(self, trial: Trial) -> tuple[list[tuple[float, Observation]], str]:
+    def _nearest(self, trial: Trial) -> tuple[Sequence[tuple[float, Observation]], str]:
         for key, basis in self._rungs(trial):
-            if key in self._seen:
-                return self._seen[key][-_NEWEST:], basis
+            seen = self._seen.like(key)
+            if seen:
+                return seen, basis
         return [], _GUESS
 
     def _rungs(self, trial: Trial) -> list[tuple[tuple[str, ...], str]]:
@@ -276,10 +313,11 @@ class CostModel:
 
     def _by_updates(self, trial: Trial, work: Work, update_s: float) -> float:
         """Return learning time from one timed update, as others kept to theirs."""
+        timed = self._seen.update_s
         points = [
-            Point(weight, (1.0, o.updates * self._update_s[o.shape]), o.wall_time_s)
-            for weight, o in self._seen.get(("learning",), [])[-_NEWEST:]
-            if o.updates is not None and o.shape in self._update_s
+            Point(weight, (1.0, o.updates * timed[o.shape]), o.wall_time_s)
+            for weight, o in self._seen.like(("learning",))
+            if o.updates is not None and o.shape in timed
         ]
         fixed_s, rate = fit(points, _OF_UPDATES)
         return fixed_s + rate * update_s * self._in_updates(trial, work)
@@ -304,7 +342,7 @@ class CostModel:
         """Return the mean part of its budget that learning of this shape used."""
         if trial.measure != "learning":
             return None
-        seen = self._seen.get(("learning", shape(trial)))
+        seen = self._seen.like(("learning", shape(trial)))
         if not seen:
             return None
         return sum(w * o.share for w, o in seen) / sum(w for w, _ in seen)
@@ -337,7 +375,8 @@ class CostModel:
             trial, wall_time_s, memory_bytes, disk_bytes, updates, update_s, machine
         )
         with self._lock:
-            self._add(_HERE, observation)
+            self._seen.add(_HERE, observation)
+            self._costs.clear()
         self._history.add(observation)
 
     def _observe(
@@ -372,21 +411,12 @@ class CostModel:
             share,
         )
 
-    def _add(self, weight: float, o: Observation) -> None:
-        device = f"{o.device} {o.threads}"
-        rungs = _rungs(
-            o.measure, o.framework, o.implementation, o.cell, device, o.shape
-        )
-        for key, _ in rungs:
-            self._seen[key].append((weight, o))
-        if o.update_s is not None:
-            self._update_s[o.shape] = o.update_s
-        self.known += 1
-        self._costs.clear()
-
-    def _of_records(self, records: Sequence[TrialRecord]) -> list[Observation]:
+    def _of_records(
+        self, records: Sequence[TrialRecord]
+    ) -> list[Callable[[], Observation]]:
+        """Return what observes each finished trial, without its curve."""
         together = Counter(r.result.get("session") for r in records)
-        found = []
+        found: list[Callable[[], Observation]] = []
         for record in records:
             result, trial = record.result, record.trial
             machine = result.get("processor", processor())
@@ -394,7 +424,8 @@ class CostModel:
                 continue
             session = result.get("session")
             shared = together[session] if session is not None else 1
-            observation = self._observe(
+            observe = partial(
+                self._observe,
                 trial,
                 float(result["wall_time_s"]) / shared,
                 result.get("worker_memory_bytes"),
@@ -403,7 +434,7 @@ class CostModel:
                 record.value("train_step", "time_s"),
                 machine,
             )
-            found.append(observation)
+            found.append(observe)
         return found
 
 

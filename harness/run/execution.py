@@ -143,8 +143,8 @@ class Execution:
         """Return what is left to run will take."""
         return self._estimate()[0]
 
-    def _estimate(self) -> tuple[Estimate, dict[str, float]]:
-        """Return what is left, and from which part of its budget learning goes on."""
+    def _estimate(self) -> tuple[Estimate, list[Trial], dict[str, float]]:
+        """Return what is left, its trials, and where in its budget learning goes on."""
         plan = self.plan()
 
         def to_run(trials: Iterable[Trial]) -> list[Trial]:
@@ -162,7 +162,8 @@ class Execution:
                 learning.append(follower)
         stages = [first, timed, learning]
         begun = self._begun(learning)
-        return self._model.estimate(stages, self.jobs, begun), begun
+        estimate = self._model.estimate(stages, self.jobs, begun)
+        return estimate, [*first, *timed, *learning], begun
 
     def _begun(self, learning: Iterable[Trial]) -> dict[str, float]:
         """Return by slot the part of its budget from which learning goes on."""
@@ -197,11 +198,11 @@ class Execution:
                 console.print(note, soft_wrap=True)
             engine = self._engine()
             self.jobs = engine.slots
-            estimate, begun = self._estimate()
+            estimate, to_run, begun = self._estimate()
             if estimate.trials:
                 console.print(estimate.sentence(), soft_wrap=True)
             with Progress(console, self.jobs, self._model) as progress:
-                progress.expect(plan, begun)
+                progress.expect(plan, to_run, begun)
                 self._executor = Executor(
                     self.run,
                     self.registry,

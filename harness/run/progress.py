@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -95,28 +95,40 @@ class Progress:
 
     # --- what happens ----------------------------------------------------------------
 
-    def expect(self, plan: Plan, begun: Mapping[str, float] | None = None) -> None:
+    def expect(
+        self,
+        plan: Plan,
+        to_run: Iterable[Trial] | None = None,
+        begun: Mapping[str, float] | None = None,
+    ) -> None:
         """Take in the whole plan: what is to come, in which stage.
 
         Args:
             plan: All trials, those that are done too.
+            to_run: Those that are not done; all where it is None.
             begun: By slot, the part of its budget from which learning goes on.
         """
-        for group in plan.learning:
-            if group.on_each:
-                self._on_each.add(_without_settings(group.candidates[0], "learning"))
-        stages = [
-            [*plan.parity, *plan.gradients],
-            [t for session in plan.speed.values() for t in session],
-        ]
-        for stage, trials in enumerate(stages):
-            for trial in trials:
-                self._expect(stage, trial)
-        for group in plan.learning:
-            for trial in self._to_learn(group):
-                self._expect(_LEARNING, trial)
-                if begun and trial.slot() in begun:
-                    self._begun[self._key(trial)] = begun[trial.slot()]
+        with self._lock:
+            for group in plan.learning:
+                if group.on_each:
+                    self._on_each.add(
+                        _without_settings(group.candidates[0], "learning")
+                    )
+            stages = [
+                [*plan.parity, *plan.gradients],
+                [t for session in plan.speed.values() for t in session],
+            ]
+            for stage, trials in enumerate(stages):
+                for trial in trials:
+                    self._expect(stage, trial)
+            for group in plan.learning:
+                for trial in self._to_learn(group):
+                    self._expect(_LEARNING, trial)
+                    if begun and trial.slot() in begun:
+                        self._begun[self._key(trial)] = begun[trial.slot()]
+            if to_run is not None:
+                wanted = {self._key(trial) for trial in to_run}
+                self._left = {k: p for k, p in self._left.items() if k in wanted}
 
     def _expect(self, stage: int, trial: Trial) -> None:
         like = alike(trial)

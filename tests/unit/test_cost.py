@@ -1,5 +1,6 @@
 """What trials will cost: fits, from nothing to much seen, and the time left."""
 
+import io
 import json
 import time
 from dataclasses import replace
@@ -9,17 +10,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from harness.contract import Optimizer
 from harness.registry import Registry
-from harness.run.cost import CostModel
+from harness.run import execution
+from harness.run.cost import CostModel, Totals
 from harness.run.execution import Execution
+from harness.run.executor import Executor
 from harness.run.fitting import Point, fit
 from harness.run.history import MOST_LINES, History
-from harness.run.progress import _Running
+from harness.run.plan import LearningGroup, Plan
+from harness.run.progress import Progress, _Running
 from harness.run.standing import Planned
 from harness.run.work import Calibration, work_of
-from harness.store import RunFolder
+from harness.store import Reading, RunFolder
 from harness.suite import load_suite
 from harness.trial import Trial
 from tests import helpers
@@ -48,6 +53,26 @@ def learning(**changes: object) -> Trial:
 
 def model(history: History | None = None) -> CostModel:
     return CostModel(REGISTRY, (), history or History(), lambda: HERE)
+
+
+def one_seed(folder: Path, *, gradients: bool = False) -> Execution:
+    """Return a run of two trials before one that learns, in a folder of its own."""
+    text = helpers.TINY.replace("seeds = [0, 1]", "seeds = [0]")
+    if gradients:
+        text = text.replace("gradients = false", "gradients = true")
+    suite = load_suite(str(helpers.write(folder / "tiny.toml", text)), REGISTRY)
+    run = RunFolder.create(folder / "run")
+    return Execution(suite, REGISTRY, run, "cpu", None, 1)
+
+
+def done(asked: Execution, *measures: str) -> None:
+    """Commit the trials of some measures as if they had been run."""
+    for _, stage in asked.preview():
+        for todo in (preview.todo for preview in stage):
+            if todo.trial.measure in measures and todo.runs:
+                attempt = asked.run.begin(todo.trial, todo.id, todo.sources)
+                readings = [Reading("outcome", {"updates": 1200})]
+                attempt.commit({"outcome": "ok", "reason": None}, readings)
 
 
 # --- fits ----------------------------------------------------------------------------
@@ -133,6 +158,66 @@ def test_nothing_is_timed_where_nothing_is_predicted() -> None:
     assert unused.estimate([[], []], 2).trials == 0
 
 
+def test_a_done_run_is_gone_on_with_and_nothing_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = one_seed(tmp_path)
+    done(asked, "parity", "speed", "learning")
+    monkeypatch.setattr(execution, "calibrate", pytest.fail)
+    asked = one_seed(tmp_path)
+    asked.execute(Console(file=io.StringIO()))
+    assert asked.estimate().trials == 0
+
+
+def test_what_is_done_is_not_left_when_a_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[set[str]] = []
+
+    def look(executor: Executor, plan: object) -> None:
+        left.append({like.split()[0] for _, like in executor.progress._left.values()})
+
+    monkeypatch.setattr(Executor, "execute", look)
+    one_seed(tmp_path).execute(Console(file=io.StringIO()))
+    done(one_seed(tmp_path), "parity", "speed")
+    one_seed(tmp_path).execute(Console(file=io.StringIO()))
+    done(one_seed(tmp_path), "learning")
+    one_seed(tmp_path).execute(Console(file=io.StringIO()))
+    assert left == [{"parity", "speed", "learning"}, {"learning"}, set()]
+
+
+def test_what_follows_learning_is_left_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[str] = []
+
+    def look(executor: Executor, plan: object) -> None:
+        left.extend(like.split()[0] for _, like in executor.progress._left.values())
+
+    monkeypatch.setattr(Executor, "execute", look)
+    done(one_seed(tmp_path, gradients=True), "parity", "speed")
+    one_seed(tmp_path, gradients=True).execute(Console(file=io.StringIO()))
+    assert sorted(left) == ["gradients", "learning"]
+
+
+def test_a_sentence_says_what_the_disk_is_for() -> None:
+    assert Totals(61.0, 2**30, 2**20).sentence() == (
+        "1 min 01 s, 1.0 GiB of memory, 1.0 MiB of disk for curves, weights and logs"
+    )
+
+
+def test_what_the_reference_computes_is_known_from_the_reference() -> None:
+    seen = model()
+    settings: dict[str, object] = {"settings": {}}
+    of_numpy = learning(measure="gradients", **settings)
+    of_torch = replace(of_numpy, implementation="torch-native")
+    seen.learn(of_numpy, 3.0)
+    assert seen.predict(of_torch).basis == "the same framework"
+    own = replace(of_torch, measure="parity")
+    seen.learn(replace(of_numpy, measure="parity"), 3.0)
+    assert seen.predict(own).basis == "the same measure"
+
+
 def test_of_a_trial_that_goes_on_only_the_rest_counts() -> None:
     seen = model()
     for seed in range(3):
@@ -152,21 +237,32 @@ def test_learning_that_was_not_solved_where_others_were_is_expected_to_go_on() -
     assert seen.left(learning(), 0.75).wall_time_s == pytest.approx(whole)
 
 
-def test_a_checkpoint_shortens_the_estimate_of_its_run(tmp_path: Path) -> None:
-    text = helpers.TINY.replace("seeds = [0, 1]", "seeds = [0]")
-    suite = load_suite(str(helpers.write(tmp_path / "tiny.toml", text)), REGISTRY)
-    run = RunFolder.create(tmp_path / "run")
+def test_a_checkpoint_shortens_the_estimate_of_its_run_and_the_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[float] = []
+
+    def look(executor: Executor, plan: object) -> None:
+        left.append(executor.progress._time_left_s())
+
+    monkeypatch.setattr(Executor, "execute", look)
 
     def estimate(*, force: bool = False) -> float:
-        asked = Execution(suite, REGISTRY, run, "cpu", None, 1, force=force)
-        return asked.estimate().totals.wall_time_s
+        asked = replace(one_seed(tmp_path), force=force)
+        estimated_s = asked.estimate().totals.wall_time_s
+        asked.execute(Console(file=io.StringIO()))
+        assert left[-1] == pytest.approx(estimated_s)
+        return estimated_s
 
     whole = estimate()
-    stages = Execution(suite, REGISTRY, run, "cpu", None, 1).preview()
+    asked = one_seed(tmp_path)
     (todo,) = [
-        p.todo for _, s in stages for p in s if p.todo.trial.measure == "learning"
+        p.todo
+        for _, stage in asked.preview()
+        for p in stage
+        if p.todo.trial.measure == "learning"
     ]
-    attempt = run.begin(todo.trial, todo.id, todo.sources)
+    attempt = asked.run.begin(todo.trial, todo.id, todo.sources)
     attempt.checkpoint({"updates": 900}, {})
     attempt.abandon()
     trial_s = model().predict(todo.trial).wall_time_s
@@ -184,6 +280,29 @@ def test_the_pace_of_learning_is_that_since_it_began_or_went_on(
     running.begun_at = time.monotonic()
     running.done = 0.7
     assert running.left_s(100.0, 1.0) == pytest.approx(4 * 0.3 / 0.2)
+
+
+def test_what_learns_and_what_waits_are_left_to_where_others_were_solved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen, now = model(), [0.0]
+    for seed in range(3):
+        seen.learn(learning(seed=seed), 10.0, updates=500)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress(Console(file=io.StringIO()), 1, seen)
+    runs, waits = learning(seed=8), learning(seed=9)
+    groups = tuple(
+        LearningGroup((trial,), follow_gradients=False) for trial in (runs, waits)
+    )
+    progress.expect(Plan((), {}, groups))
+    todo = Planned(runs, "runs", {}, True, "new")
+    progress.started(todo)
+    now[0] = 8.0
+    progress.event(todo, Reading("held_out", {"loss": 0.1}, 300, "updates"))
+    waiting_s = seen.predict(waits).wall_time_s
+    assert waiting_s == pytest.approx(10, rel=0.1)
+    # 200 of 500 updates are left, at 300 in 8 s.
+    assert progress._time_left_s() == pytest.approx(8 * 200 / 300 + waiting_s)
 
 
 def test_timed_updates_tell_what_learning_takes() -> None:
