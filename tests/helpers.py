@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -28,24 +29,62 @@ HERE = Path(__file__).resolve().parent
 PLUGINS = HERE / "fake_plugins"
 PATIENCE_S = 90.0
 
-TINY = """\
-name = "tiny"
-why = "For tests."
 
-[[learning]]
-task = "adding"
-length = 10
-cells = ["rnn"]
-implementations = ["numpy-reference"]
-hidden_size = 8
-batch = 8
-learning_rate = 1e-3
-updates = 1200
-evaluate_every = 400
-evaluate_sequences = 20
-seeds = [0, 1]
-gradients = false
-"""
+def suite(*sections: str, name: str = "tiny") -> str:
+    """Return a suite of sections, as TOML."""
+    return "\n".join([f'name = "{name}"\nwhy = "For tests."\n', *sections])
+
+
+def learning(**changes: Any) -> str:
+    """Return a section of one small network that learns, but for what is changed."""
+    section = {
+        "task": "adding",
+        "length": 10,
+        "cells": ["rnn"],
+        "implementations": ["numpy-reference"],
+        "hidden_size": 8,
+        "batch": 8,
+        "learning_rate": 1e-3,
+        "updates": 1200,
+        "evaluate_every": 400,
+        "evaluate_sequences": 20,
+        "seeds": [0, 1],
+        "gradients": False,
+    }
+    return _section("learning", {**section, **changes})
+
+
+def speed(*implementations: str, **changes: Any) -> str:
+    """Return a section that times a small network, but for what is changed."""
+    shape = {"batch": 2, "time_steps": 5, "input_size": 2, "hidden_size": 4}
+    section = {
+        "cells": ["rnn"],
+        "implementations": list(implementations),
+        "phases": ["forward"],
+        "rounds": 3,
+        "readings": 2,
+        "shapes": [shape],
+    }
+    return _section("speed", {**section, **changes})
+
+
+def _section(name: str, values: Mapping[str, Any]) -> str:
+    """Write a section; what is None is left out."""
+    given = {key: value for key, value in values.items() if value is not None}
+    lines = [f"{key} = {_toml(value)}" for key, value in given.items()]
+    return "\n".join([f"[[{name}]]", *lines, ""])
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        pairs = [f"{key} = {_toml(v)}" for key, v in value.items()]
+        return f"{{ {', '.join(pairs)} }}"
+    return json.dumps(value)
+
+
+TINY = suite(learning())
 
 
 def write(file: Path, text: str) -> Path:

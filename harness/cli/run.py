@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import re
 import signal
 from collections.abc import Iterator
@@ -43,6 +44,17 @@ STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 STORAGE |= {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE}
 """What the file system says when a run folder can be written no more."""
 
+IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
+"""What it says where something else lies in a file's place."""
+
+
+def _finite(
+    context: click.Context, option: click.Parameter, value: float | None
+) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise MisuseError(f"{option.opts[0]} {value}: give a number of seconds")
+    return value
+
 
 @click.command()
 @click.argument("suite")
@@ -66,6 +78,7 @@ STORAGE |= {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE}
     "--timeout",
     metavar="S",
     type=click.FloatRange(min=0, min_open=True),
+    callback=_finite,
     help="End a trial that takes longer, in seconds.",
 )
 @click.option(
@@ -75,6 +88,7 @@ STORAGE |= {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE}
     "--checkpoint-every",
     metavar="S",
     type=click.FloatRange(min=0),
+    callback=_finite,
     default=30.0,
     show_default=True,
     help="Seconds between two checkpoints of a learning trial.",
@@ -220,6 +234,12 @@ def _told_if_full(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in IN_THE_WAY:
+            place = error.filename2 or error.filename or folder
+            raise HarnessError(
+                f"{place} is in the way ({error.strerror}); move it, and the same "
+                "command goes on: every finished trial is kept"
+            ) from error
         if error.errno not in STORAGE:
             raise
         raise HarnessError(

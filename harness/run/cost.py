@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from statistics import fmean
 from typing import Any
 
 from harness.contract import Optimizer
@@ -24,6 +26,9 @@ from harness.trial import Trial
 _GUESS = "a guess"
 _NEWEST = 200
 """Observations that one fit uses, at most."""
+
+_PACES = 20
+"""Trials by which the pace of this run is known, at most."""
 
 _HERE = 5.0
 """Weight of what this run saw, against what earlier runs did."""
@@ -159,6 +164,7 @@ class CostModel:
         self._lock = threading.RLock()
         self._costs: dict[str, Cost] = {}
         self._works: dict[tuple[str, int | None], Work] = {}
+        self._paces: list[float] = []
         self._past = self._of_records(list(records))
 
     @cached_property
@@ -259,6 +265,8 @@ class CostModel:
         work = self._work(trial, updates)
         seen, basis = self._nearest(trial)
         wall_time_s = self._by_work(trial.measure, seen, work)
+        if basis == _SAME_SHAPE and not _of_this_run(seen):
+            wall_time_s *= self._pace()
         if trial.measure == "learning" and basis != _SAME_SHAPE:
             update_s = self._seen.update_s.get(shape(trial))
             if update_s is not None:
@@ -271,6 +279,13 @@ class CostModel:
             basis,
             at_most=trial.measure == "learning" and share is None,
         )
+
+    def _pace(self) -> float:
+        """Return what this run takes of the time that the same shapes took before.
+
+        A shared machine is slower on one day than on another.
+        """
+        return math.exp(fmean(self._paces[-_PACES:])) if self._paces else 1.0
 
     def _nearest(self, trial: Trial) -> tuple[Sequence[tuple[float, Observation]], str]:
         for key, basis in self._rungs(trial):
@@ -375,6 +390,10 @@ class CostModel:
             trial, wall_time_s, memory_bytes, disk_bytes, updates, update_s, machine
         )
         with self._lock:
+            seen, basis = self._nearest(trial)
+            if basis == _SAME_SHAPE and not _of_this_run(seen):
+                before_s = self._by_work(trial.measure, seen, observation.work)
+                self._paces.append(math.log(max(wall_time_s, 1e-3) / before_s))
             self._seen.add(_HERE, observation)
             self._costs.clear()
         self._history.add(observation)
@@ -439,6 +458,10 @@ class CostModel:
 
 
 _SAME_SHAPE = "the same shape"
+
+
+def _of_this_run(seen: Sequence[tuple[float, Observation]]) -> bool:
+    return any(weight == _HERE for weight, _ in seen)
 
 
 def _rungs(

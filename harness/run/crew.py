@@ -14,7 +14,7 @@ from harness.contract import Weights
 from harness.measure.problem import by_reference
 from harness.registry import Registry
 from harness.run.client import WorkerDiedError, WorkerProcess
-from harness.run.jobs import Answer, Job, Limits, Sink, StoppedError
+from harness.run.jobs import Answer, Job, Limits, Sink, Start, StoppedError
 from harness.run.log import Write
 from harness.run.pipe import Message
 from harness.run.quiet import measuring
@@ -51,6 +51,7 @@ class Crew:
         self._registry, self._limits, self._log = registry, limits, log
         self._workers: dict[WorkerKind, WorkerProcess] = {}
         self._served: dict[WorkerProcess, set[str]] = {}
+        self._newest: dict[str, Start] = {}
         self._lock = threading.RLock()  # a signal may ask to stop meanwhile
         self._stopping: str | None = None
 
@@ -82,8 +83,16 @@ class Crew:
     def _one(self, job: Job, sink: Sink) -> dict[str, Answer]:
         ((trial_id, trial),) = job.trials.items()
         kind = self._kind(trial)
+        worker = self._workers.get(kind)
         found = self._ask(_Asked(trial_id, trial, "measure", kind, job=job), sink)
         assert isinstance(found, Answer)
+        if _broke_limit(found) and worker is not None:
+            # What others left in the worker counted too: this one is fresh.
+            again = replace(job, start=self._newest.get(trial_id, job.start))
+            asked = _Asked(trial_id, trial, "measure", kind, job=again)
+            found = self._ask(asked, sink)
+            assert isinstance(found, Answer)
+        self._newest.pop(trial_id, None)
         return {trial_id: found}
 
     def _session(self, job: Job, sink: Sink) -> dict[str, Answer]:
@@ -107,7 +116,7 @@ class Crew:
         def stands(trial_id: str, answer: Answer) -> bool:
             kind = kinds[trial_id]
             shared = sum(k == kind for k in kinds.values()) > 1
-            if not (answer.died and answer.outcome == "out_of_memory" and shared):
+            if not (_broke_limit(answer) and shared):
                 return True
             # The memory was that of all who share the worker: now it has its own.
             kinds[trial_id] = replace(kind, own=trial_id)
@@ -154,6 +163,9 @@ class Crew:
                 spent_s=asked.spent_s,
             ):
                 _pass_on(asked.id, message, sink)
+                if message.values["kind"] == "checkpoint":
+                    start = Start(message.values["state"], message.arrays)
+                    self._newest[asked.id] = start
         except WorkerDiedError as error:
             self._drop(kind)
             if self._stopping:
@@ -267,6 +279,10 @@ class _Asked:
     phase: str | None = None
     spent_s: float = 0.0
     job: Job | None = None
+
+
+def _broke_limit(answer: Answer) -> bool:
+    return answer.died and answer.outcome == "out_of_memory"
 
 
 def _pass_on(trial_id: str, message: Message, sink: Sink) -> None:

@@ -85,7 +85,7 @@ class _Flight:
         """
         with self._lock:
             if name == self.name:
-                self.strayed |= self.heard[0] not in ("", execution)
+                self.strayed |= not self.lands(execution)
                 if not self.strayed:
                     self._tell(execution, first, calls)
 
@@ -102,6 +102,11 @@ class _Flight:
             for name, arguments, _ in fresh:
                 if name == "checkpoint":
                     self._start = Start(*arguments[1:])
+
+    def lands(self, execution: str) -> bool:
+        """Say whether an execution that has ended is the one that was heard of."""
+        with self._lock:
+            return self.heard[0] in ("", execution)
 
     def land(self, found: remote.Found) -> Mapping[str, Answer]:
         """Pass on the rest; what comes later from a lost worker is not listened to."""
@@ -120,8 +125,10 @@ class DaskEngine:
         scheduler: `tcp://host:port` or a scheduler file; None for a cluster of this
             machine's own.
         jobs: Workers of a cluster of one's own.
+        is_stopped: Whether the run was stopped while it waits for a worker.
 
     Raises:
+        StoppedError: If it was.
         MisuseError: If there is no such cluster, or its workers are not like this
             process: other plugin code or library versions.
     """
@@ -132,6 +139,7 @@ class DaskEngine:
         limits: Limits,
         scheduler: str | None = None,
         jobs: int = 1,
+        is_stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._package = remote.Package.of(registry)
         self._limits = limits
@@ -145,7 +153,7 @@ class DaskEngine:
         self._seen_at = time.monotonic()
         self._client, self._cluster = _connect(scheduler, jobs)
         try:
-            self._check_workers()
+            self._check_workers(is_stopped)
         except BaseException:
             self._close_client()
             raise
@@ -159,23 +167,28 @@ class DaskEngine:
         workers = found.get("workers", {}).items()
         return {a: worker for a, worker in workers if a not in self._unlike}
 
-    def _check_workers(self) -> None:
+    def _check_workers(self, is_stopped: Callable[[], bool]) -> None:
         """Compare every worker with this process, before any work."""
-        try:
-            self._client.wait_for_workers(1, timeout=LOST_S)
-        except TimeoutError as error:
-            raise MisuseError(
-                f"the dask cluster has no worker after {LOST_S:.0f} s; start one with "
-                f"`dask worker ADDRESS-OF-ITS-SCHEDULER`"
-            ) from error
-        found = self._ask(remote.describe, self._package, within_s=LOST_S)
-        for address in self._workers():
-            there = found.get(address)
-            if there is None:
+        end = time.monotonic() + LOST_S
+        while not self._workers():
+            if is_stopped():
+                raise StoppedError
+            if time.monotonic() > end:
                 raise MisuseError(
-                    f"dask worker {address} does not answer within {LOST_S:.0f} s; end "
-                    "it, or what holds it up"
+                    f"the dask cluster has no worker after {LOST_S:.0f} s; start one "
+                    "with `dask worker ADDRESS-OF-ITS-SCHEDULER`"
                 )
+            time.sleep(0.2)
+        begin = time.monotonic()
+        found = self._ask(remote.describe, self._package, within_s=LOST_S)
+        if time.monotonic() - begin >= LOST_S:
+            silent = ", ".join(self._workers().keys() - found.keys())
+            raise MisuseError(
+                f"dask worker {silent} does not answer within {LOST_S:.0f} s; end it, "
+                "or what holds it up"
+            )
+        # One that has ended meanwhile is not among them; one that comes is asked then.
+        for address, there in found.items():
             if isinstance(there, Exception):
                 raise MisuseError(
                     f"dask worker {address} cannot run trials "
@@ -284,6 +297,8 @@ class DaskEngine:
                     return None
                 time.sleep(0.05)
             found: remote.Found = future.result()
+            if not flight.lands(found.execution):
+                return None
         except (KilledWorker, FutureCancelledError):
             self._check_connection()
             return None
@@ -433,6 +448,8 @@ def _connect(scheduler: str | None, jobs: int) -> tuple[Client, LocalCluster | N
                     threads_per_worker=1,
                     memory_limit=0,  # trials have a limit of their own
                     dashboard_address=None,
+                    # Its web server would take a fixed port, which may be taken.
+                    scheduler_kwargs={"dashboard_address": ":0"},
                 )
         finally:
             signal.signal(signal.SIGINT, answer)

@@ -17,7 +17,7 @@ from harness.registry import Registry
 from harness.run.cost import CostModel, Estimate
 from harness.run.executor import Executor
 from harness.run.history import History
-from harness.run.jobs import Engine, Limits
+from harness.run.jobs import Engine, Limits, StoppedError
 from harness.run.local import LocalEngine
 from harness.run.plan import Plan, gradients_trial, make_plan, without_certificates
 from harness.run.progress import Progress
@@ -196,7 +196,10 @@ class Execution:
 
             for note in plan.notes:
                 console.print(note, soft_wrap=True)
-            engine = self._engine()
+            try:
+                engine = self._engine()
+            except StoppedError:
+                return
             self.jobs = engine.slots
             estimate, to_run, begun = self._estimate()
             if estimate.trials:
@@ -238,7 +241,13 @@ class Execution:
         if self.executor == "dask":
             from harness.run.distributed import DaskEngine
 
-            return DaskEngine(self.registry, self.limits, self.scheduler, self.jobs)
+            return DaskEngine(
+                self.registry,
+                self.limits,
+                self.scheduler,
+                self.jobs,
+                is_stopped=lambda: self.stopped,
+            )
         log = self.run.path / "workers.log"
         return LocalEngine(self.registry, self.jobs, self.limits, log)
 

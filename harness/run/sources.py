@@ -210,7 +210,9 @@ def _spec_of(module: str) -> ModuleSpec | None:
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:
     """Yield absolute module names that a module imports, `from` names included."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
+        if isinstance(node, ast.Call):
+            yield from _named(node)
+        elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             # A dot is the module's own package, each further one the package above.
@@ -220,3 +222,13 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
                 yield name
                 # A name may be a submodule; one that is not has no file and is dropped.
                 yield from (f"{name}.{alias.name}" for alias in node.names)
+
+
+def _named(call: ast.Call) -> Iterator[str]:
+    """Yield the module of `importlib.import_module("name")`, where it is written so."""
+    function = call.func
+    name = getattr(function, "attr", None) or getattr(function, "id", None)
+    if name in ("import_module", "__import__") and call.args:
+        first = call.args[0]
+        if isinstance(first, ast.Constant) and isinstance(first.value, str):
+            yield first.value.lstrip(".")

@@ -194,6 +194,8 @@ class RunFolder:
             if "_sources_by_slot" in vars(self):  # else it is read from disk, once
                 known = self._sources_by_slot.setdefault(trial.slot(), [])
                 known += [dict(sources)] if dict(sources) not in known else []
+        for left in folder.glob("attempt-*/.*.tmp"):  # by a process that was killed
+            left.unlink(missing_ok=True)
         number = 1 + max((n for n, _ in self._attempts(trial_id)), default=0)
         header = {"schema": SCHEMA, "trial": trial_id}
         return Attempt(
@@ -299,6 +301,8 @@ class RunFolder:
             raise MisuseError(
                 f"{file} has schema {schema}, written by a newer rnn-harness; upgrade"
             )
+        if result["trial"] != trial_id:
+            raise _DamagedError(f"it is a copy of {result['trial']}")
         events = b""
         for name, expected in hashes.items():
             try:

@@ -16,24 +16,11 @@ from harness.store import Reading, RunFolder
 from harness.suite import load_suite
 from tests import helpers
 
-SUITE = """\
-name = "many"
-why = "A long study, synthetic."
-
-[[learning]]
-task = "adding"
-length = [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
-cells = ["rnn"]
-implementations = ["numpy-reference"]
-hidden_size = 8
-batch = 8
-learning_rate = 1e-3
-updates = 200
-evaluate_every = 100
-evaluate_sequences = 20
-seeds = [0]
-gradients = false
-"""
+SUITE = helpers.suite(
+    helpers.learning(
+        length=[*range(10, 101, 10)], updates=200, evaluate_every=100, seeds=[0]
+    )
+)
 EVENTS = [
     Reading(
         "train",

@@ -85,10 +85,17 @@ def needs_torch() -> None:
     pytest.importorskip("torch")
 
 
+def assert_built(registry: Registry) -> None:
+    """Assert that the layer of my-gru is built and has the sizes that it was asked."""
+    built = registry.build("my-gru", spec("gru"), registry.load_cell("gru"), "cpu")
+    found = {name: weight.shape for name, weight in built.weights().items()}
+    assert found["layer0.w_ih"] == (3, 4, 2)
+    assert found["layer0.w_hh"] == (3, 4, 4)
+
+
 def test_a_layer_in_the_form_of_the_readme_is_built() -> None:
     needs_torch()
-    registry = read("my_gru")
-    registry.build("my-gru", spec("gru"), registry.load_cell("gru"), "cpu")
+    assert_built(read("my_gru"))
 
 
 def test_a_layer_may_name_its_sizes_otherwise(tmp_path: Path) -> None:
@@ -97,8 +104,7 @@ def test_a_layer_may_name_its_sizes_otherwise(tmp_path: Path) -> None:
     for name, other in (("input_size", "i"), ("hidden_size", "h")):
         text = text.replace(name, other)
     assert "def layer(cell, i, h):" in text
-    registry = Registry.discover([helpers.write(tmp_path / "my_gru.py", text)])
-    registry.build("my-gru", spec("gru"), registry.load_cell("gru"), "cpu")
+    assert_built(Registry.discover([helpers.write(tmp_path / "my_gru.py", text)]))
 
 
 @pytest.mark.parametrize(
@@ -200,13 +206,13 @@ def test_check_tells_each_end_and_goes_on_to_the_next(tmp_path: Path) -> None:
 def test_a_run_keeps_what_ends_well_beside_what_crashes_and_diverges(
     tmp_path: Path,
 ) -> None:
-    text = helpers.TINY.replace("updates = 1200", "updates = 80").replace("400", "40")
-    second = text[text.index("[[learning]]") :].replace("adding", "overflows")
-    second += "learn_on_each = true\n"  # without being timed, which draws batches too
-    text = text.replace(
-        '["numpy-reference"]', '["crashes-when-timed", "numpy-reference"]'
+    short = {"updates": 80, "evaluate_every": 40}
+    first = helpers.learning(
+        implementations=["crashes-when-timed", "numpy-reference"], **short
     )
-    helpers.write(tmp_path / "tiny.toml", text + second)
+    # Learns on each without being timed, which draws batches too.
+    second = helpers.learning(task="overflows", learn_on_each=True, **short)
+    helpers.write(tmp_path / "tiny.toml", helpers.suite(first, second))
     plugins = [
         part
         for name in ("crashes_when_timed", "overflows")

@@ -13,6 +13,9 @@ parity.PAIRWISE = FEW
 differences.PAIRWISE = FEW
 peers.PAIRWISE = FEW
 trajectories._STEADY_UPDATES = 3
+whole = trajectories.trajectories
+# One of each optimiser's three: each is compiled anew.
+trajectories.trajectories = lambda name, typical: whole(name, typical)[:1]
 
 # A plugin file must declare something.
 declare_task("of-few-shapes", factory="few_shapes:none")

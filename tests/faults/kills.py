@@ -22,31 +22,17 @@ import psutil
 from harness.store import RunFolder
 from tests import helpers
 
-SUITE = """\
-name = "kills"
-why = "Small trials of every measure, to be killed."
-
-[[learning]]
-task = "adding"
-length = 10
-cells = ["rnn"]
-implementations = ["with-a-child"]
-hidden_size = 8
-batch = 8
-learning_rate = 1e-3
-updates = 1500
-evaluate_every = 300
-evaluate_sequences = 20
-seeds = [0, 1, 2, 3, 4, 5]
-
-[[speed]]
-cells = ["rnn"]
-implementations = ["with-a-child", "numpy-reference"]
-phases = ["forward"]
-rounds = 3
-readings = 2
-shapes = [{ batch = 2, time_steps = 5, input_size = 2, hidden_size = 4 }]
-"""
+# Small trials of every measure, to be killed.
+SUITE = helpers.suite(
+    helpers.learning(
+        implementations=["with-a-child"],
+        updates=1500,
+        evaluate_every=300,
+        seeds=[*range(6)],
+        gradients=True,
+    ),
+    helpers.speed("with-a-child", "numpy-reference"),
+)
 
 COMMAND = (
     *("run", "suite.toml", "-o", "out", "-j", 2, "--plugin"),

@@ -14,7 +14,7 @@ TYPOS = (
     helpers.TINY.replace("hidden_size", "hiden_size")
     .replace("batch = 8", "batch = 0")
     .replace("length = 10", "length = -10")
-    .replace("1e-3", '"fast"')
+    .replace("0.001", '"fast"')
 )
 
 
@@ -99,6 +99,13 @@ TABLE: list[tuple[str, int, tuple[str, ...]]] = [
     ("run tiny.toml --device tpu", 2, ("unknown device 'tpu'", "auto, cpu, cuda")),
     ("check numpy-reference --device cuda", 2, ("no device 'cuda' here",)),
     ("check numpy-reference --dtype float16", 2, ("allowed: float32, float64",)),
+    ("run tiny.toml -o new --timeout nan", 2, ("--timeout nan: give a number of",)),
+    ("run tiny.toml -o new --timeout inf", 2, ("--timeout inf: give a number of",)),
+    (
+        "run tiny.toml -o new --checkpoint-every nan",
+        2,
+        ("--checkpoint-every nan: give a number of seconds",),
+    ),
     # folders
     ("run tiny.toml -o a_file", 2, ("a_file is a file; give a folder with -o",)),
     ("run tiny.toml -o a_file/below", 2, ("cannot be written", "give another folder")),

@@ -285,6 +285,39 @@ def test_an_interrupted_run_leaves_checkpoints_and_goes_on(
     assert any("resumed_from" in r.result for r in records)
 
 
+def test_what_strayed_and_ended_unheard_is_run_again_from_the_newest_checkpoint() -> (
+    None
+):
+    from harness.run.distributed import _Flight
+
+    trial = Trial("learning", "numpy-reference", "rnn")
+    flight = _Flight(Job({"learns": trial}), sink := Told())
+    assert flight.depart().start is None
+    calls = [("checkpoint", ("learns", {"updates": 3}, {}), {})]
+    flight.news(flight.name, "one", 0, calls)
+    assert not flight.lands("another")  # begun anew from nothing by dask itself
+    assert flight.lands("one")
+    again = flight.depart().start
+    assert again is not None
+    assert again.state == {"updates": 3}
+    assert flight.lands("a third")  # of this departure nothing was heard
+    assert sink.checkpoints == 1
+
+
+def test_ctrl_c_ends_the_wait_for_a_first_worker(
+    cluster: Cluster, fresh: Callable[[str], Path]
+) -> None:
+    folder = fresh("run")
+    process = helpers.start(*RUN, "--scheduler", cluster.file, cwd=folder)
+    time.sleep(4)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    begin = time.monotonic()
+    code, _, err = helpers.finish(process)
+    assert code == 130, err
+    assert time.monotonic() - begin < 30
+
+
 def test_a_worker_that_hangs_holds_up_nobody(cluster: Cluster, tmp_path: Path) -> None:
     suite = helpers.TINY.replace("updates = 1200", "updates = 1_000_000")
     helpers.write(tmp_path / "tiny.toml", suite.replace("[0, 1]", "[0]"))

@@ -12,22 +12,13 @@ MARK = "RNN_HARNESS_TEST"
 FILE = helpers.PLUGINS / "misbehaves.py"
 TIMEOUT_S, LIMIT_MB = 15, 500
 
-SUITE = """\
-name = "misbehaviour"
-why = "For tests."
-
-[[speed]]
-cells = ["rnn"]
-implementations = [
-    "exits-quietly", "segfaults-in-c", "allocates-without-end", "sleeps-in-c",
-    "forks-and-hangs", "leaves-its-session-and-exits", "prints-a-gigabyte",
-    "leaves-a-zombie", "numpy-reference",
-]
-phases = ["forward"]
-rounds = 2
-readings = 2
-shapes = [{ batch = 2, time_steps = 5, input_size = 2, hidden_size = 4 }]
-"""
+SUITE = helpers.suite(
+    helpers.speed(
+        *("exits-quietly", "segfaults-in-c", "allocates-without-end", "sleeps-in-c"),
+        *("forks-and-hangs", "leaves-its-session-and-exits", "prints-a-gigabyte"),
+        *("leaves-a-zombie", "numpy-reference"),
+    )
+)
 
 
 def marked(mark: str) -> list[str]:

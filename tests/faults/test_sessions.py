@@ -7,18 +7,15 @@ from typing import IO
 from harness.store import RunFolder
 from tests import helpers
 
-SUITE = """\
-name = "sessions"
-why = "For tests."
+SHAPE = {"batch": 8, "time_steps": 20, "input_size": 2, "hidden_size": 16}
 
-[[speed]]
-cells = ["rnn"]
-implementations = ["numpy-reference", "dies-late"]
-phases = ["forward"]
-rounds = 3
-readings = 2
-shapes = [{ batch = 8, time_steps = 20, input_size = 2, hidden_size = 16 }]
-"""
+
+def suite(*others: str) -> str:
+    """Return a session of the reference and others."""
+    return helpers.suite(helpers.speed("numpy-reference", *others, shapes=[SHAPE]))
+
+
+SUITE = suite("dies-late")
 RUN = ("run", "suite.toml", "-o", "out", "--no-certify", "--plugin")
 RUN = (*RUN, helpers.PLUGINS / "dies_late.py")
 
@@ -57,8 +54,8 @@ def test_what_was_good_stays_where_it_fails_when_it_is_timed_again(
 def test_memory_that_trials_of_a_session_share_is_held_against_none_of_them(
     tmp_path: Path,
 ) -> None:
-    suite = SUITE.replace('"dies-late"', '"keeps-250", "keeps-260", "keeps-900"')
-    helpers.write(tmp_path / "suite.toml", suite)
+    text = suite("keeps-250", "keeps-260", "keeps-900")
+    helpers.write(tmp_path / "suite.toml", text)
     command = ("run", "suite.toml", "-o", "out", "--no-certify", "--plugin")
     code, _, err = helpers.run(
         *(*command, helpers.PLUGINS / "heavy.py", "--memory-limit", "550M"),
@@ -99,8 +96,34 @@ def test_memory_is_told_of_the_first_trial_in_a_worker_alone(tmp_path: Path) -> 
     assert sum(r["peak_memory_bytes"] is not None for r in results) <= 1
 
 
+def test_what_earlier_trials_left_behind_is_held_against_none_that_follows(
+    tmp_path: Path,
+) -> None:
+    section = helpers.learning(
+        implementations=["leaks"], hidden_size=16, seeds=[0, 1, 2, 3, 4, 5]
+    )
+    helpers.write(tmp_path / "suite.toml", helpers.suite(section))
+    code, _, err = helpers.run(
+        *("run", "suite.toml", "-o", "out", "-j", 1, "--no-certify", "--plugin"),
+        *(helpers.PLUGINS / "leaks.py", "--memory-limit", "600M", "-k", "learning"),
+        *("--checkpoint-every", 0.05),
+        cwd=tmp_path,
+    )
+    assert code == 0, err
+    records = [
+        r
+        for r in RunFolder.open(tmp_path / "out").records()
+        if r.trial.measure == "learning"
+    ]
+    assert [r.outcome for r in records] == ["ok"] * 6
+    assert len({r.result["worker"] for r in records}) > 1  # the limit was broken
+    for record in records:
+        updates = [e.x for e in record.readings if e.split == "held_out"]
+        assert updates == sorted(set(updates))
+
+
 def test_commands_in_two_folders_keep_off_each_others_timing(tmp_path: Path) -> None:
-    longer = helpers.TINY.replace("updates = 1200", "updates = 1000000")
+    longer = helpers.suite(helpers.learning(updates=1_000_000))
     helpers.write(tmp_path / "learns.toml", longer)
     helpers.write(tmp_path / "suite.toml", SUITE)
     flags = ("--no-certify", "-k")

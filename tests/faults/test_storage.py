@@ -157,3 +157,19 @@ def test_a_run_json_cut_in_half_costs_no_trial(
     assert code == 0, err
     assert before.items() <= _kept(folder).items()
     assert helpers.curves(folder / "out") == undisturbed
+
+
+def test_a_folder_where_a_file_belongs_is_told(fresh: Callable[[str], Path]) -> None:
+    folder = fresh("run")
+    out = folder / "out"
+    before = _kept(folder)
+    (out / ".lock").unlink()
+    (out / ".lock").mkdir()
+    code, _, err = helpers.run(*RUN, cwd=folder)
+    assert code == 1, err
+    assert "out/.lock is in the way (Is a directory); move it, and the same" in err
+    assert "Traceback" not in err
+    (out / ".lock").rmdir()
+    code, _, err = helpers.run(*RUN, cwd=folder)
+    assert code == 0, err
+    assert before.items() <= _kept(folder).items()

@@ -101,12 +101,14 @@ def test_a_step_changes_nothing_that_it_was_given(
     cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float
 ) -> None:
     weights, x, state = setting(cell, seed, size, scale)
-    for array in (*weights.values(), x, *state):
-        array.flags.writeable = False
+    given = [*weights.values(), x, *state]
+    before = [array.copy() for array in given]
     after, saved = cell.step(weights, x, state)
-    for array in after:
-        array.flags.writeable = False
+    given += after
+    before += [array.copy() for array in after]
     cell.step_backward(weights, saved, after)
+    for array, as_it_was in zip(given, before, strict=True):
+        np.testing.assert_array_equal(array, as_it_was)
 
 
 @repeatable

@@ -80,30 +80,12 @@ def test_why_names_the_version_that_made_a_certificate_void(
     assert (again.runs, again.why) == (True, "library versions changed")
 
 
-SUITE = """\
-name = "bare"
-why = "For tests."
-
-[[learning]]
-task = "adding"
-length = 5
-cells = ["rnn"]
-implementations = ["numpy-reference"]
-hidden_size = 4
-batch = 4
-learning_rate = 1e-3
-updates = 20
-evaluate_every = 10
-evaluate_sequences = 20
-seeds = [0]
-gradients = false
-
-[[speed]]
-cells = ["rnn"]
-implementations = ["numpy-reference"]
-shapes = [{ batch = 2, time_steps = 5, input_size = 2, hidden_size = 4 }]
-rounds = 5
-"""
+SUITE = helpers.suite(
+    helpers.learning(
+        length=5, hidden_size=4, batch=4, updates=20, evaluate_every=10, seeds=[0]
+    ),
+    helpers.speed("numpy-reference", phases=["forward", "train_step"]),
+)
 
 
 def test_without_certificates_numbers_are_kept_and_marked_until_certified(

@@ -305,6 +305,22 @@ def test_what_learns_and_what_waits_are_left_to_where_others_were_solved(
     assert progress._time_left_s() == pytest.approx(8 * 200 / 300 + waiting_s)
 
 
+def test_a_run_that_is_faster_than_those_before_is_expected_to_stay_so() -> None:
+    history = History()
+    earlier = model(history)
+    for cell in ("gru", "lstm"):
+        for seed in range(5):
+            earlier.learn(learning(cell=cell, seed=seed), 40.0, updates=2000)
+    now = model(history)
+    lstm = learning(cell="lstm", seed=9)
+    assert now.predict(lstm).wall_time_s == pytest.approx(40, rel=0.1)
+    now.learn(learning(seed=7), 10.0, updates=2000)
+    assert now.predict(lstm).wall_time_s == pytest.approx(10, rel=0.1)
+    # What was seen of a shape in this run counts as it is, beside what was before.
+    now.learn(lstm, 20.0, updates=2000)
+    assert now.predict(lstm).wall_time_s == pytest.approx(30, rel=0.1)
+
+
 def test_timed_updates_tell_what_learning_takes() -> None:
     seen = model()
     timed = learning(

@@ -249,8 +249,10 @@ def _only(
 
 
 def test_one_byte_of_another_source_is_told(
-    tmp_path: Path, make_venv: MakeVenv
+    tmp_path: Path, make_venv: MakeVenv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # It would come before what an environment holds.
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     copy = tmp_path / "copy"
     for package in probe.PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__")

@@ -339,7 +339,7 @@ def test_what_is_asked_for_twice_is_planned_once(tmp_path: Path) -> None:
 
 
 def test_a_filter_keeps_the_initial_values_that_it_names(tmp_path: Path) -> None:
-    suite = load(SECTION + helpers.TINY[helpers.TINY.index("[[") :], tmp_path)
+    suite = load(SECTION + helpers.learning(), tmp_path)
     both = plan(suite, "gradients and lstm and native-torch")
     assert {(t.cell, t.init) for t in both.gradients} == {("lstm", "native-torch")}
     assert not both.learning

@@ -38,11 +38,8 @@ def wrong_bias(spec, cell, device):
 
     return WrongBias(spec, cell, device)
 """
-SECTION = helpers.TINY[helpers.TINY.index("[[learning]]") :]
-EACH = helpers.TINY.replace("seeds", "learn_on_each = true\nseeds")
-FLOAT64 = (
-    SECTION.replace("seeds", "learn_on_each = true\nseeds") + 'dtype = "float64"\n'
-)
+EACH = helpers.suite(helpers.learning(learn_on_each=True))
+FLOAT64 = helpers.learning(learn_on_each=True, dtype="float64")
 
 BROKEN = 3
 """What a run exits with when a certificate is broken."""
@@ -148,7 +145,8 @@ def test_a_plugin_file_s_implementation_is_left_out_in_a_dtype_it_has_not(
         ("numpy-reference", "float64"),
         ("wrong-bias", "float32"),
     }
-    listed = FLOAT64.replace('"numpy-reference"', '"numpy-reference", "wrong-bias"')
+    both = ["numpy-reference", "wrong-bias"]
+    listed = helpers.learning(implementations=both, learn_on_each=True, dtype="float64")
     found_listed = learners(plan(EACH + listed, tmp_path, known))
     assert ("wrong-bias", "float64", 0) in found_listed, "it is refused with a reason"
 
@@ -156,7 +154,8 @@ def test_a_plugin_file_s_implementation_is_left_out_in_a_dtype_it_has_not(
 def test_a_section_that_chooses_beside_it_is_timed_and_chosen_for(
     tmp_path: Path, registry: Registry
 ) -> None:
-    found = plan(helpers.TINY + EACH[EACH.index("[[learning]]") :], tmp_path, registry)
+    both = helpers.suite(helpers.learning(), helpers.learning(learn_on_each=True))
+    found = plan(both, tmp_path, registry)
     assert [g.on_each for g in found.learning] == [False] * 2 + [True] * 4
     assert [len(g.candidates) for g in found.learning] == [2, 2, 1, 1, 1, 1]
     assert len([t for trials in found.speed.values() for t in trials]) == 2
@@ -279,8 +278,9 @@ def test_what_is_done_is_not_run_again_nor_refused_again(ran: Path) -> None:
 
 
 def test_one_trial_that_two_sections_ask_for_runs_once(tmp_path: Path) -> None:
-    text = helpers.TINY.replace("[0, 1]", "[0]").replace("= 1200", "= 40")
-    text += text[text.index("[[learning]]") :] + "learn_on_each = true\n"
+    short = {"seeds": [0], "updates": 40}
+    each = helpers.learning(learn_on_each=True, **short)
+    text = helpers.suite(helpers.learning(**short), each)
     run = execute(text, tmp_path, "-k", "numpy-reference")
     (folder,) = run.trials.glob("learning-*")
     assert [f.name for f in folder.glob("attempt-*")] == ["attempt-001"]

@@ -117,12 +117,8 @@ def test_it_is_never_asked_to_train() -> None:
 
 
 def test_it_enters_no_training_comparison(tmp_path: Path) -> None:
-    text = (
-        'name = "x"\nwhy = "For tests."\n[[learning]]\ntask = "adding"\nlength = 5\n'
-        'cells = ["gru"]\nhidden_size = 4\nbatch = 4\nlearning_rate = 1e-3\n'
-        "updates = 20\nseeds = [0]\n"
-    )
-    file = helpers.write(tmp_path / "x.toml", text)
+    everyone = helpers.learning(cells=["gru"], implementations=None)
+    file = helpers.write(tmp_path / "x.toml", helpers.suite(everyone))
     plan = make_plan(load_suite(str(file), REGISTRY), REGISTRY, "cpu", choices={})
     timed = [t.implementation for trials in plan.speed.values() for t in trials]
     assert "torch-loop" in timed

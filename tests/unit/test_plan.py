@@ -347,8 +347,7 @@ def test_progress_counts_every_trial_and_survives_a_score_that_is_no_number(
 def test_two_sections_that_differ_in_a_constant_are_counted_apart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    section = helpers.TINY[helpers.TINY.index("[[learning]]") :]
-    text = helpers.TINY + section.replace("1e-3", "1e-2")
+    text = helpers.TINY + helpers.learning(learning_rate=1e-2)
     file = helpers.write(tmp_path / "tiny.toml", text)
     found = plan(str(file))
     run = RunFolder.create(tmp_path / "run")

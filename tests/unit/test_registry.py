@@ -1,5 +1,6 @@
 import importlib.metadata
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -250,9 +251,18 @@ def test_a_wrong_signature_names_the_argument() -> None:
     assert raised.value.plugin == "my-gru"
 
 
-def test_a_callable_that_takes_anything_is_right() -> None:
-    check_call(lambda **_: None, ("cell", "input_size"), "my-gru")
-    check_call(dict, ("cell", "input_size"), "my-gru")
+def refusal(check: Callable[..., None], *arguments: Any) -> str | None:
+    """Return what a check says against its arguments."""
+    try:
+        check(*arguments)
+    except PluginError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("anything", [lambda **_: None, dict])
+def test_a_callable_that_takes_anything_is_right(anything: Any) -> None:
+    assert refusal(check_call, anything, ("cell", "input_size"), "my-gru") is None
 
 
 class _Whole:
@@ -267,7 +277,7 @@ class _Whole:
 
 
 def test_a_task_with_every_method_is_right() -> None:
-    check_methods(_Whole(), Task, "mine")
+    assert refusal(check_methods, _Whole(), Task, "mine") is None
 
 
 @pytest.mark.parametrize(
@@ -285,10 +295,10 @@ def test_a_method_that_does_not_fit_is_named_with_what_is_wrong(
     method: str, wrong: Any, told: str
 ) -> None:
     broken = type("Broken", (_Whole,), {method: wrong})
-    with pytest.raises(PluginError) as raised:
-        check_methods(broken(), Task, "mine")
-    assert told in str(raised.value)
-    assert f"expected {method}(" in str(raised.value)
+    found = refusal(check_methods, broken(), Task, "mine")
+    assert found is not None
+    assert told in found
+    assert f"expected {method}(" in found
 
 
 @pytest.mark.parametrize("missing", ["info", "sample", "floor", "solved"])
@@ -299,8 +309,8 @@ def test_a_method_that_is_missing_is_named(missing: str) -> None:
 
 
 def test_a_method_of_c_is_not_looked_into() -> None:
-    broken = type("Odd", (_Whole,), {"floor": staticmethod(min)})
-    check_methods(broken(), Task, "mine")
+    odd = type("Odd", (_Whole,), {"floor": staticmethod(min)})
+    assert refusal(check_methods, odd(), Task, "mine") is None
 
 
 def test_a_framework_that_builds_no_layers_takes_none(tmp_path: Path) -> None:

@@ -26,6 +26,13 @@ def registry() -> Registry:
     return Registry.discover()
 
 
+LATE = """\
+def late():
+    import importlib
+    return importlib.import_module("fastlib")
+"""
+
+
 def _plugin(folder: Path, body: str) -> Path:
     text = (helpers.PLUGINS / "my_gru.py").read_text(encoding="utf-8")
     return helpers.write(folder / "my_gru.py", text + body)
@@ -54,11 +61,12 @@ def test_an_id_changes_with_the_source_of_a_plugin_and_with_nothing_else(
     assert _id(one, _trial("torch-native")) == _id(other, _trial("torch-native"))
 
 
+@pytest.mark.parametrize("body", ["import fastlib\n", LATE])
 @pytest.mark.parametrize("slow", ["slowlib", "parts.slowlib"])
 def test_an_id_changes_with_what_a_plugin_file_imports_from_beside_it(
-    tmp_path: Path, slow: str
+    tmp_path: Path, slow: str, body: str
 ) -> None:
-    file = _plugin(tmp_path, "import fastlib\n")
+    file = _plugin(tmp_path, body)
     helpers.write(tmp_path / "fastlib.py", f"from {slow} import slow\n")
     neighbour = tmp_path / f"{slow.replace('.', '/')}.py"
     neighbour.parent.mkdir(exist_ok=True)  # of no `__init__.py`

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -410,6 +411,26 @@ def test_a_result_of_a_newer_schema_is_refused_not_overwritten(run: RunFolder) -
     assert helpers.snapshot(run.path) == before
 
 
+def test_a_copy_of_a_trial_is_told_and_takes_nothing_away(run: RunFolder) -> None:
+    finished = commit(run)
+    before = run.records()
+    shutil.copytree(run.trials / finished, run.trials / f"{finished}.bak")
+    assert run.records() == before
+    assert run.damaged() == {f"{finished}.bak": f"it is a copy of {finished}"}
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(
+    run: RunFolder,
+) -> None:
+    trial_id = LEARNING.identity(SOURCES)
+    attempt = run.begin(LEARNING, trial_id, SOURCES)
+    attempt.abandon()
+    left = attempt.folder / ".checkpoint.npz.17.tmp"
+    left.touch()
+    run.begin(LEARNING, trial_id, SOURCES).abandon()
+    assert not left.exists()
+
+
 def test_what_is_foreign_in_the_trials_folder_is_passed_over(run: RunFolder) -> None:
     trial_id = commit(run)
     helpers.write(run.trials / "notes.txt", "mine")
@@ -429,7 +450,10 @@ def test_a_folder_a_run_was_killed_in_at_once_can_be_used(tmp_path: Path) -> Non
     RunFolder.create(tmp_path)
     helpers.write(tmp_path / ".lock", "1")
     helpers.write(tmp_path / ".run.json.17.tmp", "{")
-    RunFolder.create(tmp_path)
+    run = RunFolder.create(tmp_path)
+    run.write_info({"device": "cpu"})
+    assert RunFolder.open(tmp_path).info()["device"] == "cpu"
+    assert run.records() == []
 
 
 @pytest.mark.parametrize("name", ["notes.txt", ".hidden", "trials/gru-1"])

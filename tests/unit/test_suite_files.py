@@ -45,7 +45,7 @@ def test_everything_wrong_is_told_at_once_with_place_and_suggestion(
         helpers.TINY.replace("hidden_size", "hiden_size")
         .replace("batch = 8", "batch = 0")
         .replace("length = 10", "length = [10, -3]")
-        .replace("learning_rate = 1e-3", 'learning_rate = "fast"')
+        .replace("learning_rate = 0.001", 'learning_rate = "fast"')
         .replace("[0, 1]", "[0, -1]")
     )
     told = problems(text, tmp_path)
@@ -81,12 +81,12 @@ def test_every_unknown_name_is_told_at_once(tmp_path: Path) -> None:
         ("length = 10", "length = true", "learning[0].length"),
         ("length = 10", 'length = "10"', "learning[0].length"),
         ("batch = 8", "batch = -8", "not -8"),
-        ("1e-3", "0", "should be greater than 0, not 0"),
-        ("1e-3", "-1e-3", "should be greater than 0"),
-        ("1e-3", "nan", "learning[0].learning_rate"),
-        ("1e-3", "inf", "learning[0].learning_rate: should be a finite number"),
-        ("1e-3", "true", "learning[0].learning_rate"),
-        ("1e-3", '"0.1"', "learning[0].learning_rate"),
+        ("0.001", "0", "should be greater than 0, not 0"),
+        ("0.001", "-0.001", "should be greater than 0"),
+        ("0.001", "nan", "learning[0].learning_rate"),
+        ("0.001", "inf", "learning[0].learning_rate: should be a finite number"),
+        ("0.001", "true", "learning[0].learning_rate"),
+        ("0.001", '"0.1"', "learning[0].learning_rate"),
         ("batch = 8", "batch = 8\nclip_norm = inf", "learning[0].clip_norm"),
         ("batch = 8", "batch = 8\nclip_norm = 0", "learning[0].clip_norm"),
         ("batch = 8", 'batch = 8\nclip_norm = "no"', "learning[0].clip_norm"),
@@ -178,7 +178,7 @@ def test_a_suite_that_is_not_there_is_told(
 
 
 def test_a_setting_changes_every_section_or_one(tmp_path: Path) -> None:
-    text = helpers.TINY + helpers.TINY[helpers.TINY.index("[[learning]]") :]
+    text = helpers.suite(helpers.learning(), helpers.learning())
     suite = load(text, tmp_path, "learning.updates=7", "learning.1.length=[20, 30]")
     assert [s.updates for s in suite.learning] == [7, 7]
     assert [s.length for s in suite.learning] == [(10,), (20, 30)]

@@ -10,23 +10,15 @@ import pytest
 
 from tests import helpers
 
-SUITE = """\
-name = "bare"
-why = "For tests."
-
-[[learning]]
-task = "adding"
-length = 10
-cells = ["rnn"]
-implementations = ["numpy-reference"]
-hidden_size = 4
-batch = 4
-learning_rate = 1e-3
-updates = 20
-evaluate_every = 10
-evaluate_sequences = 20
-seeds = [0]
-"""
+LEARNING = {
+    "hidden_size": 4,
+    "batch": 4,
+    "updates": 20,
+    "evaluate_every": 10,
+    "seeds": [0],
+    "gradients": True,
+}
+SUITE = helpers.suite(helpers.learning(**LEARNING))
 
 NETWORK = "rnn 4 · 33 weights"
 
@@ -110,7 +102,8 @@ def test_a_certified_plugin_that_is_wrong_at_the_batch_it_learns_with_is_marked(
     tmp_path: Path,
 ) -> None:
     helpers.write(tmp_path / "few.py", PLUGIN)
-    suite = SUITE.replace("batch = 4", "batch = 32\nlearn_on_each = true")
+    changed = {**LEARNING, "batch": 32, "learn_on_each": True}
+    suite = helpers.suite(helpers.learning(**changed))
     helpers.write(tmp_path / "bare.toml", suite)
     code, _, err = helpers.run(
         *("run", "bare.toml", "-o", "out", "--plugin", "few.py"), cwd=tmp_path
