@@ -163,6 +163,7 @@ def run(
         scheduler=scheduler,
     )
     if dry_run or why:
+        store.check()
         _show_preview(execution, why=why)
         return MISUSE if registry.problems else DONE
     execution.plan()  # what is wrong with it is told before a folder is made

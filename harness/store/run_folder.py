@@ -60,14 +60,8 @@ class RunFolder:
             MisuseError: If it cannot be written or holds something else.
         """
         run = cls(path)
+        run.check()
         try:
-            if path.exists() and not path.is_dir():
-                raise MisuseError(f"{path} is a file; give a folder with -o")
-            if not (path / "run.json").exists() and run._foreign():
-                raise MisuseError(
-                    f"{path} is not empty and holds no run.json, so it is no run "
-                    "folder; give a new or empty folder with -o"
-                )
             run.trials.mkdir(parents=True, exist_ok=True)
             probe = path / f".writable-{os.getpid()}"
             probe.touch()
@@ -79,6 +73,26 @@ class RunFolder:
             ) from error
         run.info()
         return run
+
+    def check(self) -> None:
+        """Look whether a run may be kept here, writing nothing.
+
+        Raises:
+            MisuseError: If something else lies here.
+        """
+        path = self.path
+        try:
+            if path.exists() and not path.is_dir():
+                raise MisuseError(f"{path} is a file; give a folder with -o")
+            if not (path / "run.json").exists() and self._foreign():
+                raise MisuseError(
+                    f"{path} is not empty and holds no run.json, so it is no run "
+                    "folder; give a new or empty folder with -o"
+                )
+        except OSError as error:
+            raise MisuseError(
+                f"{path} cannot be read ({error.strerror}); give another folder with -o"
+            ) from error
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

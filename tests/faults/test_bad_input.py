@@ -112,6 +112,8 @@ TABLE: list[tuple[str, int, tuple[str, ...]]] = [
     ("run tiny.toml -o /proc/nowhere", 2, ("cannot be written", "give another")),
     (f"run tiny.toml -o {'x' * 300}", 2, ("cannot be read (File name too long)",)),
     ("run tiny.toml -o theirs", 2, ("not empty and holds no run.json", "with -o")),
+    ("run tiny.toml -o a_file --dry-run", 2, ("a_file is a file; give a folder",)),
+    ("run tiny.toml -o theirs --dry-run", 2, ("not empty and holds no run.json",)),
     ("run tiny.toml -o newer", 2, ("has schema 99", "upgrade rnn-harness")),
     ("run tiny.toml -o newer --dry-run", 2, ("has schema 99",)),
     (
