@@ -19,6 +19,7 @@ import contextlib
 import ctypes
 import dataclasses
 import faulthandler
+import gc
 import os
 import platform
 import signal
@@ -75,7 +76,8 @@ class Worker:
                 self._result(trial, found, time.perf_counter() - start_s)
             elif command == "open":
                 trial = _trial(request)
-                self._meters.pop(key, None)  # of a session that is started again
+                if self._meters.pop(key, None):  # of a session that is started again
+                    gc.collect()
                 meter = SpeedMeter(Problem(self._registry, trial))
                 meter.warm_up()
                 self._meters[key] = (trial, meter)
