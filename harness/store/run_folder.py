@@ -406,7 +406,7 @@ def _check_result(result: Mapping[str, Any]) -> None:
         Reading.from_json(line)
     if not isinstance(result["outcome"], str):
         raise TypeError("outcome")
-    _ = result["reason"]
+    _ = result["reason"], result["trial"]
     _ = _order(result)
 
 

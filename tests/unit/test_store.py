@@ -419,6 +419,16 @@ def test_a_copy_of_a_trial_is_told_and_takes_nothing_away(run: RunFolder) -> Non
     assert run.damaged() == {f"{finished}.bak": f"it is a copy of {finished}"}
 
 
+def test_a_result_that_does_not_say_whose_it_is_is_damaged(run: RunFolder) -> None:
+    finished = commit(run)
+    file = run.trials / finished / "result.json"
+    result = json.loads(file.read_text())
+    del result["trial"]
+    file.write_text(json.dumps(result))
+    assert "unreadable" in run.damaged()[finished]
+    assert run.records() == []
+
+
 def test_what_a_killed_process_left_half_written_is_cleared_away(
     run: RunFolder,
 ) -> None:
