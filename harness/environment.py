@@ -9,11 +9,13 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.errors import MisuseError
+
+_Answer = TypeVar("_Answer")
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _TF32 = "NVIDIA_TF32_OVERRIDE"
@@ -90,19 +92,13 @@ def gpu_names() -> list[str]:
     """Return the names of the CUDA devices the driver shows, in order."""
     import pynvml
 
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
+    def names() -> list[str]:
         handles = map(
             pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount())
         )
         return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
-    except pynvml.NVMLError:
-        return []
-    finally:
-        pynvml.nvmlShutdown()
+
+    return _from_driver(names) or []
 
 
 def gpu_name() -> str | None:
@@ -110,16 +106,27 @@ def gpu_name() -> str | None:
     import pynvml
 
     first = os.environ.get(VISIBLE, "0").partition(",")[0].strip()
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
+
+    def name() -> str:
         if first.isdecimal():
             handle = pynvml.nvmlDeviceGetHandleByIndex(int(first))
         else:
             handle = pynvml.nvmlDeviceGetHandleByUUID(first)
         return str(pynvml.nvmlDeviceGetName(handle))
+
+    return _from_driver(name)
+
+
+def _from_driver(ask: Callable[[], _Answer]) -> _Answer | None:
+    """Return what NVIDIA's driver answers, or None where it does not."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        return ask()
     except pynvml.NVMLError:
         return None
     finally:

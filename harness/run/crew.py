@@ -83,11 +83,9 @@ class Crew:
     def _one(self, job: Job, sink: Sink) -> dict[str, Answer]:
         ((trial_id, trial),) = job.trials.items()
         kind = self._kind(trial)
-        worker = self._workers.get(kind)
         found = self._ask(_Asked(trial_id, trial, "measure", kind, job=job), sink)
         assert isinstance(found, Answer)
-        if _broke_limit(found) and worker is not None:
-            # What others left in the worker counted too: this one is fresh.
+        if _ended_by_others(found):  # its worker is gone: now it has a fresh one
             again = replace(job, start=self._newest.get(trial_id, job.start))
             asked = _Asked(trial_id, trial, "measure", kind, job=again)
             found = self._ask(asked, sink)
@@ -114,12 +112,9 @@ class Crew:
             return found
 
         def stands(trial_id: str, answer: Answer) -> bool:
-            kind = kinds[trial_id]
-            shared = sum(k == kind for k in kinds.values()) > 1
-            if not (_broke_limit(answer) and shared):
+            if not _ended_by_others(answer):
                 return True
-            # The memory was that of all who share the worker: now it has its own.
-            kinds[trial_id] = replace(kind, own=trial_id)
+            kinds[trial_id] = replace(kinds[trial_id], own=trial_id)
             return False
 
         try:
@@ -281,8 +276,10 @@ class _Asked:
     job: Job | None = None
 
 
-def _broke_limit(answer: Answer) -> bool:
-    return answer.died and answer.outcome == "out_of_memory"
+def _ended_by_others(answer: Answer) -> bool:
+    """Say whether a worker broke the limit with memory of other trials too."""
+    broke_limit = answer.died and answer.outcome == "out_of_memory"
+    return broke_limit and answer.facts["peak_memory_bytes"] is None
 
 
 def _pass_on(trial_id: str, message: Message, sink: Sink) -> None:

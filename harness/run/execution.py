@@ -171,8 +171,10 @@ class Execution:
             return {}
         begun = {}
         for trial in learning:
+            if trial.measure != "learning":  # gradients follow, and have no checkpoint
+                continue
             found = self.run.checkpoint(self._planned(trial).id)
-            if found is not None and trial.measure == "learning":
+            if found is not None:
                 budget = int(trial.settings["updates"])
                 begun[trial.slot()] = int(found.state.get("updates", 0)) / budget
         return begun

@@ -12,7 +12,6 @@ import fcntl
 import socket
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import IO
 
 from harness.environment import user_cache
@@ -52,7 +51,8 @@ def measuring(
                 pass
             return
 
-    with _opened("door") as door, _opened("room") as room:
+    with contextlib.ExitStack() as opened:
+        door, room = (_open(name, opened) for name in ("door", "room"))
         if door is not None and room is not None:
             take(door)
             take(room)
@@ -62,25 +62,14 @@ def measuring(
         yield
 
 
-@contextlib.contextmanager
-def _opened(name: str) -> Iterator[IO[str] | None]:
-    file = _file(name)
-    try:
-        if file is None:
-            stream = None
-        else:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            stream = file.open("a", encoding="utf-8")
-    except OSError:
-        stream = None
-    if stream is None:
-        yield None
-        return
-    with stream:
-        yield stream
-
-
-def _file(name: str) -> Path | None:
-    """Return this machine's own file: several may share a home."""
+def _open(name: str, opened: contextlib.ExitStack) -> IO[str] | None:
+    """Open this machine's own file: several may share a home."""
     cache = user_cache()
-    return None if cache is None else cache / f"{socket.gethostname()}-{name}.lock"
+    if cache is None:
+        return None
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        file = cache / f"{socket.gethostname()}-{name}.lock"
+        return opened.enter_context(file.open("a", encoding="utf-8"))
+    except OSError:
+        return None
