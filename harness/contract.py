@@ -413,10 +413,16 @@ R_co = TypeVar("R_co", covariant=True)
 
 @dataclass(frozen=True)
 class Handle(Generic[R_co]):
-    """Work that was queued: `wait` until it is done, `read` brings it to the host."""
+    """Work that was queued: `wait` until it is done, `read` brings it to the host.
+
+    Attributes:
+        carry: The final state where the network keeps it, which its `step` takes in
+            place of arrays; None where `read` alone has it.
+    """
 
     wait: Callable[[], None]
     read: Callable[[], R_co]
+    carry: Any = None
 
 
 class Network(Protocol):
@@ -434,8 +440,11 @@ class Network(Protocol):
     def forward(self, placed: Placed, state: State | None = None) -> Handle[Forward]:
         """Compute outputs and final state from a state, zero where None is given."""
 
-    def step(self, x: Array, state: State) -> Handle[Forward]:
-        """Advance one time step: x [batch, input] or tokens [batch]; answers always."""
+    def step(self, x: Array, state: State | Any) -> Handle[Forward]:
+        """Advance one time step: x [batch, input] or tokens [batch]; answers always.
+
+        The state is arrays, or what an earlier step's handle holds as `carry`.
+        """
 
     def kernel(self) -> str:
         """Say what really ran, from evidence."""
@@ -479,3 +488,54 @@ class Oracle(TrainableNetwork, Protocol):
         [batch, readouts, output] is the cotangent of the outputs; None takes the
         gradient of the loss.
         """
+
+
+# --- devices -------------------------------------------------------------------------
+
+
+class DeviceTimer(Protocol):
+    """The device's own clock around work that is queued on it."""
+
+    def start(self) -> None:
+        """Begin where the work queued so far ends."""
+
+    def stop(self) -> float:
+        """Wait; return the seconds from `start` to the end of what was queued."""
+
+
+class DeviceProbe(Protocol):
+    """What a framework's own library reaches on one device, and what it holds there."""
+
+    def matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
+        """Return a call that multiplies two square matrices and waits.
+
+        The matrices are on the device and hold random numbers.
+
+        Args:
+            size: Rows and columns of each.
+            dtype: `float32` or `float64`, as a network's.
+            precision: `highest`, `tf32` or `bf16`, as a network's.
+
+        Raises:
+            RefusedError: If the framework has no such product on this device.
+        """
+
+    def copy(self, size: int) -> Callable[[], None]:
+        """Return a call that reads `size` bytes, writes them in place and waits.
+
+        In place: a copy into another array reads what it overwrites, too, on most
+        processors, and so moves more than is counted.
+        """
+
+    def peak_bytes(self) -> int | None:
+        """Return the most that the framework's allocator gave out on a GPU.
+
+        Since `reset_peak`, or since the start where that is a framework's only peak;
+        None on the CPU.
+        """
+
+    def reset_peak(self) -> None:
+        """Forget the peak, where the framework can."""
+
+    def timer(self) -> DeviceTimer | None:
+        """Return the device's clock, or None where the framework shows none."""

@@ -44,11 +44,14 @@ class Declaration:
                 "single hyphens, such as 'my-gru'"
             )
         for reference in self.references:
-            if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", reference):
-                raise ValueError(
-                    f"{self.kind} '{self.name}': {reference!r} is not of the form "
-                    "'module:callable'"
-                )
+            self._check_form(reference)
+
+    def _check_form(self, reference: str) -> None:
+        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", reference):
+            raise ValueError(
+                f"{self.kind} '{self.name}': {reference!r} is not of the form "
+                "'module:callable'"
+            )
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -68,6 +71,8 @@ class FrameworkDeclaration(Declaration):
             those that offer the same module.
         extra: What installs it.
         environment: Variables of a worker, set before the framework is imported.
+        probe: `module:callable`; `probe(device)` returns a `DeviceProbe`. No trial's
+            numbers come from it, so it is none of `references`.
     """
 
     kind: ClassVar[str] = "framework"
@@ -76,6 +81,12 @@ class FrameworkDeclaration(Declaration):
     distributions: tuple[str, ...] = ()
     extra: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    probe: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.probe is not None:
+            self._check_form(self.probe)
 
 
 @dataclass(frozen=True)
@@ -188,6 +199,7 @@ def declare_framework(
     distributions: Sequence[str] | None = None,
     extra: str | None = None,
     environment: Mapping[str, str] | None = None,
+    probe: str | None = None,
     summary: str = "",
 ) -> FrameworkDeclaration:
     """Declare a library, the modules it needs and what builds its networks.
@@ -199,6 +211,8 @@ def declare_framework(
         distributions: Where versions are read, by default named as the modules.
         extra: The extra of this project that installs it.
         environment: Variables of a worker, set before the framework is imported.
+        probe: `module:callable`, called with (device) for a `DeviceProbe`: what
+            `doctor` measures a device's peak with.
         summary: One line for `list`.
 
     Raises:
@@ -213,6 +227,7 @@ def declare_framework(
             distributions=tuple(distributions or modules),
             extra=extra,
             environment=dict(environment or {}),
+            probe=probe,
         )
     )
 

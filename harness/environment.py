@@ -98,7 +98,7 @@ def gpu_names() -> list[str]:
         )
         return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
 
-    return _from_driver(names) or []
+    return from_driver(names) or []
 
 
 def gpu_name() -> str | None:
@@ -114,10 +114,10 @@ def gpu_name() -> str | None:
             handle = pynvml.nvmlDeviceGetHandleByUUID(first)
         return str(pynvml.nvmlDeviceGetName(handle))
 
-    return _from_driver(name)
+    return from_driver(name)
 
 
-def _from_driver(ask: Callable[[], _Answer]) -> _Answer | None:
+def from_driver(ask: Callable[[], _Answer]) -> _Answer | None:
     """Return what NVIDIA's driver answers, or None where it does not."""
     import pynvml
 

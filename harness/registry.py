@@ -34,7 +34,14 @@ from harness.errors import (
 )
 
 if TYPE_CHECKING:
-    from harness.contract import Cell, Equations, Network, NetworkSpec, Task
+    from harness.contract import (
+        Cell,
+        DeviceProbe,
+        Equations,
+        Network,
+        NetworkSpec,
+        Task,
+    )
 
 D = TypeVar("D", bound=Declaration)
 
@@ -373,6 +380,23 @@ class Registry:
         declared = self.frameworks[framework]
         arguments = {"spec": spec, "cell": cell, "device": device, "layer": layer}
         return cast("Network", self._call(declared, declared.factory, arguments))
+
+    def load_probe(self, framework: str, device: str) -> DeviceProbe | None:
+        """Return a framework's probe of a device, or None where it declares none.
+
+        Raises:
+            UnavailableError: If the framework or the device is not there.
+            PluginError: If it cannot be loaded or a method is wrong.
+        """
+        from harness.conformance import check_methods
+        from harness.contract import DeviceProbe
+
+        declared = self.frameworks[framework]
+        if declared.probe is None:
+            return None
+        probe = self._call(declared, declared.probe, {"device": device})
+        check_methods(probe, DeviceProbe, framework)
+        return cast("DeviceProbe", probe)
 
     def _layer(
         self, declaration: ImplementationDeclaration, cell: Cell

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,9 @@ def _one_or_several(value: Any) -> Any:
 _Several = BeforeValidator(_one_or_several)
 Counts = Annotated[tuple[Count, ...], _Several, Field(min_length=1)]
 Inits = Annotated[tuple[Init, ...], _Several, Field(min_length=1)]
+Precision = Literal["highest", "tf32", "bf16"]
+Precisions = Annotated[tuple[Precision, ...], _Several, Field(min_length=1)]
+SpeedPhase = Literal["forward", "loss_and_gradients", "train_step", "stream"]
 
 
 class _Section(BaseModel):
@@ -103,30 +107,48 @@ class GradientsSection(_Section):
 
 
 class Shape(_Section):
-    """Sizes of a network fed with random numbers."""
+    """Sizes of a network fed with random numbers; several of one are each taken."""
 
-    batch: Count
-    time_steps: Count
-    input_size: Count
-    hidden_size: Count
-    num_layers: Count = 1
+    batch: Counts
+    time_steps: Counts
+    input_size: Counts
+    hidden_size: Counts
+    num_layers: Counts = (1,)
+
+    @property
+    def sizes(self) -> Iterator[dict[str, Any]]:
+        """Every combination of the sizes, by name."""
+        names = list(type(self).model_fields)
+        columns = [getattr(self, name) for name in names]
+        return (dict(zip(names, row, strict=True)) for row in product(*columns))
 
 
 class SpeedSection(_Section):
-    """Cells and implementations timed at some shapes."""
+    """Cells and implementations timed at some shapes.
+
+    Attributes:
+        target: How wide the interval of a median, or of its ratio to the fastest, may
+            be as a share of it.
+        time_budget_s: After so long no round of a session begins, known or not.
+        rounds: Fewest rounds of a session, unless its time is out.
+        readings: Kept readings of a turn.
+        memory: Whether peak memory is measured too, each in a process of its own.
+    """
 
     cells: tuple[str, ...] = Field(min_length=1)
     implementations: tuple[str, ...] | None = None
     shapes: tuple[Shape, ...] = Field(min_length=1)
-    phases: tuple[Literal["forward", "loss_and_gradients", "train_step"], ...] = (
-        "forward",
-        "loss_and_gradients",
-        "train_step",
+    phases: tuple[SpeedPhase, ...] = Field(
+        ("forward", "loss_and_gradients", "train_step"), min_length=1
     )
-    threads: Count = 1
+    threads: Counts = (1,)
+    target: Positive = 0.02
+    time_budget_s: Positive = 60.0
     rounds: Count = 12
     readings: Count = 2
+    memory: bool = False
     dtype: Literal["float32", "float64"] = "float32"
+    precision: Precisions = ("highest",)
 
 
 class Suite(_Section):

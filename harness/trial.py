@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from harness.contract import Optimizer
 
-Measure = Literal["parity", "learning", "gradients", "speed"]
+Measure = Literal["parity", "learning", "gradients", "speed", "memory"]
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,12 @@ class Trial:
     def words(self) -> tuple[str, ...]:
         """The words a filter expression may ask for."""
         words = [self.measure, self.cell, self.implementation, self.device]
-        words += [self.dtype, self.init]
+        words += [self.dtype, self.init, self.precision, f"threads{self.threads}"]
         if self.task is not None:
             words += [self.task, f"length{self.length}"]
+        sizes = {"batch": self.batch, "steps": self.time_steps}
+        sizes["hidden"] = self.hidden_size
+        words += [f"{name}{size}" for name, size in sizes.items() if size is not None]
         if self.seed is not None:
             words.append(f"seed{self.seed}")
         return tuple(words)
@@ -88,6 +91,10 @@ class Trial:
             parts.append(self.init)
         if self.dtype != "float32":
             parts.append(self.dtype)
+        if self.precision != "highest":
+            parts.append(self.precision)
+        if self.threads != 1:
+            parts.append(f"{self.threads}-threads")
         if self.seed is not None:
             parts.append(f"s{self.seed}")
         return " ".join(parts)

@@ -10,12 +10,14 @@ numpy = declare_framework(
     "numpy",
     modules=["numpy"],
     factory="implementations.numpy_reference.network:NumpyNetwork",
+    probe="implementations.numpy_reference.probe:NumpyProbe",
 )
 
 torch = declare_framework(
     "torch",
     modules=["torch"],
     factory="implementations.torch_backend.network:TorchNetwork",
+    probe="implementations.torch_backend.probe:TorchProbe",
     extra="torch",
     # The profiler writes two lines to standard error each time it is asked what ran.
     environment={"KINETO_LOG_LEVEL": "6"},
@@ -25,6 +27,7 @@ tensorflow = declare_framework(
     "tensorflow",
     modules=["tensorflow", "keras"],
     factory="implementations.tensorflow_backend.network:TensorFlowNetwork",
+    probe="implementations.tensorflow_backend.probe:TensorFlowProbe",
     distributions=["tensorflow", "tensorflow-cpu", "keras"],
     extra="tensorflow",
     environment={"KERAS_BACKEND": "tensorflow"},
@@ -34,6 +37,7 @@ jax = declare_framework(
     "jax",
     modules=["jax"],
     factory="implementations.jax_backend.network:JaxNetwork",
+    probe="implementations.jax_backend.probe:JaxProbe",
     distributions=["jax"],
     extra="jax",
 )
@@ -43,6 +47,7 @@ keras_jax = declare_framework(
     "keras-jax",
     modules=["keras", "jax"],
     factory="implementations.jax_backend.keras_network:network",
+    probe="implementations.jax_backend.probe:JaxProbe",
     distributions=["keras", "jax"],
     extra="keras-jax",
     environment={"KERAS_BACKEND": "jax"},

@@ -63,6 +63,7 @@ def speed(*implementations: str, **changes: Any) -> str:
         "phases": ["forward"],
         "rounds": 3,
         "readings": 2,
+        "target": 1e9,
         "shapes": [shape],
     }
     return _section("speed", {**section, **changes})

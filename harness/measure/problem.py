@@ -180,13 +180,22 @@ class Problem:
 
     def forward_flops(self, batch: int) -> int:
         """Count the forward operations of a batch: layers and readout."""
+        layers, readout = self._flops
+        readouts = self.spec.readouts(self.time_steps)
+        return batch * (self.time_steps * layers + readouts * readout)
+
+    def step_flops(self) -> int:
+        """Count the forward operations of one time step of one sequence, answered."""
+        return sum(self._flops)
+
+    @property
+    def _flops(self) -> tuple[int, int]:
+        """Operations of all layers in one time step, and of one readout."""
         layers = sum(
             self.cell.flops(width, self.spec.hidden_size)
             for width in self.spec.layer_input_sizes
         )
-        readout = 2 * self.spec.hidden_size * self.spec.output_size
-        readouts = self.spec.readouts(self.time_steps)
-        return batch * (self.time_steps * layers + readouts * readout)
+        return layers, 2 * self.spec.hidden_size * self.spec.output_size
 
 
 def by_reference(registry: Registry, trial: Trial) -> bool:

@@ -3,6 +3,8 @@
 A turn is one dropped reading and a few kept ones. Whoever holds several meters gives
 them turns in random order, so that a drift of the machine hits all alike.
 
+What is placed is placed before the clock starts, and timed by itself.
+
 No call is asked what another was asked. Every turn of a phase has weights of its own,
 and every call of a turn a batch of its own, placed before the clock starts; only where
 a turn's batches exceed `MOST_BYTES` does it come back to them, after `FEWEST_BATCHES`
@@ -28,16 +30,21 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 import numpy as np
 
-from harness.contract import Batch, Placed, Quantity, TrainableNetwork, Weights
+from harness.contract import Quantity, Weights
 from harness.measure import readback
+from harness.measure.arithmetic import flops_of_call, least_bytes_of_call
 from harness.measure.certificate import TOLERANCES
+from harness.measure.load import OtherLoad
+from harness.measure.phases import Batches, Phase, phases_of
 from harness.measure.problem import Measurement, Problem
 from harness.measure.readback import ReadBack, Reference
+from harness.measure.stability import Turns, Unstable, unstable
 from harness.measure.timing import (
+    ClockCheck,
+    Interval,
     loops_for,
     median_interval,
     no_garbage_collection,
@@ -46,16 +53,9 @@ from harness.measure.timing import (
 )
 from harness.store import Reading
 
-PHASES = ("forward", "loss_and_gradients", "train_step")
-
 DRAWS = 3
 """Turns of a phase, each with weights drawn for it, that are held against the
 reference."""
-
-MOST_BYTES = 64 * 2**20
-"""Inputs of all batches that are placed at once."""
-
-FEWEST_BATCHES = 8
 
 COPY_BYTES_PER_S = 1e9
 COPY_S = 2e-4
@@ -65,21 +65,28 @@ MOST_LOOPS = 250
 """A call that is faster than `READING_S` over this computes nothing, and the reference
 would have to take as many updates as a turn has calls."""
 
-FLOPS_PER_FORWARD = {"forward": 1, "loss_and_gradients": 3, "train_step": 3}
-"""A backward pass is counted as two forward passes; the optimiser's step as none."""
+MOST_LATENCIES = 4000
+"""Latencies of single calls that are stored; percentiles are those of all."""
+
+_WARM_UP_INPUTS = 8
+
+_S = Quantity("s", "lower")
+_PER_S = Quantity("tokens/s", "higher")
 
 QUANTITIES = {
-    "time_s": Quantity("s", "lower"),
-    "time_low_s": Quantity("s", "lower"),
-    "time_high_s": Quantity("s", "lower"),
-    "sample_s": Quantity("s", "lower"),
-    "first_call_s": Quantity("s", "lower"),
-    "tokens_per_s": Quantity("tokens/s", "higher"),
-    "tokens_low_per_s": Quantity("tokens/s", "higher"),
-    "tokens_high_per_s": Quantity("tokens/s", "higher"),
+    **dict.fromkeys(("time_s", "time_low_s", "time_high_s", "sample_s"), _S),
+    **dict.fromkeys(("latency_s", "latency_p50_s", "latency_p95_s"), _S),
+    **dict.fromkeys(("latency_p99_s", "first_call_s"), _S),
+    **dict.fromkeys(("tokens_per_s", "tokens_low_per_s", "tokens_high_per_s"), _PER_S),
     "flop_per_s": Quantity("FLOP/s", "higher"),
     "flops": Quantity("FLOP", "neither"),
+    "least_bytes": Quantity("bytes", "neither"),
+    "bytes": Quantity("bytes", "neither"),
     "loops": Quantity("calls", "neither"),
+    "round": Quantity("rounds", "neither"),
+    "at_s": Quantity("s", "neither"),
+    "own_load": Quantity("cores", "neither"),
+    "other_load": Quantity("cores", "lower"),
     "shaky": Quantity("yes or no", "lower"),
     **readback.QUANTITIES,
 }
@@ -87,34 +94,30 @@ QUANTITIES = {
 
 @dataclass(frozen=True)
 class _Turn:
-    """One turn: its weights, the batches of its calls in order, what it computed."""
+    """One turn: its weights, the inputs of its calls in order, what it computed."""
 
     draw: int
-    batches: tuple[int, ...]
+    inputs: tuple[int, ...]
     found: Weights
 
 
 @dataclass
-class _Phase:
-    """One phase: the call under the clock, and what it must have computed.
+class _Clocked:
+    """What was seen of one phase.
 
     Attributes:
-        call: Queues the work on a placed batch and waits for it; keeps its handle.
-        found: Reads back what the calls since the last `load_weights` computed.
-        expected: Makes the same with the reference, given the batch of every call.
         picked: Turns to be held against the reference.
         late_s: Least time of reading an answer, beside what copying it takes.
+        rounds: The round of each turn, and the seconds since the meter was made.
     """
 
-    call: Callable[[Placed], None]
-    found: Callable[[], Weights]
-    expected: Callable[[Sequence[int]], Weights]
-    loops: int = 1
+    phase: Phase
+    turns: Turns
     first_call_s: float = 0.0
-    stationary: bool = True
     picked: list[_Turn] = field(default_factory=list)
     late_s: float = math.inf
-    turns: list[list[float]] = field(default_factory=list)
+    rounds: list[tuple[int, float]] = field(default_factory=list)
+    latencies_s: list[float] = field(default_factory=list)
 
 
 class SpeedMeter:
@@ -124,25 +127,26 @@ class SpeedMeter:
 
     Raises:
         RefusedError: If the implementation does not offer what the trial asks.
+        MemoryError: If the trial's shape cannot fit into what memory is free.
     """
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        self._readings = int(problem.trial.settings["readings"])
+        trial = problem.trial
+        assert trial.batch is not None
+        self._size = trial.batch
+        self._readings = int(trial.settings["readings"])
         self._network = problem.network()
         self._reference = Reference(problem)
-        self._placed: list[Placed] = []
-        self._place(FEWEST_BATCHES)
         self._chance = np.random.default_rng()  # what is picked cannot be known before
-        self._done: Any = None
-        asked = [p for p in PHASES if p in problem.trial.settings["phases"]]
-        make = {
-            "forward": self._forward,
-            "loss_and_gradients": self._loss_and_gradients,
-            "train_step": self._train_step,
-        }
+        self._made = time.perf_counter()
+        self._clock, self._other_load = ClockCheck(), OtherLoad()
+        threads = trial.threads if trial.device == "cpu" else None
         self._phases = {
-            name: make[name]() for name in asked if problem.trains or name == "forward"
+            name: _Clocked(phase, Turns(threads=threads))
+            for name, phase in phases_of(
+                problem, self._network, self._reference
+            ).items()
         }
 
     @property
@@ -150,139 +154,100 @@ class SpeedMeter:
         """Names of the phases that are measured."""
         return tuple(self._phases)
 
-    # --- the phases ------------------------------------------------------------------
-
-    def _forward(self) -> _Phase:
-        def call(placed: Placed) -> None:
-            self._done = self._network.forward(placed)
-            self._done.wait()
-
-        return _Phase(
-            call,
-            lambda: {"outputs": self._done.read().outputs},
-            lambda calls: {"outputs": self._reference.outputs(self._batch(calls[-1]))},
-        )
-
-    def _loss_and_gradients(self) -> _Phase:
-        network = cast(TrainableNetwork, self._network)
-
-        def call(placed: Placed) -> None:
-            self._done = network.loss_and_gradients(placed)
-            self._done.wait()
-
-        def found() -> Weights:
-            done = self._done.read()
-            return {"loss": np.array(done.loss), **done.gradients}
-
-        def expected(calls: Sequence[int]) -> Weights:
-            return self._reference.loss_and_gradients(self._batch(calls[-1]))
-
-        return _Phase(call, found, expected)
-
-    def _train_step(self) -> _Phase:
-        network = cast(TrainableNetwork, self._network)
-
-        def call(placed: Placed) -> None:
-            self._done = network.train_steps([placed])
-            self._done.wait()
-
-        def found() -> Weights:
-            return {"losses": self._done.read().losses, **network.weights()}
-
-        def expected(calls: Sequence[int]) -> Weights:
-            return self._reference.train(self._batch(index) for index in calls)
-
-        return _Phase(call, found, expected)
-
-    # --- the batches -----------------------------------------------------------------
-
-    def _batch(self, index: int) -> Batch:
-        size = self._problem.trial.batch
-        assert size is not None
-        return self._problem.batch("train", index, size)
-
-    def _place(self, count: int) -> None:
-        """Place batches until there are `count`, or as many as may be held at once."""
-        while len(self._placed) < count:
-            batch = self._batch(len(self._placed))
-            most = max(FEWEST_BATCHES, MOST_BYTES // batch.inputs.nbytes)
-            if len(self._placed) >= most:
-                return
-            self._placed.append(self._network.place(batch))
-
-    def _calls(self, phase: _Phase, batches: Sequence[int]) -> Callable[[], None]:
-        """Return a call of a phase that takes one batch after the other."""
-        placed = iter([self._placed[index] for index in batches])
-        call = phase.call
-        return lambda: call(next(placed))
-
-    def _in_order(self, count: int) -> tuple[int, ...]:
-        """Return so many batches in a row, from anywhere in the ring."""
-        ring = len(self._placed)
-        start = int(self._chance.integers(ring))
-        return tuple((start + i) % ring for i in range(count))
-
     # --- the clock -------------------------------------------------------------------
 
     def warm_up(self) -> None:
-        """Call every phase until it is stationary, and place a turn's batches."""
-        for phase in self._phases.values():
-            self._load(0)
+        """Call every phase until it is stationary, and make a turn's inputs."""
+        for clocked in self._phases.values():
+            phase, turns = clocked.phase, clocked.turns
+            self._load(phase, 0)
             gc.collect()
-            ring = itertools.cycle(self._placed[:FEWEST_BATCHES])
-            call = phase.call
-            warm = warm_up(lambda call=call, ring=ring: call(next(ring)))  # type: ignore[misc]
-            phase.first_call_s, phase.stationary = warm.first_call_s, warm.stationary
-            phase.loops = min(loops_for(self._fresh_call_s(phase)), MOST_LOOPS)
-            self._place(phase.loops * (1 + self._readings))
+            phase.inputs.grow(_WARM_UP_INPUTS)
+            ring = itertools.cycle(range(min(_WARM_UP_INPUTS, len(phase.inputs))))
+            warm = warm_up(lambda p=phase, r=ring: p.call(p.inputs[next(r)]))  # type: ignore[misc]
+            clocked.first_call_s = warm.first_call_s
+            turns.stationary = warm.stationary
+            turns.loops = min(loops_for(self._fresh_call_s(phase)), MOST_LOOPS)
+            phase.inputs.grow(turns.loops * (1 + self._readings))
 
-    def _fresh_call_s(self, phase: _Phase) -> float:
-        """Return the seconds of a call when weights and batch are ones not yet seen."""
-        self._load(1)
-        call = self._calls(phase, range(FEWEST_BATCHES))
-        return min(reading_s(call, 1) for _ in range(FEWEST_BATCHES))
+    def _fresh_call_s(self, phase: Phase) -> float:
+        """Return the seconds of a call when weights and input are ones not yet seen."""
+        self._load(phase, 1)
+        count = min(_WARM_UP_INPUTS, len(phase.inputs))
+        call = _calls(phase, range(count))
+        return min(reading_s(call, 1) for _ in range(count))
 
-    def _load(self, draw: int) -> None:
+    def _load(self, phase: Phase, draw: int) -> None:
         self._network.load_weights(self._problem.initial_weights(draw))
+        phase.begin()
 
-    def turn(self, name: str) -> list[float]:
-        """Take one turn of a phase; return its kept readings in seconds."""
-        phase = self._phases[name]
-        draw = 2 + len(phase.turns)  # two were used to warm up
-        batches = self._in_order(phase.loops * (1 + self._readings))
-        call = self._calls(phase, batches)
-        self._load(draw)
+    def turn(self, name: str, number: int | None = None) -> list[float]:
+        """Take one turn of a phase; return its kept readings in seconds.
+
+        Args:
+            name: The phase.
+            number: The round that the turn belongs to; one after the other if None.
+        """
+        clocked = self._phases[name]
+        phase, seen = clocked.phase, clocked.turns
+        draw = 2 + len(seen.readings)  # two were used to warm up
+        inputs = self._in_order(phase, seen.loops * (1 + self._readings))
+        call = _calls(phase, inputs)
+        self._load(phase, draw)
         with no_garbage_collection():
-            readings = [
-                reading_s(call, phase.loops) for _ in range(1 + self._readings)
-            ][1:]
+            reading_s(call, seen.loops)
+            self._clock.look()
+            self._other_load.begin()
+            begun_s, used_s = time.perf_counter(), time.process_time()
+            readings = [reading_s(call, seen.loops) for _ in range(self._readings)]
+            used_s = time.process_time() - used_s
+            took_s = time.perf_counter() - begun_s
+            seen.other_load.append(self._other_load.end())
+            self._clock.look()
+        seen.own_load.append(used_s / took_s if took_s > 0 else 0.0)
+        seen.clock_wrong |= self._clock.wrong
         start_s = time.perf_counter()
         # Copied: a network may answer with the very memory that it computes in.
         computed = {n: np.array(tensor) for n, tensor in phase.found().items()}
         late_s = time.perf_counter() - start_s - _copy_s(computed)
-        phase.late_s = min(phase.late_s, late_s)
-        self._pick(phase, _Turn(draw, batches, computed))
-        phase.turns.append(readings)
+        clocked.late_s = min(clocked.late_s, late_s)
+        clocked.latencies_s += phase.latencies_s[seen.loops :]
+        self._pick(clocked, _Turn(draw, inputs, computed))
+        count = len(seen.readings)
+        clocked.rounds.append(
+            (count if number is None else number, begun_s - self._made)
+        )
+        seen.readings.append(readings)
         return readings
 
-    def _pick(self, phase: _Phase, turn: _Turn) -> None:
+    def _in_order(self, phase: Phase, count: int) -> tuple[int, ...]:
+        """Return so many inputs in a row, from anywhere in the ring."""
+        ring = len(phase.inputs)
+        start = int(self._chance.integers(ring))
+        return tuple((start + i) % ring for i in range(count))
+
+    def _pick(self, clocked: _Clocked, turn: _Turn) -> None:
         """Keep `DRAWS` turns of those seen so far, each with the same probability."""
-        if len(phase.picked) < DRAWS:
-            phase.picked.append(turn)
-        elif (place := int(self._chance.integers(1 + len(phase.turns)))) < DRAWS:
-            phase.picked[place] = turn
+        picked, count = clocked.picked, 1 + len(clocked.turns.readings)
+        if len(picked) < DRAWS:
+            picked.append(turn)
+        elif (place := int(self._chance.integers(count))) < DRAWS:
+            picked[place] = turn
+
+    # --- the check -------------------------------------------------------------------
 
     def _read_back(self) -> ReadBack:
         trial = self._problem.trial
         tolerance = TOLERANCES[trial.dtype, trial.precision].certified
         found = ReadBack(tolerance)
-        for name, phase in self._phases.items():
-            for turn in phase.picked:
+        for name, clocked in self._phases.items():
+            for turn in clocked.picked:
                 self._compare(found, name, turn, tolerance)
-            if phase.late_s > (call_s := median_interval(phase.turns).median):
+            call_s = median_interval(clocked.turns.readings).median
+            if clocked.late_s > call_s:
                 found.refuse(
-                    f"{name}: computed when it was read, {phase.late_s:.2g} s after a "
-                    f"call of {call_s:.2g} s"
+                    f"{name}: computed when it was read, {clocked.late_s:.2g} s after "
+                    f"a call of {call_s:.2g} s"
                 )
         return found
 
@@ -290,24 +255,27 @@ class SpeedMeter:
         self, found: ReadBack, name: str, turn: _Turn, tolerance: float
     ) -> None:
         weights = self._problem.initial_weights(turn.draw)
-        expected = self._phases[name].expected
+        expected = self._phases[name].phase.expected
 
         def nudged(nudge: int) -> Weights:
             self._reference.load_nudged(weights, nudge)
-            return expected(turn.batches)
+            return expected(turn.inputs)
 
         self._reference.load(weights)
-        right = expected(turn.batches)
+        right = expected(turn.inputs)
         found.compare(turn.found, right, name, tolerance, nudged)
 
     # --- the result ------------------------------------------------------------------
 
     def finish(self) -> Measurement:
-        """Return every phase's median, interval, rates and raw samples."""
+        """Return every phase's median, interval, rates, doubts and raw samples."""
         read_back = self._read_back()
-        readings = [read_back.reading()]
-        for name, phase in self._phases.items():
-            readings += self._phase_readings(name, phase)
+        readings = [read_back.reading(), *self._placement()]
+        doubts = {}
+        for name, clocked in self._phases.items():
+            interval = median_interval(clocked.turns.readings)
+            doubts[name] = unstable(clocked.turns, interval)
+            readings += self._phase_readings(name, clocked, interval, doubts[name])
         return Measurement(
             readings=readings,
             facts={
@@ -315,36 +283,87 @@ class SpeedMeter:
                 "parameters": self._problem.parameters(),
                 "time_steps": self._problem.time_steps,
                 "read_back_at": read_back.where,
+                "unstable": {
+                    name: [doubt.to_json() for doubt in found]
+                    for name, found in doubts.items()
+                    if found
+                },
             },
             quantities=QUANTITIES,
         )
 
-    def _phase_readings(self, name: str, phase: _Phase) -> list[Reading]:
-        size = self._problem.trial.batch
-        assert size is not None
-        found = median_interval(phase.turns)
-        tokens = size * self._problem.time_steps
-        flops = self._problem.forward_flops(size) * FLOPS_PER_FORWARD[name]
-        samples = [sample for turn in phase.turns for sample in turn]
-        return [
-            Reading(
-                name,
-                {
-                    "time_s": found.median,
-                    "time_low_s": found.low,
-                    "time_high_s": found.high,
-                    "first_call_s": phase.first_call_s,
-                    "tokens_per_s": tokens / found.median,
-                    "tokens_low_per_s": tokens / found.high,
-                    "tokens_high_per_s": tokens / found.low,
-                    "flop_per_s": flops / found.median,
-                    "flops": flops,
-                    "loops": phase.loops,
-                    "shaky": int(found.shaky or not phase.stationary),
-                },
-            ),
-            Reading(name, {"sample_s": samples}, list(range(len(samples))), "readings"),
-        ]
+    def _placement(self) -> list[Reading]:
+        """Return how long placing a batch takes, the first one left out."""
+        rings = [clocked.phase.inputs for clocked in self._phases.values()]
+        batches = next((ring for ring in rings if isinstance(ring, Batches)), None)
+        if batches is None:
+            return []
+        found = median_interval([[s] for s in batches.place_s[1:]])
+        times = {"time_s": found.median, "time_low_s": found.low}
+        times |= {"time_high_s": found.high}
+        return [Reading("place", {**times, "bytes": batches.batch(0).inputs.nbytes})]
+
+    def _phase_readings(
+        self, name: str, clocked: _Clocked, found: Interval, doubts: Sequence[Unstable]
+    ) -> list[Reading]:
+        turns, stream = clocked.turns, name == "stream"
+        batch = 1 if stream else self._size
+        tokens = batch * (1 if stream else self._problem.time_steps)
+        flops = flops_of_call(self._problem, name, batch)
+        latencies = np.array(clocked.latencies_s)
+        values = {
+            "time_s": found.median,
+            "time_low_s": found.low,
+            "time_high_s": found.high,
+            "first_call_s": clocked.first_call_s,
+            "tokens_per_s": tokens / found.median,
+            "tokens_low_per_s": tokens / found.high,
+            "tokens_high_per_s": tokens / found.low,
+            "flop_per_s": flops / found.median,
+            "flops": flops,
+            "least_bytes": least_bytes_of_call(self._problem, name, batch),
+            "loops": turns.loops,
+            "shaky": int(bool(doubts)),
+        }
+        series = _samples(name, clocked)
+        if len(latencies):
+            for share in (50, 95, 99):
+                values[f"latency_p{share}_s"] = float(np.percentile(latencies, share))
+            kept = latencies[:: math.ceil(len(latencies) / MOST_LATENCIES)].tolist()
+            x = list(range(len(kept)))
+            series.append(Reading(name, {"latency_s": kept}, x, "time steps"))
+        return [Reading(name, values), *series]
+
+
+def _calls(phase: Phase, inputs: Sequence[int]) -> Callable[[], None]:
+    """Return a call of a phase that takes one input after the other."""
+    ready, call = iter([phase.inputs[index] for index in inputs]), phase.call
+    return lambda: call(next(ready))
+
+
+def _samples(name: str, clocked: _Clocked) -> list[Reading]:
+    """Return the raw readings in order, and what was seen of the machine meanwhile."""
+    turns = clocked.turns
+    samples = [sample for turn in turns.readings for sample in turn]
+    places = [
+        place
+        for place, turn in zip(clocked.rounds, turns.readings, strict=True)
+        for _ in turn
+    ]
+    values = {
+        "sample_s": samples,
+        "round": [number for number, _ in places],
+        "at_s": [round(at_s, 4) for _, at_s in places],
+    }
+    loads = {
+        "own_load": [round(load, 3) for load in turns.own_load],
+        "other_load": [round(load, 3) for load in turns.other_load],
+    }
+    rounds = [number for number, _ in clocked.rounds]
+    return [
+        Reading(name, values, list(range(len(samples))), "readings"),
+        Reading(name, loads, rounds, "rounds"),
+    ]
 
 
 def _copy_s(tensors: Weights) -> float:

@@ -17,10 +17,7 @@ READING_S = 2e-3
 WARM_UP_S = 2.0
 """A warm-up that still gets faster after this is given up, and the row is shaky."""
 
-SHAKY_WIDTH = 0.10
-"""An interval wider than this share of its median is shaky."""
-
-FEWEST_TURNS = 5
+_RESAMPLES = 2000
 
 
 def reading_s(call: Callable[[], None], loops: int) -> float:
@@ -76,23 +73,70 @@ class Interval:
     median: float
     low: float
     high: float
-    shaky: bool
+
+    @property
+    def width(self) -> float:
+        """The interval's width as a share of the median."""
+        return (self.high - self.low) / self.median if self.median else math.inf
 
 
 def median_interval(
-    turns: Sequence[Sequence[float]], *, resamples: int = 2000
+    turns: Sequence[Sequence[float]], *, resamples: int = _RESAMPLES
 ) -> Interval:
     """Return the median over turns of each turn's median, with its interval.
 
     Readings inside one turn see the same state of the machine, so turns, not readings,
     are resampled (percentile bootstrap, fixed seed).
     """
-    medians = np.array([np.median(turn) for turn in turns])
+    return _interval(np.array([np.median(turn) for turn in turns]), resamples)
+
+
+def ratio_interval(
+    times: Sequence[float], bases: Sequence[float], *, resamples: int = _RESAMPLES
+) -> Interval:
+    """Return the median over rounds of time / base, with its interval.
+
+    Two turns of one round see nearly the same state of the machine, so that a drift
+    leaves their ratio alone.
+    """
+    return _interval(np.asarray(times) / np.asarray(bases), resamples)
+
+
+def _interval(values: np.ndarray, resamples: int) -> Interval:
     rng = np.random.default_rng(0)
-    drawn = rng.choice(medians, (resamples, len(medians)))
+    drawn = rng.choice(values, (resamples, len(values)))
     low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
-    middle = float(np.median(medians))
-    wide = (high - low) > SHAKY_WIDTH * middle
-    return Interval(
-        middle, float(low), float(high), bool(wide or len(medians) < FEWEST_TURNS)
-    )
+    return Interval(float(np.median(values)), float(low), float(high))
+
+
+class ClockCheck:
+    """Notices a clock that steps or runs at another rate between two looks at it.
+
+    The clock that readings are taken with is held against the system's raw one, which
+    nobody adjusts. Where a system has none, nothing is noticed.
+    """
+
+    def __init__(self) -> None:
+        self.wrong = False
+        self._seen = self._look()
+
+    def look(self) -> None:
+        """Compare what has passed since the last look; `wrong` keeps a difference."""
+        before, self._seen = self._seen, self._look()
+        if before is None or self._seen is None:
+            return
+        passed, raw = (b - a for a, b in zip(before, self._seen, strict=True))
+        self.wrong |= abs(passed - raw) > _CLOCK_SLACK_S + _CLOCK_RATE * raw
+
+    def _look(self) -> tuple[float, float] | None:
+        raw = getattr(time, "CLOCK_MONOTONIC_RAW", None)
+        if raw is None:
+            return None
+        return time.perf_counter(), time.clock_gettime(raw)
+
+
+_CLOCK_SLACK_S = 1e-3
+"""Two clocks read one after the other, and a process that is put aside in between."""
+
+_CLOCK_RATE = 2e-3
+"""A clock is slewed by at most 500 millionths, as adjtimex does it."""

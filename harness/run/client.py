@@ -104,18 +104,20 @@ class WorkerProcess:
         arrays: Weights | None = None,
         start: Start | None = None,
         phase: str | None = None,
+        number: int = 0,
         spent_s: float = 0.0,
     ) -> Iterator[Message]:
         """Send a request; yield events, then the answer, which is last.
 
         Args:
-            command: `measure`, `open`, `turn`, `close` or `probe`.
+            command: `measure`, `open`, `turn`, `close`, `probe` or `peak`.
             trial_id: What the worker knows an open meter by.
             trial: What to measure.
             log: Called with what is printed meanwhile.
             arrays: Tensors the measure needs.
             start: Where a learning trial goes on.
             phase: The phase of a turn.
+            number: The round of a turn.
             spent_s: What earlier requests of this trial took of its time.
 
         Raises:
@@ -126,6 +128,7 @@ class WorkerProcess:
             "id": trial_id,
             "trial": trial.to_json(),
             "phase": phase,
+            "round": number,
             "checkpoint_s": self._limits.checkpoint_s,
             "start": None if start is None else start.state,
         }

@@ -41,6 +41,7 @@ _BELIEVED = {
     "learning": (0.5, 4.0, 1.5),
     "gradients": (0.05, 3.0, 3.0),
     "speed": (1.0, 2.0, 2.0),
+    "memory": (3.0, 2.0, 2.0),
 }
 _OF_UPDATES = (0.5, 1.3)
 """Likewise of learning whose updates were timed: data, evaluations, events."""

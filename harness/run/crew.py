@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from harness.contract import Weights
+from harness.measure.peak import Peak
 from harness.measure.problem import by_reference
 from harness.registry import Registry
 from harness.run.client import WorkerDiedError, WorkerProcess
@@ -18,7 +20,13 @@ from harness.run.jobs import Answer, Job, Limits, Sink, Start, StoppedError
 from harness.run.log import Write
 from harness.run.pipe import Message
 from harness.run.quiet import measuring
-from harness.run.session import time_in_turns
+from harness.run.session import Ask, Stands, time_in_turns
+from harness.run.surroundings import (
+    SESSION_WATCH_S,
+    Peaks,
+    fitness_of_machine,
+    place_of,
+)
 from harness.store import Reading
 from harness.trial import Trial
 
@@ -51,6 +59,7 @@ class Crew:
         self._registry, self._limits, self._log = registry, limits, log
         self._workers: dict[WorkerKind, WorkerProcess] = {}
         self._served: dict[WorkerProcess, set[str]] = {}
+        self._peaks = Peaks(registry, self.peak)
         self._newest: dict[str, Start] = {}
         self._lock = threading.RLock()  # a signal may ask to stop meanwhile
         self._stopping: str | None = None
@@ -91,24 +100,75 @@ class Crew:
             found = self._ask(asked, sink)
             assert isinstance(found, Answer)
         self._newest.pop(trial_id, None)
+        if kind.own:
+            self._drop(kind)
         return {trial_id: found}
 
     def _session(self, job: Job, sink: Sink) -> dict[str, Answer]:
+        devices = [trial.device for trial in job.trials.values()]
+        device = next((d for d in devices if d != "cpu"), "cpu")
+        fitness = fitness_of_machine(device, SESSION_WATCH_S).to_json()
+        with self.asker(job, sink) as (ask, stands):
+            answers = time_in_turns(job.trials, ask, sink, stands)
+        peaks = self._peaks_of(job, answers)
+        found = {}
+        for id, answer in answers.items():
+            peak = peaks.get(place_of(job.trials[id]))
+            facts = {"fitness": fitness, **({"peak": peak} if peak else {})}
+            found[id] = replace(answer, facts={**answer.facts, **facts})
+        return found
+
+    def _peaks_of(
+        self, job: Job, answers: Mapping[str, Answer]
+    ) -> Mapping[tuple[object, ...], Any]:
+        """Return what the libraries of a session reach, now that it has ended.
+
+        Not under a memory limit, which large arrays of no trial might break.
+        """
+        if self._limits.memory_bytes is not None:
+            return {}
+        ok = [trial for id, trial in job.trials.items() if answers[id].outcome == "ok"]
+        return self._peaks.facts(ok)
+
+    @contextlib.contextmanager
+    def asker(self, job: Job, sink: Sink) -> Iterator[tuple[Ask, Stands]]:
+        """Give what `time_in_turns` asks this crew's workers with.
+
+        Whoever holds several crews can have trials of all of them take turns. At the
+        end a worker is thrown away when a trial of it did not end `ok`.
+
+        Args:
+            job: Trials of a session, each asked about by its id.
+            sink: Told what trials print.
+        """
         spent = dict.fromkeys(job.trials, 0.0)
         peaks = dict.fromkeys(job.trials, 0)
         kinds = {id: self._kind(trial) for id, trial in job.trials.items()}
+        ended: dict[str, Answer] = {}
 
         def ask(
-            trial_id: str, trial: Trial, command: str, phase: str | None
-        ) -> Answer | tuple[str, ...] | None:
+            trial_id: str,
+            trial: Trial,
+            command: str,
+            phase: str | None,
+            number: int = 0,
+        ) -> Answer | tuple[Any, ...] | None:
             if command == "open":  # maybe once more, after another's worker died
                 spent[trial_id], peaks[trial_id] = 0.0, 0
             asked = _Asked(
-                trial_id, trial, command, kinds[trial_id], phase, spent[trial_id]
+                trial_id,
+                trial,
+                command,
+                kinds[trial_id],
+                phase,
+                number,
+                spent[trial_id],
             )
             begin = time.monotonic()
             found = self._ask(asked, sink, peaks)
             spent[trial_id] += time.monotonic() - begin
+            if isinstance(found, Answer):
+                ended[trial_id] = found
             return found
 
         def stands(trial_id: str, answer: Answer) -> bool:
@@ -118,10 +178,11 @@ class Crew:
             return False
 
         try:
-            return time_in_turns(job.trials, ask, sink, stands)
+            yield ask, stands
         finally:
-            for kind in kinds.values():
-                if kind.own:
+            for trial_id, kind in kinds.items():
+                ok = trial_id not in ended or ended[trial_id].outcome == "ok"
+                if kind.own or not ok:
                     self._drop(kind)
 
     def probe(self, trial: Trial) -> str | None:
@@ -129,11 +190,33 @@ class Crew:
         found = self._ask(_Asked("probe", trial, "probe", self._kind(trial)), _Deaf())
         return f"{found.outcome}: {found.reason}" if isinstance(found, Answer) else None
 
+    def peak(self, trial: Trial) -> Peak | None:
+        """Return the best rates of a trial's framework on its device, or None.
+
+        Measured in the worker that serves the trial, in its dtype and precision; takes
+        about a second beside importing the framework. None where the framework declares
+        no probe or has no such product there.
+        """
+        found = self.ask_peak(trial)
+        return found if isinstance(found, Peak) else None
+
+    def ask_peak(self, trial: Trial) -> Peak | Answer:
+        """Return the same, or an answer that says why there is none."""
+        framework = self._registry.framework_of(trial.implementation)
+        if framework.probe is None:
+            reason = f"the framework '{framework.name}' declares no probe"
+            return Answer("refused", reason)
+        found = self._ask(_Asked("peak", trial, "peak", self._kind(trial)), _Deaf())
+        assert isinstance(found, Answer)
+        if found.outcome != "ok":
+            return found
+        return Peak.from_json(found.facts["peak"])
+
     # --- one request -----------------------------------------------------------------
 
     def _ask(
         self, asked: _Asked, sink: Sink, peaks: dict[str, int] | None = None
-    ) -> Answer | tuple[str, ...] | None:
+    ) -> Answer | tuple[Any, ...] | None:
         """Ask the worker of a trial's kind; its death is an answer too."""
         kind = asked.kind
         try:
@@ -155,6 +238,7 @@ class Crew:
                 arrays=asked.job.arrays if asked.job else None,
                 start=asked.job.start if asked.job else None,
                 phase=asked.phase,
+                number=asked.number,
                 spent_s=asked.spent_s,
             ):
                 _pass_on(asked.id, message, sink)
@@ -169,7 +253,8 @@ class Crew:
             answer = Answer(error.outcome, error.reason, died=True)
         peaks[asked.id] = max(peaks[asked.id], worker.peak_memory_bytes)
         if message is not None and message.values["kind"] in _NO_END:
-            return tuple(message.values.get("phases", ()))
+            values = message.values
+            return tuple(values.get("phases") or values.get("readings_s") or ())
         if message is not None:
             answer = _answer(message)
         facts = {
@@ -188,7 +273,8 @@ class Crew:
         device = trial.device
         if by_reference(self._registry, trial):
             framework, device = "numpy", "cpu"
-        return WorkerKind(framework, device, trial.threads, trial.precision)
+        own = trial.slot() if trial.measure == "memory" else ""
+        return WorkerKind(framework, device, trial.threads, trial.precision, own)
 
     def _worker(self, kind: WorkerKind) -> WorkerProcess:
         with self._lock:
@@ -272,6 +358,7 @@ class _Asked:
     command: str
     kind: WorkerKind
     phase: str | None = None
+    number: int = 0
     spent_s: float = 0.0
     job: Job | None = None
 

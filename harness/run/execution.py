@@ -103,6 +103,7 @@ class Execution:
         """Return every stage with its trials and why each would run or not."""
         plan = self.plan()
         stages = [("parity", [self._preview(t) for t in plan.parity])]
+        stages.append(("memory", [self._preview(t) for t in plan.memory]))
         for name, trials in plan.speed.items():
             session = [self._preview(t) for t in trials]
             stages.append((f"speed, {name}", _together(session)))
@@ -150,7 +151,7 @@ class Execution:
         def to_run(trials: Iterable[Trial]) -> list[Trial]:
             return [trial for trial in trials if self._planned(trial).runs]
 
-        first = to_run((*plan.parity, *plan.gradients))
+        first = to_run(plan.first)
         sessions = [s for s in plan.speed.values() if to_run(s)]  # measured anew whole
         timed = [trial for session in sessions for trial in session]
         learning = []

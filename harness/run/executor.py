@@ -56,8 +56,8 @@ class Executor:
     def execute(self, plan: Plan) -> None:
         """Run what is not done yet: certificates, speed, learning and gradients."""
         try:
-            first = (*plan.parity, *plan.gradients)
-            self._side_by_side([self._single(t) for t in first], self.engine.slots)
+            first = [self._single(trial) for trial in plan.first]
+            self._side_by_side(first, self.engine.slots)
             sessions = [self._session(name, t) for name, t in plan.speed.items()]
             self._side_by_side(sessions, self.engine.quiet_slots)
             self.progress.refine(plan)

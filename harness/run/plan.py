@@ -62,6 +62,7 @@ class Plan:
 
     Attributes:
         parity: Certificates of everything that will run.
+        memory: Peak memory, each in a process of its own.
         speed: Trials that are measured taking turns, by session.
         learning: Groups from which one implementation is chosen.
         notes: What was wanted and is not planned, and why.
@@ -74,6 +75,12 @@ class Plan:
     learning: tuple[LearningGroup, ...]
     notes: tuple[str, ...] = ()
     gradients: tuple[Trial, ...] = ()
+    memory: tuple[Trial, ...] = ()
+
+    @property
+    def first(self) -> tuple[Trial, ...]:
+        """What needs nothing of other trials, and does not have to be alone."""
+        return (*self.parity, *self.memory, *self.gradients)
 
 
 def make_plan(
@@ -106,18 +113,19 @@ def make_plan(
             section, registry, device, choices, where=f"learning[{index}]"
         )
     )
-    shapes = [
-        trial
-        for section in suite.speed
-        for trial in _speed_trials(section, registry, device)
-    ]
+    shapes, memory = [], []
+    for section in suite.speed:
+        found = _speed_trials(section, registry, device)
+        shapes += found
+        memory += [memory_trial(trial) for trial in found if section.memory]
+    memory = _unique(memory)
     gradients = _unique(t for s in suite.gradients for t in _gradients_trials(s))
     timed = _timed(learning)
     every = [*shapes, *timed, *(t for g in learning for t in g.candidates)]
     if expression is None:
-        return _plan(every, shapes, learning, gradients)
+        return replace(_plan(every, shapes, learning, gradients), memory=tuple(memory))
     certificates = _unique(map(certificate_trial, every))
-    words = {w for t in [*every, *certificates, *gradients] for w in t.words}
+    words = {w for t in [*every, *certificates, *gradients, *memory] for w in t.words}
     if learning:
         words.add("gradients")
     wanted = compile_filter(expression, words)
@@ -127,12 +135,14 @@ def make_plan(
     trials = _unique([*kept, *(t for g in learning for t in g.candidates)])
     certificates = [t for t in certificates if wanted(t.words)]
     gradients = [t for t in gradients if wanted(t.words)]
-    if not trials and not certificates and not gradients:
+    memory = [t for t in memory if wanted(t.words)]
+    if not trials and not certificates and not gradients and not memory:
         raise MisuseError(
             f"-k '{expression}' matches no trial; `rnn-harness run SUITE --dry-run` "
             "lists them with their words"
         )
-    return _plan(trials, kept, learning, gradients, certificates)
+    plan = _plan(trials, kept, learning, gradients, certificates)
+    return replace(plan, memory=tuple(memory))
 
 
 def without_certificates(plan: Plan) -> Plan:
@@ -234,13 +244,18 @@ def _device_of(name: str, device: str) -> str:
 
 
 def _implementations(
-    asked: Sequence[str] | None, registry: Registry, cell: str, device: str, dtype: str
+    asked: Sequence[str] | None,
+    registry: Registry,
+    cell: str,
+    device: str,
+    dtype: str,
+    precision: str = "highest",
 ) -> list[str]:
     """Return who computes a cell: those asked for, and every plugin file's.
 
     Whoever names a plugin file wants it measured. Where nobody is asked for, those
-    that do not offer the device or dtype, or whose framework is not installed, are left
-    out: none of them was wanted.
+    that do not offer the device, dtype or precision, or whose framework is not
+    installed, are left out: none of them was wanted.
     """
     declared = registry.implementations.values()
     if asked is not None:
@@ -251,6 +266,7 @@ def _implementations(
             for d in declared
             if device.split(":")[0] in d.devices
             and dtype in d.dtypes
+            and precision in d.precisions
             and registry.unavailable(d.name) is None
         ]
     names += [d.name for d in declared if d.file is not None and d.name not in names]
@@ -404,17 +420,13 @@ def _speed_trials(
             cell=cell,
             device=_device_of(name, device),
             dtype=section.dtype,
-            threads=section.threads,
+            precision=precision,
+            threads=threads,
             session=(
-                f"{shape.batch}x{shape.time_steps}x{shape.input_size}x"
-                f"{shape.hidden_size}x{shape.num_layers} {section.dtype} {device} "
-                f"{section.threads} threads"
+                f"{'x'.join(map(str, sizes.values()))} {arithmetic} {device} "
+                f"{threads} {'thread' if threads == 1 else 'threads'}"
             ),
-            time_steps=shape.time_steps,
-            input_size=shape.input_size,
-            hidden_size=shape.hidden_size,
-            num_layers=shape.num_layers,
-            batch=shape.batch,
+            **sizes,
             seed=0,
             data_seed=0,
             optimizer=TIMED_OPTIMIZER,
@@ -422,14 +434,30 @@ def _speed_trials(
                 "phases": list(section.phases),
                 "rounds": section.rounds,
                 "readings": section.readings,
+                "target": section.target,
+                "time_budget_s": section.time_budget_s,
             },
         )
+        for threads in section.threads
+        for precision in section.precision
+        for arithmetic in [_arithmetic(section.dtype, precision)]
         for shape in section.shapes
+        for sizes in shape.sizes
         for cell in section.cells
         for name in _implementations(
-            section.implementations, registry, cell, device, section.dtype
+            section.implementations, registry, cell, device, section.dtype, precision
         )
     ]
+
+
+def _arithmetic(dtype: str, precision: str) -> str:
+    return dtype if precision == "highest" else f"{dtype} {precision}"
+
+
+def memory_trial(trial: Trial) -> Trial:
+    """Return the trial that measures the peak memory of a speed trial's phases."""
+    phases = trial.settings["phases"]
+    return replace(trial, measure="memory", session=None, settings={"phases": phases})
 
 
 def timed_trial(trial: Trial) -> Trial:
@@ -450,7 +478,13 @@ def timed_trial(trial: Trial) -> Trial:
             name=trial.optimizer.name,
             momentum=trial.optimizer.momentum,
         ),
-        settings={"phases": ["train_step"], "rounds": 12, "readings": 2},
+        settings={
+            "phases": ["train_step"],
+            "rounds": 12,
+            "readings": 2,
+            "target": 0.02,
+            "time_budget_s": 20.0,
+        },
     )
 
 

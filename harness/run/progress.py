@@ -115,7 +115,7 @@ class Progress:
                         _without_settings(group.candidates[0], "learning")
                     )
             stages = [
-                [*plan.parity, *plan.gradients],
+                plan.first,
                 [t for session in plan.speed.values() for t in session],
             ]
             for stage, trials in enumerate(stages):

@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from harness.measure.arithmetic import FLOPS_PER_FORWARD
 from harness.measure.gradients import EXAMPLES
 from harness.measure.learning import EVALUATION_BATCH
+from harness.measure.memory import CALLS
 from harness.measure.problem import Problem
-from harness.measure.speed import DRAWS, FLOPS_PER_FORWARD
+from harness.measure.speed import DRAWS
 from harness.measure.timing import READING_S
 from harness.registry import Registry
 from harness.trial import Trial
@@ -131,6 +133,15 @@ def work_of(registry: Registry, trial: Trial, updates: int | None = None) -> Wor
         steps, flops = passes * time_steps, passes * EXAMPLES * forward
         stored = _SPEC_BYTES + 250 * time_steps
         return Work(1, steps, flops, 0.0, 2 * EXAMPLES * kept, stored)
+    if trial.measure == "memory":
+        passes = sum(FLOPS_PER_FORWARD.get(p, 0) for p in trial.settings["phases"])
+        batch = trial.batch or 1
+        return Work(
+            calls=CALLS,
+            time_steps=passes * time_steps,
+            flops=passes * batch * forward,
+            activation_bytes=kept * batch,
+        )
     return _speed(trial, time_steps, forward, kept)
 
 
@@ -157,7 +168,12 @@ def _learning(
 
 
 def _speed(trial: Trial, time_steps: int, forward: int, kept: int) -> Work:
-    """Count warm-up, turns, and the reference's calls, which check the turns."""
+    """Count warm-up, turns, and the reference's calls, which check the turns.
+
+    How many rounds a session takes shows only while it runs: the fewest are counted,
+    and what was seen corrects that.
+    """
+    # A time step of a stream is about its share of a pass, and repeated as often more.
     phases = [FLOPS_PER_FORWARD.get(p, 1) for p in trial.settings["phases"]]
     rounds, readings = int(trial.settings["rounds"]), int(trial.settings["readings"])
     calls = _WARM_UP_CALLS + (rounds + DRAWS) * (1 + readings)

@@ -6,9 +6,11 @@ plugin prints goes to the log. Requests:
 - `measure` {trial, start} with arrays: events and checkpoints as they come, then one
   `result`;
 - `open` {trial}: makes a speed meter and warms it up; answers its phases;
-- `turn` {trial, phase}: times one turn;
+- `turn` {trial, phase, round}: times one turn;
 - `close` {trial}: answers the meter's `result`;
-- `probe` {trial}: builds a network of the trial's cell and answers.
+- `probe` {trial}: builds a network of the trial's cell and answers;
+- `peak` {trial}: measures what the framework's library reaches on the trial's device,
+  and answers a `result` with it.
 
 SIGUSR1 asks a learning trial to checkpoint itself and end as `stopped`.
 """
@@ -41,9 +43,12 @@ from harness.environment import (
     pinned_variables,
     processor,
 )
+from harness.errors import RefusedError
 from harness.measure.gradients import measure_gradients
 from harness.measure.learning import Observer, measure_learning
+from harness.measure.memory import Gauge, ResidentMemory, measure_memory
 from harness.measure.parity import measure_parity
+from harness.measure.peak import measure_peak
 from harness.measure.problem import Measurement, Problem, by_reference
 from harness.measure.speed import SpeedMeter
 from harness.registry import Registry
@@ -84,11 +89,14 @@ class Worker:
                 self._send({"kind": "opened", "phases": list(meter.phases)})
             elif command == "turn":
                 _, meter = self._meters[key]
-                readings = meter.turn(request.values["phase"])
+                values = request.values
+                readings = meter.turn(values["phase"], values["round"])
                 self._send({"kind": "turned", "readings_s": readings})
             elif command == "probe":
                 self._build(_trial(request))
                 self._send({"kind": "probed"})
+            elif command == "peak":
+                self._peak(_trial(request))
             else:
                 trial, meter = self._meters.pop(key)
                 found = meter.finish()
@@ -114,6 +122,16 @@ class Worker:
         cell = self._registry.load_cell(trial.cell)
         self._registry.build(trial.implementation, spec, cell, trial.device)
 
+    def _peak(self, trial: Trial) -> None:
+        """Answer the best rates in a trial's dtype and precision, on its device."""
+        framework = self._registry.framework_of(trial.implementation).name
+        probe = self._registry.load_probe(framework, trial.device)
+        if probe is None:
+            raise RefusedError(f"the framework '{framework}' declares no probe")
+        peak = measure_peak(probe, trial.dtype, trial.precision)
+        facts = {"peak": peak.to_json()}
+        self._send({"kind": "result", "outcome": "ok", "reason": None, "facts": facts})
+
     def stop(self) -> None:
         """Have the learning trial at hand, and those to come, end at a checkpoint."""
         self._stop = True
@@ -121,11 +139,17 @@ class Worker:
     def _measure(self, trial: Trial, request: Message) -> Measurement:
         if trial.measure == "parity":
             return measure_parity(self._registry, trial)
+        if trial.measure == "memory":
+            return measure_memory(self._registry, trial, self._gauges)
         problem = Problem(self._registry, trial)
         if trial.measure == "gradients":
             # No trained weights come with a trial that follows no learning.
             return measure_gradients(problem, dict(request.arrays) or None)
         return measure_learning(problem, self._observer(trial, request))
+
+    def _gauges(self, problem: Problem) -> list[Gauge]:
+        """Return what tells memory: this process's, and its device's."""
+        return [ResidentMemory()]
 
     def _observer(self, trial: Trial, request: Message) -> Observer:
         """Return what a learning trial tells of itself, and asks, while it runs."""

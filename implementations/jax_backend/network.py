@@ -142,12 +142,14 @@ class JaxNetwork:
         """
         host = host_batch(self._spec, batch)
         with self._settings():
-            return PlacedBatch(
+            placed = PlacedBatch(
                 self._put(host.x),
                 None if host.active is None else self._put(host.active),
                 self._put(host.targets),
                 self._put(host.weights),
             )
+            _wait(placed)
+            return placed
 
     def forward(
         self, placed: PlacedBatch, state: State | None = None
@@ -158,7 +160,7 @@ class JaxNetwork:
             found = self._forward(self._weights, placed.x, placed.active, before)
         return _forward_handle(found)
 
-    def step(self, x: Array, state: State) -> Handle[Forward]:
+    def step(self, x: Array, state: State | Any) -> Handle[Forward]:
         """Advance one time step and answer, whatever the readout."""
         check_step(self._spec, x)
         with self._settings():
@@ -167,10 +169,12 @@ class JaxNetwork:
             found = self._forward(self._weights, entered, None, before)
         return _forward_handle(found)
 
-    def _state(self, state: State | None, batch: int) -> tuple[jax.Array, ...]:
+    def _state(self, state: State | Any, batch: int) -> tuple[jax.Array, ...]:
         if state is None:
             shape = (self._spec.num_layers, batch, self._spec.hidden_size)
             state = (np.zeros(shape),) * self._model.parts
+        if isinstance(state[0], jax.Array):  # carried from the step before
+            return tuple(state)
         check_state(self._spec, self._model.parts, state, batch)
         return tuple(self._real(part) for part in state)
 
@@ -323,4 +327,4 @@ def _forward_handle(found: tuple[jax.Array, tuple[jax.Array, ...]]) -> Handle[Fo
         outputs, state = jax.device_get(found)
         return Forward(outputs, state)
 
-    return Handle(lambda: _wait(found), read)
+    return Handle(lambda: _wait(found), read, carry=found[1])

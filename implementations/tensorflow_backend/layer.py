@@ -35,6 +35,7 @@ class RecurrentLayer:
         variables: Its weights by name.
         layout: How they hold the canonical weights.
         device: Where it computes.
+        last: Whether nobody asks for outputs but the last.
     """
 
     def __init__(
@@ -43,11 +44,18 @@ class RecurrentLayer:
         variables: Mapping[str, tf.Variable],
         layout: Layout,
         device: str,
+        *,
+        last: bool,
     ) -> None:
         self.variables = variables
         self.layout = layout
         self._layer = layer
         self._device = device
+        self._last = last
+        if last and isinstance(layer, keras.layers.RNN):
+            # As whoever writes the network by hand would: the loop then keeps no output
+            # of earlier time steps, which takes a twentieth off an update.
+            layer.return_sequences = False
         # A function of its own: gradients of a loop take TensorFlow a second to derive.
         self._traced = tf.function(self._run, autograph=False)
 
@@ -64,8 +72,9 @@ class RecurrentLayer:
             training: Whether a gradient is to follow.
 
         Returns:
-            Outputs [batch, time, hidden], zero from a sequence's end on, and the state
-            after each sequence's own end.
+            Outputs [batch, time, hidden], zero from a sequence's end on, or the last
+            one [batch, 1, hidden] where nobody asks for others; and the state after
+            each sequence's own end.
         """
         found: tuple[Tensor, Parts] = self._traced(x, state, mask, training)
         return found
@@ -77,6 +86,8 @@ class RecurrentLayer:
             outputs, *final = self._layer(
                 x, initial_state=list(state), mask=mask, training=training
             )
+            if self._last:
+                return final[0][:, None], tuple(final)
             if mask is not None:
                 # Keras repeats the last output after a sequence's end.
                 outputs = tf.where(mask[..., None], outputs, tf.zeros_like(outputs))
@@ -102,9 +113,23 @@ class RecurrentLayer:
 
 
 def build_layer(
-    factory: LayerFactory, cell: Cell, input_size: int, spec: NetworkSpec, device: str
+    factory: LayerFactory,
+    cell: Cell,
+    input_size: int,
+    spec: NetworkSpec,
+    device: str,
+    *,
+    last: bool = False,
 ) -> RecurrentLayer:
     """Build a layer on a device of TensorFlow, such as `/CPU:0`, and check it.
+
+    Args:
+        factory: What returns it.
+        cell: Names the canonical tensors and the state parts.
+        input_size: Width of what enters it.
+        spec: Sizes and dtype.
+        device: Where it computes.
+        last: Whether nobody asks for its outputs but the last.
 
     Raises:
         PluginError: If it is of another form, or its weights are laid out otherwise.
@@ -125,7 +150,7 @@ def build_layer(
             cell.info.state_parts
         )
         _check_answer(found, x, state)
-    built = RecurrentLayer(found, variables, layout, device)
+    built = RecurrentLayer(found, variables, layout, device, last=last)
     built.check_any_length(x, state)
     return built
 

@@ -18,6 +18,7 @@ from harness.contract import (
     Handle,
     LossAndGradients,
     NetworkSpec,
+    Readout,
     State,
     Target,
     Updates,
@@ -62,16 +63,24 @@ class TensorFlowNetwork:
         self, spec: NetworkSpec, cell: Cell, device: str, layer: LayerFactory
     ) -> None:
         _check_backend()
-        self._device = _find_device(device)
+        self._device = find_device(device)
         tf.config.experimental.enable_tensor_float_32_execution(False)
         # Or Keras adds a page on the call's arguments to what a layer raises.
         keras.config.disable_traceback_filtering()
         self._spec = spec
         self._parts = len(cell.info.state_parts)
         self._shapes = spec.weight_shapes(cell)
+        widths = spec.layer_input_sizes
         layers = tuple(
-            build_layer(layer, cell, width, spec, self._device)
-            for width in spec.layer_input_sizes
+            build_layer(
+                layer,
+                cell,
+                width,
+                spec,
+                self._device,
+                last=spec.readout is Readout.LAST and i == len(widths) - 1,
+            )
+            for i, width in enumerate(widths)
         )
         self._layout = NetworkLayout(self._shapes, [built.layout for built in layers])
         self._variables = {
@@ -91,7 +100,7 @@ class TensorFlowNetwork:
         self._model = Model(
             spec, layers, self._parts, self._variables, self._moments, trained
         )
-        self._graphs: dict[tuple[str, bool], Any] = {}
+        self._graphs: dict[tuple[str, bool, int], Any] = {}
         self._updates = 0
 
     def _zeros(self, shape: Sequence[int]) -> tf.Variable:
@@ -109,9 +118,13 @@ class TensorFlowNetwork:
 
     # --- graphs ----------------------------------------------------------------------
 
-    def _graph(self, body: Callable[..., Any], *, padded: bool) -> Any:
-        """Return a function of the model as a graph, for any batch size and length."""
-        key = (body.__name__, padded)
+    def _graph(self, body: Callable[..., Any], x: Tensor, *, padded: bool) -> Any:
+        """Return a function of the model as a graph for one batch size and any length.
+
+        Where the batch size is unknown, each time step of the way back first finds out
+        along which axes to sum, and an update takes 1.3 times as long.
+        """
+        key = (body.__name__, padded, x.shape[0])
         if key not in self._graphs:
 
             def on_device(*arguments: Any) -> Any:
@@ -119,21 +132,21 @@ class TensorFlowNetwork:
                     return body(*arguments)
 
             function = tf.function(on_device, autograph=False)
-            signature = self._signature(body.__name__, padded=padded)
+            signature = self._signature(*key)
             self._graphs[key] = function.get_concrete_function(*signature)
         return self._graphs[key]
 
-    def _signature(self, body: str, *, padded: bool) -> tuple[Any, ...]:
+    def _signature(self, body: str, padded: bool, size: int) -> tuple[Any, ...]:
         spec = self._spec
-        tokens = tf.TensorSpec([None, None], tf.int64)
-        reals = tf.TensorSpec([None, None, spec.input_size], spec.dtype)
+        tokens = tf.TensorSpec([size, None], tf.int64)
+        reals = tf.TensorSpec([size, None, spec.input_size], spec.dtype)
         x = tokens if spec.inputs.embedded else reals
-        mask = tf.TensorSpec([None, None], tf.bool) if padded else None
-        part = tf.TensorSpec([spec.num_layers, None, spec.hidden_size], spec.dtype)
+        mask = tf.TensorSpec([size, None], tf.bool) if padded else None
+        part = tf.TensorSpec([spec.num_layers, size, spec.hidden_size], spec.dtype)
         state = (part,) * self._parts
-        outputs = tf.TensorSpec([None, None, spec.output_size], spec.dtype)
+        outputs = tf.TensorSpec([size, None, spec.output_size], spec.dtype)
         targets = tokens if spec.target is Target.CLASS else outputs
-        scored = tf.TensorSpec([None, None], spec.dtype)
+        scored = tf.TensorSpec([size, None], spec.dtype)
         batch = PlacedBatch(x, mask, targets, scored)
         correction = tf.TensorSpec([], spec.dtype)
         arguments: dict[str, tuple[Any, ...]] = {
@@ -197,15 +210,16 @@ class TensorFlowNetwork:
     ) -> Handle[Forward]:
         """Compute outputs [batch, readouts, output] and the final state."""
         before = self._state(state, placed.x.shape[0])
-        graph = self._graph(self._model.forward, padded=placed.mask is not None)
+        padded = placed.mask is not None
+        graph = self._graph(self._model.forward, placed.x, padded=padded)
         return self._forward_handle(*graph(placed.x, placed.mask, before))
 
-    def step(self, x: Array, state: State) -> Handle[Forward]:
+    def step(self, x: Array, state: State | Any) -> Handle[Forward]:
         """Advance one time step and answer, whatever the readout."""
         check_step(self._spec, x)
         before = self._state(state, len(x))
         entering = self._entering(encode(self._spec, x)[:, None])
-        graph = self._graph(self._model.forward, padded=False)
+        graph = self._graph(self._model.forward, entering, padded=False)
         return self._forward_handle(*graph(entering, None, before))
 
     def _forward_handle(
@@ -214,18 +228,20 @@ class TensorFlowNetwork:
         def read() -> Forward:
             return Forward(outputs.numpy(), tuple(part.numpy() for part in final))
 
-        return Handle(self._wait, read)
+        return Handle(self._wait, read, carry=final)
 
     def _wait(self) -> None:
         # On the CPU a call returns when its work is done.
         if "GPU" in self._device:
             tf.test.experimental.sync_devices()
 
-    def _state(self, state: State | None, batch: int) -> tuple[Tensor, ...]:
+    def _state(self, state: State | Any, batch: int) -> tuple[Tensor, ...]:
         if state is None:
             shape = (self._spec.num_layers, batch, self._spec.hidden_size)
             with tf.device(self._device):
                 return (tf.zeros(shape, self._spec.dtype),) * self._parts
+        if tf.is_tensor(state[0]):  # carried from the step before
+            return tuple(state)
         check_state(self._spec, self._parts, state, batch)
         return tuple(self._real(part) for part in state)
 
@@ -242,7 +258,8 @@ class TensorFlowNetwork:
         check_cotangents(self._spec, self._parts, d_outputs, d_final, placed.x.shape[1])
         before = self._state(state, placed.x.shape[0])
         cotangents = (self._real(d_outputs), tuple(self._real(d) for d in d_final))
-        graph = self._graph(self._model.pull, padded=placed.mask is not None)
+        padded = placed.mask is not None
+        graph = self._graph(self._model.pull, placed.x, padded=padded)
         d_weights, d_x, d_state = graph(placed.x, placed.mask, before, *cotangents)
         return Gradients(
             self._layout.gradients(_on_host(d_weights)),
@@ -252,8 +269,9 @@ class TensorFlowNetwork:
 
     def loss_and_gradients(self, placed: PlacedBatch) -> Handle[LossAndGradients]:
         """Compute the mean loss over scored positions and every weight's gradient."""
-        body = self._model.loss_and_gradients
-        loss, gradients = self._graph(body, padded=placed.mask is not None)(placed)
+        padded = placed.mask is not None
+        graph = self._graph(self._model.loss_and_gradients, placed.x, padded=padded)
+        loss, gradients = graph(placed)
 
         def read() -> LossAndGradients:
             found = self._layout.gradients(_on_host(gradients))
@@ -269,7 +287,8 @@ class TensorFlowNetwork:
         for batch in placed:
             self._updates += 1
             corrections = optimizers.corrections(self._spec.optimizer, self._updates)
-            graph = self._graph(self._model.update, padded=batch.mask is not None)
+            padded = batch.mask is not None
+            graph = self._graph(self._model.update, batch.x, padded=padded)
             done.append(graph(batch, tuple(map(self._real, corrections))))
 
         def read() -> Updates:
@@ -308,7 +327,8 @@ class TensorFlowNetwork:
     def kernel(self) -> str:
         """Name the recurrent kernels in the graphs of what was asked, padded or not."""
         if not self._graphs:
-            self._graph(self._model.forward, padded=False)
+            x = tf.zeros([1, 1, self._spec.input_size])
+            self._graph(self._model.forward, x, padded=False)
         graphs = [g.graph.as_graph_def() for g in self._graphs.values()]
         return "; ".join(dict.fromkeys(map(kernel_of, graphs)))
 
@@ -326,7 +346,7 @@ def _check_backend() -> None:
         )
 
 
-def _find_device(device: str) -> str:
+def find_device(device: str) -> str:
     """Return TensorFlow's name of `cpu`, `cuda` or `cuda:N`.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -200,7 +201,7 @@ class TorchNetwork:
             outputs, final = self._run(x, placed.lengths, before)
         return self._forward_handle(outputs, final)
 
-    def step(self, x: Array, state: State) -> Handle[Forward]:
+    def step(self, x: Array, state: State | Any) -> Handle[Forward]:
         """Advance one time step and answer, whatever the readout."""
         check_step(self._spec, x)
         encoded = torch.as_tensor(encode(self._spec, x), device=self._device)
@@ -213,7 +214,7 @@ class TorchNetwork:
         def read() -> Forward:
             return Forward(outputs.cpu().numpy(), tuple(p.cpu().numpy() for p in final))
 
-        return Handle(self._wait, read)
+        return Handle(self._wait, read, carry=final)
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
@@ -224,9 +225,11 @@ class TorchNetwork:
             return nn.functional.embedding(x, self._outside["embedding"])
         return x
 
-    def _state(self, state: State | None, batch: int) -> list[Tensor] | None:
+    def _state(self, state: State | Any, batch: int) -> list[Tensor] | None:
         if state is None:
             return None
+        if isinstance(state[0], Tensor):  # carried from the step before
+            return list(state)
         check_state(self._spec, self._parts, state, batch)
         return [self._tensor(part) for part in state]
 

@@ -15,7 +15,7 @@ import pytest
 
 from harness.contract import Batch, Handle, Optimizer, Tally, Updates
 from harness.measure import readback, timing
-from harness.measure import speed as measured_speed
+from harness.measure import phases as measured_phases
 from harness.measure.gradients import gradient_ratios, horizon, measure_gradients
 from harness.measure.learning import Observer, measure_learning
 from harness.measure.learning_readback import LearningReadBack
@@ -717,7 +717,7 @@ def test_an_answer_kept_from_an_earlier_call_is_of_no_use(keeps: str, by: str) -
 def test_batches_too_large_to_hold_them_all_come_back_after_eight(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(measured_speed, "MOST_BYTES", 1000)
+    monkeypatch.setattr(measured_phases, "MOST_BYTES", 1000)
     problem = Problem(REGISTRY, SPEED)
     network = Remembering(problem.network(), "all", "values")
     problem.network = lambda: network  # type: ignore[method-assign,assignment]
@@ -735,13 +735,6 @@ def test_the_interval_of_the_median_covers_it_in_95_of_100_cases() -> None:
     # Two standard errors of a share of 0.95 over 400 cases are 0.022; the percentile
     # bootstrap of a median is known to cover a little less or more than it says.
     assert 0.91 <= hits / cases <= 0.99
-
-
-def test_a_wide_interval_or_few_turns_are_shaky() -> None:
-    steady = [[1.0, 1.01]] * 10
-    assert not timing.median_interval(steady).shaky
-    assert timing.median_interval(steady[:4]).shaky
-    assert timing.median_interval([[1.0], [2.0]] * 10).shaky
 
 
 def test_warm_up_goes_on_until_calls_get_no_faster() -> None:

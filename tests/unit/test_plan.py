@@ -1,5 +1,6 @@
 import functools
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -117,19 +118,29 @@ def test_the_grid_is_the_product_of_what_the_suite_lists(name: str) -> None:
     )
     assert len(found.learning) == groups
     used = candidates(found) + speed(found)
-    needed = {(t.implementation, t.cell, t.dtype) for t in used}
-    certified = {(t.implementation, t.cell, t.dtype) for t in found.parity}
-    assert certified == needed
+    needed = {certificate_trial(t).slot() for t in used}
+    assert {t.slot() for t in found.parity} == needed
     assert len(found.parity) == len(needed)
-    shapes = {
-        (shape.batch, shape.time_steps, shape.input_size, shape.hidden_size)
+    asked = {
+        (cell, *sizes, threads, precision)
         for section in suite.speed
         for shape in section.shapes
+        for cell, threads, precision in product(
+            section.cells, section.threads, section.precision
+        )
+        for sizes in product(
+            shape.batch, shape.time_steps, shape.input_size, shape.hidden_size
+        )
     }
     by_shape = [t for t in speed(found) if t.task is None]
-    assert len(
-        {(t.batch, t.time_steps, t.input_size, t.hidden_size) for t in by_shape}
-    ) == len(shapes)
+    timed_shapes = {
+        (t.cell, t.batch, t.time_steps, t.input_size, t.hidden_size, t.threads)
+        + (t.precision,)
+        for t in by_shape
+    }
+    assert timed_shapes == asked
+    weighed = {t.slot() for s in suite.speed if s.memory for t in by_shape}
+    assert bool(found.memory) == bool(weighed)
     choices = [g for g in found.learning if not g.on_each]
     timed = {timed_trial(t).slot() for g in choices for t in g.candidates}
     assert timed <= {t.slot() for t in speed(found)}

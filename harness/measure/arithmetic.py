@@ -1,0 +1,49 @@
+"""What one call has to compute and to move, whoever computes it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.measure.problem import Problem
+
+FLOPS_PER_FORWARD = {"forward": 1, "loss_and_gradients": 3, "train_step": 3}
+"""A backward pass is counted as two forward passes; the optimiser's step as none."""
+
+_MOMENTS = {"adam": 2, "rmsprop": 1, "sgd": 0}
+
+
+def flops_of_call(problem: Problem, phase: str, batch: int) -> int:
+    """Count the operations of a call; one of `stream` is a single time step."""
+    if phase == "stream":
+        return problem.step_flops()
+    return problem.forward_flops(batch) * FLOPS_PER_FORWARD[phase]
+
+
+def least_bytes_of_call(problem: Problem, phase: str, batch: int) -> int:
+    """Count the bytes that a call moves to and from memory at least.
+
+    Inputs and weights are read once, outputs, gradients and what the optimiser changes
+    are written once: what a cache without end would leave. What a pass keeps for its
+    way back is not in it.
+    """
+    spec, item = problem.spec, np.dtype(problem.spec.dtype).itemsize
+    shapes = spec.weight_shapes(problem.cell).values()
+    weights = sum(int(np.prod(shape)) for shape in shapes)
+    if spec.inputs.embedded:  # of the embedding only what is looked up
+        weights -= spec.inputs.size * spec.input_size
+    time_steps = 1 if phase == "stream" else problem.time_steps
+    readouts = spec.readouts(time_steps)
+    inputs = batch * time_steps * spec.input_size
+    outputs = batch * readouts * spec.output_size
+    state = batch * spec.num_layers * spec.hidden_size
+    state *= len(problem.cell.info.state_parts)
+    if phase == "stream":
+        return item * (inputs + weights + outputs + 2 * state)
+    if phase == "forward":
+        return item * (inputs + weights + outputs + state)
+    moved = inputs + weights + outputs + weights  # targets are read, gradients written
+    if phase == "train_step":
+        optimizer = spec.optimizer
+        moments = _MOMENTS[optimizer.name] + (optimizer.momentum > 0)
+        moved += weights * (2 + 2 * moments)  # gradients read, all else read or written
+    return item * moved

@@ -1,0 +1,222 @@
+"""Whether a timing may be bet on: what made it shaky, and what to do about it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from harness.measure.timing import Interval
+
+FEWEST_TURNS = 6
+"""Fewer turns than this cannot enclose their median with 95 %: 2 · 0.5^5 > 0.05."""
+
+WIDEST = 0.05
+"""An interval wider than this share of its median cannot tell what a comparison takes
+to be a difference."""
+
+DRIFT = 0.05
+"""Change from the first to the last third of the turns, as a share of the median."""
+
+_TREND_Z = 2.58
+"""Mann and Kendall's statistic beyond which a trend is no chance, at 1 %."""
+
+_APART = 5.0
+"""Ashman's D of two groups of turns. Two halves of one normal group have 2.7, of a
+uniform one 3.5."""
+
+_GROUP = 0.2
+"""Share of the turns that the smaller of two groups has at least."""
+
+OTHER_LOAD = 0.2
+"""Cores that others keep busy beside a timing."""
+
+_JUMP, _JUMP_S = 10.0, 0.1
+"""A reading so many times the median, and so much longer, was not this call alone."""
+
+_MORE_THREADS = 0.25
+"""Cores beyond the pinned threads: what a garbage collector or an idle pool takes."""
+
+
+@dataclass(frozen=True)
+class Unstable:
+    """One reason why a timing is shaky.
+
+    Attributes:
+        kind: A word for programs.
+        words: What was seen.
+        advice: What to do about it.
+    """
+
+    kind: str
+    words: str
+    advice: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+@dataclass
+class Turns:
+    """What was seen in the turns of one phase.
+
+    Attributes:
+        readings: Kept readings of each turn, in seconds a call.
+        other_load: Cores that others kept busy during each turn.
+        own_load: Cores that this process kept busy during each turn.
+        call_s: Seconds that a reading took in all, a call's times its loops.
+    """
+
+    readings: list[list[float]] = field(default_factory=list)
+    other_load: list[float] = field(default_factory=list)
+    own_load: list[float] = field(default_factory=list)
+    loops: int = 1
+    stationary: bool = True
+    clock_wrong: bool = False
+    threads: int | None = None
+
+
+def unstable(turns: Turns, interval: Interval) -> list[Unstable]:
+    """Return every reason why the median over these turns is shaky, or none.
+
+    Args:
+        turns: What was seen.
+        interval: The median with its interval.
+    """
+    medians = np.array([np.median(turn) for turn in turns.readings])
+    found = [
+        _clock(turns),
+        _warm_up(turns),
+        _few(medians),
+        _drift(medians),
+        _bimodal(medians),
+        _jump(turns, interval),
+        _load(turns),
+        _threads(turns),
+        _wide(interval),
+    ]
+    return [reason for reason in found if reason is not None]
+
+
+def _clock(turns: Turns) -> Unstable | None:
+    if not turns.clock_wrong and all(s > 0 for t in turns.readings for s in t):
+        return None
+    return Unstable(
+        "clock",
+        "the clock stepped or ran at another rate while it was read",
+        "see to the machine's clock source, then measure again",
+    )
+
+
+def _warm_up(turns: Turns) -> Unstable | None:
+    if turns.stationary:
+        return None
+    return Unstable(
+        "warm-up",
+        "calls still got faster when the warm-up was given up",
+        "measure again; if it stays, the implementation builds something late",
+    )
+
+
+def _few(medians: np.ndarray) -> Unstable | None:
+    if len(medians) >= FEWEST_TURNS:
+        return None
+    turns = "1 turn" if len(medians) == 1 else f"{len(medians)} turns"
+    return Unstable(
+        "few",
+        f"{turns}, and an interval takes {FEWEST_TURNS}",
+        "raise rounds or time_budget_s of the [[speed]] section",
+    )
+
+
+def _drift(medians: np.ndarray) -> Unstable | None:
+    third = len(medians) // 3
+    if third < 2 or abs(_trend_z(medians)) < _TREND_Z:
+        return None
+    change = np.median(medians[-third:]) / np.median(medians[:third]) - 1
+    if abs(change) < DRIFT:
+        return None
+    return Unstable(
+        "drift",
+        f"calls got {abs(change):.0%} {'slower' if change > 0 else 'faster'} from the "
+        "first to the last third",
+        "ratios within the session hold; for times let the machine come to rest first",
+    )
+
+
+def _trend_z(values: np.ndarray) -> float:
+    """Return Mann and Kendall's statistic: standard normal where there is no trend."""
+    n = len(values)
+    upper = np.triu_indices(n, 1)
+    s = float(np.sign(values[upper[1]] - values[upper[0]]).sum())
+    deviation = math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    return (s - math.copysign(1, s)) / deviation if s else 0.0
+
+
+def _bimodal(medians: np.ndarray) -> Unstable | None:
+    if len(medians) < 2 * FEWEST_TURNS:
+        return None
+    ordered = np.sort(medians)
+    fewest = max(2, math.ceil(_GROUP * len(ordered)))
+    cut = max(
+        range(fewest, len(ordered) - fewest + 1),
+        key=lambda i: ordered[i] - ordered[i - 1],
+    )
+    low, high = ordered[:cut], ordered[cut:]
+    apart = high.mean() - low.mean()
+    spread = math.sqrt((low.var() + high.var()) / 2)
+    if apart < WIDEST * np.median(ordered) or apart < _APART * spread:
+        return None
+    return Unstable(
+        "bimodal",
+        f"two kinds of turns: {low.mean():.3g} s in {len(low)} and {high.mean():.3g} s "
+        f"in {len(high)}",
+        "look for a clock that changes, a core that is shared or a cache that is full",
+    )
+
+
+def _jump(turns: Turns, interval: Interval) -> Unstable | None:
+    longest = max(s for turn in turns.readings for s in turn)
+    beyond_s = (longest - interval.median) * turns.loops
+    if longest < _JUMP * interval.median or beyond_s < _JUMP_S:
+        return None
+    return Unstable(
+        "jump",
+        f"one reading took {longest / interval.median:.0f} times the median",
+        "something was built, collected or put aside while it was timed; measure again",
+    )
+
+
+def _load(turns: Turns) -> Unstable | None:
+    load = float(np.mean(turns.other_load)) if turns.other_load else 0.0
+    if load < OTHER_LOAD:
+        return None
+    return Unstable(
+        "load",
+        f"others kept {load:.1f} cores busy",
+        "end what else runs on the machine, then measure again",
+    )
+
+
+def _threads(turns: Turns) -> Unstable | None:
+    used = float(np.median(turns.own_load)) if turns.own_load else 0.0
+    if turns.threads is None or used <= turns.threads + _MORE_THREADS:
+        return None
+    asked = "1 thread was" if turns.threads == 1 else f"{turns.threads} threads were"
+    return Unstable(
+        "threads",
+        f"kept {used:.1f} cores busy where {asked} asked for",
+        "have the implementation keep to its threads, or measure with as many",
+    )
+
+
+def _wide(interval: Interval) -> Unstable | None:
+    if interval.width <= WIDEST:
+        return None
+    return Unstable(
+        "wide",
+        f"the interval is {interval.width:.0%} of the median wide",
+        "raise time_budget_s of the [[speed]] section, or use a quieter machine",
+    )

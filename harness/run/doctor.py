@@ -1,0 +1,215 @@
+"""Is this machine fit to measure on, and what do the installed libraries reach here?"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.environment import (
+    describe_environment,
+    framework_versions,
+    gpu_names,
+    resolve_device,
+)
+from harness.errors import MisuseError
+from harness.measure.fitness import Fitness
+from harness.measure.peak import Peak
+from harness.registry import Registry
+from harness.run.crew import Crew
+from harness.run.jobs import Limits
+from harness.run.log import Write
+from harness.run.quiet import measuring
+from harness.run.surroundings import fitness_of_machine
+from harness.trial import Trial
+
+LIMIT_S = 300.0
+"""What importing a framework and measuring its peak may take."""
+
+
+@dataclass(frozen=True)
+class LibraryPeak:
+    """What one library reaches on a device with so many threads.
+
+    Attributes:
+        versions: As "torch 2.13.0".
+        peak: None where there is none, and `reason` says why.
+    """
+
+    framework: str
+    versions: str
+    device: str
+    threads: int
+    dtype: str
+    precision: str
+    peak: Peak | None
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `doctor` found.
+
+    Attributes:
+        environment: Machine, libraries, commit.
+        peaks: In the order they were measured.
+    """
+
+    environment: Mapping[str, Any]
+    fitness: Fitness
+    peaks: tuple[LibraryPeak, ...] = ()
+
+    def best(
+        self, device: str, threads: int, rate: Callable[[Peak], float]
+    ) -> LibraryPeak | None:
+        """Return the library with the highest rate, or None where none has one."""
+        rates = {
+            rate(found.peak): found
+            for found in self.peaks
+            if (found.device, found.threads) == (device, threads) and found.peak
+        }
+        return rates[max(rates)] if rates else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "environment": dict(self.environment),
+            "fitness": self.fitness.to_json(),
+            "peaks": [found.to_json() for found in self.peaks],
+        }
+
+
+def devices_of(asked: str) -> tuple[str, ...]:
+    """Return the devices to measure: `auto` is the CPU, and the first GPU if any.
+
+    Raises:
+        MisuseError: If the name is unknown or there is no such device.
+    """
+    if asked == "auto":
+        return ("cpu", "cuda:0") if gpu_names() else ("cpu",)
+    return (resolve_device(asked),)
+
+
+def threads_of(asked: str | None) -> tuple[int, ...]:
+    """Return thread counts of "1,2"; by default one, and all cores.
+
+    Raises:
+        MisuseError: If a count is none, or more than the cores this process may use.
+    """
+    cores = allowed_cores()
+    if asked is None:
+        return tuple(dict.fromkeys((1, cores)))
+    counts = []
+    for word in asked.split(","):
+        if not re.fullmatch(r"\s*\d{1,6}\s*", word) or not 1 <= int(word) <= cores:
+            raise MisuseError(
+                f"--threads {asked}: '{word.strip()}' is no count of threads here; "
+                f"give counts from 1 to {cores}, the cores this process may use, "
+                "joined by commas, as 1,2"
+            )
+        counts.append(int(word))
+    return tuple(dict.fromkeys(counts))
+
+
+def allowed_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def diagnose(
+    registry: Registry,
+    devices: Sequence[str],
+    threads: Sequence[int],
+    *,
+    tell: Callable[[str], None],
+    log: Write,
+    peaks: bool = True,
+) -> Diagnosis:
+    """Watch the machine and measure every installed library, with nothing beside it.
+
+    Args:
+        registry: Whose frameworks are measured.
+        devices: `cpu` or `cuda:N`; the verdict is about the last.
+        threads: Of the workers that compute on the CPU.
+        tell: Called with what is being done.
+        log: Called with what frameworks print.
+        peaks: False for the verdict alone.
+    """
+    waits = "waiting for trials of another rnn-harness command on this machine"
+    with measuring(alone=True, waits=lambda: tell(waits), check=lambda: None):
+        tell("watching the machine")
+        fitness = fitness_of_machine(devices[-1])
+        measured = []
+        for device, count in _places(devices, threads) if peaks else ():
+            for framework, name in _libraries(registry, device):
+                tell(f"measuring {framework} on {place(device, count)}")
+                cell = registry.implementation(name).cells[0]
+                trial = Trial("speed", name, cell, device=device, threads=count)
+                measured.append(_peak(registry, trial, log))
+    distributions = [d for f in registry.frameworks.values() for d in f.distributions]
+    return Diagnosis(describe_environment(distributions), fitness, tuple(measured))
+
+
+def _places(devices: Sequence[str], threads: Sequence[int]) -> list[tuple[str, int]]:
+    return [(d, count) for d in devices for count in (threads if d == "cpu" else (1,))]
+
+
+def place(device: str, threads: int) -> str:
+    """Return "cpu, 2 threads", or a GPU's name alone."""
+    if device != "cpu":
+        return device
+    return f"cpu, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _libraries(registry: Registry, device: str) -> Iterator[tuple[str, str]]:
+    """Yield each installed framework with a probe of its own, and what computes by it.
+
+    Frameworks that share a probe, as JAX and Keras on JAX, share a library.
+    """
+    seen = set()
+    for name, declared in registry.implementations.items():
+        framework = registry.framework_of(name)
+        if framework.probe is None or framework.probe in seen or not declared.cells:
+            continue
+        if device.split(":")[0] not in declared.devices or registry.unavailable(name):
+            continue
+        seen.add(framework.probe)
+        yield framework.name, name
+
+
+def _peak(
+    registry: Registry, trial: Trial, log: Callable[[bytes], None]
+) -> LibraryPeak:
+    """Measure a trial's library in a worker of its own, which has ended then."""
+    crew = Crew(registry, Limits(timeout_s=LIMIT_S), log)
+    try:
+        found = crew.ask_peak(trial)
+    except KeyboardInterrupt:  # a worker that imports its framework would go on
+        crew.stop(now=True)
+        raise
+    finally:
+        crew.close()
+    framework = registry.framework_of(trial.implementation)
+    environment = registry.environments.get(framework.name)
+    if environment is not None:
+        versions = environment.versions
+    else:
+        versions = framework_versions(framework.name, framework.distributions)
+    return LibraryPeak(
+        framework.name,
+        versions,
+        trial.device,
+        trial.threads,
+        trial.dtype,
+        trial.precision,
+        found if isinstance(found, Peak) else None,
+        None if isinstance(found, Peak) else f"{found.outcome}: {found.reason}",
+    )

@@ -1,0 +1,326 @@
+"""Base against working tree in one session: two sides, each with workers of its own.
+
+Both are measured by this harness. Only what is measured differs: the modules of the
+repository and its plugin files.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from harness import environments
+from harness.environment import describe_environment
+from harness.errors import MisuseError
+from harness.registry import Registry
+from harness.run.cost import CostModel
+from harness.run.crew import Crew
+from harness.run.executor import Executor, _Sink
+from harness.run.history import History
+from harness.run.jobs import Answer, Job, Limits, Sink
+from harness.run.plan import Plan, certificate_trial, make_plan
+from harness.run.progress import Progress
+from harness.run.quiet import measuring
+from harness.run.session import Ask, Stands, time_in_turns
+from harness.run.standing import Planned
+from harness.run.surroundings import SESSION_WATCH_S, fitness_of_machine
+from harness.run.work import calibrate
+from harness.run.worktree import Checkout, overlay
+from harness.store import Attempt, RunFolder
+from harness.suite import Suite
+from harness.trial import Trial
+
+BASE, NEW = "base", "new"
+
+_WAITS = "trials of another rnn-harness command on this machine"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to gate.
+
+    Attributes:
+        suite: As the working tree's plugins understand it; only its timings count.
+        files: Plugin files of the working tree.
+        expression: Filter over the words of trials, or None.
+        folder: Takes a run folder for each side.
+    """
+
+    suite: Suite
+    files: tuple[Path, ...]
+    device: str
+    expression: str | None
+    folder: Path
+
+
+class _Console(Console):
+    """Standard error, each line with the side it is about."""
+
+    def __init__(self, side: str) -> None:
+        super().__init__(stderr=True, force_terminal=False)
+        self._side = side
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(f"{self._side}:", *objects, **options)
+
+
+class _Engine:
+    """Runs jobs on one crew, which outlives the stages."""
+
+    slots = quiet_slots = 1
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self.notes: list[str] = []
+
+    def run(self, job: Job, slot: int, sink: Sink) -> Mapping[str, Answer]:
+        return self._crew.run(job, sink)
+
+    def stop(self, *, now: bool) -> None:
+        self._crew.stop(now=now)
+
+    def close(self) -> None: ...
+
+
+class _Side(Executor):
+    """One side: its plugins, its workers and its run folder."""
+
+    def __init__(
+        self, name: str, registry: Registry, run: RunFolder, commit: str | None
+    ) -> None:
+        self.name, self._commit_hash = name, commit
+        self.crew = Crew(registry, Limits(), self._write)
+        model = CostModel(registry, (), History(), calibrate)
+        progress = Progress(_Console(name), 1, model)
+        engine = _Engine(self.crew)
+        super().__init__(run, registry, engine, progress, {}, lambda: None)
+
+    def _write(self, data: bytes) -> None:
+        with (self.run.path / "workers.log").open("ab") as log:
+            log.write(data)
+
+    def _planned(self, trial: Trial) -> Planned:
+        """Plan a trial; the source of the base is its commit, whatever lies here."""
+        todo = super()._planned(trial)
+        if self._commit_hash is None:
+            return todo
+        sources = {"commit": self._commit_hash}
+        return replace(todo, sources=sources, id=trial.identity(sources), runs=True)
+
+    def take_certificates(self, trials: Iterable[Trial]) -> None:
+        """Take the certificates that the trials rest on."""
+        wanted = {t.slot(): t for t in map(certificate_trial, trials)}
+        plan = Plan(tuple(wanted.values()), {}, ())
+        self.progress.expect(plan)
+        self.execute(plan)
+
+    def begin(self, trials: Iterable[Trial]) -> dict[str, tuple[Planned, Attempt]]:
+        """Begin an attempt at each trial of a session."""
+        todo = [self._planned(trial) for trial in trials]
+        return {each.id: (each, self._begin(each)) for each in todo}
+
+    def end(
+        self,
+        attempts: Mapping[str, tuple[Planned, Attempt]],
+        answers: Mapping[str, Answer],
+        facts: Mapping[str, Any],
+    ) -> None:
+        """Commit what a session found."""
+        for trial_id, (todo, attempt) in attempts.items():
+            answer = answers[f"{self.name}/{trial_id}"]
+            self._commit(
+                todo, attempt, replace(answer, facts={**answer.facts, **facts})
+            )
+
+    def close(self) -> None:
+        """Let every worker end."""
+        self.crew.close()
+
+
+def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, Path]:
+    """Time base and working tree taking turns; return the two run folders.
+
+    Raises:
+        MisuseError: If the suite times nothing, or the folder is in use.
+    """
+    registries = _registries(request, checkout)
+    plan = make_plan(
+        request.suite,
+        registries[NEW],
+        request.device,
+        expression=request.expression,
+        choices={},
+    )
+    if not plan.speed:
+        raise MisuseError(
+            f"suite '{request.suite.name}' times nothing that is asked for; give one "
+            "with a [[speed]] section, or another -k"
+        )
+    folders = {name: request.folder / name for name in (BASE, NEW)}
+    for folder in folders.values():
+        if folder.exists():
+            raise MisuseError(
+                f"{folder} exists; a gate is measured whole, so give a new folder with "
+                "-o"
+            )
+    runs = {name: RunFolder.create(folder) for name, folder in folders.items()}
+    info = {name: _info(request, registries[name]) for name in runs}
+    info[BASE]["gate"] = {"side": BASE, "commit": checkout.commit}
+    info[NEW]["gate"] = {"side": NEW, "against": checkout.commit}
+    start_s = time.monotonic()
+    with ExitStack() as stack:
+        sides = []
+        for name, run in runs.items():
+            stack.enter_context(run.locked())
+            run.write_info(info[name])
+            commit = checkout.commit if name == BASE else None
+            sides.append(_Side(name, registries[name], run, commit))
+            stack.callback(sides[-1].close)
+        try:
+            _measure(sides, plan, console)
+        finally:
+            for name, run in runs.items():
+                info[name]["wall_time_s"] = time.monotonic() - start_s
+                run.write_info(info[name])
+    return folders[BASE], folders[NEW]
+
+
+def _registries(request: Request, checkout: Checkout) -> dict[str, Registry]:
+    """Read the plugins of both sides; their workers look into a folder each first."""
+    parent = checkout.tree.parent
+    paths = {
+        BASE: overlay(parent / "base-path", checkout),
+        NEW: overlay(parent / "new-path", None),
+    }
+    there = [checkout.counterpart(file) for file in request.files]
+    files = {BASE: [f for f in there if f.exists()], NEW: list(request.files)}
+    found = {}
+    for name in (NEW, BASE):  # where both read a neighbour, the working tree's is read
+        registry = Registry.discover(files[name])
+        registry.use_environments(
+            environments.load(request.suite.environments, registry)
+        )
+        earlier = os.environ.get("PYTHONPATH")
+        path = os.pathsep.join(filter(None, (str(paths[name]), earlier)))
+        registry.frameworks = {
+            key: replace(
+                framework, environment={**framework.environment, "PYTHONPATH": path}
+            )
+            for key, framework in registry.frameworks.items()
+        }
+        found[name] = registry
+    return found
+
+
+def _info(request: Request, registry: Registry) -> dict[str, Any]:
+    libraries = [n for f in registry.frameworks.values() for n in f.distributions]
+    return {
+        "choices": {},
+        "started_at": time.time(),
+        "wall_time_s": 0.0,
+        "suite": request.suite.model_dump(mode="json"),
+        "device": request.device,
+        "jobs": 1,
+        "plugins": [file.name for file in registry.files],
+        "environment": describe_environment([*libraries, "numpy", "rnn-harness"]),
+    }
+
+
+def _measure(sides: Sequence[_Side], plan: Plan, console: Console) -> None:
+    every = [trial for trials in plan.speed.values() for trial in trials]
+    wanted = {side.name: _known(side.registry, every) for side in sides}
+    console.print("certificates of both sides first")
+    for side in sides:
+        side.take_certificates(wanted[side.name])
+    for number, (name, trials) in enumerate(plan.speed.items(), 1):
+        console.print(
+            f"session {number} of {len(plan.speed)}: {name}, {len(trials)} a side",
+            soft_wrap=True,
+        )
+        of_side = {
+            side.name: [t for t in trials if t in wanted[side.name]] for side in sides
+        }
+        _session(name, sides, of_side)
+
+
+def _known(registry: Registry, trials: Iterable[Trial]) -> list[Trial]:
+    """Return the trials that a side can be asked for; it lacks what came later."""
+    return [
+        trial
+        for trial in trials
+        if trial.implementation in registry.implementations
+        and trial.cell in registry.implementations[trial.implementation].cells
+        and (trial.task is None or trial.task in registry.tasks)
+    ]
+
+
+def _session(
+    name: str, sides: Sequence[_Side], of_side: Mapping[str, Sequence[Trial]]
+) -> None:
+    """Time the trials of both sides taking turns, and commit them."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    attempts = {side.name: side.begin(of_side[side.name]) for side in sides}
+    sinks = {s.name: _Sink(attempts[s.name], s.progress) for s in sides}
+    trials = {
+        f"{side}/{trial_id}": todo.trial
+        for side, begun in attempts.items()
+        for trial_id, (todo, _) in begun.items()
+    }
+
+    def waits() -> None:
+        sinks[NEW].waits(_WAITS)
+
+    try:
+        with measuring(alone=True, waits=waits, check=lambda: None):
+            for sink in sinks.values():
+                sink.waits(None)
+            device = next(
+                (t.device for t in trials.values() if t.device != "cpu"), "cpu"
+            )
+            fitness = fitness_of_machine(device, SESSION_WATCH_S).to_json()
+            with _asked(sides, attempts, sinks) as (ask, stands):
+                answers = time_in_turns(trials, ask, sinks[NEW], stands)
+    except BaseException:
+        for side in sides:
+            side.crew.stop(now=True)
+        for begun in attempts.values():
+            for _, attempt in begun.values():
+                attempt.abandon()
+        raise
+    facts = {"session": f"{name}, {now}", "fitness": fitness}
+    for side in sides:
+        side.end(attempts[side.name], answers, facts)
+
+
+@contextmanager
+def _asked(
+    sides: Sequence[_Side],
+    attempts: Mapping[str, Mapping[str, tuple[Planned, Attempt]]],
+    sinks: Mapping[str, _Sink],
+) -> Iterator[tuple[Ask, Stands]]:
+    """Give what asks the crew of the side that a trial id begins with."""
+    with ExitStack() as stack:
+        of_side = {}
+        for side in sides:
+            todo = {id: each.trial for id, (each, _) in attempts[side.name].items()}
+            asker = side.crew.asker(Job(todo, session=True), sinks[side.name])
+            of_side[side.name] = stack.enter_context(asker)
+
+        def ask(
+            key: str, trial: Trial, command: str, phase: str | None, number: int = 0, /
+        ) -> Answer | tuple[Any, ...] | None:
+            side, _, trial_id = key.partition("/")
+            return of_side[side][0](trial_id, trial, command, phase, number)
+
+        def stands(key: str, answer: Answer, /) -> bool:
+            side, _, trial_id = key.partition("/")
+            return of_side[side][1](trial_id, answer)
+
+        yield ask, stands

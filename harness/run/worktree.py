@@ -1,0 +1,191 @@
+"""Another state of a repository beside the working tree, as Python finds it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HarnessError, MisuseError, suggestion
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """One state of a repository in a folder of its own.
+
+    Attributes:
+        root: The working tree's top folder.
+        tree: The same of this state.
+        commit: Its full hash.
+    """
+
+    root: Path
+    tree: Path
+    commit: str
+
+    def counterpart(self, file: Path) -> Path:
+        """Return where a file of the working tree would be; others stay themselves."""
+        file = file.resolve()
+        if not file.is_relative_to(self.root):
+            return file
+        return self.tree / file.relative_to(self.root)
+
+
+@contextlib.contextmanager
+def checked_out(reference: str) -> Iterator[Checkout]:
+    """Check a commit out beside the working tree of the current folder.
+
+    The worktree is removed at the end, whatever ends it but a kill.
+
+    Raises:
+        MisuseError: If the current folder is in no repository, or there is no such
+            commit.
+    """
+    root = _root()
+    commit = _commit(root, reference)
+    folder = Path(tempfile.mkdtemp(prefix="rnn-harness-gate-")).resolve()
+    tree = folder / "tree"
+    try:
+        done = _git(root, "worktree", "add", "--detach", str(tree), commit)
+        if done.returncode:
+            raise HarnessError(
+                f"git cannot check {reference} out: {done.stderr.strip()}"
+            )
+        yield Checkout(root, tree, commit)
+    finally:
+        with _undisturbed():
+            _git(root, "worktree", "remove", "--force", str(tree))
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def overlay(folder: Path, checkout: Checkout | None) -> Path:
+    """Fill a folder that, first on Python's path, shows one state of a repository.
+
+    Every top-level module that Python finds inside the working tree is found in the
+    checkout instead: those of this distribution where it runs from the working tree,
+    and what a plugin file imports from its own repository. The harness measures, and
+    so is this one in any case.
+
+    Args:
+        folder: Will be made.
+        checkout: None shows what Python finds anyway.
+    """
+    folder.mkdir()
+    (folder / "harness").symlink_to(_HARNESS)
+    for module in _own_modules(checkout.root) if checkout else ():
+        assert checkout is not None
+        there = checkout.counterpart(module)
+        if module.name != "harness" and there.exists():
+            (folder / module.name).symlink_to(there)
+    return folder
+
+
+_HARNESS = Path(__file__).resolve().parents[1]
+
+
+def _own_modules(root: Path) -> list[Path]:
+    """Return the packages and modules below a folder that an import would find."""
+    folders = {
+        root,
+        root / "src",
+        *(Path(entry or ".").resolve() for entry in sys.path),
+    }
+    found = []
+    for folder in sorted(f for f in folders if f.is_relative_to(root) and f.is_dir()):
+        for path in sorted(folder.iterdir()):
+            package = (path / "__init__.py").is_file()
+            if (package or path.suffix == ".py") and _is_found(path.stem, path):
+                found.append(path)
+    return found
+
+
+def _is_found(name: str, path: Path) -> bool:
+    if not name.isidentifier():
+        return False
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    origin = spec.origin if spec is not None else None
+    return origin is not None and Path(origin).resolve() in (
+        path.resolve(),
+        path.resolve() / "__init__.py",
+    )
+
+
+def _root() -> Path:
+    done = _git(Path(), "rev-parse", "--show-toplevel")
+    if done.returncode:
+        raise MisuseError(
+            f"{Path().resolve()} is in no git repository; gate compares the working "
+            "tree of the current folder with a commit of it, so run it inside one"
+        )
+    root = Path(done.stdout.strip()).resolve()
+    here = (root / "harness" / "contract.py").exists()
+    if here and root / "harness" != _HARNESS:
+        raise MisuseError(
+            f"rnn-harness is installed from {_HARNESS.parent}, not from {root}; run "
+            f"`pip install -e {root}` first, so that the working tree is what is timed"
+        )
+    return root
+
+
+def _commit(root: Path, reference: str) -> str:
+    asked = f"{reference}^{{commit}}"
+    arguments = ("rev-parse", "--verify", "--quiet", "--end-of-options", asked)
+    done = _git(root, *arguments)
+    if reference and not done.returncode:
+        return done.stdout.strip()
+    listed = _git(root, "for-each-ref", "--format=%(refname:short)")
+    names = listed.stdout.split()
+    hint = suggestion(reference, names) if names else "; it has no commit yet"
+    raise MisuseError(
+        f"--base {reference}: no commit of the repository {root}{hint}"
+        + ("" if hint.endswith("?") else "; a branch, a tag or a hash is one")
+    )
+
+
+_OF_ANOTHER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
+"""What a hook has set, which names a repository whatever the current folder is."""
+
+
+def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    variables = {k: v for k, v in os.environ.items() if k not in _OF_ANOTHER}
+    # No hook of the repository has anything to do with a folder that goes again.
+    command = ["git", "-C", str(folder), "-c", f"core.hooksPath={os.devnull}"]
+    try:
+        return subprocess.run(
+            [*command, *arguments],
+            capture_output=True,
+            text=True,
+            env=variables,
+            start_new_session=True,  # Ctrl-C is for this process, which cleans up
+        )
+    except FileNotFoundError as error:
+        raise MisuseError(
+            "there is no `git` on the path; gate needs it to check the base out"
+        ) from error
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Take no signal of a user meanwhile, who may well ask twice."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.SIG_IGN) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)

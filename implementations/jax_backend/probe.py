@@ -1,0 +1,72 @@
+"""What JAX's own libraries reach on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import numpy as jnp
+
+from harness.errors import RefusedError
+from implementations.jax_backend.network import find_device
+
+
+class JaxProbe:
+    """A `DeviceProbe` of XLA's matrix product, memory and allocator.
+
+    Raises:
+        UnavailableError: If JAX sees no such device.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = find_device(device)
+        self._on_gpu = device != "cpu"
+
+    def matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
+        """Return a call that multiplies two square matrices and waits."""
+        if precision == "tf32" and not self._on_gpu:
+            raise RefusedError("TF32 is arithmetic of NVIDIA GPUs; asked was the cpu")
+        # XLA takes TF32 for float32 on a GPU wherever no more than HIGH is asked for.
+        asked = jax.lax.Precision.HIGHEST
+        if precision != "highest":
+            asked = jax.lax.Precision.HIGH
+        kind = jnp.bfloat16 if precision == "bf16" else dtype
+        # Drawing normal numbers would take longer than all the products.
+        arrays = np.random.default_rng(0).random((2, size, size), np.float32) - 0.5
+        with jax.enable_x64(dtype == "float64"):
+            a, b = (self._put(x.astype(kind)) for x in arrays)
+            product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=asked))
+            compiled = product.lower(a, b).compile()
+
+        def call() -> None:
+            compiled(a, b).block_until_ready()
+
+        return call
+
+    def copy(self, size: int) -> Callable[[], None]:
+        """Return a call that reads and writes `size` bytes and waits."""
+        held = self._put(np.ones(size // 4, np.float32))
+        negative = jax.jit(jnp.negative, donate_argnums=0).lower(held).compile()
+
+        def call() -> None:
+            nonlocal held
+            held = negative(held).block_until_ready()
+
+        return call
+
+    def _put(self, array: Any) -> jax.Array:
+        placed: jax.Array = jax.device_put(array, self._device)
+        return placed
+
+    def peak_bytes(self) -> int | None:
+        """Return the most that arrays took of the GPU since the process began."""
+        stats = self._device.memory_stats() if self._on_gpu else None
+        return None if stats is None else stats.get("peak_bytes_in_use")
+
+    def reset_peak(self) -> None:
+        """Do nothing: JAX cannot forget its peak."""
+
+    def timer(self) -> None:
+        """Return None: JAX shows no events of a device."""

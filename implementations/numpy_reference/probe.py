@@ -1,0 +1,53 @@
+"""What numpy's own library reaches on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from harness.errors import RefusedError
+
+
+class NumpyProbe:
+    """A `DeviceProbe` of numpy's BLAS and of its own loop over memory.
+
+    Raises:
+        RefusedError: If the device is not the CPU.
+    """
+
+    def __init__(self, device: str) -> None:
+        if device != "cpu":
+            raise RefusedError(f"numpy computes on the cpu; asked was {device}")
+
+    def matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
+        """Return a call that multiplies two square matrices."""
+        if precision != "highest":
+            raise RefusedError(f"numpy computes at highest; asked was {precision}")
+        rng = np.random.default_rng(0)
+        # Drawing normal numbers would take longer than all the products.
+        a, b = (rng.random((2, size, size), np.float32) - 0.5).astype(dtype)
+        c = np.empty_like(a)
+
+        def call() -> None:
+            np.matmul(a, b, out=c)
+
+        return call
+
+    def copy(self, size: int) -> Callable[[], None]:
+        """Return a call that reads and writes `size` bytes, with one thread."""
+        held = np.ones(size // 4, np.float32)
+
+        def call() -> None:
+            np.negative(held, out=held)
+
+        return call
+
+    def peak_bytes(self) -> None:
+        """Return None: there is no device."""
+
+    def reset_peak(self) -> None:
+        """Do nothing: there is no device."""
+
+    def timer(self) -> None:
+        """Return None: there is no device."""

@@ -1,0 +1,81 @@
+"""What TensorFlow's own libraries reach on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from harness.errors import RefusedError
+from implementations.tensorflow_backend.network import find_device
+
+
+class TensorFlowProbe:
+    """A `DeviceProbe` of TensorFlow's matrix product, memory and allocator.
+
+    Raises:
+        UnavailableError: If TensorFlow sees no such device.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = find_device(device)
+        self._on_gpu = device != "cpu"
+
+    def matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
+        """Return a call that multiplies two square matrices and waits."""
+        if precision == "tf32" and not self._on_gpu:
+            raise RefusedError("TF32 is arithmetic of NVIDIA GPUs; asked was the cpu")
+        kind = tf.bfloat16 if precision == "bf16" else tf.as_dtype(dtype)
+        with tf.device(self._device):
+            a, b = (tf.cast(tf.random.normal((size, size)), kind) for _ in range(2))
+
+        def call() -> None:
+            if self._on_gpu:  # a switch of the process, which others may set
+                tf.config.experimental.enable_tensor_float_32_execution(
+                    precision == "tf32"
+                )
+            with tf.device(self._device):
+                tf.matmul(a, b)
+            self._wait()
+
+        return call
+
+    def copy(self, size: int) -> Callable[[], None]:
+        """Return a call that reads and writes 2 `size` bytes in all and waits.
+
+        It adds an array to another, each of 2/3 `size`: two are read and one is
+        written. Of what TensorFlow updates in place, this is the least.
+        """
+        with tf.device(self._device):
+            source = tf.zeros(size // 6, tf.float32)
+            target = tf.Variable(tf.zeros_like(source))
+
+        def call() -> None:
+            with tf.device(self._device):
+                target.assign_add(source, read_value=False)
+            self._wait()
+
+        return call
+
+    def _wait(self) -> None:
+        # On the CPU a call returns when its work is done.
+        if self._on_gpu:
+            tf.test.experimental.sync_devices()
+
+    def peak_bytes(self) -> int | None:
+        """Return the most that tensors took of the GPU since `reset_peak`."""
+        if not self._on_gpu:
+            return None
+        return int(tf.config.experimental.get_memory_info(self._name)["peak"])
+
+    def reset_peak(self) -> None:
+        """Take what tensors hold now as the peak."""
+        if self._on_gpu:
+            tf.config.experimental.reset_memory_stats(self._name)
+
+    @property
+    def _name(self) -> str:
+        return self._device.removeprefix("/")
+
+    def timer(self) -> None:
+        """Return None: TensorFlow shows no events of a device."""

@@ -1,0 +1,95 @@
+"""What torch's own libraries reach on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from harness.errors import RefusedError, UnavailableError
+
+
+class TorchProbe:
+    """A `DeviceProbe` of torch's matrix product, memory, allocator and events.
+
+    Raises:
+        UnavailableError: If torch sees no such device.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = torch.device(device)
+        self._on_gpu = self._device.type == "cuda"
+        if self._on_gpu and (self._device.index or 0) >= torch.cuda.device_count():
+            raise UnavailableError(
+                "torch",
+                f"torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
+                f"devices, so {device} is not there",
+            )
+
+    def matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
+        """Return a call that multiplies two square matrices and waits."""
+        if precision == "tf32" and not self._on_gpu:
+            raise RefusedError("TF32 is arithmetic of NVIDIA GPUs; asked was the cpu")
+        kind = torch.bfloat16 if precision == "bf16" else getattr(torch, dtype)
+        a, b = torch.randn(2, size, size, device=self._device).to(kind)
+        c = torch.empty_like(a)
+
+        def call() -> None:
+            if self._on_gpu:  # a switch of the process, which others set too
+                torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+            torch.mm(a, b, out=c)
+            self._wait()
+
+        return call
+
+    def copy(self, size: int) -> Callable[[], None]:
+        """Return a call that reads and writes `size` bytes and waits."""
+        held = torch.ones(size // 4, device=self._device)
+
+        def call() -> None:
+            held.neg_()
+            self._wait()
+
+        return call
+
+    def _wait(self) -> None:
+        if self._on_gpu:
+            torch.cuda.synchronize(self._device)
+
+    def peak_bytes(self) -> int | None:
+        """Return the most that tensors took of the GPU since `reset_peak`."""
+        if not self._on_gpu:
+            return None
+        return int(torch.cuda.max_memory_allocated(self._device))
+
+    def reset_peak(self) -> None:
+        """Take what tensors hold now as the peak."""
+        if self._on_gpu:
+            torch.cuda.reset_peak_memory_stats(self._device)
+
+    def timer(self) -> CudaTimer | None:
+        """Return CUDA events on the current stream."""
+        return CudaTimer(self._device) if self._on_gpu else None
+
+
+class CudaTimer:
+    """Two CUDA events on the current stream of a device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
+
+    def start(self) -> None:
+        """Record the first event."""
+        self._record(0)
+
+    def stop(self) -> float:
+        """Record the second event, wait for it; return the seconds between."""
+        self._record(1)
+        first, last = self._events
+        last.synchronize()
+        return float(first.elapsed_time(last)) / 1e3
+
+    def _record(self, index: int) -> None:
+        stream = torch.cuda.current_stream(self._device)
+        self._events[index].record(stream)

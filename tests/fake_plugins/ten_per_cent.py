@@ -1,0 +1,58 @@
+"""torch's own layers three times: as they are, copied, and 10 % slower."""
+
+import time
+
+from harness import declare_implementation
+
+CELLS = ["rnn", "gru", "lstm"]
+SHARE = 0.10
+
+for name in ("original", "copy", "slower"):
+    declare_implementation(
+        name, framework="torch", cells=CELLS, factory=f"ten_per_cent:{name}"
+    )
+
+
+def original(spec, cell, device):
+    from implementations.torch_backend.native import layer
+    from implementations.torch_backend.network import TorchNetwork
+
+    return TorchNetwork(spec, cell, device, layer)
+
+
+def copy(spec, cell, device):
+    return original(spec, cell, device)
+
+
+def slower(spec, cell, device):
+    from implementations.torch_backend.native import layer
+    from implementations.torch_backend.network import TorchNetwork
+
+    class Slower(TorchNetwork):
+        """Each call goes on for a share of what it computed just now."""
+
+        def forward(self, placed, state=None):
+            return _prolonged(lambda: super(Slower, self).forward(placed, state))
+
+        def loss_and_gradients(self, placed):
+            return _prolonged(lambda: super(Slower, self).loss_and_gradients(placed))
+
+        def train_steps(self, placed):
+            return _prolonged(lambda: super(Slower, self).train_steps(placed))
+
+    return Slower(spec, cell, device, layer)
+
+
+def _prolonged(call):
+    """Compute for another tenth of the processor's time, on one thread.
+
+    Who waits for a clock on the wall is put aside meanwhile on a busy machine, and then
+    waits longer than that.
+    """
+    start_s = time.thread_time()
+    handle = call()
+    handle.wait()
+    end_s = time.thread_time() + SHARE * (time.thread_time() - start_s)
+    while time.thread_time() < end_s:
+        pass
+    return handle

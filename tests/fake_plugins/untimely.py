@@ -1,0 +1,75 @@
+"""Correct implementations whose times would lie, each by one of the usual mistakes."""
+
+import hashlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from harness import declare_implementation
+from harness.contract import Handle
+from implementations.numpy_reference.network import NumpyNetwork
+
+for name in ("never-waits", "builds-late", "many-threads", "keeps-time"):
+    declare_implementation(
+        name,
+        framework="numpy",
+        cells=["rnn"],
+        factory=f"untimely:{name.replace('-', '_')}",
+    )
+
+
+class _NeverWaits(NumpyNetwork):
+    """Queues the work and waits for it only when it is read."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.pool = ThreadPoolExecutor(1)
+
+    def forward(self, placed, state=None):
+        future = self.pool.submit(super().forward, placed, state)
+        return Handle(lambda: None, lambda: future.result().read())
+
+
+class _BuildsLate(NumpyNetwork):
+    """Builds something in a call that comes long after the first ones."""
+
+    calls = 0
+
+    def forward(self, placed, state=None):
+        self.calls += 1
+        # Some ten calls warm up, and of a turn's readings the first is dropped.
+        if self.calls % 61 == 0:
+            time.sleep(0.6)
+        return super().forward(placed, state)
+
+
+class _ManyThreads(NumpyNetwork):
+    """Computes on as many cores as there are."""
+
+    def forward(self, placed, state=None):
+        block = bytes(1 << 22)
+        threads = [
+            threading.Thread(target=lambda: hashlib.sha256(block)) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        found = super().forward(placed, state)
+        for thread in threads:
+            thread.join()
+        return found
+
+
+def never_waits(spec, cell, device):
+    return _NeverWaits(spec, cell, device)
+
+
+def builds_late(spec, cell, device):
+    return _BuildsLate(spec, cell, device)
+
+
+def many_threads(spec, cell, device):
+    return _ManyThreads(spec, cell, device)
+
+
+def keeps_time(spec, cell, device):
+    return NumpyNetwork(spec, cell, device)

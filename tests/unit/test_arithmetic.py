@@ -1,0 +1,96 @@
+"""What a call computes and moves, counted by hand."""
+
+import pytest
+
+from harness.contract import Optimizer
+from harness.measure.arithmetic import flops_of_call, least_bytes_of_call
+from harness.measure.problem import Problem
+from harness.registry import Registry
+from harness.trial import Trial
+
+REGISTRY = Registry.discover()
+B, T, I, H = 3, 5, 2, 4  # noqa: E741
+WEIGHTS = H * I + H * H + H + H + 1  # rnn: w_ih, w_hh, b; readout of one real
+
+
+def problem(**changes: object) -> Problem:
+    trial = Trial(
+        "speed",
+        "numpy-reference",
+        "rnn",
+        batch=B,
+        time_steps=T,
+        input_size=I,
+        hidden_size=H,
+        seed=0,
+        **changes,  # type: ignore[arg-type]
+    )
+    return Problem(REGISTRY, trial)
+
+
+def test_operations_of_each_phase() -> None:
+    forward = B * (T * REGISTRY.load_cell("rnn").flops(I, H) + 2 * H)
+    found = {
+        phase: flops_of_call(problem(), phase, B)
+        for phase in ("forward", "loss_and_gradients", "train_step")
+    }
+    assert found == {
+        "forward": forward,
+        "loss_and_gradients": 3 * forward,
+        "train_step": 3 * forward,
+    }
+    assert flops_of_call(problem(), "stream", 1) == REGISTRY.load_cell("rnn").flops(
+        I, H
+    ) + (2 * H)
+
+
+@pytest.mark.parametrize(("dtype", "item"), [("float32", 4), ("float64", 8)])
+@pytest.mark.parametrize(
+    ("optimizer", "moments"),
+    [
+        (Optimizer(), 2),
+        (Optimizer(name="rmsprop"), 1),
+        (Optimizer(name="sgd"), 0),
+        (Optimizer(name="sgd", momentum=0.9), 1),
+    ],
+)
+def test_bytes_of_each_phase(
+    dtype: str, item: int, optimizer: Optimizer, moments: int
+) -> None:
+    asked = problem(dtype=dtype, optimizer=optimizer)
+    inputs, outputs, state = B * T * I, B, B * H
+    # Read: inputs, weights; written: outputs, the final state.
+    assert least_bytes_of_call(asked, "forward", B) == item * (
+        inputs + WEIGHTS + outputs + state
+    )
+    # Read: inputs, weights, targets; written: gradients.
+    gradients = inputs + WEIGHTS + outputs + WEIGHTS
+    assert least_bytes_of_call(asked, "loss_and_gradients", B) == item * gradients
+    # Read: gradients, moments; written: weights, moments.
+    step = WEIGHTS * (1 + moments) + WEIGHTS * (1 + moments)
+    assert least_bytes_of_call(asked, "train_step", B) == item * (gradients + step)
+    # A time step of one sequence: the state is read too.
+    assert least_bytes_of_call(asked, "stream", 1) == item * (I + WEIGHTS + 1 + 2 * H)
+
+
+def test_of_an_embedding_only_what_is_looked_up_moves() -> None:
+    trial = Trial(
+        "speed",
+        "numpy-reference",
+        "rnn",
+        task="copy-memory",
+        task_options={"alphabet": 40},
+        length=3,
+        batch=B,
+        hidden_size=H,
+        seed=0,
+        data_seed=0,
+    )
+    asked = Problem(REGISTRY, trial)
+    assert asked.spec.inputs.embedded
+    steps, classes = asked.time_steps, asked.spec.output_size
+    weights = H * H + H * H + H + H * classes + classes
+    looked_up, outputs = B * steps * H, B * steps * classes
+    assert least_bytes_of_call(asked, "forward", B) == 4 * (
+        looked_up + weights + outputs + B * H
+    )

@@ -1,0 +1,91 @@
+"""Peak memory: what was taken shows, phase by phase, and nothing of what was before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.errors import RefusedError
+from harness.measure.memory import ResidentMemory, measure_memory
+from harness.registry import Registry
+from harness.store import RunFolder
+from harness.trial import Trial
+from tests import helpers
+
+MIB = 2**20
+PHASES = ["forward", "loss_and_gradients", "train_step", "stream"]
+
+
+def trial(implementation: str, **changes: object) -> Trial:
+    return Trial(
+        "memory",
+        implementation,
+        "rnn",
+        batch=2,
+        time_steps=5,
+        input_size=2,
+        hidden_size=4,
+        seed=0,
+        data_seed=0,
+        settings={"phases": PHASES},
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+def peaks(implementation: str, *files: Path) -> dict[str, float]:
+    registry = Registry.discover(files)
+    found = measure_memory(
+        registry, trial(implementation), lambda _: [ResidentMemory()]
+    )
+    return {r.split: r.values["peak_bytes"] / MIB for r in found.readings}
+
+
+def test_what_a_phase_takes_for_a_moment_is_its_peak() -> None:
+    found = peaks("greedy", helpers.PLUGINS / "greedy.py")
+    assert list(found) == ["stream", "forward", "loss_and_gradients", "train_step"]
+    assert found["forward"] == pytest.approx(48, abs=4)
+    assert found["loss_and_gradients"] == pytest.approx(144, abs=4)
+    assert found["stream"] < 4
+
+
+def test_what_the_process_held_before_is_not_counted() -> None:
+    before = np.ones(200 * MIB // 8)
+    del before  # its peak is known to the system, and begun anew
+    assert max(peaks("numpy-reference").values()) < 8
+    held = np.ones(100 * MIB // 8)
+    assert max(peaks("numpy-reference").values()) < 8
+    assert held.sum() > 0
+
+
+def test_a_run_weighs_each_trial_in_a_process_of_its_own(tmp_path: Path) -> None:
+    section = helpers.speed(
+        "keeps-250",
+        "keeps-260",
+        memory=True,
+        shapes=[{"batch": 2, "time_steps": 5, "input_size": 2, "hidden_size": 16}],
+    )
+    helpers.write(tmp_path / "s.toml", helpers.suite(section))
+    heavy = helpers.PLUGINS / "heavy.py"
+    code, out, err = helpers.run(
+        "run", "s.toml", "-o", "r", "-j", 1, "--plugin", heavy, cwd=tmp_path
+    )
+    assert code == 0, out + err
+    records = RunFolder.open(tmp_path / "r").records()
+    found = {r.trial.implementation: r for r in records if r.trial.measure == "memory"}
+    workers = {r.result["worker"] for r in found.values()}
+    assert len(workers) == len(found) == 3
+    peak = {n: r.value("forward", "peak_bytes") / MIB for n, r in found.items()}
+    assert peak["keeps-250"] == pytest.approx(250, abs=4)
+    assert peak["keeps-260"] - peak["keeps-250"] == pytest.approx(10, abs=1)
+
+
+def test_what_only_infers_has_nothing_to_weigh_of_training() -> None:
+    registry = Registry.discover()
+    if registry.unavailable("onnxruntime") is not None:
+        pytest.skip("no onnxruntime")
+    asked = trial("onnxruntime")
+    asked = Trial(**{**vars(asked), "settings": {"phases": ["train_step"]}})
+    with pytest.raises(RefusedError, match="does not train"):
+        measure_memory(registry, asked, lambda _: [ResidentMemory()])

@@ -1,0 +1,100 @@
+"""Each reason why a timing is shaky, and no reason where there is none."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.measure.stability import Turns, unstable
+from harness.measure.timing import median_interval
+
+
+def steady(count: int = 30, spread: float = 0.005, seed: int = 0) -> Turns:
+    rng = np.random.default_rng(seed)
+    readings = 1e-3 * np.exp(rng.normal(0, spread, (count, 2)))
+    return Turns(
+        readings=readings.tolist(),
+        other_load=[0.02] * count,
+        own_load=[1.0] * count,
+        loops=2,
+        threads=1,
+    )
+
+
+def kinds(turns: Turns) -> list[str]:
+    found = unstable(turns, median_interval(turns.readings))
+    assert all(reason.words and reason.advice for reason in found)
+    return [reason.kind for reason in found]
+
+
+def scaled(factors: np.ndarray) -> Turns:
+    turns = steady(len(factors))
+    return replace(
+        turns,
+        readings=[
+            [s * f for s in turn]
+            for turn, f in zip(turns.readings, factors, strict=True)
+        ],
+    )
+
+
+def test_steady_turns_are_told_nothing_of() -> None:
+    found = [kinds(steady(count, seed=s)) for count in (8, 30, 100) for s in range(40)]
+    # A trend where there is none is seen in 1 of 100, and must be large besides.
+    assert found == [[]] * len(found)
+
+
+def test_a_trend_is_drift_and_a_spread_without_one_is_not() -> None:
+    assert kinds(scaled(np.linspace(1, 1.12, 30))) == ["drift"]
+    assert kinds(scaled(np.linspace(1.12, 1, 30))) == ["drift"]
+    assert kinds(scaled(np.linspace(1, 1.02, 30))) == []
+    mixed = np.random.default_rng(1).permutation(np.linspace(1, 1.12, 30))
+    assert "drift" not in kinds(scaled(mixed))
+
+
+@pytest.mark.parametrize("high", [8, 15, 22])
+def test_two_kinds_of_turns_are_told_apart_from_one(high: int) -> None:
+    factors = np.where(np.arange(30) < high, 1.2, 1.0)
+    mixed = np.random.default_rng(2).permutation(factors)
+    assert "bimodal" in kinds(scaled(mixed))
+    uniform = np.random.default_rng(3).uniform(1, 1.2, 60)
+    assert "bimodal" not in kinds(scaled(uniform))
+    normal = np.exp(np.random.default_rng(4).normal(0, 0.08, 60))
+    assert "bimodal" not in kinds(scaled(normal))
+    one_outlier = np.where(np.arange(30) == 7, 1.5, 1.0)
+    assert "bimodal" not in kinds(scaled(one_outlier))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_too_few_turns_are_told_whatever_they_say(count: int) -> None:
+    assert "few" in kinds(steady(count))
+    assert "few" not in kinds(steady(6))
+
+
+def test_an_interval_wider_than_what_a_comparison_tells_is_wide() -> None:
+    rng = np.random.default_rng(5)
+    wide = scaled(np.exp(rng.normal(0, 0.3, 12)))
+    assert "wide" in kinds(wide)
+
+
+def test_load_and_threads_are_those_seen_during_the_turns() -> None:
+    assert kinds(replace(steady(), other_load=[0.5] * 30)) == ["load"]
+    assert kinds(replace(steady(), own_load=[1.9] * 30)) == ["threads"]
+    assert kinds(replace(steady(), own_load=[1.9] * 30, threads=2)) == []
+    assert kinds(replace(steady(), own_load=[1.9] * 30, threads=None)) == []
+
+
+def test_what_was_built_while_it_was_timed_is_a_jump() -> None:
+    turns = steady()
+    turns.readings[11] = [1e-3, 0.4]
+    assert kinds(turns) == ["jump"]
+    turns.readings[11] = [1e-3, 5e-3]  # put aside for a moment, as on any machine
+    assert kinds(turns) == []
+
+
+def test_a_clock_that_went_wrong_and_a_warm_up_without_an_end_are_told() -> None:
+    assert kinds(replace(steady(), clock_wrong=True)) == ["clock"]
+    backwards = steady()
+    backwards.readings[3] = [-1e-3, 1e-3]
+    assert "clock" in kinds(backwards)
+    assert kinds(replace(steady(), stationary=False)) == ["warm-up"]
