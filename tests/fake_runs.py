@@ -210,6 +210,7 @@ def parity(
     implementation: str,
     cell: str,
     broken: str | None = None,
+    facts: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> None:
     """Commit a certificate of three checks, one of them broken where it is named."""
@@ -222,7 +223,8 @@ def parity(
     bad = int(broken is not None)
     verdict = {"certified": 1 - bad, "checks": 4, "broken": bad, "warned": 0}
     readings.append(Reading("certificate", verdict))
-    writer.commit(Trial("parity", implementation, cell, **changes), readings=readings)
+    trial = Trial("parity", implementation, cell, **changes)
+    writer.commit(trial, readings=readings, **(facts or {}))
 
 
 def speed_trial(implementation: str, cell: str, **changes: Any) -> Trial:
@@ -241,6 +243,22 @@ def speed_trial(implementation: str, cell: str, **changes: Any) -> Trial:
     return replace(trial, **changes)
 
 
+PEAK: dict[str, Any] = {
+    "flop_per_s": 8e10,
+    "flop_by": "torch",
+    "copy_bytes_per_s": 1.2e10,
+    "copy_by": "numpy",
+}
+ROUNDS = 8
+GATES = {"gru": 3, "lstm": 4, "rnn": 1}
+PHASE_SHARES = {"forward": 0.3, "loss_and_gradients": 0.9, "train_step": 1.0}
+
+
+def drift(rounds: int) -> list[float]:
+    """What the machine does to every turn of a round: it gets slower by a quarter."""
+    return [1.0 + 0.25 * n / max(rounds - 1, 1) for n in range(rounds)]
+
+
 def speed(
     writer: Writer,
     trial: Trial,
@@ -248,29 +266,238 @@ def speed(
     *,
     shaky: bool = False,
     read_back: bool = True,
+    first_call_s: float | None = None,
+    jitter: float = 0.0,
+    factors: Sequence[float] | None = None,
+    step_s: float | None = None,
+    phases: Mapping[str, float] = PHASE_SHARES,
+    **facts: Any,
 ) -> None:
-    """Commit three phases; an update takes `update_s` ± 10 %."""
-    tokens = (trial.batch or 1) * (trial.time_steps or trial.length or 1)
+    """Commit the phases; an update takes `update_s` ± 10 %.
+
+    Args:
+        first_call_s: Of a whole update; five calls unless told otherwise.
+        jitter: Standard deviation of the turns, as a share.
+        factors: What each turn is multiplied with instead, beside the drift.
+        step_s: The latency of a single time step; no `stream` without it.
+        phases: Time of each phase as a share of an update's.
+    """
+    steps = trial.time_steps or trial.length or 1
+    first = 5 * update_s if first_call_s is None else first_call_s
     readings = []
-    phases = {"forward": 0.3, "loss_and_gradients": 0.9, "train_step": 1.0}
     for phase, share in phases.items():
-        time = share * update_s
-        values = {
-            "time_s": time,
-            "time_low_s": 0.9 * time,
-            "time_high_s": 1.1 * time,
-            "tokens_per_s": tokens / time,
-            "tokens_low_per_s": tokens / (1.1 * time),
-            "tokens_high_per_s": tokens / (0.9 * time),
-            "flop_per_s": 3e4 * tokens / time,
-            "first_call_s": 5 * time,
-            "shaky": int(shaky),
-        }
-        readings.append(Reading(phase, values))
-        samples = {"sample_s": [time, 1.05 * time, 0.95 * time]}
-        readings.append(Reading(phase, samples, [0, 1, 2], "readings"))
+        call = (share * update_s, share * first)
+        tokens = (trial.batch or 1) * steps
+        readings += _timing(trial, phase, *call, tokens, shaky, jitter, factors)
+    if step_s is not None:
+        readings += _timing(trial, "stream", step_s, first / 10, 1, shaky, jitter)
+        readings.append(_latencies(trial, step_s))
+        place = {"time_s": 2e-4, "time_low_s": 1.9e-4, "time_high_s": 2.3e-4}
+        readings.append(Reading("place", {**place, "bytes": 4e5}))
     readings.append(readback(read_back))
-    writer.commit(trial, readings=readings, time_steps=100)
+    told = {"time_steps": steps if trial.length is None else 100, **facts}
+    if shaky:
+        why = {
+            "kind": "bimodal",
+            "words": "two groups of readings, 1.4 × apart",
+            "advice": "pin the process to one core",
+        }
+        told["unstable"] = {name: [why] for name in ("train_step", "stream")}
+    writer.commit(trial, readings=readings, **told)
+
+
+def _timing(
+    trial: Trial,
+    phase: str,
+    time_s: float,
+    first_call_s: float,
+    tokens: int,
+    shaky: bool,
+    jitter: float,
+    factors: Sequence[float] | None = None,
+) -> list[Reading]:
+    flops = _flops(trial, phase, tokens)
+    weights = 4 * _weights(trial)
+    seed = sum(map(ord, f"{trial.implementation} {phase} {trial.batch}"))
+    noise = np.exp(jitter * np.random.default_rng(seed).standard_normal(ROUNDS))
+    own = noise if factors is None else factors
+    turns = [d * float(n) for d, n in zip(drift(ROUNDS), own, strict=True)]
+    samples = [time_s * turn * part for turn in turns for part in (1, 1.05, 0.95)]
+    places = list(range(len(samples)))
+    values = {
+        "time_s": time_s,
+        "time_low_s": 0.9 * time_s,
+        "time_high_s": 1.1 * time_s,
+        "tokens_per_s": tokens / time_s,
+        "tokens_low_per_s": tokens / (1.1 * time_s),
+        "tokens_high_per_s": tokens / (0.9 * time_s),
+        "flop_per_s": flops / time_s,
+        "flops": flops,
+        "least_bytes": weights + 4.0 * tokens * (trial.hidden_size or 1),
+        "loops": 1,
+        "first_call_s": first_call_s,
+        "shaky": int(shaky),
+    }
+    if phase == "stream":
+        found = _latencies(trial, time_s).values["latency_s"]
+        values |= {
+            f"latency_p{n}_s": float(np.percentile(found, n)) for n in (50, 95, 99)
+        }
+    raw = {
+        "sample_s": samples,
+        "round": [n // 3 for n in places],
+        "at_s": [0.5 * n for n in places],
+    }
+    load = {"other_load": [0.1] * ROUNDS}
+    return [
+        Reading(phase, values),
+        Reading(phase, raw, places, "readings"),
+        Reading(phase, load, list(range(ROUNDS)), "rounds"),
+    ]
+
+
+def _weights(trial: Trial) -> int:
+    width, inputs = trial.hidden_size or 1, trial.input_size or 2
+    return GATES.get(trial.cell, 3) * width * (width + inputs + 1)
+
+
+def _flops(trial: Trial, phase: str, tokens: int) -> float:
+    passes = 1 if phase in ("forward", "stream") else 3
+    return 2.0 * passes * _weights(trial) * tokens
+
+
+def _latencies(trial: Trial, step_s: float) -> Reading:
+    """Latencies around `step_s` with a tail of interruptions."""
+    rng = np.random.default_rng(sum(map(ord, trial.implementation)))
+    found = step_s * np.exp(0.08 * rng.standard_normal(1500))
+    found *= 1 + (rng.random(1500) < 0.03) * rng.pareto(1.5, 1500)
+    values = {"latency_s": [float(each) for each in found]}
+    return Reading("stream", values, list(range(1500)), "time steps")
+
+
+def memory(writer: Writer, trial: Trial, peak_bytes: float) -> None:
+    """Commit the memory of a speed trial's phases, from a pass of its own."""
+    trial = replace(trial, measure="memory", session=None)
+    values = {"peak_bytes": peak_bytes, "baseline_bytes": 2e8}
+    readings = [Reading(phase, values) for phase in PHASE_SHARES]
+    writer.commit(trial, readings=readings)
+
+
+def shape_trial(implementation: str, cell: str, **changes: Any) -> Trial:
+    """A speed trial of random numbers, 32 × 100 × 64 of width 128."""
+    sizes = {"batch": 32, "time_steps": 100, "input_size": 64, "hidden_size": 128}
+    bare = {"task": None, "length": None, **sizes}
+    return speed_trial(implementation, cell, **(bare | changes))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How an invented implementation takes its time.
+
+    Attributes:
+        overhead_s: Of every time step.
+        flop_per_s: What it reaches when there is enough to do.
+        first_s: Of the first call, beside a usual one.
+    """
+
+    overhead_s: float
+    flop_per_s: float
+    first_s: float
+    framework: str
+
+    def update_s(self, trial: Trial) -> float:
+        steps, batch = trial.time_steps or 1, trial.batch or 1
+        flops = _flops(trial, "train_step", steps * batch)
+        rate: float = self.flop_per_s * trial.threads**0.7
+        return self.overhead_s * steps + flops / rate
+
+
+KINDS = {
+    "torch-native": Kind(1.2e-5, 3.0e10, 2e-3, "torch 2.13.0"),
+    "jax-scan": Kind(6e-6, 1.6e10, 0.8, "jax 0.9.1"),
+    "numpy-reference": Kind(1.5e-4, 6e9, 1e-4, "numpy 2.4.6"),
+    "torch-compile": Kind(5e-6, 2.9e10, 14.0, "torch 2.13.0"),
+    "torch-loop": Kind(1.1e-4, 2.5e10, 3e-3, "torch 2.13.0"),
+    "tensorflow-keras": Kind(4e-5, 2.2e10, 1.1, "tensorflow 2.21.0"),
+    "tensorflow-loop": Kind(6e-5, 2.0e10, 0.9, "tensorflow 2.21.0"),
+    "keras-jax": Kind(9e-6, 1.5e10, 1.3, "jax 0.9.1"),
+    "my-fused-gru": Kind(4e-6, 3.4e10, 0.2, "torch 2.13.0"),
+    "onnxruntime": Kind(2e-5, 2.8e10, 0.05, "onnxruntime 1.24"),
+}
+
+
+def sweep(
+    path: Path,
+    *,
+    cells: Sequence[str] = ("gru",),
+    names: Sequence[str] = ("torch-native", "jax-scan", "my-fused-gru"),
+    batches: Sequence[int] = (1, 64),
+    widths: Sequence[int] = (64, 1024),
+    steps: Sequence[int] = (100,),
+    threads: Sequence[int] = (1,),
+    step_s: bool = True,
+    peak: Mapping[str, Any] | None = PEAK,
+) -> RunFolder:
+    """Random numbers of many sizes; my-fused-gru is uncertified, jax-scan has limits.
+
+    jax-scan is out of memory at the largest size, torch-native is shaky at the
+    smallest, and of two cells all but the first have no stream.
+    """
+    writer = Writer.create(path, {"suite": {"name": "sweep"}})
+    for cell in cells:
+        for name in names:
+            broken = "grad w_hh" if name == "my-fused-gru" else None
+            for count in threads:
+                facts = {"framework": KINDS[name].framework}
+                parity(writer, name, cell, broken, facts, threads=count)
+    sizes = [(b, w, t) for b in batches for w in widths for t in steps]
+    for count in threads:
+        for index, (batch, width, length) in enumerate(sizes):
+            shape = {"batch": batch, "hidden_size": width, "time_steps": length}
+            session = f"sweep {count}-{index}, 2026-11-26 12:00:00"
+            for cell in cells:
+                for name in names:
+                    trial = shape_trial(
+                        name, cell, threads=count, session=session, **shape
+                    )
+                    small = (index, name) == (0, "torch-native")
+                    large = (index, name) == (len(sizes) - 1, "jax-scan")
+                    _of_sweep(writer, trial, small, large, step_s, peak)
+    return writer.run
+
+
+def _of_sweep(
+    writer: Writer,
+    trial: Trial,
+    shaky: bool,
+    fails: bool,
+    stream: bool,
+    peak: Mapping[str, Any] | None,
+) -> None:
+    if fails:
+        reason = "7.9 GiB asked for, 6.1 GiB free"
+        writer.commit(trial, outcome="out_of_memory", reason=reason)
+        return
+    kind = KINDS[trial.implementation]
+    update_s = kind.update_s(trial)
+    least_s = 4 * _weights(trial) / PEAK["copy_bytes_per_s"]
+    step_s = 1.5 * least_s + kind.overhead_s if stream else None
+    facts = {
+        "framework": kind.framework,
+        "session": trial.session,
+        "fitness": {"verdict": "noisy", "reasons": ["1.3 other cores busy"]},
+    }
+    speed(
+        writer,
+        trial,
+        update_s,
+        shaky=shaky,
+        first_call_s=kind.first_s + update_s,
+        jitter=0.02,
+        step_s=step_s,
+        **(facts | ({} if peak is None else {"peak": dict(peak)})),
+    )
+    memory(writer, trial, 40.0 * (trial.batch or 1) * (trial.hidden_size or 1) * 100)
 
 
 def quick(path: Path) -> RunFolder:

@@ -1,25 +1,90 @@
-"""How fast: throughput by implementation and phase, and time to solve."""
+"""How fast: every timed phase of every implementation, and what stands behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from harness.analysis.conditions import (
+    Conditions,
+    budget_of,
+    conditions,
+    machine_of,
+)
 from harness.analysis.doubts import doubts, words
 from harness.analysis.grouping import (
     Place,
+    curve,
     group,
     number,
     of_measure,
     place,
     varying,
 )
-from harness.analysis.learning import LearningRow
+from harness.analysis.ratios import (
+    Turns,
+    paired_median,
+    paired_ratio,
+    unpaired_ratio,
+)
+from harness.analysis.roofline import Peak, peak_of, session_of
 from harness.analysis.statistics import Interval
 from harness.store import TrialRecord
 from harness.trial import Trial
 
 PHASES = ("forward", "loss_and_gradients", "train_step", "stream")
+
+PLACEMENT = "place"
+"""The placing of a batch on the device: timed like a phase, and no part of any."""
+
+_BUDGET = ("device", "dtype", "precision", "threads")
+
+_NO_PHASE = ("readback",)
+
+
+@dataclass(frozen=True)
+class Instability:
+    """Why a timing is shaky, and what to do about it."""
+
+    kind: str
+    words: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Fitness:
+    """What `doctor` said of the machine before the session: fit, noisy or unfit."""
+
+    verdict: str
+    reasons: tuple[Instability, ...]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory of a phase, measured in a pass of its own.
+
+    Attributes:
+        peak_bytes: Of the process, above what its imports take.
+        baseline_bytes: What the imports take.
+        allocator_peak_bytes: On a GPU, what the framework says it held.
+        device_peak_bytes: On a GPU, what the driver says the process held.
+        outcome: How the pass ended; without a value unless `ok`.
+    """
+
+    peak_bytes: float | None
+    baseline_bytes: float | None
+    allocator_peak_bytes: float | None
+    device_peak_bytes: float | None
+    outcome: str = "ok"
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What a user of single time steps waits, in seconds."""
+
+    p50_s: float
+    p95_s: float | None
+    p99_s: float | None
 
 
 @dataclass(frozen=True)
@@ -27,11 +92,18 @@ class SpeedRow:
     """One phase of one implementation at one shape, or a trial without a timing.
 
     Attributes:
-        phase: "" where the trial did not end ok and has no timing.
+        phase: "" where the trial did not end ok and has no timing; `PLACEMENT` where
+            it is none.
         time: The 95 % interval of the median time of one call, in seconds.
         relative: Time over the fastest certified one's of the same session, cell and
-            phase; None where there is none.
+            phase, paired by round where rounds are known; None where there is none.
+        relative_interval: The 95 % interval of `relative`; None for the fastest.
         doubt: Why the row is not certified, or None.
+        flops: Of one call.
+        least_bytes: What a call has to move between memory and processor at least.
+        turns: Raw readings by round, in seconds a call.
+        latency_sample_s: Raw latencies of single time steps, in order.
+        session: Its name; rows of another one share no ratio.
     """
 
     place: Place
@@ -54,6 +126,62 @@ class SpeedRow:
     kernel: str | None
     framework: str | None
     machine: str | None
+    conditions: Conditions
+    time_steps: int | None = None
+    relative_interval: Interval | None = None
+    flops: float | None = None
+    least_bytes: float | None = None
+    peak: Peak | None = None
+    latency: Latency | None = None
+    unstable: tuple[Instability, ...] = ()
+    memory: Memory | None = None
+    session: str | None = None
+    fitness: Fitness | None = None
+    turns: Turns = field(default_factory=dict, repr=False)
+    latency_sample_s: tuple[float, ...] = field(default=(), repr=False)
+
+    @property
+    def intensity(self) -> float | None:
+        """FLOP per byte that has to be moved, or None."""
+        known = self.flops is not None and self.least_bytes
+        return self.flops / self.least_bytes if known else None  # type: ignore[operator]
+
+    @property
+    def of_peak(self) -> float | None:
+        """Fraction of the machine's measured peak, or None."""
+        return _share(
+            self.flop_per_s, None if self.peak is None else self.peak.flop_per_s
+        )
+
+    @property
+    def roof_flop_per_s(self) -> float | None:
+        """The most that memory and arithmetic together allow at this intensity."""
+        return None if self.peak is None else self.peak.roof(self.intensity)
+
+    @property
+    def of_roof(self) -> float | None:
+        """Fraction of the roof at this intensity, or None."""
+        return _share(self.flop_per_s, self.roof_flop_per_s)
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is the timing of a phase."""
+        return self.time_s is not None and self.phase not in ("", PLACEMENT)
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What has to stand beside its number."""
+        marks = () if self.certified else ("uncertified",)
+        return (*marks, "shaky") if self.shaky else marks
+
+
+def _share(part: float | None, whole: float | None) -> float | None:
+    return None if part is None or not whole else part / whole
+
+
+def without_samples(row: SpeedRow) -> SpeedRow:
+    """Return a row without its raw readings, for where it is only told."""
+    return replace(row, turns={}, latency_sample_s=())
 
 
 def speed_rows(records: Sequence[TrialRecord]) -> list[SpeedRow]:
@@ -63,18 +191,27 @@ def speed_rows(records: Sequence[TrialRecord]) -> list[SpeedRow]:
         return []
     places = _places(speed)
     known = doubts(records)
+    memory = {_memory_key(r): r for r in of_measure(records, "memory")}
     rows = [
         row
         for record in speed
-        for row in _rows(record, places[record.id], words([known[record.id]]))
+        for row in _rows(
+            record,
+            places[record.id],
+            words([known[record.id]]),
+            memory.get(_memory_key(record)),
+        )
     ]
     return _with_relative(rows)
 
 
+# --- where a row stands --------------------------------------------------------------
+
+
 def _places(speed: Sequence[TrialRecord]) -> dict[str, Place]:
-    """Return the place of each trial: what varies is named, the session at need."""
-    plain = [replace(record.trial, settings={}) for record in speed]
-    names = varying(plain)
+    """Return the place of each trial: what is unlike is named, the session at need."""
+    names = _named(speed)
+    budgets = {budget_of(record.trial) for record in speed}
     machines = {record.result.get("machine") for record in speed} - {None}
     found = {}
     for record in speed:
@@ -82,6 +219,8 @@ def _places(speed: Sequence[TrialRecord]) -> dict[str, Place]:
         shape = ("batch", "time steps", "input size", "hidden size")
         shown = names if trial.task else tuple(dict.fromkeys([*shape, *names]))
         where = place(trial, shown)
+        if len(budgets) > 1:
+            where = _add(where, budget_of(trial))
         if len(machines) > 1:
             on = record.result.get("machine") or "unknown machine"
             where = _add(where, f"on {on}")
@@ -89,28 +228,56 @@ def _places(speed: Sequence[TrialRecord]) -> dict[str, Place]:
     same = group(
         speed, lambda r: (found[r.id], r.trial.cell, r.trial.implementation)
     ).values()
-    if any(len(members) > 1 for members in same):
-        for record in speed:
-            found[record.id] = _add(found[record.id], f"session {record.trial.session}")
+    several = {found[m[0].id] for m in same if len(m) > 1}
+    for record in speed:
+        if found[record.id] in several:
+            found[record.id] = _add(found[record.id], f"session {session_of(record)}")
     return found
+
+
+def _named(speed: Sequence[TrialRecord]) -> tuple[str, ...]:
+    """Return the sizes that differ inside a cell, whoever computes it.
+
+    The budget is named apart, where it differs anywhere.
+    """
+    plain = [replace(r.trial, settings={}, implementation="") for r in speed]
+    return tuple(name for name in varying(plain) if name not in _BUDGET)
 
 
 def _add(where: Place, words: str) -> Place:
     return replace(where, variant=" · ".join(w for w in (where.variant, words) if w))
 
 
-def _rows(record: TrialRecord, where: Place, doubt: str | None) -> list[SpeedRow]:
-    splits = {r.split for r in record.readings if r.split not in ("readback",)}
+# --- what a row says -----------------------------------------------------------------
+
+
+def _memory_key(record: TrialRecord) -> tuple[str | None, str]:
+    trial = replace(record.trial, measure="speed", session=None, settings={})
+    return machine_of(record), trial.slot()
+
+
+def _rows(
+    record: TrialRecord, where: Place, doubt: str | None, memory: TrialRecord | None
+) -> list[SpeedRow]:
+    splits = {r.split for r in record.readings if r.split not in _NO_PHASE}
     known = [phase for phase in PHASES if phase in splits]
     known += sorted(splits - set(PHASES))
     timed = [phase for phase in known if number(record, phase, "time_s") is not None]
     if not timed or record.outcome != "ok":
         timed = [""]
-    return [_row(record, where, phase, doubt) for phase in timed]
+    return [_row(record, where, phase, doubt, memory) for phase in timed]
 
 
-def _row(record: TrialRecord, where: Place, phase: str, doubt: str | None) -> SpeedRow:
-    tokens = number(record, phase, "tokens_per_s")
+def _row(
+    record: TrialRecord,
+    where: Place,
+    phase: str,
+    doubt: str | None,
+    memory: TrialRecord | None,
+) -> SpeedRow:
+    fitness = _fitness(record)
+    unfit = fitness is not None and fitness.verdict == "unfit"
+    steps = record.result.get("time_steps", record.trial.time_steps)
     return SpeedRow(
         place=where,
         cell=record.trial.cell,
@@ -121,17 +288,29 @@ def _row(record: TrialRecord, where: Place, phase: str, doubt: str | None) -> Sp
         reason=record.reason,
         time_s=number(record, phase, "time_s"),
         time=_interval(record, phase, "time_low_s", "time_high_s"),
-        tokens_per_s=tokens,
+        tokens_per_s=number(record, phase, "tokens_per_s"),
         tokens=_interval(record, phase, "tokens_low_per_s", "tokens_high_per_s"),
         flop_per_s=number(record, phase, "flop_per_s"),
         first_call_s=number(record, phase, "first_call_s"),
-        shaky=number(record, phase, "shaky") == 1,
+        shaky=bool(phase) and (number(record, phase, "shaky") == 1 or unfit),
         certified=doubt is None,
         doubt=doubt,
         relative=None,
         kernel=record.result.get("kernel"),
         framework=record.result.get("framework"),
-        machine=record.result.get("machine"),
+        machine=machine_of(record),
+        conditions=conditions(record),
+        time_steps=steps if isinstance(steps, int) else None,
+        flops=number(record, phase, "flops"),
+        least_bytes=number(record, phase, "least_bytes"),
+        peak=peak_of(record),
+        latency=_latency(record, phase),
+        unstable=_unstable(record, phase),
+        memory=_memory(memory, phase),
+        session=session_of(record),
+        fitness=fitness,
+        turns=_turns(record, phase),
+        latency_sample_s=_sample(record, phase, "latency_s"),
     )
 
 
@@ -140,16 +319,85 @@ def _interval(record: TrialRecord, phase: str, low: str, high: str) -> Interval 
     return None if ends[0] is None or ends[1] is None else Interval(ends[0], ends[1])
 
 
+def _latency(record: TrialRecord, phase: str) -> Latency | None:
+    middle = number(record, phase, "latency_p50_s")
+    if middle is None:
+        return None
+    return Latency(
+        middle,
+        number(record, phase, "latency_p95_s"),
+        number(record, phase, "latency_p99_s"),
+    )
+
+
+def _unstable(record: TrialRecord, phase: str) -> tuple[Instability, ...]:
+    found = record.result.get("unstable")
+    told = found.get(phase) if isinstance(found, Mapping) else None
+    return tuple(map(_reason, told or ()))
+
+
+def _reason(found: object) -> Instability:
+    if not isinstance(found, Mapping):
+        return Instability("", str(found), "")
+    return Instability(
+        str(found.get("kind") or ""),
+        str(found.get("words") or ""),
+        str(found.get("advice") or ""),
+    )
+
+
+def _fitness(record: TrialRecord) -> Fitness | None:
+    found = record.result.get("fitness")
+    if not isinstance(found, Mapping) or not found.get("verdict"):
+        return None
+    return Fitness(
+        str(found["verdict"]), tuple(map(_reason, found.get("reasons") or ()))
+    )
+
+
+def _memory(record: TrialRecord | None, phase: str) -> Memory | None:
+    if record is None:
+        return None
+    found = Memory(
+        number(record, phase, "peak_bytes"),
+        number(record, phase, "baseline_bytes"),
+        number(record, phase, "allocator_peak_bytes"),
+        number(record, phase, "device_peak_bytes"),
+        record.outcome,
+    )
+    return None if found == Memory(None, None, None, None) else found
+
+
+def _sample(record: TrialRecord, phase: str, metric: str) -> tuple[float, ...]:
+    return tuple(
+        value for value in curve(record, phase, metric)[1] if value is not None
+    )
+
+
+def _turns(record: TrialRecord, phase: str) -> dict[int, tuple[float, ...]]:
+    samples = curve(record, phase, "sample_s")[1]
+    rounds = curve(record, phase, "round")[1]
+    if len(rounds) != len(samples):
+        return {}
+    found: dict[int, list[float]] = {}
+    for sample, of_round in zip(samples, rounds, strict=True):
+        if sample is not None and of_round is not None:
+            found.setdefault(int(of_round), []).append(sample)
+    return {name: tuple(readings) for name, readings in found.items()}
+
+
+# --- how they stand to each other ----------------------------------------------------
+
+
 def _with_relative(rows: list[SpeedRow]) -> list[SpeedRow]:
-    keyed = group(rows, lambda r: (r.place, r.trial.session, r.cell, r.phase))
+    keyed = group(
+        rows, lambda r: (r.place, r.trial.session, r.session, r.cell, r.phase)
+    )
     found = []
     for members in keyed.values():
-        times = [r.time_s for r in members if r.certified and r.time_s is not None]
-        best = min(times, default=None)
-        for row in members:
-            known = best is not None and row.time_s is not None
-            ratio = row.time_s / best if known else None  # type: ignore[operator]
-            found.append(replace(row, relative=ratio))
+        known = [r for r in members if r.certified and r.timed]
+        best = min(known, key=lambda r: r.time_s or 0.0, default=None)
+        found += [row if best is None else _against(row, best) for row in members]
     places = list(dict.fromkeys(row.place for row in found))
     cells = list(dict.fromkeys(row.cell for row in found))
     phases = [*PHASES, *sorted({row.phase for row in found} - set(PHASES))]
@@ -163,89 +411,22 @@ def _with_relative(rows: list[SpeedRow]) -> list[SpeedRow]:
     )
 
 
-# --- time to solve -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SolveTime:
-    """Updates to solve of a cell, times the certified update time of an implementation.
-
-    Attributes:
-        low: From the low ends of both, in seconds.
-        high: From the high ends of both; None where the updates' end is beyond the
-            budget.
-        learned_on: The implementation that the updates were counted on.
-        doubt: Why its learning is not certified, or None.
-    """
-
-    place: Place
-    cell: str
-    implementation: str
-    device: str
-    machine: str | None
-    seconds: float
-    low: float | None
-    high: float | None
-    shaky: bool
-    learned_on: str
-    kernel: str | None = None
-    doubt: str | None = None
-
-
-def solve_times(row: LearningRow, speed: Sequence[SpeedRow]) -> list[SolveTime]:
-    """Return the times of every certified implementation, the fastest first.
-
-    Timings at the very shape of the learning trial, on a single thread, count; of two
-    timings of one implementation on one device, the later. Empty where the median
-    seed did not solve the task.
-    """
-    if row.updates is None or row.updates.median is None:
-        return []
-    latest = {
-        (timing.implementation, timing.trial.device, timing.machine): timing
-        for timing in speed
-        if timing.phase == "train_step"
-        and timing.certified
-        and timing.time_s is not None
-        and _shape(timing.trial) == _shape(row.trial)
-    }
-    found = [_solve_time(row, timing) for timing in latest.values()]
-    return sorted(found, key=lambda each: each.seconds)
-
-
-def _shape(trial: Trial) -> tuple[object, ...]:
-    return (
-        trial.task,
-        trial.length,
-        sorted(trial.task_options.items()),
-        trial.cell,
-        trial.batch,
-        trial.hidden_size,
-        trial.num_layers,
-        trial.dtype,
-        trial.precision,
-        trial.biases,
-        trial.threads,
+def _against(row: SpeedRow, best: SpeedRow) -> SpeedRow:
+    if row is best:
+        return replace(row, relative=1.0)
+    if row.time_s is None or not best.time_s:
+        return row
+    ratio = paired_median(best.turns, row.turns)
+    return replace(
+        row,
+        relative=row.time_s / best.time_s if ratio is None else ratio,
+        relative_interval=ratio_interval(best, row),
     )
 
 
-def _solve_time(row: LearningRow, timing: SpeedRow) -> SolveTime:
-    assert row.updates is not None
-    assert row.updates.median is not None
-    assert timing.time_s is not None
-    time = timing.time or Interval(timing.time_s, timing.time_s)
-    low, high = row.updates.low, row.updates.high
-    return SolveTime(
-        place=row.place,
-        cell=row.cell,
-        implementation=timing.implementation,
-        device=timing.trial.device,
-        machine=timing.machine,
-        seconds=row.updates.median * timing.time_s,
-        low=None if low is None else low * time.low,
-        high=None if high is None else high * time.high,
-        shaky=timing.shaky,
-        learned_on=row.implementation,
-        kernel=timing.kernel,
-        doubt=row.doubt,
-    )
+def ratio_interval(base: SpeedRow, new: SpeedRow) -> Interval | None:
+    """Return the interval of new over base: by round, else from both intervals."""
+    found = paired_ratio(base.turns, new.turns)
+    if found is not None or base.time is None or new.time is None:
+        return found
+    return unpaired_ratio(base.time, new.time)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +15,20 @@ from harness.analysis.agreement import (
     learned_by_several,
     question,
 )
+from harness.analysis.fastest import FastestMap, fastest_maps
 from harness.analysis.gradients import GradientRow, gradient_rows
 from harness.analysis.grouping import Place, group, network_key
 from harness.analysis.initial_values import InitialRow, initial_rows
 from harness.analysis.learning import LearningRow, learning_rows
 from harness.analysis.parity import ParityRow, parity_rows
-from harness.analysis.speed import SolveTime, SpeedRow, solve_times, speed_rows
+from harness.analysis.payback import Payback, paybacks
+from harness.analysis.roofline import PeakRow, peak_rows
+from harness.analysis.solve_time import SolveTime, solve_times
+from harness.analysis.speed import SpeedRow, speed_rows, without_samples
 from harness.errors import NothingMeasuredError
 from harness.store import TrialRecord
 
-MEASURES = ("parity", "learning", "gradients", "speed")
+MEASURES = ("parity", "learning", "gradients", "speed", "memory")
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,17 @@ class Summary:
     choices: tuple[tuple[str, str], ...]
     focus: Place | None
     agreement: tuple[AgreementRow, ...] = ()
+    peaks: tuple[PeakRow, ...] = ()
+
+    @functools.cached_property
+    def fastest(self) -> tuple[FastestMap, ...]:
+        """Which implementation is the fastest, by cell, phase and conditions."""
+        return tuple(fastest_maps(self.speed))
+
+    @functools.cached_property
+    def paybacks(self) -> tuple[Payback, ...]:
+        """Every first call, and when it has paid back."""
+        return tuple(paybacks(self.speed))
 
     @property
     def several_learned(self) -> bool:
@@ -108,8 +124,17 @@ class Summary:
         return tuple(time for row in self.learned for time in row.solve_times)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the tables as JSON values."""
-        return dataclasses.asdict(self)
+        """Return the tables as JSON values, without the raw readings of timings."""
+        told = dataclasses.replace(
+            self, speed=tuple(without_samples(row) for row in self.speed)
+        )
+        found = dataclasses.asdict(told)
+        for row, written in zip(self.speed, found["speed"], strict=True):
+            for name in ("intensity", "of_peak", "roof_flop_per_s", "of_roof"):
+                written[name] = getattr(row, name)
+        found["fastest"] = [dataclasses.asdict(each) for each in self.fastest]
+        found["paybacks"] = [_payback_json(each) for each in self.paybacks]
+        return found
 
 
 def summarize(records: Sequence[TrialRecord], info: Mapping[str, Any]) -> Summary:
@@ -143,7 +168,24 @@ def summarize(records: Sequence[TrialRecord], info: Mapping[str, Any]) -> Summar
         choices=tuple((str(k), str(v)) for k, v in _mapping(info, "choices").items()),
         focus=focus(learned),
         agreement=tuple(agreement_rows(records)),
+        peaks=tuple(peak_rows(records)),
     )
+
+
+def _payback_json(found: Payback) -> dict[str, Any]:
+    """Return a first call as JSON values; the timings stand in their own rows."""
+    row = found.row
+    return {
+        "place": dataclasses.asdict(row.place),
+        "cell": row.cell,
+        "implementation": row.implementation,
+        "phase": row.phase,
+        "first_call_s": row.first_call_s,
+        "against": found.against and found.against.implementation,
+        "calls": found.calls,
+        "low": found.low,
+        "high": found.high,
+    }
 
 
 def _solve_times(

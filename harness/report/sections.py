@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from harness.analysis.summary import Header, Summary
 from harness.report import tables
-from harness.report.figures.gallery import Gallery
+from harness.report.figures.gallery import MOST_THROUGHPUT, Gallery, timed_places
 from harness.report.figures.style import Drawn
 from harness.report.tables import Table
 from harness.report.text import counts, one_line, seconds
@@ -154,6 +154,18 @@ def _speed(summary: Summary, gallery: Gallery) -> Section:
         missing.append("Speed was not measured in this run.")
     elif not any(row.tokens_per_s for row in summary.speed):
         missing.append("No speed trial of this run has a timing; see the table.")
+    peaks = [found for found in summary.peaks if found.peak is not None]
+    if summary.peaks and not peaks:
+        missing.append(
+            "The peak of the machine was not measured beside these timings: there is "
+            "no roof, and no fraction of it."
+        )
+    places = len(timed_places(summary))
+    if places > MOST_THROUGHPUT:
+        missing.append(
+            f"Throughput is drawn for {MOST_THROUGHPUT} of {places} places, from the "
+            "least work a call to the most; the tables have them all."
+        )
     if summary.learned and not summary.solve_times:
         missing.append(
             "There is no time to solve: it takes a task that the median seed solved "
@@ -163,7 +175,15 @@ def _speed(summary: Summary, gallery: Gallery) -> Section:
         "speed",
         "How fast is it?",
         gallery.speed,
-        _filled(tables.speed_table(summary), tables.solve_table(summary)),
+        _filled(
+            tables.fastest_table(summary),
+            tables.speed_table(summary),
+            tables.rates_table(summary),
+            tables.latency_table(summary),
+            tables.shaky_table(summary),
+            tables.solve_table(summary),
+        ),
+        _filled(tables.first_calls_table(summary), tables.peaks_table(summary)),
         missing=tuple(missing),
     )
 

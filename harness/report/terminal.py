@@ -17,8 +17,9 @@ from harness.report.tables import Block, Table
 from harness.report.text import one_line
 
 WIDEST = 24
-"""Columns may shrink to this many characters before their words are folded."""
+"""A word longer than this may be folded."""
 
+GAP = 2
 INDENT = 2
 
 STYLES = {"bad": "red", "doubt": "yellow", "good": "green"}
@@ -27,7 +28,8 @@ STYLES = {"bad": "red", "doubt": "yellow", "good": "green"}
 def end_of_run(summary: Summary, report: Path | None = None) -> RenderableType:
     """Return what a run ends with: one line, the table of results, where to look.
 
-    Without learning the timings or the certificates stand in the table's place.
+    Without learning what is fastest, the timings or the certificates stand in the
+    table's place.
     """
     parts: list[RenderableType] = [Text(line(summary.header)), Text("")]
     found = next((table for table in _main(summary) if table.rows), None)
@@ -42,8 +44,11 @@ def end_of_run(summary: Summary, report: Path | None = None) -> RenderableType:
 
 
 def _main(summary: Summary) -> list[Table]:
+    # Timings of many sizes fill many screens; what they come to fills one.
+    mapped = any(found.is_map for found in summary.fastest)
     return [
         tables.learned_table(summary),
+        *([tables.fastest_table(summary)] if mapped else []),
         tables.speed_table(summary),
         tables.parity_table(summary),
         tables.horizon_table(summary),
@@ -58,7 +63,13 @@ def all_tables(summary: Summary) -> RenderableType:
         tables.learned_table(summary),
         tables.horizon_table(summary),
         tables.initial_values_table(summary),
+        tables.fastest_table(summary),
         tables.speed_table(summary),
+        tables.rates_table(summary),
+        tables.latency_table(summary),
+        tables.shaky_table(summary),
+        tables.first_calls_table(summary),
+        tables.peaks_table(summary),
         tables.solve_table(summary),
         tables.agreement_table(summary),
         tables.parting_table(summary),
@@ -88,9 +99,7 @@ class _Blocks:
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
-        widths = self._widths()
-        if sum(widths) + 2 * len(widths) > options.max_width:
-            widths = [0] * len(widths)  # rather folded than cut off
+        widths = self._widths(options.max_width)
         for index, block in enumerate(self._found.blocks):
             if index:
                 yield Text("")
@@ -98,30 +107,59 @@ class _Blocks:
                 yield Text(one_line(block.title), style="bold")
             yield self._table(block, widths)
 
-    def _widths(self) -> list[int]:
-        found = self._found
-        lines = [block.head for block in found.blocks]
-        lines += [row.cells for row in found.rows]
-        widths = [
-            min(max(len(one_line(cells[i])) for cells in lines), WIDEST)
-            for i in range(len(found.align))
+    def _columns(self) -> list[tuple[str, list[str]]]:
+        """Return side and contents of every column."""
+        lines = [block.head for block in self._found.blocks]
+        lines += [row.cells for row in self._found.rows]
+        return [
+            (side, [one_line(cells[i]) for cells in lines])
+            for i, side in enumerate(self._found.align)
         ]
-        widths[0] += INDENT
+
+    def _widths(self, most: int) -> list[int]:
+        """Return a width a column, 0 for what the console decides.
+
+        Where not all fits, numbers stay on a line and words in one piece, and what is
+        left goes first to the columns that want least.
+        """
+        columns = self._columns()
+        whole = [max(map(len, column)) for _, column in columns]
+        whole[0] += INDENT
+        spare = most - GAP * len(whole)
+        if sum(whole) <= spare:
+            return whole
+        widths = [
+            full if side == "r" else min(full, WIDEST, _longest_word(column))
+            for full, (side, column) in zip(whole, columns, strict=True)
+        ]
+        widths[0] = min(whole[0], widths[0] + INDENT)
+        spare -= sum(widths)
+        if spare < 0:
+            return [0] * len(widths)  # rather folded than cut off
+        wants = [full - width for full, width in zip(whole, widths, strict=True)]
+        for index in sorted(range(len(wants)), key=wants.__getitem__):
+            given = min(wants[index], spare)
+            widths[index] += given
+            spare -= given
         return widths
 
     def _table(self, block: Block, widths: Sequence[int]) -> RichTable:
         found = self._found
         table = RichTable(
-            box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0)
+            box=None, show_header=False, pad_edge=False, padding=(0, GAP, 0, 0)
         )
         for side, width in zip(found.align, widths, strict=True):
             justify: Literal["left", "right"] = "right" if side == "r" else "left"
-            table.add_column(justify=justify, overflow="fold", min_width=width or None)
+            table.add_column(justify=justify, overflow="fold", width=width or None)
         indent = " " * INDENT if found.nested or block.title else ""
         table.add_row(*_cells(block.head, "" if found.nested else indent, "bold"))
         for row in block.rows:
             table.add_row(*_cells(row.cells, indent, STYLES.get(row.tone, "")))
         return table
+
+
+def _longest_word(column: Sequence[str]) -> int:
+    return max(len(word) for words in column for word in words.split(" "))
 
 
 def _cells(words: Sequence[str], indent: str, style: str) -> list[Text]:

@@ -50,6 +50,34 @@ def short(value: float | None) -> str:
     return _three(value)
 
 
+def percent(share: float | None) -> str:
+    """Return a share: "32 %", "0.4 %"."""
+    if share is None:
+        return NOTHING
+    value = 100 * share
+    if value >= 9.95:
+        return f"{value:.0f} %"
+    return f"{value:.1f} %" if value >= 0.995 else f"{value:.1g} %"
+
+
+def size(count: float | None) -> str:
+    """Return a number of bytes: "40.9 MiB"."""
+    if count is None:
+        return NOTHING
+    for unit, bytes_ in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= 0.9995 * bytes_:
+            return f"{_three(count / bytes_)} {unit}"
+    return f"{count:.0f} B"
+
+
+def times(ratio: float | None) -> str:
+    """Return a ratio with three digits: "1.02", "12.3", "123"."""
+    if ratio is None:
+        return NOTHING
+    digits = 2 if ratio < 9.995 else 1 if ratio < 99.95 else 0
+    return f"{ratio:.{digits}f}"
+
+
 def seconds(value: float | None) -> str:
     """Return a duration: "5 min 12 s", "14 s", "3.20 ms"."""
     if value is None:

@@ -94,6 +94,8 @@ def test_every_figure_of_the_issue_is_drawn_as_svg_and_png(run: RunFolder) -> No
         "gradients-copy-memory",
         "throughput-1-adding",
         "throughput-2",
+        "roofline",
+        "payback",
         "time-to-solve-adding",
     }
     for name in names:
@@ -135,7 +137,7 @@ def test_a_nasty_reason_is_text(page: Outline, run: RunFolder) -> None:
 
 def test_figures_are_named_for_those_who_do_not_see_them(page: Outline) -> None:
     pictures = [attributes for name, attributes in page.tags if name == "svg"]
-    assert len(pictures) == 12
+    assert len(pictures) == 14
     for attributes in pictures:
         assert attributes["role"] == "img"
         assert len(str(attributes["aria-label"])) > 40
@@ -230,7 +232,7 @@ def test_the_first_screen_has_the_table_before_the_three_pictures(
 def test_the_summary_links_figures_that_are_there(run: RunFolder) -> None:
     text = (run.path / "summary.md").read_text(encoding="utf-8")
     linked = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
-    assert len(linked) == 12
+    assert len(linked) == 14
     assert all((run.path / target).is_file() for target in linked)
     assert "| 1000 \\[800, 1200\\] |" in text
     assert text.index("| adding, length 100 |") < text.index("overview-learning")
@@ -285,7 +287,8 @@ def test_a_run_of_only_speed_says_what_was_not_measured(tmp_path: Path) -> None:
     assert "The gradient over lag was not measured in this run." in words
     assert "Nothing was certified in this run" in words
     names = {file.name for file in (run.path / "figures").glob("*.svg")}
-    assert names == {"overview-speed.svg", "throughput-1-adding.svg"}
+    assert names == {"overview-speed.svg", "throughput-1-adding.svg", "roofline.svg"}
+    assert "The peak of the machine was not measured beside these timings" in words
 
 
 def test_a_run_of_one_crashed_trial_has_a_page_and_is_drawn(tmp_path: Path) -> None:

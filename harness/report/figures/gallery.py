@@ -10,18 +10,28 @@ from harness.analysis.gradients import GradientPanel, gradient_panels
 from harness.analysis.grouping import Place, group
 from harness.analysis.initial_values import InitialPanel, initial_panels
 from harness.analysis.learning_curves import LearningPanel, learning_panels
-from harness.analysis.speed import SpeedRow
+from harness.analysis.scaling import chosen_panels, scaling_panels, spread
+from harness.analysis.speed import PLACEMENT, SpeedRow
 from harness.analysis.summary import Summary
-from harness.report.figures import overview
+from harness.report.figures import overview, scaling
 from harness.report.figures.agreement import draw_agreement
+from harness.report.figures.fastest import draw_fastest
 from harness.report.figures.gradients import draw_gradients
 from harness.report.figures.initial_values import draw_initial_values
+from harness.report.figures.latency import draw_latency, latency_panels
 from harness.report.figures.learning import draw_learning
+from harness.report.figures.payback import draw_payback, payback_panels
+from harness.report.figures.roofline import draw_roofline, roofline_rows
+from harness.report.figures.scaling import draw_scaling
 from harness.report.figures.solve_time import draw_solve_time
 from harness.report.figures.solved import draw_solved
 from harness.report.figures.speed import draw_throughput
 from harness.report.figures.style import Drawn, Palette, drawing
+from harness.report.tables.fastest import is_choice
 from harness.store import TrialRecord
+
+MOST_THROUGHPUT = 3
+"""Places whose throughput is drawn; of more the smallest, largest and between."""
 
 MOST_OVERVIEW_LINES = 16
 """More lines than this cannot be read at the size of the first screen."""
@@ -117,14 +127,41 @@ def _initial_values(panels: Sequence[InitialPanel], palette: Palette) -> list[Dr
 
 
 def _speed(summary: Summary, palette: Palette) -> list[Drawn]:
-    places = group(summary.speed, lambda row: row.place).values()
-    timed = [rows for rows in places if any(row.tokens_per_s for row in rows)]
-    found = [draw_throughput(rows, palette, i + 1) for i, rows in enumerate(timed)]
+    found = _which(summary, palette)
+    shown = spread(timed_places(summary), MOST_THROUGHPUT)
+    found += [draw_throughput(rows, palette, i + 1) for i, rows in enumerate(shown)]
+    panels, others = chosen_panels(scaling_panels(summary.speed), scaling.MOST)
+    if panels:
+        found.append(draw_scaling(panels, others, palette))
+    if roofline_rows(summary.speed):
+        found.append(draw_roofline(summary.speed, summary.peaks, palette))
+    if waits := latency_panels(summary.speed):
+        found.append(draw_latency(waits, palette))
+    if first_calls := payback_panels(summary.paybacks):
+        found.append(draw_payback(first_calls, palette))
     tasks = group(summary.learned, lambda row: row.learning.place.task)
     for rows in tasks.values():
         if any(row.solve_times for row in rows):
             found.append(draw_solve_time(rows, palette))
     return found
+
+
+def _which(summary: Summary, palette: Palette) -> list[Drawn]:
+    """Return the map of what is fastest, where there is more than one place on it."""
+    maps = [m for m in summary.fastest if m.is_map and is_choice(m)]
+    return [draw_fastest(maps, palette)] if maps else []
+
+
+def timed_places(summary: Summary) -> list[list[SpeedRow]]:
+    """Return the rows of every place with a timing, small work first where many."""
+    places = [
+        [row for row in rows if row.phase != PLACEMENT]
+        for rows in group(summary.speed, lambda row: row.place).values()
+    ]
+    timed = [rows for rows in places if any(row.tokens_per_s for row in rows)]
+    if len(timed) <= MOST_THROUGHPUT:
+        return timed
+    return sorted(timed, key=lambda rows: max(row.flops or 0.0 for row in rows))
 
 
 def _overview(
@@ -153,6 +190,7 @@ def overview_speed(rows: Sequence[SpeedRow], focus: Place | None) -> list[SpeedR
     The focus where it was timed, else the first place; whole updates where they were
     timed, else the first phase.
     """
+    rows = [row for row in rows if row.phase != PLACEMENT]
     timed = [row for row in rows if row.tokens_per_s]
     if not timed:
         return []

@@ -37,8 +37,9 @@ SPARE_COLOURS = ("#E69F00", "#000000", "#999999")
 DASHES: tuple[Any, ...] = (
     "-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2)),
     (0, (3, 1, 1, 1, 1, 1)), (0, (2, 2)), (0, (8, 1, 2, 1)),
+    (0, (12, 2)), (0, (1, 2.5)), (0, (4, 4)), (0, (6, 1, 1, 1, 1, 1, 1, 1)),
 )  # fmt: skip
-MARKERS = ("o", "s", "^", "D", "v", "P", "*", "h")
+MARKERS = ("o", "s", "^", "D", "v", "P", "*", "h", "<", "p", "d", ">")
 PNG_DPI = 150
 COLUMNS = 3
 """Panels side by side, so that their words can be read at the page's width."""

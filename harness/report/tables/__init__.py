@@ -7,6 +7,8 @@ from harness.report.tables.checks import (
     outcome_table,
     parity_table,
 )
+from harness.report.tables.fastest import fastest_table
+from harness.report.tables.first_calls import first_calls_table
 from harness.report.tables.form import Block, Row, Table
 from harness.report.tables.initial_values import initial_values_table
 from harness.report.tables.learning import (
@@ -14,7 +16,14 @@ from harness.report.tables.learning import (
     learned_table,
     learning_table,
 )
-from harness.report.tables.speed import solve_table, speed_table
+from harness.report.tables.peaks import peaks_table
+from harness.report.tables.solve_time import solve_table
+from harness.report.tables.speed import (
+    latency_table,
+    rates_table,
+    shaky_table,
+    speed_table,
+)
 
 __all__ = [
     "Block",
@@ -23,13 +32,19 @@ __all__ = [
     "agreement_table",
     "checks_table",
     "environment_table",
+    "fastest_table",
+    "first_calls_table",
     "horizon_table",
     "initial_values_table",
+    "latency_table",
     "learned_table",
     "learning_table",
     "outcome_table",
     "parity_table",
     "parting_table",
+    "peaks_table",
+    "rates_table",
+    "shaky_table",
     "solve_table",
     "speed_table",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.analysis.gradients import GradientRow, Horizon
 from harness.analysis.grouping import group
 from harness.analysis.learning import LearningRow, Score
-from harness.analysis.speed import SolveTime
+from harness.analysis.solve_time import SolveTime
 from harness.analysis.statistics import CensoredMedian
 from harness.analysis.summary import LearnedRow, Summary
 from harness.report.tables.form import Block, Row, Table, by_place

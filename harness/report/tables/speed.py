@@ -1,57 +1,125 @@
-"""Tables of timings and of time to solve."""
+"""Tables of timings: how long, at which share of the peak, and what is doubtful."""
 
 from __future__ import annotations
 
-from harness.analysis.speed import SolveTime, SpeedRow
+from collections.abc import Callable, Iterable
+
+from harness.analysis.conditions import budget_of
+from harness.analysis.grouping import group
+from harness.analysis.speed import PLACEMENT, Instability, Memory, SpeedRow
 from harness.analysis.summary import Summary
-from harness.report.tables.form import Row, Table, by_place, ends
-from harness.report.text import NOTHING, marked, one_line, seconds, short, verdict
+from harness.report.tables.form import Block, Row, Table, ends
+from harness.report.text import (
+    NOTHING,
+    one_line,
+    percent,
+    seconds,
+    short,
+    size,
+    times,
+    verdict,
+)
 
 
 def speed_table(summary: Summary) -> Table:
     """Return every timing, uncertified ones marked."""
     head = (
-        "cell", "implementation", "phase", "time of a call", "tokens/s",
-        "× fastest", "GFLOP/s", "first call", "kernel", "certified",
+        "cell", "implementation", "phase", "time of a call", "× fastest", "library",
+        "kernel", "certified",
     )  # fmt: skip
-    notes = (
-        "Medians with 95 % bootstrap intervals. Ratios are formed within one session "
-        "only; 1.00 is the fastest certified implementation. First call: build, trace "
-        "and compile, in no other figure. Kernel: what really ran, from evidence.",
-    )
+    notes = [
+        "Medians with 95 % bootstrap intervals over turns. × fastest: time over that "
+        "of the fastest certified implementation, within one session only and round by "
+        "round, so that what slowed the machine for a round is in both. A call of "
+        "stream is one time step at batch 1. Kernel: what really ran, from evidence."
+    ]
+    if any(row.phase == PLACEMENT for row in summary.speed):
+        notes.append("Place: a batch to the device, in no other figure.")
     return Table(
         "speed",
         "Timings",
-        "lllrrrrrll",
-        by_place(head, summary.speed, lambda row: row.place, _speed_row),
+        "lllrrlll",
+        blocks(head, summary.speed, _speed_row),
+        (*notes, *_fitness(summary)),
+    )
+
+
+def rates_table(summary: Summary) -> Table:
+    """Return what the timings come to: rates, shares of the peak, memory."""
+    head = (
+        "cell", "implementation", "phase", "library", "tokens/s", "GFLOP/s", "of peak",
+        "of roof", "memory",
+    )  # fmt: skip
+    notes = (
+        "Tokens: sequences × time steps. FLOP: the cell's own, whoever computes it. Of "
+        "peak: of the best matrix product that any installed library reached in the "
+        "same session, device, threads and arithmetic. Of roof: of the most that this "
+        "peak and the copy bandwidth allow for the FLOP and the bytes that a call has "
+        "to move at least. Memory: peak of a process of its own, above what its "
+        "imports take.",
+    )
+    rows = [row for row in summary.speed if row.timed]
+    return Table(
+        "rates", "Rates and memory", "llllrrrrr", blocks(head, rows, _rates_row), notes
+    )
+
+
+def shaky_table(summary: Summary) -> Table:
+    """Return why timings are shaky, and what to do about it."""
+    head = ("cell", "implementation", "phase", "why it is shaky", "what to do")
+    told = [
+        _why(row, each)
+        for row in summary.speed
+        if row.shaky or row.unstable
+        for each in reasons(row)
+    ]
+    found = group(told, lambda pair: pair[0])
+    return Table(
+        "shaky",
+        "Shaky timings and what to do",
+        "lllll",
+        tuple(
+            Block(head, tuple(row for _, row in members), title)
+            for title, members in found.items()
+        ),
+    )
+
+
+def latency_table(summary: Summary) -> Table:
+    """Return what a user of single time steps waits."""
+    head = (
+        "cell", "implementation", "p50", "p95", "p99", "longest kept", "kept",
+        "library", "kernel", "certified",
+    )  # fmt: skip
+    notes = (
+        "One time step at batch 1 with the state carried, each timed alone: half of "
+        "them take p50 at most, 1 of 20 longer than p95, 1 of 100 longer than p99. "
+        "Kept: the latencies stored, evenly from all.",
+    )
+    rows = [row for row in summary.speed if row.latency is not None]
+    return Table(
+        "latency",
+        "Latency of one time step",
+        "llrrrrrlll",
+        blocks(head, rows, _latency_row),
         notes,
     )
 
 
-def _speed_row(row: SpeedRow) -> Row:
-    keys = (row.place.task, row.cell, row.implementation)
-    if not row.phase:
-        why = f"{row.outcome.replace('_', ' ')}: {one_line(row.reason or 'no timing')}"
-        cells = (row.cell, row.implementation, NOTHING, *[NOTHING] * 6, why)
-        return Row(cells, "bad", *keys)
-    flops = None if row.flop_per_s is None else row.flop_per_s / 1e9
-    shaky = "shaky " if row.shaky else ""
-    return Row(
-        (
-            row.cell,
-            row.implementation,
-            phase(row.phase),
-            shaky + seconds(row.time_s) + ends(row.time, seconds),
-            short(row.tokens_per_s) + ends(row.tokens, short),
-            NOTHING if row.relative is None else f"{row.relative:.2f}",
-            NOTHING if flops is None else f"{flops:.3g}",
-            seconds(row.first_call_s),
-            one_line(row.kernel or NOTHING),
-            verdict(row.doubt),
-        ),
-        "" if row.certified and not row.shaky else "doubt",
-        *keys,
+def blocks(
+    head: tuple[str, ...], rows: Iterable[SpeedRow], form: Callable[[SpeedRow], Row]
+) -> tuple[Block, ...]:
+    """Return a block a place and budget: what is unlike never shares one."""
+    return tuple(
+        Block(head, tuple(form(row) for row in members), title)
+        for title, members in group(rows, block_title).items()
     )
+
+
+def block_title(row: SpeedRow) -> str:
+    """Return place and budget: "adding, length 100 · 1 thread · float32"."""
+    title, budget = row.place.title, budget_of(row.trial)
+    return title if budget in title else f"{title} · {budget}"
 
 
 def phase(name: str) -> str:
@@ -59,44 +127,148 @@ def phase(name: str) -> str:
     return name.replace("_", " ")
 
 
-def solve_table(summary: Summary) -> Table:
-    """Return time to solve for every certified implementation."""
-    head = (
-        "cell", "implementation", "device", "kernel", "time to solve",
-        "updates counted on",
-    )  # fmt: skip
-    notes = (
-        "Updates to solve × time of one update, both medians; [ ] multiplies the ends "
-        "of both spreads, > where the upper one is beyond the budget.",
-    )
-    return Table(
-        "solve-times",
-        "Time to solve",
-        "llllll",
-        by_place(head, summary.solve_times, lambda row: row.place, _solve_row),
-        notes,
-    )
+def tone(row: SpeedRow) -> str:
+    """Return how a row wants to be seen."""
+    return "doubt" if row.marks else ""
 
 
-def _solve_row(row: SolveTime) -> Row:
+def keys(row: SpeedRow) -> tuple[str, str, str]:
+    """Return what the filter asks for."""
+    return row.place.task, row.cell, row.implementation
+
+
+def timing(row: SpeedRow) -> str:
+    """Return "shaky 3.61 ms [3.55, 3.7]"."""
     shaky = "shaky " if row.shaky else ""
+    return shaky + seconds(row.time_s) + ends(row.time, seconds)
+
+
+def failure(row: SpeedRow) -> str:
+    """Return why there is no timing."""
+    return f"{row.outcome.replace('_', ' ')}: {one_line(row.reason or 'no timing')}"
+
+
+def reasons(row: SpeedRow) -> tuple[Instability, ...]:
+    """Return why a row is shaky; what a run without reasons stored has is said."""
+    found = list(row.unstable)
+    fitness = row.fitness
+    if fitness is not None and fitness.verdict == "unfit" and not found:
+        # All that was seen of the machine stands once, under the timings.
+        why = fitness.reasons[0] if fitness.reasons else None
+        found.append(
+            Instability(
+                "machine",
+                f"the machine was unfit: {why.words or why.kind if why else 'no why'}",
+                why.advice
+                if why
+                else "see `rnn-harness doctor`, and measure again when it says fit",
+            )
+        )
+    if not found:
+        words = "wide interval, few turns or no steady state; which was not stored"
+        found.append(Instability("unknown", words, "measure again on a quiet machine"))
+    return tuple(found)
+
+
+def _fitness(summary: Summary) -> list[str]:
+    """Return a sentence for what machines that were not fit had against them."""
+    told = group(
+        (
+            (row.machine, row.fitness)
+            for row in summary.speed
+            if row.fitness and row.fitness.verdict != "fit"
+        ),
+        lambda pair: (pair[0], pair[1].verdict),
+    )
+    said = []
+    for (machine, how), members in told.items():
+        # One of a kind: every session counts the load anew.
+        kinds = {each.kind: each.words for _, fit in members for each in fit.reasons}
+        why = f": {'; '.join(kinds.values())}" if kinds else ""
+        name = machine or "the machine"
+        said.append(one_line(f"Before a session {name} was {how}{why}."))
+    return said
+
+
+def _speed_row(row: SpeedRow) -> Row:
+    if not row.phase:
+        cells = (row.cell, row.implementation, *[NOTHING] * 5, failure(row))
+        return Row(cells, "bad", *keys(row))
     return Row(
         (
             row.cell,
             row.implementation,
-            row.device,
+            phase(row.phase),
+            timing(row),
+            times(row.relative) + ends(row.relative_interval, times),
+            one_line(row.framework or NOTHING),
             one_line(row.kernel or NOTHING),
-            shaky + seconds(row.seconds) + _span(row),
-            marked(row.learned_on, row.doubt),
+            verdict(row.doubt),
         ),
-        "doubt" if row.shaky or row.doubt else "",
-        row.place.task,
-        row.cell,
-        row.implementation,
+        tone(row),
+        *keys(row),
     )
 
 
-def _span(row: SolveTime) -> str:
-    if row.low is None:
-        return ""
-    return f" [{seconds(row.low)}, {'>' if row.high is None else seconds(row.high)}]"
+def _rates_row(row: SpeedRow) -> Row:
+    flops = None if row.flop_per_s is None else row.flop_per_s / 1e9
+    marks = "".join(f" · {mark}" for mark in row.marks)
+    return Row(
+        (
+            row.cell,
+            row.implementation + marks,
+            phase(row.phase),
+            one_line(row.framework or NOTHING),
+            short(row.tokens_per_s) + ends(row.tokens, short),
+            NOTHING if flops is None else f"{flops:.3g}",
+            percent(row.of_peak),
+            percent(row.of_roof),
+            memory(row.memory),
+        ),
+        tone(row),
+        *keys(row),
+    )
+
+
+def memory(found: Memory | None) -> str:
+    """Return "40.9 MiB", what a GPU held beside it, or how the pass ended."""
+    if found is None:
+        return NOTHING
+    if found.outcome != "ok":
+        return found.outcome.replace("_", " ")
+    device = [found.allocator_peak_bytes, found.device_peak_bytes]
+    held = [size(count) for count in device if count is not None]
+    words = size(found.peak_bytes)
+    return f"{words}, GPU {' of '.join(held)}" if held else words
+
+
+def _why(row: SpeedRow, found: Instability) -> tuple[str, Row]:
+    cells = (
+        row.cell,
+        row.implementation,
+        phase(row.phase),
+        one_line(found.words or found.kind),
+        one_line(found.advice or NOTHING),
+    )
+    return block_title(row), Row(cells, "doubt", *keys(row))
+
+
+def _latency_row(row: SpeedRow) -> Row:
+    found, sample = row.latency, row.latency_sample_s
+    assert found is not None
+    return Row(
+        (
+            row.cell,
+            row.implementation,
+            ("shaky " if row.shaky else "") + seconds(found.p50_s),
+            seconds(found.p95_s),
+            seconds(found.p99_s),
+            seconds(max(sample, default=None)),
+            str(len(sample)) if sample else NOTHING,
+            one_line(row.framework or NOTHING),
+            one_line(row.kernel or NOTHING),
+            verdict(row.doubt),
+        ),
+        tone(row),
+        *keys(row),
+    )

@@ -1,0 +1,64 @@
+"""Under what a number was measured: what must be alike before two are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.store import TrialRecord
+from harness.trial import Trial
+
+
+@dataclass(frozen=True, order=True)
+class Conditions:
+    """Machine, device, thread count and arithmetic of a timing.
+
+    Attributes:
+        machine: What the trial says of where it ran; "" where it does not.
+    """
+
+    machine: str
+    device: str
+    threads: int
+    dtype: str
+    precision: str
+
+    @property
+    def budget(self) -> str:
+        """What a timing was allowed to use: "2 threads · float32 · tf32"."""
+        return budget(self.device, self.threads, self.dtype, self.precision)
+
+    @property
+    def title(self) -> str:
+        """The machine and the budget."""
+        return " · ".join(word for word in (self.machine, self.budget) if word)
+
+
+def conditions(record: TrialRecord) -> Conditions:
+    """Return the conditions of a trial."""
+    trial = record.trial
+    return Conditions(
+        machine_of(record) or "",
+        trial.device,
+        trial.threads,
+        trial.dtype,
+        trial.precision,
+    )
+
+
+def machine_of(record: TrialRecord) -> str | None:
+    """Return the machine's name, or None where the trial does not say."""
+    found = record.result.get("machine")
+    return None if found is None else str(found)
+
+
+def budget_of(trial: Trial) -> str:
+    """Return what a trial was allowed to use, in words."""
+    return budget(trial.device, trial.threads, trial.dtype, trial.precision)
+
+
+def budget(device: str, threads: int, dtype: str, precision: str) -> str:
+    """Return device, threads, dtype and precision; what is the default is not said."""
+    words = [] if device == "cpu" else [device]
+    words += [f"{threads} thread" + ("" if threads == 1 else "s"), dtype]
+    words += [] if precision == "highest" else [precision]
+    return " · ".join(words)

@@ -1,0 +1,186 @@
+"""What `doctor` prints: the machine, the verdict on it, and its libraries' rates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from harness.measure.fitness import Fitness
+from harness.measure.gpu import Gpu
+from harness.measure.machine import Machine
+from harness.report.text import NOTHING, number, percent, seconds, short, size
+from harness.run.doctor import Diagnosis, LibraryPeak, place
+
+UNREADABLE = "not readable"
+
+
+def doctor_json(found: Diagnosis) -> dict[str, Any]:
+    """Return the diagnosis as JSON values, with which library is best where."""
+    peaks = [
+        {
+            **peak.to_json(),
+            "best_product": peak is _best_product(found, peak),
+            "best_copy": peak is _best_copy(found, peak),
+        }
+        for peak in found.peaks
+    ]
+    return {**found.to_json(), "peaks": peaks, "summary": summary(found)}
+
+
+def doctor_text(found: Diagnosis) -> str:
+    """Return the machine, the verdict with reasons and advice, and a table of rates."""
+    libraries = found.environment["libraries"]
+    lines = [f"machine    {found.environment['machine']}"]
+    lines += [f"           {line}" for line in _machine_lines(found.fitness.machine)]
+    if found.fitness.gpu is not None:
+        lines.append(f"gpu        {_gpu_line(found.fitness.gpu)}")
+    lines.append("libraries  " + ", ".join(f"{n} {v}" for n, v in libraries.items()))
+    lines += ["", *_verdict_lines(found.fitness)]
+    if found.peaks:
+        lines += ["", *_table(found)]
+    return "\n".join([*lines, "", summary(found)])
+
+
+def summary(found: Diagnosis) -> str:
+    """Return one line: the verdict, the machine and the best rates of each place."""
+    parts = [found.fitness.verdict, str(found.environment["machine"])]
+    for peak in _first_of_each_place(found):
+        product, copy = _best_product(found, peak), _best_copy(found, peak)
+        if product is None or copy is None or product.peak is None or not copy.peak:
+            continue
+        parts.append(
+            f"{place(peak.device, peak.threads)}: "
+            f"{_rate(product.peak.flop_per_s, 'FLOP/s')} ({product.framework}), "
+            f"{_rate(copy.peak.copy_bytes_per_s, 'B/s')} ({copy.framework})"
+        )
+    return " · ".join(parts)
+
+
+# --- the machine and the verdict -----------------------------------------------------
+
+
+def _machine_lines(machine: Machine) -> Iterator[str]:
+    yield _facts(
+        cores=machine.cores,
+        allowed=machine.allowed_cores,
+        quota=_quota(machine),
+        load=machine.load_average,
+    )
+    yield _facts(
+        others=_cores(machine.other_load),
+        steal=_share(machine.steal),
+        swap=None if machine.swap_used_bytes is None else size(machine.swap_used_bytes),
+        throttled=machine.throttled,
+    )
+    yield _facts(
+        governor=machine.governor,
+        boost=None if machine.boost is None else "on" if machine.boost else "off",
+        clock=_clock(machine.clock_hz),
+        clock_varied=_share(machine.clock_spread),
+    )
+    yield (
+        f"a fixed piece of work: median {seconds(machine.work_s)}, known to "
+        f"{percent(machine.work_interval)}; one in twenty takes "
+        f"{percent(machine.work_spread)} longer"
+    )
+
+
+def _facts(**values: object) -> str:
+    words = {name.replace("_", " "): value for name, value in values.items()}
+    return " · ".join(f"{n} {UNREADABLE if v is None else v}" for n, v in words.items())
+
+
+def _quota(machine: Machine) -> str | None:
+    quota = machine.quota_cores
+    if quota is None:
+        return None
+    return "none" if quota == machine.cores else f"{quota:g} cores"
+
+
+def _cores(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f} cores"
+
+
+def _share(value: float | None) -> str | None:
+    return None if value is None else "0 %" if value == 0 else percent(value)
+
+
+def _clock(hz: float | None) -> str | None:
+    return None if hz is None else f"{hz / 1e9:.2f} GHz"
+
+
+def _gpu_line(gpu: Gpu) -> str:
+    slowed_by = gpu.slowed_by
+    return f"{gpu.name} · " + _facts(
+        clock=_clock(gpu.clock_hz),
+        memory_clock=_clock(gpu.memory_clock_hz),
+        temperature=None if gpu.temperature_c is None else f"{gpu.temperature_c} °C",
+        power=None if gpu.power_w is None else f"{number(gpu.power_w)} W",
+        held_back_by=None if slowed_by is None else ", ".join(slowed_by) or "nothing",
+        busy=_share(gpu.busy),
+        other_processes=gpu.others,
+    )
+
+
+def _verdict_lines(fitness: Fitness) -> Iterator[str]:
+    words = {
+        "fit": "nothing was seen that moves a time",
+        "noisy": "numbers hold, with the marks that they carry",
+        "unfit": "numbers would be wrong, or say nothing",
+    }
+    yield f"verdict    {fitness.verdict}: {words[fitness.verdict]}"
+    for reason in fitness.reasons:
+        yield f"  {reason.verdict:<8} {reason.words}"
+        yield f"  {'':<8} -> {reason.advice}"
+
+
+# --- the rates -----------------------------------------------------------------------
+
+
+def _table(found: Diagnosis) -> Iterator[str]:
+    width = max(len(peak.versions) for peak in found.peaks)
+    first = found.peaks[0]
+    yield (
+        f"{f'{first.dtype}, {first.precision}':<{width + 2}} {'product':>15}  "
+        f"{'at size':>8} {'copy':>11}"
+    )
+    for first in _first_of_each_place(found):
+        here = (first.device, first.threads)
+        yield place(*here)
+        for peak in found.peaks:
+            if (peak.device, peak.threads) == here:
+                yield f"  {peak.versions:<{width}} {_rates(found, peak)}".rstrip()
+    yield "* the best here; a product is 2 size³ operations, a copy reads and writes"
+    if found.fitness.verdict != "fit":
+        yield f"! measured while the machine was {found.fitness.verdict}: may be low"
+
+
+def _rates(found: Diagnosis, row: LibraryPeak) -> str:
+    if row.peak is None:
+        return f"{NOTHING:>15}   {row.reason}"
+    product = _rate(row.peak.flop_per_s, "FLOP/s")
+    copy = _rate(row.peak.copy_bytes_per_s, "B/s")
+    best_product = "*" if row is _best_product(found, row) else " "
+    best_copy = "*" if row is _best_copy(found, row) else " "
+    return f"{product:>15}{best_product} {row.peak.size:>8} {copy:>11}{best_copy}"
+
+
+def _rate(value: float, unit: str) -> str:
+    words = short(value)
+    prefix = words[-1] if words[-1].isalpha() else ""
+    return f"{words.removesuffix(prefix)} {prefix}{unit}"
+
+
+def _first_of_each_place(found: Diagnosis) -> list[LibraryPeak]:
+    places: dict[tuple[str, int], LibraryPeak] = {}
+    for peak in found.peaks:
+        places.setdefault((peak.device, peak.threads), peak)
+    return list(places.values())
+
+
+def _best_product(found: Diagnosis, row: LibraryPeak) -> LibraryPeak | None:
+    return found.best(row.device, row.threads, lambda peak: peak.flop_per_s)
+
+
+def _best_copy(found: Diagnosis, row: LibraryPeak) -> LibraryPeak | None:
+    return found.best(row.device, row.threads, lambda peak: peak.copy_bytes_per_s)

@@ -1,0 +1,223 @@
+"""The fastest certified implementation over batch and hidden size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Rectangle
+
+from harness.analysis.fastest import FastestMap, Spot
+from harness.analysis.grouping import group
+from harness.report.figures.marks import left_out, titled
+from harness.report.figures.style import (
+    GREY,
+    INK,
+    Drawn,
+    Palette,
+    Sketch,
+    finish,
+    line_handle,
+    shorten,
+)
+from harness.report.tables.fastest import fastest_words
+from harness.report.tables.speed import phase
+from harness.report.text import times
+
+# Paul Tol's light scheme: told apart with every common colour vision deficiency, and
+# each pale enough for black words on it.
+COLOURS = (
+    "#77AADD", "#EE8866", "#EEDD88", "#44BB99", "#FFAABB", "#99DDFF", "#BBCC33",
+    "#DDDDDD", "#AAAA00",
+)  # fmt: skip
+CAPTION = (
+    "The fastest certified implementation at each batch and hidden size, and by how "
+    "many times it beats the next certified one. Here a colour is an implementation. "
+    "Two colours, ≈: an advantage under 2 % or one whose 95 % interval holds 1, so "
+    "either will do. †: an uncertified one took less time; the table names it. Shaky: "
+    "the first or the next is."
+)
+DAGGER = "†"
+
+MOST = 12
+"""Panels that are drawn."""
+
+SPOT = (0.93, 0.52)
+MARGIN = 0.75
+WIDEST = 15.6
+"""Inches of a spot, of what stands beside a map, and of a line of maps."""
+
+
+def draw_fastest(maps: Sequence[FastestMap], palette: Palette) -> Drawn:
+    """Draw a panel per cell, phase and conditions, cells one below the other."""
+    kept = list(maps[:MOST])
+    colours = colours_of(maps)
+    lines = [
+        line
+        for members in group(kept, lambda m: m.cell).values()
+        for line in _filled(members)
+    ]
+    heights: list[float] = [
+        1.0 + SPOT[1] * max(len(_widths(m)) for m in line) for line in lines
+    ]
+    width = max(4.5, *(sum(map(_inches, line)) for line in lines))
+    sketch = Sketch(width, 0.6 + sum(heights), palette)
+    outer = sketch.figure.add_gridspec(len(lines), 1, height_ratios=heights)
+    for i, members in enumerate(lines):
+        inches = [_inches(found) for found in members]
+        left = [width - sum(inches)] if width - sum(inches) > 0.5 else []
+        inner = outer[i].subgridspec(
+            1, len(members) + len(left), width_ratios=[*inches, *left]
+        )
+        for j, found in enumerate(members):
+            axes = sketch.figure.add_subplot(inner[j])
+            fastest_axes(axes, found, colours, sketch)
+            titled(axes, _title(found, kept), inches[j] - 0.5)
+    shown = [name for name in colours if _is_shown(name, kept)]
+    handles: list[Line2D | Patch] = [
+        Patch(facecolor=colours[name], edgecolor=GREY, label=shorten(name))
+        for name in shown
+    ]
+    if any(spot.faster_uncertified for m in kept for spot in m.spots):
+        said = f"{DAGGER} an uncertified one took less time"
+        handles.append(line_handle(said, linestyle=""))
+    sketch.legend(handles)
+    more = left_out(len(maps) - len(kept))
+    return finish(
+        sketch,
+        "fastest",
+        "Fastest certified implementation",
+        describe(kept),
+        CAPTION + more,
+    )
+
+
+def _inches(found: FastestMap) -> float:
+    return max(1.9, MARGIN + SPOT[0] * len(_batches(found)))
+
+
+def _filled(maps: Sequence[FastestMap]) -> list[list[FastestMap]]:
+    """Return the maps in lines that are not too wide."""
+    lines: list[list[FastestMap]] = [[]]
+    for found in maps:
+        if lines[-1] and sum(map(_inches, [*lines[-1], found])) > WIDEST:
+            lines.append([])
+        lines[-1].append(found)
+    return lines
+
+
+def colours_of(maps: Sequence[FastestMap]) -> dict[str, str]:
+    """Return a colour for every implementation that is fastest anywhere."""
+    names = {n: None for m in maps for spot in m.spots for n in spot.equals[:2]}
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+
+
+def _is_shown(name: str, maps: Sequence[FastestMap]) -> bool:
+    return any(name in spot.equals[:2] for m in maps for spot in m.spots)
+
+
+def _title(found: FastestMap, maps: Sequence[FastestMap]) -> str:
+    words = [found.cell, phase(found.phase)]
+    words += [found.where] if len({m.where for m in maps}) > 1 else []
+    alike = {m.conditions for m in maps}
+    if len({each.machine for each in alike}) > 1:
+        words.append(found.conditions.title)
+    elif len(alike) > 1:
+        words.append(found.conditions.budget)
+    return " · ".join(words)
+
+
+def _batches(found: FastestMap) -> list[int]:
+    return sorted({spot.batch or 0 for spot in found.spots})
+
+
+def _widths(found: FastestMap) -> list[int]:
+    return sorted({spot.hidden_size or 0 for spot in found.spots})
+
+
+def fastest_axes(
+    axes: Axes, found: FastestMap, colours: Mapping[str, str], sketch: Sketch
+) -> None:
+    """Draw one map: batch across, hidden size up."""
+    batches, widths = _batches(found), _widths(found)
+    axes.set_xlim(-0.5, len(batches) - 0.5)
+    axes.set_ylim(-0.5, len(widths) - 0.5)
+    axes.set_xticks(range(len(batches)), [str(batch) for batch in batches])
+    axes.set_yticks(range(len(widths)), [str(width) for width in widths])
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.set_facecolor("#f4f4f4")  # nothing was asked there
+    axes.set_xlabel("batch")
+    axes.set_ylabel("hidden size")
+    for spot in found.spots:
+        x = batches.index(spot.batch or 0)
+        y = widths.index(spot.hidden_size or 0)
+        artists = _draw_spot(axes, x, y, spot, colours)
+        sketch.mark(artists, found.cell, spot.equals[0] if spot.equals else "")
+
+
+def _draw_spot(
+    axes: Axes, x: float, y: float, spot: Spot, colours: Mapping[str, str]
+) -> list[Artist]:
+    first = colours[spot.equals[0]] if spot.equals else "white"
+    artists: list[Artist] = [_box(axes, x - 0.5, y - 0.5, 1.0, first)]
+    if len(spot.equals) > 1:
+        artists.append(_box(axes, x - 0.5, y - 0.5, 0.5, colours[spot.equals[1]]))
+        edge = Rectangle(
+            (x - 0.5, y - 0.5), 1, 1, facecolor="none", edgecolor="white", linewidth=2
+        )
+        artists.append(axes.add_patch(edge))
+    parts = spot_words(spot)
+    places = [y] if len(parts) == 1 else [y + 0.25, y - 0.25]
+    for at, words in zip(places, parts, strict=True):
+        artists.append(
+            axes.text(
+                x, at, words, ha="center", va="center", color=INK, linespacing=1.1,
+                fontsize=7.0 if len(parts) == 1 else 6.6,
+            )
+        )  # fmt: skip
+    return artists
+
+
+def _box(axes: Axes, x: float, y: float, height: float, colour: str) -> Artist:
+    whole = height == 1.0
+    box = Rectangle(
+        (x, y),
+        1,
+        height,
+        facecolor=colour,
+        edgecolor="white" if whole else colour,
+        linewidth=2 if whole else 0,
+    )
+    return axes.add_patch(box)
+
+
+def spot_words(spot: Spot) -> tuple[str, ...]:
+    """Return what is written on a spot, or on its upper and lower half."""
+    if not spot.equals:
+        how = {how.replace("_", " ") for _, how in spot.failures}
+        alone = not spot.uncertified and len(how) == 1
+        return ((how.pop() if alone else fastest_words(spot)).replace(" ", "\n"),)
+    marks = [DAGGER] if spot.faster_uncertified else []
+    marks += ["shaky"] if spot.shaky or spot.runner_up_shaky else []
+    names = [shorten(name, 16) for name in spot.equals[:2]]
+    if len(names) == 1:
+        ratio = "alone" if spot.ratio is None else f"{times(spot.ratio)} ×"
+        return (f"{names[0]}\n{' '.join([ratio, *marks])}",)
+    more = len(spot.equals) - 2
+    marks = [f"+ {more} more", *marks] if more > 0 else marks
+    return names[0], f"≈ {names[1]}\n{' '.join(marks)}".strip()
+
+
+def describe(maps: Sequence[FastestMap]) -> str:
+    """Return every spot in words."""
+    words = []
+    for found in maps:
+        spots = [
+            f"batch {spot.batch}, hidden size {spot.hidden_size}: {fastest_words(spot)}"
+            for spot in found.spots
+        ]
+        words.append(f"{found.cell}, {phase(found.phase)}: {'; '.join(spots)}")
+    return f"Fastest certified implementation. {'. '.join(words)}."

@@ -1,0 +1,169 @@
+"""What a user of single time steps waits, the longest waits included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+
+from harness.analysis.conditions import Conditions
+from harness.analysis.grouping import group
+from harness.analysis.speed import SpeedRow
+from harness.report.figures.marks import (
+    axis_seconds,
+    few_of_each,
+    grey_line,
+    left_out,
+    line_handles,
+    look,
+    mark_handles,
+    ring,
+    titled,
+)
+from harness.report.figures.style import (
+    Drawn,
+    Palette,
+    Sketch,
+    cell_handles,
+    finish,
+    log_axis,
+)
+from harness.report.text import percent, seconds
+
+CAPTION = (
+    "Share of single time steps, at batch 1 with the state carried, that took longer "
+    "than the time across; log axes, so that the rare long ones are seen. Marks: the "
+    "median, and what 1 of 20 and 1 of 100 exceed. The further down a line turns to "
+    "the right, the rarer its long waits. Open: uncertified. Ringed: shaky."
+)
+MOST = 6
+"""Panels that are drawn."""
+
+LEVELS = {"p50": 0.5, "p95": 0.05, "p99": 0.01}
+WIDTH, HEIGHT = 4.0, 3.0
+
+_Key = tuple[str, int | None, int, str, Conditions]
+
+
+def latency_panels(rows: Sequence[SpeedRow]) -> list[list[SpeedRow]]:
+    """Return rows with latencies by cell, width, input and conditions.
+
+    The batch of a trial is none of a single time step: of several the later counts.
+    """
+    known = [row for row in rows if row.latency is not None]
+    found = []
+    for members in group(known, _key).values():
+        latest = {row.implementation: row for row in members}
+        found.append(list(latest.values()))
+    return found
+
+
+def _key(row: SpeedRow) -> _Key:
+    trial = row.trial
+    fed = trial.task or f"input {trial.input_size}"
+    return (row.cell, trial.hidden_size, trial.num_layers, fed, row.conditions)
+
+
+def draw_latency(panels: Sequence[Sequence[SpeedRow]], palette: Palette) -> Drawn:
+    """Draw a panel per cell and width."""
+    lines = few_of_each(panels, lambda members: members[0].cell, MOST)
+    kept = [members for line in lines for members in line]
+    columns = max(len(line) for line in lines)
+    width = WIDTH if columns > 1 else 7.0
+    sketch = Sketch(width * columns, 0.9 + HEIGHT * len(lines), palette)
+    grid = sketch.figure.subplots(len(lines), columns, squeeze=False)
+    several = len({row.machine for members in kept for row in members}) > 1
+    for across, line in zip(grid, lines, strict=True):
+        for axes in across[len(line) :]:
+            axes.remove()
+        for axes, members in zip(across, line, strict=False):
+            latency_axes(axes, members, sketch)
+            titled(axes, _title(members[0], several), width - 0.7)
+    rows = [row for members in kept for row in members]
+    sketch.legend(
+        [
+            *cell_handles(palette, [row.cell for row in rows]),
+            *line_handles(palette, [row.implementation for row in rows]),
+            *mark_handles(rows),
+        ]
+    )
+    more = left_out(len(panels) - len(kept))
+    return finish(
+        sketch,
+        "latency",
+        "Latency of one time step",
+        describe(rows),
+        CAPTION + more,
+    )
+
+
+def _title(row: SpeedRow, several: bool) -> str:
+    cell, width, layers, fed, alike = _key(row)
+    words = [cell, f"hidden {width}", *([f"{layers} layers"] if layers > 1 else [])]
+    return " · ".join([*words, fed, alike.title if several else alike.budget])
+
+
+def latency_axes(axes: Axes, rows: Sequence[SpeedRow], sketch: Sketch) -> None:
+    """Draw one panel: latency across, the share that took longer up."""
+    known = [value for row in rows for value in _values(row)]
+    low, high = min(known) / 1.3, max(known) * 1.3
+    low = min(low, high / 12)  # less than a decade has ticks too close to read
+    most = max((len(row.latency_sample_s) for row in rows), default=0)
+    bottom = 1 / max(most, 200) / 1.5
+    log_axis(axes.xaxis, low, high, axis_seconds)
+    log_axis(axes.yaxis, bottom, 1.0, percent)
+    axes.set_xlim(low, high)
+    axes.set_ylim(bottom, 1.3)
+    for name, level in LEVELS.items():
+        grey_line(axes, level, name)
+    for row in rows:
+        artists = _draw(axes, row, sketch.palette)
+        sketch.mark(artists, row.cell, row.implementation)
+    axes.set_xlabel("latency of one time step")
+    axes.set_ylabel("time steps that took longer")
+
+
+def _values(row: SpeedRow) -> list[float]:
+    assert row.latency is not None
+    found = [row.latency.p50_s, row.latency.p95_s, row.latency.p99_s]
+    return [v for v in found if v is not None] + list(row.latency_sample_s)
+
+
+def _draw(axes: Axes, row: SpeedRow, palette: Palette) -> list[Artist]:
+    colour, artists = palette.cells[row.cell], []
+    sample = np.sort(row.latency_sample_s)
+    if len(sample):
+        longer = 1 - np.arange(len(sample)) / len(sample)
+        artists += axes.plot(
+            sample,
+            longer,
+            color=colour,
+            linestyle=palette.dash(row.implementation),
+            linewidth=1.3,
+            drawstyle="steps-post",
+        )
+    assert row.latency is not None
+    for name, level in LEVELS.items():
+        at = getattr(row.latency, f"{name}_s")
+        if at is None:
+            continue
+        looks = look(row, palette)
+        artists += axes.plot(at, level, linestyle="", markersize=4.5, zorder=4, **looks)
+        artists += ring(axes, at, level) if row.shaky else []
+    return list(artists)
+
+
+def describe(rows: Sequence[SpeedRow]) -> str:
+    """Return the rows in words."""
+    words = []
+    for row in rows:
+        assert row.latency is not None
+        marks = "".join(f", {mark}" for mark in row.marks)
+        words.append(
+            f"{row.cell} {row.implementation}, hidden {row.trial.hidden_size}: p50 "
+            f"{seconds(row.latency.p50_s)}, p95 {seconds(row.latency.p95_s)}, p99 "
+            f"{seconds(row.latency.p99_s)}{marks}"
+        )
+    return f"Latency of one time step. {'; '.join(words)}."

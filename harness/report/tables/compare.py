@@ -1,0 +1,200 @@
+"""The table of a comparison, its closing sentence, and both as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.analysis.compare import DECIDED, REGRESSIONS, Compared, Comparison
+from harness.analysis.conditions import budget_of
+from harness.analysis.effect import Effect
+from harness.analysis.grouping import group
+from harness.analysis.normalise import Normalised
+from harness.analysis.timings import Timing
+from harness.report.tables.form import Block, Row, Table, ends
+from harness.report.tables.speed import phase
+from harness.report.text import NOTHING, number, one_line, seconds
+from harness.trial import Trial
+
+MOST_NAMED = 4
+"""Keys with one reason that are named."""
+
+_TONES = {"faster": "good", "same": "", "slower": "bad", "failed in new": "bad"}
+
+
+def compare_table(found: Comparison) -> Table:
+    """Return every key, the worst first; what is normalised stands before raw times."""
+    normal = any(row.normalised is not None for row in found.rows)
+    budgets = len({budget_of(row.trial) for row in found.rows}) > 1
+    head = ["cell", "implementation", "phase", "of"]
+    head += ["normalised", "ratio"] if normal else []
+    head += ["base", "new", "raw new / base" if normal else "new / base"]
+    head += ["verdict", "marks"]
+    rows = tuple(_row(row, normal=normal, budgets=budgets) for row in found.rows)
+    return Table(
+        "compare",
+        "Base against new",
+        "llll" + ("lr" if normal else "") + "rrrll",
+        (Block(tuple(head), rows),),
+        (*_reasons(found), _how(found), *found.notes),
+    )
+
+
+def _how(found: Comparison) -> str:
+    return (
+        "new / base is a ratio of times with its 95 % interval, by rounds where one "
+        f"session timed both. Slower: above {1 + found.effect:.2f}, faster: below "
+        f"{1 / (1 + found.effect):.2f}, each with 5 % false discoveries over all keys; "
+        "same: the interval lies between the two."
+    )
+
+
+def _reasons(found: Comparison) -> list[str]:
+    """Return what verdicts do not say by themselves, keys with one reason together."""
+    return [
+        f"{verdict}: {why} ({_keys(rows)})"
+        for (verdict, why), rows in group(
+            found.rows, lambda row: (row.verdict, one_line(row.why))
+        ).items()
+        if why
+    ]
+
+
+def _keys(rows: Sequence[Compared]) -> str:
+    """Name the keys of a reason, a few of many."""
+    if len(rows) > MOST_NAMED:
+        return f"{len(rows)} keys"
+    return "; ".join(map(_key, rows))
+
+
+def _key(row: Compared) -> str:
+    trial = row.trial
+    words = (trial.cell, trial.implementation, phase(row.phase), _where(trial))
+    return " ".join(filter(None, words))
+
+
+def _row(row: Compared, *, normal: bool, budgets: bool) -> Row:
+    trial = row.trial
+    cells = [trial.cell, trial.implementation, phase(row.phase or NOTHING)]
+    cells.append(_where(trial) + (f" · {budget_of(trial)}" if budgets else ""))
+    if normal:
+        cells += _normalised(row.normalised)
+    times = [None if side is None else side.time_s for side in (row.base, row.new)]
+    cells += [*map(seconds, times), _ratio(row.effect)]
+    cells += [row.verdict, one_line("; ".join(_marks(row))) or NOTHING]
+    tone = _TONES.get(row.verdict, "doubt")
+    if row.marks and tone != "bad":
+        tone = "doubt"
+    return Row(tuple(cells), tone, trial.task or "", trial.cell, trial.implementation)
+
+
+def _marks(row: Compared) -> list[str]:
+    """Return the marks, but for how a timing is shaky, which `show` tells."""
+    found = {mark.partition(" (")[0] if "shaky" in mark else mark for mark in row.marks}
+    if {"base shaky", "new shaky"} <= found:
+        found = (found - {"base shaky", "new shaky"}) | {"shaky"}
+    return sorted(found)
+
+
+def _normalised(found: Normalised | None) -> list[str]:
+    if found is None:
+        return [NOTHING, NOTHING]
+    words = f"{number(found.base)} → {number(found.new)} {found.by}"
+    return [words, _ratio(found.effect)]
+
+
+def _ratio(effect: Effect | None) -> str:
+    if effect is None:
+        return NOTHING
+    interval = ends(effect.interval, _three) or " (no interval)"
+    return _three(effect.ratio) + interval
+
+
+def _three(ratio: float) -> str:
+    return f"{ratio:.3f}"
+
+
+def _where(trial: Trial) -> str:
+    """Return the task and sizes: "adding 100 · 32×64", "32×100×2×64"."""
+    sizes: tuple[int | None, ...] = (trial.batch, trial.hidden_size)
+    if trial.task is None:
+        sizes = (trial.batch, trial.time_steps, trial.input_size, trial.hidden_size)
+    words = "×".join(str(size) for size in sizes)
+    if trial.num_layers > 1:
+        words += f"×{trial.num_layers}"
+    return words if trial.task is None else f"{trial.task} {trial.length} · {words}"
+
+
+def compare_sentence(found: Comparison) -> str:
+    """Return the answer in one sentence."""
+    counts = Counter(row.verdict for row in found.rows)
+    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    share = f"{100 * found.effect:g} %"
+    keys = f"{len(found.rows)} key" + ("" if len(found.rows) == 1 else "s")
+    worse = len(found.of(*REGRESSIONS))
+    if worse:
+        verb = "is" if worse == 1 else "are"
+        answer = f"{worse} of {keys} {verb} slower by more than {share} or failed"
+    elif not found.of(*DECIDED):
+        answer = f"of {keys} none could be decided"
+    else:
+        answer = f"of {keys} none is seen to be slower by more than {share}"
+    return f"{answer}: {told}." if told else f"{answer}."
+
+
+def compare_json(found: Comparison) -> dict[str, Any]:
+    """Return the comparison as JSON values."""
+    return {
+        "effect": found.effect,
+        "sentence": compare_sentence(found),
+        "notes": list(found.notes),
+        "rows": [_row_json(row) for row in found.rows],
+    }
+
+
+_ASKED = (
+    "cell", "implementation", "task", "length", "batch", "time_steps", "input_size",
+    "hidden_size", "num_layers", "device", "dtype", "precision", "threads",
+)  # fmt: skip
+
+
+def _row_json(row: Compared) -> dict[str, Any]:
+    by = row.normalised
+    return {
+        **{name: getattr(row.trial, name) for name in _ASKED},
+        "phase": row.phase or None,
+        "verdict": row.verdict,
+        "why": row.why or None,
+        "marks": list(row.marks),
+        "p": row.p,
+        "normalised": None
+        if by is None
+        else {"by": by.by, "base": by.base, "new": by.new, **_effect_json(by.effect)},
+        **_effect_json(row.effect),
+        "base": _side_json(row.base),
+        "new": _side_json(row.new),
+    }
+
+
+def _effect_json(effect: Effect | None) -> Mapping[str, Any]:
+    interval = None if effect is None else effect.interval
+    return {
+        "ratio": None if effect is None else effect.ratio,
+        "low": None if interval is None else interval.low,
+        "high": None if interval is None else interval.high,
+        "rounds": 0 if effect is None else effect.rounds,
+        "paired": effect is not None and effect.paired,
+    }
+
+
+def _side_json(side: Timing | None) -> dict[str, Any] | None:
+    if side is None:
+        return None
+    return {
+        "time_s": side.time_s,
+        "session": None if side.session is None else side.session[0],
+        "framework": side.framework,
+        "kernel": side.kernel,
+        **side.machine,
+    }

@@ -1,0 +1,228 @@
+"""Which implementation to use: a real advantage wins, a certificate is asked for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from harness.analysis.fastest import FastestMap, Spot
+from harness.analysis.summary import Summary, summarize
+from harness.report import tables
+from harness.report.figures.fastest import spot_words
+from harness.report.tables.fastest import fastest_words
+from harness.report.terminal import end_of_run
+from harness.store import Reading
+from tests import fake_runs
+from tests.fake_runs import Writer
+
+WOBBLE = (0.9, 1.1, 0.95, 1.05, 0.9, 1.1, 1.0, 1.0)
+
+
+def timed(
+    writer: Writer,
+    name: str,
+    time_s: float,
+    *,
+    certified: bool = True,
+    factors: Sequence[float] | None = None,
+    shaky: bool = False,
+    step_s: float | None = None,
+    **changes: Any,
+) -> None:
+    """Commit whole updates of one implementation, and its certificate."""
+    budget = {k: v for k, v in changes.items() if k in ("threads", "dtype")}
+    broken = None if certified else "grad w_hh"
+    fake_runs.parity(writer, name, "gru", broken=broken, **budget)
+    trial = fake_runs.shape_trial(name, "gru", **changes)
+    phases = {"train_step": 1.0}
+    fake_runs.speed(
+        writer, trial, time_s, factors=factors, shaky=shaky, step_s=step_s,
+        phases=phases,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Writer:
+    return Writer.create(tmp_path / "run", {"suite": {"name": "timed"}})
+
+
+def summary(writer: Writer) -> Summary:
+    return summarize(writer.run.records(), writer.run.info())
+
+
+def only(writer: Writer) -> Spot:
+    (found,) = summary(writer).fastest
+    (spot,) = found.spots
+    return spot
+
+
+def test_a_real_advantage_wins(writer: Writer) -> None:
+    timed(writer, "slow", 0.0105)
+    timed(writer, "fast", 0.0100)
+    timed(writer, "slower", 0.0200)
+    spot = only(writer)
+    assert (spot.winner, spot.runner_up) == ("fast", "slow")
+    assert spot.certified == ("fast", "slow", "slower")
+    assert spot.ratio == pytest.approx(1.05)
+    assert fastest_words(spot) == "fast"
+    assert spot_words(spot) == ("fast\n1.05 ×",)
+
+
+def test_less_than_two_percent_is_no_advantage(writer: Writer) -> None:
+    timed(writer, "slow", 0.01019)
+    timed(writer, "fast", 0.01000)
+    timed(writer, "slower", 0.0200)
+    spot = only(writer)
+    assert (spot.winner, spot.equals) == (None, ("fast", "slow"))
+    assert fastest_words(spot) == "fast ≈ slow"
+    assert spot_words(spot) == ("fast", "≈ slow")
+
+
+def test_an_interval_that_holds_one_is_no_advantage(writer: Writer) -> None:
+    timed(writer, "fast", 0.0100)
+    timed(writer, "slow", 0.0103, factors=WOBBLE)
+    spot = only(writer)
+    assert spot.interval is not None
+    assert spot.interval.low <= 1 < spot.interval.high
+    assert spot.equals == ("fast", "slow")
+
+
+def test_a_drift_of_the_machine_hides_no_advantage(writer: Writer) -> None:
+    # The intervals of the times overlap by far: 10 % each way, and a drift of 25 %.
+    timed(writer, "fast", 0.0100)
+    timed(writer, "slow", 0.0103)
+    assert only(writer).winner == "fast"
+
+
+def test_without_rounds_the_intervals_of_the_times_decide(writer: Writer) -> None:
+    for name, time_s in (("fast", 0.010), ("near", 0.0115), ("far", 0.0130)):
+        fake_runs.parity(writer, name, "gru")
+        ends = {"time_low_s": 0.9 * time_s, "time_high_s": 1.1 * time_s}
+        values = {"time_s": time_s, **ends}
+        trial = fake_runs.shape_trial(name, "gru")
+        readings = [Reading("forward", values), fake_runs.readback(True)]
+        writer.commit(trial, readings=readings)
+    assert only(writer).equals == ("fast", "near")
+
+
+def test_an_uncertified_one_never_wins_and_is_told(writer: Writer) -> None:
+    timed(writer, "wrong", 0.001, certified=False)
+    timed(writer, "right", 0.010)
+    timed(writer, "also-wrong", 0.020, certified=False)
+    spot = only(writer)
+    assert (spot.winner, spot.certified) == ("right", ("right",))
+    assert spot.faster_uncertified == ("wrong",)
+    (row,) = tables.fastest_table(summary(writer)).rows
+    assert row.cells[-1] == "wrong uncertified (faster); also-wrong uncertified"
+    assert spot_words(spot) == ("right\nalone †",)
+
+
+def test_where_nothing_is_certified_nothing_is_the_fastest(writer: Writer) -> None:
+    timed(writer, "wrong", 0.001, certified=False)
+    timed(writer, "also-wrong", 0.002, certified=False)
+    spot = only(writer)
+    assert (spot.winner, spot.equals, spot.ratio) == (None, (), None)
+    (row,) = tables.fastest_table(summary(writer)).rows
+    assert row.cells[4] == "none certified"
+    assert row.tone == "doubt"
+
+
+def test_what_did_not_end_ok_is_told(writer: Writer) -> None:
+    timed(writer, "fast", 0.01)
+    trial = fake_runs.shape_trial("big", "gru")
+    writer.commit(trial, outcome="out_of_memory", reason="9 GiB")
+    assert only(writer).failures == (("big", "out_of_memory"),)
+    unknown = fake_runs.shape_trial("none", "gru", session="never begun")
+    writer.commit(unknown, outcome="unavailable", reason="no module")
+    assert ("none", "unavailable") in only(writer).failures
+    (row,) = tables.fastest_table(summary(writer)).rows
+    assert row.cells[-1] == "big out of memory; none unavailable"
+
+
+def test_a_place_where_all_failed_stands_on_the_map(writer: Writer) -> None:
+    timed(writer, "fast", 0.01, batch=1)
+    for name in ("fast", "big"):
+        trial = fake_runs.shape_trial(name, "gru", batch=64)
+        writer.commit(trial, outcome="out_of_memory", reason="9 GiB")
+    (found,) = summary(writer).fastest
+    assert [(s.batch, s.equals) for s in found.spots] == [(1, ("fast",)), (64, ())]
+    assert spot_words(found.spots[1]) == ("out\nof\nmemory",)
+
+
+def test_shaky_timings_are_marked(writer: Writer) -> None:
+    timed(writer, "fast", 0.01)
+    timed(writer, "slow", 0.02, shaky=True)
+    assert spot_words(only(writer)) == ("fast\n2.00 × shaky",)
+    (row,) = tables.fastest_table(summary(writer)).rows
+    assert (row.cells[4], row.cells[6]) == ("fast", "slow (shaky)")
+
+
+def test_sessions_are_not_mixed_and_the_latest_counts(writer: Writer) -> None:
+    timed(writer, "early", 0.001, session="a")
+    timed(writer, "late", 0.010, session="b")
+    spot = only(writer)
+    assert (spot.winner, spot.certified, spot.session) == ("late", ("late",), "b")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"threads": 2}, {"dtype": "float64"}, {"time_steps": 50}, {"num_layers": 2}],
+)
+def test_unlike_conditions_are_maps_of_their_own(
+    writer: Writer, changes: dict[str, Any]
+) -> None:
+    timed(writer, "one", 0.01)
+    timed(writer, "other", 0.02, **changes)
+    maps = summary(writer).fastest
+    assert [[s.certified for s in m.spots] for m in maps] == [[("one",)], [("other",)]]
+
+
+def test_single_time_steps_have_one_batch_whatever_the_trial_has(
+    writer: Writer,
+) -> None:
+    for batch in (1, 64):
+        for width in (64, 128):
+            sizes = {"batch": batch, "hidden_size": width}
+            timed(writer, "a", 0.01, step_s=1e-4, session=f"{batch} {width}", **sizes)
+    maps = {found.phase: found for found in summary(writer).fastest}
+    assert [(s.batch, s.hidden_size) for s in maps["stream"].spots] == [
+        (1, 64),
+        (1, 128),
+    ]
+    assert len(maps["train_step"].spots) == 4
+
+
+def test_a_choice_of_one_is_no_table(writer: Writer) -> None:
+    timed(writer, "alone", 0.01)
+    found = summary(writer)
+    assert len(found.fastest) == 1
+    assert tables.fastest_table(found).rows == ()
+
+
+def test_a_run_of_many_sizes_ends_with_what_is_fastest(tmp_path: Path) -> None:
+    run = fake_runs.sweep(tmp_path / "run")
+    console = Console(width=140, force_terminal=False)
+    with console.capture() as capture:
+        console.print(end_of_run(summarize(run.records(), run.info())))
+    shown = capture.get()
+    assert "fastest certified" in shown
+    assert "× fastest" not in shown, "the timings are for `show`"
+
+
+def test_many_that_are_equal_are_counted(writer: Writer) -> None:
+    for name in "abcde":
+        timed(writer, name, 0.01)
+    spot = only(writer)
+    assert fastest_words(spot) == "a ≈ b ≈ c ≈ 2 more"
+    assert spot_words(spot) == ("a", "≈ b\n+ 3 more")
+
+
+def test_maps_say_what_is_alike(writer: Writer) -> None:
+    timed(writer, "a", 0.01)
+    timed(writer, "b", 0.01)
+    (found,) = summary(writer).fastest
+    assert isinstance(found, FastestMap)
+    (block,) = tables.fastest_table(summary(writer)).blocks
+    assert block.title == "100 time steps · input size 64 · 1 thread · float32"

@@ -1,0 +1,145 @@
+"""When a costly first call has paid back, held against adding up every call."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.analysis.payback import Payback, payback, paybacks
+from harness.analysis.speed import SpeedRow
+from harness.analysis.summary import summarize
+from harness.report import tables
+from harness.report.tables.first_calls import paid_back
+from tests import fake_runs
+from tests.fake_runs import Writer
+
+PHASES = {"train_step": 1.0}
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Writer:
+    return Writer.create(tmp_path / "run", {"suite": {"name": "timed"}})
+
+
+def timed(
+    writer: Writer, name: str, first_s: float, time_s: float, *, certified: bool = True
+) -> None:
+    fake_runs.parity(writer, name, "gru", broken=None if certified else "grad w_hh")
+    trial = fake_runs.speed_trial(name, "gru")
+    fake_runs.speed(writer, trial, time_s, first_call_s=first_s, phases=PHASES)
+
+
+def rows(writer: Writer) -> dict[str, SpeedRow]:
+    found = summarize(writer.run.records(), {}).speed
+    return {row.implementation: row for row in found}
+
+
+def found(writer: Writer) -> dict[str, Payback]:
+    return {
+        each.row.implementation: each for each in paybacks(list(rows(writer).values()))
+    }
+
+
+def first_even(
+    first_s: float, time_s: float, other_first_s: float, other_s: float
+) -> int:
+    """Return after how many calls the first has taken no more, call by call."""
+    ours, theirs, calls = first_s, other_first_s, 1
+    while ours > theirs:
+        ours, theirs, calls = ours + time_s, theirs + other_s, calls + 1
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("first_s", "time_s"), [(14.0, 0.005), (0.8, 0.0071), (0.03, 0.001), (2.0, 0.0099)]
+)
+def test_calls_are_those_that_adding_up_finds(
+    writer: Writer, first_s: float, time_s: float
+) -> None:
+    timed(writer, "plain", 0.02, 0.01)
+    timed(writer, "compiled", first_s, time_s)
+    calls = found(writer)["compiled"].calls
+    assert calls is not None
+    expected = first_even(first_s, time_s, 0.02, 0.01)
+    assert expected - 1 < calls <= expected + 1e-6
+
+
+def test_the_interval_is_from_both_ends_of_both_times(writer: Writer) -> None:
+    # The fake interval is 10 % each way.
+    timed(writer, "plain", 0.0, 0.010)
+    timed(writer, "compiled", 1.0, 0.005)
+    each = found(writer)["compiled"]
+    assert each.calls == pytest.approx(1 + 1.0 / 0.005)
+    assert each.low == pytest.approx(1 + 1.0 / (0.011 - 0.0045))
+    assert each.high == pytest.approx(1 + 1.0 / (0.009 - 0.0055))
+
+
+def test_it_may_be_never_where_the_times_may_be_equal(writer: Writer) -> None:
+    timed(writer, "plain", 0.0, 0.0100)
+    timed(writer, "compiled", 1.0, 0.0095)
+    each = found(writer)["compiled"]
+    assert each.high is None
+    assert paid_back(each).endswith(", never]")
+
+
+def test_what_is_not_faster_later_never_pays_back(writer: Writer) -> None:
+    timed(writer, "plain", 0.0, 0.010)
+    timed(writer, "compiled", 1.0, 0.010)
+    each = found(writer)["compiled"]
+    assert each.never
+    assert paid_back(each) == "never: not faster later"
+
+
+def test_what_costs_no_more_at_first_has_paid_back_at_once(writer: Writer) -> None:
+    timed(writer, "plain", 1.0, 0.010)
+    timed(writer, "wrong", 0.5, 0.005, certified=False)
+    each = found(writer)["wrong"]
+    assert each.calls == 1
+    assert paid_back(each) == "at once"
+
+
+def test_all_are_held_against_the_cheapest_certified_one(writer: Writer) -> None:
+    timed(writer, "wrong", 0.0, 0.002, certified=False)
+    timed(writer, "plain", 0.1, 0.020)
+    timed(writer, "compiled", 5.0, 0.001)
+    every = found(writer)
+    against = {name: each.against for name, each in every.items()}
+    assert {row.implementation for row in against.values() if row} == {"plain"}
+    assert every["plain"].is_cheapest
+    assert not every["plain"].never
+
+
+def test_without_a_certified_one_nothing_is_held_against_anything(
+    writer: Writer,
+) -> None:
+    timed(writer, "wrong", 1.0, 0.01, certified=False)
+    each = found(writer)["wrong"]
+    assert (each.against, each.calls, each.never) == (None, None, False)
+    assert paid_back(each) == "–"
+
+
+def test_sessions_are_not_mixed(writer: Writer) -> None:
+    for name, session in (("plain", "a"), ("compiled", "b")):
+        fake_runs.parity(writer, name, "gru")
+        trial = fake_runs.speed_trial(name, "gru", session=session)
+        fake_runs.speed(writer, trial, 0.01, phases=PHASES)
+    assert all(each.is_cheapest for each in found(writer).values())
+
+
+def test_the_table_has_every_first_call_and_marks_doubt(writer: Writer) -> None:
+    timed(writer, "plain", 0.02, 0.01)
+    timed(writer, "compiled", 14.0, 0.005)
+    timed(writer, "wrong", 1.0, 0.001, certified=False)
+    table = tables.first_calls_table(summarize(writer.run.records(), {}))
+    told = {row.cells[1]: row.cells[5:] for row in table.rows}
+    assert told["plain"] == ("–", "cheapest at first")
+    assert told["compiled"][0] == "plain"
+    assert told["compiled"][1].startswith("2.8k calls [")
+    assert told["wrong · uncertified"][1].startswith("110 calls [")
+
+
+def test_a_row_is_held_against_any_other(writer: Writer) -> None:
+    timed(writer, "a", 1.0, 0.01)
+    timed(writer, "b", 2.0, 0.005)
+    known = rows(writer)
+    assert payback(known["b"], known["a"]).calls == pytest.approx(201)
+    assert payback(known["a"], known["b"]).calls is None

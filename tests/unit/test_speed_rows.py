@@ -1,0 +1,412 @@
+"""What is said of a timing beside its time: peak, doubt, memory, unlike machines."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from harness.analysis.conditions import budget
+from harness.analysis.ratios import paired_median, paired_ratio, unpaired_ratio
+from harness.analysis.roofline import Peak
+from harness.analysis.speed import SpeedRow
+from harness.analysis.statistics import Interval
+from harness.analysis.summary import Summary, summarize
+from harness.report import tables
+from harness.report.sections import NAMES
+from harness.report.terminal import render
+from harness.report.text import percent, size, times
+from harness.store import to_json
+from tests import fake_runs
+from tests.fake_runs import Writer
+
+
+def summary(writer: Writer) -> Summary:
+    return summarize(writer.run.records(), writer.run.info())
+
+
+def row(found: Summary, phase: str = "train_step", **asked: Any) -> SpeedRow:
+    (kept,) = (
+        each
+        for each in found.speed
+        if each.phase == phase and all(getattr(each, k) == v for k, v in asked.items())
+    )
+    return kept
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Writer:
+    return Writer.create(tmp_path / "run", {"suite": {"name": "timed"}})
+
+
+def certified(writer: Writer, *names: str, **changes: Any) -> None:
+    for name in names:
+        fake_runs.parity(writer, name, "gru", **changes)
+
+
+# --- ratios --------------------------------------------------------------------------
+
+
+def turns(*factors: float, base: float = 1.0) -> dict[int, list[float]]:
+    return {n: [base * f, 1.1 * base * f] for n, f in enumerate(factors)}
+
+
+def test_what_slows_a_round_leaves_its_ratio_alone() -> None:
+    drift = [1.0, 1.4, 1.8, 2.2, 2.6, 3.0, 3.4, 3.8]
+    base, new = turns(*drift), turns(*drift, base=1.1)
+    found = paired_ratio(base, new)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((1.1, 1.1))
+    assert paired_median(base, new) == pytest.approx(1.1)
+
+
+def test_only_rounds_in_common_are_paired() -> None:
+    base = turns(1, 1, 1, 1, 1, 1, 1)
+    new = {n: [2.0] if n < 6 else [50.0] for n in (0, 1, 2, 3, 4, 5, 90, 91, 92)}
+    assert paired_median(base, new) == pytest.approx(2.0 / 1.05)
+    assert paired_ratio(base, {7: [1.0]}) is None
+    assert paired_ratio({0: [1.0]}, {0: [1.0]}) is None, "one round has no interval"
+
+
+def test_a_few_rounds_are_told_by_their_range() -> None:
+    found = paired_ratio(turns(1, 1, 1), turns(0.9, 1.3, 1.0))
+    assert found == Interval(pytest.approx(0.9), pytest.approx(1.3))
+
+
+def test_the_interval_of_a_ratio_holds_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(5)
+    held = 0
+    for _ in range(200):
+        drift = np.exp(np.cumsum(0.1 * rng.standard_normal(20)))
+        one, other = np.exp(0.05 * rng.standard_normal((2, 20)))
+        base = {n: [float(t)] for n, t in enumerate(drift * one)}
+        new = {n: [float(t)] for n, t in enumerate(1.1 * drift * other)}
+        found = paired_ratio(base, new)
+        assert found is not None
+        held += found.low <= 1.1 <= found.high
+    # 95 % of 200, less three standard deviations and what a bootstrap lacks.
+    assert held >= 180
+    assert held < 200, "an interval that always holds it says nothing"
+
+
+def test_without_rounds_the_ends_of_both_intervals_count() -> None:
+    assert unpaired_ratio(Interval(1.0, 2.0), Interval(4.0, 6.0)) == Interval(2.0, 6.0)
+
+
+def test_the_ratio_of_a_row_is_paired_and_has_an_interval(writer: Writer) -> None:
+    certified(writer, "torch-native", "jax-scan")
+    fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 0.01)
+    factors = [1.0, 1.1, 1.0, 1.2, 1.0, 1.1, 1.2, 1.1]
+    slower = fake_runs.speed_trial("jax-scan", "gru")
+    fake_runs.speed(writer, slower, 0.02, factors=factors)
+    found = summary(writer)
+    assert row(found, implementation="torch-native").relative == 1.0
+    assert row(found, implementation="torch-native").relative_interval is None
+    other = row(found, implementation="jax-scan")
+    assert other.relative == pytest.approx(2 * 1.1)
+    interval = other.relative_interval
+    assert interval is not None
+    assert 2.0 <= interval.low < 2.2 < interval.high <= 2.4
+
+
+# --- unlike things stand apart -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"threads": 2},
+        {"dtype": "float64"},
+        {"precision": "tf32"},
+        {"device": "cuda:0"},
+        {"hidden_size": 128},
+        {"batch": 64},
+        {"num_layers": 2},
+    ],
+)
+def test_unlike_timings_share_neither_block_nor_ratio(
+    writer: Writer, changes: dict[str, Any]
+) -> None:
+    certified(writer, "torch-native")
+    certified(writer, "jax-scan", **{k: v for k, v in changes.items() if k in BUDGET})
+    fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 0.01)
+    # Each implementation under one condition only: nothing varies inside either.
+    other = fake_runs.speed_trial("jax-scan", "gru", **changes)
+    fake_runs.speed(writer, other, 0.02)
+    found = summary(writer)
+    assert len({each.place for each in found.speed}) == 2
+    assert {each.relative for each in found.speed} == {1.0}
+    for table in (tables.speed_table(found), tables.rates_table(found)):
+        assert [len({r.implementation for r in b.rows}) for b in table.blocks] == [1, 1]
+
+
+BUDGET = ("threads", "dtype", "precision", "device")
+
+
+def test_the_budget_is_told_over_every_block(writer: Writer) -> None:
+    fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 0.01)
+    found = summary(writer)
+    (block,) = tables.speed_table(found).blocks
+    assert block.title == "adding, length 100 · 1 thread · float32"
+    tf32 = fake_runs.speed_trial("torch-native", "gru", precision="tf32", threads=4)
+    fake_runs.speed(writer, tf32, 0.01)
+    titles = [block.title for block in tables.speed_table(summary(writer)).blocks]
+    assert titles[1] == "adding, length 100 · 4 threads · float32 · tf32"
+    assert budget("cuda:0", 1, "float32", "bf16") == (
+        "cuda:0 · 1 thread · float32 · bf16"
+    )
+
+
+def test_only_places_measured_twice_name_the_session(writer: Writer) -> None:
+    for session in ("a", "b"):
+        trial = fake_runs.speed_trial("torch-native", "gru", session=session)
+        fake_runs.speed(writer, trial, 0.01, session=f"{session}, 2026-11-26 12:00")
+    fake_runs.speed(writer, fake_runs.shape_trial("torch-native", "gru"), 0.01)
+    titles = {each.place.title for each in summary(writer).speed}
+    assert {title.partition("session ")[2] for title in titles} == {
+        "a, 2026-11-26 12:00",
+        "b, 2026-11-26 12:00",
+        "",
+    }
+
+
+# --- the peak ------------------------------------------------------------------------
+
+
+def test_the_roof_is_the_lower_of_both_limits() -> None:
+    peak = Peak(80e9, "torch", 12e9, "numpy")
+    assert peak.roof(2.0) == 24e9
+    assert peak.roof(100.0) == 80e9
+    assert peak.ridge == pytest.approx(80 / 12)
+    assert Peak(80e9, "torch", None, None).roof(2.0) is None
+
+
+def test_fractions_are_of_the_peak_of_the_same_session(writer: Writer) -> None:
+    trial = fake_runs.shape_trial("torch-native", "gru")
+    fake_runs.speed(writer, trial, 0.1, peak=fake_runs.PEAK, step_s=1e-4)
+    found = summary(writer)
+    update, step = row(found), row(found, "stream")
+    # A GRU of 64 inputs and 128 units has 3 · 128 · (128 + 64 + 1) weights.
+    weights = 3 * 128 * 193
+    assert update.flop_per_s == pytest.approx(2 * 3 * weights * 3200 / 0.1)
+    assert update.of_peak == pytest.approx((update.flop_per_s or 0) / 80e9)
+    assert update.roof_flop_per_s == 80e9
+    intensity = 2 * weights / (4 * weights + 4 * 128)
+    assert step.intensity == pytest.approx(intensity)
+    assert step.roof_flop_per_s == pytest.approx(12e9 * intensity)
+    assert step.of_roof == pytest.approx(2 * weights / 1e-4 / (12e9 * intensity))
+    (peak,) = tables.peaks_table(found).rows
+    told = ("1 thread · float32", "80", "torch", "12", "numpy", "6.67")
+    assert peak.cells[1:] == told
+
+
+def test_several_sessions_tell_their_best_and_worst_peak(
+    writer: Writer, tmp_path: Path
+) -> None:
+    for name, rate in (("a", 7e10), ("b", 8e10), ("c", 6e10)):
+        trial = fake_runs.speed_trial("torch-native", "gru", session=name)
+        peak = {**fake_runs.PEAK, "flop_per_s": rate, "flop_by": name}
+        fake_runs.speed(writer, trial, 0.01, peak=peak)
+    (found,) = tables.peaks_table(summary(writer)).rows
+    assert found.cells[2:4] == ("80 (60)", "b")
+    shared = fake_runs.sweep(tmp_path / "shared", names=("jax-scan",), step_s=False)
+    (found,) = tables.peaks_table(summarize(shared.records(), {})).rows
+    assert found.cells[2] == "80", "of several sessions that share one, no worst"
+
+
+def test_conditions_without_a_peak_are_told(writer: Writer) -> None:
+    one = fake_runs.speed_trial("torch-native", "gru")
+    fake_runs.speed(writer, one, 0.01)
+    assert tables.peaks_table(summary(writer)).rows == ()
+    two = replace(one, threads=2)
+    fake_runs.speed(writer, two, 0.01, peak=fake_runs.PEAK)
+    rows = tables.peaks_table(summary(writer)).rows
+    assert [r.cells[2] for r in rows] == ["not measured", "80"]
+    assert row(summary(writer), trial=one).of_peak is None
+
+
+# --- doubt ---------------------------------------------------------------------------
+
+
+def test_a_shaky_timing_says_why_and_what_to_do(writer: Writer) -> None:
+    trial = fake_runs.speed_trial("torch-native", "gru")
+    fake_runs.speed(writer, trial, 0.01, shaky=True)
+    shaky = tables.shaky_table(summary(writer)).rows
+    told = {r.cells[2]: r.cells[3:] for r in shaky}
+    assert told["train step"] == (
+        "two groups of readings, 1.4 × apart",
+        "pin the process to one core",
+    )
+    assert "not stored" in told["forward"][0], "a run that stored no reason"
+
+
+def test_an_unfit_machine_makes_every_timing_shaky(writer: Writer) -> None:
+    why = {"kind": "clock", "words": "the clock steps", "advice": "stop ntpd"}
+    fitness = {"verdict": "unfit", "reasons": [why]}
+    trial = fake_runs.speed_trial("torch-native", "gru")
+    fake_runs.speed(writer, trial, 0.01, fitness=fitness)
+    found = summary(writer)
+    assert all(each.shaky for each in found.speed)
+    told = tables.shaky_table(found).rows[0].cells[3:]
+    assert told == ("the machine was unfit: the clock steps", "stop ntpd")
+    assert tables.speed_table(found).rows[0].cells[3].startswith("shaky ")
+
+
+def test_a_noisy_machine_is_told_and_shakes_nothing(writer: Writer) -> None:
+    fitness = {"verdict": "noisy", "reasons": ["1.3 other cores busy"]}
+    trial = fake_runs.speed_trial("torch-native", "gru")
+    fake_runs.speed(writer, trial, 0.01, fitness=fitness)
+    found = summary(writer)
+    assert not any(each.shaky for each in found.speed)
+    assert "Before a session 2 cores AMD EPYC was noisy: 1.3 other cores busy." in (
+        tables.speed_table(found).notes
+    )
+
+
+def test_an_older_run_without_any_of_it_is_shown(writer: Writer) -> None:
+    trial = fake_runs.speed_trial("torch-native", "gru")
+    values = {"time_s": 0.01, "tokens_per_s": 3e5}
+    writer.commit(trial, readings=[fake_runs.Reading("forward", values)])
+    found = summary(writer)
+    (only,) = found.speed
+    assert (only.turns, only.latency_sample_s, only.unstable) == ({}, (), ())
+    assert (only.intensity, only.of_peak, only.of_roof, only.memory) == (None,) * 4
+    assert tables.rates_table(found).rows[0].cells[5:] == ("–", "–", "–", "–")
+    assert tables.first_calls_table(found).rows == ()
+
+
+# --- readings ------------------------------------------------------------------------
+
+
+def test_raw_readings_are_kept_by_round_and_left_out_of_the_json(
+    writer: Writer,
+) -> None:
+    trial = fake_runs.speed_trial("torch-native", "gru")
+    fake_runs.speed(writer, trial, 0.01, step_s=1e-4)
+    found = summary(writer)
+    update = row(found)
+    assert list(update.turns) == list(range(fake_runs.ROUNDS))
+    assert update.turns[0] == pytest.approx((0.01, 0.0105, 0.0095))
+    step = row(found, "stream")
+    sample = np.array(step.latency_sample_s)
+    assert len(sample) == 1500
+    assert step.latency is not None
+    assert step.latency.p99_s == pytest.approx(np.percentile(sample, 99))
+    written = json.loads(to_json(found.to_json()))
+    assert {len(each["turns"]) for each in written["speed"]} == {0}
+    assert {len(each["latency_sample_s"]) for each in written["speed"]} == {0}
+    assert written["speed"][0]["intensity"] == pytest.approx(found.speed[0].intensity)
+    assert [m["phase"] for m in written["fastest"]][-1] == "stream"
+    assert len(written["paybacks"]) == 4
+
+
+def test_the_latency_table_shows_the_tail(writer: Writer) -> None:
+    trial = fake_runs.speed_trial("torch-native", "gru")
+    fake_runs.speed(writer, trial, 0.01, step_s=1e-4)
+    found = summary(writer)
+    (cells,) = (r.cells for r in tables.latency_table(found).rows)
+    assert cells[6] == "1500"
+    assert cells[2].endswith(" µs")
+    assert tables.latency_table(summary(writer)).rows[0].cells[-1] == "NO: not checked"
+
+
+def test_placing_a_batch_is_a_row_and_part_of_nothing_else(writer: Writer) -> None:
+    certified(writer, "torch-native")
+    trial = fake_runs.speed_trial("torch-native", "gru")
+    fake_runs.speed(writer, trial, 0.01, step_s=1e-4)
+    found = summary(writer)
+    place = row(found, "place")
+    assert (place.time_s, place.relative, place.timed) == (2e-4, None, False)
+    assert [r.cells[2] for r in tables.speed_table(found).rows][-1] == "place"
+    for table in (tables.rates_table(found), tables.first_calls_table(found)):
+        assert "place" not in [r.cells[2] for r in table.rows]
+    assert {m.phase for m in found.fastest} == {
+        "forward",
+        "loss_and_gradients",
+        "train_step",
+        "stream",
+    }
+
+
+# --- memory --------------------------------------------------------------------------
+
+
+def test_memory_of_the_same_sizes_stands_beside_a_timing(writer: Writer) -> None:
+    trial = fake_runs.speed_trial("torch-native", "gru", settings={"rounds": 3})
+    fake_runs.speed(writer, trial, 0.01)
+    fake_runs.memory(writer, replace(trial, settings={"phases": ["forward"]}), 4e7)
+    for changes in ({"batch": 64}, {"threads": 2}, {"implementation": "jax-scan"}):
+        fake_runs.memory(writer, replace(trial, **changes), 9e7)
+    found = summary(writer)
+    memory = row(found).memory
+    assert memory is not None
+    assert (memory.peak_bytes, memory.baseline_bytes) == (4e7, 2e8)
+    assert tables.rates_table(found).rows[0].cells[-1] == "38.1 MiB"
+    assert found.header.measures == {"speed": 1, "memory": 4}
+    assert "memory" not in NAMES
+
+
+def test_memory_of_another_machine_stands_beside_nothing(writer: Writer) -> None:
+    trial = fake_runs.speed_trial("torch-native", "gru")
+    fake_runs.speed(writer, trial, 0.01, machine="64 cores")
+    fake_runs.memory(writer, trial, 4e7)
+    assert row(summary(writer)).memory is None
+
+
+def test_a_memory_pass_that_did_not_end_ok_is_told(writer: Writer) -> None:
+    trial = fake_runs.speed_trial("torch-native", "gru")
+    fake_runs.speed(writer, trial, 0.01)
+    failed = replace(trial, measure="memory", session=None)
+    writer.commit(failed, outcome="out_of_memory", reason="9 GiB")
+    found = summary(writer)
+    assert tables.rates_table(found).rows[0].cells[-1] == "out of memory"
+    assert [each.measure for each in found.outcomes] == ["memory"]
+
+
+# --- the terminal --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [140, 100, 60])
+def test_no_table_is_cut_off_and_numbers_fold_last(writer: Writer, width: int) -> None:
+    trial = fake_runs.speed_trial("torch-native", "gru")
+    kernel = "ATen loop of aten::gru_with_a_long_name and what else it may say"
+    fake_runs.speed(writer, trial, 0.01234, shaky=True, kernel=kernel)
+    console = Console(width=width, force_terminal=False)
+    with console.capture() as capture:
+        console.print(render(tables.speed_table(summary(writer))))
+    shown = capture.get()
+    assert max(map(len, shown.splitlines())) <= width
+    letters = "".join(shown.split())
+    for word in ("ATen", "else", "may", "checked"):
+        assert word in letters, "cut off"
+    if width == 140:
+        assert "shaky 12.3 ms [11.1, 13.6 ms]" in shown
+        assert "certified" in shown
+
+
+# --- words ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(0.324, "32 %"), (0.0123, "1.2 %"), (0.0042, "0.4 %"), (1.07, "107 %"),
+     (0.0995, "10 %"), (0.00995, "1.0 %"), (None, "–")],
+)  # fmt: skip
+def test_shares_read_well(share: float | None, words: str) -> None:
+    assert percent(share) == words
+
+
+def test_sizes_and_ratios_read_well() -> None:
+    assert (size(512), size(2**20), size(2**30 - 1)) == ("512 B", "1 MiB", "1 GiB")
+    assert (times(1.0), times(12.34), times(9.996)) == ("1.00", "12.3", "10.0")
+
+
+def test_no_value_of_the_tables_is_no_number(tmp_path: Path) -> None:
+    run = fake_runs.sweep(tmp_path / "run")
+    text = to_json(summarize(run.records(), run.info()).to_json())
+    json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    assert math.isfinite(len(text))
