@@ -105,16 +105,27 @@ def gpu_name() -> str | None:
     """Return the name of the first CUDA device that this process sees, or None."""
     import pynvml
 
+    return from_driver(lambda: str(pynvml.nvmlDeviceGetName(_first_gpu())))
+
+
+def gpu_memory() -> int | None:
+    """Return the bytes held on the first CUDA device that this process sees, or None.
+
+    By all processes: the driver does not know those of a container by their ids.
+    """
+    import pynvml
+
+    return from_driver(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(_first_gpu()).used))
+
+
+def _first_gpu() -> Any:
+    """Return the driver's handle of the first CUDA device that this process sees."""
+    import pynvml
+
     first = os.environ.get(VISIBLE, "0").partition(",")[0].strip()
-
-    def name() -> str:
-        if first.isdecimal():
-            handle = pynvml.nvmlDeviceGetHandleByIndex(int(first))
-        else:
-            handle = pynvml.nvmlDeviceGetHandleByUUID(first)
-        return str(pynvml.nvmlDeviceGetName(handle))
-
-    return from_driver(name)
+    if first.isdecimal():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(first))
+    return pynvml.nvmlDeviceGetHandleByUUID(first)
 
 
 def from_driver(ask: Callable[[], _Answer]) -> _Answer | None:

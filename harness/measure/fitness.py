@@ -230,7 +230,10 @@ def _spread(machine: Machine) -> Iterator[Reason]:
             "spread",
             f"one in twenty repetitions of the same work took "
             f"{machine.work_spread:.0%} longer than the median",
-            "end what else runs; turn off boost and deep sleep of the cores",
+            "end what else runs, then measure again"
+            if machine.other_load is None or machine.other_load > NOISY_LOAD
+            else "nothing else runs here, so turn off boost and deep sleep of the "
+            "cores; a virtual machine may have a neighbour that it cannot see",
             "unfit" if machine.work_spread > UNFIT_SPREAD else "noisy",
         )
 

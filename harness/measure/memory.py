@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import resource
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from harness.contract import Network, Quantity, TrainableNetwork
+from harness.contract import DeviceProbe, Network, Quantity, TrainableNetwork
+from harness.environment import gpu_memory
 from harness.errors import RefusedError
 from harness.measure.problem import Measurement, Problem
 from harness.registry import Registry
@@ -72,6 +74,59 @@ class ResidentMemory:
             "peak_bytes": max(0, peak - self.baseline_bytes),
             "baseline_bytes": self.baseline_bytes,
         }
+
+
+class DeviceMemory:
+    """What a GPU holds: by the framework's own allocator, and by the driver.
+
+    The driver is asked again and again meanwhile, and tells of the device as a whole:
+    what other processes hold there counts too.
+
+    Args:
+        probe: Of the framework on the device.
+        held_bytes: Asks the driver; None where it does not answer.
+    """
+
+    def __init__(
+        self, probe: DeviceProbe, held_bytes: Callable[[], int | None] = gpu_memory
+    ) -> None:
+        self._probe, self._held_bytes = probe, held_bytes
+        self._baseline = held_bytes()
+        self._peak = 0
+        self._watching: threading.Event | None = None
+        self._thread: threading.Thread | None = None
+
+    def reset(self) -> None:
+        """Begin anew with what is held now."""
+        self._probe.reset_peak()
+        self._peak, self._watching = 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        assert self._watching is not None
+        while True:
+            self._peak = max(self._peak, self._held_bytes() or 0)
+            if self._watching.wait(_POLL_S):
+                return
+
+    def values(self) -> Mapping[str, int]:
+        """Return both peaks, the driver's above what was held before."""
+        assert self._watching is not None
+        assert self._thread is not None
+        self._watching.set()
+        self._thread.join()
+        found = {}
+        allocated = self._probe.peak_bytes()
+        if allocated is not None:
+            found["allocator_peak_bytes"] = allocated
+        if self._baseline is not None:
+            found["device_peak_bytes"] = max(0, self._peak - self._baseline)
+        return found
+
+
+_POLL_S = 0.002
+"""Between two questions to the driver, which takes some microseconds to answer."""
 
 
 def _status(name: str) -> int | None:

@@ -13,6 +13,7 @@ import numpy as np
 from harness.contract import (
     Batch,
     Cell,
+    DeviceProbe,
     Inputs,
     LayerSizes,
     Network,
@@ -122,6 +123,11 @@ class Problem:
         return self._registry.build(
             trial.implementation, self.spec, self.cell, trial.device
         )
+
+    def probe(self) -> DeviceProbe | None:
+        """Return the probe of the trial's framework on its device, or None."""
+        framework = self._registry.framework_of(self.trial.implementation).name
+        return self._registry.load_probe(framework, self.trial.device)
 
     def trainable_network(self) -> TrainableNetwork:
         """Build the trial's network, which must train.

@@ -77,6 +77,7 @@ QUANTITIES = {
     **dict.fromkeys(("time_s", "time_low_s", "time_high_s", "sample_s"), _S),
     **dict.fromkeys(("latency_s", "latency_p50_s", "latency_p95_s"), _S),
     **dict.fromkeys(("latency_p99_s", "first_call_s"), _S),
+    **dict.fromkeys(("device_time_s", "device_s"), _S),
     **dict.fromkeys(("tokens_per_s", "tokens_low_per_s", "tokens_high_per_s"), _PER_S),
     "flop_per_s": Quantity("FLOP/s", "higher"),
     "flops": Quantity("FLOP", "neither"),
@@ -109,6 +110,7 @@ class _Clocked:
         picked: Turns to be held against the reference.
         late_s: Least time of reading an answer, beside what copying it takes.
         rounds: The round of each turn, and the seconds since the meter was made.
+        device_s: What the device's own clock says of each reading, on a GPU.
     """
 
     phase: Phase
@@ -118,6 +120,7 @@ class _Clocked:
     late_s: float = math.inf
     rounds: list[tuple[int, float]] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
+    device_s: list[float] = field(default_factory=list)
 
 
 class SpeedMeter:
@@ -142,6 +145,8 @@ class SpeedMeter:
         self._made = time.perf_counter()
         self._clock, self._other_load = ClockCheck(), OtherLoad()
         threads = trial.threads if trial.device == "cpu" else None
+        probe = problem.probe() if trial.device != "cpu" else None
+        self._timer = None if probe is None else probe.timer()
         self._phases = {
             name: _Clocked(phase, Turns(threads=threads))
             for name, phase in phases_of(
@@ -199,10 +204,11 @@ class SpeedMeter:
             self._clock.look()
             self._other_load.begin()
             begun_s, used_s = time.perf_counter(), time.process_time()
-            readings = [reading_s(call, seen.loops) for _ in range(self._readings)]
+            readings = [self._reading_s(call, clocked) for _ in range(self._readings)]
             used_s = time.process_time() - used_s
             took_s = time.perf_counter() - begun_s
-            seen.other_load.append(self._other_load.end())
+            if self._other_load.readable:
+                seen.other_load.append(self._other_load.end())
             self._clock.look()
         seen.own_load.append(used_s / took_s if took_s > 0 else 0.0)
         seen.clock_wrong |= self._clock.wrong
@@ -219,6 +225,16 @@ class SpeedMeter:
         )
         seen.readings.append(readings)
         return readings
+
+    def _reading_s(self, call: Callable[[], None], clocked: _Clocked) -> float:
+        """Take one reading by the wall clock, and beside it by the device's own."""
+        loops = clocked.turns.loops
+        if self._timer is None:
+            return reading_s(call, loops)
+        self._timer.start()
+        found = reading_s(call, loops)
+        clocked.device_s.append(self._timer.stop() / loops)
+        return found
 
     def _in_order(self, phase: Phase, count: int) -> tuple[int, ...]:
         """Return so many inputs in a row, from anywhere in the ring."""
@@ -326,6 +342,8 @@ class SpeedMeter:
             "shaky": int(bool(doubts)),
         }
         series = _samples(name, clocked)
+        if clocked.device_s:
+            values["device_time_s"] = float(np.median(clocked.device_s))
         if len(latencies):
             for share in (50, 95, 99):
                 values[f"latency_p{share}_s"] = float(np.percentile(latencies, share))
@@ -355,10 +373,11 @@ def _samples(name: str, clocked: _Clocked) -> list[Reading]:
         "round": [number for number, _ in places],
         "at_s": [round(at_s, 4) for _, at_s in places],
     }
-    loads = {
-        "own_load": [round(load, 3) for load in turns.own_load],
-        "other_load": [round(load, 3) for load in turns.other_load],
-    }
+    if clocked.device_s:
+        values["device_s"] = clocked.device_s
+    loads = {"own_load": [round(load, 3) for load in turns.own_load]}
+    if turns.other_load:
+        loads["other_load"] = [round(load, 3) for load in turns.other_load]
     rounds = [number for number, _ in clocked.rounds]
     return [
         Reading(name, values, list(range(len(samples))), "readings"),

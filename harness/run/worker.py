@@ -46,7 +46,12 @@ from harness.environment import (
 from harness.errors import RefusedError
 from harness.measure.gradients import measure_gradients
 from harness.measure.learning import Observer, measure_learning
-from harness.measure.memory import Gauge, ResidentMemory, measure_memory
+from harness.measure.memory import (
+    DeviceMemory,
+    Gauge,
+    ResidentMemory,
+    measure_memory,
+)
 from harness.measure.parity import measure_parity
 from harness.measure.peak import measure_peak
 from harness.measure.problem import Measurement, Problem, by_reference
@@ -149,7 +154,10 @@ class Worker:
 
     def _gauges(self, problem: Problem) -> list[Gauge]:
         """Return what tells memory: this process's, and its device's."""
-        return [ResidentMemory()]
+        found: list[Gauge] = [ResidentMemory()]
+        if problem.trial.device != "cpu" and (probe := problem.probe()) is not None:
+            found.append(DeviceMemory(probe))
+        return found
 
     def _observer(self, trial: Trial, request: Message) -> Observer:
         """Return what a learning trial tells of itself, and asks, while it runs."""

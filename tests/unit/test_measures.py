@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 
 from harness.contract import Batch, Handle, Optimizer, Tally, Updates
-from harness.measure import readback, timing
 from harness.measure import phases as measured_phases
+from harness.measure import readback, timing
 from harness.measure.gradients import gradient_ratios, horizon, measure_gradients
 from harness.measure.learning import Observer, measure_learning
 from harness.measure.learning_readback import LearningReadBack
@@ -763,3 +764,25 @@ def test_a_batch_knows_whether_it_is_padded() -> None:
     batch = Batch(np.zeros((2, 3, 1)), np.array([3, 3]), np.zeros(1), np.ones(1, bool))
     assert not batch.padded
     assert replace(batch, lengths=np.array([3, 2])).padded
+
+
+class DeviceClock:
+    """A device's clock that says half of what the wall clock does."""
+
+    def start(self) -> None:
+        self.begun_s = time.perf_counter()
+
+    def stop(self) -> float:
+        return (time.perf_counter() - self.begun_s) / 2
+
+
+def test_on_a_device_its_own_clock_stands_beside_the_wall_clock() -> None:
+    settings = {**SPEED.settings, "phases": ["forward"]}
+    meter = SpeedMeter(Problem(REGISTRY, replace(SPEED, settings=settings)))
+    meter._timer = DeviceClock()
+    meter.warm_up()
+    readings = [s for _ in range(3) for s in meter.turn("forward")]
+    found = meter.finish()
+    (device,) = [r.values["device_s"] for r in found.readings if "device_s" in r.values]
+    np.testing.assert_allclose(device, np.array(readings) / 2, rtol=0.2)
+    assert whole(found)["forward", "device_time_s"] == pytest.approx(np.median(device))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.errors import RefusedError
-from harness.measure.memory import ResidentMemory, measure_memory
+from harness.measure.memory import DeviceMemory, ResidentMemory, measure_memory
 from harness.registry import Registry
 from harness.store import RunFolder
 from harness.trial import Trial
@@ -45,8 +46,8 @@ def peaks(implementation: str, *files: Path) -> dict[str, float]:
 def test_what_a_phase_takes_for_a_moment_is_its_peak() -> None:
     found = peaks("greedy", helpers.PLUGINS / "greedy.py")
     assert list(found) == ["stream", "forward", "loss_and_gradients", "train_step"]
-    assert found["forward"] == pytest.approx(48, abs=4)
-    assert found["loss_and_gradients"] == pytest.approx(144, abs=4)
+    assert found["forward"] == pytest.approx(48, abs=8)
+    assert found["loss_and_gradients"] == pytest.approx(144, abs=8)
     assert found["stream"] < 4
 
 
@@ -89,3 +90,37 @@ def test_what_only_infers_has_nothing_to_weigh_of_training() -> None:
     asked = Trial(**{**vars(asked), "settings": {"phases": ["train_step"]}})
     with pytest.raises(RefusedError, match="does not train"):
         measure_memory(registry, asked, lambda _: [ResidentMemory()])
+
+
+class Allocator:
+    """A framework's allocator of which the peak is planted."""
+
+    def __init__(self) -> None:
+        self.peak = 900
+
+    def reset_peak(self) -> None:
+        self.peak = 0
+
+    def peak_bytes(self) -> int:
+        return self.peak
+
+
+def test_of_a_gpu_both_peaks_are_told_from_reset_on() -> None:
+    held = {"bytes": 100}
+    allocator = Allocator()
+    gauge = DeviceMemory(allocator, lambda: held["bytes"])  # type: ignore[arg-type]
+    for peak in (700, 500):
+        gauge.reset()
+        held["bytes"], allocator.peak = peak, peak - 60
+        time.sleep(0.1)
+        held["bytes"] = 120  # given back before anybody asks
+        assert gauge.values() == {
+            "allocator_peak_bytes": peak - 60,
+            "device_peak_bytes": peak - 100,
+        }
+
+
+def test_a_driver_that_does_not_answer_leaves_the_allocators_peak() -> None:
+    gauge = DeviceMemory(Allocator(), lambda: None)  # type: ignore[arg-type]
+    gauge.reset()
+    assert gauge.values() == {"allocator_peak_bytes": 0}

@@ -1,0 +1,64 @@
+"""`rnn-harness doctor`: is this machine fit to measure on, and what does it reach?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from harness.cli.exits import DONE, MISUSE, NOTHING, worst
+from harness.cli.options import json_option, plugin_option, read_plugins
+
+
+@click.command()
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto|cpu|cuda|cuda:N; auto is the CPU, and the first GPU if there is one.",
+)
+@click.option(
+    "--threads",
+    metavar="1,2",
+    help="Threads on the CPU, joined by commas.  [default: 1 and all cores]",
+)
+@click.option("--quick", is_flag=True, help="The verdict alone, no libraries' rates.")
+@json_option
+@plugin_option
+def doctor(
+    device: str,
+    threads: str | None,
+    quick: bool,
+    as_json: bool,
+    plugins: tuple[Path, ...],
+) -> int:
+    """Say whether this machine is fit to measure on, and what its libraries reach.
+
+    The verdict is fit, noisy or unfit; each reason comes with what to do. The rates are
+    those of the best matrix product and copy of every installed library.
+
+    Exit codes: 0 fit or noisy; 5 unfit.
+    """
+    from harness import environments
+    from harness.report.doctor import doctor_json, doctor_text
+    from harness.run.doctor import devices_of, diagnose, threads_of
+
+    devices, counts = devices_of(device), threads_of(threads)
+    registry = read_plugins(plugins)
+    registry.use_environments(environments.load({}, registry))
+    found = diagnose(
+        registry,
+        devices,
+        counts,
+        tell=lambda words: click.echo(words, err=True),
+        log=lambda _: None,
+        peaks=not quick,
+    )
+    if as_json:
+        click.echo(json.dumps(doctor_json(found), indent=1, allow_nan=False))
+    else:
+        click.echo(doctor_text(found))
+    codes = [MISUSE if registry.problems else DONE]
+    codes.append(NOTHING if found.fitness.verdict == "unfit" else DONE)
+    return worst(codes)

@@ -1,0 +1,22 @@
+"""One thread for every library, before any of them is imported."""
+
+import os
+import sys
+
+import pytest
+
+from harness.environment import pinned_variables
+
+THREADS = 1
+_HEAVY = ("torch", "tensorflow", "jax")
+
+PINNED = not any(name in sys.modules for name in _HEAVY)
+if PINNED:
+    os.environ.update(pinned_variables(THREADS))
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(request: pytest.FixtureRequest) -> None:
+    if not PINNED and request.config.getoption("benchmark_only", default=False):
+        pytest.fail("a framework was imported before its threads were pinned")

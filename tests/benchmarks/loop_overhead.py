@@ -1,0 +1,143 @@
+"""What the harness adds to a bare training loop that draws the same batches.
+
+`python -m tests.benchmarks.loop_overhead` prints, for torch, TensorFlow and JAX, the
+time of an update in the harness over that of a loop written by hand, taking turns in
+one process: in `learning`, where both draw, place and train; and in `speed`, where both
+train on what is placed. Median and 95 % interval of the ratio over turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.contract import Optimizer
+from harness.environment import worker_environment
+from harness.measure.learning import CHUNK, Observer, measure_learning
+from harness.measure.problem import Problem
+from harness.measure.timing import Interval, ratio_interval, reading_s
+from harness.registry import Registry
+from harness.store import Reading
+from harness.trial import Trial
+from tests.benchmarks.bare_loops import LOOPS, Loop
+
+TURNS = 60
+BATCH, LENGTH, HIDDEN = 32, 100, 64
+
+
+def main() -> None:
+    """Measure each framework in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("implementation", nargs="*", default=[*LOOPS])
+    parser.add_argument("--turns", type=int, default=TURNS)
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.here:
+        _measure(asked.implementation[0], asked.turns)
+        return
+    registry = Registry.discover()
+    print(f"gru, batch {BATCH}, adding {LENGTH}, hidden size {HIDDEN}, 1 thread")
+    for name in asked.implementation:
+        framework = registry.framework_of(name)
+        command = [sys.executable, "-m", __spec__.name, name, "--here"]
+        subprocess.run(
+            [*command, "--turns", str(asked.turns)],
+            env={**worker_environment(1), **framework.environment},
+            cwd=Path(__file__).parents[2],
+            check=True,
+        )
+
+
+def _measure(name: str, turns: int) -> None:
+    if name == "torch-native":
+        import torch
+
+        torch.set_num_threads(1)
+    trial = Trial(
+        "learning",
+        name,
+        "gru",
+        task="adding",
+        length=LENGTH,
+        hidden_size=HIDDEN,
+        batch=BATCH,
+        seed=0,
+        data_seed=0,
+        optimizer=Optimizer(learning_rate=1e-3),
+        settings={
+            "updates": (turns + 2) * CHUNK,
+            "evaluate_every": (turns + 2) * CHUNK,
+            "evaluate_sequences": 2,
+        },
+    )
+    problem = Problem(Registry.discover(), trial)
+    loop = LOOPS[name](HIDDEN)
+    for measure, found in (
+        ("learning", _learning(problem, loop)),
+        ("speed", _speed(problem, loop, turns)),
+    ):
+        over = f"{found.median:.3f} [{found.low:.3f}, {found.high:.3f}]"
+        print(f"{name:18} {measure:10} harness / bare loop {over}", flush=True)
+
+
+def _learning(problem: Problem, loop: Loop) -> Interval:
+    """Let the bare loop train as many updates each time that the harness has."""
+    place, update, wait = loop
+    ours: list[float] = []
+    theirs: list[float] = []
+    begun_s = 0.0
+
+    def emit(reading: Reading) -> None:
+        nonlocal begun_s
+        ended_s = time.perf_counter()
+        if reading.split == "train" and isinstance(reading.x, list):
+            ours.append(ended_s - begun_s)
+            theirs.append(_bare(reading.x))
+        begun_s = time.perf_counter()
+
+    def _bare(updates: list[Any]) -> float:
+        start_s = time.perf_counter()
+        for number in updates:
+            batch = problem.batch("train", number - 1, BATCH)
+            loss = update(place(batch))
+        wait(loss)
+        return time.perf_counter() - start_s
+
+    measure_learning(problem, Observer(emit))
+    return ratio_interval(ours[2:], theirs[2:])  # the first ones compile
+
+
+def _speed(problem: Problem, loop: Loop, turns: int) -> Interval:
+    place, update, wait = loop
+    network = replace_measure(problem).trainable_network()
+    network.load_weights(problem.initial_weights())
+    batches = [problem.batch("train", index, BATCH) for index in range(8)]
+    ours_placed = [network.place(batch) for batch in batches]
+    theirs_placed = [place(batch) for batch in batches]
+    ours: list[float] = []
+    theirs: list[float] = []
+    for turn in range(turns + 2):
+        mine, other = ours_placed[turn % 8], theirs_placed[turn % 8]
+        # In changing order, so that none always comes after the other.
+        pair = [
+            (ours, lambda b=mine: network.train_steps([b]).wait()),
+            (theirs, lambda b=other: wait(update(b))),
+        ]
+        for times, call in pair if turn % 2 else pair[::-1]:
+            reading_s(call, 1)
+            times.append(reading_s(call, 5))
+    return ratio_interval(ours[2:], theirs[2:])
+
+
+def replace_measure(problem: Problem) -> Problem:
+    """Return the problem of a speed trial at the same shape."""
+    return Problem(Registry.discover(), replace(problem.trial, measure="speed"))
+
+
+if __name__ == "__main__":
+    main()

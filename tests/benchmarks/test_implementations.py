@@ -1,0 +1,142 @@
+"""Every implementation through pytest-benchmark, for tools that read its JSON.
+
+`pytest tests/benchmarks/test_implementations.py --benchmark-only --benchmark-json FILE`
+
+Small and bounded: one shape, few rounds, all frameworks in one process; Keras on JAX
+with KERAS_BACKEND=jax alone. For numbers to bet on run `rnn-harness run`, which takes
+turns in processes of their own. What a round computed is held against the float64
+reference; a benchmark of what is wrong fails.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from harness.contract import Optimizer
+from harness.environment import framework_versions
+from harness.errors import UnavailableError
+from harness.measure.arithmetic import flops_of_call
+from harness.measure.certificate import TOLERANCES
+from harness.measure.peak import measure_peak
+from harness.measure.phases import phases_of
+from harness.measure.problem import Problem
+from harness.measure.readback import ReadBack, Reference
+from harness.registry import Registry
+from harness.trial import Trial
+from tests.benchmarks.conftest import THREADS
+
+REGISTRY = Registry.discover()
+BATCH, TIME_STEPS, INPUT, HIDDEN = 16, 50, 8, 64
+ROUNDS, WARM_UP = 12, 4
+CASES = [
+    (cell, name, phase)
+    for name, declared in REGISTRY.implementations.items()
+    for cell in ("gru", "lstm")
+    for phase in ("forward", "train_step")
+    if cell in declared.cells and (declared.trains or phase == "forward")
+    # Its compiler takes longer than all the others together: once is enough.
+    if name != "torch-compile" or cell == "gru"
+]
+
+
+# A framework may warn of itself while it compiles.
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture(scope="module")
+def peak_flop_per_s() -> float:
+    """The best rate of a matrix product that any installed library reaches."""
+    rates = {}
+    for name, declared in REGISTRY.implementations.items():
+        framework = REGISTRY.framework_of(name)
+        if framework.probe in (None, *rates) or REGISTRY.unavailable(name):
+            continue
+        if "cpu" in declared.devices:
+            probe = REGISTRY.load_probe(framework.name, "cpu")
+            assert probe is not None
+            rates[framework.probe] = measure_peak(probe, "float32", "highest")
+    return max(peak.flop_per_s for peak in rates.values())
+
+
+@pytest.mark.parametrize(("cell", "implementation", "phase"), CASES)
+def test_speed(
+    cell: str,
+    implementation: str,
+    phase: str,
+    peak_flop_per_s: float,
+    benchmark: Any,
+) -> None:
+    if (reason := REGISTRY.unavailable(implementation)) is not None:
+        pytest.skip(reason)
+    problem = Problem(
+        REGISTRY,
+        Trial(
+            "speed",
+            implementation,
+            cell,
+            batch=BATCH,
+            time_steps=TIME_STEPS,
+            input_size=INPUT,
+            hidden_size=HIDDEN,
+            threads=THREADS,
+            seed=0,
+            data_seed=0,
+            optimizer=Optimizer(learning_rate=1e-3, epsilon=1e-3, clip_norm=0.01),
+            settings={"phases": [phase]},
+        ),
+    )
+    # The compiler of torch records thousands of things.
+    logging.getLogger("torch.__trace").propagate = False
+    try:
+        network, reference = problem.network(), Reference(problem)
+    except UnavailableError as error:  # Keras takes one backend a process
+        pytest.skip(str(error))
+    timed = phases_of(problem, network, reference)[phase]
+    timed.inputs.grow(ROUNDS + WARM_UP)
+    weights = problem.initial_weights()
+    network.load_weights(weights)
+    calls = iter(range(ROUNDS + WARM_UP))
+    benchmark.group = f"{cell} {phase}"
+    benchmark.pedantic(
+        timed.call,
+        setup=lambda: ((timed.inputs[next(calls)],), {}),
+        rounds=ROUNDS,
+        warmup_rounds=WARM_UP,
+    )
+    _hold_against_the_reference(timed, reference, weights, phase)
+    time_s = benchmark.stats.stats.median if benchmark.stats else None
+    if time_s is None:  # --benchmark-disable
+        return
+    flop_per_s = flops_of_call(problem, phase, BATCH) / time_s
+    framework = REGISTRY.framework_of(implementation)
+    benchmark.extra_info.update(
+        shape=f"batch {BATCH}, time steps {TIME_STEPS}, input {INPUT}, hidden {HIDDEN}",
+        threads=THREADS,
+        dtype="float32",
+        framework=framework_versions(framework.name, framework.distributions),
+        kernel=network.kernel(),
+        tokens_per_s=BATCH * TIME_STEPS / time_s,
+        flop_per_s=flop_per_s,
+        fraction_of_peak=flop_per_s / peak_flop_per_s,
+    )
+
+
+def _hold_against_the_reference(
+    timed: Any, reference: Reference, weights: Any, phase: str
+) -> None:
+    """Check the last call, and of training what all calls made of the weights."""
+    tolerance = TOLERANCES["float32", "highest"].certified
+    made = range(ROUNDS + WARM_UP)
+    reference.load(weights)
+    expected = timed.expected(made)
+
+    def nudged(nudge: int) -> Any:
+        reference.load_nudged(weights, nudge)
+        return timed.expected(made)
+
+    found = ReadBack(tolerance)
+    found.compare(timed.found(), expected, phase, tolerance, nudged)
+    assert found.ok, f"{found.where} is off by {found.error:.2g}"

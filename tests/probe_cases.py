@@ -1,0 +1,57 @@
+"""What must hold of every framework's device probe, on the CPU and on a GPU."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.contract import DeviceProbe
+from harness.errors import RefusedError, UnavailableError
+from harness.measure.peak import fastest_s
+from harness.registry import Registry
+
+FASTEST_FLOP_PER_S = 1e13
+"""No CPU reaches it with one thread; a product that is not waited for seems to."""
+
+
+def load(framework: str, device: str = "cpu") -> DeviceProbe:
+    probe = Registry.discover().load_probe(framework, device)
+    assert probe is not None
+    return probe
+
+
+def assert_waits_and_tells_nothing_of_a_gpu(framework: str, *dtypes: str) -> None:
+    probe = load(framework)
+    for dtype in dtypes:
+        call_s = fastest_s(probe.matmul(1024, dtype, "highest"))
+        assert 2 * 1024**3 / call_s < FASTEST_FLOP_PER_S
+    copy_s = fastest_s(probe.copy(2**26))
+    assert 2 * 2**26 / copy_s < FASTEST_FLOP_PER_S
+    assert probe.peak_bytes() is None
+    probe.reset_peak()
+    assert probe.timer() is None
+
+
+def assert_refuses(framework: str, precision: str) -> None:
+    with pytest.raises(RefusedError, match=f"asked was.*{precision}|TF32 is"):
+        load(framework).matmul(64, "float32", precision)
+
+
+def assert_misses_a_gpu(framework: str) -> None:
+    with pytest.raises(UnavailableError, match="cuda:0 is not there"):
+        load(framework, "cuda:0")
+
+
+def assert_sees_a_gpu(framework: str) -> None:
+    probe = load(framework, "cuda:0")
+    probe.reset_peak()
+    call = probe.matmul(2048, "float32", "highest")
+    call()
+    peak_bytes = probe.peak_bytes()
+    assert peak_bytes is not None
+    assert peak_bytes >= 3 * 4 * 2048**2
+    timer = probe.timer()
+    if timer is not None:
+        timer.start()
+        call()
+        device_s = timer.stop()
+        assert 2 * 2048**3 / 2e15 < device_s < 10
