@@ -137,6 +137,17 @@ torch_compile = declare_implementation(
     summary="the equations compiled by torch.compile, for any length at once",
 )
 
+torch_cuda_graph = declare_implementation(
+    "torch-cuda-graph",
+    framework="torch",
+    factory="implementations.torch_backend.cuda_graph:network",
+    cells=["rnn", "rnn-relu", "gru", "lstm"],
+    devices=["cuda"],
+    dtypes=["float32", "float64"],
+    precisions=["highest", "tf32"],
+    summary="nn.RNN, nn.GRU and nn.LSTM, each pass recorded once and replayed",
+)
+
 tensorflow_keras = declare_implementation(
     "tensorflow-keras",
     framework="tensorflow",

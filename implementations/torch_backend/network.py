@@ -316,10 +316,15 @@ class TorchNetwork:
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return loss.detach()
 
+    def _loss_and_gradients(
+        self, placed: PlacedBatch
+    ) -> tuple[Tensor, dict[str, Tensor | None]]:
+        loss = self._backward(placed)
+        return loss, {name: p.grad for name, p in self._trained().items()}
+
     def loss_and_gradients(self, placed: PlacedBatch) -> Handle[LossAndGradients]:
         """Compute the mean loss over scored positions and every weight's gradient."""
-        loss = self._backward(placed)
-        gradients = {name: p.grad for name, p in self._trained().items()}
+        loss, gradients = self._loss_and_gradients(placed)
 
         def read() -> LossAndGradients:
             return LossAndGradients(
@@ -330,19 +335,21 @@ class TorchNetwork:
 
     # --- training --------------------------------------------------------------------
 
+    def _update(self, placed: PlacedBatch) -> tuple[Tensor, Tensor]:
+        """Take an update; return the loss before it, and the norm before clipping."""
+        clip_norm = self._spec.optimizer.clip_norm
+        loss = self._backward(placed)
+        norm = nn.utils.clip_grad_norm_(
+            list(self._trained().values()),
+            float("inf") if clip_norm is None else clip_norm,
+        )
+        self._optimizer.step()
+        return loss, norm
+
     def train_steps(self, placed: Sequence[PlacedBatch]) -> Handle[Updates]:
         """Take one optimiser update on each batch."""
-        clip_norm = self._spec.optimizer.clip_norm
-        trained = list(self._trained().values())
-        losses, norms = [], []
-        for batch in placed:
-            losses.append(self._backward(batch))
-            norms.append(
-                nn.utils.clip_grad_norm_(
-                    trained, float("inf") if clip_norm is None else clip_norm
-                )
-            )
-            self._optimizer.step()
+        done = [self._update(batch) for batch in placed]
+        losses, norms = zip(*done, strict=True)
         self._updates += len(placed)
 
         def read() -> Updates:
