@@ -62,6 +62,10 @@ _NOT_NARROW = (
     "the interval holds a difference that counts and one that does not; give more time "
     "(--set speed.time_budget_s=120), or a quieter machine where there is a shaky mark"
 )
+_AMONG_MANY = (
+    "beyond the effect by itself, but not surely so among so many keys; measure it "
+    "again alone (-k), or give more time (--set speed.time_budget_s=120)"
+)
 _NO_MEASURE = (
     "there is nothing to normalise by: no peak of both machines, and no other "
     "implementation in both sessions"
@@ -353,7 +357,8 @@ def _judged(
         return replace(row, why=f"{rounds}, and {fewest}; --set speed.rounds=12")
     if found.interval.low >= 1 / (1 + effect) and found.interval.high <= 1 + effect:
         return replace(row, verdict="same")
-    return replace(row, why=_NOT_NARROW)
+    beyond = found.interval.low > 1 + effect or found.interval.high < 1 / (1 + effect)
+    return replace(row, why=_AMONG_MANY if beyond else _NOT_NARROW)
 
 
 def _badness(row: Compared) -> tuple[int, float]:

@@ -10,7 +10,10 @@ from typing import NoReturn
 import click
 
 from harness.cli.check import check
+from harness.cli.compare import compare
+from harness.cli.doctor import doctor
 from harness.cli.exits import DONE, INTERRUPTED, MISUSE
+from harness.cli.gate import gate
 from harness.cli.listing import list_plugins
 from harness.cli.new import new
 from harness.cli.options import fail
@@ -25,12 +28,24 @@ def cli() -> None:
     """What recurrent networks learn over long gaps, why, and how fast.
 
     Exit codes: 0 done; 1 internal error; 2 misuse; 3 the answer is no (a certificate
-    is broken); 4 some trials did not end ok; 5 nothing was measured; 130 and 143
-    interrupted, with everything finished so far kept.
+    is broken, a timing is slower); 4 some trials did not end ok; 5 nothing was
+    measured, or too noisily to say; 130 and 143 interrupted, with everything finished
+    so far kept.
     """
 
 
-for verb in (check, export, list_plugins, new, report, run, show):
+for verb in (
+    check,
+    compare,
+    doctor,
+    export,
+    gate,
+    list_plugins,
+    new,
+    report,
+    run,
+    show,
+):
     cli.add_command(verb)
 
 

@@ -152,8 +152,15 @@ class _Turns:
             self._ask(trial_id, "close")
         return self._answers
 
+    @property
+    def _died(self) -> bool:
+        """Whether a worker died, and took the meters of its other trials along."""
+        return any(answer.died for answer in self._answers.values())
+
     def _active(self, rows: list[_Row]) -> list[_Row]:
         """Return the rows that take another turn, with what they are held against."""
+        if self._died:
+            return []
         left = [row for row in rows if row.trial_id not in self._answers]
         unknown = [row for row in left if not row.known]
         needed = {id(row) for row in unknown}
@@ -178,8 +185,7 @@ class _Turns:
         self, trial_id: str, command: str, phase: str | None = None, number: int = 0
     ) -> tuple[Any, ...]:
         """Return what a meter says; an end is kept, and no one asked after a death."""
-        died = any(answer.died for answer in self._answers.values())
-        if died or trial_id in self._answers:
+        if self._died or trial_id in self._answers:
             return ()
         trial = self._trials[trial_id]
         found = self._ask_worker(trial_id, trial, command, phase, number)

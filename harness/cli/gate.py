@@ -1,0 +1,97 @@
+"""`rnn-harness gate`: a commit against the working tree, in one session."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from harness.cli.compare import effect_option, tell
+from harness.cli.exits import TERMINATED
+from harness.cli.options import json_option, plugin_option, read_plugins
+from harness.errors import MisuseError
+
+
+@click.command()
+@click.argument("suite", default="gate")
+@click.option("--base", required=True, metavar="REF", help="A branch, a tag or a hash.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Takes the run folders base and new [default: results/runs/gate-TIME].",
+)
+@click.option("-k", "expression", metavar="EXPR", help="As 'gru and not torch-loop'.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE")
+@click.option("--device", default="cpu", show_default=True, help="auto|cpu|cuda|cuda:N")
+@effect_option
+@json_option
+@plugin_option
+def gate(
+    suite: str,
+    base: str,
+    output: Path | None,
+    expression: str | None,
+    settings: tuple[str, ...],
+    device: str,
+    effect: float | None,
+    as_json: bool,
+    plugins: tuple[Path, ...],
+) -> int:
+    """Time REF and the working tree in one session; say what is slower.
+
+    SUITE is a built-in name or a TOML file. Exit code 0: nothing is slower; 3:
+    something is, or failed; 5: nothing could be decided.
+    """
+    from rich.console import Console
+
+    from harness.analysis.compare import EFFECT, compare
+    from harness.environment import resolve_device
+    from harness.run.gate import Request
+    from harness.run.gate import gate as run_gate
+    from harness.run.worktree import checked_out
+    from harness.store import RunFolder
+    from harness.suite import load_suite
+
+    registry = read_plugins(plugins)
+    if registry.problems:
+        raise MisuseError("a plugin of the working tree cannot be read; see above")
+    loaded = load_suite(suite, registry, settings)
+    now = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    request = Request(
+        loaded,
+        registry.files,
+        resolve_device(device),
+        expression,
+        output or Path("results/runs") / f"gate-{now}",
+    )
+    try:
+        with _terminable(), checked_out(base) as checkout:
+            folders = run_gate(request, checkout, Console(stderr=True))
+    except _TerminatedError:
+        return TERMINATED
+    records = [RunFolder.open(folder).records() for folder in folders]
+    return tell(compare(*records, effect=effect or EFFECT), as_json=as_json)
+
+
+class _TerminatedError(BaseException):
+    """The command was asked to end, and is to clean up before."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Clean up after SIGTERM as after Ctrl-C."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _TerminatedError
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

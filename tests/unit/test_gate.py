@@ -1,0 +1,312 @@
+"""Real repositories: what each side is measured with, and what is left behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.run.worktree import Checkout, checked_out, overlay
+from harness.store import RunFolder, TrialRecord
+from tests import helpers
+
+PLUGIN = """
+from harness import declare_implementation
+
+declare_implementation("mine", framework="numpy", cells=["rnn"], factory="mine:build")
+
+
+def build(spec, cell, device):
+    import beside
+    from implementations.numpy_reference.network import NumpyNetwork
+
+    class Mine(NumpyNetwork):
+        def forward(self, placed, state=None):
+            beside.spin()
+            return super().forward(placed, state)
+
+        def kernel(self):
+            return f"{super().kernel()}, spins {beside.SPIN_S}"
+
+    return Mine(spec, cell, device)
+"""
+
+BESIDE = """
+import time
+
+SPIN_S = 0.0
+
+
+def spin():
+    end_s = time.perf_counter() + SPIN_S
+    while time.perf_counter() < end_s:
+        pass
+"""
+
+SUITE = helpers.suite(helpers.speed("mine", rounds=8, time_budget_s=4.0), name="small")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    done = subprocess.run(
+        [*command, *arguments], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def commit(folder: Path) -> None:
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "state")
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that temporary files of a command go to."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    return folder
+
+
+@pytest.fixture
+def repository(tmp_path: Path, scratch: Path) -> Path:
+    """A plugin that spins in the working tree and did not at its last commit."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "trunk")
+    helpers.write(folder / "mine.py", PLUGIN)
+    helpers.write(folder / "beside.py", BESIDE)
+    helpers.write(folder / "suite.toml", SUITE)
+    commit(folder)
+    helpers.write(folder / "beside.py", BESIDE.replace("0.0", "0.01"))
+    return folder
+
+
+GATE = ("gate", "suite.toml", "--base", "trunk", "--plugin", "mine.py")
+
+
+def timing(folder: Path, implementation: str) -> TrialRecord:
+    (record,) = [
+        record
+        for record in RunFolder.open(folder).records()
+        if record.trial.measure == "speed"
+        and record.trial.implementation == implementation
+    ]
+    return record
+
+
+def nothing_left(repository: Path, scratch: Path) -> bool:
+    return git(repository, "worktree", "list").count("\n") == 1 and not [
+        *scratch.glob("rnn-harness-gate-*")
+    ]
+
+
+@pytest.fixture
+def checkout(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same in a checkout of this distribution, which Python imports from.
+
+    An earlier `implementations` lies in its last commit, and one plugin does not yet.
+    """
+    for name in ("harness", "implementations", "tasks"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        source = helpers.HERE.parent / name
+        shutil.copytree(source, repository / name, ignore=ignored)
+    file = repository / "implementations/numpy_reference/network.py"
+    now = file.read_text(encoding="utf-8")
+    assert now.count('or "no BLAS"') == 1
+    helpers.write(file, now.replace('or "no BLAS"', 'and "earlier"'))
+    helpers.write(repository / "beside.py", BESIDE)
+    commit(repository)
+    helpers.write(file, now)
+    helpers.write(repository / "beside.py", BESIDE.replace("0.0", "0.01"))
+    helpers.write(repository / "other.py", PLUGIN.replace("mine", "other"))
+    monkeypatch.setenv("PYTHONPATH", str(repository))
+    return repository
+
+
+def test_a_slower_working_tree_is_told_from_its_base_in_one_session(
+    checkout: Path, scratch: Path
+) -> None:
+    before = git(checkout, "status", "--porcelain")
+    arguments = (*GATE, "--plugin", "other.py", "-o", "../out")
+    code, out, err = helpers.run(*arguments, "--json", cwd=checkout)
+    assert code == 3, err
+    found = {row["implementation"]: row for row in json.loads(out)["rows"]}
+    assert found["other"]["verdict"] == "missing in base"
+    assert found["mine"]["verdict"] == "slower"
+    assert found["mine"]["paired"] is True
+    assert found["mine"]["ratio"] > 2
+    assert not [mark for mark in found["mine"]["marks"] if "uncertified" in mark]
+
+    folder = checkout.parent / "out"
+    sides = [timing(folder / name, "mine") for name in ("base", "new")]
+    # Each side computed with its own file, what lies beside it, and what it imports.
+    base, new = (side.result["kernel"] for side in sides)
+    assert base == "earlier, spins 0.0"
+    assert new.endswith(", spins 0.01")
+    assert "earlier" not in new
+    assert len({side.result["session"] for side in sides}) == 1
+    assert len({side.result["worker"] for side in sides}) == 2
+    assert all(side.result["fitness"]["verdict"] for side in sides)
+    info = RunFolder.open(folder / "base").info()
+    assert info["gate"]["commit"] == git(checkout, "rev-parse", "HEAD").strip()
+
+    assert nothing_left(checkout, scratch)
+    assert git(checkout, "status", "--porcelain") == before
+    again = helpers.run(*arguments, cwd=checkout)
+    assert again[0] == 2
+    assert "give a new folder with -o" in again[2]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "stage"),
+    [(signal.SIGINT, 130, "session 1 of 1"), (signal.SIGTERM, 143, "certificates")],
+)
+def test_nothing_is_left_where_it_is_stopped(
+    repository: Path, scratch: Path, number: signal.Signals, code: int, stage: str
+) -> None:
+    settings = ("--set", "speed.time_budget_s=60", "--set", "speed.rounds=100000")
+    process = helpers.start(*GATE, *settings, "-o", "out", cwd=repository)
+    assert process.stderr is not None
+    stream: Iterator[str] = iter(process.stderr)
+    assert next(line for line in stream if line.startswith(stage))
+    assert not nothing_left(repository, scratch)
+    workers = helpers.wait_for(lambda: helpers.workers_of(process.pid), "a worker")
+    process.send_signal(number)
+    found = helpers.finish(process)
+    assert found[0] == code, found[2]
+    assert nothing_left(repository, scratch)
+    assert not any(helpers.alive(worker) for worker in workers)
+    assert not list(repository.glob("out/*/trials/speed-*/result.json"))
+
+
+# --- refusals ------------------------------------------------------------------------
+
+
+def refused(
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> str:
+    code, _, err = helpers.call(["gate", *arguments], monkeypatch, capsys)
+    assert code == 2
+    return err
+
+
+def test_outside_a_repository_it_says_so(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    err = refused(["--base", "main"], monkeypatch, capsys)
+    assert "is in no git repository" in err
+
+
+@pytest.mark.parametrize(
+    ("reference", "told"),
+    [
+        ("trunc", "did you mean 'trunk'?"),
+        ("--all", "no commit"),
+        ("", "no commit"),
+        ("0123456789", "a branch, a tag or a hash is one"),
+    ],
+)
+def test_an_unknown_commit_is_refused(
+    repository: Path,
+    reference: str,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(repository)
+    assert told in refused([f"--base={reference}"], monkeypatch, capsys)
+
+
+def test_what_times_nothing_is_refused(
+    repository: Path,
+    scratch: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(repository)
+    suite = helpers.suite(helpers.learning(learn_on_each=True))
+    helpers.write(repository / "learns.toml", suite)
+    err = refused(["learns.toml", "--base", "trunk"], monkeypatch, capsys)
+    assert "times nothing that is asked for" in err
+    assert nothing_left(repository, scratch)
+
+
+def test_a_plugin_that_cannot_be_read_is_refused(
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(repository)
+    helpers.write(repository / "mine.py", "1 / 0")
+    err = refused(["--base", "trunk", "--plugin", "mine.py"], monkeypatch, capsys)
+    assert "division by zero" in err
+
+
+def test_a_checkout_that_is_not_installed_is_refused(
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(repository)
+    (repository / "harness").mkdir()
+    helpers.write(repository / "harness/contract.py", "")
+    err = refused(["--base", "trunk"], monkeypatch, capsys)
+    assert f"pip install -e {repository}" in err
+
+
+# --- what Python finds ---------------------------------------------------------------
+
+
+def test_the_overlay_shows_what_python_finds_in_the_working_tree_and_no_more(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "src/mylib_of_test").mkdir(parents=True)
+    helpers.write(repository / "src/mylib_of_test/__init__.py", "")
+    helpers.write(repository / "json.py", "")  # the standard library's is found
+    helpers.write(repository / "numpy.py", "")  # the installed one is found
+    commit(repository)
+    helpers.write(repository / "only_now_of_test.py", "")
+    monkeypatch.chdir(repository)
+    monkeypatch.syspath_prepend(str(repository / "src"))
+    monkeypatch.setattr("sys.path", [*__import__("sys").path, str(repository)])
+    with checked_out("trunk") as checkout:
+        assert checkout.counterpart(repository / "mine.py").is_file()
+        assert checkout.counterpart(tmp_path) == tmp_path
+        found = {p.name: p.resolve() for p in _links(tmp_path / "o", checkout)}
+        tree = checkout.tree
+    assert found == {
+        "harness": helpers.HERE.parent / "harness",
+        "beside.py": tree / "beside.py",
+        "mine.py": tree / "mine.py",
+        "mylib_of_test": tree / "src/mylib_of_test",
+    }
+    assert not tree.exists()
+
+
+def _links(folder: Path, checkout: Checkout) -> Iterator[Path]:
+    return overlay(folder, checkout).iterdir()
+
+
+def test_hooks_of_the_repository_do_not_run_and_their_variables_do_not_count(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = repository / ".git/hooks/post-checkout"
+    helpers.write(hook, f"#!/bin/sh\ntouch {tmp_path}/ran\n").chmod(0o755)
+    monkeypatch.chdir(repository)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    with checked_out("trunk") as checkout:
+        assert checkout.root == repository
+    assert not (tmp_path / "ran").exists()
