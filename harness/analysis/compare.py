@@ -148,6 +148,37 @@ def compare(
     return _concluded(rows, effect)
 
 
+def confirmed(first: Comparison, again: Comparison) -> Comparison:
+    """Return a comparison whose verdicts of a difference were reached twice.
+
+    One process of the same code may be faster than the next, by where its memory lies,
+    and no interval over rounds holds that. Where the second comparison, of other
+    processes, does not say the same, the difference is not surely one of the code.
+    """
+    second = {(row.trial.slot(), row.phase): row for row in again.rows}
+    rows = []
+    for row in first.rows:
+        other = second.get((row.trial.slot(), row.phase))
+        if row.verdict in ("slower", "faster") and other is not None:
+            row = _agreed(row, other)
+        rows.append(row)
+    return replace(first, rows=tuple(sorted(rows, key=_badness)))
+
+
+def _agreed(row: Compared, other: Compared) -> Compared:
+    ratio = other.judged.ratio if other.judged is not None else None
+    found = "no ratio" if ratio is None else f"{ratio:.3f}"
+    if other.verdict == row.verdict:
+        why = f"{row.why}; " if row.why else ""
+        return replace(row, why=f"{why}again in fresh processes: {found}")
+    return replace(
+        row,
+        verdict="unclear",
+        why=f"{row.verdict} at first, but {found} in fresh processes: the two "
+        "processes differed, not surely the code; run the gate again",
+    )
+
+
 def compare_implementations(
     records: Sequence[TrialRecord],
     base_name: str,

@@ -69,6 +69,7 @@ class Header:
         measures: Number of trials of each measure.
         outcomes: Number of trials of each outcome.
         machines: What the trials say of where they ran.
+        fitness: The worst verdict on them before a session, or None without one.
         frameworks: "torch 2.13.0", of the trials that say so.
     """
 
@@ -79,6 +80,7 @@ class Header:
     wall_time_s: float | None
     machines: tuple[str, ...]
     frameworks: tuple[str, ...]
+    fitness: str | None = None
 
 
 @dataclass(frozen=True)
@@ -292,7 +294,13 @@ def _header(records: Sequence[TrialRecord], info: Mapping[str, Any]) -> Header:
         wall_time_s=float(wall) if isinstance(wall, int | float) else None,
         machines=tuple(dict.fromkeys(str(name) for name in machines if name)),
         frameworks=tuple(dict.fromkeys(str(name) for name in frameworks if name)),
+        fitness=_worst_fitness(records),
     )
+
+
+def _worst_fitness(records: Sequence[TrialRecord]) -> str | None:
+    verdicts = {_mapping(r.result, "fitness").get("verdict") for r in records}
+    return next((v for v in ("unfit", "noisy", "fit") if v in verdicts), None)
 
 
 def environment_rows(info: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import psutil
 
 from harness.measure.problem import Problem
 
 FLOPS_PER_FORWARD = {"forward": 1, "loss_and_gradients": 3, "train_step": 3}
 """A backward pass is counted as two forward passes; the optimiser's step as none."""
+
+FEWEST_BATCHES = 8
+"""Batches that are placed at once, whatever their size."""
 
 _MOMENTS = {"adam": 2, "rmsprop": 1, "sgd": 0}
 
@@ -47,3 +51,37 @@ def least_bytes_of_call(problem: Problem, phase: str, batch: int) -> int:
         moments = _MOMENTS[optimizer.name] + (optimizer.momentum > 0)
         moved += weights * (2 + 2 * moments)  # gradients read, all else read or written
     return item * moved
+
+
+def least_memory_bytes(problem: Problem) -> int:
+    """Count the bytes that timing a trial holds at once, at least.
+
+    One batch as it is drawn, in float64, all that are placed, the weights, and for a
+    gradient the states of all time steps.
+    """
+    spec, trial = problem.spec, problem.trial
+    item, batch = np.dtype(spec.dtype).itemsize, trial.batch or 1
+    phases = [phase for phase in trial.settings["phases"] if phase != "stream"]
+    steps = batch * problem.time_steps if phases else problem.time_steps
+    shapes = spec.weight_shapes(problem.cell).values()
+    weights = sum(int(np.prod(shape)) for shape in shapes)
+    drawn = 8 * (spec.inputs.size if spec.inputs.kind == "reals" else 1)
+    placed = item * (1 if spec.inputs.embedded else spec.inputs.size)
+    held = steps * (drawn + FEWEST_BATCHES * placed) + weights * item
+    if problem.trains and any(phase != "forward" for phase in phases):
+        held += item * (steps * spec.hidden_size * spec.num_layers + weights)
+    return held
+
+
+def check_memory(problem: Problem) -> None:
+    """Stop before a trial that cannot fit into memory takes the machine with it.
+
+    Raises:
+        MemoryError: If the trial needs more than what is free.
+    """
+    needed, free = least_memory_bytes(problem), psutil.virtual_memory().available
+    if needed > free:
+        raise MemoryError(
+            f"needs at least {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are "
+            "free; give a smaller batch, fewer time steps or a smaller hidden size"
+        )

@@ -22,6 +22,7 @@ import numpy as np
 from harness.contract import DeviceProbe, Network, Quantity, TrainableNetwork
 from harness.environment import gpu_memory
 from harness.errors import RefusedError
+from harness.measure.arithmetic import check_memory
 from harness.measure.problem import Measurement, Problem
 from harness.registry import Registry
 from harness.store import Reading
@@ -164,6 +165,7 @@ def measure_memory(
     smallest = {"hidden_size": 1, "num_layers": 1}
     Problem(registry, replace(trial, **smallest)).network()  # type: ignore[arg-type]
     problem = Problem(registry, trial)
+    check_memory(problem)
     told = gauges(problem)
     network = problem.network()
     network.load_weights(problem.initial_weights())

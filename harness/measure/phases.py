@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from harness.contract import Array, Batch, Network, Placed, TrainableNetwork, Weights
+from harness.measure.arithmetic import FEWEST_BATCHES
 from harness.measure.problem import Problem
 from harness.measure.readback import Reference
 
@@ -17,8 +18,6 @@ PHASES = ("forward", "loss_and_gradients", "train_step", "stream")
 
 MOST_BYTES = 64 * 2**20
 """Inputs of all batches that are placed at once."""
-
-FEWEST_BATCHES = 8
 
 
 class Ring(Protocol):

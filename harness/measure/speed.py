@@ -35,7 +35,11 @@ import numpy as np
 
 from harness.contract import Quantity, Weights
 from harness.measure import readback
-from harness.measure.arithmetic import flops_of_call, least_bytes_of_call
+from harness.measure.arithmetic import (
+    check_memory,
+    flops_of_call,
+    least_bytes_of_call,
+)
 from harness.measure.certificate import TOLERANCES
 from harness.measure.load import OtherLoad
 from harness.measure.phases import Batches, Phase, phases_of
@@ -137,6 +141,7 @@ class SpeedMeter:
         self._problem = problem
         trial = problem.trial
         assert trial.batch is not None
+        check_memory(problem)
         self._size = trial.batch
         self._readings = int(trial.settings["readings"])
         self._network = problem.network()

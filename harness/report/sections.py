@@ -37,6 +37,7 @@ def sentence(header: Header) -> str:
     trials = "trial" if sum(header.measures.values()) == 1 else "trials"
     words = f"{header.suite} ran {measured} {trials}"
     words += f" on {' and '.join(header.machines) or 'an unnamed machine'}"
+    words += f" ({header.fitness})" if header.fitness else ""
     if header.frameworks:
         words += f" with {', '.join(header.frameworks)}"
     if header.wall_time_s is not None:
@@ -50,7 +51,11 @@ def line(header: Header) -> str:
     facts = [header.suite, ", ".join(_measured(header)), counts(header.outcomes)]
     if header.wall_time_s is not None:
         facts.append(seconds(header.wall_time_s))
-    return one_line(" · ".join([*facts, *header.machines, *header.frameworks]))
+    machines = " and ".join(header.machines)
+    if machines and header.fitness:
+        machines += f" ({header.fitness})"
+    facts += [machines] if machines else []
+    return one_line(" · ".join([*facts, *header.frameworks]))
 
 
 def _measured(header: Header) -> list[str]:

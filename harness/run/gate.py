@@ -51,6 +51,8 @@ class Request:
         files: Plugin files of the working tree.
         expression: Filter over the words of trials, or None.
         folder: Takes a run folder for each side.
+        only: Slots of the trials to time, or None for all.
+        certify: False where certificates were taken before.
     """
 
     suite: Suite
@@ -58,6 +60,8 @@ class Request:
     device: str
     expression: str | None
     folder: Path
+    only: frozenset[str] | None = None
+    certify: bool = True
 
 
 class _Console(Console):
@@ -158,6 +162,7 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
         expression=request.expression,
         choices={},
     )
+    plan = _narrowed(plan, request.only)
     if not plan.speed:
         raise MisuseError(
             f"suite '{request.suite.name}' times nothing that is asked for; give one "
@@ -184,7 +189,7 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
             sides.append(_Side(name, registries[name], run, commit))
             stack.callback(sides[-1].close)
         try:
-            _measure(sides, plan, console)
+            _measure(sides, plan, console, certify=request.certify)
         finally:
             for name, run in runs.items():
                 info[name]["wall_time_s"] = time.monotonic() - start_s
@@ -233,12 +238,26 @@ def _info(request: Request, registry: Registry) -> dict[str, Any]:
     }
 
 
-def _measure(sides: Sequence[_Side], plan: Plan, console: Console) -> None:
+def _narrowed(plan: Plan, only: frozenset[str] | None) -> Plan:
+    """Return a plan of some trials alone, sessions without any left out."""
+    if only is None:
+        return plan
+    speed = {
+        name: tuple(trial for trial in trials if trial.slot() in only)
+        for name, trials in plan.speed.items()
+    }
+    return replace(plan, speed={name: left for name, left in speed.items() if left})
+
+
+def _measure(
+    sides: Sequence[_Side], plan: Plan, console: Console, *, certify: bool
+) -> None:
     every = [trial for trials in plan.speed.values() for trial in trials]
     wanted = {side.name: _known(side.registry, every) for side in sides}
-    console.print("certificates of both sides first")
-    for side in sides:
-        side.take_certificates(wanted[side.name])
+    if certify:
+        console.print("certificates of both sides first")
+        for side in sides:
+            side.take_certificates(wanted[side.name])
     for number, (name, trials) in enumerate(plan.speed.items(), 1):
         console.print(
             f"session {number} of {len(plan.speed)}: {name}, {len(trials)} a side",

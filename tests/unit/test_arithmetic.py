@@ -1,12 +1,21 @@
 """What a call computes and moves, counted by hand."""
 
+from pathlib import Path
+
 import pytest
 
 from harness.contract import Optimizer
-from harness.measure.arithmetic import flops_of_call, least_bytes_of_call
+from harness.measure.arithmetic import (
+    check_memory,
+    flops_of_call,
+    least_bytes_of_call,
+    least_memory_bytes,
+)
 from harness.measure.problem import Problem
 from harness.registry import Registry
+from harness.store import RunFolder
 from harness.trial import Trial
+from tests import helpers
 
 REGISTRY = Registry.discover()
 B, T, I, H = 3, 5, 2, 4  # noqa: E741
@@ -94,3 +103,22 @@ def test_of_an_embedding_only_what_is_looked_up_moves() -> None:
     assert least_bytes_of_call(asked, "forward", B) == 4 * (
         looked_up + weights + outputs + B * H
     )
+
+
+def test_what_cannot_fit_into_memory_is_refused_before_anything_is_drawn(
+    tmp_path: Path,
+) -> None:
+    asked = problem(settings={"phases": ["forward", "train_step"]})
+    drawn, placed, states = 8 * B * T * I, 8 * 4 * B * T * I, 4 * B * T * H
+    assert least_memory_bytes(asked) == drawn + placed + states + 2 * 4 * WEIGHTS
+    check_memory(asked)
+    vast = {"batch": 10**7, "time_steps": 10**3, "input_size": 8, "hidden_size": 4}
+    section = helpers.speed("numpy-reference", shapes=[vast], memory=True)
+    helpers.write(tmp_path / "s.toml", helpers.suite(section))
+    code, out, err = helpers.run("run", "s.toml", "-o", "r", cwd=tmp_path)
+    assert code == 5, out + err  # nothing was measured
+    found = {r.trial.measure: r for r in RunFolder.open(tmp_path / "r").records()}
+    for measure in ("speed", "memory"):
+        assert found[measure].outcome == "out_of_memory"
+        assert "needs at least 3" in str(found[measure].reason)
+        assert "give a smaller batch" in str(found[measure].reason)

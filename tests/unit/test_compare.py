@@ -18,6 +18,7 @@ from harness.analysis.compare import (
     Comparison,
     compare,
     compare_implementations,
+    confirmed,
 )
 from harness.analysis.effect import (
     FEWEST_ROUNDS,
@@ -677,3 +678,34 @@ def test_runs_are_read_and_not_written(
     before = helpers.snapshot(RunFolder.open(base.path).path)
     _command((base.path, new.path), monkeypatch, capsys)
     assert helpers.snapshot(base.path) == before
+
+
+def test_a_difference_is_one_of_the_code_only_if_other_processes_show_it_too(
+    tmp_path: Path,
+) -> None:
+    def gated(name: str, **times: float) -> Comparison:
+        base, new = Run.at(tmp_path / f"{name}-base"), Run.at(tmp_path / f"{name}-new")
+        for number, (implementation, ratio) in enumerate(times.items()):
+            base.time(implementation, 3e-3, seed=number)
+            new.time(implementation, 3e-3 * ratio, seed=50 + number)
+        return compare(base.writer.run.records(), new.writer.run.records())
+
+    first = gated("first", slow=1.2, chance=1.2, quick=0.8, alike=1.0)
+    again = gated("again", slow=1.19, chance=1.0, quick=1.2)
+    found = {row.trial.implementation: row for row in confirmed(first, again).rows}
+    verdicts = {name: row.verdict for name, row in found.items()}
+    assert verdicts == {
+        "slow": "slower",
+        "chance": "unclear",
+        "quick": "unclear",
+        "alike": "same",
+    }
+    assert "again in fresh processes: 1.1" in found["slow"].why
+    assert found["chance"].why.startswith("slower at first, but 1.0")
+    assert found["chance"].effect.ratio > 1.15, "what was measured first stays"
+    assert [row.verdict for row in confirmed(first, again).rows] == [
+        "slower",
+        "unclear",
+        "unclear",
+        "same",
+    ]

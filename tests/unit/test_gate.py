@@ -143,8 +143,11 @@ def test_a_slower_working_tree_is_told_from_its_base_in_one_session(
     assert found["mine"]["paired"] is True
     assert found["mine"]["ratio"] > 2
     assert not [mark for mark in found["mine"]["marks"] if "uncertified" in mark]
+    assert "again in fresh processes: " in found["mine"]["why"]
 
     folder = checkout.parent / "out"
+    both = [timing(folder / name, "mine") for name in ("new", "again/new")]
+    assert both[0].result["worker"] != both[1].result["worker"]
     sides = [timing(folder / name, "mine") for name in ("base", "new")]
     # Each side computed with its own file, what lies beside it, and what it imports.
     base, new = (side.result["kernel"] for side in sides)

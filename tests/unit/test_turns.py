@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.measure import timing
 from harness.run import session
 from harness.run.jobs import Answer
 from harness.run.session import time_in_turns
@@ -152,3 +153,42 @@ def test_stopping_when_narrow_leaves_the_interval_honest() -> None:
         found = session.median_interval([[t] for t in kept])
         hits += found.low <= 1 <= found.high
     assert hits / cases >= 0.85
+
+
+class Clocks:
+    """Two clocks of which one can be made to step or to run faster."""
+
+    def __init__(self) -> None:
+        self.raw_s = self.offset_s = 0.0
+        self.rate = 1.0
+
+    def perf_counter(self) -> float:
+        return self.raw_s * self.rate + self.offset_s
+
+    def clock_gettime(self, clock: int) -> float:
+        return self.raw_s
+
+
+@pytest.mark.parametrize(
+    ("step_s", "rate", "wrong"),
+    [
+        (0.0, 1.0, False),
+        (0.5, 1.0, True),
+        (-0.5, 1.0, True),
+        (0.0, 1.01, True),
+        (0.0, 1.0004, False),  # adjusted by NTP at its most
+    ],
+)
+def test_a_clock_that_steps_or_runs_at_another_rate_is_noticed_for_good(
+    step_s: float, rate: float, wrong: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = Clocks()
+    for name in ("perf_counter", "clock_gettime"):
+        monkeypatch.setattr(timing.time, name, getattr(clocks, name))
+    check = timing.ClockCheck()
+    clocks.raw_s, clocks.rate = 3.0, rate
+    clocks.offset_s = step_s
+    check.look()
+    clocks.raw_s = 3.1
+    check.look()
+    assert check.wrong is wrong
