@@ -145,7 +145,7 @@ class SpeedSection(_Section):
     target: Positive = 0.02
     time_budget_s: Positive = 60.0
     rounds: Count = 12
-    readings: Count = 2
+    readings: Count = 4
     memory: bool = False
     dtype: Literal["float32", "float64"] = "float32"
     precision: Precisions = ("highest",)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-READING_S = 2e-3
-"""One reading lasts at least this long: far above the clock's resolution."""
+READING_S = 3e-3
+"""One reading lasts at least this long: far above the clock's resolution, and long
+enough for the first of a turn, which is dropped, to bring the caches back."""
 
 WARM_UP_S = 2.0
 """A warm-up that still gets faster after this is given up, and the row is shaky."""

@@ -3,7 +3,8 @@
 `python -m tests.benchmarks.loop_overhead` prints, for torch, TensorFlow and JAX, the
 time of an update in the harness over that of a loop written by hand, taking turns in
 one process: in `learning`, where both draw, place and train; and in `speed`, where both
-train on what is placed. Median and 95 % interval of the ratio over turns.
+train on what is placed. Median of the ratio over turns, for each of several processes:
+one may differ from the next by more than its turns do.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from harness.contract import Optimizer
@@ -26,7 +28,7 @@ from harness.store import Reading
 from harness.trial import Trial
 from tests.benchmarks.bare_loops import LOOPS, Loop
 
-TURNS = 60
+TURNS, STARTS = 40, 3
 BATCH, LENGTH, HIDDEN = 32, 100, 64
 
 
@@ -35,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("implementation", nargs="*", default=[*LOOPS])
     parser.add_argument("--turns", type=int, default=TURNS)
+    parser.add_argument("--starts", type=int, default=STARTS)
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.here:
@@ -45,12 +48,26 @@ def main() -> None:
     for name in asked.implementation:
         framework = registry.framework_of(name)
         command = [sys.executable, "-m", __spec__.name, name, "--here"]
-        subprocess.run(
-            [*command, "--turns", str(asked.turns)],
-            env={**worker_environment(1), **framework.environment},
-            cwd=Path(__file__).parents[2],
-            check=True,
-        )
+        found: dict[str, list[float]] = {}
+        for _ in range(asked.starts):
+            done = subprocess.run(
+                [*command, "--turns", str(asked.turns)],
+                env={**worker_environment(1), **framework.environment},
+                cwd=Path(__file__).parents[2],
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for line in done.stdout.splitlines():
+                measure, ratio = line.split()
+                found.setdefault(measure, []).append(float(ratio))
+        for measure, ratios in found.items():
+            each = ", ".join(f"{ratio:.3f}" for ratio in ratios)
+            print(
+                f"{name:18} {measure:10} harness / bare loop "
+                f"{median(ratios):.3f}  ({each})",
+                flush=True,
+            )
 
 
 def _measure(name: str, turns: int) -> None:
@@ -81,8 +98,7 @@ def _measure(name: str, turns: int) -> None:
         ("learning", _learning(problem, loop)),
         ("speed", _speed(problem, loop, turns)),
     ):
-        over = f"{found.median:.3f} [{found.low:.3f}, {found.high:.3f}]"
-        print(f"{name:18} {measure:10} harness / bare loop {over}", flush=True)
+        print(measure, found.median, flush=True)
 
 
 def _learning(problem: Problem, loop: Loop) -> Interval:
