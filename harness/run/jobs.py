@@ -96,7 +96,7 @@ class Sink(Protocol):
         """What a trial printed."""
 
     def round(self, number: int, rounds: int) -> None:
-        """A session has finished a round of turns."""
+        """A session has finished a round of turns, of so many at most."""
 
     def waits(self, for_what: str | None) -> None:
         """A job waits for its machine; None where it waits no more."""

@@ -189,7 +189,7 @@ class Progress:
             for trial in todo:
                 entry = self._running.get(trial.id)
                 if entry is not None:
-                    entry.text = f"round {number} of {rounds}"
+                    entry.text = f"round {number} of at most {rounds}"
                     entry.done = number / rounds
 
     def waits(self, todo: Sequence[Planned], for_what: str | None) -> None:

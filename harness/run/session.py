@@ -73,7 +73,7 @@ def time_in_turns(
     Args:
         trials: By trial id.
         ask: Asks a worker.
-        sink: Told of rounds.
+        sink: Told of rounds, and how many the time allows at most.
         stands: Whether an answer stands.
     """
     answers: dict[str, Answer] = {}
@@ -137,13 +137,15 @@ class _Turns:
             for phase in self._ask(trial_id, "open")
         ]
         rng = np.random.default_rng()
-        number, look, end = 0, self._fewest, time.monotonic() + self._budget_s
+        number, look, begun_s = 0, self._fewest, time.monotonic()
         while active := self._active(rows):
             for index in rng.permutation(len(active)):
                 self._turn(active[index], number)
             number += 1
-            self._sink.round(number, max(self._fewest, number))
-            if time.monotonic() > end:
+            took_s = time.monotonic() - begun_s
+            most = math.ceil(number * self._budget_s / max(took_s, 1e-9))
+            self._sink.round(number, max(most, number))
+            if took_s > self._budget_s:
                 break
             if number >= look:
                 self._look(rows)
