@@ -786,3 +786,23 @@ def test_on_a_device_its_own_clock_stands_beside_the_wall_clock() -> None:
     (device,) = [r.values["device_s"] for r in found.readings if "device_s" in r.values]
     np.testing.assert_allclose(device, np.array(readings) / 2, rtol=0.2)
     assert whole(found)["forward", "device_time_s"] == pytest.approx(np.median(device))
+
+
+def test_the_first_call_of_an_update_is_no_less_than_that_of_its_gradients() -> None:
+    problem = Problem(REGISTRY, SPEED)
+    network, built = problem.network(), []
+    whole_gradients = network.loss_and_gradients  # type: ignore[attr-defined]
+
+    def building(placed: Any) -> Any:
+        if not built:
+            built.append(True)
+            time.sleep(0.2)
+        return whole_gradients(placed)
+
+    network.loss_and_gradients = building  # type: ignore[attr-defined]
+    problem.network = lambda: network  # type: ignore[method-assign]
+    found = speed(problem)
+    for phase in ("loss_and_gradients", "train_step"):
+        assert 0.2 < found[phase, "first_call_s"] < 0.4
+        assert found[phase, "time_s"] < 0.1
+    assert found["forward", "first_call_s"] < 0.1
