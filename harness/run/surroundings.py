@@ -46,9 +46,7 @@ class Peaks:
         ask: Measures the peak of a trial's framework, or says None.
     """
 
-    def __init__(
-        self, registry: Registry, ask: Callable[[Trial], Peak | None]
-    ) -> None:
+    def __init__(self, registry: Registry, ask: Callable[[Trial], Peak | None]) -> None:
         self._registry, self._ask = registry, ask
         self._known: dict[tuple[object, ...], Peak | None] = {}
 

@@ -1,7 +1,5 @@
 """Mistakes in how something is timed, made by plugins: each is caught or marked."""
 
-from pathlib import Path
-
 import pytest
 
 from harness.store import RunFolder, TrialRecord

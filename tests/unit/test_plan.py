@@ -134,9 +134,9 @@ def test_the_grid_is_the_product_of_what_the_suite_lists(name: str) -> None:
     }
     by_shape = [t for t in speed(found) if t.task is None]
     timed_shapes = {
-        (t.cell, t.batch, t.time_steps, t.input_size, t.hidden_size, t.threads)
-        + (t.precision,)
+        (t.cell, t.batch, t.time_steps, t.input_size, t.hidden_size, *rest)
         for t in by_shape
+        for rest in [(t.threads, t.precision)]
     }
     assert timed_shapes == asked
     weighed = {t.slot() for s in suite.speed if s.memory for t in by_shape}
