@@ -22,7 +22,7 @@ from harness.run.crew import Crew
 from harness.run.jobs import Limits
 from harness.run.log import Write
 from harness.run.quiet import measuring
-from harness.run.surroundings import fitness_of_machine
+from harness.run.surroundings import Best, fitness_of_machine, remember
 from harness.trial import Trial
 
 LIMIT_S = 300.0
@@ -154,8 +154,22 @@ def diagnose(
                 cell = registry.implementation(name).cells[0]
                 trial = Trial("speed", name, cell, device=device, threads=count)
                 measured.append(_peak(registry, trial, log))
+    remember(_best(measured))
     distributions = [d for f in registry.frameworks.values() for d in f.distributions]
     return Diagnosis(describe_environment(distributions), fitness, tuple(measured))
+
+
+def _best(measured: Sequence[LibraryPeak]) -> dict[tuple[object, ...], Best]:
+    found: dict[tuple[object, ...], Best] = {}
+    for each in measured:
+        if each.peak is None:
+            continue
+        place = (each.device, each.threads, each.dtype, each.precision)
+        best = found.setdefault(place, {})
+        for name in ("flop_per_s", "copy_bytes_per_s"):
+            rate = (float(getattr(each.peak, name)), each.framework)
+            best[name] = max(best.get(name, rate), rate)
+    return found
 
 
 def _places(devices: Sequence[str], threads: Sequence[int]) -> list[tuple[str, int]]:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import psutil
 
+from harness.environment import gpu_names, processor, user_cache
 from harness.measure.fitness import Fitness, judge
 from harness.measure.gpu import look_at_gpu
 from harness.measure.machine import WATCH_S, watch_machine
 from harness.measure.peak import Peak
 from harness.registry import Registry
+from harness.store import to_json, write_atomically
 from harness.trial import Trial
+
+Best = dict[str, tuple[float, str]]
+"""By rate, its highest value and the library that reached it."""
+
+_RATES = ("flop_per_s", "copy_bytes_per_s")
 
 SESSION_WATCH_S = 0.5
 """How long the machine is watched before each session."""
@@ -52,13 +61,13 @@ class Peaks:
 
     def facts(self, trials: Iterable[Trial]) -> Mapping[tuple[object, ...], Any]:
         """Return by `place_of` the best rates there, and which libraries reach them."""
-        found: dict[tuple[object, ...], dict[str, tuple[float, str]]] = {}
+        found: dict[tuple[object, ...], Best] = {}
         for trial in trials:
             framework, peak = self._of(trial)
             if peak is None:
                 continue
-            best = found.setdefault(place_of(trial), {})
-            for name in ("flop_per_s", "copy_bytes_per_s"):
+            best = found.setdefault(place_of(trial), self._remembered(trial))
+            for name in _RATES:
                 rate = (float(getattr(peak, name)), framework)
                 best[name] = max(best.get(name, rate), rate)
         return {
@@ -69,6 +78,14 @@ class Peaks:
                 "copy_by": best["copy_bytes_per_s"][1],
             }
             for place, best in found.items()
+        }
+
+    @staticmethod
+    def _remembered(trial: Trial) -> Best:
+        """Return what `doctor` found there, with libraries that no trial here uses."""
+        known = _read().get(_name(*place_of(trial)), {})
+        return {
+            rate: (float(value), f"{by}, doctor") for rate, (value, by) in known.items()
         }
 
     def _of(self, trial: Trial) -> tuple[str, Peak | None]:
@@ -83,3 +100,40 @@ class Peaks:
 def place_of(trial: Trial) -> tuple[object, ...]:
     """Return what a peak holds for: device, threads, dtype and precision."""
     return (trial.device, trial.threads, trial.dtype, trial.precision)
+
+
+# --- what doctor found ---------------------------------------------------------------
+
+
+def remember(found: Mapping[tuple[object, ...], Best]) -> None:
+    """Keep the best rates by `place_of` in the user's cache, for this machine.
+
+    They replace those of the same place; where there is no cache, nothing is kept.
+    """
+    folder = user_cache()
+    if folder is None:
+        return
+    rates = {_name(*place): best for place, best in found.items()}
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / _FILE, to_json({**_read(), **rates}))
+
+
+_FILE = "peaks.json"
+
+
+def _read() -> dict[str, Any]:
+    folder = user_cache()
+    try:
+        found = json.loads((folder / _FILE).read_text()) if folder else {}
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _name(device: object, threads: object, dtype: object, precision: object) -> str:
+    """Return the name of a place on this machine, as its hardware goes."""
+    index = int(str(device).partition(":")[2] or 0)
+    gpus = gpu_names() if device != "cpu" else []
+    gpu = f" {gpus[index]}" if index < len(gpus) else ""
+    return f"{processor()}{gpu}: {device}, {threads} threads, {dtype} {precision}"

@@ -1,0 +1,79 @@
+"""The roof of a session: its own libraries' best, or what doctor found before."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.measure.peak import Peak
+from harness.registry import Registry
+from harness.run import surroundings
+from harness.run.surroundings import Peaks, place_of, remember
+from harness.trial import Trial
+
+REGISTRY = Registry.discover()
+NUMPY = Trial("speed", "numpy-reference", "gru")
+TORCH = Trial("speed", "torch-native", "gru")
+TWO = Trial("speed", "numpy-reference", "gru", threads=2)
+FOUND = {"numpy": Peak(100e9, 512, 50e9, 2**28), "torch": Peak(110e9, 512, 40e9, 2**28)}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def peaks(asked: list[str] | None = None) -> Peaks:
+    def ask(trial: Trial) -> Peak | None:
+        name = REGISTRY.framework_of(trial.implementation).name
+        (asked if asked is not None else []).append(name)
+        return FOUND.get(name)
+
+    return Peaks(REGISTRY, ask)
+
+
+def test_each_rate_is_the_best_of_any_library_and_says_whose() -> None:
+    found = peaks().facts([NUMPY, TORCH])
+    assert found[place_of(NUMPY)] == {
+        "flop_per_s": 110e9,
+        "flop_by": "torch",
+        "copy_bytes_per_s": 50e9,
+        "copy_by": "numpy",
+    }
+
+
+def test_a_library_is_asked_once_a_place() -> None:
+    asked: list[str] = []
+    found = peaks(asked)
+    found.facts([NUMPY, NUMPY, TWO])
+    found.facts([NUMPY, TORCH])
+    assert asked == ["numpy", "numpy", "torch"]
+
+
+def test_what_doctor_found_counts_where_it_is_higher() -> None:
+    rates = {"flop_per_s": (120e9, "jax"), "copy_bytes_per_s": (30e9, "jax")}
+    remember({place_of(NUMPY): rates})
+    found = peaks().facts([NUMPY, TWO])
+    assert found[place_of(NUMPY)]["flop_per_s"] == 120e9
+    assert found[place_of(NUMPY)]["flop_by"] == "jax, doctor"
+    assert found[place_of(NUMPY)]["copy_by"] == "numpy"
+    assert found[place_of(TWO)]["flop_per_s"] == 100e9, "another number of threads"
+    remember({place_of(NUMPY): {**rates, "flop_per_s": (90e9, "jax")}})
+    assert peaks().facts([NUMPY])[place_of(NUMPY)]["flop_by"] == "numpy"
+
+
+def test_what_doctor_found_on_another_processor_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    remember({place_of(NUMPY): {"flop_per_s": (900e9, "jax")}})
+    monkeypatch.setattr(surroundings, "processor", lambda: "another")
+    assert peaks().facts([NUMPY])[place_of(NUMPY)]["flop_by"] == "numpy"
+
+
+def test_a_broken_cache_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "rnn-harness" / "peaks.json"
+    file.parent.mkdir()
+    for text in ("{", "[1]", ""):
+        file.write_text(text)
+        assert peaks().facts([NUMPY])[place_of(NUMPY)]["flop_by"] == "numpy"
+    remember({place_of(NUMPY): {"flop_per_s": (900e9, "jax")}})
+    assert peaks().facts([NUMPY])[place_of(NUMPY)]["flop_by"] == "jax, doctor"
