@@ -84,9 +84,12 @@ class Peaks:
     def _remembered(trial: Trial) -> Best:
         """Return what `doctor` found there, with libraries that no trial here uses."""
         known = _read().get(_name(*place_of(trial)), {})
-        return {
-            rate: (float(value), f"{by}, doctor") for rate, (value, by) in known.items()
-        }
+        found: Best = {}
+        with contextlib.suppress(TypeError, ValueError, KeyError):  # not doctor's
+            for rate in _RATES:
+                value, by = known[rate]
+                found[rate] = (float(value), f"{by}, doctor")
+        return found
 
     def _of(self, trial: Trial) -> tuple[str, Peak | None]:
         framework = self._registry.framework_of(trial.implementation)

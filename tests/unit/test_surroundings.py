@@ -1,5 +1,6 @@
 """The roof of a session: its own libraries' best, or what doctor found before."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -72,8 +73,11 @@ def test_what_doctor_found_on_another_processor_does_not_count(
 def test_a_broken_cache_is_none(tmp_path: Path) -> None:
     file = tmp_path / "rnn-harness" / "peaks.json"
     file.parent.mkdir()
-    for text in ("{", "[1]", ""):
+    name = surroundings._name(*place_of(NUMPY))
+    bad = [json.dumps({name: value}) for value in (3, {"flop_per_s": 3}, None)]
+    for text in ("{", "[1]", "", *bad):
         file.write_text(text)
         assert peaks().facts([NUMPY])[place_of(NUMPY)]["flop_by"] == "numpy"
-    remember({place_of(NUMPY): {"flop_per_s": (900e9, "jax")}})
+    rates = {"flop_per_s": (900e9, "jax"), "copy_bytes_per_s": (1e9, "jax")}
+    remember({place_of(NUMPY): rates})
     assert peaks().facts([NUMPY])[place_of(NUMPY)]["flop_by"] == "jax, doctor"
