@@ -315,6 +315,9 @@ def _row(
 
 
 def _interval(record: TrialRecord, phase: str, low: str, high: str) -> Interval | None:
+    """Return a stored interval; that of a single turn has no width and says nothing."""
+    if len(_turns(record, phase)) == 1:
+        return None
     ends = number(record, phase, low), number(record, phase, high)
     return None if ends[0] is None or ends[1] is None else Interval(ends[0], ends[1])
 

@@ -34,6 +34,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.contract import Quantity, Weights
+from harness.errors import RefusedError
 from harness.measure import readback
 from harness.measure.arithmetic import (
     check_memory,
@@ -158,6 +159,9 @@ class SpeedMeter:
                 problem, self._network, self._reference
             ).items()
         }
+
+        if not self._phases:
+            raise RefusedError(f"{trial.implementation} does not train")
 
     @property
     def phases(self) -> tuple[str, ...]:

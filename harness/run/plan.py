@@ -447,7 +447,15 @@ def _speed_trials(
         for name in _implementations(
             section.implementations, registry, cell, device, section.dtype, precision
         )
+        if _has_a_phase(section, registry, name)
     ]
+
+
+def _has_a_phase(section: SpeedSection, registry: Registry, name: str) -> bool:
+    """Say whether there is anything to time; what is asked for by name is refused."""
+    infers = {"forward", "stream"} & set(section.phases)
+    listed = name in (section.implementations or ())
+    return bool(infers) or listed or registry.implementation(name).trains
 
 
 def _arithmetic(dtype: str, precision: str) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.analysis.fastest import FastestMap, Spot
+from harness.analysis.fastest import FastestMap, Spot, fastest_maps
+from harness.analysis.speed import speed_rows
 from harness.analysis.summary import Summary, summarize
 from harness.report import tables
 from harness.report.figures.fastest import spot_words
@@ -226,3 +227,25 @@ def test_maps_say_what_is_alike(writer: Writer) -> None:
     assert isinstance(found, FastestMap)
     (block,) = tables.fastest_table(summary(writer)).blocks
     assert block.title == "100 time steps · input size 64 · 1 thread · float32"
+
+
+def test_one_turn_shows_no_advantage(writer: Writer) -> None:
+    for name, time_s in (("torch-native", 0.01), ("jax-scan", 0.02)):
+        trial = fake_runs.speed_trial(name, "gru")
+        fake_runs.parity(writer, name, "gru")
+        values = {"time_s": time_s, "time_low_s": time_s, "time_high_s": time_s}
+        once = {"sample_s": [time_s, time_s], "round": [0, 0]}
+        writer.commit(
+            trial,
+            readings=[
+                Reading("forward", {**values, "shaky": 1}),
+                Reading("forward", once, [0, 1], "readings"),
+                fake_runs.readback(True),
+            ],
+            session="one, 2026-01-01 10:00:00",
+        )
+    rows = speed_rows(writer.run.records())
+    assert [row.time for row in rows] == [None, None]
+    ((spot,),) = [found.spots for found in fastest_maps(rows)]
+    assert set(spot.equals) == {"torch-native", "jax-scan"}
+    assert spot.interval is None

@@ -368,3 +368,19 @@ def test_two_sections_that_differ_in_a_constant_are_counted_apart(
         progress.started(todo)
         progress.finished(todo, "crashed", "SIGSEGV", [])
     assert "[1/6]" in capsys.readouterr().err  # 1 parity, 1 speed, 4 learning
+
+
+def test_what_only_infers_is_timed_where_there_is_something_to_infer(
+    tmp_path: Path,
+) -> None:
+    def timed(**changes: Any) -> set[str]:
+        section = helpers.speed("numpy-reference", "onnxruntime", **changes)
+        file = helpers.write(tmp_path / "s.toml", helpers.suite(section))
+        return {t.implementation for t in speed(plan(str(file)))}
+
+    everyone: Any = {"implementations": None}
+    assert "onnxruntime" in timed(**everyone, phases=["forward"])
+    assert "onnxruntime" in timed(**everyone, phases=["stream", "train_step"])
+    assert "onnxruntime" not in timed(**everyone, phases=["train_step"])
+    # Asked for by name it is a row that says why there is no timing.
+    assert "onnxruntime" in timed(phases=["train_step"])

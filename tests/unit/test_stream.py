@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from harness.contract import Optimizer
+from harness.errors import RefusedError
 from harness.measure.problem import Measurement, Problem
 from harness.measure.speed import SpeedMeter
 from harness.registry import Registry
@@ -120,3 +121,12 @@ def test_a_stream_that_forgets_is_not_certified(mistake: str, ok: int) -> None:
     network = Forgetful(problem.network(), mistake)
     problem.network = lambda: network  # type: ignore[method-assign,assignment]
     assert values(measure(problem))["ok"] == ok
+
+
+def test_a_phase_that_an_implementation_does_not_have_is_refused() -> None:
+    if REGISTRY.unavailable("onnxruntime"):
+        pytest.skip("no onnxruntime")
+    settings = {"phases": ["train_step"], "readings": 1}
+    trial = replace(TRIAL, implementation="onnxruntime", settings=settings)
+    with pytest.raises(RefusedError, match="onnxruntime does not train"):
+        SpeedMeter(Problem(REGISTRY, trial))
