@@ -156,27 +156,33 @@ def confirmed(first: Comparison, again: Comparison) -> Comparison:
     processes, does not say the same, the difference is not surely one of the code.
     """
     second = {(row.trial.slot(), row.phase): row for row in again.rows}
-    rows = []
-    for row in first.rows:
-        other = second.get((row.trial.slot(), row.phase))
-        if row.verdict in ("slower", "faster") and other is not None:
-            row = _agreed(row, other)
-        rows.append(row)
+    rows = [
+        _agreed(row, second.get((row.trial.slot(), row.phase)))
+        if row.verdict in ("slower", "faster")
+        else row
+        for row in first.rows
+    ]
     return replace(first, rows=tuple(sorted(rows, key=_badness)))
 
 
-def _agreed(row: Compared, other: Compared) -> Compared:
-    ratio = other.judged.ratio if other.judged is not None else None
-    found = "no ratio" if ratio is None else f"{ratio:.3f}"
+def _agreed(row: Compared, other: Compared | None) -> Compared:
+    said = f"{row.why}; " if row.why else ""
+    if other is None or other.judged is None:
+        why = "was not timed again" if other is None else f"again: {other.verdict}"
+        if other is not None and other.why:
+            why += f", {other.why}"
+        return replace(row, why=f"{said}{why}")
+    found = f"{other.judged.ratio:.3f}"
     if other.verdict == row.verdict:
-        why = f"{row.why}; " if row.why else ""
-        return replace(row, why=f"{why}again in fresh processes: {found}")
-    return replace(
-        row,
-        verdict="unclear",
-        why=f"{row.verdict} at first, but {found} in fresh processes: the two "
-        "processes differed, not surely the code; run the gate again",
-    )
+        return replace(row, why=f"{said}again in fresh processes: {found}")
+    if other.verdict == "unclear":
+        then = (
+            "which is not known well enough; run the gate again, on a quieter machine"
+        )
+    else:
+        then = "so that the two processes differed, not surely the code"
+    why = f"{row.verdict} at first, but {found} in fresh processes, {then}"
+    return replace(row, verdict="unclear", why=why)
 
 
 def compare_implementations(
@@ -311,7 +317,11 @@ def _row(base: Timed, new: Timed, phase: str, effect: float) -> Compared:
     if ends[1] is None:
         verdict = "missing in new" if new.phases else "failed in new"
         return replace(row, verdict=verdict, why=new.failure)
-    return replace(row, effect=_effect(ends[0], ends[1], effect))
+    row = replace(row, effect=_effect(ends[0], ends[1], effect))
+    if ends[1].wrong is not None and ends[0].wrong is None:
+        why = f"what it computes is not right any more: {ends[1].wrong}"
+        return replace(row, verdict="failed in new", why=why)
+    return row
 
 
 def _marks(base: Timing | None, new: Timing | None) -> tuple[str, ...]:

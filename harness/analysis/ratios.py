@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.statistics import LEVEL, Interval
+from harness.analysis.statistics import LEVEL, SMALLEST_FOR_INTERVAL, Interval
 
 Turns = Mapping[int, Sequence[float]]
 """Readings in seconds by the round of the session they were taken in."""
 
-FEWEST_ROUNDS = 2
+FEWEST_ROUNDS = SMALLEST_FOR_INTERVAL
 
 RESAMPLES = 2000
 
@@ -28,8 +28,7 @@ def paired_ratio(base_turns: Turns, new_turns: Turns) -> Interval | None:
 
     What slows the machine for a whole round slows both turns of it and leaves their
     ratio alone, so rounds are resampled, never single readings (percentile bootstrap,
-    fixed seed). Of five rounds or fewer that is the range of the ratios; None with
-    fewer than two rounds in common.
+    fixed seed). None with fewer rounds in common than can enclose their median.
     """
     ratios = _ratios(base_turns, new_turns)
     if len(ratios) < FEWEST_ROUNDS:

@@ -28,7 +28,7 @@ from harness.analysis.ratios import (
     unpaired_ratio,
 )
 from harness.analysis.roofline import Peak, peak_of, session_of
-from harness.analysis.statistics import Interval
+from harness.analysis.statistics import SMALLEST_FOR_INTERVAL, Interval
 from harness.store import TrialRecord
 from harness.trial import Trial
 
@@ -291,7 +291,7 @@ def _row(
         tokens_per_s=number(record, phase, "tokens_per_s"),
         tokens=_interval(record, phase, "tokens_low_per_s", "tokens_high_per_s"),
         flop_per_s=number(record, phase, "flop_per_s"),
-        first_call_s=number(record, phase, "first_call_s"),
+        first_call_s=_first_call_s(record, memory, phase),
         shaky=bool(phase) and (number(record, phase, "shaky") == 1 or unfit),
         certified=doubt is None,
         doubt=doubt,
@@ -315,8 +315,8 @@ def _row(
 
 
 def _interval(record: TrialRecord, phase: str, low: str, high: str) -> Interval | None:
-    """Return a stored interval; that of a single turn has no width and says nothing."""
-    if len(_turns(record, phase)) == 1:
+    """Return a stored interval, unless of too few turns to enclose their median."""
+    if 0 < len(_turns(record, phase)) < SMALLEST_FOR_INTERVAL:
         return None
     ends = number(record, phase, low), number(record, phase, high)
     return None if ends[0] is None or ends[1] is None else Interval(ends[0], ends[1])
@@ -369,6 +369,17 @@ def _memory(record: TrialRecord | None, phase: str) -> Memory | None:
         record.outcome,
     )
     return None if found == Memory(None, None, None, None) else found
+
+
+def _first_call_s(
+    record: TrialRecord, memory: TrialRecord | None, phase: str
+) -> float | None:
+    """Return what a first call took: in a fresh process, where memory was measured.
+
+    In a session's worker a certificate or another shape may have built part before.
+    """
+    cold = None if memory is None else number(memory, phase, "first_call_s")
+    return number(record, phase, "first_call_s") if cold is None else cold
 
 
 def _sample(record: TrialRecord, phase: str, metric: str) -> tuple[float, ...]:

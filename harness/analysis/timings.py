@@ -36,6 +36,7 @@ class Timing:
         turns: By round of its session; empty where the run does not tell rounds.
         session: Its name and host; timings of one session have rounds in common.
         marks: What has to stand beside its number.
+        wrong: What it computed otherwise than the reference, or None.
     """
 
     trial: Trial
@@ -49,6 +50,7 @@ class Timing:
     flop_per_s: float | None
     peak: Peak | None
     marks: tuple[str, ...]
+    wrong: str | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,12 @@ def _timing(record: TrialRecord, phase: str, time_s: float, known: Doubts) -> Ti
         flop_per_s=number(record, phase, "flop_per_s"),
         peak=peak_of(record),
         marks=_marks(record, phase, unstable, words([known[record.id]])),
+        wrong=words([[d for d in known[record.id] if d.kind.startswith(_WRONG)]]),
     )
+
+
+_WRONG = ("broken", "read-back differs")
+"""Doubts that say that something else was computed, not that nobody looked."""
 
 
 def _marks(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import psutil
 
+from harness.errors import RefusedError
 from harness.measure.problem import Problem
 
 FLOPS_PER_FORWARD = {"forward": 1, "loss_and_gradients": 3, "train_step": 3}
@@ -71,6 +74,21 @@ def least_memory_bytes(problem: Problem) -> int:
     if problem.trains and any(phase != "forward" for phase in phases):
         held += item * (steps * spec.hidden_size * spec.num_layers + weights)
     return held
+
+
+def check_threads(problem: Problem) -> None:
+    """Stop before threads wait for each other's cores.
+
+    Raises:
+        RefusedError: If a trial on the processor asks for more threads than cores.
+    """
+    trial, cores = problem.trial, os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    if trial.device == "cpu" and trial.threads > cores:
+        raise RefusedError(
+            f"asks for {trial.threads} threads and {cores} cores are allowed here"
+        )
 
 
 def check_memory(problem: Problem) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from harness.measure.timing import Interval
+from harness.measure.timing import READING_S, Interval
 
 FEWEST_TURNS = 6
 """Fewer turns than this cannot enclose their median with 95 %: 2 · 0.5^5 > 0.05."""
@@ -90,6 +90,7 @@ def unstable(turns: Turns, interval: Interval) -> list[Unstable]:
         _clock(turns),
         _warm_up(turns),
         _few(medians),
+        _short(turns, interval),
         _drift(medians),
         _bimodal(medians),
         _jump(turns, interval),
@@ -128,6 +129,17 @@ def _few(medians: np.ndarray) -> Unstable | None:
         "few",
         f"{turns}, and an interval takes {FEWEST_TURNS}",
         "raise rounds or time_budget_s of the [[speed]] section",
+    )
+
+
+def _short(turns: Turns, interval: Interval) -> Unstable | None:
+    reading_s = turns.loops * interval.median
+    if reading_s >= READING_S / 2:
+        return None
+    return Unstable(
+        "short",
+        f"a reading of {turns.loops} calls took {1e6 * reading_s:.0f} µs only",
+        "measure a larger shape; or the calls compute less than they should",
     )
 
 

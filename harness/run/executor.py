@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
@@ -265,12 +266,18 @@ class Executor:
                 for trial in todo:
                     self.progress.skipped(trial)
                 return
-            now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+            facts = {"session": session_name(name)}
             attempts = {trial.id: (trial, self._begin(trial)) for trial in todo}
             job = Job({trial.id: trial.trial for trial in todo}, session=True)
-            self._run(slot, job, attempts, {"session": f"{name}, {now}"})
+            self._run(slot, job, attempts, facts)
 
         return work
+
+
+def session_name(name: str) -> str:
+    """Return a name that no other session has: two may begin in one second."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    return f"{name}, {now} {uuid.uuid4().hex[:6]}"
 
 
 class _Sink:

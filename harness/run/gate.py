@@ -7,6 +7,7 @@ repository and its plugin files.
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,7 +23,7 @@ from harness.errors import MisuseError
 from harness.registry import Registry
 from harness.run.cost import CostModel
 from harness.run.crew import Crew
-from harness.run.executor import Executor, _Sink
+from harness.run.executor import Executor, _Sink, session_name
 from harness.run.history import History
 from harness.run.jobs import Answer, Job, Limits, Sink
 from harness.run.plan import Plan, certificate_trial, make_plan
@@ -199,7 +200,8 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
 
 def _registries(request: Request, checkout: Checkout) -> dict[str, Registry]:
     """Read the plugins of both sides; their workers look into a folder each first."""
-    parent = checkout.tree.parent
+    # Of its own each time: a gate may measure twice.
+    parent = Path(tempfile.mkdtemp(dir=checkout.tree.parent))
     paths = {
         BASE: overlay(parent / "base-path", checkout),
         NEW: overlay(parent / "new-path", None),
@@ -284,7 +286,7 @@ def _session(
     name: str, sides: Sequence[_Side], of_side: Mapping[str, Sequence[Trial]]
 ) -> None:
     """Time the trials of both sides taking turns, and commit them."""
-    now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    session = session_name(name)
     attempts = {side.name: side.begin(of_side[side.name]) for side in sides}
     sinks = {s.name: _Sink(attempts[s.name], s.progress) for s in sides}
     trials = {
@@ -313,7 +315,7 @@ def _session(
             for _, attempt in begun.values():
                 attempt.abandon()
         raise
-    facts = {"session": f"{name}, {now}", "fitness": fitness}
+    facts = {"session": session, "fitness": fitness}
     for side in sides:
         side.end(attempts[side.name], answers, facts)
 

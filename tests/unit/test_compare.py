@@ -384,6 +384,20 @@ def test_across_machines_pairs_what_differs_in_its_budget_alone(
     assert row.normalised is not None
 
 
+def test_what_computes_something_else_now_is_a_regression_however_fast(
+    base: Run, new: Run
+) -> None:
+    base.time()
+    new.time(time_s=1e-4, seed=1)
+    fake_runs.parity(new.writer, "torch-native", "gru", broken="outputs")
+    row = only(base.against(new))
+    assert row.verdict == "failed in new"
+    assert row.why == "what it computes is not right any more: broken: outputs"
+    # Where nobody looked there is nothing to be held against it.
+    unseen = base.against(base)
+    assert only(unseen).verdict == "same"
+
+
 # --- marks ---------------------------------------------------------------------------
 
 
@@ -393,10 +407,12 @@ def test_a_shaky_or_uncertified_row_keeps_its_verdict_and_is_marked(
     unstable = {"forward": [{"kind": "drift", "words": "x", "advice": "wait"}]}
     base.time(facts={**HERE, "unstable": unstable})
     new.time(time_s=3.6e-3, seed=1, values={"shaky": 1})
+    fake_runs.parity(base.writer, "torch-native", "gru", broken="grad w_hh")
     fake_runs.parity(new.writer, "torch-native", "gru", broken="grad w_hh")
     row = only(base.against(new))
     assert row.verdict == "slower"
     assert row.marks == (
+        "base uncertified (broken: grad w_hh)",
         "base shaky (drift)",
         "new uncertified (broken: grad w_hh)",
         "new shaky",
@@ -701,7 +717,8 @@ def test_a_difference_is_one_of_the_code_only_if_other_processes_show_it_too(
         "alike": "same",
     }
     assert "again in fresh processes: 1.1" in found["slow"].why
-    assert found["chance"].why.startswith("slower at first, but 1.0")
+    assert found["chance"].why.startswith("slower at first, but ")
+    assert "the two processes differed" in found["chance"].why
     assert found["chance"].effect.ratio > 1.15, "what was measured first stays"
     assert [row.verdict for row in confirmed(first, again).rows] == [
         "slower",

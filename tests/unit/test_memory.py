@@ -78,8 +78,8 @@ def test_a_run_weighs_each_trial_in_a_process_of_its_own(tmp_path: Path) -> None
     workers = {r.result["worker"] for r in found.values()}
     assert len(workers) == len(found) == 3
     peak = {n: r.value("forward", "peak_bytes") / MIB for n, r in found.items()}
-    assert peak["keeps-250"] == pytest.approx(250, abs=4)
-    assert peak["keeps-260"] - peak["keeps-250"] == pytest.approx(10, abs=1)
+    assert peak["keeps-250"] == pytest.approx(250, abs=8)
+    assert peak["keeps-260"] - peak["keeps-250"] == pytest.approx(10, abs=2)
 
 
 def test_what_only_infers_has_nothing_to_weigh_of_training() -> None:
@@ -124,3 +124,41 @@ def test_a_driver_that_does_not_answer_leaves_the_allocators_peak() -> None:
     gauge = DeviceMemory(Allocator(), lambda: None)  # type: ignore[arg-type]
     gauge.reset()
     assert gauge.values() == {"allocator_peak_bytes": 0}
+
+
+def test_the_first_call_is_that_of_a_process_that_has_built_nothing(
+    tmp_path: Path,
+) -> None:
+    file = helpers.write(
+        tmp_path / "builds.py",
+        """
+import time
+
+from harness import declare_implementation
+from implementations.numpy_reference.network import NumpyNetwork
+
+declare_implementation(
+    "builds", framework="numpy", cells=["rnn"], factory="builds:network"
+)
+
+BUILT = []
+
+
+class Builds(NumpyNetwork):
+    def loss_and_gradients(self, placed):
+        if not BUILT:
+            BUILT.append(time.sleep(0.3))
+        return super().loss_and_gradients(placed)
+
+
+def network(spec, cell, device):
+    return Builds(spec, cell, device)
+""",
+    )
+    registry = Registry.discover([file])
+    found = measure_memory(registry, trial("builds"), lambda _: [ResidentMemory()])
+    first = {r.split: r.values.get("first_call_s") for r in found.readings}
+    assert first["stream"] is None
+    assert first["forward"] < 0.2
+    assert 0.3 < first["loss_and_gradients"] < 0.6
+    assert first["train_step"] == first["loss_and_gradients"]

@@ -20,7 +20,7 @@ from harness.report import tables
 from harness.report.sections import NAMES
 from harness.report.terminal import render
 from harness.report.text import percent, size, times
-from harness.store import to_json
+from harness.store import Reading, to_json
 from tests import fake_runs
 from tests.fake_runs import Writer
 
@@ -72,9 +72,9 @@ def test_only_rounds_in_common_are_paired() -> None:
     assert paired_ratio({0: [1.0]}, {0: [1.0]}) is None, "one round has no interval"
 
 
-def test_a_few_rounds_are_told_by_their_range() -> None:
-    found = paired_ratio(turns(1, 1, 1), turns(0.9, 1.3, 1.0))
-    assert found == Interval(pytest.approx(0.9), pytest.approx(1.3))
+def test_rounds_too_few_to_enclose_their_median_have_no_interval() -> None:
+    assert paired_ratio(turns(*[1] * 5), turns(0.9, 1.3, 1.0, 1.0, 1.0)) is None
+    assert paired_ratio(turns(*[1] * 6), turns(0.9, 1.3, *[1.0] * 4)) is not None
 
 
 def test_the_interval_of_a_ratio_holds_the_truth_as_often_as_it_says() -> None:
@@ -410,3 +410,16 @@ def test_no_value_of_the_tables_is_no_number(tmp_path: Path) -> None:
     text = to_json(summarize(run.records(), run.info()).to_json())
     json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert math.isfinite(len(text))
+
+
+def test_the_first_call_of_a_fresh_process_counts_where_there_is_one(
+    writer: Writer,
+) -> None:
+    trial = fake_runs.speed_trial("torch-native", "gru")
+    fake_runs.speed(writer, trial, 0.01)
+    (warm,) = {r.first_call_s for r in summary(writer).speed if r.phase == "forward"}
+    weighed = replace(trial, measure="memory", session=None, settings={"phases": []})
+    writer.commit(weighed, readings=[Reading("forward", {"first_call_s": 7.0})])
+    found = {r.phase: r.first_call_s for r in summary(writer).speed}
+    assert warm != found["forward"] == 7.0
+    assert found["train_step"] != 7.0

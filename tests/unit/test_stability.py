@@ -98,3 +98,9 @@ def test_a_clock_that_went_wrong_and_a_warm_up_without_an_end_are_told() -> None
     backwards.readings[3] = [-1e-3, 1e-3]
     assert "clock" in kinds(backwards)
     assert kinds(replace(steady(), stationary=False)) == ["warm-up"]
+
+
+def test_readings_too_short_for_what_is_timed_are_told() -> None:
+    turns = steady()
+    assert kinds(replace(turns, loops=2)) == []  # of 1 ms each
+    assert kinds(replace(turns, loops=1)) == ["short"]

@@ -18,9 +18,11 @@ def first_calls_table(summary: Summary) -> Table:
     )  # fmt: skip
     notes = (
         "First call: build, trace, compile and autotune, in no other figure; a single "
-        "reading. Paid back: when all calls together, the first among them, have taken "
-        "no more than those of the certified implementation that is cheapest to call "
-        "once. [ ] from both intervals of the later calls.",
+        "reading, in a fresh process where memory was measured, else in a worker that "
+        "may have built part of it for a certificate or another shape. Paid back: "
+        "when all calls together, the first among them, have taken no more than those "
+        "of the certified implementation that is cheapest to call once. [ ] from both "
+        "intervals of the later calls.",
     )
     titled = group(summary.paybacks, lambda found: block_title(found.row))
     return Table(

@@ -145,7 +145,7 @@ def call_everything(network: TensorFlowNetwork, batch: Batch, size: int) -> None
     network.train_steps([placed] * 2).read()
 
 
-def test_graphs_are_traced_once_for_every_batch_size_and_length(
+def test_graphs_are_traced_once_a_batch_size_for_every_length(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     traces = {"Keras": 0, "network": 0}
@@ -172,15 +172,24 @@ def test_graphs_are_traced_once_for_every_batch_size_and_length(
     assert traces == {"Keras": 3, "network": 5}
     shorter = replace(
         padded,
-        inputs=padded.inputs[:3, :5],
-        lengths=np.minimum(padded.lengths[:3], 5),
-        targets=padded.targets[:3, :5],
-        scored=padded.scored[:3, :5],
+        inputs=padded.inputs[:, :5],
+        lengths=np.minimum(padded.lengths, 5),
+        targets=padded.targets[:, :5],
+        scored=padded.scored[:, :5],
     )
-    call_everything(network, shorter, 3)
+    call_everything(network, shorter, BATCH)
     assert traces == {"Keras": 3, "network": 5}
     call_everything(network, replace(padded, lengths=np.full(BATCH, 9)), BATCH)
     assert traces == {"Keras": 4, "network": 8}
+    fewer = replace(
+        padded,
+        inputs=padded.inputs[:3],
+        lengths=padded.lengths[:3],
+        targets=padded.targets[:3],
+        scored=padded.scored[:3],
+    )
+    call_everything(network, fewer, 3)
+    assert traces == {"Keras": 6, "network": 13}
 
 
 # --- what is refused -----------------------------------------------------------------
