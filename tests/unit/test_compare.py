@@ -412,9 +412,8 @@ def test_a_shaky_or_uncertified_row_keeps_its_verdict_and_is_marked(
     row = only(base.against(new))
     assert row.verdict == "slower"
     assert row.marks == (
-        "base uncertified (broken: grad w_hh)",
+        "uncertified (broken: grad w_hh)",
         "base shaky (drift)",
-        "new uncertified (broken: grad w_hh)",
         "new shaky",
     )
 
