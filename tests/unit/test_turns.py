@@ -72,13 +72,14 @@ def test_what_is_steady_takes_the_fewest_rounds_and_no_more() -> None:
 
 def test_what_scatters_goes_on_until_its_interval_is_narrow() -> None:
     wild = noise(0.05)
-    bench = Bench(lambda id, n: {"steady": 1.0, "wild": 3.0 * wild()}[id])
+    # Drawn for the wild one alone, whatever the order of turns.
+    bench = Bench(lambda id, n: 3.0 * wild() if id == "wild" else 1.0)
     measure(bench, "steady", "wild")
     turns = bench.turns()
     # Of n turns that scatter by s the median's interval is about 2 · 1.96 · 1.25 s / √n
     # wide: 0.02 takes some 600 at 0.05, and half as many are narrow by chance now and
     # then. The steady one is what the other is held against, and takes part to the end.
-    assert 100 < turns["wild"] < 1200
+    assert 50 < turns["wild"] < 1200
     assert turns["steady"] == turns["wild"]
 
 
