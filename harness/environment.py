@@ -144,6 +144,13 @@ def from_driver(ask: Callable[[], _Answer]) -> _Answer | None:
         pynvml.nvmlShutdown()
 
 
+def allowed_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
     """Return the versions of those distributions that are installed."""
     versions = {}

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from harness.analysis.conditions import Conditions
 from harness.analysis.grouping import group
 from harness.analysis.ratios import paired_median
-from harness.analysis.speed import PHASES, SpeedRow, ratio_interval
+from harness.analysis.speed import SpeedRow, ratio_interval
 from harness.analysis.statistics import Interval
+from harness.measure.phases import PHASES
 
 LEAST_ADVANTAGE = 1.02
 """Less than this is what a session's target interval cannot tell from nothing."""

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from harness.analysis.statistics import LEVEL, SMALLEST_FOR_INTERVAL, Interval
+from harness.analysis.statistics import SMALLEST_FOR_INTERVAL, Interval
+from harness.measure.timing import ratio_interval
 
 Turns = Mapping[int, Sequence[float]]
 """Readings in seconds by the round of the session they were taken in."""
 
 FEWEST_ROUNDS = SMALLEST_FOR_INTERVAL
 
-RESAMPLES = 2000
-
 
 def paired_median(base_turns: Turns, new_turns: Turns) -> float | None:
     """Return the median over common rounds of new / base, or None without a round."""
-    ratios = _ratios(base_turns, new_turns)
-    return float(np.median(ratios)) if len(ratios) else None
+    ratios = [new / base for base, new in _common(base_turns, new_turns)]
+    return float(np.median(ratios)) if ratios else None
 
 
 def paired_ratio(base_turns: Turns, new_turns: Turns) -> Interval | None:
@@ -30,13 +28,11 @@ def paired_ratio(base_turns: Turns, new_turns: Turns) -> Interval | None:
     ratio alone, so rounds are resampled, never single readings (percentile bootstrap,
     fixed seed). None with fewer rounds in common than can enclose their median.
     """
-    ratios = _ratios(base_turns, new_turns)
-    if len(ratios) < FEWEST_ROUNDS:
+    times = _common(base_turns, new_turns)
+    if len(times) < FEWEST_ROUNDS:
         return None
-    drawn = np.random.default_rng(0).choice(ratios, (RESAMPLES, len(ratios)))
-    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    low, high = np.quantile(np.median(drawn, axis=1), ends)
-    return Interval(float(low), float(high))
+    found = ratio_interval([new for _, new in times], [base for base, _ in times])
+    return Interval(found.low, found.high)
 
 
 def unpaired_ratio(base: Interval, new: Interval) -> Interval:
@@ -44,8 +40,21 @@ def unpaired_ratio(base: Interval, new: Interval) -> Interval:
     return Interval(new.low / base.high, new.high / base.low)
 
 
-def _ratios(base_turns: Turns, new_turns: Turns) -> npt.NDArray[np.float64]:
-    rounds = [n for n in base_turns if base_turns[n] and new_turns.get(n)]
-    return np.array(
-        [float(np.median(new_turns[n]) / np.median(base_turns[n])) for n in rounds]
-    )
+def by_round(
+    samples: Iterable[float | None], rounds: Iterable[float | None]
+) -> dict[int, list[float]]:
+    """Return readings by their round; without either there is none."""
+    found: dict[int, list[float]] = {}
+    for sample, of_round in zip(samples, rounds, strict=False):
+        if sample is not None and of_round is not None:
+            found.setdefault(int(of_round), []).append(sample)
+    return found
+
+
+def _common(base_turns: Turns, new_turns: Turns) -> list[tuple[float, float]]:
+    """Return the medians of both in each round that both have."""
+    return [
+        (float(np.median(base_turns[n])), float(np.median(new_turns[n])))
+        for n in base_turns
+        if base_turns[n] and new_turns.get(n)
+    ]

@@ -23,16 +23,16 @@ from harness.analysis.grouping import (
 )
 from harness.analysis.ratios import (
     Turns,
+    by_round,
     paired_median,
     paired_ratio,
     unpaired_ratio,
 )
 from harness.analysis.roofline import Peak, peak_of, session_of
 from harness.analysis.statistics import SMALLEST_FOR_INTERVAL, Interval
+from harness.measure.phases import PHASES
 from harness.store import TrialRecord
 from harness.trial import Trial
-
-PHASES = ("forward", "loss_and_gradients", "train_step", "stream")
 
 PLACEMENT = "place"
 """The placing of a batch on the device: timed like a phase, and no part of any."""
@@ -393,11 +393,7 @@ def _turns(record: TrialRecord, phase: str) -> dict[int, tuple[float, ...]]:
     rounds = curve(record, phase, "round")[1]
     if len(rounds) != len(samples):
         return {}
-    found: dict[int, list[float]] = {}
-    for sample, of_round in zip(samples, rounds, strict=True):
-        if sample is not None and of_round is not None:
-            found.setdefault(int(of_round), []).append(sample)
-    return {name: tuple(readings) for name, readings in found.items()}
+    return {n: tuple(kept) for n, kept in by_round(samples, rounds).items()}
 
 
 # --- how they stand to each other ----------------------------------------------------

@@ -9,11 +9,11 @@ import numpy as np
 
 from harness.analysis.doubts import Doubts, doubts, words
 from harness.analysis.grouping import curve, number, of_measure
+from harness.analysis.ratios import by_round
 from harness.analysis.roofline import Peak, peak_of, session_of
+from harness.measure.phases import PHASES
 from harness.store import TrialRecord
 from harness.trial import Trial
-
-PHASES = ("forward", "loss_and_gradients", "train_step", "stream")
 
 UNLIKE = ("machine", "processor", "gpu")
 """What makes two machines unlike, as a trial's result says it."""
@@ -113,10 +113,8 @@ def turns(record: TrialRecord, phase: str) -> dict[int, float]:
         if not a_turn or len(samples) % a_turn:
             return {}
         rounds = [index // a_turn for index in range(len(samples))]
-    found: dict[int, list[float]] = {}
-    for sample, of_round in zip(samples, rounds, strict=False):
-        if sample is not None and sample > 0 and of_round is not None:
-            found.setdefault(int(of_round), []).append(sample)
+    positive = [sample if sample and sample > 0 else None for sample in samples]
+    found = by_round(positive, rounds)
     return {number: float(np.median(readings)) for number, readings in found.items()}
 
 

@@ -13,6 +13,7 @@ import click
 from harness.cli.exits import DONE, MISUSE, NO, verdict, worst
 from harness.cli.options import (
     default_jobs,
+    device_option,
     json_option,
     plugin_option,
     read_plugins,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("targets", nargs=-1, metavar="[IMPLEMENTATION|FILE.py]...")
-@click.option("--device", default="cpu", show_default=True, help="auto|cpu|cuda|cuda:N")
+@device_option
 @click.option("--dtype", default="float32", show_default=True, help="float32|float64")
 @click.option(
     "--precision",

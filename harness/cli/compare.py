@@ -10,7 +10,7 @@ import click
 
 from harness.cli.exits import DONE, NO, NOTHING
 from harness.cli.options import json_option, plugin_option, stdout
-from harness.cli.read import _records
+from harness.cli.read import read_run
 from harness.errors import MisuseError, NothingMeasuredError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def compare(
 
 def _timings(folder: Path) -> list[TrialRecord]:
     """Return the records of a run that has timed something."""
-    _, records = _records(folder)
+    _, records = read_run(folder)
     if not any(record.trial.measure == "speed" for record in records):
         raise NothingMeasuredError(
             f"{folder} holds no speed trial, and timings are what is compared; run a "

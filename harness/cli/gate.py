@@ -15,7 +15,13 @@ import click
 
 from harness.cli.compare import effect_option, tell
 from harness.cli.exits import TERMINATED
-from harness.cli.options import json_option, plugin_option, read_plugins
+from harness.cli.options import (
+    device_option,
+    json_option,
+    plugin_option,
+    read_plugins,
+    settings_option,
+)
 from harness.errors import MisuseError
 
 if TYPE_CHECKING:
@@ -32,8 +38,8 @@ if TYPE_CHECKING:
     help="Takes the run folders base and new [default: results/runs/gate-TIME].",
 )
 @click.option("-k", "expression", metavar="EXPR", help="As 'gru and not torch-loop'.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE")
-@click.option("--device", default="cpu", show_default=True, help="auto|cpu|cuda|cuda:N")
+@settings_option
+@device_option
 @effect_option
 @json_option
 @plugin_option

@@ -29,6 +29,10 @@ def plugin_option(command: F) -> F:
     )(command)
 
 
+settings_option = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE")
+device_option = click.option(
+    "--device", default="cpu", show_default=True, help="auto|cpu|cuda|cuda:N"
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 
 

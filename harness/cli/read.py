@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.store import RunFolder, TrialRecord
 
 
-def _records(folder: Path) -> tuple[RunFolder, list[TrialRecord]]:
+def read_run(folder: Path) -> tuple[RunFolder, list[TrialRecord]]:
     """Read a run; damaged trials are told, not shown."""
     from harness.store import RunFolder
 
@@ -45,7 +45,7 @@ def show(folder: Path, as_json: bool, plugins: tuple[Path, ...]) -> int:
     from harness.report.terminal import all_tables
     from harness.store import to_json
 
-    store, records = _records(folder)
+    store, records = read_run(folder)
     summary = summarize(records, store.info())
     if as_json:
         click.echo(to_json(summary.to_json()))
@@ -61,7 +61,7 @@ def report(folder: Path, plugins: tuple[Path, ...]) -> int:
     """Write report.html, summary.md and the figures of RUN, a run folder."""
     from harness.report.page import write_report
 
-    store, records = _records(folder)
+    store, records = read_run(folder)
     click.echo(f"report: {write_report(store, records)}")
     return DONE
 
@@ -77,7 +77,7 @@ def export(
     """Write every value of RUN, one row each, to standard output or a file."""
     from harness.analysis.frame import frame
 
-    _, records = _records(folder)
+    _, records = read_run(folder)
     try:
         frame(records).to_csv(output or sys.stdout, index=False)
     except OSError as error:

@@ -25,9 +25,11 @@ from harness.cli.exits import (
 )
 from harness.cli.options import (
     default_jobs,
+    device_option,
     fail,
     plugin_option,
     read_plugins,
+    settings_option,
     stdout,
 )
 from harness.errors import HarnessError, MisuseError
@@ -65,9 +67,9 @@ def _finite(
     help="Run folder [default: results/runs/SUITE].",
 )
 @click.option("-k", "expression", metavar="EXPR", help="As 'adding and not lstm'.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE")
+@settings_option
 @click.option("--seeds", metavar="0-4", help="Replace the suite's seeds: 0-4 or 0,2.")
-@click.option("--device", default="cpu", show_default=True, help="auto|cpu|cuda|cuda:N")
+@device_option
 @click.option(
     "-j", "--jobs", type=click.IntRange(min=1), help="[default: cores, up to 2]"
 )

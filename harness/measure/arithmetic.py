@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import psutil
 
+from harness.environment import allowed_cores
 from harness.errors import RefusedError
 from harness.measure.problem import Problem
 
@@ -34,8 +33,7 @@ def least_bytes_of_call(problem: Problem, phase: str, batch: int) -> int:
     way back is not in it.
     """
     spec, item = problem.spec, np.dtype(problem.spec.dtype).itemsize
-    shapes = spec.weight_shapes(problem.cell).values()
-    weights = sum(int(np.prod(shape)) for shape in shapes)
+    weights = _weights(problem)
     if spec.inputs.embedded:  # of the embedding only what is looked up
         weights -= spec.inputs.size * spec.input_size
     time_steps = 1 if phase == "stream" else problem.time_steps
@@ -66,8 +64,7 @@ def least_memory_bytes(problem: Problem) -> int:
     item, batch = np.dtype(spec.dtype).itemsize, trial.batch or 1
     phases = [phase for phase in trial.settings["phases"] if phase != "stream"]
     steps = batch * problem.time_steps if phases else problem.time_steps
-    shapes = spec.weight_shapes(problem.cell).values()
-    weights = sum(int(np.prod(shape)) for shape in shapes)
+    weights = _weights(problem)
     drawn = 8 * (spec.inputs.size if spec.inputs.kind == "reals" else 1)
     placed = item * (1 if spec.inputs.embedded else spec.inputs.size)
     held = steps * (drawn + FEWEST_BATCHES * placed) + weights * item
@@ -76,15 +73,18 @@ def least_memory_bytes(problem: Problem) -> int:
     return held
 
 
+def _weights(problem: Problem) -> int:
+    shapes = problem.spec.weight_shapes(problem.cell).values()
+    return sum(int(np.prod(shape)) for shape in shapes)
+
+
 def check_threads(problem: Problem) -> None:
     """Stop before threads wait for each other's cores.
 
     Raises:
         RefusedError: If a trial on the processor asks for more threads than cores.
     """
-    trial, cores = problem.trial, os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
+    trial, cores = problem.trial, allowed_cores()
     if trial.device == "cpu" and trial.threads > cores:
         raise RefusedError(
             f"asks for {trial.threads} threads and {cores} cores are allowed here"

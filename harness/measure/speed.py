@@ -28,7 +28,7 @@ import gc
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -267,14 +267,14 @@ class SpeedMeter:
 
     # --- the check -------------------------------------------------------------------
 
-    def _read_back(self) -> ReadBack:
+    def _read_back(self, intervals: Mapping[str, Interval]) -> ReadBack:
         trial = self._problem.trial
         tolerance = TOLERANCES[trial.dtype, trial.precision].certified
         found = ReadBack(tolerance)
         for name, clocked in self._phases.items():
             for turn in clocked.picked:
                 self._compare(found, name, turn, tolerance)
-            call_s = median_interval(clocked.turns.readings).median
+            call_s = intervals[name].median
             if clocked.late_s > call_s:
                 found.refuse(
                     f"{name}: computed when it was read, {clocked.late_s:.2g} s after "
@@ -300,11 +300,15 @@ class SpeedMeter:
 
     def finish(self) -> Measurement:
         """Return every phase's median, interval, rates, doubts and raw samples."""
-        read_back = self._read_back()
+        intervals = {
+            name: median_interval(clocked.turns.readings)
+            for name, clocked in self._phases.items()
+        }
+        read_back = self._read_back(intervals)
         readings = [read_back.reading(), *self._placement()]
         doubts = {}
         for name, clocked in self._phases.items():
-            interval = median_interval(clocked.turns.readings)
+            interval = intervals[name]
             doubts[name] = unstable(clocked.turns, interval)
             readings += self._phase_readings(name, clocked, interval, doubts[name])
         return Measurement(

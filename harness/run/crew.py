@@ -21,12 +21,7 @@ from harness.run.log import Write
 from harness.run.pipe import Message
 from harness.run.quiet import measuring
 from harness.run.session import Ask, Stands, time_in_turns
-from harness.run.surroundings import (
-    SESSION_WATCH_S,
-    Peaks,
-    fitness_of_machine,
-    place_of,
-)
+from harness.run.surroundings import Peaks, fitness_before, place_of
 from harness.store import Reading
 from harness.trial import Trial
 
@@ -83,11 +78,7 @@ class Crew:
         with measuring(alone=job.session, waits=waits, check=self._check):
             if waited:
                 sink.waits(None)
-            answers = self._session(job, sink) if job.session else self._one(job, sink)
-        for trial_id, answer in answers.items():
-            if answer.outcome != "ok":
-                self._drop(self._kind(job.trials[trial_id]))
-        return answers
+            return self._session(job, sink) if job.session else self._one(job, sink)
 
     def _one(self, job: Job, sink: Sink) -> dict[str, Answer]:
         ((trial_id, trial),) = job.trials.items()
@@ -100,14 +91,12 @@ class Crew:
             found = self._ask(asked, sink)
             assert isinstance(found, Answer)
         self._newest.pop(trial_id, None)
-        if kind.own:
+        if kind.own or found.outcome != "ok":
             self._drop(kind)
         return {trial_id: found}
 
     def _session(self, job: Job, sink: Sink) -> dict[str, Answer]:
-        devices = [trial.device for trial in job.trials.values()]
-        device = next((d for d in devices if d != "cpu"), "cpu")
-        fitness = fitness_of_machine(device, SESSION_WATCH_S).to_json()
+        fitness = fitness_before(job.trials.values())
         with self.asker(job, sink) as (ask, stands):
             answers = time_in_turns(job.trials, ask, sink, stands)
         peaks = self._peaks_of(job, answers)

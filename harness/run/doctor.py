@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.environment import (
+    allowed_cores,
     describe_environment,
     framework_versions,
     gpu_names,
@@ -22,7 +22,7 @@ from harness.run.crew import Crew
 from harness.run.jobs import Limits
 from harness.run.log import Write
 from harness.run.quiet import measuring
-from harness.run.surroundings import Best, fitness_of_machine, remember
+from harness.run.surroundings import Best, fitness_of_machine, raise_to, remember
 from harness.trial import Trial
 
 LIMIT_S = 300.0
@@ -117,13 +117,6 @@ def threads_of(asked: str | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys(counts))
 
 
-def allowed_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def diagnose(
     registry: Registry,
     devices: Sequence[str],
@@ -165,10 +158,7 @@ def _best(measured: Sequence[LibraryPeak]) -> dict[tuple[object, ...], Best]:
         if each.peak is None:
             continue
         place = (each.device, each.threads, each.dtype, each.precision)
-        best = found.setdefault(place, {})
-        for name in ("flop_per_s", "copy_bytes_per_s"):
-            rate = (float(getattr(each.peak, name)), each.framework)
-            best[name] = max(best.get(name, rate), rate)
+        raise_to(found.setdefault(place, {}), each.peak, each.framework)
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from harness.contract import Weights
 from harness.registry import Registry
 from harness.run.choice import Choice, admit, choose
-from harness.run.jobs import Answer, Engine, Job, Start, StoppedError
+from harness.run.jobs import Answer, Engine, Job, Sink, Start, StoppedError
 from harness.run.plan import LearningGroup, Plan, certificate_trial, gradients_trial
 from harness.run.progress import Progress
 from harness.run.standing import Planned, planned
@@ -137,6 +137,10 @@ class Executor:
         self.progress.started(todo)
         return self.run.begin(todo.trial, todo.id, todo.sources, resume=found)
 
+    def sink(self, attempts: Mapping[str, tuple[Planned, Attempt]]) -> Sink:
+        """Return what writes a job's news to its attempts, and tells of them."""
+        return _Sink(attempts, self.progress)
+
     def _run(
         self,
         slot: int,
@@ -146,7 +150,7 @@ class Executor:
     ) -> None:
         """Run a job and commit its trials; a stopped one is left to go on later."""
         try:
-            answers = self.engine.run(job, slot, _Sink(attempts, self.progress))
+            answers = self.engine.run(job, slot, self.sink(attempts))
         except BaseException:
             for _, attempt in attempts.values():
                 attempt.abandon()

@@ -23,7 +23,7 @@ from harness.errors import MisuseError
 from harness.registry import Registry
 from harness.run.cost import CostModel
 from harness.run.crew import Crew
-from harness.run.executor import Executor, _Sink, session_name
+from harness.run.executor import Executor, session_name
 from harness.run.history import History
 from harness.run.jobs import Answer, Job, Limits, Sink
 from harness.run.plan import Plan, certificate_trial, make_plan
@@ -31,7 +31,7 @@ from harness.run.progress import Progress
 from harness.run.quiet import measuring
 from harness.run.session import Ask, Stands, time_in_turns
 from harness.run.standing import Planned
-from harness.run.surroundings import SESSION_WATCH_S, fitness_of_machine
+from harness.run.surroundings import fitness_before
 from harness.run.work import calibrate
 from harness.run.worktree import Checkout, overlay
 from harness.store import Attempt, RunFolder
@@ -288,7 +288,7 @@ def _session(
     """Time the trials of both sides taking turns, and commit them."""
     session = session_name(name)
     attempts = {side.name: side.begin(of_side[side.name]) for side in sides}
-    sinks = {s.name: _Sink(attempts[s.name], s.progress) for s in sides}
+    sinks = {s.name: s.sink(attempts[s.name]) for s in sides}
     trials = {
         f"{side}/{trial_id}": todo.trial
         for side, begun in attempts.items()
@@ -302,10 +302,7 @@ def _session(
         with measuring(alone=True, waits=waits, check=lambda: None):
             for sink in sinks.values():
                 sink.waits(None)
-            device = next(
-                (t.device for t in trials.values() if t.device != "cpu"), "cpu"
-            )
-            fitness = fitness_of_machine(device, SESSION_WATCH_S).to_json()
+            fitness = fitness_before(trials.values())
             with _asked(sides, attempts, sinks) as (ask, stands):
                 answers = time_in_turns(trials, ask, sinks[NEW], stands)
     except BaseException:
@@ -324,7 +321,7 @@ def _session(
 def _asked(
     sides: Sequence[_Side],
     attempts: Mapping[str, Mapping[str, tuple[Planned, Attempt]]],
-    sinks: Mapping[str, _Sink],
+    sinks: Mapping[str, Sink],
 ) -> Iterator[tuple[Ask, Stands]]:
     """Give what asks the crew of the side that a trial id begins with."""
     with ExitStack() as stack:

@@ -123,7 +123,7 @@ def make_plan(
     timed = _timed(learning)
     every = [*shapes, *timed, *(t for g in learning for t in g.candidates)]
     if expression is None:
-        return replace(_plan(every, shapes, learning, gradients), memory=tuple(memory))
+        return _plan(every, shapes, learning, gradients, memory)
     certificates = _unique(map(certificate_trial, every))
     words = {w for t in [*every, *certificates, *gradients, *memory] for w in t.words}
     if learning:
@@ -141,8 +141,7 @@ def make_plan(
             f"-k '{expression}' matches no trial; `rnn-harness run SUITE --dry-run` "
             "lists them with their words"
         )
-    plan = _plan(trials, kept, learning, gradients, certificates)
-    return replace(plan, memory=tuple(memory))
+    return _plan(trials, kept, learning, gradients, memory, certificates)
 
 
 def without_certificates(plan: Plan) -> Plan:
@@ -169,6 +168,7 @@ def _plan(
     speed: Sequence[Trial],
     learning: Sequence[LearningGroup],
     gradients: Sequence[Trial],
+    memory: Sequence[Trial],
     certificates: Sequence[Trial] = (),
 ) -> Plan:
     timed = _timed(learning)
@@ -178,7 +178,9 @@ def _plan(
         sessions[trial.session] = (*sessions.get(trial.session, ()), trial)
     parity = _unique([*certificates, *map(certificate_trial, trials)])
     settled, notes = _settled(learning)
-    return Plan(tuple(parity), sessions, settled, notes, tuple(gradients))
+    return Plan(
+        tuple(parity), sessions, settled, notes, tuple(gradients), tuple(memory)
+    )
 
 
 def _settled(

@@ -42,6 +42,13 @@ def fitness_of_machine(device: str = "cpu", watch_s: float = WATCH_S) -> Fitness
     return judge(watch_machine(duration_s=watch_s), gpu)
 
 
+def fitness_before(trials: Iterable[Trial]) -> Mapping[str, Any]:
+    """Return as JSON values how fit the machine is for a session of trials."""
+    devices = [trial.device for trial in trials]
+    device = next((d for d in devices if d != "cpu"), "cpu")
+    return fitness_of_machine(device, SESSION_WATCH_S).to_json()
+
+
 def _own_processes() -> list[int]:
     own = psutil.Process()
     return [own.pid, *(child.pid for child in own.children(recursive=True))]
@@ -67,9 +74,7 @@ class Peaks:
             if peak is None:
                 continue
             best = found.setdefault(place_of(trial), self._remembered(trial))
-            for name in _RATES:
-                rate = (float(getattr(peak, name)), framework)
-                best[name] = max(best.get(name, rate), rate)
+            raise_to(best, peak, framework)
         return {
             place: {
                 "flop_per_s": best["flop_per_s"][0],
@@ -98,6 +103,13 @@ class Peaks:
         if key not in self._known:
             self._known[key] = self._ask(trial)
         return framework.name, self._known[key]
+
+
+def raise_to(best: Best, peak: Peak, library: str) -> None:
+    """Put a library's rates in where they are the highest."""
+    for name in _RATES:
+        rate = (float(getattr(peak, name)), library)
+        best[name] = max(best.get(name, rate), rate)
 
 
 def place_of(trial: Trial) -> tuple[object, ...]:

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
-from harness.errors import RefusedError
 from implementations.jax_backend.network import find_device
+from implementations.shared.precision import refuse_tf32_off_gpu
 
 
 class JaxProbe:
@@ -21,13 +21,13 @@ class JaxProbe:
     """
 
     def __init__(self, device: str) -> None:
+        self._place = device
         self._device = find_device(device)
         self._on_gpu = device != "cpu"
 
     def matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
         """Return a call that multiplies two square matrices and waits."""
-        if precision == "tf32" and not self._on_gpu:
-            raise RefusedError("TF32 is arithmetic of NVIDIA GPUs; asked was the cpu")
+        refuse_tf32_off_gpu(precision, self._place)
         # XLA takes TF32 for float32 on a GPU wherever no more than HIGH is asked for.
         asked = jax.lax.Precision.HIGHEST
         if precision != "highest":

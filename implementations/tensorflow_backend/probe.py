@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from harness.errors import RefusedError
+from implementations.shared.precision import refuse_tf32_off_gpu
 from implementations.tensorflow_backend.network import find_device
 
 
@@ -18,13 +18,13 @@ class TensorFlowProbe:
     """
 
     def __init__(self, device: str) -> None:
+        self._place = device
         self._device = find_device(device)
         self._on_gpu = device != "cpu"
 
     def matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
         """Return a call that multiplies two square matrices and waits."""
-        if precision == "tf32" and not self._on_gpu:
-            raise RefusedError("TF32 is arithmetic of NVIDIA GPUs; asked was the cpu")
+        refuse_tf32_off_gpu(precision, self._place)
         kind = tf.bfloat16 if precision == "bf16" else tf.as_dtype(dtype)
         with tf.device(self._device):
             a, b = (tf.cast(tf.random.normal((size, size)), kind) for _ in range(2))

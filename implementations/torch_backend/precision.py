@@ -10,6 +10,7 @@ from torch import nn
 
 from harness.contract import NetworkSpec
 from harness.errors import RefusedError, UnavailableError
+from implementations.shared.precision import refuse_tf32_off_gpu
 
 
 class Precision:
@@ -29,10 +30,7 @@ class Precision:
             raise RefusedError(
                 f"torch computes at highest, tf32 or bf16; asked was {mode}"
             )
-        if mode == "tf32" and device.type != "cuda":
-            raise RefusedError(
-                f"TF32 is arithmetic of NVIDIA GPUs; asked was tf32 on {device}"
-            )
+        refuse_tf32_off_gpu(mode, str(device))
         if mode != "highest" and spec.dtype != "float32":
             raise RefusedError(
                 f"{mode} is a precision of float32 networks; asked was {spec.dtype}"

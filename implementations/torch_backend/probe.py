@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from harness.errors import RefusedError, UnavailableError
+from harness.errors import UnavailableError
+from implementations.shared.precision import refuse_tf32_off_gpu
 
 
 class TorchProbe:
@@ -28,8 +29,7 @@ class TorchProbe:
 
     def matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
         """Return a call that multiplies two square matrices and waits."""
-        if precision == "tf32" and not self._on_gpu:
-            raise RefusedError("TF32 is arithmetic of NVIDIA GPUs; asked was the cpu")
+        refuse_tf32_off_gpu(precision, str(self._device))
         kind = torch.bfloat16 if precision == "bf16" else getattr(torch, dtype)
         a, b = torch.randn(2, size, size, device=self._device).to(kind)
         c = torch.empty_like(a)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from harness.analysis.grouping import group
 from harness.analysis.payback import Payback
-from harness.analysis.speed import PHASES
+from harness.measure.phases import PHASES
 from harness.report.figures.marks import (
     FONT,
     End,

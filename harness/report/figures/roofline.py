@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from harness.analysis.conditions import Conditions
 from harness.analysis.grouping import group
 from harness.analysis.roofline import Peak, PeakRow
-from harness.analysis.speed import PHASES, SpeedRow
+from harness.analysis.speed import SpeedRow
+from harness.measure.phases import PHASES
 from harness.report.figures.marks import FONT, look, mark_handles, ring, titled
 from harness.report.figures.style import (
     GREY,
