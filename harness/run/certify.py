@@ -18,6 +18,8 @@ from harness.run.jobs import Limits
 from harness.run.local import LocalEngine
 from harness.run.plan import Plan
 from harness.run.progress import Progress
+from harness.run.remembered import RememberedCertificates
+from harness.run.standing import planned
 from harness.run.work import calibrate
 from harness.store import RunFolder, TrialRecord
 from harness.trial import Trial
@@ -113,5 +115,7 @@ def certify(
         progress.expect(plan)
         engine = LocalEngine(registry, jobs, Limits(), folder / "workers.log")
         Executor(run, registry, engine, progress, {}, lambda: None).execute(plan)
+    todo = [planned(trial, registry, run) for trial in trials]
+    RememberedCertificates(registry).keep(todo, run)
     order = [trial.slot() for trial in trials]
     return sorted(run.records(), key=lambda r: order.index(r.trial.slot()))

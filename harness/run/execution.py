@@ -21,6 +21,7 @@ from harness.run.jobs import Engine, Limits, StoppedError
 from harness.run.local import LocalEngine
 from harness.run.plan import Plan, gradients_trial, make_plan, without_certificates
 from harness.run.progress import Progress
+from harness.run.remembered import RememberedCertificates
 from harness.run.standing import Planned, planned
 from harness.run.work import calibrate
 from harness.store import RunFolder
@@ -132,7 +133,22 @@ class Execution:
                 retry_failed=self.retry_failed,
                 force=self.force,
             )
+            self._known[slot] = self._unless_remembered(self._known[slot])
         return self._known[slot]
+
+    def _unless_remembered(self, todo: Planned) -> Planned:
+        """Have a certificate that holds from an earlier run not be made again."""
+        if self.force or not todo.runs:
+            return todo
+        known = self._remembered.find(todo)
+        if known is None:
+            return todo
+        why = f"certified {known.made}, with the same sources, libraries and processor"
+        return replace(todo, runs=False, why=why)
+
+    @cached_property
+    def _remembered(self) -> RememberedCertificates:
+        return RememberedCertificates(self.registry)
 
     @cached_property
     def _model(self) -> CostModel:
@@ -197,7 +213,7 @@ class Execution:
                 info["wall_time_s"] = earlier_s + time.monotonic() - start_s
                 self.run.write_info(info)
 
-            for note in plan.notes:
+            for note in (*plan.notes, *self._bring(plan)):
                 console.print(note, soft_wrap=True)
             try:
                 engine = self._engine()
@@ -225,6 +241,7 @@ class Execution:
                         self._executor.execute(plan)
                 finally:
                     write()
+                    self._remembered.keep(map(self._planned, plan.parity), self.run)
                 took = progress.took()
             for note in engine.notes:
                 console.print(note, soft_wrap=True)
@@ -239,6 +256,22 @@ class Execution:
                     {"estimated": asdict(estimate.totals), "took": asdict(took)},
                 ]
                 write()
+
+    def _bring(self, plan: Plan) -> list[str]:
+        """Put certificates of earlier runs into the folder; say how many."""
+        if self.force:
+            return []
+        standing = [
+            planned(t, self.registry, self.run, retry_failed=self.retry_failed)
+            for t in plan.parity
+        ]
+        count = self._remembered.bring(standing, self.run)
+        if count == 0:
+            return []
+        return [
+            f"certificates from earlier runs with the same sources, libraries and "
+            f"processor: {count}; --force makes them anew"
+        ]
 
     def _engine(self) -> Engine:
         if self.executor == "dask":

@@ -66,6 +66,12 @@ def source_hash(plugin: Declaration) -> str:
     return _hash_of_files(tuple(files[name] for name in sorted(files)), versions)
 
 
+def module_hash(module: str) -> str:
+    """Return a hash of a module and of what it imports from its own package."""
+    files = _files_of(module)
+    return _hash_of_files(tuple(files[name] for name in sorted(files)), ())
+
+
 def files_beside(plugin: Declaration) -> Mapping[str, Path]:
     """Return by module what a plugin file imports and is not installed."""
     if plugin.file is None:

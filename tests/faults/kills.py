@@ -59,6 +59,7 @@ class Campaign:
     rounds: int = 0
     resumed: int = 0
     problems: list[str] = field(default_factory=list)
+    _next_victim: str = VICTIMS[0]
 
     def undisturbed(self) -> dict[str, str]:
         """Run the suite in peace; return a hash of what each trial found."""
@@ -88,6 +89,8 @@ class Campaign:
     def _new_folder(self, name: str) -> Path:
         folder = self.folder / name
         folder.mkdir()
+        # Certificates of the round before would be remembered, and so not disturbed.
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         helpers.write(folder / "suite.toml", SUITE)
         return folder
 
@@ -118,7 +121,9 @@ class Campaign:
         return process.returncode != 0
 
     def _kill(self, driver: int) -> None:
-        victim = self.random.choice(VICTIMS)
+        # A victim that does not live yet is waited for: drawn anew at each try, those
+        # that live longest would be nearly all that is ever killed on a slow machine.
+        victim = self._next_victim
         workers = helpers.workers_of(driver)
         processes = {
             "driver": [driver],
@@ -131,6 +136,7 @@ class Campaign:
             except ProcessLookupError:
                 return
             self.kills[victim] += 1
+            self._next_victim = self.random.choice(VICTIMS)
 
 
 def _children(process: int) -> list[int]:

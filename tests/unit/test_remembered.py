@@ -1,0 +1,150 @@
+"""A certificate of an earlier run holds for a later one, as long as nothing changed."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.environment import user_cache
+from harness.registry import Registry
+from harness.run.remembered import Remembered, RememberedCertificates
+from harness.run.standing import planned
+from harness.store import RunFolder, TrialRecord
+from harness.trial import Trial
+from tests import helpers
+
+SUITE = helpers.suite(helpers.speed("numpy-reference"))
+CHECK = ("check", "numpy-reference", "-k", "rnn")
+SAYS = "certificates from earlier runs"
+
+
+def certified(folder: Path, *options: object, suite: str = SUITE) -> TrialRecord:
+    """Run a suite in a new folder, and return its one certificate."""
+    helpers.write(folder / "suite.toml", suite)
+    out = folder / f"out{len(list(folder.glob('out*')))}"
+    code, _, err = helpers.run("run", "suite.toml", "-o", out, *options, cwd=folder)
+    assert code == 0, err
+    (found,) = [r for r in RunFolder.open(out).records() if r.trial.measure == "parity"]
+    assert ("made" in found.result) == (SAYS in err)
+    assert ("made" in found.result) == ("certified (" not in err)
+    return found
+
+
+def kept() -> list[Path]:
+    folder = user_cache()
+    assert folder is not None
+    return sorted((folder / "certificates").glob("*"))
+
+
+def test_a_later_run_takes_what_an_earlier_one_certified(tmp_path: Path) -> None:
+    first = certified(tmp_path)
+    before = kept()[0].read_bytes()
+    second = certified(tmp_path)
+    assert kept()[0].read_bytes() == before  # and not as made anew
+    assert "made" not in first.result
+    made = time.strptime(second.result["made"], "%Y-%m-%d %H:%M:%S")
+    assert abs(time.mktime(made) - time.mktime(time.gmtime())) < 3600
+    assert second.readings == first.readings
+    same = ("kernel", "against", "where", "framework", "processor", "quantities")
+    assert {n: second.result[n] for n in same} == {n: first.result[n] for n in same}
+
+
+def test_force_certifies_anew_and_a_dry_run_says_what_it_would_do(
+    tmp_path: Path,
+) -> None:
+    certified(tmp_path)
+    assert "made" not in certified(tmp_path, "--force").result
+    _, out, _ = helpers.run("run", "suite.toml", "-o", "new", "--why", cwd=tmp_path)
+    (line,) = [line for line in out.splitlines() if "parity" in line and "rnn" in line]
+    assert "with the same sources, libraries and processor" in line
+
+
+def test_a_check_keeps_and_never_takes(tmp_path: Path) -> None:
+    for _ in range(2):
+        code, _, err = helpers.run(*CHECK, cwd=tmp_path)
+        assert code == 0
+        assert "certified (" in err
+    assert "made" in certified(tmp_path).result
+
+
+def test_another_source_is_certified_anew(tmp_path: Path) -> None:
+    file = Path(shutil.copy(helpers.PLUGINS / "with_a_child.py", tmp_path))
+    suite = helpers.suite(helpers.speed("with-a-child"))
+    certified(tmp_path, "--plugin", file, suite=suite)
+    again = certified(tmp_path, "--plugin", file, suite=suite)
+    assert "made" in again.result
+    helpers.write(file, f"{file.read_text()}\n# another\n")
+    assert "made" not in certified(tmp_path, "--plugin", file, suite=suite).result
+
+
+def test_what_is_not_certified_is_not_kept(tmp_path: Path) -> None:
+    sabotage = helpers.PLUGINS / "sabotage.py"
+    only = ("-k", "torch-gates-swapped")
+    code, out, _ = helpers.run("check", sabotage, *only, cwd=tmp_path)
+    assert code == 3, out
+    assert kept() == []
+
+
+def found(folder: Path) -> Remembered | None:
+    """Return what is remembered of the certificate that `CHECK` makes."""
+    registry = Registry.discover()
+    trial = Trial("parity", "numpy-reference", "rnn")
+    todo = planned(trial, registry, RunFolder.create(folder / "empty"))
+    return RememberedCertificates(registry).find(todo)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what is kept of one certificate."""
+    code, _, err = helpers.run(*CHECK, cwd=tmp_path_factory.mktemp("check"))
+    assert code == 0, err
+    (file,) = kept()
+    return {"name": file.name, **json.loads(file.read_text())}
+
+
+def keep(name: str, text: str) -> None:
+    folder = user_cache()
+    assert folder is not None
+    (folder / "certificates").mkdir(parents=True)
+    helpers.write(folder / "certificates" / name, text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"by": {"harness": "another"}},
+        {"id": "parity-rnn-numpy-reference-0000"},
+        {"readings": None},
+        {"readings": [{"x": 3}]},
+        {"result": 3},
+    ],
+)
+def test_what_does_not_fit_is_no_certificate(
+    tmp_path: Path, whole: dict[str, Any], change: dict[str, Any]
+) -> None:
+    keep(whole["name"], json.dumps({**whole, **change}))
+    assert found(tmp_path) is None
+
+
+def test_what_fits_is_one(tmp_path: Path, whole: dict[str, Any]) -> None:
+    keep(whole["name"], json.dumps(whole))
+    known = found(tmp_path)
+    assert known is not None
+    assert known.made == whole["made"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null"])
+def test_a_broken_file_is_no_certificate(
+    tmp_path: Path, whole: dict[str, Any], text: str
+) -> None:
+    keep(whole["name"], text)
+    assert found(tmp_path) is None
+
+
+def test_a_broken_file_is_replaced(tmp_path: Path, whole: dict[str, Any]) -> None:
+    keep(whole["name"], "{")
+    assert helpers.run(*CHECK, cwd=tmp_path)[0] == 0
+    assert found(tmp_path) is not None
