@@ -110,7 +110,7 @@ class WorkerProcess:
         """Send a request; yield events, then the answer, which is last.
 
         Args:
-            command: `measure`, `open`, `turn`, `close`, `probe` or `peak`.
+            command: `measure`, `open`, `warm`, `turn`, `close`, `probe` or `peak`.
             trial_id: What the worker knows an open meter by.
             trial: What to measure.
             log: Called with what is printed meanwhile.

@@ -54,6 +54,7 @@ class Crew:
         self._registry, self._limits, self._log = registry, limits, log
         self._workers: dict[WorkerKind, WorkerProcess] = {}
         self._served: dict[WorkerProcess, set[str]] = {}
+        self._asking: dict[WorkerKind, threading.Lock] = {}
         self._peaks = Peaks(registry, self.peak)
         self._newest: dict[str, Start] = {}
         self._lock = threading.RLock()  # a signal may ask to stop meanwhile
@@ -206,7 +207,18 @@ class Crew:
     def _ask(
         self, asked: _Asked, sink: Sink, peaks: dict[str, int] | None = None
     ) -> Answer | tuple[Any, ...] | None:
-        """Ask the worker of a trial's kind; its death is an answer too."""
+        """Ask the worker of a trial's kind; its death is an answer too.
+
+        Workers are asked at once, and one worker one thing after the other.
+        """
+        with self._lock:
+            asking = self._asking.setdefault(asked.kind, threading.Lock())
+        with asking:
+            return self._exchange(asked, sink, peaks)
+
+    def _exchange(
+        self, asked: _Asked, sink: Sink, peaks: dict[str, int] | None
+    ) -> Answer | tuple[Any, ...] | None:
         kind = asked.kind
         try:
             worker = self._worker(kind)
@@ -316,7 +328,7 @@ class Crew:
             worker.close()
 
 
-_NO_END = ("opened", "turned", "probed")
+_NO_END = ("opened", "warmed", "turned", "probed")
 
 _WAITS = "the timing of another rnn-harness command on this machine"
 _SESSION_WAITS = "trials of another rnn-harness command on this machine"

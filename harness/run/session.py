@@ -12,7 +12,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -93,13 +95,12 @@ class _Row:
     times: dict[int, float] = field(default_factory=dict)
     known: bool = False
 
-    @property
+    @cached_property
     def group(self) -> tuple[object, ...]:
         """What its ratios are formed within."""
-        trial = self.trial
-        shape = (trial.task, trial.length, trial.batch, trial.time_steps)
-        sizes = (trial.input_size, trial.hidden_size, trial.num_layers)
-        return (trial.cell, self.phase, *shape, *sizes)
+        # All that a trial asks of whichever implementation, as in `analysis.timings`.
+        asked = replace(self.trial, implementation="", settings={})
+        return (self.phase, asked.slot())
 
     def is_narrow(self, baseline: _Row, target: float) -> bool:
         """Say whether the median or the ratio to the baseline is known well enough."""
@@ -131,10 +132,13 @@ class _Turns:
 
     def answers(self) -> dict[str, Answer]:
         """Return every answer, or those until a worker died with all its meters."""
+        phases = self._at_once("open")
+        for trial_id in self._trials:
+            self._ask(trial_id, "warm")  # one after the other: first calls are timed
         rows = [
             _Row(trial_id, trial, phase)
             for trial_id, trial in self._trials.items()
-            for phase in self._ask(trial_id, "open")
+            for phase in phases[trial_id]
         ]
         rng = np.random.default_rng()
         number, look, begun_s = 0, self._fewest, time.monotonic()
@@ -150,14 +154,19 @@ class _Turns:
             if number >= look:
                 self._look(rows)
                 look = math.ceil(_LOOK_AGAIN * number)
-        for trial_id in self._trials:
-            self._ask(trial_id, "close")
+        self._at_once("close")
         return self._answers
+
+    def _at_once(self, command: str) -> dict[str, tuple[Any, ...]]:
+        """Ask of all trials what is under no clock; workers answer side by side."""
+        with ThreadPoolExecutor(len(self._trials)) as pool:
+            found = pool.map(lambda id: self._ask(id, command), self._trials)
+            return dict(zip(self._trials, found, strict=True))
 
     @property
     def _died(self) -> bool:
         """Whether a worker died, and took the meters of its other trials along."""
-        return any(answer.died for answer in self._answers.values())
+        return any(answer.died for answer in [*self._answers.values()])
 
     def _active(self, rows: list[_Row]) -> list[_Row]:
         """Return the rows that take another turn, with what they are held against."""

@@ -5,7 +5,8 @@ plugin prints goes to the log. Requests:
 
 - `measure` {trial, start} with arrays: events and checkpoints as they come, then one
   `result`;
-- `open` {trial}: makes a speed meter and warms it up; answers its phases;
+- `open` {trial}: makes a speed meter; answers its phases;
+- `warm` {trial}: takes their first calls, and goes on until they are stationary;
 - `turn` {trial, phase, round}: times one turn;
 - `close` {trial}: answers the meter's `result`;
 - `probe` {trial}: builds a network of the trial's cell and answers;
@@ -89,9 +90,12 @@ class Worker:
                 if self._meters.pop(key, None):  # of a session that is started again
                     gc.collect()
                 meter = SpeedMeter(Problem(self._registry, trial))
-                meter.warm_up()
                 self._meters[key] = (trial, meter)
                 self._send({"kind": "opened", "phases": list(meter.phases)})
+            elif command == "warm":
+                _, meter = self._meters[key]
+                meter.warm_up()
+                self._send({"kind": "warmed"})
             elif command == "turn":
                 _, meter = self._meters[key]
                 values = request.values

@@ -30,6 +30,8 @@ class _Row:
         command = asked[2]
         if command == "open":
             return ("forward",)
+        if command == "warm":
+            return ()
         if command == "close":
             return Answer("ok", None)
         self.times.append(math.exp(self.rng.normal(0, self.spread)))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,8 @@ class Bench:
         self.asked.append((command, id, phase, number))
         if command == "open":
             return self.phases
+        if command == "warm":
+            return ()
         if command == "close":
             return OK
         return (self.time_s(id, number),)
@@ -99,6 +103,38 @@ def test_where_the_machine_drifts_ratios_are_known_though_times_are_not() -> Non
     turns = bench.turns()
     assert turns["b"] == 12  # its ratio to a is 2 whatever the machine does
     assert turns["a"] > 50  # whose own median is not known within 2 %
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"device": "cuda:0"},
+        {"dtype": "float64"},
+        {"precision": "bf16"},
+        {"threads": 2},
+        {"biases": "native"},
+        {"task_options": {"alphabet": 9}},
+        {"hidden_size": 9},
+    ],
+    ids=str,
+)
+def test_no_row_is_held_against_one_of_other_conditions(other: dict[str, Any]) -> None:
+    # As in analysis: a ratio is of what asks the same of another implementation.
+    bench = Bench(lambda id, n: {"a": 1.0, "b": 2.0}[id] * (1 + 0.05 * math.sin(n)))
+    trials = {"a": trial("a", time_budget_s=0.1), "b": trial("b", time_budget_s=0.1)}
+    trials["b"] = replace(trials["b"], **other)
+    time_in_turns(trials, bench, bench)  # type: ignore[arg-type]
+    turns = bench.turns()
+    assert turns["b"] == turns["a"] > 12  # its ratio would be known after twelve
+
+
+def test_who_asks_for_more_rounds_is_held_against_the_same() -> None:
+    bench = Bench(lambda id, n: {"a": 1.0, "b": 2.0}[id] * (1 + 0.05 * math.sin(n)))
+    trials = {"a": trial("a", time_budget_s=0.5), "b": trial("b", time_budget_s=0.2)}
+    time_in_turns(trials, bench, bench)  # type: ignore[arg-type]
+    turns = bench.turns()
+    assert turns["b"] == 12
+    assert turns["a"] > 12
 
 
 @pytest.mark.parametrize("rounds", [1, 5])
@@ -193,3 +229,25 @@ def test_a_clock_that_steps_or_runs_at_another_rate_is_noticed_for_good(
     clocks.raw_s = 3.1
     check.look()
     assert check.wrong is wrong
+
+
+def test_what_is_under_no_clock_is_asked_at_once_and_first_calls_are_not() -> None:
+    both = threading.Barrier(2, timeout=30)
+    at_once: list[int] = []
+
+    class Watched(Bench):
+        def __call__(self, *asked: Any) -> Any:
+            if asked[2] in ("open", "close"):
+                both.wait()  # breaks where the other is not asked meanwhile
+            at_once.append(1)
+            if asked[2] == "warm":
+                assert sum(at_once) == 1
+            found = super().__call__(*asked)
+            at_once.pop()
+            return found
+
+    bench = Watched(lambda id, n: 1.0)
+    assert measure(bench, "a", "b") == {"a": OK, "b": OK}
+    commands = [command for command, *_ in bench.asked]
+    assert commands[:4] == ["open", "open", "warm", "warm"]
+    assert commands[-2:] == ["close", "close"]
