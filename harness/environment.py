@@ -118,6 +118,13 @@ def gpu_memory() -> int | None:
     return from_driver(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(_first_gpu()).used))
 
 
+def gpu_free_memory() -> int | None:
+    """Return the bytes free on the first CUDA device this process sees, or None."""
+    import pynvml
+
+    return from_driver(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(_first_gpu()).free))
+
+
 def _first_gpu() -> Any:
     """Return the driver's handle of the first CUDA device that this process sees."""
     import pynvml

@@ -21,6 +21,7 @@ from harness.cli.options import (
     plugin_option,
     read_plugins,
     settings_option,
+    timeout_option,
 )
 from harness.errors import MisuseError
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("-k", "expression", metavar="EXPR", help="As 'gru and not torch-loop'.")
 @settings_option
 @device_option
+@timeout_option
 @effect_option
 @json_option
 @plugin_option
@@ -50,6 +52,7 @@ def gate(
     expression: str | None,
     settings: tuple[str, ...],
     device: str,
+    timeout: float | None,
     effect: float | None,
     as_json: bool,
     plugins: tuple[Path, ...],
@@ -66,6 +69,7 @@ def gate(
     from harness.environment import resolve_device
     from harness.run.gate import Request
     from harness.run.gate import gate as run_gate
+    from harness.run.jobs import Limits
     from harness.run.worktree import checked_out
     from harness.store import RunFolder
     from harness.suite import load_suite
@@ -81,6 +85,7 @@ def gate(
         resolve_device(device),
         expression,
         output or Path("results/runs") / f"gate-{now}",
+        limits=Limits(timeout),
     )
     console = Console(stderr=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from harness.errors import MisuseError
 from harness.registry import Registry
 
 if TYPE_CHECKING:
@@ -29,9 +31,25 @@ def plugin_option(command: F) -> F:
     )(command)
 
 
+def finite(
+    context: click.Context, option: click.Parameter, value: float | None
+) -> float | None:
+    """Refuse a number of seconds without an end."""
+    if value is not None and not math.isfinite(value):
+        raise MisuseError(f"{option.opts[0]} {value}: give a number of seconds")
+    return value
+
+
 settings_option = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE")
 device_option = click.option(
     "--device", default="cpu", show_default=True, help="auto|cpu|cuda|cuda:N"
+)
+timeout_option = click.option(
+    "--timeout",
+    metavar="S",
+    type=click.FloatRange(min=0, min_open=True),
+    callback=finite,
+    help="End a trial that takes longer, in seconds.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 

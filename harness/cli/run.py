@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import re
 import signal
 from collections.abc import Iterator
@@ -27,10 +26,12 @@ from harness.cli.options import (
     default_jobs,
     device_option,
     fail,
+    finite,
     plugin_option,
     read_plugins,
     settings_option,
     stdout,
+    timeout_option,
 )
 from harness.errors import HarnessError, MisuseError
 
@@ -48,14 +49,6 @@ STORAGE |= {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE}
 
 IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
 """What it says where something else lies in a file's place."""
-
-
-def _finite(
-    context: click.Context, option: click.Parameter, value: float | None
-) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise MisuseError(f"{option.opts[0]} {value}: give a number of seconds")
-    return value
 
 
 @click.command()
@@ -76,13 +69,7 @@ def _finite(
 @click.option(
     "--no-certify", is_flag=True, help="Measure without certificates; all is marked."
 )
-@click.option(
-    "--timeout",
-    metavar="S",
-    type=click.FloatRange(min=0, min_open=True),
-    callback=_finite,
-    help="End a trial that takes longer, in seconds.",
-)
+@timeout_option
 @click.option(
     "--memory-limit", metavar="SIZE", help="End a trial that takes more, as 4GiB."
 )
@@ -90,7 +77,7 @@ def _finite(
     "--checkpoint-every",
     metavar="S",
     type=click.FloatRange(min=0),
-    callback=_finite,
+    callback=finite,
     default=30.0,
     show_default=True,
     help="Seconds between two checkpoints of a learning trial.",

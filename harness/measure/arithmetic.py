@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
+
 import numpy as np
 import psutil
 
-from harness.environment import allowed_cores
+from harness.environment import allowed_cores, gpu_free_memory
 from harness.errors import RefusedError
+from harness.measure.machine import System
 from harness.measure.problem import Problem
+from harness.measure.readback import MOST_STATES
 
 FLOPS_PER_FORWARD = {"forward": 1, "loss_and_gradients": 3, "train_step": 3}
 """A backward pass is counted as two forward passes; the optimiser's step as none."""
@@ -55,22 +60,49 @@ def least_bytes_of_call(problem: Problem, phase: str, batch: int) -> int:
 
 
 def least_memory_bytes(problem: Problem) -> int:
-    """Count the bytes that timing a trial holds at once, at least.
+    """Count the bytes that timing a trial holds at once where it computes, at least.
 
-    One batch as it is drawn, in float64, all that are placed, the weights, and for a
-    gradient the states of all time steps.
+    All batches that are placed, the weights, and for a gradient the states of all time
+    steps; on the processor also one batch as it is drawn.
     """
-    spec, trial = problem.spec, problem.trial
-    item, batch = np.dtype(spec.dtype).itemsize, trial.batch or 1
-    phases = [phase for phase in trial.settings["phases"] if phase != "stream"]
-    steps = batch * problem.time_steps if phases else problem.time_steps
-    weights = _weights(problem)
-    drawn = 8 * (spec.inputs.size if spec.inputs.kind == "reals" else 1)
+    spec, item = problem.spec, np.dtype(problem.spec.dtype).itemsize
+    steps, weights = _steps(problem), _weights(problem)
     placed = item * (1 if spec.inputs.embedded else spec.inputs.size)
-    held = steps * (drawn + FEWEST_BATCHES * placed) + weights * item
-    if problem.trains and any(phase != "forward" for phase in phases):
+    held = steps * FEWEST_BATCHES * placed + weights * item
+    if _asks_gradients(problem):
         held += item * (steps * spec.hidden_size * spec.num_layers + weights)
+    return held + (_drawn(problem) if problem.trial.device == "cpu" else 0)
+
+
+def least_host_bytes(problem: Problem) -> int:
+    """Count the bytes of the host that a trial on another device takes, at least.
+
+    One batch as it is drawn, and for a timed gradient the states that the float64
+    reference keeps of as much of it as it takes at once.
+    """
+    spec, held = problem.spec, _drawn(problem)
+    if problem.trial.measure == "speed" and _asks_gradients(problem):
+        sequence = problem.time_steps * spec.hidden_size * spec.num_layers
+        at_once = max(1, MOST_STATES // sequence)
+        held += 8 * sequence * min(problem.trial.batch or 1, at_once)
     return held
+
+
+def _drawn(problem: Problem) -> int:
+    """Count the bytes of one batch as it is drawn, in float64."""
+    inputs = problem.spec.inputs
+    return _steps(problem) * 8 * (inputs.size if inputs.kind == "reals" else 1)
+
+
+def _steps(problem: Problem) -> int:
+    """Count the time steps of a batch, or of one sequence where no phase takes more."""
+    alone = all(phase == "stream" for phase in problem.trial.settings["phases"])
+    return problem.time_steps * (1 if alone else problem.trial.batch or 1)
+
+
+def _asks_gradients(problem: Problem) -> bool:
+    asked = problem.trial.settings["phases"]
+    return problem.trains and any(p not in ("stream", "forward") for p in asked)
 
 
 def _weights(problem: Problem) -> int:
@@ -95,11 +127,50 @@ def check_memory(problem: Problem) -> None:
     """Stop before a trial that cannot fit into memory takes the machine with it.
 
     Raises:
-        MemoryError: If the trial needs more than what is free.
+        MemoryError: If the trial needs more than what is free, where it computes or on
+            the host.
     """
-    needed, free = least_memory_bytes(problem), psutil.virtual_memory().available
+    on_gpu = problem.trial.device != "cpu"
+    needed = least_memory_bytes(problem)
+    _check_host(least_host_bytes(problem) if on_gpu else needed)
+    free = _free_on_gpu() if on_gpu else None
+    if free is not None and needed > free:
+        raise MemoryError(
+            f"needs at least {_gib(needed)} on {problem.trial.device} and {_gib(free)} "
+            f"are free there; {_SMALLER}, or end what else holds that GPU"
+        )
+
+
+_SMALLER = "give a smaller batch, fewer time steps or a smaller hidden size"
+
+
+def _check_host(needed: int) -> None:
+    free = psutil.virtual_memory().available
+    left = System(Path("/")).memory_left_bytes()
+    where, advice = "", ""
+    if left is not None and left < free:
+        free, where = left, " within the memory limit of its control group"
+        advice = ", or raise the limit of this container or job"
     if needed > free:
         raise MemoryError(
-            f"needs at least {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are "
-            "free; give a smaller batch, fewer time steps or a smaller hidden size"
+            f"needs at least {_gib(needed)} of this machine's memory and {_gib(free)} "
+            f"are free{where}; {_SMALLER}{advice}"
         )
+
+
+def _free_on_gpu() -> int | None:
+    """Return what is free on this process's GPU; None where the driver does not tell.
+
+    What was free at first counts: a framework keeps for later what it took for a trial.
+    """
+    now, first = gpu_free_memory(), _free_at_first()
+    return now if now is None or first is None else max(now, first)
+
+
+@functools.cache
+def _free_at_first() -> int | None:
+    return gpu_free_memory()
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"

@@ -192,7 +192,7 @@ class System:
                 found[name] = count
         stops = [
             count
-            for folder in self._groups()
+            for folder in self._groups("cpu")
             for count in self._numbers(f"{folder}/cpu.stat", r"^nr_throttled (\d+)$")
         ]
         if stops:
@@ -254,7 +254,7 @@ class System:
         if self._text("proc/self/cgroup") is None:
             return None
         quotas = [] if cores is None else [float(cores)]
-        for folder in self._groups():
+        for folder in self._groups("cpu"):
             # cgroup 2: "150000 100000" or "max 100000"; cgroup 1: two files, -1 is none
             words = (self._text(f"{folder}/cpu.max") or "").split()
             if not words:
@@ -264,14 +264,36 @@ class System:
                 quotas.append(int(words[0]) / int(words[1]))
         return min(quotas, default=None)
 
-    def _groups(self) -> Iterator[str]:
-        """Yield the folders of this process's group for processor time, and above."""
+    def memory_left_bytes(self) -> int | None:
+        """Return what this process's control groups may still take; None without limit.
+
+        What they hold of files counts as free: the system drops that first.
+        """
+        groups = self._groups("memory")
+        left = [count for folder in groups for count in self._left_bytes(folder)]
+        return min(left, default=None)
+
+    def _left_bytes(self, folder: str) -> Iterator[int]:
+        # cgroup 2, where "max" is none; cgroup 1, which counts groups below apart
+        for limit, used, total in (
+            ("memory.max", "memory.current", ""),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+        ):
+            sizes = [self._text(f"{folder}/{name}") or "" for name in (limit, used)]
+            if all(size.isdecimal() for size in sizes):
+                text = self._text(f"{folder}/memory.stat") or ""
+                files = re.findall(rf"^{total}(?:in)?active_file (\d+)$", text, re.M)
+                held = max(0, int(sizes[1]) - sum(map(int, files)))
+                yield max(0, int(sizes[0]) - held)
+
+    def _groups(self, controller: str) -> Iterator[str]:
+        """Yield the folders of this process's group of a controller, and above."""
         for line in (self._text("proc/self/cgroup") or "").splitlines():
             controllers, _, path = line.partition(":")[2].partition(":")
             if not controllers:  # cgroup 2, alone or beside cgroup 1
                 mounts = ["unified", "."]
-            elif "cpu" in controllers.split(","):
-                mounts = ["cpu", controllers]
+            elif controller in controllers.split(","):
+                mounts = [controller, controllers]
             else:
                 continue
             tops = [Path("sys/fs/cgroup") / mount for mount in mounts]

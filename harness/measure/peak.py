@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.contract import DeviceProbe
+from harness.measure.machine import System
 from harness.measure.timing import no_garbage_collection
 
 SIZES = (256, 512, 1024, 2048, 4096, 8192)
@@ -138,7 +139,8 @@ def _last_level_cache_bytes(root: Path) -> int:
 def _available_bytes(root: Path) -> int | None:
     text = _text(root / "proc/meminfo")
     found = re.search(r"^MemAvailable:\s*(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    free = [System(root).memory_left_bytes(), int(found[1]) * 1024 if found else None]
+    return min((count for count in free if count is not None), default=None)
 
 
 def _text(file: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -154,11 +155,13 @@ def diagnose(
 
 def _best(measured: Sequence[LibraryPeak]) -> dict[tuple[object, ...], Best]:
     found: dict[tuple[object, ...], Best] = {}
+    now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     for each in measured:
         if each.peak is None:
             continue
         place = (each.device, each.threads, each.dtype, each.precision)
-        raise_to(found.setdefault(place, {}), each.peak, each.framework)
+        best = found.setdefault(place, {})
+        raise_to(best, each.peak, each.framework, each.versions, now)
     return found
 
 

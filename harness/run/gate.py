@@ -11,13 +11,15 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
 
 from harness import environments
+from harness.contract import Weights
 from harness.environment import describe_environment
 from harness.errors import MisuseError
 from harness.registry import Registry
@@ -27,14 +29,14 @@ from harness.run.executor import Executor, session_name
 from harness.run.history import History
 from harness.run.jobs import Answer, Job, Limits, Sink
 from harness.run.plan import Plan, certificate_trial, make_plan
-from harness.run.progress import Progress
+from harness.run.progress import Progress, live
 from harness.run.quiet import measuring
 from harness.run.session import Ask, Stands, time_in_turns
 from harness.run.standing import Planned
-from harness.run.surroundings import fitness_before
+from harness.run.surroundings import Peaks, fitness_before, place_of
 from harness.run.work import calibrate
 from harness.run.worktree import Checkout, overlay
-from harness.store import Attempt, RunFolder
+from harness.store import Attempt, Reading, RunFolder
 from harness.suite import Suite
 from harness.trial import Trial
 
@@ -54,6 +56,7 @@ class Request:
         folder: Takes a run folder for each side.
         only: Slots of the trials to time, or None for all.
         certify: False where certificates were taken before.
+        limits: Enforced on every trial.
     """
 
     suite: Suite
@@ -63,17 +66,18 @@ class Request:
     folder: Path
     only: frozenset[str] | None = None
     certify: bool = True
+    limits: Limits = field(default_factory=Limits)
 
 
 class _Console(Console):
-    """Standard error, each line with the side it is about."""
+    """A console that both sides share, each line with the side it is about."""
 
-    def __init__(self, side: str) -> None:
-        super().__init__(stderr=True, force_terminal=False)
-        self._side = side
+    def __init__(self, side: str, console: Console) -> None:
+        super().__init__(force_terminal=False)
+        self._side, self._shared = side, console
 
     def print(self, *objects: Any, **options: Any) -> None:
-        super().print(f"{self._side}:", *objects, **options)
+        self._shared.print(f"{self._side}:", *objects, **options)
 
 
 class _Engine:
@@ -98,12 +102,19 @@ class _Side(Executor):
     """One side: its plugins, its workers and its run folder."""
 
     def __init__(
-        self, name: str, registry: Registry, run: RunFolder, commit: str | None
+        self,
+        name: str,
+        registry: Registry,
+        run: RunFolder,
+        commit: str | None,
+        limits: Limits,
+        console: Console,
     ) -> None:
         self.name, self._commit_hash = name, commit
-        self.crew = Crew(registry, Limits(), self._write)
+        self.crew = Crew(registry, limits, self._write)
+        self.peaks = Peaks(registry, self.crew.peak)
         model = CostModel(registry, (), History(), calibrate)
-        progress = Progress(_Console(name), 1, model)
+        progress = Progress(_Console(name, console), 1, model)
         engine = _Engine(self.crew)
         super().__init__(run, registry, engine, progress, {}, lambda: None)
 
@@ -119,12 +130,10 @@ class _Side(Executor):
         sources = {"commit": self._commit_hash}
         return replace(todo, sources=sources, id=trial.identity(sources), runs=True)
 
-    def take_certificates(self, trials: Iterable[Trial]) -> None:
-        """Take the certificates that the trials rest on."""
-        wanted = {t.slot(): t for t in map(certificate_trial, trials)}
-        plan = Plan(tuple(wanted.values()), {}, ())
+    def expect(self, plan: Plan) -> None:
+        """Take in what is to come."""
         self.progress.expect(plan)
-        self.execute(plan)
+        self.progress.shown()  # which times numpy once, now that no session runs
 
     def begin(self, trials: Iterable[Trial]) -> dict[str, tuple[Planned, Attempt]]:
         """Begin an attempt at each trial of a session."""
@@ -136,13 +145,14 @@ class _Side(Executor):
         attempts: Mapping[str, tuple[Planned, Attempt]],
         answers: Mapping[str, Answer],
         facts: Mapping[str, Any],
+        peaks: Mapping[tuple[object, ...], Any],
     ) -> None:
-        """Commit what a session found."""
+        """Commit what a session found; `peaks` are by `place_of`."""
         for trial_id, (todo, attempt) in attempts.items():
             answer = answers[f"{self.name}/{trial_id}"]
-            self._commit(
-                todo, attempt, replace(answer, facts={**answer.facts, **facts})
-            )
+            peak = peaks.get(place_of(todo.trial))
+            told = {**answer.facts, **facts, **({"peak": peak} if peak else {})}
+            self._commit(todo, attempt, replace(answer, facts=told))
 
     def close(self) -> None:
         """Let every worker end."""
@@ -187,7 +197,9 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
             stack.enter_context(run.locked())
             run.write_info(info[name])
             commit = checkout.commit if name == BASE else None
-            sides.append(_Side(name, registries[name], run, commit))
+            sides.append(
+                _Side(name, registries[name], run, commit, request.limits, console)
+            )
             stack.callback(sides[-1].close)
         try:
             _measure(sides, plan, console, certify=request.certify)
@@ -254,21 +266,33 @@ def _narrowed(plan: Plan, only: frozenset[str] | None) -> Plan:
 def _measure(
     sides: Sequence[_Side], plan: Plan, console: Console, *, certify: bool
 ) -> None:
-    every = [trial for trials in plan.speed.values() for trial in trials]
-    wanted = {side.name: _known(side.registry, every) for side in sides}
-    if certify:
-        console.print("certificates of both sides first")
-        for side in sides:
-            side.take_certificates(wanted[side.name])
-    for number, (name, trials) in enumerate(plan.speed.items(), 1):
-        console.print(
-            f"session {number} of {len(plan.speed)}: {name}, {len(trials)} a side",
-            soft_wrap=True,
-        )
-        of_side = {
-            side.name: [t for t in trials if t in wanted[side.name]] for side in sides
-        }
-        _session(name, sides, of_side)
+    plans = {side.name: _plan_of(side.registry, plan, certify) for side in sides}
+    for side in sides:
+        side.expect(plans[side.name])
+    with live(console, lambda: Group(*map(_shown, sides))):
+        if certify:
+            console.print("certificates of both sides first")
+            for side in sides:
+                side.execute(replace(plans[side.name], speed={}))
+        for number, (name, trials) in enumerate(plan.speed.items(), 1):
+            console.print(
+                f"session {number} of {len(plan.speed)}: {name}, {len(trials)} a side",
+                soft_wrap=True,
+            )
+            of_side = {side.name: plans[side.name].speed[name] for side in sides}
+            _session(name, sides, of_side)
+
+
+def _shown(side: _Side) -> RenderableType:
+    return Columns([f"{side.name}:", side.progress.shown()])
+
+
+def _plan_of(registry: Registry, plan: Plan, certify: bool) -> Plan:
+    """Return what a side can be asked for, after the certificates that it rests on."""
+    speed = {name: tuple(_known(registry, t)) for name, t in plan.speed.items()}
+    timed = [certificate_trial(t) for trials in speed.values() for t in trials]
+    parity = {trial.slot(): trial for trial in timed if certify}
+    return Plan(tuple(parity.values()), speed, ())
 
 
 def _known(registry: Registry, trials: Iterable[Trial]) -> list[Trial]:
@@ -304,7 +328,8 @@ def _session(
                 sink.waits(None)
             fitness = fitness_before(trials.values())
             with _asked(sides, attempts, sinks) as (ask, stands):
-                answers = time_in_turns(trials, ask, sinks[NEW], stands)
+                answers = time_in_turns(trials, ask, _Both(sinks.values()), stands)
+            peaks = _peaks(sides, trials, answers)
     except BaseException:
         for side in sides:
             side.crew.stop(now=True)
@@ -312,9 +337,48 @@ def _session(
             for _, attempt in begun.values():
                 attempt.abandon()
         raise
-    facts = {"session": session, "fitness": fitness}
     for side in sides:
-        side.end(attempts[side.name], answers, facts)
+        side.end(
+            attempts[side.name],
+            answers,
+            {"session": session, "fitness": fitness},
+            peaks,
+        )
+
+
+def _peaks(
+    sides: Sequence[_Side], trials: Mapping[str, Trial], answers: Mapping[str, Answer]
+) -> Mapping[tuple[object, ...], Any]:
+    """Return by `place_of` what the libraries reach, which both sides share.
+
+    The working tree's are asked: it is what measures.
+    """
+    (new,) = [side for side in sides if side.name == NEW]
+    ok = [trial for key, trial in trials.items() if answers[key].outcome == "ok"]
+    return new.peaks.facts(_known(new.registry, ok))
+
+
+class _Both:
+    """Tells both sides of rounds; all else is of one side, and told to its own sink."""
+
+    def __init__(self, sinks: Iterable[Sink]) -> None:
+        self._sinks = tuple(sinks)
+
+    def round(self, number: int, rounds: int) -> None:
+        for sink in self._sinks:
+            sink.round(number, rounds)
+
+    def begins(self, trial_id: str, *, resumed: bool) -> None: ...
+
+    def event(self, trial_id: str, reading: Reading) -> None: ...
+
+    def checkpoint(
+        self, trial_id: str, state: Mapping[str, Any], arrays: Weights
+    ) -> None: ...
+
+    def log(self, trial_id: str, data: bytes) -> None: ...
+
+    def waits(self, for_what: str | None) -> None: ...
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +32,17 @@ _SPEED, _LEARNING = 1, 2
 
 _PACE_FROM = 0.02
 """From this part of its work on, a running trial is predicted by its own pace."""
+
+
+def live(
+    console: Console, shown: Callable[[], RenderableType]
+) -> AbstractContextManager[object]:
+    """Show at the foot of a terminal what a function returns; elsewhere nothing."""
+    if not console.is_terminal:
+        return nullcontext()
+    return Live(
+        get_renderable=shown, console=console, refresh_per_second=4, transient=True
+    )
 
 
 @dataclass
@@ -75,23 +87,14 @@ class Progress:
         self._running: dict[str, _Running] = {}
         self._together: Counter[str] = Counter()
         self._done = 0
-        self._live: Live | None = None
-        if console.is_terminal:
-            self._live = Live(
-                get_renderable=self._render,
-                console=console,
-                refresh_per_second=4,
-                transient=True,
-            )
+        self._live = live(console, self.shown)
 
     def __enter__(self) -> Progress:
-        if self._live is not None:
-            self._live.start()
+        self._live.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._live.__exit__(None, None, None)
 
     # --- what happens ----------------------------------------------------------------
 
@@ -323,7 +326,8 @@ class Progress:
                     if self._key(trial) in self._left:
                         self._expect(_LEARNING, trial)
 
-    def _render(self) -> RenderableType:
+    def shown(self) -> RenderableType:
+        """Return what stands at the foot of a terminal now: how far, and what runs."""
         with self._lock:
             lines = [
                 Text(f"  {entry.todo.trial.label}  {entry.text}", style="dim")

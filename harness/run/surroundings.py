@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -18,8 +18,23 @@ from harness.registry import Registry
 from harness.store import to_json, write_atomically
 from harness.trial import Trial
 
-Best = dict[str, tuple[float, str]]
-"""By rate, its highest value and the library that reached it."""
+
+class Rate(NamedTuple):
+    """A rate that a library reached.
+
+    Attributes:
+        versions: As "torch 2.13.0"; None where the trials beside it tell.
+        measured_at: In UTC, where another command measured it.
+    """
+
+    per_s: float
+    library: str
+    versions: str | None = None
+    measured_at: str | None = None
+
+
+Best = dict[str, Rate]
+"""The highest rates, by name."""
 
 _RATES = ("flop_per_s", "copy_bytes_per_s")
 
@@ -76,12 +91,8 @@ class Peaks:
             best = found.setdefault(place_of(trial), self._remembered(trial))
             raise_to(best, peak, framework)
         return {
-            place: {
-                "flop_per_s": best["flop_per_s"][0],
-                "flop_by": best["flop_per_s"][1],
-                "copy_bytes_per_s": best["copy_bytes_per_s"][0],
-                "copy_by": best["copy_bytes_per_s"][1],
-            }
+            place: _facts("flop", best["flop_per_s"])
+            | _facts("copy_bytes", best["copy_bytes_per_s"])
             for place, best in found.items()
         }
 
@@ -92,8 +103,9 @@ class Peaks:
         found: Best = {}
         with contextlib.suppress(TypeError, ValueError, KeyError):  # not doctor's
             for rate in _RATES:
-                value, by = known[rate]
-                found[rate] = (float(value), f"{by}, doctor")
+                each = Rate(**known[rate])
+                by = f"{each.library}, doctor"
+                found[rate] = each._replace(per_s=float(each.per_s), library=by)
         return found
 
     def _of(self, trial: Trial) -> tuple[str, Peak | None]:
@@ -105,11 +117,29 @@ class Peaks:
         return framework.name, self._known[key]
 
 
-def raise_to(best: Best, peak: Peak, library: str) -> None:
+def raise_to(
+    best: Best,
+    peak: Peak,
+    library: str,
+    versions: str | None = None,
+    measured_at: str | None = None,
+) -> None:
     """Put a library's rates in where they are the highest."""
     for name in _RATES:
-        rate = (float(getattr(peak, name)), library)
-        best[name] = max(best.get(name, rate), rate)
+        rate = Rate(float(getattr(peak, name)), library, versions, measured_at)
+        best[name] = max(best.get(name, rate), rate, key=lambda each: each.per_s)
+
+
+def _facts(name: str, rate: Rate) -> dict[str, Any]:
+    """Return a rate as a trial's result holds it; what is not told is left out."""
+    kind = name.partition("_")[0]
+    told = {
+        f"{name}_per_s": rate.per_s,
+        f"{kind}_by": rate.library,
+        f"{kind}_versions": rate.versions,
+        f"{kind}_measured_at": rate.measured_at,
+    }
+    return {key: value for key, value in told.items() if value is not None}
 
 
 def place_of(trial: Trial) -> tuple[object, ...]:
@@ -128,7 +158,10 @@ def remember(found: Mapping[tuple[object, ...], Best]) -> None:
     folder = user_cache()
     if folder is None:
         return
-    rates = {_name(*place): best for place, best in found.items()}
+    rates = {
+        _name(*place): {name: rate._asdict() for name, rate in best.items()}
+        for place, best in found.items()
+    }
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / _FILE, to_json({**_read(), **rates}))

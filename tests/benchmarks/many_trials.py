@@ -1,11 +1,18 @@
-"""A run of ten thousand trials: listed, resumed, loaded; `make benchmark` prints it."""
+"""A run of ten thousand trials: planned, resumed, loaded, summed up.
 
-import os
-from collections.abc import Iterator
+`python -m tests.benchmarks.many_trials [TRIALS …]` prints the median of three times of
+each, for 1000, 3000 and 10 000 trials; takes some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import pytest
+from statistics import median
+from unittest import mock
 
 from harness.analysis.frame import frame
 from harness.analysis.summary import summarize
@@ -16,6 +23,7 @@ from harness.store import Reading, RunFolder
 from harness.suite import load_suite
 from tests import helpers
 
+ROUNDS = 3
 SUITE = helpers.suite(
     helpers.learning(
         length=[*range(10, 101, 10)], updates=200, evaluate_every=100, seeds=[0]
@@ -34,6 +42,7 @@ EVENTS = [
 
 def study(folder: Path, trials: int) -> Execution:
     """A suite of so many learning trials, not one of them done."""
+    folder.mkdir()
     file = helpers.write(folder / "many.toml", SUITE)
     registry = Registry.discover()
     suite = load_suite(str(file), registry, [], [*range(trials // 10)])
@@ -54,51 +63,78 @@ def finish(execution: Execution) -> None:
         attempt.commit({"outcome": "ok", "reason": None}, [outcome])
 
 
-@pytest.fixture(scope="module", params=[1000, 3000, 10_000])
-def done(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Execution]:
-    execution = study(tmp_path_factory.mktemp("many"), request.param)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda _: None)
-        finish(execution)
-    return execution
-
-
 def again(execution: Execution) -> Execution:
     """The same command, started anew: nothing is remembered."""
     run = RunFolder(execution.run.path)
     return Execution(execution.suite, execution.registry, run, "cpu", "learning", 2)
 
 
-def measure(benchmark: Any, call: Any) -> Any:
-    return benchmark.pedantic(call, rounds=3)
+def plan_of_a_new_run(new: Execution) -> Callable[[], None]:
+    def call() -> None:
+        stages = again(new).preview()
+        assert all(preview.todo.runs for _, stage in stages for preview in stage)
+
+    return call
 
 
-def test_plan_of_a_new_run(benchmark: Any, done: Execution, tmp_path: Path) -> None:
-    new = study(tmp_path, 10 * len(done.suite.learning[0].seeds))
-    stages = measure(benchmark, lambda: again(new).preview())
-    assert all(preview.todo.runs for _, stage in stages for preview in stage)
+def resume(done: Execution, trials: int) -> Callable[[], None]:
+    def call() -> None:
+        ((_, previews),) = [s for s in again(done).preview() if s[0] == "learning"]
+        assert len(previews) == trials
+        assert not any(preview.todo.runs for preview in previews)
+
+    return call
 
 
-def test_resume(benchmark: Any, done: Execution) -> None:
-    stages = measure(benchmark, lambda: again(done).preview())
-    ((_, previews),) = [s for s in stages if s[0] == "learning"]
-    assert not any(preview.todo.runs for preview in previews)
+def load(done: Execution, trials: int) -> Callable[[], None]:
+    def call() -> None:
+        assert len(again(done).run.records()) == trials
+
+    return call
 
 
-def test_load(benchmark: Any, done: Execution) -> None:
-    records = measure(benchmark, lambda: again(done).run.records())
-    assert len(records) == 10 * len(done.suite.learning[0].seeds)
-
-
-def test_list(benchmark: Any, done: Execution) -> None:
+def summary(done: Execution, trials: int) -> Callable[[], None]:
     records, info = again(done).run.records(), done.run.info()
-    found = measure(benchmark, lambda: summarize(records, info))
-    assert len(found.learned) == 10
+
+    def call() -> None:
+        assert len(summarize(records, info).learned) == 10
+
+    return call
 
 
-def test_pandas(benchmark: Any, done: Execution) -> None:
+def pandas(done: Execution, trials: int) -> Callable[[], None]:
     records = again(done).run.records()
-    table = measure(benchmark, lambda: frame(records))
-    assert len(table) == len(records) * (3 + 2 * 200)
+
+    def call() -> None:
+        assert len(frame(records)) == trials * (3 + 2 * 200)
+
+    return call
+
+
+def main() -> None:
+    """Print the median time of each, by the number of trials."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("trials", nargs="*", type=int, default=[1000, 3000, 10_000])
+    for trials in parser.parse_args().trials:
+        trials = max(10, trials // 10 * 10)
+        with tempfile.TemporaryDirectory() as folder:
+            new = study(Path(folder) / "new", trials)
+            done = study(Path(folder) / "done", trials)
+            with mock.patch("os.fsync"):
+                finish(done)
+            tell(trials, "plan of a new run", plan_of_a_new_run(new))
+            for make in (resume, load, summary, pandas):
+                tell(trials, make.__name__, make(done, trials))
+
+
+def tell(trials: int, name: str, call: Callable[[], None]) -> None:
+    times_s = []
+    for _ in range(ROUNDS):
+        start_s = time.perf_counter()
+        call()
+        times_s.append(time.perf_counter() - start_s)
+    print(f"{trials:6} trials  {name:18} {median(times_s):7.2f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

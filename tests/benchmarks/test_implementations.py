@@ -1,11 +1,12 @@
 """Every implementation through pytest-benchmark, for tools that read its JSON.
 
-`pytest tests/benchmarks/test_implementations.py --benchmark-only --benchmark-json FILE`
+`pytest tests/benchmarks --benchmark-only -o addopts= --benchmark-json FILE`, or
+`make benchmark`; `pytest-benchmark compare FILE …` reads what was written.
 
-Small and bounded: one shape, few rounds, all frameworks in one process; Keras on JAX
-with KERAS_BACKEND=jax alone. For numbers to bet on run `rnn-harness run`, which takes
-turns in processes of their own. What a round computed is held against the float64
-reference; a benchmark of what is wrong fails.
+Small and bounded, under a minute: one shape, few rounds, all frameworks in one process;
+Keras on JAX with KERAS_BACKEND=jax alone. For numbers to bet on run `rnn-harness run`,
+which takes turns in processes of their own. What a round computed is held against the
+float64 reference; a benchmark of what is wrong fails.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ CASES = [
     for name, declared in REGISTRY.implementations.items()
     for cell in ("gru", "lstm")
     for phase in ("forward", "train_step")
+    if "cpu" in declared.devices
     if cell in declared.cells and (declared.trains or phase == "forward")
     # Its compiler takes longer than all the others together: once is enough.
     if name != "torch-compile" or cell == "gru"

@@ -1,16 +1,20 @@
 """What a call computes and moves, counted by hand."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness.contract import Optimizer
+from harness.measure import arithmetic
 from harness.measure.arithmetic import (
     check_memory,
     flops_of_call,
     least_bytes_of_call,
+    least_host_bytes,
     least_memory_bytes,
 )
+from harness.measure.machine import System
 from harness.measure.problem import Problem
 from harness.registry import Registry
 from harness.store import RunFolder
@@ -23,16 +27,15 @@ WEIGHTS = H * I + H * H + H + H + 1  # rnn: w_ih, w_hh, b; readout of one real
 
 
 def problem(**changes: object) -> Problem:
+    asked = {"measure": "speed", "implementation": "numpy-reference", **changes}
     trial = Trial(
-        "speed",
-        "numpy-reference",
-        "rnn",
+        cell="rnn",
         batch=B,
         time_steps=T,
         input_size=I,
         hidden_size=H,
         seed=0,
-        **changes,  # type: ignore[arg-type]
+        **asked,  # type: ignore[arg-type]
     )
     return Problem(REGISTRY, trial)
 
@@ -122,3 +125,66 @@ def test_what_cannot_fit_into_memory_is_refused_before_anything_is_drawn(
         assert found[measure].outcome == "out_of_memory"
         assert "needs at least 2980" in str(found[measure].reason)
         assert "give a smaller batch" in str(found[measure].reason)
+
+
+def stands_in(monkeypatch: pytest.MonkeyPatch, **found: int | None) -> None:
+    """A machine with so much free memory, control group's memory and GPU memory."""
+    free = SimpleNamespace(available=found["free"])
+    monkeypatch.setattr(arithmetic.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(System, "memory_left_bytes", lambda _: found.get("left"))
+    monkeypatch.setattr(arithmetic, "gpu_free_memory", lambda: found.get("gpu"))
+    arithmetic._free_at_first.cache_clear()
+
+
+def on_gpu(**changes: object) -> Problem:
+    settings = {"phases": ["forward", "train_step"]}
+    return problem(
+        implementation="torch-native", device="cuda:0", settings=settings, **changes
+    )
+
+
+def test_the_limit_of_a_control_group_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = problem(settings={"phases": ["forward", "train_step"]})
+    needed = least_memory_bytes(asked)
+    stands_in(monkeypatch, free=2**40, left=needed)
+    check_memory(asked)
+    stands_in(monkeypatch, free=2**40, left=needed - 1)
+    with pytest.raises(MemoryError, match="within the memory limit of its control"):
+        check_memory(asked)
+    stands_in(monkeypatch, free=needed - 1, left=2**40)
+    with pytest.raises(MemoryError, match=r"free; give a smaller batch.*size$"):
+        check_memory(asked)
+
+
+def test_of_a_gpu_its_own_memory_counts_and_of_the_host_what_the_reference_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = on_gpu()
+    placed, states = 8 * 4 * B * T * I, 4 * B * T * H
+    needed = placed + states + 2 * 4 * WEIGHTS
+    assert least_memory_bytes(asked) == needed
+    host = 8 * B * T * I + 8 * B * T * H
+    assert least_host_bytes(asked) == host
+    assert least_host_bytes(on_gpu(measure="memory")) == 8 * B * T * I
+
+    stands_in(monkeypatch, free=host, gpu=needed)
+    check_memory(asked)
+    stands_in(monkeypatch, free=host - 1, gpu=2**40)
+    with pytest.raises(MemoryError, match="of this machine's memory"):
+        check_memory(asked)
+    stands_in(monkeypatch, free=2**40, gpu=needed - 1)
+    with pytest.raises(MemoryError, match=r"on cuda:0 and .* free there; give a smal"):
+        check_memory(asked)
+    stands_in(monkeypatch, free=2**40, gpu=None)  # a driver that does not tell
+    check_memory(asked)
+
+
+def test_what_a_framework_keeps_of_a_gpu_for_later_is_still_free_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = on_gpu()
+    needed = least_memory_bytes(asked)
+    stands_in(monkeypatch, free=2**40, gpu=needed)
+    check_memory(asked)
+    monkeypatch.setattr(arithmetic, "gpu_free_memory", lambda: 0)
+    check_memory(asked)

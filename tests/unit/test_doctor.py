@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -187,8 +188,9 @@ def only(*implementations: str, files: tuple[Path, ...] = ()) -> Registry:
 
 
 def test_each_library_is_measured_once_at_each_place_and_a_broken_one_is_told(
-    tmp_path: Path, machine: list[Machine]
+    tmp_path: Path, machine: list[Machine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     file = tmp_path / "mine.py"
     file.write_text(
         "from harness import declare_framework, declare_implementation\n"
@@ -209,6 +211,10 @@ def test_each_library_is_measured_once_at_each_place_and_a_broken_one_is_told(
     assert "no such thing" in (broken.reason or "")
     assert numpy.peak is not None
     assert numpy.versions.startswith("numpy ")
+    (kept,) = json.loads((tmp_path / "rnn-harness/peaks.json").read_text()).values()
+    for rate in (kept["flop_per_s"], kept["copy_bytes_per_s"]):
+        assert rate["versions"] == numpy.versions
+        time.strptime(rate["measured_at"], "%Y-%m-%d %H:%M:%S")
     assert told == [
         "watching the machine",
         "measuring mine on cpu, 1 thread",

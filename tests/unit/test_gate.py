@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,6 +162,7 @@ def test_a_slower_working_tree_is_told_from_its_base_in_one_session(
     assert len({side.result["session"] for side in sides}) == 1
     assert len({side.result["worker"] for side in sides}) == 2
     assert all(side.result["fitness"]["verdict"] for side in sides)
+    assert all(side.result["peak"]["flop_per_s"] > 1e6 for side in sides)
     info = RunFolder.open(folder / "base").info()
     assert info["gate"]["commit"] == git(checkout, "rev-parse", "HEAD").strip()
 
@@ -165,6 +171,46 @@ def test_a_slower_working_tree_is_told_from_its_base_in_one_session(
     again = helpers.run(*arguments, cwd=checkout)
     assert again[0] == 2
     assert "give a new folder with -o" in again[2]
+
+
+def test_a_side_that_hangs_is_ended_when_its_time_is_out(
+    repository: Path, scratch: Path
+) -> None:
+    helpers.write(repository / "beside.py", BESIDE.replace("0.0", "1e9"))
+    arguments = (*GATE, "--timeout", "8", "-o", "out", "--json")
+    code, out, err = helpers.run(*arguments, cwd=repository)
+    assert code == 3, err
+    (row,) = json.loads(out)["rows"]
+    assert row["verdict"] == "failed in new"
+    assert "timeout" in row["why"]
+    assert timing(repository / "out/base", "mine").outcome == "ok"
+    assert timing(repository / "out/new", "mine").outcome == "timeout"
+    assert nothing_left(repository, scratch)
+
+
+def test_a_terminal_shows_both_sides_while_they_are_timed(
+    repository: Path, scratch: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, str(helpers.HERE / "bare_cli.py"), *GATE, "-o", "out"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+    process = subprocess.Popen(
+        command,
+        cwd=repository,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        env=environment,
+    )
+    os.close(theirs)
+    seen = b""
+    with contextlib.suppress(OSError):  # the terminal is closed with the command
+        while found := os.read(ours, 4096):
+            seen += found
+    os.close(ours)
+    assert process.wait(timeout=60) == 3
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    rounds = r"base: *\d done, \d left, about .*\s.*mine .* round \d+ of at most \d+\s"
+    assert re.search(f"{rounds}*{rounds.replace('base', 'new')}", text), text
 
 
 @pytest.mark.parametrize(

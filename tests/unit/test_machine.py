@@ -262,6 +262,57 @@ def test_a_container_of_one_and_a_half_cores_is_told(
     assert "at most 1 thread, or" in reason.advice
 
 
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "left"),
+    [
+        (  # what the system would drop of files is free
+            {
+                "proc/self/cgroup": "0::/job/step\n",
+                "sys/fs/cgroup/job/memory.max": f"{1000 * MIB}\n",
+                "sys/fs/cgroup/job/memory.current": f"{700 * MIB}\n",
+                "sys/fs/cgroup/job/memory.stat": (
+                    f"anon {100 * MIB}\ninactive_file {150 * MIB}\n"
+                    f"active_file {50 * MIB}\n"
+                ),
+                "sys/fs/cgroup/job/step/memory.max": "max\n",
+                "sys/fs/cgroup/job/step/memory.current": f"{700 * MIB}\n",
+            },
+            500,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:memory:/docker/1\n3:cpu,cpuacct:/docker/1\n",
+                "sys/fs/cgroup/memory/docker/1/memory.limit_in_bytes": f"{400 * MIB}\n",
+                "sys/fs/cgroup/memory/docker/1/memory.usage_in_bytes": f"{300 * MIB}\n",
+                "sys/fs/cgroup/memory/docker/1/memory.stat": (
+                    f"inactive_file 0\ntotal_inactive_file {20 * MIB}\n"
+                    f"total_active_file {10 * MIB}\n"
+                ),
+            },
+            130,
+        ),
+        (  # inside a container its own group is the top
+            {
+                "proc/self/cgroup": "0::/\n",
+                "sys/fs/cgroup/memory.max": f"{100 * MIB}\n",
+                "sys/fs/cgroup/memory.current": f"{120 * MIB}\n",
+            },
+            0,
+        ),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n"}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_control_group_may_still_take_is_told(
+    tmp_path: Path, cgroup: Changes, left: int | None
+) -> None:
+    found = System(plant(tmp_path, cgroup)).memory_left_bytes()
+    assert found == (None if left is None else left * MIB)
+
+
 GOOD = Machine(
     False, 1e-3, 0.01, 0.001, cores=4, allowed_cores=4, quota_cores=4.0, other_load=0.0
 )

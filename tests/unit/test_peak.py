@@ -141,6 +141,18 @@ def test_a_copy_exceeds_the_caches_but_not_the_memory(
     assert bytes_beyond_caches(tmp_path) == mib * 2**20
 
 
+def test_a_copy_fits_into_the_memory_of_a_control_group(tmp_path: Path) -> None:
+    for name, text in (
+        ("proc/meminfo", "MemAvailable: 99999999 kB\n"),
+        ("proc/self/cgroup", "0::/\n"),
+        ("sys/fs/cgroup/memory.max", f"{900 * 2**20}\n"),
+        ("sys/fs/cgroup/memory.current", f"{100 * 2**20}\n"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert bytes_beyond_caches(tmp_path) == 100 * 2**20
+
+
 def test_a_machine_that_tells_nothing_gets_a_copy_that_no_usual_cache_holds(
     tmp_path: Path,
 ) -> None:

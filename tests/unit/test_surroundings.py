@@ -8,7 +8,7 @@ import pytest
 from harness.measure.peak import Peak
 from harness.registry import Registry
 from harness.run import surroundings
-from harness.run.surroundings import Peaks, place_of, remember
+from harness.run.surroundings import Best, Peaks, Rate, place_of, remember
 from harness.trial import Trial
 
 REGISTRY = Registry.discover()
@@ -50,22 +50,42 @@ def test_a_library_is_asked_once_a_place() -> None:
     assert asked == ["numpy", "numpy", "torch"]
 
 
+def of_jax(flop_per_s: float, copy_bytes_per_s: float) -> Best:
+    rates = {"flop_per_s": flop_per_s, "copy_bytes_per_s": copy_bytes_per_s}
+    return {
+        name: Rate(rate, "jax", "jax 0.9.2", "2026-11-26 10:00:00")
+        for name, rate in rates.items()
+    }
+
+
 def test_what_doctor_found_counts_where_it_is_higher() -> None:
-    rates = {"flop_per_s": (120e9, "jax"), "copy_bytes_per_s": (30e9, "jax")}
+    rates = of_jax(120e9, 30e9)
     remember({place_of(NUMPY): rates})
     found = peaks().facts([NUMPY, TWO])
     assert found[place_of(NUMPY)]["flop_per_s"] == 120e9
     assert found[place_of(NUMPY)]["flop_by"] == "jax, doctor"
     assert found[place_of(NUMPY)]["copy_by"] == "numpy"
     assert found[place_of(TWO)]["flop_per_s"] == 100e9, "another number of threads"
-    remember({place_of(NUMPY): {**rates, "flop_per_s": (90e9, "jax")}})
+    remember({place_of(NUMPY): of_jax(90e9, 30e9)})
     assert peaks().facts([NUMPY])[place_of(NUMPY)]["flop_by"] == "numpy"
+
+
+def test_a_rate_of_doctor_says_when_it_was_measured_and_with_which_versions() -> None:
+    remember({place_of(NUMPY): of_jax(120e9, 30e9)})
+    assert peaks().facts([NUMPY])[place_of(NUMPY)] == {
+        "flop_per_s": 120e9,
+        "flop_by": "jax, doctor",
+        "flop_versions": "jax 0.9.2",
+        "flop_measured_at": "2026-11-26 10:00:00",
+        "copy_bytes_per_s": 50e9,
+        "copy_by": "numpy",
+    }
 
 
 def test_what_doctor_found_on_another_processor_does_not_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    remember({place_of(NUMPY): {"flop_per_s": (900e9, "jax")}})
+    remember({place_of(NUMPY): of_jax(900e9, 1e9)})
     monkeypatch.setattr(surroundings, "processor", lambda: "another")
     assert peaks().facts([NUMPY])[place_of(NUMPY)]["flop_by"] == "numpy"
 
@@ -74,10 +94,11 @@ def test_a_broken_cache_is_none(tmp_path: Path) -> None:
     file = tmp_path / "rnn-harness" / "peaks.json"
     file.parent.mkdir()
     name = surroundings._name(*place_of(NUMPY))
-    bad = [json.dumps({name: value}) for value in (3, {"flop_per_s": 3}, None)]
-    for text in ("{", "[1]", "", *bad):
+    # The last is of a doctor that kept neither date nor version.
+    bad = [3, {"flop_per_s": 3}, None, {"flop_per_s": {"per_s": 9e99, "more": 1}}]
+    bad += [{"flop_per_s": [900e9, "jax"], "copy_bytes_per_s": [1e9, "jax"]}]
+    for text in ("{", "[1]", "", *(json.dumps({name: value}) for value in bad)):
         file.write_text(text)
         assert peaks().facts([NUMPY])[place_of(NUMPY)]["flop_by"] == "numpy"
-    rates = {"flop_per_s": (900e9, "jax"), "copy_bytes_per_s": (1e9, "jax")}
-    remember({place_of(NUMPY): rates})
+    remember({place_of(NUMPY): of_jax(900e9, 1e9)})
     assert peaks().facts([NUMPY])[place_of(NUMPY)]["flop_by"] == "jax, doctor"

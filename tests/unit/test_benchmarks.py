@@ -1,0 +1,59 @@
+"""What `pytest tests/benchmarks --benchmark-only` runs, and the JSON that it writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.registry import Registry
+from tests import helpers
+
+
+def benchmarks(*options: str) -> str:
+    command = [sys.executable, "-m", "pytest", "tests/benchmarks", "-q"]
+    done = subprocess.run(
+        [*command, "-p", "no:xdist", "-o", "addopts=", "--benchmark-only", *options],
+        cwd=helpers.HERE.parent,
+        env={**os.environ, "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_benchmarks_are_of_implementations_that_compute_here_and_of_nothing_else() -> (
+    None
+):
+    names = [line for line in benchmarks("--collect-only").splitlines() if "::" in line]
+    assert names
+    for name, declared in Registry.discover().implementations.items():
+        cells = {"gru", "lstm"} & set(declared.cells)
+        found = [line for line in names if f"-{name}-" in line]
+        assert bool(found) == bool(cells and "cpu" in declared.devices)
+        names = [line for line in names if line not in found]
+    assert not names
+
+
+@pytest.mark.slow
+def test_their_json_has_groups_and_what_other_tools_want(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    chosen = "gru and numpy-reference"
+    benchmarks("-k", chosen, f"--benchmark-json={file}")
+    found = json.loads(file.read_text())["benchmarks"]
+    assert {each["group"] for each in found} == {"gru forward", "gru train_step"}
+    for each in found:
+        facts = each["extra_info"]
+        assert facts["shape"] == "batch 16, time steps 50, input 8, hidden 64"
+        assert facts["kernel"]
+        assert facts["tokens_per_s"] > 0
+        assert 0 < facts["fraction_of_peak"] < 1.5
+    compare = [sys.executable, "-m", "pytest_benchmark", "compare", str(file)]
+    done = subprocess.run(compare, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "test_speed[gru-numpy-reference-train_step]" in done.stdout
