@@ -143,7 +143,7 @@ class SpeedSection(_Section):
     )
     threads: Counts = (1,)
     target: Positive = 0.02
-    time_budget_s: Positive = 60.0
+    time_budget_s: Positive = 40.0
     rounds: Count = 12
     readings: Count = 4
     memory: bool = False
