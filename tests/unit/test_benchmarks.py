@@ -19,7 +19,8 @@ def benchmarks(*options: str) -> str:
     done = subprocess.run(
         [*command, "-p", "no:xdist", "-o", "addopts=", "--benchmark-only", *options],
         cwd=helpers.HERE.parent,
-        env={**os.environ, "PYTEST_ADDOPTS": ""},
+        # A worker of xdist has pytest-benchmark measure nothing.
+        env={n: v for n, v in os.environ.items() if not n.startswith("PYTEST_")},
         capture_output=True,
         text=True,
     )
