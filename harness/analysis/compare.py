@@ -416,12 +416,24 @@ def _notes(rows: Sequence[Compared]) -> tuple[str, ...]:
             "`rnn-harness gate --base REF` times both in one."
         )
     both = [(r.base, r.new) for r in rows if r.base is not None and r.new is not None]
-    changed = {
-        f"{base.framework} → {new.framework}"
+    alike = [
+        (base, new)
         for base, new in both
         if base.trial.implementation == new.trial.implementation
-        and base.framework != new.framework
+    ]
+    changed = {
+        f"{base.framework} → {new.framework}"
+        for base, new in alike
+        if base.framework != new.framework
     }
     if changed:
         notes.append(f"Libraries differ: {'; '.join(sorted(changed))}.")
+    # A run from before kernels were stored says nothing of them.
+    other = {
+        f"{new.trial.cell} {new.trial.implementation}: {base.kernel} → {new.kernel}"
+        for base, new in alike
+        if base.kernel and new.kernel and base.kernel != new.kernel
+    }
+    if other:
+        notes.append(f"Kernels differ: {'; '.join(sorted(other))}.")
     return tuple(notes)

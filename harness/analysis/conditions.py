@@ -24,7 +24,7 @@ class Conditions:
 
     @property
     def budget(self) -> str:
-        """What a timing was allowed to use: "2 threads · float32 · tf32"."""
+        """What a timing was allowed to use: "2 threads · float32, TF32"."""
         return budget(self.device, self.threads, self.dtype, self.precision)
 
     @property
@@ -57,8 +57,16 @@ def budget_of(trial: Trial) -> str:
 
 
 def budget(device: str, threads: int, dtype: str, precision: str) -> str:
-    """Return device, threads, dtype and precision; what is the default is not said."""
+    """Return device, threads, dtype and precision: "cuda:0 · 1 thread · float32, TF32".
+
+    A CPU is not named. It has no TF32, so that only on a GPU is it said to be off.
+    """
     words = [] if device == "cpu" else [device]
-    words += [f"{threads} thread" + ("" if threads == 1 else "s"), dtype]
-    words += [] if precision == "highest" else [precision]
-    return " · ".join(words)
+    words += [f"{threads} thread" + ("" if threads == 1 else "s")]
+    modes = [dtype, _PRECISIONS.get(precision, precision)]
+    if precision == "highest" and dtype == "float32" and device != "cpu":
+        modes.append("TF32 off")
+    return " · ".join([*words, ", ".join(mode for mode in modes if mode)])
+
+
+_PRECISIONS = {"highest": "", "tf32": "TF32", "bf16": "bf16 autocast"}

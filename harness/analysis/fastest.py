@@ -32,6 +32,8 @@ class Spot:
         failures: (implementation, outcome) of what has no timing.
         shaky: Whether the first is.
         runner_up_shaky: Whether the runner-up is.
+        framework: The library of the first.
+        kernel: What ran in the first.
     """
 
     batch: int | None
@@ -47,6 +49,8 @@ class Spot:
     shaky: bool
     runner_up_shaky: bool
     session: str | None
+    framework: str | None = None
+    kernel: str | None = None
 
     @property
     def winner(self) -> str | None:
@@ -166,6 +170,8 @@ def _spot(batch: int | None, hidden_size: int | None, rows: Sequence[SpeedRow]) 
         shaky=first is not None and first.shaky,
         runner_up_shaky=second is not None and second.shaky,
         session=rows[0].session,
+        framework=None if first is None else first.framework,
+        kernel=None if first is None else first.kernel,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.analysis.conditions import Conditions, conditions
 from harness.analysis.grouping import group
@@ -17,12 +17,18 @@ class Peak:
     Attributes:
         flop_by: The library that multiplied matrices at `flop_per_s`.
         copy_by: The library that copied memory at `copy_bytes_per_s`.
+        flop_versions: Its version; None where only the trials beside it tell.
+        flop_measured_at: In UTC, where `doctor` measured it before.
     """
 
     flop_per_s: float | None
     flop_by: str | None
     copy_bytes_per_s: float | None
     copy_by: str | None
+    flop_versions: str | None = None
+    flop_measured_at: str | None = None
+    copy_versions: str | None = None
+    copy_measured_at: str | None = None
 
     def roof(self, intensity: float | None) -> float | None:
         """Return the most FLOP/s at an intensity in FLOP/byte, or None if unknown."""
@@ -66,6 +72,11 @@ def peak_of(record: TrialRecord) -> Peak | None:
         _name(found.get("flop_by")),
         _rate(found.get("copy_bytes_per_s")),
         _name(found.get("copy_by")),
+        *(
+            _name(found.get(f"{rate}_{what}"))
+            for rate in ("flop", "copy")
+            for what in ("versions", "measured_at")
+        ),
     )
     known = peak.flop_per_s is not None or peak.copy_bytes_per_s is not None
     return peak if known else None
@@ -80,7 +91,10 @@ def peak_rows(records: Sequence[TrialRecord]) -> list[PeakRow]:
 
 
 def _peak_row(alike: Conditions, records: Sequence[TrialRecord]) -> PeakRow:
-    of_session = {session_of(record): peak_of(record) for record in records}
+    names = [str(record.result.get("framework") or "") for record in records]
+    of_session = {
+        session_of(record): _with_versions(peak_of(record), names) for record in records
+    }
     found = [peak for peak in of_session.values() if peak is not None]
     if not found:
         return PeakRow(alike, None)
@@ -89,19 +103,42 @@ def _peak_row(alike: Conditions, records: Sequence[TrialRecord]) -> PeakRow:
     return PeakRow(alike, _most(found, 1), _most(found, -1), len(found))
 
 
+def _with_versions(peak: Peak | None, frameworks: Sequence[str]) -> Peak | None:
+    """Return a peak with the versions that the trials beside it tell."""
+    if peak is None:
+        return None
+    flop, copy = (
+        told or next((f for f in frameworks if by and f.split(" ")[0] == by), None)
+        for told, by in (
+            (peak.flop_versions, peak.flop_by),
+            (peak.copy_versions, peak.copy_by),
+        )
+    )
+    return replace(peak, flop_versions=flop, copy_versions=copy)
+
+
 def _most(peaks: Sequence[Peak], sign: int) -> Peak:
     """Return the highest rates, or with -1 the lowest, each with who reached it."""
     flop = max(
-        ((p.flop_per_s, p.flop_by) for p in peaks if p.flop_per_s is not None),
-        key=lambda pair: sign * pair[0],
-        default=(None, None),
+        (p for p in peaks if p.flop_per_s is not None),
+        key=lambda p: sign * (p.flop_per_s or 0.0),
+        default=_UNKNOWN,
     )
     copy = max(
-        ((p.copy_bytes_per_s, p.copy_by) for p in peaks if p.copy_bytes_per_s),
-        key=lambda pair: sign * pair[0],
-        default=(None, None),
+        (p for p in peaks if p.copy_bytes_per_s),
+        key=lambda p: sign * (p.copy_bytes_per_s or 0.0),
+        default=_UNKNOWN,
     )
-    return Peak(*flop, *copy)
+    return replace(
+        flop,
+        copy_bytes_per_s=copy.copy_bytes_per_s,
+        copy_by=copy.copy_by,
+        copy_versions=copy.copy_versions,
+        copy_measured_at=copy.copy_measured_at,
+    )
+
+
+_UNKNOWN = Peak(None, None, None, None)
 
 
 def session_of(record: TrialRecord) -> str | None:

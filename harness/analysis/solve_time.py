@@ -35,6 +35,8 @@ class SolveTime:
     shaky: bool
     learned_on: str
     kernel: str | None = None
+    framework: str | None = None
+    budget: str = ""
     doubt: str | None = None
 
 
@@ -93,5 +95,7 @@ def _solve_time(row: LearningRow, timing: SpeedRow) -> SolveTime:
         shaky=timing.shaky,
         learned_on=row.implementation,
         kernel=timing.kernel,
+        framework=timing.framework,
+        budget=timing.conditions.budget,
         doubt=row.doubt,
     )

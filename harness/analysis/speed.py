@@ -21,6 +21,7 @@ from harness.analysis.grouping import (
     place,
     varying,
 )
+from harness.analysis.latency import SHARES, Latency, latency
 from harness.analysis.ratios import (
     Turns,
     by_round,
@@ -31,6 +32,7 @@ from harness.analysis.ratios import (
 from harness.analysis.roofline import Peak, peak_of, session_of
 from harness.analysis.statistics import SMALLEST_FOR_INTERVAL, Interval
 from harness.measure.phases import PHASES
+from harness.measure.stability import WIDEST
 from harness.store import TrialRecord
 from harness.trial import Trial
 
@@ -79,15 +81,6 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Latency:
-    """What a user of single time steps waits, in seconds."""
-
-    p50_s: float
-    p95_s: float | None
-    p99_s: float | None
-
-
-@dataclass(frozen=True)
 class SpeedRow:
     """One phase of one implementation at one shape, or a trial without a timing.
 
@@ -101,6 +94,7 @@ class SpeedRow:
         doubt: Why the row is not certified, or None.
         flops: Of one call.
         least_bytes: What a call has to move between memory and processor at least.
+        xla_flags: What XLA compiled with, of an implementation that it compiles.
         turns: Raw readings by round, in seconds a call.
         latency_sample_s: Raw latencies of single time steps, in order.
         session: Its name; rows of another one share no ratio.
@@ -131,6 +125,7 @@ class SpeedRow:
     relative_interval: Interval | None = None
     flops: float | None = None
     least_bytes: float | None = None
+    xla_flags: str | None = None
     peak: Peak | None = None
     latency: Latency | None = None
     unstable: tuple[Instability, ...] = ()
@@ -277,6 +272,8 @@ def _row(
 ) -> SpeedRow:
     fitness = _fitness(record)
     unfit = fitness is not None and fitness.verdict == "unfit"
+    unstable = _unstable(record, phase)
+    shaky = number(record, phase, "shaky") == 1 or (phase == PLACEMENT and unstable)
     steps = record.result.get("time_steps", record.trial.time_steps)
     return SpeedRow(
         place=where,
@@ -292,7 +289,7 @@ def _row(
         tokens=_interval(record, phase, "tokens_low_per_s", "tokens_high_per_s"),
         flop_per_s=number(record, phase, "flop_per_s"),
         first_call_s=_first_call_s(record, memory, phase),
-        shaky=bool(phase) and (number(record, phase, "shaky") == 1 or unfit),
+        shaky=bool(phase) and bool(shaky or unfit),
         certified=doubt is None,
         doubt=doubt,
         relative=None,
@@ -303,9 +300,10 @@ def _row(
         time_steps=steps if isinstance(steps, int) else None,
         flops=number(record, phase, "flops"),
         least_bytes=number(record, phase, "least_bytes"),
+        xla_flags=_xla_flags(record),
         peak=peak_of(record),
         latency=_latency(record, phase),
-        unstable=_unstable(record, phase),
+        unstable=unstable,
         memory=_memory(memory, phase),
         session=session_of(record),
         fitness=fitness,
@@ -323,20 +321,46 @@ def _interval(record: TrialRecord, phase: str, low: str, high: str) -> Interval 
 
 
 def _latency(record: TrialRecord, phase: str) -> Latency | None:
-    middle = number(record, phase, "latency_p50_s")
-    if middle is None:
-        return None
-    return Latency(
-        middle,
-        number(record, phase, "latency_p95_s"),
-        number(record, phase, "latency_p99_s"),
+    return latency(
+        [number(record, phase, f"latency_p{100 * share:.0f}_s") for share in SHARES],
+        _sample(record, phase, "latency_s"),
+        len(_turns(record, phase)),
     )
 
 
+def _xla_flags(record: TrialRecord) -> str | None:
+    """Return the pinned flags where the kernel says that XLA compiled it."""
+    pinned, kernel = record.result.get("pinned"), record.result.get("kernel")
+    if not isinstance(pinned, Mapping) or not str(kernel or "").startswith("XLA"):
+        return None
+    flags = pinned.get("XLA_FLAGS")
+    return None if flags is None else str(flags)
+
+
 def _unstable(record: TrialRecord, phase: str) -> tuple[Instability, ...]:
+    if phase == PLACEMENT and number(record, phase, "shaky") is None:
+        return _wide(record)
     found = record.result.get("unstable")
     told = found.get(phase) if isinstance(found, Mapping) else None
     return tuple(map(_reason, told or ()))
+
+
+def _wide(record: TrialRecord) -> tuple[Instability, ...]:
+    """Return why a placement is shaky, of a run that has stored no verdict of it."""
+    time_s = number(record, PLACEMENT, "time_s")
+    found = _interval(record, PLACEMENT, "time_low_s", "time_high_s")
+    if not time_s or found is None:
+        return ()
+    width = (found.high - found.low) / time_s
+    if width <= WIDEST:
+        return ()
+    return (
+        Instability(
+            "wide",
+            f"the interval is {width:.0%} of the median wide",
+            "take it as an order of magnitude",
+        ),
+    )
 
 
 def _reason(found: object) -> Instability:

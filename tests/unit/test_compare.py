@@ -322,6 +322,55 @@ def test_other_libraries_are_compared_and_told(base: Run, new: Run) -> None:
     assert found.notes == ("Libraries differ: torch 2.13.0 → torch 2.14.0.",)
 
 
+def told(found: Comparison) -> dict[str, str]:
+    """The cells of the only row of a table, by their heading."""
+    (block,) = compare_table(found).blocks
+    (shown,) = block.rows
+    return dict(zip(block.head, shown.cells, strict=True))
+
+
+def test_library_and_kernel_stand_in_every_row(base: Run, new: Run) -> None:
+    shown = told(base.time().against(new.time(seed=1)))
+    assert (shown["library"], shown["kernel"]) == ("torch 2.13.0", "aten::gru")
+
+
+def test_what_differs_in_library_and_kernel_is_shown_of_both(
+    base: Run, new: Run
+) -> None:
+    newer = {**HERE, "framework": "torch 2.14.0", "kernel": "oneDNN"}
+    found = base.time().against(new.time(seed=1, facts=newer))
+    shown = told(found)
+    assert shown["library"] == "torch 2.13.0 → torch 2.14.0"
+    assert shown["kernel"] == "aten::gru → oneDNN"
+    assert "Kernels differ: gru torch-native: aten::gru → oneDNN." in found.notes
+
+
+def test_a_run_without_a_kernel_stored_has_no_other_one(base: Run, new: Run) -> None:
+    old = {**HERE, "kernel": None}
+    found = base.time(facts=old).against(new.time(seed=1))
+    assert told(found)["kernel"] == "aten::gru"
+    assert found.notes == ()
+
+
+def test_keys_of_one_budget_stand_under_it(base: Run, new: Run) -> None:
+    for run, seed in ((base, 0), (new, 1)):
+        run.time(seed=seed).time(seed=seed + 2, threads=2)
+        run.time(seed=seed + 4, device="cuda:0", precision="tf32")
+    blocks = compare_table(base.against(new)).blocks
+    assert {block.title: len(block.rows) for block in blocks} == {
+        "1 thread · float32": 1,
+        "2 threads · float32": 1,
+        "cuda:0 · 1 thread · float32, TF32": 1,
+    }
+
+
+def test_budgets_that_differ_are_shown_of_both(base: Run, new: Run) -> None:
+    base.time(facts={**HERE, **_peak(8e9)})
+    new.time(threads=2, seed=1, facts={**HERE, **_peak(16e9)})
+    (block,) = compare_table(base.against(new, across_machines=True)).blocks
+    assert block.title == "1 thread · float32 → 2 threads · float32"
+
+
 def _peak(flop_per_s: float) -> dict[str, Any]:
     return {"peak": {"flop_per_s": flop_per_s, "flop_by": "numpy"}}
 
@@ -554,6 +603,31 @@ def test_the_least_effect_is_rarely_called_slower_or_none(
     assert same <= MOST
 
 
+@pytest.mark.usefixtures("fewer_resamples")
+@pytest.mark.parametrize("rounds", [FEWEST_ROUNDS, 7, 12, 24])
+def test_the_interval_of_common_rounds_holds_the_truth_as_often_as_it_says(
+    rounds: int,
+) -> None:
+    rng = np.random.default_rng(rounds)
+    held, sessions = 0, 1500
+    for _ in range(sessions):
+        turns = np.exp(rng.normal(0, 0.03, (2, rounds)))
+        base, new = (dict(enumerate(map(float, each))) for each in turns)
+        found = paired_effect(base, new, 0.05)
+        assert found is not None
+        assert found.interval is not None
+        held += found.interval.low <= 1 <= found.interval.high
+    assert 0.93 <= held / sessions <= 0.97
+
+
+def test_the_interval_of_six_rounds_lies_just_inside_of_all() -> None:
+    # All six hold the median 96.9 times in 100, the inner four 78.1.
+    low, high = effect.median_ends(np.arange(6.0))
+    share = (0.96875 - 0.95) / (0.96875 - 0.78125)
+    inward = 5 * share / (1 + 4 * share)
+    assert (low, high) == pytest.approx((inward, 5 - inward))
+
+
 def test_a_few_rounds_are_as_sure_as_a_sign_test_at_most() -> None:
     base = dict.fromkeys(range(FEWEST_ROUNDS), 1.0)
     found = paired_effect(base, dict.fromkeys(base, 2.0), 0.05)
@@ -616,7 +690,10 @@ def test_the_exit_code_is_the_answer(
     new.time(time_s=time_s, seed=1, rounds=rounds)
     found = _command((base.path, new.path), monkeypatch, capsys)
     assert found[0] == code, found
-    assert found[1].split("\n")[1].split()[:3] == ["gru", "torch-native", "forward"]
+    lines = found[1].split("\n")
+    assert lines[0] == "1 thread · float32"
+    told = ["gru", "torch-native", "torch", "2.13.0", "aten::gru", "forward"]
+    assert lines[2].split()[:6] == told
     assert found[1].rstrip().endswith(".")
     found = _command((base.path, new.path, "--json"), monkeypatch, capsys)
     assert found[0] == code

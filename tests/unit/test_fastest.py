@@ -157,7 +157,7 @@ def test_shaky_timings_are_marked(writer: Writer) -> None:
     timed(writer, "slow", 0.02, shaky=True)
     assert spot_words(only(writer)) == ("fast\n2.00 × shaky",)
     (row,) = tables.fastest_table(summary(writer)).rows
-    assert (row.cells[4], row.cells[6]) == ("fast", "slow (shaky)")
+    assert (row.cells[4], row.cells[8]) == ("fast", "slow (shaky)")
 
 
 def test_sessions_are_not_mixed_and_the_latest_counts(writer: Writer) -> None:
@@ -204,7 +204,7 @@ def test_a_choice_of_one_is_no_table(writer: Writer) -> None:
 
 def test_a_run_of_many_sizes_ends_with_what_is_fastest(tmp_path: Path) -> None:
     run = fake_runs.sweep(tmp_path / "run")
-    console = Console(width=140, force_terminal=False)
+    console = Console(width=150, force_terminal=False)
     with console.capture() as capture:
         console.print(end_of_run(summarize(run.records(), run.info())))
     shown = capture.get()
@@ -218,6 +218,18 @@ def test_many_that_are_equal_are_counted(writer: Writer) -> None:
     spot = only(writer)
     assert fastest_words(spot) == "a ≈ b ≈ c ≈ 2 more"
     assert spot_words(spot) == ("a", "≈ b\n+ 3 more")
+
+
+def test_the_fastest_is_named_with_its_library_and_kernel(writer: Writer) -> None:
+    timed(writer, "b", 0.02)
+    ran = {"framework": "jax 0.9.1", "kernel": "XLA while loop"}
+    fake_runs.parity(writer, "a", "gru", facts=ran)
+    fake_runs.speed(writer, fake_runs.shape_trial("a", "gru"), 0.01, **ran)
+    table = tables.fastest_table(summary(writer))
+    told = dict(zip(table.blocks[0].head, table.rows[-1].cells, strict=True))
+    assert told["phase"] == "train step"
+    assert (told["fastest certified"], told["library"]) == ("a", "jax 0.9.1")
+    assert told["kernel"] == "XLA while loop"
 
 
 def test_maps_say_what_is_alike(writer: Writer) -> None:

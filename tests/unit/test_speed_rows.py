@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from harness.analysis.conditions import budget
+from harness.analysis.latency import SHARES, fewest, latency
 from harness.analysis.ratios import paired_median, paired_ratio, unpaired_ratio
 from harness.analysis.roofline import Peak
 from harness.analysis.speed import SpeedRow
@@ -18,8 +19,9 @@ from harness.analysis.statistics import Interval
 from harness.analysis.summary import Summary, summarize
 from harness.report import tables
 from harness.report.sections import NAMES
+from harness.report.tables.form import ends
 from harness.report.terminal import render
-from harness.report.text import percent, size, times
+from harness.report.text import percent, seconds, size, times
 from harness.store import Reading, to_json
 from tests import fake_runs
 from tests.fake_runs import Writer
@@ -155,9 +157,58 @@ def test_the_budget_is_told_over_every_block(writer: Writer) -> None:
     tf32 = fake_runs.speed_trial("torch-native", "gru", precision="tf32", threads=4)
     fake_runs.speed(writer, tf32, 0.01)
     titles = [block.title for block in tables.speed_table(summary(writer)).blocks]
-    assert titles[1] == "adding, length 100 · 4 threads · float32 · tf32"
-    assert budget("cuda:0", 1, "float32", "bf16") == (
-        "cuda:0 · 1 thread · float32 · bf16"
+    assert titles[1] == "adding, length 100 · 4 threads · float32, TF32"
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "precision", "words"),
+    [
+        ("cpu", "float32", "highest", "1 thread · float32"),
+        ("cpu", "float32", "bf16", "1 thread · float32, bf16 autocast"),
+        ("cuda:0", "float32", "highest", "cuda:0 · 1 thread · float32, TF32 off"),
+        ("cuda:0", "float32", "tf32", "cuda:0 · 1 thread · float32, TF32"),
+        ("cuda:0", "float32", "bf16", "cuda:0 · 1 thread · float32, bf16 autocast"),
+        ("cuda:0", "float64", "highest", "cuda:0 · 1 thread · float64"),
+    ],
+)
+def test_a_budget_says_whether_tf32_is_off(
+    device: str, dtype: str, precision: str, words: str
+) -> None:
+    assert budget(device, 1, dtype, precision) == words
+
+
+def test_library_and_kernel_stand_beside_every_speed_number(writer: Writer) -> None:
+    certified(writer, "torch-native", "jax-scan")
+    fake_runs.learning(writer, fake_runs.learning_trial("gru", 0), 800)
+    for name in ("torch-native", "jax-scan"):
+        trial = fake_runs.speed_trial(name, "gru")
+        fake_runs.speed(writer, trial, 0.01, step_s=1e-4, kernel="what ran")
+    found = summary(writer)
+    for table in (
+        tables.speed_table(found),
+        tables.rates_table(found),
+        tables.latency_table(found),
+        tables.fastest_table(found),
+        tables.first_calls_table(found),
+        tables.solve_table(found),
+    ):
+        (block,) = table.blocks
+        assert block.title.endswith("1 thread · float32"), table.name
+        for line in block.rows:
+            told = dict(zip(block.head, line.cells, strict=True))
+            assert told["library"] == "torch 2.13.0", table.name
+            assert told["kernel"] == "what ran", table.name
+
+
+def test_what_xla_compiled_with_is_told(writer: Writer) -> None:
+    trial = fake_runs.speed_trial("jax-scan", "gru")
+    pinned = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+    fake_runs.speed(writer, trial, 0.01, kernel="XLA while loop", pinned=pinned)
+    other = fake_runs.speed_trial("torch-native", "gru")
+    fake_runs.speed(writer, other, 0.01, pinned=pinned)
+    assert tables.speed_table(summary(writer)).notes[-1] == (
+        "XLA compiled jax-scan (1 thread · float32) with "
+        "--xla_cpu_multi_thread_eigen=false."
     )
 
 
@@ -185,7 +236,7 @@ def test_the_roof_is_the_lower_of_both_limits() -> None:
     assert Peak(80e9, "torch", None, None).roof(2.0) is None
 
 
-def test_fractions_are_of_the_peak_of_the_same_session(writer: Writer) -> None:
+def test_fractions_are_of_the_peak_stored_beside_them(writer: Writer) -> None:
     trial = fake_runs.shape_trial("torch-native", "gru")
     fake_runs.speed(writer, trial, 0.1, peak=fake_runs.PEAK, step_s=1e-4)
     found = summary(writer)
@@ -200,8 +251,38 @@ def test_fractions_are_of_the_peak_of_the_same_session(writer: Writer) -> None:
     assert step.roof_flop_per_s == pytest.approx(12e9 * intensity)
     assert step.of_roof == pytest.approx(2 * weights / 1e-4 / (12e9 * intensity))
     (peak,) = tables.peaks_table(found).rows
-    told = ("1 thread · float32", "80", "torch", "12", "numpy", "6.67")
+    told = ("1 thread · float32", "80", "torch 2.13.0", "12", "numpy", "6.67")
     assert peak.cells[1:] == told
+
+
+def test_a_peak_that_doctor_found_says_of_which_library_and_when(
+    writer: Writer,
+) -> None:
+    dated = {
+        **fake_runs.PEAK,
+        "flop_by": "jax, doctor",
+        "flop_versions": "jax 0.9.2",
+        "flop_measured_at": "2026-11-26 10:00:00",
+    }
+    undated = {**fake_runs.PEAK, "copy_by": "numpy, doctor"}
+    for threads, peak in ((1, dated), (2, undated)):
+        trial = fake_runs.speed_trial("torch-native", "gru", threads=threads)
+        fake_runs.speed(writer, trial, 0.01, peak=peak)
+    found = summary(writer)
+    notes = tables.rates_table(found).notes
+    assert notes[1:] == (
+        "The peak of 1 thread · float32 is of jax 0.9.2, as doctor found it at "
+        "2026-11-26 10:00:00 UTC.",
+        "The copy bandwidth of 2 threads · float32 is of numpy, as doctor remembered "
+        "it.",
+    )
+    assert "once a command" in notes[0]
+    assert "same session" not in notes[0]
+    told = [line.cells[3::2] for line in tables.peaks_table(found).rows]
+    assert told == [
+        ("jax 0.9.2, doctor 2026-11-26 10:00:00", "numpy"),
+        ("torch 2.13.0", "numpy, doctor"),
+    ]
 
 
 def test_several_sessions_tell_their_best_and_worst_peak(
@@ -275,7 +356,7 @@ def test_an_older_run_without_any_of_it_is_shown(writer: Writer) -> None:
     (only,) = found.speed
     assert (only.turns, only.latency_sample_s, only.unstable) == ({}, (), ())
     assert (only.intensity, only.of_peak, only.of_roof, only.memory) == (None,) * 4
-    assert tables.rates_table(found).rows[0].cells[5:] == ("–", "–", "–", "–")
+    assert tables.rates_table(found).rows[0].cells[6:] == ("–", "–", "–", "–")
     assert tables.first_calls_table(found).rows == ()
 
 
@@ -310,8 +391,95 @@ def test_the_latency_table_shows_the_tail(writer: Writer) -> None:
     found = summary(writer)
     (cells,) = (r.cells for r in tables.latency_table(found).rows)
     assert cells[6] == "1500"
-    assert cells[2].endswith(" µs")
-    assert tables.latency_table(summary(writer)).rows[0].cells[-1] == "NO: not checked"
+    latency = row(found, "stream").latency
+    assert latency is not None
+    assert latency.p99 is not None
+    for cell, share in ((2, "p50"), (3, "p95"), (4, "p99")):
+        value, interval = getattr(latency, f"{share}_s"), getattr(latency, share)
+        assert interval.low < value < interval.high
+        assert cells[cell] == seconds(value) + ends(interval, seconds)
+    assert cells[1] == "torch-native · uncertified"
+
+
+def drawn(rng: np.random.Generator, turns: int, each: int) -> list[float]:
+    """Latencies of turns that the machine makes longer or shorter as a whole."""
+    of_turn = 1 + 0.03 * rng.standard_normal(turns)
+    found = of_turn[:, None] * np.exp(0.08 * rng.standard_normal((turns, each)))
+    return [float(s) for s in found.ravel()]
+
+
+def percentiles(sample: list[float]) -> list[float]:
+    return [float(np.percentile(sample, 100 * share)) for share in SHARES]
+
+
+@pytest.mark.parametrize("turns", [6, 12])
+def test_intervals_of_latencies_hold_what_turns_do_to_them(turns: int) -> None:
+    rng = np.random.default_rng(turns)
+    truth = percentiles(drawn(rng, 20_000, 50))
+    held, sessions = np.zeros(3), 200
+    for _ in range(sessions):
+        sample = drawn(rng, turns, 100)
+        found = latency(percentiles(sample), sample, turns)
+        assert found is not None
+        for at, interval in enumerate((found.p50, found.p95, found.p99)):
+            assert interval is not None
+            held[at] += interval.low <= truth[at] <= interval.high
+    # Latencies resampled one by one hold p50 half as often.
+    assert (held / sessions >= 0.90).all(), held / sessions
+
+
+def test_few_latencies_are_marked_and_have_no_interval_of_their_tail(
+    writer: Writer,
+) -> None:
+    assert [fewest(share) for share in SHARES] == [6, 72, 368]
+    sample = drawn(np.random.default_rng(1), 12, 30)
+    readings = [
+        Reading("stream", {"time_s": 1.0, "latency_p50_s": 1.0, "latency_p95_s": 1.2}),
+        Reading("stream", {"latency_s": sample}, list(range(360)), "time steps"),
+        Reading(
+            "stream",
+            {"sample_s": [1.0] * 12, "round": list(range(12))},
+            list(range(12)),
+            "readings",
+        ),
+    ]
+    readings[0].values["latency_p99_s"] = 1.3
+    writer.commit(fake_runs.speed_trial("torch-native", "gru"), readings=readings)
+    (line,) = tables.latency_table(summary(writer)).rows
+    assert (line.cells[4], line.tone) == ("few 1.3 s", "doubt")
+    assert "[" in line.cells[3]
+
+
+def test_turns_too_few_have_no_interval_of_their_latencies() -> None:
+    sample = drawn(np.random.default_rng(1), 5, 100)
+    found = latency(percentiles(sample), sample, 5)
+    assert found is not None
+    assert (found.p50, found.p95, found.p99) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "shaky"),
+    [
+        ({"time_low_s": 1.9e-4, "time_high_s": 2.3e-4}, True),
+        ({"time_low_s": 1.98e-4, "time_high_s": 2.02e-4}, False),
+        ({"time_low_s": 1.98e-4, "time_high_s": 2.02e-4, "shaky": 1}, True),
+        ({"time_low_s": 1.9e-4, "time_high_s": 2.3e-4, "shaky": 0}, False),
+    ],
+)
+def test_a_placement_as_uncertain_as_no_other_row_may_be_is_shaky(
+    writer: Writer, values: dict[str, float], shaky: bool
+) -> None:
+    placed = Reading("place", {"time_s": 2e-4, **values})
+    trial = fake_runs.speed_trial("torch-native", "gru")
+    writer.commit(trial, readings=[Reading("forward", {"time_s": 0.01}), placed])
+    found = summary(writer)
+    told = tables.speed_table(found).rows[-1].cells[2:4]
+    assert told[0] == "place"
+    assert told[1].startswith("shaky ") is shaky
+    reasons = [line.cells[2:4] for line in tables.shaky_table(found).rows]
+    if "shaky" not in values:
+        wide = [("place", "the interval is 20% of the median wide")]
+        assert reasons == (wide if shaky else [])
 
 
 def test_placing_a_batch_is_a_row_and_part_of_nothing_else(writer: Writer) -> None:

@@ -26,17 +26,19 @@ _TONES = {"faster": "good", "same": "", "slower": "bad", "failed in new": "bad"}
 def compare_table(found: Comparison) -> Table:
     """Return every key, the worst first; what is normalised stands before raw times."""
     normal = any(row.normalised is not None for row in found.rows)
-    budgets = len({budget_of(row.trial) for row in found.rows}) > 1
-    head = ["cell", "implementation", "phase", "of"]
+    head = ["cell", "implementation", "library", "kernel", "phase", "of"]
     head += ["normalised", "ratio"] if normal else []
     head += ["base", "new", "raw new / base" if normal else "new / base"]
     head += ["verdict", "marks"]
-    rows = tuple(_row(row, normal=normal, budgets=budgets) for row in found.rows)
+    blocks = tuple(
+        Block(tuple(head), tuple(_row(row, normal=normal) for row in rows), budget)
+        for budget, rows in group(found.rows, _budget).items()
+    )
     return Table(
         "compare",
         "Base against new",
-        "llll" + ("lr" if normal else "") + "rrrll",
-        (Block(tuple(head), rows),),
+        "llllll" + ("lr" if normal else "") + "rrrll",
+        blocks,
         (*_reasons(found), _how(found), *found.notes),
     )
 
@@ -44,9 +46,9 @@ def compare_table(found: Comparison) -> Table:
 def _how(found: Comparison) -> str:
     return (
         "new / base is a ratio of times with its 95 % interval, by rounds where one "
-        f"session timed both. Slower: above {1 + found.effect:.2f}, faster: below "
-        f"{1 / (1 + found.effect):.2f}, each with 5 % false discoveries over all keys; "
-        "same: the interval lies between the two."
+        "session timed both. a → b: base has a, new has b. Slower: above "
+        f"{1 + found.effect:.2f}, faster: below {1 / (1 + found.effect):.2f}, each "
+        "with 5 % false discoveries over all keys; same: the interval lies between."
     )
 
 
@@ -74,10 +76,25 @@ def _key(row: Compared) -> str:
     return " ".join(filter(None, words))
 
 
-def _row(row: Compared, *, normal: bool, budgets: bool) -> Row:
+def _budget(row: Compared) -> str:
+    """Return the budget of a key, "… → …" where that of its sides differs."""
+    sides = [budget_of(side.trial) for side in (row.base, row.new) if side is not None]
+    return _both(*(sides or [budget_of(row.trial)]))
+
+
+def _both(*of_sides: str | None) -> str:
+    """Return what both sides have once, and what differs as "base → new"."""
+    told = dict.fromkeys(one_line(each) for each in of_sides if each)
+    return " → ".join(told) or NOTHING
+
+
+def _row(row: Compared, *, normal: bool) -> Row:
     trial = row.trial
-    cells = [trial.cell, trial.implementation, phase(row.phase or NOTHING)]
-    cells.append(_where(trial) + (f" · {budget_of(trial)}" if budgets else ""))
+    sides = [side for side in (row.base, row.new) if side is not None]
+    cells = [trial.cell, trial.implementation]
+    cells += [_both(*(side.framework for side in sides))]
+    cells += [_both(*(side.kernel for side in sides))]
+    cells += [phase(row.phase or NOTHING), _where(trial)]
     if normal:
         cells += _normalised(row.normalised)
     times = [None if side is None else side.time_s for side in (row.base, row.new)]

@@ -9,7 +9,7 @@ from harness.analysis.grouping import group
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Block, Row, Table, ends
 from harness.report.tables.speed import phase
-from harness.report.text import NOTHING, seconds, times
+from harness.report.text import NOTHING, one_line, seconds, times
 
 MOST_EQUAL = 3
 """Names told of those that are equally fast."""
@@ -18,19 +18,20 @@ MOST_EQUAL = 3
 def fastest_table(summary: Summary) -> Table:
     """Return the fastest certified implementation at each batch and hidden size."""
     head = (
-        "cell", "phase", "batch", "hidden size", "fastest certified", "time of a call",
-        "next", "next ÷ fastest", "not counted",
+        "cell", "phase", "batch", "hidden size", "fastest certified", "library",
+        "kernel", "time of a call", "next", "next ÷ fastest", "not counted",
     )  # fmt: skip
     notes = (
         "≈: an advantage under 2 %, or one whose 95 % interval holds 1, is none. "
-        "Compared within one session, round by round. Uncertified ones never win.",
+        "Compared within one session, round by round. Uncertified ones never win. "
+        "Library and kernel: of the one named first.",
     )
     maps = [found for found in summary.fastest if is_choice(found)]
     titled = group(maps, lambda m: title(m, summary))
     return Table(
         "fastest",
         "Fastest certified implementation",
-        "llrrlrlrl",
+        "llrrlllrlrl",
         tuple(
             Block(head, tuple(_row(m, spot) for m in members for spot in m.spots), name)
             for name, members in titled.items()
@@ -82,6 +83,8 @@ def _row(found: FastestMap, spot: Spot) -> Row:
             NOTHING if spot.batch is None else str(spot.batch),
             NOTHING if spot.hidden_size is None else str(spot.hidden_size),
             fastest_words(spot) + shaky,
+            one_line(spot.framework or NOTHING),
+            one_line(spot.kernel or NOTHING),
             seconds(spot.time_s),
             (spot.runner_up or NOTHING) + next_shaky,
             times(spot.ratio) + ends(spot.interval, times),

@@ -6,15 +6,15 @@ from harness.analysis.grouping import group
 from harness.analysis.payback import Payback
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Block, Row, Table
-from harness.report.tables.speed import block_title, keys, phase, timing, tone
+from harness.report.tables.speed import block_title, keys, phase, ran, timing, tone
 from harness.report.text import NOTHING, marked, seconds, short
 
 
 def first_calls_table(summary: Summary) -> Table:
     """Return what the first call costs, and after how many it has paid back."""
     head = (
-        "cell", "implementation", "phase", "first call", "a later call", "held against",
-        "paid back after",
+        "cell", "implementation", "phase", "library", "kernel", "first call",
+        "a later call", "held against", "paid back after",
     )  # fmt: skip
     notes = (
         "First call: build, trace, compile and autotune, in no other figure; a single "
@@ -28,7 +28,7 @@ def first_calls_table(summary: Summary) -> Table:
     return Table(
         "first-calls",
         "First calls",
-        "lllrrll",
+        "lllllrrll",
         tuple(
             Block(head, tuple(_row(found) for found in members), title)
             for title, members in titled.items()
@@ -47,6 +47,7 @@ def _row(found: Payback) -> Row:
             row.cell,
             marked(row.implementation, row.doubt),
             phase(row.phase),
+            *ran(row),
             seconds(row.first_call_s),
             timing(row),
             held_against,

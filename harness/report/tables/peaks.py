@@ -7,6 +7,7 @@ from collections.abc import Callable
 from harness.analysis.roofline import Peak, PeakRow
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Block, Row, Table
+from harness.report.tables.speed import DOCTOR
 from harness.report.text import NOTHING, one_line
 
 
@@ -17,9 +18,9 @@ def peaks_table(summary: Summary) -> Table:
         "FLOP/byte at the ridge",
     )  # fmt: skip
     notes = (
-        "The best that any installed library reached on this machine, which no "
-        "datasheet says. ( ) the worst of several sessions. Below the ridge memory is "
-        "the limit, above it arithmetic.",
+        "The best that any library of the run, or at an earlier `doctor` any installed "
+        "one, reached on this machine, which no datasheet says. ( ) the worst of "
+        "several sessions. Below the ridge memory is the limit, above it arithmetic.",
     )
     rows = tuple(_row(found) for found in summary.peaks)
     known = any(found.peak for found in summary.peaks)
@@ -36,12 +37,22 @@ def _row(found: PeakRow) -> Row:
         (
             *where,
             _rate(found, lambda each: each.flop_per_s),
-            one_line(peak.flop_by or NOTHING),
+            _by(peak.flop_by, peak.flop_versions, peak.flop_measured_at),
             _rate(found, lambda each: each.copy_bytes_per_s),
-            one_line(peak.copy_by or NOTHING),
+            _by(peak.copy_by, peak.copy_versions, peak.copy_measured_at),
             NOTHING if peak.ridge is None else f"{peak.ridge:.3g}",
         )
     )
+
+
+def _by(library: str | None, versions: str | None, measured_at: str | None) -> str:
+    """Return "torch 2.13.0", or "jax 0.9.2, doctor 2026-11-26 10:00:00"."""
+    if library is None:
+        return NOTHING
+    name = library.removesuffix(DOCTOR)
+    doctor = DOCTOR if name != library else ""
+    date = f" {measured_at}" if measured_at else ""
+    return one_line(f"{versions or name}{doctor}{date}")
 
 
 def _rate(found: PeakRow, of: Callable[[Peak], float | None]) -> str:

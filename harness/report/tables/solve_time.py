@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from harness.analysis.grouping import group
 from harness.analysis.solve_time import SolveTime
 from harness.analysis.summary import Summary
-from harness.report.tables.form import Row, Table, by_place
+from harness.report.tables.form import Block, Row, Table
+from harness.report.tables.speed import titled
 from harness.report.text import NOTHING, marked, one_line, seconds
 
 
 def solve_table(summary: Summary) -> Table:
     """Return time to solve for every certified implementation."""
     head = (
-        "cell", "implementation", "device", "kernel", "time to solve",
+        "cell", "implementation", "library", "kernel", "time to solve",
         "updates counted on",
     )  # fmt: skip
     notes = (
@@ -24,7 +26,12 @@ def solve_table(summary: Summary) -> Table:
         "solve-times",
         "Time to solve",
         "llllll",
-        by_place(head, summary.solve_times, lambda row: row.place, _solve_row),
+        tuple(
+            Block(head, tuple(_solve_row(row) for row in members), title)
+            for title, members in group(
+                summary.solve_times, lambda row: titled(row.place, row.budget)
+            ).items()
+        ),
         notes,
     )
 
@@ -35,7 +42,7 @@ def _solve_row(row: SolveTime) -> Row:
         (
             row.cell,
             row.implementation,
-            row.device,
+            one_line(row.framework or NOTHING),
             one_line(row.kernel or NOTHING),
             shaky + seconds(row.seconds) + _span(row),
             marked(row.learned_on, row.doubt),

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from harness.analysis.conditions import budget_of
-from harness.analysis.grouping import group
+from harness.analysis.grouping import Place, group
+from harness.analysis.latency import SHARES, fewest
 from harness.analysis.speed import PLACEMENT, Instability, Memory, SpeedRow
+from harness.analysis.statistics import Interval
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Block, Row, Table, ends
 from harness.report.text import (
     NOTHING,
+    marked,
     one_line,
     percent,
     seconds,
@@ -28,10 +31,12 @@ def speed_table(summary: Summary) -> Table:
         "kernel", "certified",
     )  # fmt: skip
     notes = [
-        "Medians with 95 % bootstrap intervals over turns. × fastest: time over that "
-        "of the fastest certified implementation, within one session only and round by "
-        "round, so that what slowed the machine for a round is in both. A call of "
-        "stream is one time step at batch 1. Kernel: what really ran, from evidence."
+        "Medians with bootstrap intervals over turns: 95 % by name, 88 to 94 % in "
+        "simulations of sessions that stop when they are narrow. × fastest: time over "
+        "that of the fastest certified implementation, within one session only and "
+        "round by round, so that what slowed the machine for a round is in both. A "
+        "call of stream is one time step at batch 1. Kernel: what really ran, from "
+        "evidence."
     ]
     if any(row.phase == PLACEMENT for row in summary.speed):
         notes.append("Place: a batch to the device, in no other figure.")
@@ -40,27 +45,33 @@ def speed_table(summary: Summary) -> Table:
         "Timings",
         "lllrrlll",
         blocks(head, summary.speed, _speed_row),
-        (*notes, *_fitness(summary)),
+        (*notes, *_compiled(summary), *_fitness(summary)),
     )
 
 
 def rates_table(summary: Summary) -> Table:
     """Return what the timings come to: rates, shares of the peak, memory."""
     head = (
-        "cell", "implementation", "phase", "library", "tokens/s", "GFLOP/s", "of peak",
-        "of roof", "memory",
+        "cell", "implementation", "phase", "library", "kernel", "tokens/s", "GFLOP/s",
+        "of peak", "of roof", "memory",
     )  # fmt: skip
     notes = (
         "Tokens: sequences × time steps. FLOP: the cell's own, whoever computes it. Of "
-        "peak: of the best matrix product that any installed library reached in the "
-        "same session, device, threads and arithmetic. Of roof: of the most that this "
+        "peak: of the best matrix product that any library of the run reached on the "
+        "same device, threads and arithmetic. It is measured once a command, in the "
+        "library's worker, after the first session that uses it; where `doctor` had "
+        "found more, that counts and is named below. Of roof: of the most that this "
         "peak and the copy bandwidth allow for the FLOP and the bytes that a call has "
         "to move at least. Memory: peak of a process of its own, above what its "
         "imports take.",
     )
     rows = [row for row in summary.speed if row.timed]
     return Table(
-        "rates", "Rates and memory", "llllrrrrr", blocks(head, rows, _rates_row), notes
+        "rates",
+        "Rates and memory",
+        "lllllrrrrr",
+        blocks(head, rows, _rates_row),
+        (*notes, *_remembered(rows)),
     )
 
 
@@ -88,19 +99,22 @@ def shaky_table(summary: Summary) -> Table:
 def latency_table(summary: Summary) -> Table:
     """Return what a user of single time steps waits."""
     head = (
-        "cell", "implementation", "p50", "p95", "p99", "longest kept", "kept",
-        "library", "kernel", "certified",
+        "cell", "implementation", "p50", "p95", "p99", "longest", "kept", "library",
+        "kernel",
     )  # fmt: skip
     notes = (
         "One time step at batch 1 with the state carried, each timed alone: half of "
         "them take p50 at most, 1 of 20 longer than p95, 1 of 100 longer than p99. "
-        "Kept: the latencies stored, evenly from all.",
+        "[ ] 95 % by name: turns are resampled as blocks, since neighbours see the "
+        "same state of the machine; none of fewer turns than 6. Few: fewer than "
+        f"the {fewest(SHARES[-1])} that can enclose p99. Kept: the latencies stored, "
+        "evenly from all; longest: of these.",
     )
     rows = [row for row in summary.speed if row.latency is not None]
     return Table(
         "latency",
         "Latency of one time step",
-        "llrrrrrlll",
+        "llrrrrrll",
         blocks(head, rows, _latency_row),
         notes,
     )
@@ -118,8 +132,12 @@ def blocks(
 
 def block_title(row: SpeedRow) -> str:
     """Return place and budget: "adding, length 100 · 1 thread · float32"."""
-    title, budget = row.place.title, budget_of(row.trial)
-    return title if budget in title else f"{title} · {budget}"
+    return titled(row.place, budget_of(row.trial))
+
+
+def titled(place: Place, budget: str) -> str:
+    """Return a place with its budget, which it may hold already."""
+    return place.title if budget in place.title else f"{place.title} · {budget}"
 
 
 def phase(name: str) -> str:
@@ -135,6 +153,11 @@ def tone(row: SpeedRow) -> str:
 def keys(row: SpeedRow) -> tuple[str, str, str]:
     """Return what the filter asks for."""
     return row.place.task, row.cell, row.implementation
+
+
+def ran(row: SpeedRow) -> tuple[str, str]:
+    """Return library and kernel."""
+    return one_line(row.framework or NOTHING), one_line(row.kernel or NOTHING)
 
 
 def timing(row: SpeedRow) -> str:
@@ -170,6 +193,52 @@ def reasons(row: SpeedRow) -> tuple[Instability, ...]:
     return tuple(found)
 
 
+def _compiled(summary: Summary) -> list[str]:
+    """Return what XLA compiled with, of the thread counts that asked for it."""
+    told = group(
+        (row for row in summary.speed if row.xla_flags), lambda row: row.xla_flags
+    )
+    return [
+        one_line(f"XLA compiled {', '.join(_names(rows))} with {flags}.")
+        for flags, rows in told.items()
+    ]
+
+
+def _names(rows: Iterable[SpeedRow]) -> list[str]:
+    """Name implementations and their budgets."""
+    told = group(rows, lambda row: budget_of(row.trial))
+    return [
+        f"{' and '.join(dict.fromkeys(r.implementation for r in members))} ({budget})"
+        for budget, members in told.items()
+    ]
+
+
+def _remembered(rows: Iterable[SpeedRow]) -> list[str]:
+    """Return whose peak it is and of when, where `doctor` had found more."""
+    told = {}
+    for row in rows:
+        peak, budget = row.peak, budget_of(row.trial)
+        if peak is not None:
+            flop = (peak.flop_versions, peak.flop_measured_at)
+            copy = (peak.copy_versions, peak.copy_measured_at)
+            told[budget, "peak", peak.flop_by] = flop
+            told[budget, "copy bandwidth", peak.copy_by] = copy
+    said = []
+    for (budget, rate, by), (versions, at) in told.items():
+        if by is None or not by.endswith(DOCTOR):
+            continue
+        when = f"found it at {at} UTC" if at else "remembered it"
+        library = versions or by.removesuffix(DOCTOR)
+        said.append(
+            one_line(f"The {rate} of {budget} is of {library}, as doctor {when}.")
+        )
+    return said
+
+
+DOCTOR = ", doctor"
+"""What stands behind a library whose rate `doctor` had found."""
+
+
 def _fitness(summary: Summary) -> list[str]:
     """Return a sentence for what machines that were not fit had against them."""
     told = group(
@@ -201,8 +270,7 @@ def _speed_row(row: SpeedRow) -> Row:
             phase(row.phase),
             timing(row),
             times(row.relative) + ends(row.relative_interval, times),
-            one_line(row.framework or NOTHING),
-            one_line(row.kernel or NOTHING),
+            *ran(row),
             verdict(row.doubt),
         ),
         tone(row),
@@ -218,7 +286,7 @@ def _rates_row(row: SpeedRow) -> Row:
             row.cell,
             row.implementation + marks,
             phase(row.phase),
-            one_line(row.framework or NOTHING),
+            *ran(row),
             short(row.tokens_per_s) + ends(row.tokens, short),
             NOTHING if flops is None else f"{flops:.3g}",
             percent(row.of_peak),
@@ -253,22 +321,25 @@ def _why(row: SpeedRow, found: Instability) -> tuple[str, Row]:
     return block_title(row), Row(cells, "doubt", *keys(row))
 
 
+def _waited(value: float | None, interval: Interval | None) -> str:
+    return seconds(value) + ends(interval, seconds)
+
+
 def _latency_row(row: SpeedRow) -> Row:
     found, sample = row.latency, row.latency_sample_s
     assert found is not None
+    doubtful = "doubt" if found.few else tone(row)
     return Row(
         (
             row.cell,
-            row.implementation,
-            ("shaky " if row.shaky else "") + seconds(found.p50_s),
-            seconds(found.p95_s),
-            seconds(found.p99_s),
+            marked(row.implementation, row.doubt),
+            ("shaky " if row.shaky else "") + _waited(found.p50_s, found.p50),
+            _waited(found.p95_s, found.p95),
+            ("few " if found.few else "") + _waited(found.p99_s, found.p99),
             seconds(max(sample, default=None)),
             str(len(sample)) if sample else NOTHING,
-            one_line(row.framework or NOTHING),
-            one_line(row.kernel or NOTHING),
-            verdict(row.doubt),
+            *ran(row),
         ),
-        tone(row),
+        doubtful,
         *keys(row),
     )
