@@ -211,7 +211,9 @@ def test_a_lost_scheduler_costs_what_was_in_flight(
     folder = fresh("run")
     cluster.add_workers(1)
     before = helpers.snapshot(folder / "out" / "trials")
-    process = helpers.start(*RUN, "--scheduler", cluster.file, cwd=folder)
+    # Many trials: of two a busy machine sees the end before the scheduler's.
+    more = ("--scheduler", cluster.file, "--seeds", "0-19")
+    process = helpers.start(*RUN, *more, cwd=folder)
     helpers.wait_for(lambda: learns(folder), "a trial to learn")
     cluster.scheduler.kill()
     code, _, err = helpers.finish(process)
@@ -223,7 +225,7 @@ def test_a_lost_scheduler_costs_what_was_in_flight(
     assert before.items() <= helpers.snapshot(folder / "out" / "trials").items()
     code, _, err = helpers.run("run", "tiny.toml", "-o", "out", cwd=folder)
     assert code == 0, err
-    assert helpers.curves(folder / "out") == undisturbed
+    assert undisturbed.items() <= helpers.curves(folder / "out").items()
 
 
 def test_a_local_cluster_is_started_where_none_is_named(
