@@ -19,7 +19,6 @@ from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 
 from harness import environments
-from harness.contract import Weights
 from harness.environment import describe_environment
 from harness.errors import MisuseError
 from harness.registry import Registry
@@ -36,7 +35,7 @@ from harness.run.standing import Planned
 from harness.run.surroundings import Peaks, fitness_before, place_of
 from harness.run.work import calibrate
 from harness.run.worktree import Checkout, overlay
-from harness.store import Attempt, Reading, RunFolder
+from harness.store import Attempt, RunFolder
 from harness.suite import Suite
 from harness.trial import Trial
 
@@ -359,7 +358,7 @@ def _peaks(
 
 
 class _Both:
-    """Tells both sides of rounds; all else is of one side, and told to its own sink."""
+    """Tells both sides of rounds."""
 
     def __init__(self, sinks: Iterable[Sink]) -> None:
         self._sinks = tuple(sinks)
@@ -367,18 +366,6 @@ class _Both:
     def round(self, number: int, rounds: int) -> None:
         for sink in self._sinks:
             sink.round(number, rounds)
-
-    def begins(self, trial_id: str, *, resumed: bool) -> None: ...
-
-    def event(self, trial_id: str, reading: Reading) -> None: ...
-
-    def checkpoint(
-        self, trial_id: str, state: Mapping[str, Any], arrays: Weights
-    ) -> None: ...
-
-    def log(self, trial_id: str, data: bytes) -> None: ...
-
-    def waits(self, for_what: str | None) -> None: ...
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from harness.measure.timing import median_interval, ratio_interval
-from harness.run.jobs import Answer, Sink
+from harness.run.jobs import Answer
 from harness.trial import Trial
 
 _RESAMPLES = 500
@@ -57,10 +57,17 @@ class Stands(Protocol):
         """Say so."""
 
 
+class Rounds(Protocol):
+    """Is told of rounds; every `Sink` is."""
+
+    def round(self, number: int, rounds: int, /) -> None:
+        """As `Sink.round`."""
+
+
 def time_in_turns(
     trials: Mapping[str, Trial],
     ask: Ask,
-    sink: Sink,
+    sink: Rounds,
     stands: Stands = lambda *_: True,
 ) -> dict[str, Answer]:
     """Time trials taking turns in random order; return every answer.
@@ -121,7 +128,7 @@ class _Row:
 
 
 class _Turns:
-    def __init__(self, trials: Mapping[str, Trial], ask: Ask, sink: Sink) -> None:
+    def __init__(self, trials: Mapping[str, Trial], ask: Ask, sink: Rounds) -> None:
         self._trials, self._ask_worker, self._sink = trials, ask, sink
         self._answers: dict[str, Answer] = {}
         settings = [trial.settings for trial in trials.values()]
