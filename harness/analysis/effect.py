@@ -4,9 +4,8 @@ Two questions are asked of every ratio of times: is it above 1 + effect, is it b
 inverse? Each has a one-sided p-value; a ratio between the two answers neither.
 
 Medians of rounds are resampled for the p-values (percentile bootstrap, fixed seed), and
-for the interval of two sessions. Resampled few rounds make an interval that is too
-narrow: of 6 to 12 it holds the truth in 87 to 94 of 100 simulated sessions. The
-interval of rounds in common lies between order statistics, which holds it in 94 to 96.
+for the interval of two sessions. The interval of rounds in common lies between order
+statistics, as of all medians.
 
 Turns on a machine that others use are disturbed now and then, by much: simulated with
 2 % noise and one turn in seven up to twice as long, this finds a 10 % slower copy in 20
@@ -24,13 +23,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
-from harness.analysis.statistics import LEVEL, SMALLEST_FOR_INTERVAL, Interval
+from harness.analysis.statistics import Interval
+from harness.measure.median import FEWEST, LEVEL, median_ends
 
 Floats = npt.NDArray[np.float64]
 
-FEWEST_ROUNDS = SMALLEST_FOR_INTERVAL
+FEWEST_ROUNDS = FEWEST
 """Below this many rounds no test can reach the level, whatever the ratios are."""
 
 MOST_ROUNDS = 200
@@ -104,25 +103,6 @@ def unpaired_effect(
     rounds = min(len(base), len(new))
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return _effect(middle, drawn, (low, high), rounds, effect, paired=False)
-
-
-def median_ends(values: Floats) -> tuple[float, float]:
-    """Return the ends of the interval of a median, of `FEWEST_ROUNDS` values at least.
-
-    Between the pairs of order statistics that hold it more and less often than `LEVEL`,
-    as Hettmansperger and Sheather interpolate (1986, Statistics & Probability Letters).
-    """
-    ordered, count = np.sort(values), len(values)
-    depth = np.arange(1, count // 2 + 1)
-    holds = 1 - 2 * stats.binom.cdf(depth - 1, count, 0.5)
-    outer = int(depth[holds >= LEVEL][-1])
-    # What lies beyond the middle pair holds nothing.
-    more, less = holds[outer - 1], holds[outer] if outer < len(holds) else 0.0
-    share = (more - LEVEL) / (more - less)
-    inward = (count - outer) * share / (outer + (count - 2 * outer) * share)
-    low = (1 - inward) * ordered[outer - 1] + inward * ordered[outer]
-    high = (1 - inward) * ordered[count - outer] + inward * ordered[count - outer - 1]
-    return float(low), float(high)
 
 
 def _joined(logs: Sequence[float]) -> Floats:

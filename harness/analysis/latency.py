@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from harness.analysis.statistics import LEVEL, SMALLEST_FOR_INTERVAL, Interval
+from harness.analysis.statistics import Interval
+from harness.measure.median import FEWEST, LEVEL
 
 SHARES = (0.50, 0.95, 0.99)
 
@@ -65,7 +66,7 @@ def _intervals(
     Few turns resampled scatter less than turns do: the ends are moved out by what a
     t-distribution asks for more than a normal one.
     """
-    if turns < SMALLEST_FOR_INTERVAL or len(sample) < turns:
+    if turns < FEWEST or len(sample) < turns:
         return [None] * len(found)
     values = np.asarray(sample, np.float64)
     order = np.argsort(values)

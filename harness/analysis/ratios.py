@@ -6,13 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from harness.analysis.statistics import SMALLEST_FOR_INTERVAL, Interval
-from harness.measure.timing import ratio_interval
+from harness.analysis.statistics import Interval
+from harness.measure.median import FEWEST, ratio_interval
 
 Turns = Mapping[int, Sequence[float]]
 """Readings in seconds by the round of the session they were taken in."""
-
-FEWEST_ROUNDS = SMALLEST_FOR_INTERVAL
 
 
 def paired_median(base_turns: Turns, new_turns: Turns) -> float | None:
@@ -25,11 +23,11 @@ def paired_ratio(base_turns: Turns, new_turns: Turns) -> Interval | None:
     """Return the 95 % interval of the median over rounds of new / base.
 
     What slows the machine for a whole round slows both turns of it and leaves their
-    ratio alone, so rounds are resampled, never single readings (percentile bootstrap,
-    fixed seed). None with fewer rounds in common than can enclose their median.
+    ratio alone, so rounds count, never single readings. None with fewer
+    rounds in common than can enclose their median.
     """
     times = _common(base_turns, new_turns)
-    if len(times) < FEWEST_ROUNDS:
+    if len(times) < FEWEST:
         return None
     found = ratio_interval([new for _, new in times], [base for base, _ in times])
     return Interval(found.low, found.high)

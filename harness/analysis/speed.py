@@ -30,7 +30,8 @@ from harness.analysis.ratios import (
     unpaired_ratio,
 )
 from harness.analysis.roofline import Peak, peak_of, session_of
-from harness.analysis.statistics import SMALLEST_FOR_INTERVAL, Interval
+from harness.analysis.statistics import Interval
+from harness.measure.median import FEWEST
 from harness.measure.phases import PHASES
 from harness.measure.stability import WIDEST
 from harness.store import TrialRecord
@@ -314,7 +315,7 @@ def _row(
 
 def _interval(record: TrialRecord, phase: str, low: str, high: str) -> Interval | None:
     """Return a stored interval, unless of too few turns to enclose their median."""
-    if 0 < len(_turns(record, phase)) < SMALLEST_FOR_INTERVAL:
+    if 0 < len(_turns(record, phase)) < FEWEST:
         return None
     ends = number(record, phase, low), number(record, phase, high)
     return None if ends[0] is None or ends[1] is None else Interval(ends[0], ends[1])

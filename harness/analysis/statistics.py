@@ -10,9 +10,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-LEVEL = 0.95
-SMALLEST_FOR_INTERVAL = 6
-"""Fewer values than this cannot enclose their median with 95 %: 2 · 0.5^5 > 0.05."""
+from harness.measure.median import FEWEST, LEVEL
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def censored_median(values: Sequence[float | None], budget: float) -> CensoredMe
     ordered = sorted(math.inf if value is None else float(value) for value in values)
     first, last = order_ranks(len(ordered))
     spread: Spread = "interval"
-    if len(ordered) < SMALLEST_FOR_INTERVAL:
+    if len(ordered) < FEWEST:
         spread = "single" if len(ordered) == 1 else "range"
     return CensoredMedian(
         median=_known(float(np.median(ordered))),

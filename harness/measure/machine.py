@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from harness.measure.load import OtherLoad
-from harness.measure.timing import ClockCheck, median_interval, no_garbage_collection
+from harness.measure.median import median_interval
+from harness.measure.timing import ClockCheck, no_garbage_collection
 
 WATCH_S = 1.5
 """Long enough for 150 of the system's ticks of 10 ms, and 1500 readings."""

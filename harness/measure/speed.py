@@ -44,15 +44,14 @@ from harness.measure.arithmetic import (
 )
 from harness.measure.certificate import TOLERANCES
 from harness.measure.load import OtherLoad
+from harness.measure.median import Interval, median_interval
 from harness.measure.phases import Batches, Phase, phases_of
 from harness.measure.problem import Measurement, Problem
 from harness.measure.readback import ReadBack, Reference
 from harness.measure.stability import Turns, Unstable, unstable
 from harness.measure.timing import (
     ClockCheck,
-    Interval,
     loops_for,
-    median_interval,
     no_garbage_collection,
     reading_s,
     warm_up,

@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from harness.measure.timing import READING_S, Interval
-
-FEWEST_TURNS = 6
-"""Fewer turns than this cannot enclose their median with 95 %: 2 · 0.5^5 > 0.05."""
+from harness.measure.median import FEWEST, Interval
+from harness.measure.timing import READING_S
 
 WIDEST = 0.05
 """An interval wider than this share of its median cannot tell what a comparison takes
@@ -122,12 +120,12 @@ def _warm_up(turns: Turns) -> Unstable | None:
 
 
 def _few(medians: np.ndarray) -> Unstable | None:
-    if len(medians) >= FEWEST_TURNS:
+    if len(medians) >= FEWEST:
         return None
     turns = "1 turn" if len(medians) == 1 else f"{len(medians)} turns"
     return Unstable(
         "few",
-        f"{turns}, and an interval takes {FEWEST_TURNS}",
+        f"{turns}, and an interval takes {FEWEST}",
         "raise rounds or time_budget_s of the [[speed]] section",
     )
 
@@ -168,7 +166,7 @@ def _trend_z(values: np.ndarray) -> float:
 
 
 def _bimodal(medians: np.ndarray) -> Unstable | None:
-    if len(medians) < 2 * FEWEST_TURNS:
+    if len(medians) < 2 * FEWEST:
         return None
     ordered = np.sort(medians)
     fewest = max(2, math.ceil(_GROUP * len(ordered)))

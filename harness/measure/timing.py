@@ -1,15 +1,13 @@
-"""Readings of a clock, and what may be said of their median."""
+"""Readings of a clock: settled first, and of a clock that runs evenly."""
 
 from __future__ import annotations
 
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-
-import numpy as np
 
 READING_S = 3e-3
 """One reading lasts at least this long: far above the clock's resolution, and long
@@ -17,8 +15,6 @@ enough for the first of a turn, which is dropped, to bring the caches back."""
 
 WARM_UP_S = 2.0
 """A warm-up that still gets faster after this is given up, and the row is shaky."""
-
-_RESAMPLES = 2000
 
 
 def reading_s(call: Callable[[], None], loops: int) -> float:
@@ -69,49 +65,6 @@ def warm_up(call: Callable[[], None]) -> WarmUp:
 def loops_for(call_s: float) -> int:
     """Return how many calls make one reading of at least `READING_S`."""
     return max(1, math.ceil(READING_S / max(call_s, 1e-9)))
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A median with a 95 % bootstrap interval."""
-
-    median: float
-    low: float
-    high: float
-
-    @property
-    def width(self) -> float:
-        """The interval's width as a share of the median."""
-        return (self.high - self.low) / self.median if self.median else math.inf
-
-
-def median_interval(
-    turns: Sequence[Sequence[float]], *, resamples: int = _RESAMPLES
-) -> Interval:
-    """Return the median over turns of each turn's median, with its interval.
-
-    Readings inside one turn see the same state of the machine, so turns, not readings,
-    are resampled (percentile bootstrap, fixed seed).
-    """
-    return _interval(np.array([np.median(turn) for turn in turns]), resamples)
-
-
-def ratio_interval(
-    times: Sequence[float], bases: Sequence[float], *, resamples: int = _RESAMPLES
-) -> Interval:
-    """Return the median over rounds of time / base, with its interval.
-
-    Two turns of one round see nearly the same state of the machine, so that a drift
-    leaves their ratio alone.
-    """
-    return _interval(np.asarray(times) / np.asarray(bases), resamples)
-
-
-def _interval(values: np.ndarray, resamples: int) -> Interval:
-    rng = np.random.default_rng(0)
-    drawn = rng.choice(values, (resamples, len(values)))
-    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
-    return Interval(float(np.median(values)), float(low), float(high))
 
 
 class ClockCheck:

@@ -19,12 +19,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from harness.measure.timing import median_interval, ratio_interval
+from harness.measure.median import median_interval, ratio_interval
 from harness.run.jobs import Answer
 from harness.trial import Trial
-
-_RESAMPLES = 500
-"""Enough to say that an interval is narrow; the stored one has more."""
 
 _LOOK_AGAIN = 1.25
 """Rounds from one look at the intervals to the next, as a factor. Who looks after every
@@ -111,9 +108,7 @@ class _Row:
 
     def is_narrow(self, baseline: _Row, target: float) -> bool:
         """Say whether the median or the ratio to the baseline is known well enough."""
-        found = median_interval(
-            [[t] for t in self.times.values()], resamples=_RESAMPLES
-        )
+        found = median_interval([[t] for t in self.times.values()])
         if found.width <= target:
             return True
         rounds = [n for n in self.times if n in baseline.times]
@@ -122,7 +117,6 @@ class _Row:
         ratio = ratio_interval(
             [self.times[n] for n in rounds],
             [baseline.times[n] for n in rounds],
-            resamples=_RESAMPLES,
         )
         return ratio.width <= target
 

@@ -24,11 +24,11 @@ LayerFactory = Callable[[str, int, int], object]
 """Called with (cell, input_size, hidden_size); returns a `keras.layers.Layer` that is
 called as `keras.layers.GRU(return_sequences=True, return_state=True)`: (x [batch, time,
 input], initial_state=, mask=) to (outputs, *state). Its weights are the canonical ones
-or Keras'. It is traced once for all lengths: `x.shape[1]` is None."""
+or Keras'. A trace of it serves all lengths: `x.shape[1]` is None."""
 
 
 class RecurrentLayer:
-    """A Keras layer of a known layout, traced once for all that call it.
+    """A Keras layer of a known layout, called in the graphs of a network.
 
     Args:
         layer: Called as `LayerFactory` says.
@@ -56,8 +56,6 @@ class RecurrentLayer:
             # As whoever writes the network by hand would: the loop then keeps no output
             # of earlier time steps, which takes a twentieth off an update.
             layer.return_sequences = False
-        # A function of its own: gradients of a loop take TensorFlow a second to derive.
-        self._traced = tf.function(self._run, autograph=False)
 
     def __call__(
         self, x: Tensor, state: Parts, mask: Tensor | None, *, training: bool
@@ -76,12 +74,6 @@ class RecurrentLayer:
             one [batch, 1, hidden] where nobody asks for others; and the state after
             each sequence's own end.
         """
-        found: tuple[Tensor, Parts] = self._traced(x, state, mask, training)
-        return found
-
-    def _run(
-        self, x: Tensor, state: Parts, mask: Tensor | None, training: bool
-    ) -> tuple[Tensor, Parts]:
         with tf.device(self._device):
             outputs, *final = self._layer(
                 x, initial_state=list(state), mask=mask, training=training
@@ -102,7 +94,9 @@ class RecurrentLayer:
         parts = tuple(tf.TensorSpec([None, p.shape[1]], p.dtype) for p in state)
         sequences = tf.TensorSpec([None, None, x.shape[2]], x.dtype)
         try:
-            self._traced.get_concrete_function(sequences, parts, None, False)
+            tf.function(
+                lambda x, state: self(x, state, None, training=False), autograph=False
+            ).get_concrete_function(sequences, parts)
         except (TypeError, ValueError) as error:
             raise PluginError(
                 type(self._layer).__name__,

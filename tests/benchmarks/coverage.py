@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from harness.analysis.statistics import proportion_interval
-from harness.measure.timing import median_interval
+from harness.measure.median import median_interval
 from harness.run.jobs import Answer
 from harness.run.session import time_in_turns
 from harness.trial import Trial

@@ -21,8 +21,9 @@ from typing import Any
 from harness.contract import Optimizer
 from harness.environment import worker_environment
 from harness.measure.learning import CHUNK, Observer, measure_learning
+from harness.measure.median import Interval, ratio_interval
 from harness.measure.problem import Problem
-from harness.measure.timing import Interval, ratio_interval, reading_s
+from harness.measure.timing import reading_s
 from harness.registry import Registry
 from harness.store import Reading
 from harness.trial import Trial

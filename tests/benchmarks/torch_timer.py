@@ -21,10 +21,11 @@ def main() -> None:
     from torch.utils.benchmark import Timer
 
     from harness.contract import Optimizer
+    from harness.measure.median import ratio_interval
     from harness.measure.phases import phases_of
     from harness.measure.problem import Problem
     from harness.measure.readback import Reference
-    from harness.measure.timing import loops_for, ratio_interval, reading_s, warm_up
+    from harness.measure.timing import loops_for, reading_s, warm_up
     from harness.registry import Registry
     from harness.trial import Trial
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from harness.measure.median import median_interval
 from harness.measure.stability import Turns, unstable
-from harness.measure.timing import median_interval
 
 
 def steady(count: int = 30, spread: float = 0.005, seed: int = 0) -> Turns:
