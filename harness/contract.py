@@ -503,6 +503,20 @@ class DeviceTimer(Protocol):
         """Wait; return the seconds from `start` to the end of what was queued."""
 
 
+@dataclass(frozen=True)
+class FrameworkState:
+    """What a framework tells of the process that it is in.
+
+    Attributes:
+        builds: A number that rises whenever something is traced or compiled; it stays
+            as it is where a framework does neither, or does not tell.
+        threads: What one operation may use on the CPU, or None where it does not tell.
+    """
+
+    builds: int = 0
+    threads: int | None = None
+
+
 class DeviceProbe(Protocol):
     """What a framework's own library reaches on one device, and what it holds there."""
 
@@ -539,3 +553,6 @@ class DeviceProbe(Protocol):
 
     def timer(self) -> DeviceTimer | None:
         """Return the device's clock, or None where the framework shows none."""
+
+    def state(self) -> FrameworkState:
+        """Return what the framework tells of its process: asked beside each timing."""

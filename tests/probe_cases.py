@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from harness.contract import DeviceProbe
@@ -55,3 +58,17 @@ def assert_sees_a_gpu(framework: str) -> None:
         call()
         device_s = timer.stop()
         assert 2 * 2048**3 / 2e15 < device_s < 10
+
+
+def assert_tells_what_is_built(
+    probe: DeviceProbe, function: Callable[[Any], Any], first: Any, other: Any
+) -> None:
+    """Call a compiled function with two arguments of different shapes."""
+    for argument in (first, other):
+        before = probe.state().builds
+        function(argument)
+        built = probe.state().builds
+        assert built > before
+        for _ in range(3):
+            function(argument)
+        assert probe.state().builds == built

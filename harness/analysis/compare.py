@@ -421,19 +421,18 @@ def _notes(rows: Sequence[Compared]) -> tuple[str, ...]:
         for base, new in both
         if base.trial.implementation == new.trial.implementation
     ]
-    changed = {
+    libraries = {
         f"{base.framework} → {new.framework}"
         for base, new in alike
         if base.framework != new.framework
     }
-    if changed:
-        notes.append(f"Libraries differ: {'; '.join(sorted(changed))}.")
     # A run from before kernels were stored says nothing of them.
-    other = {
+    kernels = {
         f"{new.trial.cell} {new.trial.implementation}: {base.kernel} → {new.kernel}"
         for base, new in alike
         if base.kernel and new.kernel and base.kernel != new.kernel
     }
-    if other:
-        notes.append(f"Kernels differ: {'; '.join(sorted(other))}.")
+    for what, changed in (("Libraries", libraries), ("Kernels", kernels)):
+        if changed:
+            notes.append(f"{what} differ: {'; '.join(sorted(changed))}.")
     return tuple(notes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.analysis.conditions import Conditions
 from harness.analysis.grouping import group
 from harness.analysis.ratios import paired_median
-from harness.analysis.speed import SpeedRow, ratio_interval
+from harness.analysis.speed import SpeedRow, fastest_of, ratio_interval
 from harness.analysis.statistics import Interval
 from harness.measure.phases import PHASES
 
@@ -91,13 +91,15 @@ def fastest_maps(rows: Sequence[SpeedRow]) -> list[FastestMap]:
 
     Implementations are compared within one session only, of several the latest.
     """
-    asked = group(rows, lambda r: (r.cell, _where(r), r.conditions))
     found = []
-    for (cell, where, alike), members in asked.items():
-        phases = {row.phase for row in members if row.timed}
-        for phase in sorted(phases, key=_order):
-            shown = [r for r in members if r.phase in (phase, "")]
-            found.append(FastestMap(cell, phase, where, alike, _spots(shown, phase)))
+    for phase in {row.phase for row in rows if row.timed}:
+        shown = [row for row in rows if row.phase in (phase, "")]
+        asked = group(shown, lambda r: (r.cell, _where(r, phase), r.conditions))  # noqa: B023
+        found += [
+            FastestMap(cell, phase, where, alike, _spots(members, phase))
+            for (cell, where, alike), members in asked.items()
+            if any(row.timed for row in members)
+        ]
     cells = list(dict.fromkeys(row.cell for row in rows))
     return sorted(found, key=lambda m: (cells.index(m.cell), _order(m.phase)))
 
@@ -106,13 +108,15 @@ def _order(phase: str) -> tuple[int, str]:
     return (PHASES.index(phase) if phase in PHASES else len(PHASES), phase)
 
 
-def _where(row: SpeedRow) -> str:
+def _where(row: SpeedRow, phase: str) -> str:
+    """Return the input and layers; a single time step is one of any number."""
     trial = row.trial
     if trial.task:
         words = [f"{trial.task}, length {trial.length}"]
         words += [f"{name} {value}" for name, value in trial.task_options.items()]
     else:
-        words = [f"{trial.time_steps} time steps", f"input size {trial.input_size}"]
+        words = [] if phase == "stream" else [f"{trial.time_steps} time steps"]
+        words += [f"input size {trial.input_size}"]
     words += [f"{trial.num_layers} layers"] if trial.num_layers > 1 else []
     words += [f"biases {trial.biases}"] if trial.biases != "canonical" else []
     return " · ".join(words)
@@ -144,7 +148,8 @@ def _spot(batch: int | None, hidden_size: int | None, rows: Sequence[SpeedRow]) 
     by_name = group((r for r in timed if r.certified), lambda r: r.implementation)
     certified = [of_one[0] for of_one in by_name.values()]  # timed twice, maybe
     doubted = [row for row in timed if not row.certified]
-    first = certified[0] if certified else None
+    first = fastest_of(certified)
+    certified.sort(key=lambda row: row is not first)
     second = certified[1] if len(certified) > 1 else None
     equals = [row for row in certified if row is first or not is_slower(first, row)]
     least = first.time_s if first is not None else None

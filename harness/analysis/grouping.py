@@ -36,6 +36,12 @@ class Place:
         )
         return " · ".join(word for word in (words, self.variant) if word)
 
+    def without(self, *names: str) -> Place:
+        """Return the place without some facts of its variant."""
+        words = self.variant.split(" · ")
+        kept = [word for word in words if word.rpartition(" ")[0] not in names]
+        return replace(self, variant=" · ".join(kept))
+
 
 def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     """Return the items by key, keys and items in order of appearance."""
@@ -82,7 +88,7 @@ def facts(trial: Trial) -> dict[str, Any]:
         "init": trial.init,
         "optimiser": trial.optimizer.name,
         "learning rate": trial.optimizer.learning_rate,
-        "clip": trial.optimizer.clip_norm,
+        "clip": trial.optimizer.clip_norm or "none",
         "device": trial.device,
         "dtype": trial.dtype,
         "precision": trial.precision,
@@ -107,9 +113,12 @@ def varying(trials: Sequence[Trial]) -> tuple[str, ...]:
 
 
 def variant(trial: Trial, names: Iterable[str]) -> str:
-    """Return the named facts of a trial in words: "hidden size 128 · init chrono"."""
-    known = facts(trial)
-    return " · ".join(f"{name} {known.get(name)}" for name in names)
+    """Return the named facts of a trial in words: "hidden size 128 · init chrono".
+
+    What is None does not apply to the trial, as time steps where a task has a length.
+    """
+    known = {name: facts(trial).get(name) for name in names}
+    return " · ".join(f"{name} {v}" for name, v in known.items() if v is not None)
 
 
 def place(trial: Trial, names: Iterable[str]) -> Place:

@@ -19,6 +19,7 @@ class Peak:
         copy_by: The library that copied memory at `copy_bytes_per_s`.
         flop_versions: Its version; None where only the trials beside it tell.
         flop_measured_at: In UTC, where `doctor` measured it before.
+        flop_machine: How fit the machine was then: "fit", "noisy", "unfit".
     """
 
     flop_per_s: float | None
@@ -27,8 +28,10 @@ class Peak:
     copy_by: str | None
     flop_versions: str | None = None
     flop_measured_at: str | None = None
+    flop_machine: str | None = None
     copy_versions: str | None = None
     copy_measured_at: str | None = None
+    copy_machine: str | None = None
 
     def roof(self, intensity: float | None) -> float | None:
         """Return the most FLOP/s at an intensity in FLOP/byte, or None if unknown."""
@@ -75,7 +78,7 @@ def peak_of(record: TrialRecord) -> Peak | None:
         *(
             _name(found.get(f"{rate}_{what}"))
             for rate in ("flop", "copy")
-            for what in ("versions", "measured_at")
+            for what in ("versions", "measured_at", "machine")
         ),
     )
     known = peak.flop_per_s is not None or peak.copy_bytes_per_s is not None
@@ -135,6 +138,7 @@ def _most(peaks: Sequence[Peak], sign: int) -> Peak:
         copy_by=copy.copy_by,
         copy_versions=copy.copy_versions,
         copy_measured_at=copy.copy_measured_at,
+        copy_machine=copy.copy_machine,
     )
 
 

@@ -206,14 +206,17 @@ def speed_rows(records: Sequence[TrialRecord]) -> list[SpeedRow]:
 
 def _places(speed: Sequence[TrialRecord]) -> dict[str, Place]:
     """Return the place of each trial: what is unlike is named, the session at need."""
-    names = _named(speed)
+    by_task, by_shape = (
+        _named([r for r in speed if (r.trial.task is not None) is asked])
+        for asked in (True, False)
+    )
     budgets = {budget_of(record.trial) for record in speed}
     machines = {record.result.get("machine") for record in speed} - {None}
     found = {}
     for record in speed:
         trial = record.trial
         shape = ("batch", "time steps", "input size", "hidden size")
-        shown = names if trial.task else tuple(dict.fromkeys([*shape, *names]))
+        shown = by_task if trial.task else tuple(dict.fromkeys([*shape, *by_shape]))
         where = place(trial, shown)
         if len(budgets) > 1:
             where = _add(where, budget_of(trial))
@@ -399,12 +402,14 @@ def _memory(record: TrialRecord | None, phase: str) -> Memory | None:
 def _first_call_s(
     record: TrialRecord, memory: TrialRecord | None, phase: str
 ) -> float | None:
-    """Return what a first call took: in a fresh process, where memory was measured.
+    """Return what a first call took: in a process of its own, if one measured memory.
 
-    In a session's worker a certificate or another shape may have built part before.
+    None where the session was begun again in a worker that had built it before.
     """
     cold = None if memory is None else number(memory, phase, "first_call_s")
-    return number(record, phase, "first_call_s") if cold is None else cold
+    if cold is None and not record.result.get("built_before"):
+        return number(record, phase, "first_call_s")
+    return cold
 
 
 def _sample(record: TrialRecord, phase: str, metric: str) -> tuple[float, ...]:
@@ -431,7 +436,7 @@ def _with_relative(rows: list[SpeedRow]) -> list[SpeedRow]:
     found = []
     for members in keyed.values():
         known = [r for r in members if r.certified and r.timed]
-        best = min(known, key=lambda r: r.time_s or 0.0, default=None)
+        best = fastest_of(known)
         found += [row if best is None else _against(row, best) for row in members]
     places = list(dict.fromkeys(row.place for row in found))
     cells = list(dict.fromkeys(row.cell for row in found))
@@ -446,15 +451,37 @@ def _with_relative(rows: list[SpeedRow]) -> list[SpeedRow]:
     )
 
 
+def fastest_of(rows: Sequence[SpeedRow]) -> SpeedRow | None:
+    """Return the row that no other is faster than, paired by round where it can be.
+
+    Pairs need not agree with the medians of either row's own times, nor with each
+    other: where there is no such row, it is the one that is beaten by least.
+    """
+    best = min(rows, key=lambda r: r.time_s or 0.0, default=None)
+    seen: list[tuple[float, SpeedRow]] = []
+    while best is not None and all(best is not row for _, row in seen):
+        ratios = [_over(best, row) or 1.0 for row in rows]
+        seen.append((min(ratios), best))
+        best = rows[ratios.index(min(ratios))]
+    return max(seen, key=lambda each: each[0])[1] if seen else None
+
+
+def _over(base: SpeedRow, new: SpeedRow) -> float | None:
+    if new.time_s is None or not base.time_s:
+        return None
+    ratio = paired_median(base.turns, new.turns)
+    return new.time_s / base.time_s if ratio is None else ratio
+
+
 def _against(row: SpeedRow, best: SpeedRow) -> SpeedRow:
     if row is best:
         return replace(row, relative=1.0)
-    if row.time_s is None or not best.time_s:
+    ratio = _over(best, row)
+    if ratio is None:
         return row
-    ratio = paired_median(best.turns, row.turns)
     return replace(
         row,
-        relative=row.time_s / best.time_s if ratio is None else ratio,
+        relative=ratio,
         relative_interval=ratio_interval(best, row),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,16 +19,19 @@ if TYPE_CHECKING:
     from harness.store import TrialRecord
 
 
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
+
+
 def _share(
     context: click.Context, option: click.Parameter, value: str | None
 ) -> float | None:
     if value is None:
         return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", value)
+    found = re.fullmatch(rf"\s*({_NUMBER})\s*(%?)\s*", value, re.IGNORECASE)
     share = float(found[1]) / (100 if found[2] else 1) if found else 0.0
     if not 0 < share < 1:
         raise MisuseError(
-            f"--effect {value}: give a share above 0 and below 1, as 5% or 0.05"
+            f"--effect {value}: give a share above 0 and below 1, as 5% or 0.05 or 5e-2"
         )
     return share
 
@@ -61,8 +65,8 @@ def compare(
 ) -> int:
     """Say of every timing of NEW whether it is slower than that of BASE.
 
-    Both are run folders. Exit code 0: nothing is slower; 3: something is, or failed; 5:
-    nothing could be decided.
+    Both are run folders. Exit code 0: nothing is seen to be slower; 3: something is, or
+    failed; 5: too many keys are undecided to say.
     """
     from harness.analysis.compare import EFFECT, compare
 
@@ -90,7 +94,6 @@ def _timings(folder: Path) -> list[TrialRecord]:
 
 def tell(found: Comparison, *, as_json: bool) -> int:
     """Print a comparison and return the exit code that it earns."""
-    from harness.analysis.compare import DECIDED, REGRESSIONS
     from harness.report.tables.compare import (
         compare_json,
         compare_sentence,
@@ -99,13 +102,45 @@ def tell(found: Comparison, *, as_json: bool) -> int:
     from harness.report.terminal import render
     from harness.store import to_json
 
+    code = _code(found)
+    told = _undecided(found, code)
     if as_json:
-        click.echo(to_json(compare_json(found)))
+        whole = replace(found, notes=(*found.notes, *told))
+        click.echo(to_json(compare_json(whole)))
     else:
         table = compare_table(found)
         stdout().print(render(table))
-        for note in ("", *table.notes, "", compare_sentence(found)):
+        for note in ("", *table.notes, "", compare_sentence(found), *told):
             click.echo(note)
+    return code
+
+
+def _code(found: Comparison) -> int:
+    from harness.analysis.compare import DECIDED, REGRESSIONS
+
     if found.of(*REGRESSIONS):
         return NO
-    return DONE if found.of(*DECIDED) else NOTHING
+    decided = len(found.of(*DECIDED))
+    return DONE if decided and _may_be_slower(found) <= decided else NOTHING
+
+
+def _may_be_slower(found: Comparison) -> int:
+    """Count the unclear keys whose interval reaches beyond the effect, or is none."""
+    effects = [row.judged for row in found.of("unclear")]
+    intervals = [None if each is None else each.interval for each in effects]
+    return sum(i is None or i.high > 1 + found.effect for i in intervals)
+
+
+def _undecided(found: Comparison, code: int) -> tuple[str, ...]:
+    """Return how many keys may be slower, and what to do about it; or nothing."""
+    count = _may_be_slower(found)
+    if not count:
+        return ()
+    keys = f"{count} of {len(found.rows)} key" + ("" if len(found.rows) == 1 else "s")
+    verb = "is" if count == 1 else "are"
+    many = ", too many to say that none is" if code == NOTHING else ""
+    return (
+        f"{keys} {verb} undecided and may be slower by more than "
+        f"{100 * found.effect:g} %{many} (exit code {code}); give more time (--set "
+        "speed.time_budget_s=120), ask for less at once (-k) or use a quieter machine.",
+    )

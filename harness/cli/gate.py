@@ -18,6 +18,7 @@ from harness.cli.exits import TERMINATED
 from harness.cli.options import (
     device_option,
     json_option,
+    memory_limit_option,
     plugin_option,
     read_plugins,
     settings_option,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 @settings_option
 @device_option
 @timeout_option
+@memory_limit_option
 @effect_option
 @json_option
 @plugin_option
@@ -53,6 +55,7 @@ def gate(
     settings: tuple[str, ...],
     device: str,
     timeout: float | None,
+    memory_limit: int | None,
     effect: float | None,
     as_json: bool,
     plugins: tuple[Path, ...],
@@ -61,13 +64,14 @@ def gate(
 
     SUITE is a built-in name or a TOML file. What comes out slower or faster is timed
     once more in fresh processes, and called so only if it is so again. Exit code 0:
-    nothing is slower; 3: something is, or failed; 5: nothing could be decided.
+    nothing is seen to be slower; 3: something is, or failed; 5: too many keys are
+    undecided to say.
     """
     from rich.console import Console
 
     from harness.analysis.compare import EFFECT, compare, confirmed
     from harness.environment import resolve_device
-    from harness.run.gate import Request
+    from harness.run.gate import SAME_SOURCES, Request
     from harness.run.gate import gate as run_gate
     from harness.run.jobs import Limits
     from harness.run.worktree import checked_out
@@ -85,14 +89,16 @@ def gate(
         resolve_device(device),
         expression,
         output or Path("results/runs") / f"gate-{now}",
-        limits=Limits(timeout),
+        limits=Limits(timeout, memory_limit),
     )
     console = Console(stderr=True)
 
     def compared(asked: Request) -> Comparison:
-        folders = run_gate(asked, checkout, console)
-        records = [RunFolder.open(folder).records() for folder in folders]
-        return compare(*records, effect=effect or EFFECT)
+        runs = [RunFolder.open(f) for f in run_gate(asked, checkout, console)]
+        records = [run.records() for run in runs]
+        found = compare(*records, effect=effect or EFFECT)
+        same = runs[0].info()["gate"]["same_sources"]
+        return replace(found, notes=(*found.notes, SAME_SOURCES)) if same else found
 
     try:
         with _terminable(), checked_out(base) as checkout:
@@ -104,7 +110,7 @@ def gate(
                     request,
                     folder=request.folder / "again",
                     only=frozenset(row.trial.slot() for row in apart),
-                    certify=False,
+                    certified=request.folder,
                 )
                 found = confirmed(found, compared(again))
     except _TerminatedError:

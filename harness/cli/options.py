@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,6 +41,24 @@ def finite(
     return value
 
 
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+_UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+
+def size_bytes(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> int | None:
+    """Read a size such as 4GiB or 500MB."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?)B?\s*", value.upper())
+    size = float(found[1]) * _UNITS.get(found[2], 0) if found else 0
+    if size < 1:
+        message = f"{option.opts[0]} {value}: give a size, as 4GiB or 500MB"
+        raise MisuseError(message)
+    return int(size)
+
+
 settings_option = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE")
 device_option = click.option(
     "--device", default="cpu", show_default=True, help="auto|cpu|cuda|cuda:N"
@@ -50,6 +69,12 @@ timeout_option = click.option(
     type=click.FloatRange(min=0, min_open=True),
     callback=finite,
     help="End a trial that takes longer, in seconds.",
+)
+memory_limit_option = click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    callback=size_bytes,
+    help="End a trial that takes more, as 4GiB.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 

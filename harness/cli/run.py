@@ -27,6 +27,7 @@ from harness.cli.options import (
     device_option,
     fail,
     finite,
+    memory_limit_option,
     plugin_option,
     read_plugins,
     settings_option,
@@ -70,9 +71,7 @@ IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
     "--no-certify", is_flag=True, help="Measure without certificates; all is marked."
 )
 @timeout_option
-@click.option(
-    "--memory-limit", metavar="SIZE", help="End a trial that takes more, as 4GiB."
-)
+@memory_limit_option
 @click.option(
     "--checkpoint-every",
     metavar="S",
@@ -109,7 +108,7 @@ def run(
     jobs: int | None,
     no_certify: bool,
     timeout: float | None,
-    memory_limit: str | None,
+    memory_limit: int | None,
     checkpoint_every: float,
     retry_failed: bool,
     force: bool,
@@ -145,7 +144,7 @@ def run(
         expression,
         jobs or default_jobs(),
         certify=not no_certify,
-        limits=Limits(timeout, _bytes(memory_limit), checkpoint_every),
+        limits=Limits(timeout, memory_limit, checkpoint_every),
         retry_failed=retry_failed,
         force=force,
         executor=executor,
@@ -180,20 +179,6 @@ def _seeds(text: str | None) -> list[int] | None:
             )
         seeds += span
     return seeds
-
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-_UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30}
-
-
-def _bytes(text: str | None) -> int | None:
-    if text is None:
-        return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?)B?\s*", text.upper())
-    size = float(found[1]) * _UNITS.get(found[2], 0) if found else 0
-    if size < 1:
-        raise MisuseError(f"--memory-limit {text}: give a size, as 4GiB or 500MB")
-    return int(size)
 
 
 def _show_preview(execution: Execution, *, why: bool) -> None:

@@ -1,4 +1,4 @@
-"""How many cores other processes keep busy while something is timed."""
+"""How many cores this process and others keep busy while something is timed."""
 
 from __future__ import annotations
 
@@ -22,16 +22,22 @@ and guest time is within user."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
+_CPUCLOCK_SCHED = 2
+"""Of a process, in the number of a clock: clock_getcpuclockid of Linux."""
+
 
 @dataclass(frozen=True)
 class _Look:
     wall_s: float
-    busy_s: float
+    busy_s: float | None
     own_s: float
+    aside_s: float
 
 
 class OtherLoad:
     """Cores of this machine that neither this process nor its descendants keep busy.
+
+    And beside them the cores that these do.
 
     Between `begin` and `end` something is timed. What is in between is left out, so
     that others may take turns with it.
@@ -44,14 +50,18 @@ class OtherLoad:
     Attributes:
         readable: False where the system does not tell; `end` then answers 0.
         span_s: Seconds of timed work that the last answer is about.
+        own: Cores that this process and its descendants kept busy, in the last turn
+            alone.
+        aside_s: Seconds that the threads of this process waited for a core, in the last
+            turn alone; 0 where the system does not tell.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
         self._proc = root / "proc"
         self._begun: _Look | None = None
         self._spans: deque[tuple[float, float]] = deque()
-        self.readable = self._look() is not None
-        self.span_s = 0.0
+        self.readable = self._busy_s() is not None
+        self.span_s = self.own = self.aside_s = 0.0
 
     def begin(self) -> None:
         """Take note of what has been used so far."""
@@ -66,10 +76,14 @@ class OtherLoad:
         """
         begun, ended = self._begun, self._look()
         self._begun = None
-        if begun is None or ended is None:
+        if begun is None:
             return 0.0
-        wall_s = ended.wall_s - begun.wall_s
-        others_s = ended.busy_s - begun.busy_s - (ended.own_s - begun.own_s)
+        wall_s, own_s = ended.wall_s - begun.wall_s, ended.own_s - begun.own_s
+        self.own = own_s / wall_s if wall_s > 0 else 0.0
+        self.aside_s = max(0.0, ended.aside_s - begun.aside_s)
+        if begun.busy_s is None or ended.busy_s is None:
+            return 0.0
+        others_s = ended.busy_s - begun.busy_s - own_s
         self._spans.append((wall_s, others_s))
         self.span_s = sum(wall for wall, _ in self._spans)
         while self.span_s - self._spans[0][0] >= LEAST_S:
@@ -77,11 +91,9 @@ class OtherLoad:
         others_s = sum(others for _, others in self._spans)
         return max(0.0, others_s / max(self.span_s, LEAST_S))
 
-    def _look(self) -> _Look | None:
-        busy_s = self._busy_s()
-        if busy_s is None:
-            return None
-        return _Look(time.perf_counter(), busy_s, self._own_s())
+    def _look(self) -> _Look:
+        busy_s, aside_s = self._busy_s(), self._aside_s()
+        return _Look(time.perf_counter(), busy_s, self._own_s(), aside_s)
 
     def _busy_s(self) -> float | None:
         """Return the seconds that all cores together were busy since the start."""
@@ -94,6 +106,15 @@ class OtherLoad:
             return sum(ticks[index] for index in _BUSY) / _TICKS
         except (OSError, ValueError, IndexError):
             return None
+
+    def _aside_s(self) -> float:
+        """Return what the threads that live waited for a core, since they began."""
+        tasks, waited_ns = f"{self._proc}/self/task", 0
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for task in os.listdir(tasks):  # noqa: PTH208
+                with open(f"{tasks}/{task}/schedstat", "rb", buffering=0) as file:  # noqa: PTH123
+                    waited_ns += int(file.read().split()[1])
+        return waited_ns / 1e9
 
     def _own_s(self) -> float:
         """Return what this process and all it started have used, the ended ones too.
@@ -122,9 +143,15 @@ class OtherLoad:
             text = (self._proc / pid / "stat").read_text(encoding="utf-8")
             # The second word is a name in parentheses and may hold anything.
             words = text.rpartition(")")[2].split()
-            return sum(int(word) for word in words[11:15]) / _TICKS
+            own, ended = (
+                sum(int(word) for word in words[place : place + 2]) / _TICKS
+                for place in (11, 13)
+            )
         except (OSError, ValueError):
             return 0.0
+        with contextlib.suppress(OSError):  # ticks are longer than a turn may be
+            own = time.clock_gettime(~int(pid) << 3 | _CPUCLOCK_SCHED)
+        return own + ended
 
 
 def _has_children() -> bool:

@@ -33,9 +33,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.contract import Quantity, Weights
-from harness.errors import RefusedError
-from harness.measure import readback
+from harness.contract import DeviceProbe, FrameworkState, Quantity, Weights
+from harness.errors import RefusedError, UnavailableError
+from harness.measure import readback, timing
 from harness.measure.arithmetic import (
     check_memory,
     check_threads,
@@ -154,8 +154,8 @@ class SpeedMeter:
         self._made = time.perf_counter()
         self._clock, self._other_load = ClockCheck(), OtherLoad()
         threads = trial.threads if trial.device == "cpu" else None
-        probe = problem.probe() if trial.device != "cpu" else None
-        self._timer = None if probe is None else probe.timer()
+        self._probe = _probe_of(problem)
+        self._timer = None if self._probe is None else self._probe.timer()
         self._phases = {
             name: _Clocked(phase, Turns(threads=threads))
             for name, phase in phases_of(
@@ -213,17 +213,8 @@ class SpeedMeter:
         self._load(phase, draw)
         with no_garbage_collection():
             reading_s(call, seen.loops)
-            self._clock.look()
-            self._other_load.begin()
-            begun_s, used_s = time.perf_counter(), time.process_time()
-            readings = [self._reading_s(call, clocked) for _ in range(self._readings)]
-            used_s = time.process_time() - used_s
-            took_s = time.perf_counter() - begun_s
-            if self._other_load.readable:
-                seen.other_load.append(self._other_load.end())
-            self._clock.look()
-        seen.own_load.append(used_s / took_s if took_s > 0 else 0.0)
-        seen.clock_wrong |= self._clock.wrong
+            begun_s = time.perf_counter()
+            readings = self._timed(call, clocked)
         # Copied: a network may answer with the very memory that it computes in.
         first_s, computed = _timed_copy(phase.found)
         second_s, _ = _timed_copy(phase.found)
@@ -240,13 +231,36 @@ class SpeedMeter:
         seen.readings.append(readings)
         return readings
 
-    def _reading_s(self, call: Callable[[], None], clocked: _Clocked) -> float:
+    def _timed(self, call: Callable[[], None], clocked: _Clocked) -> list[float]:
+        """Take the kept readings of a turn, and note what was seen meanwhile."""
+        seen, before = clocked.turns, self._state()
+        self._clock.look()
+        self._other_load.begin()
+        taken = [self._reading(call, clocked) for _ in range(self._readings)]
+        other_load = self._other_load.end()
+        self._clock.look()
+        after = self._state()
+        if self._other_load.readable:
+            seen.other_load.append(other_load)
+        seen.own_load.append(self._other_load.own)
+        seen.aside_s.append(self._other_load.aside_s)
+        seen.clock_wrong |= self._clock.wrong
+        seen.pieces.append(np.concatenate([reading.pieces for reading in taken]))
+        seen.built.append(after.builds > before.builds)
+        if after.threads is not None:
+            seen.set_threads.append(after.threads)
+        return [reading.call_s for reading in taken]
+
+    def _state(self) -> FrameworkState:
+        return FrameworkState() if self._probe is None else self._probe.state()
+
+    def _reading(self, call: Callable[[], None], clocked: _Clocked) -> timing.Reading:
         """Take one reading by the wall clock, and beside it by the device's own."""
         loops = clocked.turns.loops
         if self._timer is None:
-            return reading_s(call, loops)
+            return timing.reading(call, loops)
         self._timer.start()
-        found = reading_s(call, loops)
+        found = timing.reading(call, loops)
         clocked.device_s.append(self._timer.stop() / loops)
         return found
 
@@ -380,6 +394,14 @@ class SpeedMeter:
             x = list(range(len(kept)))
             series.append(Reading(name, {"latency_s": kept}, x, "time steps"))
         return [Reading(name, values), *series]
+
+
+def _probe_of(problem: Problem) -> DeviceProbe | None:
+    """Return the probe of a trial's framework, or None if it has none of the device."""
+    try:
+        return problem.probe()
+    except (RefusedError, UnavailableError):
+        return None
 
 
 def _calls(phase: Phase, inputs: Sequence[int]) -> Callable[[], None]:

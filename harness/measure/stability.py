@@ -33,6 +33,13 @@ OTHER_LOAD = 0.2
 _JUMP, _JUMP_S = 10.0, 0.1
 """A reading so many times the median, and so much longer, was not this call alone."""
 
+_SLOW = 3.0
+"""A call so many times what most take did something that most do not."""
+
+_UNEVEN, _UNEVEN_TURNS = 0.1, 3
+"""Share of all time that slow calls took beyond what others take and beyond waiting for
+a core, and turns that had some: what else disturbs a call is less, or happens once."""
+
 _MORE_THREADS = 0.25
 """Cores beyond the pinned threads: what a garbage collector or an idle pool takes."""
 
@@ -63,13 +70,22 @@ class Turns:
     Attributes:
         readings: Kept readings of each turn, in seconds a call.
         other_load: Cores that others kept busy during each turn.
-        own_load: Cores that this process kept busy during each turn.
-        call_s: Seconds that a reading took in all, a call's times its loops.
+        own_load: Cores that this process and what it started kept busy in each turn.
+        pieces: Calls and seconds of the pieces of each turn's readings [pieces, 2].
+        aside_s: Seconds that threads waited for a core in each turn.
+        built: Whether the framework traced or compiled something, in each turn.
+        set_threads: What the framework was set to in each turn, where it tells.
+        loops: Calls of a reading.
+        threads: What was asked for, or None where that is not to be looked at.
     """
 
     readings: list[list[float]] = field(default_factory=list)
     other_load: list[float] = field(default_factory=list)
     own_load: list[float] = field(default_factory=list)
+    pieces: list[np.ndarray] = field(default_factory=list)
+    aside_s: list[float] = field(default_factory=list)
+    built: list[bool] = field(default_factory=list)
+    set_threads: list[int] = field(default_factory=list)
     loops: int = 1
     stationary: bool = True
     clock_wrong: bool = False
@@ -92,6 +108,8 @@ def unstable(turns: Turns, interval: Interval) -> list[Unstable]:
         _drift(medians),
         _bimodal(medians),
         _jump(turns, interval),
+        _uneven(turns),
+        _built(turns),
         _load(turns),
         _threads(turns),
         _wide(interval),
@@ -199,6 +217,37 @@ def _jump(turns: Turns, interval: Interval) -> Unstable | None:
     )
 
 
+def _uneven(turns: Turns) -> Unstable | None:
+    if not turns.pieces:
+        return None
+    calls, spans = np.concatenate(turns.pieces).T
+    usual_s = float(np.quantile(spans[calls == 1], 0.25))
+    slow = spans > _SLOW * usual_s * calls
+    beyond_s = spans[slow] - usual_s * calls[slow]
+    where = np.repeat(np.arange(len(turns.pieces)), [len(t) for t in turns.pieces])
+    own_s = beyond_s.sum() - sum(turns.aside_s)
+    if len(np.unique(where[slow])) < _UNEVEN_TURNS or own_s < _UNEVEN * spans.sum():
+        return None
+    slow_s = float(np.median(usual_s + beyond_s))
+    return Unstable(
+        "uneven",
+        f"some calls took {_ms(slow_s)} ms where others take {_ms(usual_s)} ms",
+        "something is built, collected or loaded in them: have the implementation do "
+        "it in its first calls",
+    )
+
+
+def _built(turns: Turns) -> Unstable | None:
+    count = sum(turns.built)
+    if count == 0:
+        return None
+    return Unstable(
+        "built",
+        f"the framework traced or compiled in {count} of {len(turns.built)} turns",
+        "have the implementation keep what it builds, for all calls of one shape",
+    )
+
+
 def _load(turns: Turns) -> Unstable | None:
     load = float(np.mean(turns.other_load)) if turns.other_load else 0.0
     if load < OTHER_LOAD:
@@ -211,15 +260,31 @@ def _load(turns: Turns) -> Unstable | None:
 
 
 def _threads(turns: Turns) -> Unstable | None:
-    used = float(np.median(turns.own_load)) if turns.own_load else 0.0
-    if turns.threads is None or used <= turns.threads + _MORE_THREADS:
+    if turns.threads is None:
         return None
-    asked = "1 thread was" if turns.threads == 1 else f"{turns.threads} threads were"
+    seen = []
+    other = [count for count in turns.set_threads if count != turns.threads]
+    if other:
+        seen.append(f"was set to {_threads_of(other[-1])}")
+    used = float(np.median(turns.own_load)) if turns.own_load else 0.0
+    if used > turns.threads + _MORE_THREADS:
+        seen.append(f"kept {used:.1f} cores busy")
+    if not seen:
+        return None
+    verb = "was" if turns.threads == 1 else "were"
     return Unstable(
         "threads",
-        f"kept {used:.1f} cores busy where {asked} asked for",
+        f"{' and '.join(seen)} where {_threads_of(turns.threads)} {verb} asked for",
         "have the implementation keep to its threads, or measure with as many",
     )
+
+
+def _ms(time_s: float) -> str:
+    return f"{float(f'{1e3 * time_s:.2g}'):g}"
+
+
+def _threads_of(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def _wide(interval: Interval) -> Unstable | None:

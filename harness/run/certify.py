@@ -116,6 +116,6 @@ def certify(
         engine = LocalEngine(registry, jobs, Limits(), folder / "workers.log")
         Executor(run, registry, engine, progress, {}, lambda: None).execute(plan)
     todo = [planned(trial, registry, run) for trial in trials]
-    RememberedCertificates(registry).keep(todo, run)
+    RememberedCertificates(registry).keep(todo, run, since=0.0)
     order = [trial.slot() for trial in trials]
     return sorted(run.records(), key=lambda r: order.index(r.trial.slot()))

@@ -100,7 +100,7 @@ class Crew:
         fitness = fitness_before(job.trials.values())
         with self.asker(job, sink) as (ask, stands):
             answers = time_in_turns(job.trials, ask, sink, stands)
-        peaks = self._peaks_of(job, answers)
+        peaks = self._peaks_of(job, answers, fitness["verdict"])
         found = {}
         for id, answer in answers.items():
             peak = peaks.get(place_of(job.trials[id]))
@@ -109,7 +109,7 @@ class Crew:
         return found
 
     def _peaks_of(
-        self, job: Job, answers: Mapping[str, Answer]
+        self, job: Job, answers: Mapping[str, Answer], machine: str
     ) -> Mapping[tuple[object, ...], Any]:
         """Return what the libraries of a session reach, now that it has ended.
 
@@ -118,14 +118,15 @@ class Crew:
         if self._limits.memory_bytes is not None:
             return {}
         ok = [trial for id, trial in job.trials.items() if answers[id].outcome == "ok"]
-        return self._peaks.facts(ok)
+        return self._peaks.facts(ok, machine)
 
     @contextlib.contextmanager
     def asker(self, job: Job, sink: Sink) -> Iterator[tuple[Ask, Stands]]:
         """Give what `time_in_turns` asks this crew's workers with.
 
-        Whoever holds several crews can have trials of all of them take turns. At the
-        end a worker is thrown away when a trial of it did not end `ok`.
+        Whoever holds several crews can have trials of all of them take turns. Workers
+        are fresh, so that a first call is one, whatever was certified or timed before.
+        At the end a worker is thrown away when a trial of it did not end `ok`.
 
         Args:
             job: Trials of a session, each asked about by its id.
@@ -135,6 +136,8 @@ class Crew:
         peaks = dict.fromkeys(job.trials, 0)
         kinds = {id: self._kind(trial) for id, trial in job.trials.items()}
         ended: dict[str, Answer] = {}
+        opened: set[str] = set()
+        again: set[str] = set()
 
         def ask(
             trial_id: str,
@@ -145,6 +148,7 @@ class Crew:
         ) -> Answer | tuple[Any, ...] | None:
             if command == "open":  # maybe once more, after another's worker died
                 spent[trial_id], peaks[trial_id] = 0.0, 0
+                (again if trial_id in opened else opened).add(trial_id)
             asked = _Asked(
                 trial_id,
                 trial,
@@ -158,6 +162,8 @@ class Crew:
             found = self._ask(asked, sink, peaks)
             spent[trial_id] += time.monotonic() - begin
             if isinstance(found, Answer):
+                if trial_id in again:
+                    found = replace(found, facts={**found.facts, "built_before": True})
                 ended[trial_id] = found
             return found
 
@@ -167,6 +173,8 @@ class Crew:
             kinds[trial_id] = replace(kinds[trial_id], own=trial_id)
             return False
 
+        for kind in set(kinds.values()):
+            self._renew(kind)
         try:
             yield ask, stands
         finally:
@@ -307,6 +315,15 @@ class Crew:
             self._served.pop(worker, None)
             worker.kill()
             worker.close()
+
+    def _renew(self, kind: WorkerKind) -> None:
+        """Let a worker end that has done anything; the next to be asked is fresh."""
+        with self._lock:
+            worker = self._workers.get(kind)
+            if worker is None or not self._served.pop(worker, None):
+                return
+            del self._workers[kind]
+        worker.close()
 
     def stop(self, *, now: bool) -> None:
         """Have learning checkpoint itself and end; or, `now`, kill every worker."""

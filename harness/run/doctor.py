@@ -23,7 +23,13 @@ from harness.run.crew import Crew
 from harness.run.jobs import Limits
 from harness.run.log import Write
 from harness.run.quiet import measuring
-from harness.run.surroundings import Best, fitness_of_machine, raise_to, remember
+from harness.run.surroundings import (
+    Best,
+    Rate,
+    fitness_of_machine,
+    raise_to,
+    remember,
+)
 from harness.trial import Trial
 
 LIMIT_S = 300.0
@@ -148,12 +154,14 @@ def diagnose(
                 cell = registry.implementation(name).cells[0]
                 trial = Trial("speed", name, cell, device=device, threads=count)
                 measured.append(_peak(registry, trial, log))
-    remember(_best(measured))
+    remember(_best(measured, fitness.verdict))
     distributions = [d for f in registry.frameworks.values() for d in f.distributions]
     return Diagnosis(describe_environment(distributions), fitness, tuple(measured))
 
 
-def _best(measured: Sequence[LibraryPeak]) -> dict[tuple[object, ...], Best]:
+def _best(
+    measured: Sequence[LibraryPeak], machine: str
+) -> dict[tuple[object, ...], Best]:
     found: dict[tuple[object, ...], Best] = {}
     now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     for each in measured:
@@ -161,7 +169,8 @@ def _best(measured: Sequence[LibraryPeak]) -> dict[tuple[object, ...], Best]:
             continue
         place = (each.device, each.threads, each.dtype, each.precision)
         best = found.setdefault(place, {})
-        raise_to(best, each.peak, each.framework, each.versions, now)
+        by = Rate(0.0, each.framework, each.versions, now, machine)
+        raise_to(best, each.peak, by)
     return found
 
 

@@ -208,6 +208,7 @@ class Execution:
             info = self._info()
             self.run.write_info(info)
             start_s, earlier_s = time.monotonic(), float(info["wall_time_s"])
+            began = time.time()
 
             def write() -> None:
                 info["wall_time_s"] = earlier_s + time.monotonic() - start_s
@@ -241,7 +242,8 @@ class Execution:
                         self._executor.execute(plan)
                 finally:
                     write()
-                    self._remembered.keep(map(self._planned, plan.parity), self.run)
+                    certified = map(self._planned, plan.parity)
+                    self._remembered.keep(certified, self.run, since=began)
                 took = progress.took()
             for note in engine.notes:
                 console.print(note, soft_wrap=True)

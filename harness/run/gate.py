@@ -6,7 +6,11 @@ repository and its plugin files.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,7 +38,7 @@ from harness.run.session import Ask, Stands, time_in_turns
 from harness.run.standing import Planned
 from harness.run.surroundings import Peaks, fitness_before, place_of
 from harness.run.work import calibrate
-from harness.run.worktree import Checkout, overlay
+from harness.run.worktree import Checkout, counterparts, overlay
 from harness.store import Attempt, RunFolder
 from harness.suite import Suite
 from harness.trial import Trial
@@ -54,7 +58,7 @@ class Request:
         expression: Filter over the words of trials, or None.
         folder: Takes a run folder for each side.
         only: Slots of the trials to time, or None for all.
-        certify: False where certificates were taken before.
+        certified: Folder of a gate whose certificates hold here too, or None.
         limits: Enforced on every trial.
     """
 
@@ -64,7 +68,7 @@ class Request:
     expression: str | None
     folder: Path
     only: frozenset[str] | None = None
-    certify: bool = True
+    certified: Path | None = None
     limits: Limits = field(default_factory=Limits)
 
 
@@ -109,7 +113,7 @@ class _Side(Executor):
         limits: Limits,
         console: Console,
     ) -> None:
-        self.name, self._commit_hash = name, commit
+        self.name, self._commit_hash, self.limits = name, commit, limits
         self.crew = Crew(registry, limits, self._write)
         self.peaks = Peaks(registry, self.crew.peak)
         model = CostModel(registry, (), History(), calibrate)
@@ -128,6 +132,14 @@ class _Side(Executor):
             return todo
         sources = {"commit": self._commit_hash}
         return replace(todo, sources=sources, id=trial.identity(sources), runs=True)
+
+    def bring(self, certificates: Iterable[Trial], folder: Path) -> None:
+        """Bring certificates that an earlier gate took into this run folder."""
+        for trial in certificates:
+            todo = self._planned(trial)
+            found = folder / self.name / "trials" / todo.id
+            if (found / "result.json").exists():
+                shutil.copytree(found, self.run.trials / todo.id)
 
     def expect(self, plan: Plan) -> None:
         """Take in what is to come."""
@@ -162,9 +174,11 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
     """Time base and working tree taking turns; return the two run folders.
 
     Raises:
-        MisuseError: If the suite times nothing, or the folder is in use.
+        MisuseError: If the suite times nothing, nothing of the repository would be
+            measured, or the folder is in use.
     """
-    registries = _registries(request, checkout)
+    paths = _paths(checkout)
+    registries = _registries(request, checkout, paths)
     plan = make_plan(
         request.suite,
         registries[NEW],
@@ -178,6 +192,7 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
             f"suite '{request.suite.name}' times nothing that is asked for; give one "
             "with a [[speed]] section, or another -k"
         )
+    _refuse_without_own(request, checkout)
     folders = {name: request.folder / name for name in (BASE, NEW)}
     for folder in folders.values():
         if folder.exists():
@@ -187,8 +202,12 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
             )
     runs = {name: RunFolder.create(folder) for name, folder in folders.items()}
     info = {name: _info(request, registries[name]) for name in runs}
-    info[BASE]["gate"] = {"side": BASE, "commit": checkout.commit}
-    info[NEW]["gate"] = {"side": NEW, "against": checkout.commit}
+    same = _same_sources(paths, registries, plan)
+    facts = {"same_sources": same}
+    info[BASE]["gate"] = {"side": BASE, "commit": checkout.commit, **facts}
+    info[NEW]["gate"] = {"side": NEW, "against": checkout.commit, **facts}
+    if same and request.certified is None:  # else it was said
+        console.print(SAME_SOURCES, soft_wrap=True)
     start_s = time.monotonic()
     with ExitStack() as stack:
         sides = []
@@ -201,7 +220,7 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
             )
             stack.callback(sides[-1].close)
         try:
-            _measure(sides, plan, console, certify=request.certify)
+            _measure(sides, plan, console, request.certified)
         finally:
             for name, run in runs.items():
                 info[name]["wall_time_s"] = time.monotonic() - start_s
@@ -209,14 +228,38 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
     return folders[BASE], folders[NEW]
 
 
-def _registries(request: Request, checkout: Checkout) -> dict[str, Registry]:
-    """Read the plugins of both sides; their workers look into a folder each first."""
+def _refuse_without_own(request: Request, checkout: Checkout) -> None:
+    """Raise MisuseError where both sides would be the same installed code."""
+    root = checkout.root
+    own = [file for file in request.files if file.resolve().is_relative_to(root)]
+    if not own and not counterparts(checkout):
+        raise MisuseError(
+            f"nothing of the repository {root} would be measured, as no module that "
+            f"Python finds lies in it and in its commit {checkout.commit[:12]}, and no "
+            f"--plugin file does; `pip install -e {root}` if it is a package, or give "
+            "--plugin FILE.py"
+        )
+
+
+def _paths(checkout: Checkout) -> dict[str, str]:
+    """Return the path of each side, which shows its state of the repository first."""
     # Of its own each time: a gate may measure twice.
     parent = Path(tempfile.mkdtemp(dir=checkout.tree.parent))
-    paths = {
+    first = {
         BASE: overlay(parent / "base-path", checkout),
         NEW: overlay(parent / "new-path", None),
     }
+    earlier = os.environ.get("PYTHONPATH")
+    return {
+        name: os.pathsep.join(filter(None, (str(folder), earlier)))
+        for name, folder in first.items()
+    }
+
+
+def _registries(
+    request: Request, checkout: Checkout, paths: Mapping[str, str]
+) -> dict[str, Registry]:
+    """Read the plugins of both sides; their workers have a path each."""
     there = [checkout.counterpart(file) for file in request.files]
     files = {BASE: [f for f in there if f.exists()], NEW: list(request.files)}
     found = {}
@@ -225,16 +268,54 @@ def _registries(request: Request, checkout: Checkout) -> dict[str, Registry]:
         registry.use_environments(
             environments.load(request.suite.environments, registry)
         )
-        earlier = os.environ.get("PYTHONPATH")
-        path = os.pathsep.join(filter(None, (str(paths[name]), earlier)))
+        path = {"PYTHONPATH": paths[name]}
         registry.frameworks = {
-            key: replace(
-                framework, environment={**framework.environment, "PYTHONPATH": path}
-            )
+            key: replace(framework, environment={**framework.environment, **path})
             for key, framework in registry.frameworks.items()
         }
         found[name] = registry
     return found
+
+
+SAME_SOURCES = (
+    "base and working tree have the same sources: of the plugins that are timed no "
+    "Python file differs; to time what has changed, see to -k and --plugin"
+)
+
+_HASHES = """
+import json, sys
+from harness.registry import Registry
+from harness.run.sources import source_hashes
+from harness.trial import Trial
+
+registry = Registry.discover(sys.argv[1:])
+trials = [Trial.from_json(values) for values in json.load(sys.stdin)]
+print()
+print(json.dumps([dict(source_hashes(registry, trial)) for trial in trials]))
+"""
+
+
+def _same_sources(
+    paths: Mapping[str, str], registries: Mapping[str, Registry], plan: Plan
+) -> bool:
+    """Say whether the sources of all trials have the same hash on both sides.
+
+    Each side is asked in a process of its own: a module once found is found there for
+    good.
+    """
+    trials = [t.to_json() for session in plan.speed.values() for t in session]
+    told = {}
+    for name, path in paths.items():
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _HASHES, *map(str, registries[name].files)],
+            input=json.dumps(trials),
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
+        # What a plugin prints is not of interest, and none that cannot be read is.
+        told[name] = name if done.returncode else done.stdout.splitlines()[-1]
+    return told[BASE] == told[NEW]
 
 
 def _info(request: Request, registry: Registry) -> dict[str, Any]:
@@ -263,13 +344,17 @@ def _narrowed(plan: Plan, only: frozenset[str] | None) -> Plan:
 
 
 def _measure(
-    sides: Sequence[_Side], plan: Plan, console: Console, *, certify: bool
+    sides: Sequence[_Side], plan: Plan, console: Console, certified: Path | None
 ) -> None:
-    plans = {side.name: _plan_of(side.registry, plan, certify) for side in sides}
+    plans = {side.name: _plan_of(side.registry, plan) for side in sides}
+    if certified is not None:
+        for side in sides:
+            side.bring(plans[side.name].parity, certified)
+        plans = {name: replace(plan, parity=()) for name, plan in plans.items()}
     for side in sides:
         side.expect(plans[side.name])
     with live(console, lambda: Group(*map(_shown, sides))):
-        if certify:
+        if certified is None:
             console.print("certificates of both sides first")
             for side in sides:
                 side.execute(replace(plans[side.name], speed={}))
@@ -286,11 +371,11 @@ def _shown(side: _Side) -> RenderableType:
     return Columns([f"{side.name}:", side.progress.shown()])
 
 
-def _plan_of(registry: Registry, plan: Plan, certify: bool) -> Plan:
+def _plan_of(registry: Registry, plan: Plan) -> Plan:
     """Return what a side can be asked for, after the certificates that it rests on."""
     speed = {name: tuple(_known(registry, t)) for name, t in plan.speed.items()}
     timed = [certificate_trial(t) for trials in speed.values() for t in trials]
-    parity = {trial.slot(): trial for trial in timed if certify}
+    parity = {trial.slot(): trial for trial in timed}
     return Plan(tuple(parity.values()), speed, ())
 
 
@@ -328,7 +413,7 @@ def _session(
             fitness = fitness_before(trials.values())
             with _asked(sides, attempts, sinks) as (ask, stands):
                 answers = time_in_turns(trials, ask, _Both(sinks.values()), stands)
-            peaks = _peaks(sides, trials, answers)
+            peaks = _peaks(sides, trials, answers, fitness["verdict"])
     except BaseException:
         for side in sides:
             side.crew.stop(now=True)
@@ -346,15 +431,21 @@ def _session(
 
 
 def _peaks(
-    sides: Sequence[_Side], trials: Mapping[str, Trial], answers: Mapping[str, Answer]
+    sides: Sequence[_Side],
+    trials: Mapping[str, Trial],
+    answers: Mapping[str, Answer],
+    machine: str,
 ) -> Mapping[tuple[object, ...], Any]:
     """Return by `place_of` what the libraries reach, which both sides share.
 
-    The working tree's are asked: it is what measures.
+    The working tree's are asked: it is what measures. Not under a memory limit, which
+    large arrays of no trial might break.
     """
     (new,) = [side for side in sides if side.name == NEW]
+    if new.limits.memory_bytes is not None:
+        return {}
     ok = [trial for key, trial in trials.items() if answers[key].outcome == "ok"]
-    return new.peaks.facts(_known(new.registry, ok))
+    return new.peaks.facts(_known(new.registry, ok), machine)
 
 
 class _Both:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from harness.contract import Optimizer
 from harness.errors import MisuseError
@@ -433,7 +434,7 @@ def _speed_trials(
             data_seed=0,
             optimizer=TIMED_OPTIMIZER,
             settings={
-                "phases": list(section.phases),
+                "phases": phases,
                 "rounds": section.rounds,
                 "readings": section.readings,
                 "target": section.target,
@@ -443,20 +444,41 @@ def _speed_trials(
         for threads in section.threads
         for precision in section.precision
         for arithmetic in [_arithmetic(section.dtype, precision)]
-        for shape in section.shapes
-        for sizes in shape.sizes
+        for sizes, phases in _shapes(section)
         for cell in section.cells
         for name in _implementations(
             section.implementations, registry, cell, device, section.dtype, precision
         )
-        if _has_a_phase(section, registry, name)
+        if _has_a_phase(section, phases, registry, name)
     ]
 
 
-def _has_a_phase(section: SpeedSection, registry: Registry, name: str) -> bool:
-    """Say whether there is anything to time; what is asked for by name is refused."""
-    infers = {"forward", "stream"} & set(section.phases)
-    listed = name in (section.implementations or ())
+def _shapes(section: SpeedSection) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """Yield sizes and what is timed at them.
+
+    A single time step of one sequence is the same whatever the batch and the time
+    steps: of the sizes that differ in nothing else the first have `stream`.
+    """
+    first: dict[tuple[int, ...], dict[str, Any]] = {}
+    for sizes in (sizes for shape in section.shapes for sizes in shape.sizes):
+        step = [n for name, n in sizes.items() if name not in ("batch", "time_steps")]
+        streams = first.setdefault(tuple(step), sizes) == sizes
+        phases: list[str] = list(section.phases)
+        if not streams:
+            phases = [name for name in phases if name != "stream"]
+        if phases:
+            yield sizes, phases
+
+
+def _has_a_phase(
+    section: SpeedSection, phases: Sequence[str], registry: Registry, name: str
+) -> bool:
+    """Say whether there is anything to time; what is asked for by name is refused.
+
+    Not where its only phase is timed at other sizes.
+    """
+    infers = {"forward", "stream"} & set(phases)
+    listed = name in (section.implementations or ()) and "stream" not in section.phases
     return bool(infers) or listed or registry.implementation(name).trains
 
 

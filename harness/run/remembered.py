@@ -89,18 +89,27 @@ class RememberedCertificates:
                 count += 1
         return count
 
-    def keep(self, trials: Iterable[Planned], run: RunFolder) -> None:
-        """Keep the certificates that a run folder has of trials and that hold."""
+    def keep(self, trials: Iterable[Planned], run: RunFolder, *, since: float) -> None:
+        """Keep the certificates of trials that were made since then and that hold.
+
+        Older ones in the run folder may be of other code.
+
+        Args:
+            trials: That may have been certified.
+            run: Where their certificates are.
+            since: In seconds since the epoch.
+        """
         for todo in trials:
             record, file = run.read(todo.id), self._file(todo)
             if file is None or record is None or "made" in record.result:
                 continue
-            if not record.value("certificate", "certified"):
+            made = record.result["committed_at"]
+            if made < since or not record.value("certificate", "certified"):
                 continue
             kept = {
                 "id": todo.id,
                 "by": self._by,
-                "made": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
+                "made": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(made)),
                 "result": {n: record.result.get(n) for n in _KEPT},
                 "readings": [reading.to_json() for reading in record.readings],
             }

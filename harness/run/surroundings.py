@@ -25,12 +25,14 @@ class Rate(NamedTuple):
     Attributes:
         versions: As "torch 2.13.0"; None where the trials beside it tell.
         measured_at: In UTC, where another command measured it.
+        machine: How fit the machine was: "fit", "noisy", "unfit".
     """
 
     per_s: float
     library: str
     versions: str | None = None
     measured_at: str | None = None
+    machine: str | None = None
 
 
 Best = dict[str, Rate]
@@ -79,17 +81,24 @@ class Peaks:
 
     def __init__(self, registry: Registry, ask: Callable[[Trial], Peak | None]) -> None:
         self._registry, self._ask = registry, ask
-        self._known: dict[tuple[object, ...], Peak | None] = {}
+        self._known: dict[tuple[object, ...], tuple[Peak | None, str | None]] = {}
 
-    def facts(self, trials: Iterable[Trial]) -> Mapping[tuple[object, ...], Any]:
-        """Return by `place_of` the best rates there, and which libraries reach them."""
+    def facts(
+        self, trials: Iterable[Trial], machine: str | None
+    ) -> Mapping[tuple[object, ...], Any]:
+        """Return by `place_of` the best rates there, and which libraries reach them.
+
+        Args:
+            trials: Whose libraries are asked, once each.
+            machine: How fit it is now.
+        """
         found: dict[tuple[object, ...], Best] = {}
         for trial in trials:
-            framework, peak = self._of(trial)
+            framework, peak, then = self._of(trial, machine)
             if peak is None:
                 continue
             best = found.setdefault(place_of(trial), self._remembered(trial))
-            raise_to(best, peak, framework)
+            raise_to(best, peak, Rate(0.0, framework, machine=then))
         return {
             place: _facts("flop", best["flop_per_s"])
             | _facts("copy_bytes", best["copy_bytes_per_s"])
@@ -108,25 +117,21 @@ class Peaks:
                 found[rate] = each._replace(per_s=float(each.per_s), library=by)
         return found
 
-    def _of(self, trial: Trial) -> tuple[str, Peak | None]:
+    def _of(
+        self, trial: Trial, machine: str | None
+    ) -> tuple[str, Peak | None, str | None]:
         framework = self._registry.framework_of(trial.implementation)
         # Frameworks that share a probe share a library.
         key = (framework.probe, *place_of(trial))
         if key not in self._known:
-            self._known[key] = self._ask(trial)
-        return framework.name, self._known[key]
+            self._known[key] = self._ask(trial), machine
+        return (framework.name, *self._known[key])
 
 
-def raise_to(
-    best: Best,
-    peak: Peak,
-    library: str,
-    versions: str | None = None,
-    measured_at: str | None = None,
-) -> None:
-    """Put a library's rates in where they are the highest."""
+def raise_to(best: Best, peak: Peak, by: Rate) -> None:
+    """Put a library's rates in where they are the highest; `by` tells the rest."""
     for name in _RATES:
-        rate = Rate(float(getattr(peak, name)), library, versions, measured_at)
+        rate = by._replace(per_s=float(getattr(peak, name)))
         best[name] = max(best.get(name, rate), rate, key=lambda each: each.per_s)
 
 
@@ -138,6 +143,7 @@ def _facts(name: str, rate: Rate) -> dict[str, Any]:
         f"{kind}_by": rate.library,
         f"{kind}_versions": rate.versions,
         f"{kind}_measured_at": rate.measured_at,
+        f"{kind}_machine": rate.machine,
     }
     return {key: value for key, value in told.items() if value is not None}
 

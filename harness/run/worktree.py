@@ -81,12 +81,18 @@ def overlay(folder: Path, checkout: Checkout | None) -> Path:
     """
     folder.mkdir()
     (folder / "harness").symlink_to(_HARNESS)
-    for module in _own_modules(checkout.root) if checkout else ():
-        assert checkout is not None
-        there = checkout.counterpart(module)
-        if module.name != "harness" and there.exists():
-            (folder / module.name).symlink_to(there)
+    for module in counterparts(checkout) if checkout else ():
+        (folder / module.name).symlink_to(module)
     return folder
+
+
+def counterparts(checkout: Checkout) -> list[Path]:
+    """Return what a checkout has of the modules that Python finds in the working tree.
+
+    The harness is none of them: it measures.
+    """
+    found = [checkout.counterpart(module) for module in _own_modules(checkout.root)]
+    return [there for there in found if there.name != "harness" and there.exists()]
 
 
 _HARNESS = Path(__file__).resolve().parents[1]

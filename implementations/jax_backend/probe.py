@@ -9,8 +9,26 @@ import jax
 import numpy as np
 from jax import numpy as jnp
 
+from harness.contract import FrameworkState
 from implementations.jax_backend.network import find_device
 from implementations.shared.precision import refuse_tf32_off_gpu
+
+_BUILDS = "/jax/core/compile/"
+"""How the events of tracing, lowering and compiling begin."""
+
+
+class _Builds:
+    """Counts what JAX traces and compiles from now on."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event: str, duration_secs: float, **_: object) -> None:
+        self.count += event.startswith(_BUILDS)
+
+
+_builds = _Builds()
 
 
 class JaxProbe:
@@ -70,3 +88,7 @@ class JaxProbe:
 
     def timer(self) -> None:
         """Return None: JAX shows no events of a device."""
+
+    def state(self) -> FrameworkState:
+        """Return what was traced and compiled; JAX does not tell its threads."""
+        return FrameworkState(_builds.count)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from harness.contract import FrameworkState
 from harness.errors import RefusedError
 
 
@@ -51,3 +52,7 @@ class NumpyProbe:
 
     def timer(self) -> None:
         """Return None: there is no device."""
+
+    def state(self) -> FrameworkState:
+        """Return nothing: numpy builds nothing and does not tell its threads."""
+        return FrameworkState()

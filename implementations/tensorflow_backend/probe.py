@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import tensorflow as tf
 
+from harness.contract import FrameworkState
 from implementations.shared.precision import refuse_tf32_off_gpu
 from implementations.tensorflow_backend.network import find_device
+
+_TRACING = "tensorflow.python.eager.polymorphic_function.tracing_compilation"
 
 
 class TensorFlowProbe:
@@ -79,3 +83,15 @@ class TensorFlowProbe:
 
     def timer(self) -> None:
         """Return None: TensorFlow shows no events of a device."""
+
+    def state(self) -> FrameworkState:
+        """Return the time that building graphs took, in µs, and the threads.
+
+        XLA compiles a graph anew for other sizes without a word.
+        """
+        tracing = sys.modules.get(_TRACING)  # private, and may move
+        counter = getattr(tracing, "_graph_building_time_counter", None)
+        builds = 0 if counter is None else counter.get_cell().value()
+        # 0 where it has not been set: the environment holds then, and was pinned.
+        threads = tf.config.threading.get_intra_op_parallelism_threads()
+        return FrameworkState(builds, threads or None)

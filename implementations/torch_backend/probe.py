@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import torch
 
+from harness.contract import FrameworkState
 from harness.errors import UnavailableError
 from implementations.shared.precision import refuse_tf32_off_gpu
 
@@ -70,6 +72,13 @@ class TorchProbe:
     def timer(self) -> CudaTimer | None:
         """Return CUDA events on the current stream."""
         return CudaTimer(self._device) if self._on_gpu else None
+
+    def state(self) -> FrameworkState:
+        """Return the frames that dynamo was given to compile, and the threads."""
+        # Not imported here: that takes seconds, and what compiles has imported it.
+        dynamo = sys.modules.get("torch._dynamo.utils")
+        frames = 0 if dynamo is None else dynamo.counters["frames"]["total"]
+        return FrameworkState(frames, torch.get_num_threads())
 
 
 class CudaTimer:

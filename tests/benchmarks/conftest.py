@@ -3,6 +3,7 @@
 import os
 import sys
 
+import psutil
 import pytest
 
 from harness.environment import pinned_variables
@@ -14,6 +15,13 @@ PINNED = not any(name in sys.modules for name in _HEAVY)
 if PINNED and "--benchmark-only" in sys.argv:  # not of the tests that come along
     os.environ.update(pinned_variables(THREADS))
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+@pytest.fixture
+def users_cache(own_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache of the user, which all other tests are kept from."""
+    started_with = psutil.Process().environ()
+    monkeypatch.setenv("XDG_CACHE_HOME", started_with.get("XDG_CACHE_HOME", ""))
 
 
 @pytest.fixture(autouse=True)

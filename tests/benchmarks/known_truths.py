@@ -3,8 +3,9 @@
 `python -m tests.benchmarks.known_truths [--sessions 20] [-o FILE.json]`
 
 Each session times torch's own layer, a copy of it and one whose calls take 10 % longer,
-all taking turns, as `rnn-harness run` does it. The verdicts are `compare`'s, at its
-least effect of 5 %. Takes about ten seconds a session on a quiet machine.
+all taking turns, as `rnn-harness run` does it where a suite says nothing else. The
+verdicts are `compare`'s, at its least effect of 5 %. A session takes about ten seconds
+on a quiet machine and 50 on a noisy one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from harness.analysis.compare import EFFECT, Compared, compare_implementations
 from harness.analysis.statistics import proportion_interval
-from harness.environment import machine_name
+from harness.environment import describe_environment
 from harness.registry import Registry
 from harness.run.execution import Execution
 from harness.store import RunFolder, TrialRecord, to_json, write_atomically
@@ -43,9 +44,6 @@ cells = ["gru"]
 implementations = ["original", "copy", "slower"]
 phases = ["forward"]
 shapes = [{ batch = 32, time_steps = 50, input_size = 32, hidden_size = 128 }]
-rounds = 24
-readings = 7               # of a turn: their median forgets those that were disturbed
-time_budget_s = 60
 """
 
 
@@ -130,7 +128,7 @@ def _line(session: dict[str, Any]) -> str:
 
 
 def _summary(sessions: Sequence[dict[str, Any]], wall_time_s: float) -> dict[str, Any]:
-    rates = {}
+    environment, rates = describe_environment(["torch"]), {}
     for name, truth in TRUTHS.items():
         verdicts = Counter(session[name]["verdict"] for session in sessions)
         interval = proportion_interval(verdicts[truth], len(sessions))
@@ -148,7 +146,7 @@ def _summary(sessions: Sequence[dict[str, Any]], wall_time_s: float) -> dict[str
         "effect": EFFECT,
         "suite": SUITE.strip().splitlines(),
         "measured_at": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
-        "machine": machine_name(),
+        **{name: environment[name] for name in ("machine", "commit", "dirty")},
         "framework": sessions[0]["framework"],
         "fitness": dict(Counter(session["fitness"] for session in sessions)),
         "wall_time_s": round(wall_time_s, 1),

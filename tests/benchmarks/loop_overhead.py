@@ -2,14 +2,16 @@
 
 `python -m tests.benchmarks.loop_overhead` prints, for torch, TensorFlow and JAX, the
 time of an update in the harness over that of a loop written by hand, taking turns in
-one process: in `learning`, where both draw, place and train; and in `speed`, where both
-train on what is placed. Median of the ratio over turns, for each of several processes:
-one may differ from the next by more than its turns do.
+one process: in `learning`, where both draw, place and train, and the harness sends what
+it saw to whoever asked; and in `speed`, where both train on what is placed. Median of
+the ratio over turns, for each of several processes: one may differ from the next by
+more than its turns do. Evaluations are no part of either loop.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -22,9 +24,12 @@ from harness.contract import Optimizer
 from harness.environment import worker_environment
 from harness.measure.learning import CHUNK, Observer, measure_learning
 from harness.measure.median import Interval, ratio_interval
+from harness.measure.phases import phases_of
 from harness.measure.problem import Problem
+from harness.measure.readback import Reference
 from harness.measure.timing import reading_s
 from harness.registry import Registry
+from harness.run.pipe import Message, send
 from harness.store import Reading
 from harness.trial import Trial
 from tests.benchmarks.bare_loops import LOOPS, Loop
@@ -108,9 +113,11 @@ def _learning(problem: Problem, loop: Loop) -> Interval:
     ours: list[float] = []
     theirs: list[float] = []
     begun_s = 0.0
+    asked = Path(os.devnull).open("wb")  # noqa: SIM115  # ends with the process
 
     def emit(reading: Reading) -> None:
         nonlocal begun_s
+        send(asked, Message({"kind": "event", "reading": reading.to_json()}))
         ended_s = time.perf_counter()
         if reading.split == "train" and isinstance(reading.x, list):
             ours.append(ended_s - begun_s)
@@ -131,29 +138,30 @@ def _learning(problem: Problem, loop: Loop) -> Interval:
 
 def _speed(problem: Problem, loop: Loop, turns: int) -> Interval:
     place, update, wait = loop
-    network = replace_measure(problem).trainable_network()
+    problem = Problem(
+        Registry.discover(),
+        replace(problem.trial, measure="speed", settings={"phases": ["train_step"]}),
+    )
+    network = problem.trainable_network()
     network.load_weights(problem.initial_weights())
+    phase = phases_of(problem, network, Reference(problem))["train_step"]
+    phase.begin()
+    phase.inputs.grow(8)
     batches = [problem.batch("train", index, BATCH) for index in range(8)]
-    ours_placed = [network.place(batch) for batch in batches]
     theirs_placed = [place(batch) for batch in batches]
     ours: list[float] = []
     theirs: list[float] = []
     for turn in range(turns + 2):
-        mine, other = ours_placed[turn % 8], theirs_placed[turn % 8]
+        mine, other = phase.inputs[turn % 8], theirs_placed[turn % 8]
         # In changing order, so that none always comes after the other.
         pair = [
-            (ours, lambda b=mine: network.train_steps([b]).wait()),
+            (ours, lambda b=mine: phase.call(b)),
             (theirs, lambda b=other: wait(update(b))),
         ]
         for times, call in pair if turn % 2 else pair[::-1]:
             reading_s(call, 1)
             times.append(reading_s(call, 5))
     return ratio_interval(ours[2:], theirs[2:])
-
-
-def replace_measure(problem: Problem) -> Problem:
-    """Return the problem of a speed trial at the same shape."""
-    return Problem(Registry.discover(), replace(problem.trial, measure="speed"))
 
 
 if __name__ == "__main__":

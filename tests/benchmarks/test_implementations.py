@@ -6,12 +6,14 @@
 Small and bounded, under a minute: one shape, few rounds, all frameworks in one process;
 Keras on JAX with KERAS_BACKEND=jax alone. For numbers to bet on run `rnn-harness run`,
 which takes turns in processes of their own. What a round computed is held against the
-float64 reference; a benchmark of what is wrong fails.
+float64 reference; a benchmark of what is wrong fails. It takes no certificate; what is
+remembered of one stands in `extra_info`, with the machine's load and what is shaky.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,11 +23,20 @@ from harness.environment import framework_versions
 from harness.errors import UnavailableError
 from harness.measure.arithmetic import flops_of_call
 from harness.measure.certificate import TOLERANCES
+from harness.measure.fitness import Fitness
+from harness.measure.load import OtherLoad
+from harness.measure.median import median_interval
 from harness.measure.peak import measure_peak
 from harness.measure.phases import phases_of
 from harness.measure.problem import Problem
 from harness.measure.readback import ReadBack, Reference
+from harness.measure.stability import Turns, unstable
 from harness.registry import Registry
+from harness.run.plan import certificate_trial
+from harness.run.remembered import RememberedCertificates
+from harness.run.sources import source_hashes
+from harness.run.standing import Planned
+from harness.run.surroundings import SESSION_WATCH_S, fitness_of_machine
 from harness.trial import Trial
 from tests.benchmarks.conftest import THREADS
 
@@ -63,12 +74,19 @@ def peak_flop_per_s() -> float:
     return max(peak.flop_per_s for peak in rates.values())
 
 
+@pytest.fixture(scope="module")
+def fitness() -> Fitness:
+    return fitness_of_machine(watch_s=SESSION_WATCH_S)
+
+
 @pytest.mark.parametrize(("cell", "implementation", "phase"), CASES)
 def test_speed(
     cell: str,
     implementation: str,
     phase: str,
     peak_flop_per_s: float,
+    fitness: Fitness,
+    users_cache: None,
     benchmark: Any,
 ) -> None:
     if (reason := REGISTRY.unavailable(implementation)) is not None:
@@ -102,16 +120,20 @@ def test_speed(
     network.load_weights(weights)
     calls = iter(range(ROUNDS + WARM_UP))
     benchmark.group = f"{cell} {phase}"
+    others = OtherLoad()
+    others.begin()
     benchmark.pedantic(
         timed.call,
         setup=lambda: ((timed.inputs[next(calls)],), {}),
         rounds=ROUNDS,
         warmup_rounds=WARM_UP,
     )
+    other_load = others.end()
     _hold_against_the_reference(timed, reference, weights, phase)
-    time_s = benchmark.stats.stats.median if benchmark.stats else None
-    if time_s is None:  # --benchmark-disable
+    if not benchmark.stats:  # --benchmark-disable
         return
+    times_s = benchmark.stats.stats.data
+    time_s = benchmark.stats.stats.median
     flop_per_s = flops_of_call(problem, phase, BATCH) / time_s
     framework = REGISTRY.framework_of(implementation)
     benchmark.extra_info.update(
@@ -123,7 +145,29 @@ def test_speed(
         tokens_per_s=BATCH * TIME_STEPS / time_s,
         flop_per_s=flop_per_s,
         fraction_of_peak=flop_per_s / peak_flop_per_s,
+        certificate=_certificate(problem.trial),
+        machine=[fitness.verdict, *(reason.words for reason in fitness.reasons)],
+        other_load_cores=other_load,
+        shaky=shaky(times_s, other_load),
     )
+
+
+def shaky(times_s: Sequence[float], other_load: float) -> list[str]:
+    """Return why the median of rounds is shaky, each of which is a call."""
+    readings = [[time_s] for time_s in times_s]
+    found = unstable(Turns(readings, [other_load]), median_interval(readings))
+    return [reason.words for reason in found]
+
+
+def _certificate(trial: Trial) -> str:
+    """Say when what is timed was certified, with these sources and libraries."""
+    trial = certificate_trial(trial)
+    sources = source_hashes(REGISTRY, trial)
+    todo = Planned(trial, trial.identity(sources), sources, runs=True, why="new")
+    found = RememberedCertificates(REGISTRY).find(todo)
+    if found is None:
+        return f"none remembered; run `rnn-harness check {trial.implementation}`"
+    return f"certified {found.made}"
 
 
 def _hold_against_the_reference(

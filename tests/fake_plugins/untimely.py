@@ -9,7 +9,13 @@ from harness import declare_implementation
 from harness.contract import Handle
 from implementations.numpy_reference.network import NumpyNetwork
 
-for name in ("never-waits", "builds-late", "many-threads", "keeps-time"):
+for name in (
+    "never-waits",
+    "builds-late",
+    "builds-often",
+    "many-threads",
+    "keeps-time",
+):
     declare_implementation(
         name,
         framework="numpy",
@@ -43,6 +49,22 @@ class _BuildsLate(NumpyNetwork):
         return super().forward(placed, state)
 
 
+class _BuildsOften(NumpyNetwork):
+    """Builds something in every fifth call on long sequences, as timed ones are."""
+
+    calls = 0
+
+    def place(self, batch):
+        self.is_long = batch.inputs.shape[1] >= 60
+        return super().place(batch)
+
+    def forward(self, placed, state=None):
+        self.calls += self.is_long
+        if self.is_long and self.calls % 5 == 0:
+            time.sleep(0.1)
+        return super().forward(placed, state)
+
+
 class _ManyThreads(NumpyNetwork):
     """Computes on as many cores as there are."""
 
@@ -65,6 +87,10 @@ def never_waits(spec, cell, device):
 
 def builds_late(spec, cell, device):
     return _BuildsLate(spec, cell, device)
+
+
+def builds_often(spec, cell, device):
+    return _BuildsOften(spec, cell, device)
 
 
 def many_threads(spec, cell, device):

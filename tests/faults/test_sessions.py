@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import IO
 
+from harness.analysis.summary import summarize
 from harness.store import RunFolder
 from tests import helpers
 
@@ -77,6 +78,37 @@ def test_memory_that_trials_of_a_session_share_is_held_against_none_of_them(
     assert own
     assert all(250 << 20 < size < 450 << 20 for size in own.values())
     assert all(r.result["worker_memory_bytes"] > 0 for r in records.values())
+
+
+def test_a_session_begins_in_workers_that_have_built_nothing(tmp_path: Path) -> None:
+    """Or a first call would be no first one, and its payback none."""
+    shapes = [SHAPE, {**SHAPE, "hidden_size": 24}]
+    section = helpers.speed("numpy-reference", shapes=shapes)
+    helpers.write(tmp_path / "suite.toml", helpers.suite(section))
+    code, _, err = helpers.run(*("run", "suite.toml", "-o", "out"), cwd=tmp_path)
+    assert code == 0, err
+    workers: dict[str, set[int]] = {"parity": set(), "speed": set()}
+    for record in RunFolder.open(tmp_path / "out").records():
+        workers[record.trial.measure].add(record.result["worker"])
+    assert len(workers["speed"]) == 2
+    assert not workers["speed"] & workers["parity"]
+
+
+def test_a_first_call_is_none_where_a_neighbours_death_began_it_again(
+    tmp_path: Path,
+) -> None:
+    names = ["numpy-reference", "crashes-when-timed", "torch-native"]
+    phases = ["forward", "train_step"]
+    section = helpers.speed(*names, shapes=[SHAPE], phases=phases)
+    helpers.write(tmp_path / "suite.toml", helpers.suite(section))
+    plugin = helpers.PLUGINS / "crashes_when_timed.py"
+    code, _, err = helpers.run(*(*RUN[:-1], plugin), cwd=tmp_path)
+    assert code == 4, err
+    run = RunFolder.open(tmp_path / "out")
+    rows = summarize(run.records(), run.info()).speed
+    forward = {row.implementation: row for row in rows if row.phase == "forward"}
+    assert forward["torch-native"].time_s is not None
+    assert forward["torch-native"].first_call_s is None
 
 
 def test_memory_is_told_of_the_first_trial_in_a_worker_alone(tmp_path: Path) -> None:

@@ -1,24 +1,24 @@
 """Mistakes in how something is timed, made by plugins: each is caught or marked."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from harness.registry import Registry
 from harness.store import RunFolder, TrialRecord
 from tests import helpers
 
-# So many readings that what is built at each 61st call is in some that are kept.
-SECTION = {
-    "shapes": [{"batch": 16, "time_steps": 60, "input_size": 2, "hidden_size": 48}],
-    "rounds": 30,
-}
+SHAPE = {"batch": 16, "time_steps": 60, "input_size": 2, "hidden_size": 48}
+ROUNDS = 30
+"""So many readings that what is built at each 61st call is in some that are kept."""
 
 
-@pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialRecord]:
-    folder = tmp_path_factory.mktemp("untimely")
-    names = ("never-waits", "builds-late", "many-threads", "keeps-time")
-    helpers.write(folder / "s.toml", helpers.suite(helpers.speed(*names, **SECTION)))
-    plugin = helpers.PLUGINS / "untimely.py"
+def measure(
+    folder: Path, plugin: Path, rounds: int, *names: str
+) -> dict[str, TrialRecord]:
+    section = helpers.speed(*names, rounds=rounds, shapes=[SHAPE])
+    helpers.write(folder / "s.toml", helpers.suite(section))
     code, out, err = helpers.run(
         "run", "s.toml", "-o", "r", "--plugin", plugin, cwd=folder
     )
@@ -27,8 +27,39 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialRecord]
     return {r.trial.implementation: r for r in records if r.trial.measure == "speed"}
 
 
-def kinds(record: TrialRecord) -> set[str]:
-    return {reason["kind"] for reason in record.result["unstable"].get("forward", [])}
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialRecord]:
+    names = ("never-waits", "builds-late", "builds-often", "many-threads")
+    folder = tmp_path_factory.mktemp("untimely")
+    plugin = helpers.PLUGINS / "untimely.py"
+    return measure(folder, plugin, ROUNDS, *names, "keeps-time")
+
+
+def measure_two(
+    plugin: str, name: str, honest: str, folder: Path
+) -> dict[str, TrialRecord]:
+    """Time a plugin and an honest implementation of its framework."""
+    if (reason := Registry.discover().unavailable(honest)) is not None:
+        pytest.skip(reason)
+    return measure(folder, helpers.PLUGINS / f"{plugin}.py", 6, name, honest)
+
+
+def marks(record: TrialRecord) -> dict[str, str]:
+    """Return the words of each kind of doubt."""
+    found = record.result["unstable"].get("forward", [])
+    return {reason["kind"]: reason["words"] for reason in found}
+
+
+def loads(record: TrialRecord) -> tuple[float, float]:
+    """Return the cores that it kept busy, and those that others did."""
+    seen = next(r.values for r in record.readings if "own_load" in r.values)
+    return float(np.median(seen["own_load"])), float(np.mean(seen["other_load"]))
+
+
+def skip_where_others_had_the_cores(record: TrialRecord) -> None:
+    own, others = loads(record)
+    if own < 1.3 and others > 0.3:
+        pytest.skip("others had the cores that it would have taken")
 
 
 def test_what_does_not_wait_is_not_certified(
@@ -42,19 +73,52 @@ def test_what_does_not_wait_is_not_certified(
 def test_what_builds_while_it_is_timed_is_marked(
     measured: dict[str, TrialRecord],
 ) -> None:
-    assert "jump" in kinds(measured["builds-late"])
+    assert "jump" in marks(measured["builds-late"])
     assert measured["builds-late"].value("forward", "shaky") == 1
+
+
+def test_what_builds_in_every_fifth_call_is_marked(
+    measured: dict[str, TrialRecord],
+) -> None:
+    record = measured["builds-often"]
+    assert record.value("readback", "ok") == 1
+    assert "some calls took 1" in marks(record)["uneven"]
+    assert record.value("forward", "shaky") == 1
+
+
+def test_what_a_framework_compiles_in_every_call_is_marked(tmp_path: Path) -> None:
+    measured = measure_two("untimely_jax", "builds-always", "jax-scan", tmp_path)
+    words = marks(measured["builds-always"])["built"]
+    assert words == "the framework traced or compiled in 6 of 6 turns"
+    assert not {"uneven", "built", "threads", "clock"} & set(
+        marks(measured["jax-scan"])
+    )
 
 
 def test_what_uses_more_threads_than_it_may_is_marked(
     measured: dict[str, TrialRecord],
 ) -> None:
     record = measured["many-threads"]
-    loads = [r.values for r in record.readings if "own_load" in r.values]
-    if np.median(loads[0]["own_load"]) < 1.3 and np.mean(loads[0]["other_load"]) > 0.3:
-        pytest.skip("others had the cores that it would have taken")
-    assert "threads" in kinds(record)
+    skip_where_others_had_the_cores(record)
+    assert "threads" in marks(record)
     assert measured["many-threads"].value("forward", "shaky") == 1
+
+
+def test_what_has_another_process_compute_is_marked(tmp_path: Path) -> None:
+    plugin = helpers.PLUGINS / "untimely_child.py"
+    record = measure(tmp_path, plugin, 6, "busy-child")["busy-child"]
+    assert record.value("readback", "ok") == 1
+    skip_where_others_had_the_cores(record)
+    assert "cores busy where 1 thread was asked for" in marks(record)["threads"]
+
+
+def test_what_sets_its_framework_to_more_threads_is_marked(tmp_path: Path) -> None:
+    measured = measure_two("untimely_torch", "sets-threads", "torch-native", tmp_path)
+    words = marks(measured["sets-threads"])["threads"]
+    assert words.startswith("was set to 2 threads")
+    assert "where 1 thread was asked for" in words
+    # It is one process, so that the times of both are of two threads.
+    assert "threads" in marks(measured["torch-native"])
 
 
 def test_what_makes_none_of_these_mistakes_has_none_of_these_marks(
@@ -62,4 +126,5 @@ def test_what_makes_none_of_these_mistakes_has_none_of_these_marks(
 ) -> None:
     record = measured["keeps-time"]
     assert record.value("readback", "ok") == 1
-    assert not {"jump", "threads", "clock"} & kinds(record)
+    mistakes = {"jump", "uneven", "built", "threads", "clock"}
+    assert not mistakes & set(marks(record))

@@ -12,6 +12,7 @@ import pytest
 
 from harness.registry import Registry
 from tests import helpers
+from tests.benchmarks.test_implementations import shaky
 
 
 def benchmarks(*options: str) -> str:
@@ -39,6 +40,34 @@ def test_benchmarks_are_of_implementations_that_compute_here_and_of_nothing_else
         assert bool(found) == bool(cells and "cpu" in declared.devices)
         names = [line for line in names if line not in found]
     assert not names
+
+
+@pytest.mark.slow
+def test_their_json_names_a_certificate_of_the_users_cache_and_doubts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    certify = ["check", "numpy-reference", "-k", "gru"]
+    code, _, err = helpers.run(*certify, cwd=tmp_path)
+    assert code == 0, err
+    chosen = "numpy-reference and forward"
+    benchmarks("-k", chosen, f"--benchmark-json={tmp_path / 'x.json'}")
+    found = json.loads((tmp_path / "x.json").read_text())["benchmarks"]
+    told = {each["group"]: each["extra_info"] for each in found}
+    (kept,) = (tmp_path / "rnn-harness/certificates").iterdir()
+    made = json.loads(kept.read_text())["made"]
+    assert told["gru forward"]["certificate"] == f"certified {made}"
+    assert "`rnn-harness check numpy-reference`" in told["lstm forward"]["certificate"]
+    for facts in told.values():
+        assert facts["machine"][0] in ("fit", "noisy", "unfit")
+        assert facts["other_load_cores"] >= 0
+        assert isinstance(facts["shaky"], list)
+
+
+def test_a_round_is_shaky_where_it_is_short_or_others_work() -> None:
+    assert not shaky([1.0] * 12, 0.0)
+    assert shaky([1e-4] * 12, 0.0) == ["a reading of 1 calls took 100 µs only"]
+    assert shaky([1.0] * 12, 1.5) == ["others kept 1.5 cores busy"]
 
 
 @pytest.mark.slow

@@ -695,7 +695,7 @@ def test_the_exit_code_is_the_answer(
     assert row["paired"] is True
 
 
-@pytest.mark.parametrize("given", ["5%", "0.05", " 5 % ", ".05"])
+@pytest.mark.parametrize("given", ["5%", "0.05", " 5 % ", ".05", "5e-2", "0.5E+1%"])
 def test_the_effect_is_a_share(
     base: Run,
     new: Run,
@@ -711,7 +711,7 @@ def test_the_effect_is_a_share(
     assert json.loads(out)["effect"] == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("given", ["5", "0", "-1%", "100%", "five", "nan", ""])
+@pytest.mark.parametrize("given", ["5", "0", "-1%", "1e2%", "five", "nan", "e-3", ""])
 def test_no_other_effect_is_taken(
     base: Run,
     new: Run,
@@ -722,7 +722,7 @@ def test_no_other_effect_is_taken(
     arguments = (base.path, new.path, "--effect", given)
     code, _, err = _command(arguments, monkeypatch, capsys)
     assert code == 2
-    assert "as 5% or 0.05" in err
+    assert "above 0 and below 1, as 5% or 0.05 or 5e-2" in err
 
 
 def test_what_cannot_be_compared_is_refused(

@@ -195,6 +195,27 @@ def test_single_time_steps_have_one_batch_whatever_the_trial_has(
     assert len(maps["train_step"].spots) == 4
 
 
+def test_single_time_steps_have_one_map_whatever_they_were_timed_beside(
+    writer: Writer,
+) -> None:
+    for steps in (20, 80):
+        for name in ("torch-native", "jax-scan"):
+            timed(writer, name, 0.01, step_s=1e-4, time_steps=steps, session=f"{steps}")
+    maps = [m for m in summary(writer).fastest if m.phase == "stream"]
+    assert [m.where for m in maps] == ["input size 64"]
+    assert [spot.session for spot in maps[0].spots] == ["80"]
+
+
+def test_the_fastest_is_the_one_that_no_other_beats_round_by_round(
+    writer: Writer,
+) -> None:
+    timed(writer, "torch-native", 0.010, factors=[1.0] * 8)
+    timed(writer, "jax-scan", 0.011, factors=[0.6] * 8)
+    spot = only(writer)
+    assert (spot.winner, spot.runner_up) == ("jax-scan", "torch-native")
+    assert spot.ratio == pytest.approx(1 / 0.66)
+
+
 def test_a_choice_of_one_is_no_table(writer: Writer) -> None:
     timed(writer, "alone", 0.01)
     found = summary(writer)

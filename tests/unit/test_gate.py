@@ -16,8 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.analysis.compare import Compared, Comparison, Verdict
+from harness.analysis.effect import Effect
+from harness.cli.compare import tell
+from harness.measure.median import Interval
 from harness.run.worktree import Checkout, checked_out, overlay
 from harness.store import RunFolder, TrialRecord
+from harness.trial import Trial
 from tests import helpers
 
 PLUGIN = """
@@ -142,6 +147,8 @@ def test_a_slower_working_tree_is_told_from_its_base_in_one_session(
     arguments = (*GATE, "--plugin", "other.py", "-o", "../out")
     code, out, err = helpers.run(*arguments, "--json", cwd=checkout)
     assert code == 3, err
+    assert "UNCERTIFIED" not in err
+    assert "same sources" not in out + err
     found = {row["implementation"]: row for row in json.loads(out)["rows"]}
     assert found["other"]["verdict"] == "missing in base"
     assert found["mine"]["verdict"] == "slower"
@@ -186,6 +193,33 @@ def test_a_side_that_hangs_is_ended_when_its_time_is_out(
     assert timing(repository / "out/base", "mine").outcome == "ok"
     assert timing(repository / "out/new", "mine").outcome == "timeout"
     assert nothing_left(repository, scratch)
+
+
+def test_a_side_that_takes_too_much_memory_is_ended(
+    repository: Path, scratch: Path
+) -> None:
+    greedy = "HELD = []\n\ndef spin():\n    HELD or HELD.append(b' ' * 2**30)"
+    helpers.write(repository / "beside.py", BESIDE.replace("def spin():", greedy))
+    arguments = (*GATE, "--memory-limit", "700MB", "-o", "out", "--json")
+    code, out, err = helpers.run(*arguments, cwd=repository)
+    assert code == 3, err
+    (row,) = json.loads(out)["rows"]
+    assert row["verdict"] == "failed in new"
+    base = timing(repository / "out/base", "mine")
+    assert base.outcome == "ok"
+    assert "peak" not in base.result  # its large arrays might break the limit
+    assert timing(repository / "out/new", "mine").outcome == "out_of_memory"
+
+
+def test_sides_with_the_same_sources_are_said_to_have_them(
+    repository: Path, scratch: Path
+) -> None:
+    git(repository, "checkout", "-q", "beside.py")
+    helpers.write(repository / "not_imported.py", "")
+    code, out, err = helpers.run(*GATE, "--json", cwd=repository)
+    assert code in (0, 3, 5), err  # of one code, two processes may differ
+    assert [n for n in json.loads(out)["notes"] if "have the same sources: " in n]
+    assert err.count("have the same sources: ") == 1
 
 
 def test_a_terminal_shows_both_sides_while_they_are_timed(
@@ -233,6 +267,55 @@ def test_nothing_is_left_where_it_is_stopped(
     assert nothing_left(repository, scratch)
     assert not any(helpers.alive(worker) for worker in workers)
     assert not list(repository.glob("out/*/trials/speed-*/result.json"))
+
+
+# --- the exit code -------------------------------------------------------------------
+
+
+def key(verdict: Verdict, *ends: float) -> Compared:
+    interval = Interval(1.0, *ends) if ends else None
+    effect = Effect(1.0, interval, 12, 0.5, 0.5, paired=True)
+    trial = Trial("speed", "a", "gru")
+    return Compared(trial, "forward", effect=effect, verdict=verdict)
+
+
+SAME, SLOWER = key("same", 0.99, 1.01), key("slower", 1.2, 1.3)
+OPEN, FASTER_OR_SAME = key("unclear", 0.9, 1.1), key("unclear", 0.9, 1.0)
+FEW = key("unclear")
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "told"),
+    [
+        ([OPEN, OPEN, OPEN, SAME], 5, "3 of 4 keys are undecided and may be slower"),
+        ([FEW, OPEN, SAME], 5, "2 of 3 keys are undecided"),
+        ([OPEN, SAME], 0, "1 of 2 keys is undecided and may be slower"),
+        ([OPEN, OPEN, SLOWER], 3, "2 of 3 keys are undecided"),
+        ([FASTER_OR_SAME, FASTER_OR_SAME, SAME], 0, None),
+        ([FASTER_OR_SAME], 5, None),
+        ([OPEN], 5, "1 of 1 key is undecided"),
+        ([SAME], 0, None),
+    ],
+)
+def test_where_most_keys_may_be_slower_it_is_too_noisy_to_say(
+    rows: list[Compared],
+    code: int,
+    told: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = Comparison(tuple(rows), 0.05)
+    assert tell(found, as_json=False) == code
+    text = capsys.readouterr().out
+    assert tell(found, as_json=True) == code
+    notes = json.loads(capsys.readouterr().out)["notes"]
+    if told is None:
+        assert "may be slower" not in text
+        assert not notes
+    else:
+        assert told in text.splitlines()[-1]
+        assert "--set speed.time_budget_s=120" in text.splitlines()[-1]
+        assert told in notes[-1]
+        assert f"exit code {code}" in notes[-1]
 
 
 # --- refusals ------------------------------------------------------------------------
@@ -291,6 +374,34 @@ def test_what_times_nothing_is_refused(
     err = refused(["learns.toml", "--base", "trunk"], monkeypatch, capsys)
     assert "times nothing that is asked for" in err
     assert nothing_left(repository, scratch)
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_repository_of_which_nothing_is_measured_is_refused(
+    tmp_path: Path,
+    scratch: Path,
+    installed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    git(folder, "init", "-q")
+    git(folder, "commit", "-q", "--allow-empty", "-m", "state")
+    if installed:  # in an environment inside the repository, which no commit has
+        (folder / "venv").mkdir()
+        helpers.write(folder / "venv/installed_of_test.py", "")
+        monkeypatch.syspath_prepend(str(folder / "venv"))
+    monkeypatch.chdir(folder)
+    elsewhere = helpers.write(tmp_path / "mine.py", PLUGIN)
+    little = ["-k", "numpy-reference and gru", "--set", "speed.time_budget_s=1"]
+    arguments = [*little, "--base", "HEAD", "--plugin", str(elsewhere)]
+    err = refused(arguments, monkeypatch, capsys)
+    assert f"nothing of the repository {folder} would be measured" in err
+    assert f"`pip install -e {folder}`" in err
+    assert "--plugin FILE.py" in err
+    assert not (folder / "results").exists()
+    assert nothing_left(folder, scratch)
 
 
 def test_a_plugin_that_cannot_be_read_is_refused(

@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.contract import Batch, Handle, Optimizer, Tally, Updates
+from harness.contract import (
+    Batch,
+    FrameworkState,
+    Handle,
+    Optimizer,
+    Tally,
+    Updates,
+)
+from harness.errors import RefusedError
 from harness.measure import phases as measured_phases
 from harness.measure import readback, timing
 from harness.measure.gradients import gradient_ratios, horizon, measure_gradients
@@ -181,6 +189,152 @@ def test_a_held_out_loss_that_is_not_finite_is_diverged_too() -> None:
     found, _ = learn(problem)
     assert found.outcome == "diverged"
     assert found.reason == "held-out loss became NaN at update 45"
+
+
+# --- what is seen beside a timing ----------------------------------------------------
+
+
+class Seconds:
+    """A clock that costs nothing to read, and calls that take what they are told to."""
+
+    def __init__(self, *taken_s: float) -> None:
+        self.now_s, self.taken_s, self.looks = 0.0, iter(taken_s), 0
+
+    def perf_counter(self) -> float:
+        self.looks += 1
+        return self.now_s
+
+    def call(self) -> None:
+        self.now_s += next(self.taken_s)
+
+
+def test_a_reading_is_one_span_and_its_pieces_make_it_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    few = Seconds(1.0, 5.0, 3.0)
+    monkeypatch.setattr(timing, "time", few)
+    found = timing.reading(few.call, 3)
+    assert found.call_s == 3.0
+    np.testing.assert_array_equal(found.pieces, [[1, 1.0], [1, 5.0], [1, 3.0]])
+
+    many = Seconds(*[1.0] * 40, 9.0, *[1.0] * 9)
+    monkeypatch.setattr(timing, "time", many)
+    found = timing.reading(many.call, 50)
+    assert found.call_s == 58 / 50
+    assert found.pieces.tolist() == [[1, 1.0]] * 32 + [[18, 26.0]]
+    assert many.looks == 34
+
+
+def test_taking_a_reading_in_pieces_adds_nothing_noticeable() -> None:
+    """A reading lasts 3 ms at least: 30 µs would be a hundredth of it."""
+
+    def nothing() -> None:
+        pass
+
+    whole_s = min(250 * timing.reading_s(nothing, 250) for _ in range(300))
+    pieces_s = min(250 * timing.reading(nothing, 250).call_s for _ in range(300))
+    assert pieces_s - whole_s < 15e-6
+
+
+class PutAside:
+    """Two clocks that agree, read by a process that is put aside at some of the looks.
+
+    Attributes:
+        aside: Looks, counted from the first, after which 5 ms pass.
+    """
+
+    def __init__(self, *aside: int, always: bool = False) -> None:
+        self.now_s = self.step_s = 0.0
+        self.looks, self.aside, self.always = 0, aside, always
+
+    def _look(self) -> float:
+        found = self.now_s
+        self.now_s += 5e-3 if self.looks in self.aside or self.always else 1e-7
+        self.looks += 1
+        return found
+
+    def perf_counter(self) -> float:
+        return self._look() + self.step_s
+
+    def clock_gettime(self, clock: int) -> float:
+        return self._look()
+
+    CLOCK_MONOTONIC_RAW = 4
+
+
+@pytest.mark.parametrize("aside", [(0,), (1,), (0, 3), (1, 3, 4), (3,), (4,), (3, 7)])
+def test_a_process_put_aside_between_two_clocks_is_no_clock_that_stepped(
+    aside: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = PutAside(*aside)
+    monkeypatch.setattr(timing, "time", clocks)
+    check = timing.ClockCheck()
+    for _ in range(3):
+        clocks.now_s += 0.05
+        check.look()
+    assert not check.wrong
+    clocks.step_s = 0.01
+    check.look()
+    assert check.wrong
+
+
+def test_a_look_is_given_up_where_it_never_comes_undisturbed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clocks = PutAside()
+    monkeypatch.setattr(timing, "time", clocks)
+    check = timing.ClockCheck()
+    clocks.always = True
+    check.look()
+    assert clocks.looks < 100
+    clocks.always = False
+    check.look()
+    assert not check.wrong
+    # What stepped while nobody could look is seen by the next who can.
+    clocks.always, clocks.step_s = True, 0.01
+    check.look()
+    assert not check.wrong
+    clocks.always = False
+    check.look()
+    assert check.wrong
+
+
+class Tells:
+    """A device probe that tells what it is told to, one state after the other."""
+
+    def __init__(self, *states: FrameworkState) -> None:
+        self.states = iter(states)
+
+    def state(self) -> FrameworkState:
+        return next(self.states)
+
+    def timer(self) -> None: ...
+
+
+def test_what_a_framework_tells_is_looked_at_around_every_turn() -> None:
+    problem = Problem(REGISTRY, SPEED)
+    states = [(7, 1), (7, 1), (7, 1), (9, 1), (9, 1), (9, 2)]
+    probe = Tells(*(FrameworkState(*state) for state in states))
+    problem.probe = lambda: probe  # type: ignore[method-assign,assignment,return-value]
+    meter = SpeedMeter(problem)
+    meter.warm_up()
+    for _ in range(3):
+        meter.turn("forward")
+    turns = meter._phases["forward"].turns
+    assert turns.built == [False, True, False]
+    assert turns.set_threads == [1, 1, 2]
+
+
+def test_a_probe_that_refuses_the_device_refuses_no_timing() -> None:
+    def refuse() -> None:
+        raise RefusedError("computes on GPUs")
+
+    problem = Problem(REGISTRY, SPEED)
+    problem.probe = refuse  # type: ignore[method-assign,assignment]
+    meter = SpeedMeter(problem)
+    meter.warm_up()
+    meter.turn("forward")
+    assert meter._phases["forward"].turns.built == [False]
 
 
 # --- learning, read back -------------------------------------------------------------

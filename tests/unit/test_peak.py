@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.contract import FrameworkState
 from harness.declarations import declare_framework
 from harness.errors import PluginError
 from harness.measure import peak as peak_module
@@ -64,6 +67,9 @@ class Fake:
     def reset_peak(self) -> None: ...
 
     def timer(self) -> None: ...
+
+    def state(self) -> FrameworkState:
+        return FrameworkState()
 
 
 @pytest.fixture
@@ -209,6 +215,21 @@ def test_a_timer_gives_the_seconds_between_two_events_of_the_device(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_torch_sees_a_gpu() -> None:
     cases.assert_sees_a_gpu("torch")
+
+
+def test_torch_tells_its_threads_and_what_dynamo_was_given() -> None:
+    code = (
+        "import sys, torch\n"
+        "from tests import probe_cases as cases\n"
+        "probe = cases.load('torch')\n"
+        "torch.set_num_threads(3)\n"
+        "state = probe.state()\n"
+        "assert (state.builds, state.threads) == (0, 3)\n"
+        "assert 'torch._dynamo.utils' not in sys.modules\n"
+        "double = torch.compile(lambda x: 2 * x, backend='eager', dynamic=False)\n"
+        "cases.assert_tells_what_is_built(probe, double, torch.ones(2), torch.ones(3))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_framework_may_have_no_probe() -> None:

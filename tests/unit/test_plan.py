@@ -370,6 +370,36 @@ def test_two_sections_that_differ_in_a_constant_are_counted_apart(
     assert "[1/6]" in capsys.readouterr().err  # 1 parity, 1 speed, 4 learning
 
 
+def test_a_single_time_step_is_timed_once_for_each_size(tmp_path: Path) -> None:
+    batch, steps, hidden = [32, 1], [20, 80], [16, 64]
+    sizes: Any = {"batch": batch, "time_steps": steps, "hidden_size": hidden}
+    shapes = [{"input_size": 8, **sizes}] * 2  # written twice is asked once
+
+    def timed(*phases: str, **changes: Any) -> dict[tuple[Any, ...], list[str]]:
+        names = "numpy-reference", "onnxruntime"
+        section = helpers.speed(*names, phases=list(phases), shapes=shapes, **changes)
+        file = helpers.write(tmp_path / "s.toml", helpers.suite(section))
+        found = plan(str(file))
+        assert len(found.memory) == len(speed(found))
+        return {
+            (t.implementation, t.batch, t.time_steps, t.hidden_size): t.settings[
+                "phases"
+            ]
+            for t in speed(found)
+        }
+
+    found = timed("train_step", "stream", memory=True)
+    assert {key for key, phases in found.items() if "stream" in phases} == set(
+        product(("numpy-reference", "onnxruntime"), (32,), (20,), hidden)
+    )
+    assert found["numpy-reference", 32, 20, 16] == ["train_step", "stream"], (
+        "what is stored under this trial stays its result"
+    )
+    assert found["numpy-reference", 1, 80, 64] == ["train_step"]
+    assert ("onnxruntime", 1, 80, 64) not in found, "it has nothing to time there"
+    assert len(timed("stream", memory=True)) == 4
+
+
 def test_what_only_infers_is_timed_where_there_is_something_to_infer(
     tmp_path: Path,
 ) -> None:

@@ -52,6 +52,15 @@ def test_a_later_run_takes_what_an_earlier_one_certified(tmp_path: Path) -> None
     assert {n: second.result[n] for n in same} == {n: first.result[n] for n in same}
 
 
+def test_what_was_in_a_run_folder_before_is_not_kept_as_of_now(tmp_path: Path) -> None:
+    """Who goes on with an old folder may have other code by now."""
+    certified(tmp_path)
+    (file,) = kept()
+    file.unlink()
+    assert helpers.run("run", "suite.toml", "-o", "out0", cwd=tmp_path)[0] == 0
+    assert kept() == []
+
+
 def test_force_certifies_anew_and_a_dry_run_says_what_it_would_do(
     tmp_path: Path,
 ) -> None:

@@ -382,6 +382,29 @@ def test_the_first_screen_shows_the_best_of_each_cell(tmp_path: Path) -> None:
     assert gallery.best_of_each(rows, 6) == rows
 
 
+def test_the_first_screen_shows_where_most_implementations_are_compared(
+    tmp_path: Path,
+) -> None:
+    writer = fake_runs.Writer.create(tmp_path / "run")
+    fake_runs.learning(writer, fake_runs.learning_trial("gru", 0), 1000)
+    fake_runs.speed(writer, fake_runs.speed_trial("a", "gru"), 0.01)
+    for batch, names in ((1, "a"), (8, "abc"), (64, "abc")):
+        for name in names:
+            trial = fake_runs.shape_trial(name, "gru", batch=batch, session=f"{batch}")
+            fake_runs.speed(writer, trial, 0.01)
+    found = summarize(writer.run.records(), {})
+    assert found.focus is not None
+    rows = gallery.overview_speed(found.speed, found.focus)
+    assert {row.trial.batch for row in rows} == {8}
+    assert len(rows) == 3
+    # As many at the task that is in focus: that one.
+    for name in "bc":
+        fake_runs.speed(writer, fake_runs.speed_trial(name, "gru"), 0.01)
+    found = summarize(writer.run.records(), {})
+    rows = gallery.overview_speed(found.speed, found.focus)
+    assert {row.place.task for row in rows} == {"adding"}
+
+
 @pytest.mark.parametrize(
     ("kinds", "cells"),
     [

@@ -1,6 +1,8 @@
 """The figures of timings draw the numbers of the tables, doubt and failure included."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +183,8 @@ def test_marks_and_roof_stand_where_the_numbers_are(summary: Summary) -> None:
     (roof,) = curves(axes)
     assert list(roof.get_xdata()) == pytest.approx([0.1, 80 / 12, 1000.0])
     assert list(roof.get_ydata()) == pytest.approx([1.2e9, 80e9, 80e9])
-    assert texts(axes) == ["matrix product 80 GFLOP/s (torch)\ncopy 12 GB/s (numpy)"]
+    words = "matrix product 80 GFLOP/s (torch)\ncopy 12 GB/s (numpy)"
+    assert texts(axes)[0] == words
     assert set(points(axes)) == {(r.intensity, r.flop_per_s) for r in rows}
     assert all(r.flop_per_s < r.roof_flop_per_s for r in rows)
 
@@ -193,7 +196,66 @@ def test_without_a_peak_there_is_no_roof_and_it_is_said(summary: Summary) -> Non
         summary.speed, lambda a, s: roofline.roofline_axes(a, rows, None, ranges, s)
     )
     assert curves(axes) == []
-    assert texts(axes) == ["peak not measured: no roof"]
+    assert "peak not measured: no roof" in texts(axes)
+
+
+def written(svg: str) -> list[str]:
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+def roofs(rows: Sequence[SpeedRow]) -> list[str]:
+    """Return the words of a drawn roofline."""
+    palette = Palette.of(["gru"], [row.implementation for row in rows])
+    with drawing():
+        return written(roofline.draw_roofline(rows, (), palette).svg)
+
+
+def test_no_panel_of_the_roofline_is_empty_and_all_are_written_alike(
+    tmp_path: Path,
+) -> None:
+    run = fake_runs.sweep(tmp_path / "run", threads=(1, 2))
+    rows = [
+        row
+        for row in summarize(run.records(), {}).speed
+        if row.phase == "train_step"
+        or (row.phase, row.trial.threads) == ("stream", 1)
+        or (row.phase, row.trial.threads) == ("forward", 2)
+    ]
+    words = roofs(rows)
+    assert words.count("peak not measured: no roof") == 4
+    assert words.count("FLOP/byte") == 3, "under the lowest panel of each phase"
+    # FLOP/byte of one thread span six powers of ten, of two threads two.
+    powers = {1: (1e-2, 1e4), 2: (1.0, 1e2)}
+    spread_out = [
+        replace(row, flops=powers[row.trial.threads][n % 2], least_bytes=1.0)
+        for n, row in enumerate(rows)
+    ]
+    ticks = [
+        word for word in roofs(spread_out) if re.fullmatch("10(0+|[⁰¹²³⁴⁻]+)", word)
+    ]
+    assert len(ticks) > 4
+    assert not any(word.isascii() for word in ticks)
+
+
+def test_a_time_step_has_one_mark_and_marks_on_others_are_counted(
+    summary: Summary,
+) -> None:
+    rows = roofline.roofline_rows(summary.speed)
+    steps = [row for row in rows if row.phase == "stream"]
+    assert len(steps) == len({(r.implementation, r.trial.hidden_size) for r in steps})
+    assert {r.trial.batch for r in steps if r.implementation != "jax-scan"} == {64}
+    left, right = steps[0], replace(steps[0], flop_per_s=100 * steps[0].flop_per_s)
+    close = replace(steps[0], flop_per_s=1.05 * steps[0].flop_per_s)
+    ranges = (0.1, 1000.0, 1e7, 1e12)
+    for shown, words in (
+        ([left, right], []),
+        ([left, right, close], ["3 marks, 1 close to another"]),
+    ):
+        axes = drawn(
+            summary.speed,
+            lambda a, s, shown=shown: roofline.roofline_axes(a, shown, None, ranges, s),
+        )
+        assert texts(axes)[1:] == words
 
 
 # --- the map -------------------------------------------------------------------------

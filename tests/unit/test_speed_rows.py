@@ -90,7 +90,7 @@ def test_the_interval_of_a_ratio_holds_the_truth_as_often_as_it_says() -> None:
         found = paired_ratio(base, new)
         assert found is not None
         held += found.low <= 1.1 <= found.high
-    # 95 % of 200, less three standard deviations and what a bootstrap lacks.
+    # 95 % of 200, less three standard deviations.
     assert held >= 180
     assert held < 200, "an interval that always holds it says nothing"
 
@@ -285,6 +285,20 @@ def test_a_peak_that_doctor_found_says_of_which_library_and_when(
     ]
 
 
+def test_a_peak_of_an_unfit_machine_is_marked_wherever_it_counts(
+    writer: Writer,
+) -> None:
+    peak = {**fake_runs.PEAK, "flop_machine": "unfit", "copy_machine": "noisy"}
+    trial = fake_runs.speed_trial("torch-native", "gru")
+    fake_runs.speed(writer, trial, 0.01, peak=peak)
+    found = summary(writer)
+    rates = [line.cells for line in tables.rates_table(found).rows]
+    marked = [sum(cell.endswith("% (unfit)") for cell in cells) for cells in rates]
+    assert set(marked) == {2}
+    (line,) = tables.peaks_table(found).rows
+    assert line.cells[3::2] == ("torch 2.13.0 (unfit)", "numpy")
+
+
 def test_several_sessions_tell_their_best_and_worst_peak(
     writer: Writer, tmp_path: Path
 ) -> None:
@@ -383,6 +397,87 @@ def test_raw_readings_are_kept_by_round_and_left_out_of_the_json(
     assert written["speed"][0]["intensity"] == pytest.approx(found.speed[0].intensity)
     assert [m["phase"] for m in written["fastest"]][-1] == "stream"
     assert len(written["paybacks"]) == 4
+
+
+def test_the_fastest_is_the_one_that_no_other_beats_round_by_round(
+    writer: Writer,
+) -> None:
+    certified(writer, "torch-native", "jax-scan", "numpy-reference")
+    for name, time_s, factor in (
+        ("torch-native", 0.010, 1.0),
+        ("jax-scan", 0.011, 0.6),
+        ("numpy-reference", 0.012, 2.0),
+    ):
+        trial = fake_runs.speed_trial(name, "gru")
+        fake_runs.speed(writer, trial, time_s, factors=[factor] * fake_runs.ROUNDS)
+    found = summary(writer)
+    relative = {
+        name: row(found, implementation=name).relative
+        for name in ("torch-native", "jax-scan", "numpy-reference")
+    }
+    expected = {
+        "torch-native": 1 / 0.66,
+        "jax-scan": 1.0,
+        "numpy-reference": 2.4 / 0.66,
+    }
+    assert relative == pytest.approx(expected)
+
+
+def test_where_every_one_is_beaten_by_another_that_is_said(writer: Writer) -> None:
+    names = ("torch-native", "jax-scan", "numpy-reference")
+    certified(writer, *names)
+    # Each takes less time than the next in two rounds of three.
+    turns = ((1, 2, 3), (2, 3, 1), (3, 1, 2))
+    for name, factors in zip(names, turns, strict=True):
+        trial = fake_runs.speed_trial(name, "gru")
+        repeated = [float(factors[n % 3]) for n in range(fake_runs.ROUNDS)]
+        fake_runs.speed(
+            writer, trial, 0.01, factors=repeated, phases={"train_step": 1.0}
+        )
+    cells = [r.cells[4] for r in tables.speed_table(summary(writer)).rows]
+    below = [words for words in cells if words.startswith("0.")]
+    assert len(below) == 1
+    assert below[0].startswith("0.67 [")
+    assert below[0].endswith("] (rounds disagree)")
+    assert "1.00" in cells
+
+
+def test_a_task_is_not_told_what_only_random_numbers_have(writer: Writer) -> None:
+    fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 0.01)
+    for batch, steps in ((1, 20), (32, 80)):
+        sizes = {"batch": batch, "time_steps": steps, "session": f"{batch}"}
+        fake_runs.speed(writer, fake_runs.shape_trial("jax-scan", "gru", **sizes), 0.01)
+    titles = [block.title for block in tables.speed_table(summary(writer)).blocks]
+    like = "input size 64 · hidden size 128 · 1 thread · float32"
+    assert titles == [
+        "adding, length 100 · 1 thread · float32",
+        f"batch 1 · time steps 20 · {like}",
+        f"batch 32 · time steps 80 · {like}",
+    ]
+
+
+def test_a_latency_is_told_once_whatever_it_was_timed_beside(tmp_path: Path) -> None:
+    names = ("torch-native", "my-fused-gru")
+    asked: dict[str, Any] = {"names": names, "widths": (64,), "steps": (20, 80)}
+    run = fake_runs.sweep(tmp_path / "run", **asked)
+    found = summarize(run.records(), {})
+    (block,) = tables.latency_table(found).blocks
+    assert block.title == (
+        "input size 64 · hidden size 64 · 1 thread · float32 · the latest of those "
+        "timed beside batch 1, 64 and time steps 20, 80"
+    )
+    assert [r.cells[1] for r in block.rows] == [
+        "torch-native", "my-fused-gru · uncertified",
+    ]  # fmt: skip
+    latest = [r for r in found.speed if r.latency is not None][-2:]
+    assert {r.trial.time_steps for r in latest} == {80}
+    for told, timed in zip(block.rows, latest, strict=True):
+        assert timed.latency is not None
+        assert told.cells[2].startswith(seconds(timed.latency.p50_s))
+
+    run = fake_runs.sweep(tmp_path / "one", names=names, widths=(64,), batches=(1,))
+    (block,) = tables.latency_table(summarize(run.records(), {})).blocks
+    assert block.title == "input size 64 · hidden size 64 · 1 thread · float32"
 
 
 def test_the_latency_table_shows_the_tail(writer: Writer) -> None:

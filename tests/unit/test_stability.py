@@ -1,5 +1,6 @@
 """Each reason why a timing is shaky, and no reason where there is none."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -90,6 +91,67 @@ def test_what_was_built_while_it_was_timed_is_a_jump() -> None:
     assert kinds(turns) == ["jump"]
     turns.readings[11] = [1e-3, 5e-3]  # put aside for a moment, as on any machine
     assert kinds(turns) == []
+
+
+def in_pieces(every: int, pause_s: float, *, calls: int = 6, count: int = 30) -> Turns:
+    """Return turns of calls of 1 ms, with a pause in some at random."""
+    rng = np.random.default_rng(6)
+    calls_s = 1e-3 * np.exp(rng.normal(0, 0.05, (count, calls)))
+    calls_s += pause_s * (rng.random((count, calls)) < 1 / every)
+    pieces = [np.column_stack([np.ones(calls), turn]) for turn in calls_s]
+    return replace(steady(count), pieces=pieces)
+
+
+@pytest.mark.parametrize(
+    ("every", "pause_s"), [(5, 0.08), (5, 0.004), (2, 0.08), (20, 0.08)]
+)
+def test_calls_that_do_what_most_do_not_are_uneven(every: int, pause_s: float) -> None:
+    turns = in_pieces(every, pause_s)
+    assert kinds(turns) == ["uneven"]
+    (found,) = unstable(turns, median_interval(turns.readings))
+    slow = f"some calls took {1e3 * pause_s + 1:.0f} ms"
+    assert re.fullmatch(rf"{slow} where others take (1|0\.9\d) ms", found.words)
+
+
+def test_being_put_aside_now_and_then_is_not_uneven() -> None:
+    assert (
+        kinds(in_pieces(60, 0.004, count=100)) == []
+    )  # 4 ms in every 60th call of 1 ms
+    once = in_pieces(10**9, 0.0)
+    once.pieces[3][0, 1] = once.pieces[9][5, 1] = 0.5
+    assert kinds(once) == []
+    shared = in_pieces(4, 0.004)
+    assert kinds(shared) == ["uneven"]
+    # The system says that it waited for a core so long: half of the time.
+    waited_s = sum(turn[:, 1].sum() for turn in shared.pieces) / 2
+    assert kinds(replace(shared, aside_s=[waited_s / 30] * 30)) == []
+    assert kinds(replace(shared, aside_s=[waited_s / 300] * 30)) == ["uneven"]
+
+
+def test_slow_calls_are_seen_among_those_that_are_not_timed_by_themselves() -> None:
+    pieces = np.array([[1, 1e-5]] * 32 + [[218, 218e-5]])
+    steadily = replace(steady(), pieces=[pieces] * 30)
+    assert kinds(steadily) == []
+    pieces = pieces.copy()
+    pieces[-1, 1] += 0.08
+    assert kinds(replace(steady(), pieces=[pieces] * 30)) == ["uneven"]
+
+
+def test_what_the_framework_says_of_itself_is_told() -> None:
+    assert kinds(replace(steady(), built=[False] * 30)) == []
+    built = replace(steady(), built=[False] * 28 + [True] * 2)
+    (found,) = unstable(built, median_interval(built.readings))
+    assert found.kind == "built"
+    assert "in 2 of 30 turns" in found.words
+    assert kinds(replace(steady(), set_threads=[1] * 30)) == []
+    assert kinds(replace(steady(), set_threads=[1] * 29 + [2])) == ["threads"]
+    assert kinds(replace(steady(), set_threads=[1] * 30, threads=2)) == ["threads"]
+    assert kinds(replace(steady(), set_threads=[2] * 30, threads=None)) == []
+    both = replace(steady(), set_threads=[2] * 30, own_load=[1.9] * 30)
+    (found,) = unstable(both, median_interval(both.readings))
+    assert found.words == (
+        "was set to 2 threads and kept 1.9 cores busy where 1 thread was asked for"
+    )
 
 
 def test_a_clock_that_went_wrong_and_a_warm_up_without_an_end_are_told() -> None:

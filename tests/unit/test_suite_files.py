@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,27 @@ def test_every_built_in_suite_loads_and_says_why(name: str) -> None:
     suite = load_suite(name, REGISTRY)
     assert suite.name == name
     assert suite.why
+
+
+def test_deepbench_has_the_shapes_that_were_published_each_once() -> None:
+    found: list[tuple[str, str, tuple[int, ...]]] = []
+    for section in load_suite("deepbench", REGISTRY).speed:
+        (cell,) = section.cells
+        for shape in section.shapes:
+            for sizes in shape.sizes:
+                assert sizes["input_size"] == sizes["hidden_size"]
+                found.append((" ".join(section.phases), cell, tuple(sizes.values())))
+    assert len({(cell, sizes) for _, cell, sizes in found}) == len(found)
+    # One shape of inference_server_set is in inference_device_set too.
+    assert Counter((phases, cell) for phases, cell, _ in found) == {
+        ("forward loss_and_gradients train_step", "rnn"): 12,
+        ("forward loss_and_gradients train_step", "lstm"): 22,
+        ("forward loss_and_gradients train_step", "gru"): 18,
+        ("forward", "lstm"): 15 - 1,
+        ("forward", "gru"): 54,
+        ("forward stream", "rnn"): 2,
+        ("forward stream", "lstm"): 1,
+    }
 
 
 def test_a_suite_file_is_read_by_its_path(tmp_path: Path) -> None:

@@ -398,6 +398,16 @@ def test_what_varies_inside_a_cell_is_named_and_what_does_not_is_not(
     }
 
 
+def test_no_clipping_is_told_where_another_clips(tmp_path: Path) -> None:
+    writer = fake_runs.Writer.create(tmp_path / "run")
+    for clip in (1.0, None):
+        trial = fake_runs.learning_trial("gru", 0, optimizer=Optimizer(clip_norm=clip))
+        fake_runs.learning(writer, trial, 1000)
+    found = summarize(writer.run.records(), {}).learned
+    variants = [row.learning.place.variant for row in found]
+    assert variants == ["clip 1.0", "clip none"]
+
+
 def test_the_median_curve_keeps_solved_seeds_and_drops_to_the_worst_for_diverged() -> (
     None
 ):
@@ -452,7 +462,8 @@ def test_the_learned_table_reads_as_the_design_has_it(summary: Summary) -> None:
     )
     rows = [row.cells for row in block.rows]
     assert rows[0][:3] == ("gru 64 · 12.9k weights", "3/3", "1000 [800, 1200]")
-    assert rows[0][4:] == ("14 s torch-native", "61 → ≥100")
+    # Both doubts: updates from 800 to 1200, an update 10 % less or more.
+    assert rows[0][4:] == ("14 s [10.1, 18.5 s] torch-native", "61 → ≥100")
     assert rows[1][2] == "1700 [1600, >3000]"
     assert rows[2][1:3] == ("0/3", "not within 3000")
     assert rows[2][4:] == ("–", "9 → 11")

@@ -33,20 +33,22 @@ def peaks(asked: list[str] | None = None) -> Peaks:
 
 
 def test_each_rate_is_the_best_of_any_library_and_says_whose() -> None:
-    found = peaks().facts([NUMPY, TORCH])
+    found = peaks().facts([NUMPY, TORCH], "fit")
     assert found[place_of(NUMPY)] == {
         "flop_per_s": 110e9,
         "flop_by": "torch",
+        "flop_machine": "fit",
         "copy_bytes_per_s": 50e9,
         "copy_by": "numpy",
+        "copy_machine": "fit",
     }
 
 
 def test_a_library_is_asked_once_a_place() -> None:
     asked: list[str] = []
     found = peaks(asked)
-    found.facts([NUMPY, NUMPY, TWO])
-    found.facts([NUMPY, TORCH])
+    found.facts([NUMPY, NUMPY, TWO], "fit")
+    found.facts([NUMPY, TORCH], "fit")
     assert asked == ["numpy", "numpy", "torch"]
 
 
@@ -61,25 +63,39 @@ def of_jax(flop_per_s: float, copy_bytes_per_s: float) -> Best:
 def test_what_doctor_found_counts_where_it_is_higher() -> None:
     rates = of_jax(120e9, 30e9)
     remember({place_of(NUMPY): rates})
-    found = peaks().facts([NUMPY, TWO])
+    found = peaks().facts([NUMPY, TWO], "fit")
     assert found[place_of(NUMPY)]["flop_per_s"] == 120e9
     assert found[place_of(NUMPY)]["flop_by"] == "jax, doctor"
     assert found[place_of(NUMPY)]["copy_by"] == "numpy"
     assert found[place_of(TWO)]["flop_per_s"] == 100e9, "another number of threads"
     remember({place_of(NUMPY): of_jax(90e9, 30e9)})
-    assert peaks().facts([NUMPY])[place_of(NUMPY)]["flop_by"] == "numpy"
+    assert peaks().facts([NUMPY], "fit")[place_of(NUMPY)]["flop_by"] == "numpy"
 
 
 def test_a_rate_of_doctor_says_when_it_was_measured_and_with_which_versions() -> None:
     remember({place_of(NUMPY): of_jax(120e9, 30e9)})
-    assert peaks().facts([NUMPY])[place_of(NUMPY)] == {
+    assert peaks().facts([NUMPY], "fit")[place_of(NUMPY)] == {
         "flop_per_s": 120e9,
         "flop_by": "jax, doctor",
         "flop_versions": "jax 0.9.2",
         "flop_measured_at": "2026-11-26 10:00:00",
         "copy_bytes_per_s": 50e9,
         "copy_by": "numpy",
+        "copy_machine": "fit",
     }
+
+
+def test_a_rate_says_how_fit_the_machine_was_when_it_was_measured() -> None:
+    remember(
+        {
+            place_of(NUMPY): {
+                n: r._replace(machine="unfit") for n, r in of_jax(120e9, 30e9).items()
+            }
+        }
+    )
+    found = peaks()
+    assert found.facts([NUMPY], "noisy")[place_of(NUMPY)]["flop_machine"] == "unfit"
+    assert found.facts([NUMPY], "fit")[place_of(NUMPY)]["copy_machine"] == "noisy"
 
 
 def test_what_doctor_found_on_another_processor_does_not_count(
@@ -87,7 +103,7 @@ def test_what_doctor_found_on_another_processor_does_not_count(
 ) -> None:
     remember({place_of(NUMPY): of_jax(900e9, 1e9)})
     monkeypatch.setattr(surroundings, "processor", lambda: "another")
-    assert peaks().facts([NUMPY])[place_of(NUMPY)]["flop_by"] == "numpy"
+    assert peaks().facts([NUMPY], "fit")[place_of(NUMPY)]["flop_by"] == "numpy"
 
 
 def test_a_broken_cache_is_none(tmp_path: Path) -> None:
@@ -99,6 +115,6 @@ def test_a_broken_cache_is_none(tmp_path: Path) -> None:
     bad += [{"flop_per_s": [900e9, "jax"], "copy_bytes_per_s": [1e9, "jax"]}]
     for text in ("{", "[1]", "", *(json.dumps({name: value}) for value in bad)):
         file.write_text(text)
-        assert peaks().facts([NUMPY])[place_of(NUMPY)]["flop_by"] == "numpy"
+        assert peaks().facts([NUMPY], "fit")[place_of(NUMPY)]["flop_by"] == "numpy"
     remember({place_of(NUMPY): of_jax(900e9, 1e9)})
-    assert peaks().facts([NUMPY])[place_of(NUMPY)]["flop_by"] == "jax, doctor"
+    assert peaks().facts([NUMPY], "fit")[place_of(NUMPY)]["flop_by"] == "jax, doctor"

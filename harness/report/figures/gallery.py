@@ -187,18 +187,26 @@ def _overview(
 def overview_speed(rows: Sequence[SpeedRow], focus: Place | None) -> list[SpeedRow]:
     """Return what the first screen shows of speed: one place, one phase.
 
-    The focus where it was timed, else the first place; whole updates where they were
-    timed, else the first phase.
+    Where most implementations are compared; of several such places the focus, else the
+    first. Whole updates where they were timed, else the first phase.
     """
-    rows = [row for row in rows if row.phase != PLACEMENT]
-    timed = [row for row in rows if row.tokens_per_s]
-    if not timed:
+    places = group((r for r in rows if r.phase != PLACEMENT), lambda r: r.place)
+    found = [_most_telling(members) for members in places.values()]
+
+    def compared(shown: Sequence[SpeedRow]) -> tuple[int, bool]:
+        names = {row.implementation for row in shown if row.tokens_per_s}
+        return len(names), _same(shown[0].place, focus)
+
+    return max(filter(None, found), key=compared, default=[])
+
+
+def _most_telling(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
+    """Return the rows of a place's most telling phase; none where none is timed."""
+    phases = [row.phase for row in rows if row.tokens_per_s]
+    if not phases:
         return []
-    where = next((row.place for row in timed if _same(row.place, focus)), None)
-    where = where or timed[0].place
-    phases = [row.phase for row in timed if row.place == where]
     name = "train_step" if "train_step" in phases else phases[0]
-    return [row for row in rows if row.place == where and row.phase in (name, "")]
+    return [row for row in rows if row.phase in (name, "")]
 
 
 def best_of_each(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,6 +25,8 @@ from harness.report.figures.style import (
     implementation_handles,
     line_handle,
     log_axis,
+    log_label,
+    power_label,
 )
 from harness.report.tables.speed import phase
 from harness.report.text import number, percent, short
@@ -38,10 +41,35 @@ CAPTION = (
 MOST = 4
 """Conditions that are drawn, a line of panels each."""
 
+WIDTH, HEIGHT = 3.0, 2.9
+"""Inches of a panel and what stands around it."""
+
+TOUCH = 0.06
+"""Inches between the middles of two marks that can hardly be told apart."""
+
+Ranges = tuple[float, float, float, float]
+"""Left, right, bottom and top of a panel."""
+
 
 def roofline_rows(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
-    """Return the rows that have a place under a roof."""
-    return [row for row in rows if row.timed and row.flop_per_s and row.intensity]
+    """Return the rows that have a place under a roof.
+
+    The batch and the time steps of a trial are none of a single time step: of several
+    that differ in nothing else the latest counts.
+    """
+    known = [row for row in rows if row.timed and row.flop_per_s and row.intensity]
+    found: dict[Hashable, SpeedRow] = {}
+    for index, row in enumerate(known):
+        alone = row.phase == "stream"
+        found[_of_a_step(row) if alone else index] = row
+    return list(found.values())
+
+
+def _of_a_step(row: SpeedRow) -> Hashable:
+    where = row.place.without("batch", "time steps")
+    trial = row.trial
+    sizes = (trial.hidden_size, trial.num_layers, trial.input_size)
+    return (row.cell, row.implementation, where, row.conditions, sizes)
 
 
 def draw_roofline(
@@ -52,20 +80,28 @@ def draw_roofline(
     alike = group(shown, lambda row: row.conditions)
     kept = sorted(alike, key=lambda each: -len(alike[each]))[:MOST]
     roofs = {found.conditions: found.peak for found in peaks}
-    phases = sorted({row.phase for row in shown}, key=_order)
-    sketch = Sketch(max(6.5, 0.8 + 3.0 * len(phases)), 1.0 + 2.9 * len(kept), palette)
+    phases = sorted({row.phase for each in kept for row in alike[each]}, key=_order)
+    width = max(6.5, 0.8 + WIDTH * len(phases))
+    sketch = Sketch(width, 1.0 + HEIGHT * len(kept), palette)
     grid = sketch.figure.subplots(
         len(kept), len(phases), squeeze=False, sharex="row", sharey="row"
     )
+    ranges = {each: _ranges(alike[each], roofs.get(each)) for each in kept}
+    form = _form(list(ranges.values()))
     for line, each in zip(grid, kept, strict=True):
-        ranges = _ranges(alike[each], roofs.get(each))
+        panels = []
         for axes, name in zip(line, phases, strict=True):
             members = [row for row in alike[each] if row.phase == name]
-            roofline_axes(axes, members, roofs.get(each), ranges, sketch)
-            titled(axes, _title(name, each, kept), 2.6)
-        line[0].set_ylabel("FLOP/s")
-    for axes in grid[-1]:
-        axes.set_xlabel("FLOP/byte")
+            if not members:
+                axes.remove()
+                continue
+            roofline_axes(axes, members, roofs.get(each), ranges[each], sketch, form)
+            titled(axes, _title(name, each, kept), WIDTH - 0.4)
+            panels.append(axes)
+        panels[0].set_ylabel("FLOP/s")
+        panels[0].tick_params(labelleft=True)
+    for column in grid.T:
+        [axes for axes in column if axes.figure][-1].set_xlabel("FLOP/byte")
     drawn = [row for each in kept for row in alike[each]]
     known = any(roofs.get(each) is not None for each in kept)
     sketch.legend(
@@ -98,9 +134,13 @@ def _title(name: str, alike: Conditions, all_: Sequence[Conditions]) -> str:
     return f"{phase(name)} · {alike.title if several else alike.budget}"
 
 
-def _ranges(
-    rows: Sequence[SpeedRow], peak: Peak | None
-) -> tuple[float, float, float, float]:
+def _form(ranges: Sequence[Ranges]) -> Callable[[float], str]:
+    """Return how FLOP/byte are written, in every panel the same way."""
+    widest = max(right / left for left, right, _, _ in ranges)
+    return log_label if math.log10(widest) < 4 else power_label
+
+
+def _ranges(rows: Sequence[SpeedRow], peak: Peak | None) -> Ranges:
     xs = [row.intensity or 1.0 for row in rows]
     ys = [row.flop_per_s or 1.0 for row in rows]
     ridge = peak.ridge if peak is not None else None
@@ -113,16 +153,18 @@ def roofline_axes(
     axes: Axes,
     rows: Sequence[SpeedRow],
     peak: Peak | None,
-    ranges: tuple[float, float, float, float],
+    ranges: Ranges,
     sketch: Sketch,
+    form: Callable[[float], str] = log_label,
 ) -> None:
-    """Draw one phase under one roof; `ranges` are left, right, bottom and top."""
+    """Draw one phase under one roof; `form` writes FLOP/byte."""
     left, right, bottom, top = ranges
-    log_axis(axes.xaxis, left, right)
+    log_axis(axes.xaxis, left, right, form)
     log_axis(axes.yaxis, bottom, top, short)
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
     _draw_roof(axes, peak, left, right)
+    _write(axes, _counted(rows, ranges), lower=True)
     size = 5.5 if len(rows) < 40 else 4.0
     for row in rows:
         x, y = row.intensity or 1.0, row.flop_per_s or 1.0
@@ -131,6 +173,20 @@ def roofline_axes(
         )
         artists += ring(axes, x, y, size + 4) if row.shaky else []
         sketch.mark(artists, row.cell, row.implementation)
+
+
+def _counted(rows: Sequence[SpeedRow], ranges: Ranges) -> str:
+    """Return how many marks there are where some lie on others, else nothing."""
+    left, right, bottom, top = ranges
+    seen: list[tuple[float, float]] = []
+    for row in rows:
+        x = math.log((row.intensity or 1.0) / left) / math.log(right / left)
+        y = math.log((row.flop_per_s or 1.0) / bottom) / math.log(top / bottom)
+        near = (math.hypot((x - a) * WIDTH, (y - b) * HEIGHT) < TOUCH for a, b in seen)
+        if not any(near):
+            seen.append((x, y))
+    hidden = len(rows) - len(seen)
+    return f"{len(rows)} marks, {hidden} close to another" if hidden else ""
 
 
 def _draw_roof(axes: Axes, peak: Peak | None, left: float, right: float) -> None:
@@ -146,13 +202,21 @@ def _draw_roof(axes: Axes, peak: Peak | None, left: float, right: float) -> None
             ys = np.minimum(peak.flop_per_s, xs * peak.copy_bytes_per_s)
             words += f"\ncopy {_rate(peak.copy_bytes_per_s)}B/s ({peak.copy_by})"
         axes.plot(xs, ys, color=INK, linewidth=1.6, zorder=2)
+    _write(axes, words)
+
+
+def _write(axes: Axes, words: str, *, lower: bool = False) -> None:
+    """Write in the upper left corner or in the lower right one."""
+    if not words:
+        return
     axes.annotate(
         words,
-        xy=(0, 1),
+        xy=(1, 0) if lower else (0, 1),
         xycoords="axes fraction",
-        xytext=(4, -3),
+        xytext=(-3, 3) if lower else (4, -3),
         textcoords="offset points",
-        va="top",
+        ha="right" if lower else "left",
+        va="bottom" if lower else "top",
         fontsize=FONT,
         color=GREY,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},

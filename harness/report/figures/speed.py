@@ -28,7 +28,7 @@ from harness.report.tables.speed import phase
 from harness.report.text import short
 
 CAPTION = (
-    "Tokens (sequences × time steps) a second, median and 95 % bootstrap interval, on "
+    "Tokens (sequences × time steps) a second, median and 95 % interval, on "
     "a log axis. Hatched with an open mark: uncertified, so what was computed may be "
     "something else; the table says why. “shaky”: the readings scattered too much."
 )

@@ -11,6 +11,7 @@ from harness.analysis.solve_time import SolveTime
 from harness.analysis.statistics import CensoredMedian
 from harness.analysis.summary import LearnedRow, Summary
 from harness.report.tables.form import Block, Row, Table, by_place
+from harness.report.tables.solve_time import span
 from harness.report.text import (
     NOTHING,
     UNCERTIFIED,
@@ -104,7 +105,8 @@ def _learned_notes(summary: Summary) -> tuple[str, ...]:
     if summary.solve_times:
         notes.append(
             "Time to solve is updates to solve × the time of one update on the fastest "
-            "certified implementation timed at this shape on one thread."
+            "certified implementation timed at this shape on one thread; its [ ] is "
+            "the product of the ends of both."
         )
     if any(row.gradients for row in summary.learned):
         notes.append(
@@ -167,10 +169,10 @@ def _lag(value: float | None, found: Horizon) -> str:
 
 
 def solve_time_short(found: SolveTime) -> str:
-    """Return "14 s torch-native"."""
+    """Return "14 s [10, 18 s] torch-native"."""
     device = "" if found.device == "cpu" else f" {found.device}"
     mark = " (shaky)" if found.shaky else ""
-    return f"{seconds(found.seconds)} {found.implementation}{device}{mark}"
+    return f"{seconds(found.seconds)}{span(found)} {found.implementation}{device}{mark}"
 
 
 def learning_table(summary: Summary) -> Table:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from harness.analysis.roofline import Peak, PeakRow
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Block, Row, Table
-from harness.report.tables.speed import DOCTOR
+from harness.report.tables.speed import DOCTOR, unfit
 from harness.report.text import NOTHING, one_line
 
 
@@ -20,7 +20,8 @@ def peaks_table(summary: Summary) -> Table:
     notes = (
         "The best that any library of the run, or at an earlier `doctor` any installed "
         "one, reached on this machine, which no datasheet says. ( ) the worst of "
-        "several sessions. Below the ridge memory is the limit, above it arithmetic.",
+        "several sessions. An unfit machine may reach more. Below the ridge memory is "
+        "the limit, above it arithmetic.",
     )
     rows = tuple(_row(found) for found in summary.peaks)
     known = any(found.peak for found in summary.peaks)
@@ -37,9 +38,11 @@ def _row(found: PeakRow) -> Row:
         (
             *where,
             _rate(found, lambda each: each.flop_per_s),
-            _by(peak.flop_by, peak.flop_versions, peak.flop_measured_at),
+            _by(peak.flop_by, peak.flop_versions, peak.flop_measured_at)
+            + unfit(peak.flop_machine),
             _rate(found, lambda each: each.copy_bytes_per_s),
-            _by(peak.copy_by, peak.copy_versions, peak.copy_measured_at),
+            _by(peak.copy_by, peak.copy_versions, peak.copy_measured_at)
+            + unfit(peak.copy_machine),
             NOTHING if peak.ridge is None else f"{peak.ridge:.3g}",
         )
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from harness.analysis.grouping import group
 from harness.analysis.solve_time import SolveTime
+from harness.analysis.statistics import Interval
 from harness.analysis.summary import Summary
-from harness.report.tables.form import Block, Row, Table
+from harness.report.tables.form import Block, Row, Table, ends
 from harness.report.tables.speed import titled
 from harness.report.text import NOTHING, marked, one_line, seconds
 
@@ -44,7 +45,7 @@ def _solve_row(row: SolveTime) -> Row:
             row.implementation,
             one_line(row.framework or NOTHING),
             one_line(row.kernel or NOTHING),
-            shaky + seconds(row.seconds) + _span(row),
+            shaky + seconds(row.seconds) + span(row),
             marked(row.learned_on, row.doubt),
         ),
         "doubt" if row.shaky or row.doubt else "",
@@ -54,7 +55,10 @@ def _solve_row(row: SolveTime) -> Row:
     )
 
 
-def _span(row: SolveTime) -> str:
+def span(row: SolveTime) -> str:
+    """Return " [12, 16 s]", the upper end ">" where it is beyond the budget."""
     if row.low is None:
         return ""
-    return f" [{seconds(row.low)}, {'>' if row.high is None else seconds(row.high)}]"
+    if row.high is None:
+        return f" [{seconds(row.low)}, >]"
+    return ends(Interval(row.low, row.high), seconds)

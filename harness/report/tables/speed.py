@@ -31,10 +31,11 @@ def speed_table(summary: Summary) -> Table:
         "kernel", "certified",
     )  # fmt: skip
     notes = [
-        "Medians with bootstrap intervals over turns: 95 % by name, 88 to 94 % in "
-        "simulations of sessions that stop when they are narrow. × fastest: time over "
+        "Medians over turns with intervals: 95 % by name, 91 to 95 % in simulations of "
+        "sessions that stop when they are narrow. × fastest: time over "
         "that of the fastest certified implementation, within one session only and "
-        "round by round, so that what slowed the machine for a round is in both. A "
+        "round by round, so that what slowed the machine for a round is in both; where "
+        "pairs of rounds name no one fastest, that is told. A "
         "call of stream is one time step at batch 1. Kernel: what really ran, from "
         "evidence."
     ]
@@ -115,9 +116,35 @@ def latency_table(summary: Summary) -> Table:
         "latency",
         "Latency of one time step",
         "llrrrrrll",
-        blocks(head, rows, _latency_row),
+        tuple(
+            _step_block(head, members, title)
+            for title, members in group(rows, _step_title).items()
+        ),
         notes,
     )
+
+
+def _step_title(row: SpeedRow) -> str:
+    """Return the title of a block without what a single time step does not know."""
+    return titled(row.place.without("batch", "time steps"), budget_of(row.trial))
+
+
+def _step_block(head: tuple[str, ...], rows: list[SpeedRow], title: str) -> Block:
+    """Return a block of single time steps: measured beside several sizes, the latest.
+
+    As the figure has it; the title names the sizes.
+    """
+    latest = {(row.cell, row.implementation): row for row in rows}
+    if len(latest) < len(rows):
+        beside = [
+            f"{name} {', '.join(map(str, dict.fromkeys(found)))}"
+            for name, found in (
+                ("batch", [row.trial.batch for row in rows]),
+                ("time steps", [row.trial.time_steps for row in rows]),
+            )
+        ]
+        title += f" · the latest of those timed beside {' and '.join(beside)}"
+    return Block(head, tuple(map(_latency_row, latest.values())), title)
 
 
 def blocks(
@@ -269,13 +296,20 @@ def _speed_row(row: SpeedRow) -> Row:
             row.implementation,
             phase(row.phase),
             timing(row),
-            times(row.relative) + ends(row.relative_interval, times),
+            _relative(row),
             *ran(row),
             verdict(row.doubt),
         ),
         tone(row),
         *keys(row),
     )
+
+
+def _relative(row: SpeedRow) -> str:
+    """Return × fastest; where a certified one is below 1, that no order fits all."""
+    words = times(row.relative) + ends(row.relative_interval, times)
+    below = row.certified and (row.relative or 1.0) < 0.995
+    return f"{words} (rounds disagree)" if below else words
 
 
 def _rates_row(row: SpeedRow) -> Row:
@@ -289,13 +323,24 @@ def _rates_row(row: SpeedRow) -> Row:
             *ran(row),
             short(row.tokens_per_s) + ends(row.tokens, short),
             NOTHING if flops is None else f"{flops:.3g}",
-            percent(row.of_peak),
-            percent(row.of_roof),
+            _share(row.of_peak, row),
+            _share(row.of_roof, row),
             memory(row.memory),
         ),
         tone(row),
         *keys(row),
     )
+
+
+def _share(value: float | None, row: SpeedRow) -> str:
+    """Return "28 %", marked where the peak was measured on an unfit machine."""
+    machine = None if row.peak is None or value is None else row.peak.flop_machine
+    return percent(value) + unfit(machine)
+
+
+def unfit(machine: str | None) -> str:
+    """Mark what was measured on an unfit machine."""
+    return " (unfit)" if machine == "unfit" else ""
 
 
 def memory(found: Memory | None) -> str:

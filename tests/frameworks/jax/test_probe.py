@@ -21,6 +21,13 @@ def test_bfloat16_is_multiplied() -> None:
     cases.load("jax").matmul(64, "float32", "bf16")()
 
 
+def test_what_is_traced_or_compiled_is_told_and_what_runs_again_is_not() -> None:
+    probe = cases.load("jax")
+    double = jax.jit(lambda x: 2 * x)
+    cases.assert_tells_what_is_built(probe, double, jax.numpy.ones(2), 3.0)
+    assert probe.state().threads is None
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not ON_GPU, reason="no CUDA device")
 def test_a_gpu_tells_its_peak() -> None:
