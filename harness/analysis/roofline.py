@@ -41,6 +41,13 @@ class Peak:
             return None
         return min(self.flop_per_s, intensity * self.copy_bytes_per_s)
 
+    def limit_machine(self, intensity: float | None) -> str | None:
+        """Return how fit the machine was when the limit there was measured."""
+        ridge = self.ridge
+        if intensity is None or ridge is None or intensity >= ridge:
+            return self.flop_machine
+        return self.copy_machine
+
     @property
     def ridge(self) -> float | None:
         """The intensity in FLOP/byte from which arithmetic is the limit."""
@@ -125,12 +132,12 @@ def _most(peaks: Sequence[Peak], sign: int) -> Peak:
     flop = max(
         (p for p in peaks if p.flop_per_s is not None),
         key=lambda p: sign * (p.flop_per_s or 0.0),
-        default=_UNKNOWN,
+        default=UNKNOWN,
     )
     copy = max(
         (p for p in peaks if p.copy_bytes_per_s),
         key=lambda p: sign * (p.copy_bytes_per_s or 0.0),
-        default=_UNKNOWN,
+        default=UNKNOWN,
     )
     return replace(
         flop,
@@ -142,7 +149,7 @@ def _most(peaks: Sequence[Peak], sign: int) -> Peak:
     )
 
 
-_UNKNOWN = Peak(None, None, None, None)
+UNKNOWN = Peak(None, None, None, None)
 
 
 def session_of(record: TrialRecord) -> str | None:

@@ -457,13 +457,12 @@ def fastest_of(rows: Sequence[SpeedRow]) -> SpeedRow | None:
     Pairs need not agree with the medians of either row's own times, nor with each
     other: where there is no such row, it is the one that is beaten by least.
     """
-    best = min(rows, key=lambda r: r.time_s or 0.0, default=None)
-    seen: list[tuple[float, SpeedRow]] = []
-    while best is not None and all(best is not row for _, row in seen):
-        ratios = [_over(best, row) or 1.0 for row in rows]
-        seen.append((min(ratios), best))
-        best = rows[ratios.index(min(ratios))]
-    return max(seen, key=lambda each: each[0])[1] if seen else None
+
+    def beaten(base: SpeedRow) -> tuple[float, float]:
+        least = min((_over(base, row) or 1.0 for row in rows), default=1.0)
+        return least, -(base.time_s or 0.0)
+
+    return max(rows, key=beaten, default=None)
 
 
 def _over(base: SpeedRow, new: SpeedRow) -> float | None:

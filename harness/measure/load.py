@@ -42,7 +42,8 @@ class OtherLoad:
     Between `begin` and `end` something is timed. What is in between is left out, so
     that others may take turns with it.
 
-    A look costs some 50 µs, more where there are children; it is outside what is timed.
+    A look costs some 50 µs, and 10 µs for each further thread or child; it is outside
+    what is timed.
 
     Args:
         root: The folder that holds `proc`.

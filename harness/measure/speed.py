@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from harness.contract import DeviceProbe, FrameworkState, Quantity, Weights
-from harness.errors import RefusedError, UnavailableError
+from harness.errors import PluginError, RefusedError, UnavailableError
 from harness.measure import readback, timing
 from harness.measure.arithmetic import (
     check_memory,
@@ -397,10 +397,15 @@ class SpeedMeter:
 
 
 def _probe_of(problem: Problem) -> DeviceProbe | None:
-    """Return the probe of a trial's framework, or None if it has none of the device."""
+    """Return the probe of a trial's framework.
+
+    On the CPU it tells of doubts alone, and one that cannot be used is none.
+    """
+    if problem.trial.device != "cpu":
+        return problem.probe()
     try:
         return problem.probe()
-    except (RefusedError, UnavailableError):
+    except (RefusedError, UnavailableError, PluginError):
         return None
 
 

@@ -232,8 +232,8 @@ def _uneven(turns: Turns) -> Unstable | None:
     return Unstable(
         "uneven",
         f"some calls took {_ms(slow_s)} ms where others take {_ms(usual_s)} ms",
-        "something is built, collected or loaded in them: have the implementation do "
-        "it in its first calls",
+        "something is built, collected or loaded in them, which belongs into the first "
+        "calls; or a hypervisor took the core",
     )
 
 

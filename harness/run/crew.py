@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -136,8 +136,7 @@ class Crew:
         peaks = dict.fromkeys(job.trials, 0)
         kinds = {id: self._kind(trial) for id, trial in job.trials.items()}
         ended: dict[str, Answer] = {}
-        opened: set[str] = set()
-        again: set[str] = set()
+        firsts = _FirstCalls()
 
         def ask(
             trial_id: str,
@@ -148,7 +147,8 @@ class Crew:
         ) -> Answer | tuple[Any, ...] | None:
             if command == "open":  # maybe once more, after another's worker died
                 spent[trial_id], peaks[trial_id] = 0.0, 0
-                (again if trial_id in opened else opened).add(trial_id)
+            if command == "warm":
+                firsts.come(trial_id, self._workers.get(kinds[trial_id]))
             asked = _Asked(
                 trial_id,
                 trial,
@@ -160,11 +160,10 @@ class Crew:
             )
             begin = time.monotonic()
             found = self._ask(asked, sink, peaks)
-            spent[trial_id] += time.monotonic() - begin
+            if command != "open":  # the import and its neighbours' are no time of it
+                spent[trial_id] += time.monotonic() - begin
             if isinstance(found, Answer):
-                if trial_id in again:
-                    found = replace(found, facts={**found.facts, "built_before": True})
-                ended[trial_id] = found
+                ended[trial_id] = found = firsts.told(trial_id, found)
             return found
 
         def stands(trial_id: str, answer: Answer) -> bool:
@@ -173,8 +172,7 @@ class Crew:
             kinds[trial_id] = replace(kinds[trial_id], own=trial_id)
             return False
 
-        for kind in set(kinds.values()):
-            self._renew(kind)
+        self._renew(kinds.values())
         try:
             yield ask, stands
         finally:
@@ -316,14 +314,15 @@ class Crew:
             worker.kill()
             worker.close()
 
-    def _renew(self, kind: WorkerKind) -> None:
-        """Let a worker end that has done anything; the next to be asked is fresh."""
+    def _renew(self, kinds: Iterable[WorkerKind]) -> None:
+        """Let workers end that have done anything; the next to be asked are fresh."""
         with self._lock:
-            worker = self._workers.get(kind)
-            if worker is None or not self._served.pop(worker, None):
-                return
-            del self._workers[kind]
-        worker.close()
+            live = {k: self._workers[k] for k in kinds if k in self._workers}
+            used = {k: worker for k, worker in live.items() if self._served.get(worker)}
+            for kind, worker in used.items():
+                del self._workers[kind], self._served[worker]
+        for worker in used.values():
+            worker.close()
 
     def stop(self, *, now: bool) -> None:
         """Have learning checkpoint itself and end; or, `now`, kill every worker."""
@@ -343,6 +342,29 @@ class Crew:
             self._workers.clear()
         for worker in workers:
             worker.close()
+
+
+class _FirstCalls:
+    """Knows whose first call in a session is none, as its worker has built it before.
+
+    A session is begun again when a worker dies, in those that live.
+    """
+
+    def __init__(self) -> None:
+        self._built: set[tuple[str, WorkerProcess | None]] = set()
+        self._again: set[str] = set()
+
+    def come(self, trial_id: str, worker: WorkerProcess | None) -> None:
+        """Take note that a trial's first calls come next."""
+        known = (trial_id, worker) in self._built
+        (self._again.add if known else self._again.discard)(trial_id)
+        self._built.add((trial_id, worker))
+
+    def told(self, trial_id: str, answer: Answer) -> Answer:
+        """Return an answer that says so."""
+        if trial_id not in self._again:
+            return answer
+        return replace(answer, facts={**answer.facts, "built_before": True})
 
 
 _NO_END = ("opened", "warmed", "turned", "probed")

@@ -291,7 +291,7 @@ from harness.trial import Trial
 registry = Registry.discover(sys.argv[1:])
 trials = [Trial.from_json(values) for values in json.load(sys.stdin)]
 print()
-print(json.dumps([dict(source_hashes(registry, trial)) for trial in trials]))
+print("sources", json.dumps([dict(source_hashes(registry, trial)) for trial in trials]))
 """
 
 
@@ -314,7 +314,8 @@ def _same_sources(
             text=True,
         )
         # What a plugin prints is not of interest, and none that cannot be read is.
-        told[name] = name if done.returncode else done.stdout.splitlines()[-1]
+        lines = [line for line in done.stdout.splitlines() if line[:9] == "sources ["]
+        told[name] = name if done.returncode or not lines else lines[-1]
     return told[BASE] == told[NEW]
 
 

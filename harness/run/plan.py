@@ -114,10 +114,11 @@ def make_plan(
             section, registry, device, choices, where=f"learning[{index}]"
         )
     )
-    shapes, memory = [], []
+    shapes, memory, with_stream = [], [], []
     for section in suite.speed:
         found = _speed_trials(section, registry, device)
         shapes += found
+        with_stream += found if "stream" in section.phases else []
         memory += [memory_trial(trial) for trial in found if section.memory]
     memory = _unique(memory)
     gradients = _unique(t for s in suite.gradients for t in _gradients_trials(s))
@@ -142,7 +143,18 @@ def make_plan(
             f"-k '{expression}' matches no trial; `rnn-harness run SUITE --dry-run` "
             "lists them with their words"
         )
-    return _plan(trials, kept, learning, gradients, memory, certificates)
+    found_plan = _plan(trials, kept, learning, gradients, memory, certificates)
+    notes = _without_stream([t for t in with_stream if t in kept], with_stream)
+    return replace(found_plan, notes=(*found_plan.notes, *notes))
+
+
+def _without_stream(kept: Sequence[Trial], every: Sequence[Trial]) -> tuple[str, ...]:
+    """Say where `stream` is timed, if a filter left all of that out."""
+    if not kept or any("stream" in t.settings["phases"] for t in kept):
+        return ()
+    sizes = [t for t in every if "stream" in t.settings["phases"]]
+    words = dict.fromkeys(f"batch {t.batch}, {t.time_steps} time steps" for t in sizes)
+    return (f"-k leaves out stream, which is timed at {' and '.join(words)} alone",)
 
 
 def without_certificates(plan: Plan) -> Plan:
@@ -457,17 +469,22 @@ def _shapes(section: SpeedSection) -> Iterator[tuple[dict[str, Any], list[str]]]
     """Yield sizes and what is timed at them.
 
     A single time step of one sequence is the same whatever the batch and the time
-    steps: of the sizes that differ in nothing else the first have `stream`.
+    steps: of the sizes that differ in nothing else the least have `stream`.
     """
-    first: dict[tuple[int, ...], dict[str, Any]] = {}
-    for sizes in (sizes for shape in section.shapes for sizes in shape.sizes):
-        step = [n for name, n in sizes.items() if name not in ("batch", "time_steps")]
-        streams = first.setdefault(tuple(step), sizes) == sizes
+    every = [sizes for shape in section.shapes for sizes in shape.sizes]
+    least: dict[tuple[int, ...], dict[str, Any]] = {}
+    for sizes in sorted(every, key=lambda s: s["batch"] * s["time_steps"]):
+        least.setdefault(_of_a_step(sizes), sizes)
+    for sizes in every:
         phases: list[str] = list(section.phases)
-        if not streams:
+        if least[_of_a_step(sizes)] != sizes:
             phases = [name for name in phases if name != "stream"]
         if phases:
             yield sizes, phases
+
+
+def _of_a_step(sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(n for name, n in sizes.items() if name not in ("batch", "time_steps"))
 
 
 def _has_a_phase(

@@ -90,7 +90,7 @@ class Peaks:
 
         Args:
             trials: Whose libraries are asked, once each.
-            machine: How fit it is now.
+            machine: How fit it was before the session.
         """
         found: dict[tuple[object, ...], Best] = {}
         for trial in trials:

@@ -97,7 +97,7 @@ def test_a_session_begins_in_workers_that_have_built_nothing(tmp_path: Path) -> 
 def test_a_first_call_is_none_where_a_neighbours_death_began_it_again(
     tmp_path: Path,
 ) -> None:
-    names = ["numpy-reference", "crashes-when-timed", "torch-native"]
+    names = ["torch-native", "numpy-reference", "crashes-when-timed"]
     phases = ["forward", "train_step"]
     section = helpers.speed(*names, shapes=[SHAPE], phases=phases)
     helpers.write(tmp_path / "suite.toml", helpers.suite(section))
@@ -109,6 +109,8 @@ def test_a_first_call_is_none_where_a_neighbours_death_began_it_again(
     forward = {row.implementation: row for row in rows if row.phase == "forward"}
     assert forward["torch-native"].time_s is not None
     assert forward["torch-native"].first_call_s is None
+    # Its worker died too, so that it has another, which had built nothing.
+    assert forward["numpy-reference"].first_call_s is not None
 
 
 def test_memory_is_told_of_the_first_trial_in_a_worker_alone(tmp_path: Path) -> None:

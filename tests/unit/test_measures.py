@@ -22,7 +22,7 @@ from harness.contract import (
     Tally,
     Updates,
 )
-from harness.errors import RefusedError
+from harness.errors import PluginError, RefusedError
 from harness.measure import phases as measured_phases
 from harness.measure import readback, timing
 from harness.measure import speed as measured_speed
@@ -326,9 +326,12 @@ def test_what_a_framework_tells_is_looked_at_around_every_turn() -> None:
     assert turns.set_threads == [1, 1, 2]
 
 
-def test_a_probe_that_refuses_the_device_refuses_no_timing() -> None:
+@pytest.mark.parametrize(
+    "error", [RefusedError("computes on GPUs"), PluginError("mine", "has no state()")]
+)
+def test_a_probe_that_cannot_be_used_refuses_no_timing(error: Exception) -> None:
     def refuse() -> None:
-        raise RefusedError("computes on GPUs")
+        raise error
 
     problem = Problem(REGISTRY, SPEED)
     problem.probe = refuse  # type: ignore[method-assign,assignment]

@@ -390,14 +390,27 @@ def test_a_single_time_step_is_timed_once_for_each_size(tmp_path: Path) -> None:
 
     found = timed("train_step", "stream", memory=True)
     assert {key for key, phases in found.items() if "stream" in phases} == set(
-        product(("numpy-reference", "onnxruntime"), (32,), (20,), hidden)
+        product(("numpy-reference", "onnxruntime"), (1,), (20,), hidden)
     )
-    assert found["numpy-reference", 32, 20, 16] == ["train_step", "stream"], (
+    assert found["numpy-reference", 1, 20, 16] == ["train_step", "stream"], (
         "what is stored under this trial stays its result"
     )
     assert found["numpy-reference", 1, 80, 64] == ["train_step"]
     assert ("onnxruntime", 1, 80, 64) not in found, "it has nothing to time there"
     assert len(timed("stream", memory=True)) == 4
+
+
+def test_a_filter_that_leaves_out_the_single_time_steps_says_so(tmp_path: Path) -> None:
+    sizes = {"batch": [1, 32], "time_steps": 20, "input_size": 8, "hidden_size": 16}
+    phases = ["train_step", "stream"]
+    section = helpers.speed("numpy-reference", phases=phases, shapes=[sizes])
+    file = helpers.write(tmp_path / "s.toml", helpers.suite(section))
+    (note,) = plan(str(file), expression="batch32").notes
+    assert (
+        note == "-k leaves out stream, which is timed at batch 1, 20 time steps alone"
+    )
+    assert plan(str(file), expression="batch1").notes == ()
+    assert plan(str(file)).notes == ()
 
 
 def test_what_only_infers_is_timed_where_there_is_something_to_infer(

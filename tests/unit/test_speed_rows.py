@@ -4,17 +4,19 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from harness.analysis import speed as analysis_speed
 from harness.analysis.conditions import budget
 from harness.analysis.latency import SHARES, fewest, latency
 from harness.analysis.ratios import paired_median, paired_ratio, unpaired_ratio
 from harness.analysis.roofline import Peak
-from harness.analysis.speed import SpeedRow
+from harness.analysis.speed import SpeedRow, fastest_of
 from harness.analysis.statistics import Interval
 from harness.analysis.summary import Summary, summarize
 from harness.report import tables
@@ -289,12 +291,14 @@ def test_a_peak_of_an_unfit_machine_is_marked_wherever_it_counts(
     writer: Writer,
 ) -> None:
     peak = {**fake_runs.PEAK, "flop_machine": "unfit", "copy_machine": "noisy"}
-    trial = fake_runs.speed_trial("torch-native", "gru")
-    fake_runs.speed(writer, trial, 0.01, peak=peak)
+    trial = fake_runs.shape_trial("torch-native", "gru")
+    fake_runs.speed(writer, trial, 0.1, peak=peak, step_s=1e-4)
     found = summary(writer)
-    rates = [line.cells for line in tables.rates_table(found).rows]
-    marked = [sum(cell.endswith("% (unfit)") for cell in cells) for cells in rates]
-    assert set(marked) == {2}
+    rates = {line.cells[2]: line.cells for line in tables.rates_table(found).rows}
+    marked = {n: [c.endswith("% (unfit)") for c in rates[n]] for n in rates}
+    assert sum(marked["train step"]) == 2
+    # Below the ridge of a single time step it is memory that limits.
+    assert sum(marked["stream"]) == 1
     (line,) = tables.peaks_table(found).rows
     assert line.cells[3::2] == ("torch 2.13.0 (unfit)", "numpy")
 
@@ -440,6 +444,18 @@ def test_where_every_one_is_beaten_by_another_that_is_said(writer: Writer) -> No
     assert below[0].startswith("0.67 [")
     assert below[0].endswith("] (rounds disagree)")
     assert "1.00" in cells
+
+
+def test_of_a_ring_the_fastest_is_the_one_that_is_beaten_by_least(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    over = {"ba": 0.90, "cb": 0.90, "ac": 0.90, "da": 0.95, "bd": 0.95}
+    rows: list[Any] = [SimpleNamespace(name=name, time_s=1.0) for name in "abcd"]
+    monkeypatch.setattr(
+        analysis_speed, "_over", lambda base, new: over.get(new.name + base.name, 1.0)
+    )
+    assert fastest_of(rows) is rows[3]
+    assert fastest_of([]) is None
 
 
 def test_a_task_is_not_told_what_only_random_numbers_have(writer: Writer) -> None:

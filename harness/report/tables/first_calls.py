@@ -19,7 +19,8 @@ def first_calls_table(summary: Summary) -> Table:
     notes = (
         "First call: build, trace, compile and autotune, in no other figure; a single "
         "reading, in a process of its own where memory was measured, else in one that "
-        "is fresh for each session. What a compiler keeps on disk is kept. Paid back: "
+        "a session's trials of a framework share, one after the other. What a compiler "
+        "keeps on disk is kept. Paid back: "
         "when all calls together, the first among them, have taken no more than those "
         "of the certified implementation that is cheapest to call once. [ ] from both "
         "intervals of the later calls.",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from harness.analysis.conditions import budget_of
 from harness.analysis.grouping import Place, group
 from harness.analysis.latency import SHARES, fewest
+from harness.analysis.roofline import UNKNOWN
 from harness.analysis.speed import PLACEMENT, Instability, Memory, SpeedRow
 from harness.analysis.statistics import Interval
 from harness.analysis.summary import Summary
@@ -315,6 +316,7 @@ def _relative(row: SpeedRow) -> str:
 def _rates_row(row: SpeedRow) -> Row:
     flops = None if row.flop_per_s is None else row.flop_per_s / 1e9
     marks = "".join(f" · {mark}" for mark in row.marks)
+    peak = row.peak or UNKNOWN
     return Row(
         (
             row.cell,
@@ -323,8 +325,8 @@ def _rates_row(row: SpeedRow) -> Row:
             *ran(row),
             short(row.tokens_per_s) + ends(row.tokens, short),
             NOTHING if flops is None else f"{flops:.3g}",
-            _share(row.of_peak, row),
-            _share(row.of_roof, row),
+            _share(row.of_peak, peak.flop_machine),
+            _share(row.of_roof, peak.limit_machine(row.intensity)),
             memory(row.memory),
         ),
         tone(row),
@@ -332,10 +334,9 @@ def _rates_row(row: SpeedRow) -> Row:
     )
 
 
-def _share(value: float | None, row: SpeedRow) -> str:
-    """Return "28 %", marked where the peak was measured on an unfit machine."""
-    machine = None if row.peak is None or value is None else row.peak.flop_machine
-    return percent(value) + unfit(machine)
+def _share(value: float | None, machine: str | None) -> str:
+    """Return "28 %", marked where what limits was measured on an unfit machine."""
+    return percent(value) + ("" if value is None else unfit(machine))
 
 
 def unfit(machine: str | None) -> str:
