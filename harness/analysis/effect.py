@@ -75,9 +75,9 @@ def paired_effect(
     if not rounds:
         return None
     logs = _joined([math.log(new[n] / base[n]) for n in rounds])
-    drawn, count = _medians(logs, np.random.default_rng(0)), len(rounds)
-    ends = median_ends(logs) if count >= FEWEST_ROUNDS else None
-    return _effect(float(np.median(logs)), drawn, ends, count, effect, paired=True)
+    drawn, ends = _medians(logs, np.random.default_rng(0)), median_ends(logs)
+    middle = float(np.median(logs))
+    return _effect(middle, drawn, ends, len(rounds), effect, paired=True)
 
 
 def unpaired_effect(
@@ -120,13 +120,13 @@ def _medians(logs: Floats, rng: np.random.Generator) -> Floats:
 def _effect(
     middle: float,
     drawn: Floats,
-    ends: tuple[float, float] | None,
+    ends: tuple[float, float],
     rounds: int,
     effect: float,
     *,
     paired: bool,
 ) -> Effect:
-    if rounds < FEWEST_ROUNDS or ends is None:
+    if rounds < FEWEST_ROUNDS:
         return Effect(math.exp(middle), None, 1.0, 1.0, rounds, paired)
     bound, least_p = math.log1p(effect), max(0.5**rounds, 1 / _RESAMPLES)
     return Effect(

@@ -91,17 +91,20 @@ def fastest_maps(rows: Sequence[SpeedRow]) -> list[FastestMap]:
 
     Implementations are compared within one session only, of several the latest.
     """
-    found = []
-    for phase in {row.phase for row in rows if row.timed}:
-        shown = [row for row in rows if row.phase in (phase, "")]
-        asked = group(shown, lambda r: (r.cell, _where(r, phase), r.conditions))  # noqa: B023
-        found += [
-            FastestMap(cell, phase, where, alike, _spots(members, phase))
-            for (cell, where, alike), members in asked.items()
-            if any(row.timed for row in members)
-        ]
+    phases = {row.phase for row in rows if row.timed}
+    found = [each for phase in phases for each in _maps(rows, phase)]
     cells = list(dict.fromkeys(row.cell for row in rows))
     return sorted(found, key=lambda m: (cells.index(m.cell), _order(m.phase)))
+
+
+def _maps(rows: Sequence[SpeedRow], phase: str) -> list[FastestMap]:
+    shown = [row for row in rows if row.phase in (phase, "")]
+    asked = group(shown, lambda r: (r.cell, _where(r, phase), r.conditions))
+    return [
+        FastestMap(cell, phase, where, alike, _spots(members, phase))
+        for (cell, where, alike), members in asked.items()
+        if any(row.timed for row in members)
+    ]
 
 
 def _order(phase: str) -> tuple[int, str]:

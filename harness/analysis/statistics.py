@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from harness.measure.median import FEWEST, LEVEL
+from harness.measure.median import FEWEST, LEVEL, median_depth
 
 
 @dataclass(frozen=True)
@@ -88,18 +88,10 @@ def censored_median(values: Sequence[float | None], budget: float) -> CensoredMe
     )
 
 
-def order_ranks(count: int, *, level: float = LEVEL) -> tuple[int, int]:
-    """Return which of `count` sorted values enclose the median, from zero.
-
-    The number of values below the median is binomial(count, 1/2); the ranks are the
-    innermost pair that encloses it at least as often as `level`, or the outermost
-    pair where none does.
-    """
-    below = int(stats.binom.ppf((1 - level) / 2, count, 0.5))
-    if stats.binom.cdf(below, count, 0.5) > (1 - level) / 2:
-        below -= 1
-    first = max(below, 0)
-    return first, count - 1 - first
+def order_ranks(count: int) -> tuple[int, int]:
+    """Return which of `count` sorted values enclose the median, from zero."""
+    depth, _ = median_depth(count)
+    return depth - 1, count - depth
 
 
 def _known(value: float) -> float | None:

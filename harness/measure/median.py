@@ -62,7 +62,7 @@ def median_ends(values: npt.ArrayLike) -> tuple[float, float]:
     """Return the ends of the interval of a median."""
     ordered = np.sort(values)
     count = len(ordered)
-    depth, inward = _depth(count)
+    depth, inward = median_depth(count)
     ends = ordered[depth - 1], ordered[count - depth]
     if inward:
         ends = (
@@ -73,8 +73,13 @@ def median_ends(values: npt.ArrayLike) -> tuple[float, float]:
 
 
 @cache
-def _depth(count: int) -> tuple[int, float]:
-    """Return which sorted values from either end, and how far to the next inward."""
+def median_depth(count: int) -> tuple[int, float]:
+    """Return which sorted values from either end, and how far to the next inward.
+
+    The number of values below the median is binomial(count, 1/2); these are the
+    innermost pair that encloses it at least as often as `LEVEL`, or the outermost where
+    none does.
+    """
     if count < FEWEST:
         return 1, 0.0
     depth, holds = 1, 1 - 2 / 2**count

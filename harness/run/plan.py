@@ -144,7 +144,7 @@ def make_plan(
             "lists them with their words"
         )
     found_plan = _plan(trials, kept, learning, gradients, memory, certificates)
-    notes = _without_stream([t for t in with_stream if t in kept], with_stream)
+    notes = _without_stream([t for t in with_stream if wanted(t.words)], with_stream)
     return replace(found_plan, notes=(*found_plan.notes, *notes))
 
 
