@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from harness.contract import Optimizer
-from harness.environments import resolved
 from harness.errors import MisuseError, PluginError, suggestion
+from harness.interpreters.choose import resolved
 from harness.registry import Registry
 
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]

@@ -19,7 +19,7 @@ from harness.contract import (
     TrainableNetwork,
     Weights,
 )
-from harness.measure.certificate import relative_error
+from harness.measure.certificate.record import relative_error
 from harness.measure.problem import initial_weights
 from harness.registry import Registry
 

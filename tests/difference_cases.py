@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from harness.measure import differences
-from harness.measure.certificate import TOLERANCES, Certificate
-from harness.measure.differences import compare_differences
-from harness.measure.pair import Subject
-from harness.measure.shapes import PAIRWISE
+from harness.measure.certificate import differences
+from harness.measure.certificate.differences import compare_differences
+from harness.measure.certificate.record import TOLERANCES, Certificate
+from harness.measure.certificate.shapes import PAIRWISE
+from harness.measure.certificate.subject import Subject
 from harness.registry import Registry
 from harness.trial import Trial
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.environment import worker_environment
+from harness.machine.pinning import worker_environment
 from harness.registry import Registry
 
 HERE = Path(__file__).resolve().parent

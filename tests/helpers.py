@@ -19,10 +19,10 @@ from rich.console import Console
 
 from harness import cli
 from harness.registry import Registry
-from harness.run.cost import CostModel
-from harness.run.history import History
+from harness.run.estimate.cost import CostModel
+from harness.run.estimate.history import History
+from harness.run.estimate.work import Calibration
 from harness.run.progress import Progress
-from harness.run.work import Calibration
 from harness.store import RunFolder
 
 HERE = Path(__file__).resolve().parent
@@ -194,7 +194,7 @@ def workers_of(parent: int) -> list[int]:
             status = (folder / "status").read_text(encoding="utf-8")
         except OSError:
             continue
-        if b"harness.run.worker" in command and f"PPid:\t{parent}\n" in status:
+        if b"harness.run.worker.main" in command and f"PPid:\t{parent}\n" in status:
             found.append(int(folder.name))
     return found
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.contract import Readout
-from harness.measure.certificate import TOLERANCES, Certificate
-from harness.measure.diagnosis import diagnose
-from harness.measure.pair import Subject
-from harness.measure.parity import Comparison
-from harness.measure.shapes import PAIRWISE, Shape
-from harness.measure.trajectories import Name, compare_optimizers
+from harness.measure.certificate.certify import Comparison
+from harness.measure.certificate.diagnosis import diagnose
+from harness.measure.certificate.record import TOLERANCES, Certificate
+from harness.measure.certificate.shapes import PAIRWISE, Shape
+from harness.measure.certificate.subject import Subject
+from harness.measure.certificate.trajectories import Name, compare_optimizers
 from harness.registry import Registry
 from harness.trial import Trial
 

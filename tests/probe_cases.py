@@ -9,7 +9,7 @@ import pytest
 
 from harness.contract import DeviceProbe
 from harness.errors import RefusedError, UnavailableError
-from harness.measure.peak import fastest_s
+from harness.machine.peak import fastest_s
 from harness.registry import Registry
 
 FASTEST_FLOP_PER_S = 1e13

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.analysis.certificates import checks_of
 from harness.analysis.grouping import group, number
-from harness.analysis.parity import checks_of
 from harness.store import TrialRecord
 from harness.trial import Trial
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from harness.measure.median import FEWEST, LEVEL, median_depth
+from harness.intervals import FEWEST, LEVEL, median_depth
 
 
 @dataclass(frozen=True)

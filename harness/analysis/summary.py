@@ -9,22 +9,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis.agreement import (
+from harness.analysis.certificates import ParityRow, parity_rows
+from harness.analysis.grouping import Place, group, network_key
+from harness.analysis.learning.agreement import (
     AgreementRow,
     agreement_rows,
     learned_by_several,
     question,
 )
-from harness.analysis.fastest import FastestMap, fastest_maps
-from harness.analysis.gradients import GradientRow, gradient_rows
-from harness.analysis.grouping import Place, group, network_key
-from harness.analysis.initial_values import InitialRow, initial_rows
-from harness.analysis.learning import LearningRow, learning_rows
-from harness.analysis.parity import ParityRow, parity_rows
-from harness.analysis.payback import Payback, paybacks
-from harness.analysis.roofline import PeakRow, peak_rows
-from harness.analysis.solve_time import SolveTime, solve_times
-from harness.analysis.speed import SpeedRow, speed_rows, without_samples
+from harness.analysis.learning.gradients import GradientRow, gradient_rows
+from harness.analysis.learning.initial_values import InitialRow, initial_rows
+from harness.analysis.learning.rows import LearningRow, learning_rows
+from harness.analysis.learning.solve_time import SolveTime, solve_times
+from harness.analysis.speed.fastest import FastestMap, fastest_maps
+from harness.analysis.speed.payback import Payback, paybacks
+from harness.analysis.speed.roofline import PeakRow, peak_rows
+from harness.analysis.speed.rows import SpeedRow, speed_rows, without_samples
 from harness.errors import NothingMeasuredError
 from harness.store import TrialRecord
 

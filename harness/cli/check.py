@@ -67,8 +67,8 @@ def check(
 
     Of a FILE: its implementations; its cells, on whatever computes them; its tasks.
     """
-    from harness import environments
-    from harness.environment import resolve_device
+    from harness.interpreters import choose as environments
+    from harness.machine.devices import resolve_device
     from harness.report.certificate import certificate_json, certificate_text
     from harness.report.task_check import task_json, task_text
     from harness.run.certify import Request, cells_of, implementations_of

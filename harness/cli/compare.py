@@ -15,7 +15,7 @@ from harness.cli.read import read_run
 from harness.errors import MisuseError, NothingMeasuredError
 
 if TYPE_CHECKING:
-    from harness.analysis.compare import Comparison
+    from harness.analysis.comparison.compare import Comparison
     from harness.store import TrialRecord
 
 
@@ -68,7 +68,7 @@ def compare(
     Both are run folders. Exit code 0: nothing is seen to be slower; 3: something is, or
     failed; 5: too many keys are undecided to say.
     """
-    from harness.analysis.compare import EFFECT, compare
+    from harness.analysis.comparison.compare import EFFECT, compare
 
     if base.exists() and new.exists() and base.samefile(new):
         raise MisuseError(f"{base} and {new} are the same run; give two")
@@ -116,7 +116,7 @@ def tell(found: Comparison, *, as_json: bool) -> int:
 
 
 def _code(found: Comparison) -> int:
-    from harness.analysis.compare import DECIDED, REGRESSIONS
+    from harness.analysis.comparison.compare import DECIDED, REGRESSIONS
 
     if found.of(*REGRESSIONS):
         return NO

@@ -40,7 +40,7 @@ def doctor(
 
     Exit codes: 0 fit or noisy; 5 unfit.
     """
-    from harness import environments
+    from harness.interpreters import choose as environments
     from harness.report.doctor import doctor_json, doctor_text
     from harness.run.doctor import devices_of, diagnose, threads_of
 

@@ -27,7 +27,7 @@ from harness.cli.options import (
 from harness.errors import MisuseError
 
 if TYPE_CHECKING:
-    from harness.analysis.compare import Comparison
+    from harness.analysis.comparison.compare import Comparison
 
 
 @click.command()
@@ -69,11 +69,11 @@ def gate(
     """
     from rich.console import Console
 
-    from harness.analysis.compare import EFFECT, compare, confirmed
-    from harness.environment import resolve_device
+    from harness.analysis.comparison.compare import EFFECT, compare, confirmed
+    from harness.machine.devices import resolve_device
     from harness.run.gate import SAME_SOURCES, Request
     from harness.run.gate import gate as run_gate
-    from harness.run.jobs import Limits
+    from harness.run.job import Limits
     from harness.run.worktree import checked_out
     from harness.store import RunFolder
     from harness.suite import load_suite

@@ -58,7 +58,7 @@ def _looked_at(registry: Registry) -> dict[str, str | None]:
 
 
 def _probed(registry: Registry) -> dict[str, str | None]:
-    from harness.run.buildable import build_each
+    from harness.run.availability import build_each
 
     return dict(build_each(registry))
 

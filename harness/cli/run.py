@@ -121,10 +121,10 @@ def run(
     """Run SUITE, a built-in name or a TOML file; go on where it was interrupted."""
     from rich.console import Console
 
-    from harness import environments
-    from harness.environment import resolve_device
+    from harness.interpreters import choose as environments
+    from harness.machine.devices import resolve_device
     from harness.run.execution import Execution
-    from harness.run.jobs import Limits
+    from harness.run.job import Limits
     from harness.store import RunFolder
     from harness.suite import load_suite
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from harness.environment import allowed_cores, gpu_free_memory
 from harness.errors import RefusedError
-from harness.measure.machine import System
+from harness.machine.facts import allowed_cores
+from harness.machine.gpu import gpu_free_memory
+from harness.machine.watch import System
 from harness.measure.problem import Problem
 from harness.measure.readback import MOST_STATES
 

@@ -23,8 +23,8 @@ from typing import Protocol, cast
 import numpy as np
 
 from harness.contract import DeviceProbe, Network, Quantity, TrainableNetwork
-from harness.environment import gpu_memory
 from harness.errors import RefusedError
+from harness.machine.gpu import gpu_memory
 from harness.measure.arithmetic import check_memory
 from harness.measure.problem import Measurement, Problem
 from harness.registry import Registry

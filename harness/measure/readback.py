@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness.contract import Array, Batch, Oracle, Quantity, Weights
-from harness.measure.certificate import relative_error
+from harness.measure.certificate.record import relative_error
 from harness.measure.problem import Problem
 from harness.store import Reading
 

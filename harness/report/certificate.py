@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.analysis.parity import Check, checks_of, likely_causes
+from harness.analysis.certificates import Check, checks_of, likely_causes
 from harness.store import TrialRecord
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from harness.measure.fitness import Fitness
-from harness.measure.gpu import Gpu
-from harness.measure.machine import Machine
+from harness.machine.fitness import Fitness
+from harness.machine.gpu import Gpu
+from harness.machine.watch import Machine
 from harness.report.text import NOTHING, number, percent, seconds, short, size
 from harness.run.doctor import Diagnosis, LibraryPeak, place
 

@@ -10,17 +10,17 @@ from typing import Any
 from rich.console import Console
 
 from harness.registry import Registry
-from harness.run.cost import CostModel
+from harness.run.engine.local import LocalEngine
+from harness.run.estimate.cost import CostModel
+from harness.run.estimate.history import History
+from harness.run.estimate.work import calibrate
 from harness.run.executor import Executor
-from harness.run.filter import compile_filter
-from harness.run.history import History
-from harness.run.jobs import Limits
-from harness.run.local import LocalEngine
-from harness.run.plan import Plan
+from harness.run.job import Limits
+from harness.run.plan.certificate_cache import RememberedCertificates
+from harness.run.plan.filter import compile_filter
+from harness.run.plan.plan import Plan
+from harness.run.plan.todo import planned
 from harness.run.progress import Progress
-from harness.run.remembered import RememberedCertificates
-from harness.run.standing import planned
-from harness.run.work import calibrate
 from harness.store import RunFolder, TrialRecord
 from harness.trial import Trial
 

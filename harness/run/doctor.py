@@ -8,28 +8,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.environment import (
+from harness.errors import MisuseError
+from harness.machine.devices import resolve_device
+from harness.machine.facts import (
     allowed_cores,
     describe_environment,
     framework_versions,
-    gpu_names,
-    resolve_device,
 )
-from harness.errors import MisuseError
-from harness.measure.fitness import Fitness
-from harness.measure.peak import Peak
+from harness.machine.fitness import Fitness
+from harness.machine.gpu import gpu_names
+from harness.machine.lock import measuring
+from harness.machine.peak import Peak
 from harness.registry import Registry
-from harness.run.crew import Crew
-from harness.run.jobs import Limits
-from harness.run.log import Write
-from harness.run.quiet import measuring
-from harness.run.surroundings import (
+from harness.run.engine.pool import Crew
+from harness.run.engine.session_facts import (
     Best,
     Rate,
     fitness_of_machine,
     raise_to,
     remember,
 )
+from harness.run.job import Limits
+from harness.run.worker.log import Write
 from harness.trial import Trial
 
 LIMIT_S = 300.0

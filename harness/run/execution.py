@@ -11,19 +11,19 @@ from typing import Any
 from pydantic import ValidationError
 from rich.console import Console
 
-from harness.environment import describe_environment
 from harness.errors import MisuseError
+from harness.machine.facts import describe_environment
 from harness.registry import Registry
-from harness.run.cost import CostModel, Estimate
+from harness.run.engine.local import LocalEngine
+from harness.run.estimate.cost import CostModel, Estimate
+from harness.run.estimate.history import History
+from harness.run.estimate.work import calibrate
 from harness.run.executor import Executor
-from harness.run.history import History
-from harness.run.jobs import Engine, Limits, StoppedError
-from harness.run.local import LocalEngine
-from harness.run.plan import Plan, gradients_trial, make_plan, without_certificates
+from harness.run.job import Engine, Limits, StoppedError
+from harness.run.plan.certificate_cache import RememberedCertificates
+from harness.run.plan.plan import Plan, gradients_trial, make_plan, without_certificates
+from harness.run.plan.todo import Planned, planned
 from harness.run.progress import Progress
-from harness.run.remembered import RememberedCertificates
-from harness.run.standing import Planned, planned
-from harness.run.work import calibrate
 from harness.store import RunFolder
 from harness.suite import Suite
 from harness.trial import Trial
@@ -277,7 +277,7 @@ class Execution:
 
     def _engine(self) -> Engine:
         if self.executor == "dask":
-            from harness.run.distributed import DaskEngine
+            from harness.run.engine.cluster import DaskEngine
 
             return DaskEngine(
                 self.registry,

@@ -13,11 +13,16 @@ from typing import Any
 
 from harness.contract import Weights
 from harness.registry import Registry
-from harness.run.choice import Choice, admit, choose
-from harness.run.jobs import Answer, Engine, Job, Sink, Start, StoppedError
-from harness.run.plan import LearningGroup, Plan, certificate_trial, gradients_trial
+from harness.run.job import Answer, Engine, Job, Sink, Start, StoppedError
+from harness.run.plan.choice import Choice, admit, choose
+from harness.run.plan.plan import (
+    LearningGroup,
+    Plan,
+    certificate_trial,
+    gradients_trial,
+)
+from harness.run.plan.todo import Planned, planned
 from harness.run.progress import Progress
-from harness.run.standing import Planned, planned
 from harness.store import Attempt, Checkpoint, Reading, RunFolder, TrialRecord
 from harness.trial import Trial
 

@@ -22,22 +22,22 @@ from typing import Any
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 
-from harness import environments
-from harness.environment import describe_environment
 from harness.errors import MisuseError
+from harness.interpreters import choose as environments
+from harness.machine.facts import describe_environment
+from harness.machine.lock import measuring
 from harness.registry import Registry
-from harness.run.cost import CostModel
-from harness.run.crew import Crew
+from harness.run.engine.pool import Crew
+from harness.run.engine.session import Ask, Stands, time_in_turns
+from harness.run.engine.session_facts import Peaks, fitness_before, place_of
+from harness.run.estimate.cost import CostModel
+from harness.run.estimate.history import History
+from harness.run.estimate.work import calibrate
 from harness.run.executor import Executor, session_name
-from harness.run.history import History
-from harness.run.jobs import Answer, Job, Limits, Sink
-from harness.run.plan import Plan, certificate_trial, make_plan
+from harness.run.job import Answer, Job, Limits, Sink
+from harness.run.plan.plan import Plan, certificate_trial, make_plan
+from harness.run.plan.todo import Planned
 from harness.run.progress import Progress, live
-from harness.run.quiet import measuring
-from harness.run.session import Ask, Stands, time_in_turns
-from harness.run.standing import Planned
-from harness.run.surroundings import Peaks, fitness_before, place_of
-from harness.run.work import calibrate
 from harness.run.worktree import Checkout, counterparts, overlay
 from harness.store import Attempt, RunFolder
 from harness.suite import Suite
@@ -285,7 +285,7 @@ SAME_SOURCES = (
 _HASHES = """
 import json, sys
 from harness.registry import Registry
-from harness.run.sources import source_hashes
+from harness.run.plan.fingerprint import source_hashes
 from harness.trial import Trial
 
 registry = Registry.discover(sys.argv[1:])

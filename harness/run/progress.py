@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from harness.run.cost import (
+from harness.run.estimate.cost import (
     Cost,
     CostModel,
     Totals,
@@ -22,8 +22,8 @@ from harness.run.cost import (
     duration,
     expected_end,
 )
-from harness.run.plan import LearningGroup, Plan, gradients_trial
-from harness.run.standing import Planned
+from harness.run.plan.plan import LearningGroup, Plan, gradients_trial
+from harness.run.plan.todo import Planned
 from harness.store import Reading
 from harness.trial import Measure, Trial
 

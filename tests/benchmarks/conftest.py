@@ -6,7 +6,7 @@ import sys
 import psutil
 import pytest
 
-from harness.environment import pinned_variables
+from harness.machine.pinning import pinned_variables
 
 THREADS = 1
 _HEAVY = ("torch", "tensorflow", "jax")

@@ -11,9 +11,9 @@ import math
 import numpy as np
 
 from harness.analysis.statistics import proportion_interval
-from harness.measure.median import median_interval
-from harness.run.jobs import Answer
-from harness.run.session import time_in_turns
+from harness.intervals import median_interval
+from harness.run.engine.session import time_in_turns
+from harness.run.job import Answer
 from harness.trial import Trial
 
 ROWS = 400

@@ -20,9 +20,13 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.analysis.compare import EFFECT, Compared, compare_implementations
+from harness.analysis.comparison.compare import (
+    EFFECT,
+    Compared,
+    compare_implementations,
+)
 from harness.analysis.statistics import proportion_interval
-from harness.environment import describe_environment
+from harness.machine.facts import describe_environment
 from harness.registry import Registry
 from harness.run.execution import Execution
 from harness.store import RunFolder, TrialRecord, to_json, write_atomically

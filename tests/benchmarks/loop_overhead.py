@@ -21,15 +21,15 @@ from statistics import median
 from typing import Any
 
 from harness.contract import Optimizer
-from harness.environment import worker_environment
-from harness.measure.learning import CHUNK, Observer, measure_learning
-from harness.measure.median import Interval, ratio_interval
-from harness.measure.phases import phases_of
+from harness.intervals import Interval, ratio_interval
+from harness.machine.clock import reading_s
+from harness.machine.pinning import worker_environment
+from harness.measure.learning.training import CHUNK, Observer, measure_learning
 from harness.measure.problem import Problem
 from harness.measure.readback import Reference
-from harness.measure.timing import reading_s
+from harness.measure.speed.phases import phases_of
 from harness.registry import Registry
-from harness.run.pipe import Message, send
+from harness.run.worker.pipe import Message, send
 from harness.store import Reading
 from harness.trial import Trial
 from tests.benchmarks.bare_loops import LOOPS, Loop

@@ -18,7 +18,7 @@ from harness.analysis.frame import frame
 from harness.analysis.summary import summarize
 from harness.registry import Registry
 from harness.run.execution import Execution
-from harness.run.standing import planned
+from harness.run.plan.todo import planned
 from harness.store import Reading, RunFolder
 from harness.suite import load_suite
 from tests import helpers

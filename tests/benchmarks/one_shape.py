@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness.analysis.speed import SpeedRow, speed_rows
+from harness.analysis.speed.rows import SpeedRow, speed_rows
 from harness.analysis.statistics import Interval
 from harness.store import RunFolder
 from tests import helpers

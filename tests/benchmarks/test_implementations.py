@@ -19,24 +19,24 @@ from typing import Any
 import pytest
 
 from harness.contract import Optimizer
-from harness.environment import framework_versions
 from harness.errors import UnavailableError
+from harness.intervals import median_interval
+from harness.machine.facts import framework_versions
+from harness.machine.fitness import Fitness
+from harness.machine.load import OtherLoad
+from harness.machine.peak import measure_peak
 from harness.measure.arithmetic import flops_of_call
-from harness.measure.certificate import TOLERANCES
-from harness.measure.fitness import Fitness
-from harness.measure.load import OtherLoad
-from harness.measure.median import median_interval
-from harness.measure.peak import measure_peak
-from harness.measure.phases import phases_of
+from harness.measure.certificate.record import TOLERANCES
 from harness.measure.problem import Problem
 from harness.measure.readback import ReadBack, Reference
-from harness.measure.stability import Turns, unstable
+from harness.measure.speed.phases import phases_of
+from harness.measure.speed.stability import Turns, unstable
 from harness.registry import Registry
-from harness.run.plan import certificate_trial
-from harness.run.remembered import RememberedCertificates
-from harness.run.sources import source_hashes
-from harness.run.standing import Planned
-from harness.run.surroundings import SESSION_WATCH_S, fitness_of_machine
+from harness.run.engine.session_facts import SESSION_WATCH_S, fitness_of_machine
+from harness.run.plan.certificate_cache import RememberedCertificates
+from harness.run.plan.fingerprint import source_hashes
+from harness.run.plan.plan import certificate_trial
+from harness.run.plan.todo import Planned
 from harness.trial import Trial
 from tests.benchmarks.conftest import THREADS
 

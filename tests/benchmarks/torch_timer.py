@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from harness.environment import pinned_variables
+from harness.machine.pinning import pinned_variables
 
 SHAPES = ((1, 20, 32), (32, 100, 64), (64, 50, 256))
 TURNS = 15
@@ -21,11 +21,11 @@ def main() -> None:
     from torch.utils.benchmark import Timer
 
     from harness.contract import Optimizer
-    from harness.measure.median import ratio_interval
-    from harness.measure.phases import phases_of
+    from harness.intervals import ratio_interval
+    from harness.machine.clock import loops_for, reading_s, warm_up
     from harness.measure.problem import Problem
     from harness.measure.readback import Reference
-    from harness.measure.timing import loops_for, reading_s, warm_up
+    from harness.measure.speed.phases import phases_of
     from harness.registry import Registry
     from harness.trial import Trial
 

@@ -8,7 +8,7 @@ import pytest
 from harness.contract import Inputs, LayerSizes, NetworkSpec, Readout, Target
 from harness.errors import PluginError
 from harness.registry import Registry
-from harness.run.client import WorkerDiedError, WorkerProcess
+from harness.run.worker.process import WorkerDiedError, WorkerProcess
 from harness.store import RunFolder
 from harness.trial import Trial
 from tests import helpers

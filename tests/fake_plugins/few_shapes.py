@@ -5,7 +5,8 @@ certificate of each framework is tested with its built-in implementations.
 """
 
 from harness import declare_task
-from harness.measure import differences, parity, peers, trajectories
+from harness.measure.certificate import certify as parity
+from harness.measure.certificate import differences, peers, trajectories
 
 # Reals padded, then embedded tokens in two layers that are cut in two; short ones.
 FEW = tuple(s for s in parity.PAIRWISE if s.time_steps == 13 and s.batch > 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import environment
+from harness.machine import devices
 from harness.store import RunFolder
 from harness.trial import Trial
 from tests import helpers
@@ -22,7 +22,7 @@ TYPOS = (
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with suites, a finished trial in `done`, and no GPU."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(environment, "gpu_names", list)
+    monkeypatch.setattr(devices, "gpu_names", list)
     helpers.write(tmp_path / "tiny.toml", helpers.TINY)
     helpers.write(tmp_path / "typos.toml", TYPOS)
     helpers.write(tmp_path / "broken.toml", "name = \n")

@@ -16,8 +16,8 @@ import pytest
 
 from harness.contract import Weights
 from harness.registry import Registry
-from harness.run.jobs import Job, Limits
-from harness.run.plan import make_plan
+from harness.run.job import Job, Limits
+from harness.run.plan.plan import make_plan
 from harness.store import Reading, RunFolder
 from harness.suite import Suite
 from harness.trial import Trial
@@ -142,7 +142,7 @@ class Told:
 def test_a_scheduler_that_begins_a_lost_trial_anew_by_itself_is_overruled(
     cluster: Cluster,
 ) -> None:
-    from harness.run.distributed import DaskEngine
+    from harness.run.engine.cluster import DaskEngine
 
     cluster.add_workers(3)
     registry = Registry.discover()
@@ -290,7 +290,7 @@ def test_an_interrupted_run_leaves_checkpoints_and_goes_on(
 def test_what_strayed_and_ended_unheard_is_run_again_from_the_newest_checkpoint() -> (
     None
 ):
-    from harness.run.distributed import _Flight
+    from harness.run.engine.cluster import _Flight
 
     trial = Trial("learning", "numpy-reference", "rnn")
     flight = _Flight(Job({"learns": trial}), sink := Told())
@@ -397,7 +397,7 @@ def test_a_trial_on_a_gpu_needs_a_worker_that_has_one(
 def test_each_gpu_goes_to_one_worker_of_a_cluster_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from harness.run import distributed
+    from harness.run.engine import cluster as distributed
 
     monkeypatch.setattr(distributed, "gpu_names", lambda: ["NVIDIA A", "NVIDIA B"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5fa")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.log import HEAD_BYTES, TAIL_BYTES
+from harness.run.worker.log import HEAD_BYTES, TAIL_BYTES
 from harness.store import RunFolder, TrialRecord
 from tests import helpers
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.contract import Optimizer
-from harness.run.client import WorkerProcess
+from harness.run.worker.process import WorkerProcess
 from harness.trial import Trial
 from tests import helpers
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.measure.certificate import Certificate, Tolerance, relative_error
-from harness.measure.parity import measure_parity
+from harness.measure.certificate.certify import measure_parity
+from harness.measure.certificate.record import Certificate, Tolerance, relative_error
+from harness.measure.certificate.shapes import PAIRWISE, full_grid
 from harness.measure.problem import Measurement
-from harness.measure.shapes import PAIRWISE, full_grid
 from harness.registry import Registry
 from harness.trial import Trial
 

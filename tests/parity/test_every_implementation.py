@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 from rich.console import Console
 
-from harness.analysis.parity import checks_of
+from harness.analysis.certificates import checks_of
 from harness.registry import Registry
 from harness.run.certify import Request, certify
 from harness.store import TrialRecord

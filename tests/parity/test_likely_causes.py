@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from harness.contract import LayerSizes, Weights
-from harness.measure.certificate import TOLERANCES, Certificate
-from harness.measure.diagnosis import diagnose
-from harness.measure.pair import Subject
-from harness.measure.shapes import PAIRWISE
-from harness.measure.trajectories import NAMES, Name
+from harness.measure.certificate.diagnosis import diagnose
+from harness.measure.certificate.record import TOLERANCES, Certificate
+from harness.measure.certificate.shapes import PAIRWISE
+from harness.measure.certificate.subject import Subject
+from harness.measure.certificate.trajectories import NAMES, Name
 from harness.registry import Registry
 from harness.trial import Trial
 from implementations.cells.gru import Gru

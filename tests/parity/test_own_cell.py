@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.measure import differences, parity, peers, shapes
-from harness.measure.pair import Subject
-from harness.measure.parity import measure_parity
+from harness.measure.certificate import certify as parity
+from harness.measure.certificate import differences, peers, shapes
+from harness.measure.certificate.certify import measure_parity
+from harness.measure.certificate.subject import Subject
 from harness.measure.problem import Measurement
 from harness.registry import Registry
 from harness.report.certificate import certificate_json, certificate_text

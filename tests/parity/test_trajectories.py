@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from harness.contract import Optimizer
-from harness.measure.certificate import TOLERANCES, Certificate
-from harness.measure.shapes import TRAINING
-from harness.measure.trajectories import (
+from harness.measure.certificate.record import TOLERANCES, Certificate
+from harness.measure.certificate.shapes import TRAINING
+from harness.measure.certificate.trajectories import (
     NAMES,
     Name,
     compare_optimizers,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from harness.analysis.agreement import (
+from harness.analysis.grouping import of_measure
+from harness.analysis.learning.agreement import (
     LEVEL,
     AgreementRow,
     SeedAgreement,
@@ -20,9 +21,8 @@ from harness.analysis.agreement import (
     differences,
     parting,
 )
-from harness.analysis.grouping import of_measure
-from harness.analysis.learning import learning_rows
-from harness.analysis.learning_curves import learning_panels
+from harness.analysis.learning.curves import learning_panels
+from harness.analysis.learning.rows import learning_rows
 from harness.analysis.statistics import proportion_interval
 from harness.analysis.summary import summarize
 from harness.report import tables
@@ -478,7 +478,7 @@ def test_a_seed_that_nobody_compared_has_no_panel(study: Study) -> None:
 
 
 def test_a_trial_s_question_does_not_depend_on_who_computes_it() -> None:
-    from harness.analysis.agreement import question
+    from harness.analysis.learning.agreement import question
 
     trial = fake_runs.learning_trial("gru", 0)
     for changes in (

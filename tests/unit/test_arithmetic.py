@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.contract import Optimizer
+from harness.machine.watch import System
 from harness.measure import arithmetic
 from harness.measure.arithmetic import (
     check_memory,
@@ -14,7 +15,6 @@ from harness.measure.arithmetic import (
     least_host_bytes,
     least_memory_bytes,
 )
-from harness.measure.machine import System
 from harness.measure.problem import Problem
 from harness.registry import Registry
 from harness.store import RunFolder

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from harness.registry import Registry
-from harness.run import sources
-from harness.run.plan import certificate_trial
-from harness.run.sources import source_hashes
-from harness.run.standing import planned
+from harness.run.plan import fingerprint as sources
+from harness.run.plan.fingerprint import source_hashes
+from harness.run.plan.plan import certificate_trial
+from harness.run.plan.todo import planned
 from harness.store import RunFolder
 from harness.trial import Trial
 from tests import helpers

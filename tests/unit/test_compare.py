@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.analysis import compare as module
-from harness.analysis import effect
-from harness.analysis.compare import (
+from harness.analysis.comparison import compare as module
+from harness.analysis.comparison import effect
+from harness.analysis.comparison.compare import (
     Compared,
     Comparison,
     compare,
     compare_implementations,
     confirmed,
 )
-from harness.analysis.effect import (
+from harness.analysis.comparison.effect import (
     FEWEST_ROUNDS,
     Effect,
     paired_effect,

@@ -15,15 +15,15 @@ from rich.console import Console
 from harness.contract import Optimizer
 from harness.registry import Registry
 from harness.run import execution
-from harness.run.cost import CostModel, Totals
+from harness.run.estimate.cost import CostModel, Totals
+from harness.run.estimate.fitting import Point, fit
+from harness.run.estimate.history import MOST_LINES, History
+from harness.run.estimate.work import Calibration, work_of
 from harness.run.execution import Execution
 from harness.run.executor import Executor
-from harness.run.fitting import Point, fit
-from harness.run.history import MOST_LINES, History
-from harness.run.plan import LearningGroup, Plan
+from harness.run.plan.plan import LearningGroup, Plan
+from harness.run.plan.todo import Planned
 from harness.run.progress import Progress, _Running
-from harness.run.standing import Planned
-from harness.run.work import Calibration, work_of
 from harness.store import Reading, RunFolder
 from harness.suite import load_suite
 from harness.trial import Trial

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.measure.fitness import judge
-from harness.measure.gpu import Gpu
-from harness.measure.machine import Machine
-from harness.measure.peak import Peak
+from harness.machine.fitness import judge
+from harness.machine.gpu import Gpu
+from harness.machine.lock import measuring
+from harness.machine.peak import Peak
+from harness.machine.watch import Machine
 from harness.registry import Registry
 from harness.report.doctor import doctor_json, doctor_text, summary
 from harness.run import doctor
 from harness.run.doctor import Diagnosis, LibraryPeak, diagnose
-from harness.run.quiet import measuring
-from harness.run.surroundings import fitness_of_machine
+from harness.run.engine.session_facts import fitness_of_machine
 from tests.helpers import call
 
 GOOD = Machine(

@@ -2,20 +2,21 @@ from dataclasses import replace
 
 import pytest
 
-from harness import environment
-from harness.environment import resolve_device
 from harness.errors import MisuseError
+from harness.machine import devices, gpu, pinning
+from harness.machine.devices import resolve_device
+from harness.machine.facts import describe_environment
 from harness.trial import Trial
 
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "gpu_names", list)
+    monkeypatch.setattr(devices, "gpu_names", list)
 
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "gpu_names", lambda: ["NVIDIA A", "NVIDIA B"])
+    monkeypatch.setattr(devices, "gpu_names", lambda: ["NVIDIA A", "NVIDIA B"])
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -58,7 +59,7 @@ def test_any_other_name_is_refused_and_the_allowed_ones_are_listed(asked: str) -
 
 
 def test_every_number_has_its_machine_and_versions_beside_it() -> None:
-    facts = environment.describe_environment(["numpy", "no-such-distribution"])
+    facts = describe_environment(["numpy", "no-such-distribution"])
     assert set(facts["libraries"]) == {"numpy"}
     assert facts["machine"].startswith(f"{facts['cores']} cores ")
     assert facts["memory_bytes"] > 0
@@ -66,7 +67,7 @@ def test_every_number_has_its_machine_and_versions_beside_it() -> None:
 
 
 def test_a_worker_has_its_threads_pinned() -> None:
-    pinned = environment.pinned_variables(3)
+    pinned = pinning.pinned_variables(3)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         assert pinned[name] == "3"
 
@@ -88,7 +89,7 @@ def test_a_worker_sees_its_own_device_alone(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    pinned = environment.worker_environment(1, device)
+    pinned = pinning.worker_environment(1, device)
     assert pinned["CUDA_VISIBLE_DEVICES"] == shown
     assert (pinned.get("JAX_PLATFORMS") == "cpu") == (device == "cpu")
 
@@ -100,7 +101,7 @@ def test_tf32_is_kept_out_where_it_was_not_asked_for_and_nowhere_else(
     monkeypatch: pytest.MonkeyPatch, precision: str, override: str | None
 ) -> None:
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
-    pinned = environment.worker_environment(1, "cuda:0", precision)
+    pinned = pinning.worker_environment(1, "cuda:0", precision)
     assert pinned.get("NVIDIA_TF32_OVERRIDE") == override
 
 
@@ -127,12 +128,12 @@ def test_a_result_names_the_gpu_that_its_worker_saw(
             pynvml, f"nvmlDeviceGetHandleBy{name}", lambda what, kind=kind: (kind, what)
         )
     monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda handle: f"name of {handle}")
-    assert environment.gpu_name() == f"name of {asked}"
+    assert gpu.gpu_name() == f"name of {asked}"
 
 
 def test_a_worker_runs_its_trial_on_the_one_device_that_it_sees() -> None:
-    from harness.run.pipe import Message
-    from harness.run.worker import _trial
+    from harness.run.worker.main import _trial
+    from harness.run.worker.pipe import Message
 
     for device, seen in (("cpu", "cpu"), ("cuda:0", "cuda:0"), ("cuda:3", "cuda:0")):
         trial = Trial("parity", "torch-native", "gru", device=device)

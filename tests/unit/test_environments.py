@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import environments
-from harness.environments import load, user_config
 from harness.errors import MisuseError
+from harness.interpreters import choose as environments
+from harness.interpreters import probe
+from harness.interpreters.choose import load, user_config
 from harness.registry import Registry
-from harness.run import probe
-from harness.run.sources import source_hashes
+from harness.run.plan.fingerprint import source_hashes
 from harness.trial import Trial
 from tests import helpers
 
@@ -362,7 +362,7 @@ def test_the_framework_of_a_plugin_that_is_not_read_is_no_mistake(config: Path) 
 def test_the_probe_imports_no_framework_and_no_numpy() -> None:
     asked = environments._question(REGISTRY)
     code = (
-        "import json, sys; from harness.run.probe import probe; "
+        "import json, sys; from harness.interpreters.probe import probe; "
         f"probe(json.loads({json.dumps(asked)!r})); "
         "print([n for n in ('numpy', 'torch', 'jax', 'pydantic') if n in sys.modules])"
     )

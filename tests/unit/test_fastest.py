@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from harness.analysis.fastest import FastestMap, Spot, fastest_maps
-from harness.analysis.speed import speed_rows
+from harness.analysis.speed.fastest import FastestMap, Spot, fastest_maps
+from harness.analysis.speed.rows import speed_rows
 from harness.analysis.summary import Summary, summarize
 from harness.report import tables
 from harness.report.figures.fastest import spot_words

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import MisuseError
-from harness.run.filter import compile_filter
+from harness.run.plan.filter import compile_filter
 
 WORDS = ("adding", "gru", "gru-reset-before", "lstm", "seed0")
 

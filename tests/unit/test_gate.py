@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.compare import Compared, Comparison, Verdict
-from harness.analysis.effect import Effect
+from harness.analysis.comparison.compare import Compared, Comparison, Verdict
+from harness.analysis.comparison.effect import Effect
 from harness.cli.compare import tell
-from harness.measure.median import Interval
+from harness.intervals import Interval
 from harness.run.worktree import Checkout, checked_out, overlay
 from harness.store import RunFolder, TrialRecord
 from harness.trial import Trial

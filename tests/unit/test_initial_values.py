@@ -17,18 +17,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.initial_values import initial_panels, initial_rows
+from harness.analysis.learning.initial_values import initial_panels, initial_rows
 from harness.analysis.summary import summarize
 from harness.contract import Array, LayerSizes, ReferenceCell, Weights
-from harness.environment import worker_environment
 from harness.errors import MisuseError
+from harness.machine.pinning import worker_environment
 from harness.measure.gradients import measure_gradients
 from harness.measure.problem import ORACLE, Problem
 from harness.registry import Registry
 from harness.report import tables
 from harness.report.figures.initial_values import draw_initial_values
 from harness.report.figures.style import Palette, drawing
-from harness.run.plan import Plan, make_plan
+from harness.run.plan.plan import Plan, make_plan
 from harness.store import Reading, RunFolder
 from harness.suite import Init, Suite, load_suite
 from harness.trial import Trial

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.registry import Registry
-from harness.run.buildable import build_each
+from harness.run.availability import build_each
 from tests import helpers
 
 HEAVY = (

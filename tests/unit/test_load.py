@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.measure.load import OtherLoad
+from harness.machine.load import OtherLoad
 
 SPIN = "while True: pass"
 SPIN_BELOW = (
@@ -87,7 +87,7 @@ def test_what_a_sibling_computes_is_not_own_load() -> None:
     """As of two workers of one session."""
     watch = (
         "import subprocess, time\n"
-        "from harness.measure.load import OtherLoad\n"
+        "from harness.machine.load import OtherLoad\n"
         "idle = subprocess.Popen(['cat'], stdin=subprocess.PIPE)\n"
         "load = OtherLoad()\n"
         "load.begin()\n"
@@ -114,7 +114,7 @@ def test_waiting_for_a_core_is_told_and_sleeping_is_none() -> None:
     core = min(os.sched_getaffinity(0))
     code = (
         "import os, time\n"
-        "from harness.measure.load import OtherLoad\n"
+        "from harness.machine.load import OtherLoad\n"
         f"os.sched_setaffinity(0, {{{core}}})\n"
         "load, end_s = OtherLoad(), time.process_time() + 0.2\n"
         "load.begin()\n"

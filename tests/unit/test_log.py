@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from harness.run import log
-from harness.run.log import LogPump
+from harness.run.worker import log
+from harness.run.worker.log import LogPump
 from tests import helpers
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.measure.fitness import Fitness, judge
-from harness.measure.gpu import Gpu, look_at_gpu
-from harness.measure.load import LEAST_S, OtherLoad
-from harness.measure.machine import Machine, System, _of_work, watch_machine
+from harness.machine.fitness import Fitness, judge
+from harness.machine.gpu import Gpu, look_at_gpu
+from harness.machine.load import LEAST_S, OtherLoad
+from harness.machine.watch import Machine, System, _of_work, watch_machine
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/stat").exists(), reason="only Linux tells of itself in /proc"
@@ -507,7 +507,7 @@ def test_load_that_cannot_be_read_is_said_to_be_so(
 
 OBSERVER = """\
 import sys
-from harness.measure.load import OtherLoad
+from harness.machine.load import OtherLoad
 load = OtherLoad()
 print("ready", flush=True)
 sys.stdin.readline()
@@ -577,7 +577,7 @@ def test_a_spinning_process_is_load_to_others_and_none_to_its_parent(
 def test_a_look_is_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """No thread's children are listed where there are none: that takes longest."""
     script = (
-        "from harness.measure.load import OtherLoad\n"
+        "from harness.machine.load import OtherLoad\n"
         "OtherLoad._descendants = None\n"
         "load = OtherLoad()\n"
         "load.begin()\n"

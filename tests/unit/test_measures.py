@@ -23,15 +23,16 @@ from harness.contract import (
     Updates,
 )
 from harness.errors import PluginError, RefusedError
-from harness.measure import phases as measured_phases
-from harness.measure import readback, timing
-from harness.measure import speed as measured_speed
+from harness.machine import clock as timing
+from harness.measure import readback
 from harness.measure.gradients import gradient_ratios, horizon, measure_gradients
-from harness.measure.learning import Observer, measure_learning
-from harness.measure.learning_readback import LearningReadBack
+from harness.measure.learning.readback import LearningReadBack
+from harness.measure.learning.training import Observer, measure_learning
 from harness.measure.problem import Problem, initial_weights
 from harness.measure.readback import Reference
-from harness.measure.speed import SpeedMeter
+from harness.measure.speed import meter as measured_speed
+from harness.measure.speed import phases as measured_phases
+from harness.measure.speed.meter import SpeedMeter
 from harness.registry import Registry
 from harness.store import Reading
 from harness.trial import Trial

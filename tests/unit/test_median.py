@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.measure.median import (
+from harness.intervals import (
     FEWEST,
     LEVEL,
     median_ends,

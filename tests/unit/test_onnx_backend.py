@@ -13,7 +13,7 @@ from harness.contract import Inputs, NetworkSpec, Readout, Target, Weights
 from harness.errors import RefusedError, UnavailableError
 from harness.measure.problem import Problem, initial_weights
 from harness.registry import Registry
-from harness.run.plan import make_plan
+from harness.run.plan.plan import make_plan
 from harness.suite import load_suite
 from harness.trial import Trial
 from tests import helpers

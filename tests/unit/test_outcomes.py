@@ -9,7 +9,7 @@ from harness.errors import (
     UnavailableError,
     describe_error,
 )
-from harness.run.outcome import KEPT, outcome_of, outcome_of_death
+from harness.run.worker.outcome import KEPT, outcome_of, outcome_of_death
 
 
 class OutOfMemoryError(RuntimeError):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.payback import Payback, payback, paybacks
-from harness.analysis.speed import SpeedRow
+from harness.analysis.speed.payback import Payback, payback, paybacks
+from harness.analysis.speed.rows import SpeedRow
 from harness.analysis.summary import summarize
 from harness.report import tables
 from harness.report.tables.first_calls import paid_back

@@ -14,11 +14,11 @@ import torch
 from harness.contract import FrameworkState
 from harness.declarations import declare_framework
 from harness.errors import PluginError
-from harness.measure import peak as peak_module
-from harness.measure.peak import Peak, bytes_beyond_caches, measure_peak
+from harness.machine import peak as peak_module
+from harness.machine.peak import Peak, bytes_beyond_caches, measure_peak
 from harness.registry import Registry
-from harness.run.crew import Crew
-from harness.run.jobs import Answer, Limits
+from harness.run.engine.pool import Crew
+from harness.run.job import Answer, Limits
 from harness.trial import Trial
 from implementations.torch_backend.probe import CudaTimer
 from tests import probe_cases as cases

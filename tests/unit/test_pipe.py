@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from harness.run.pipe import Message, receive, send
+from harness.run.worker.pipe import Message, receive, send
 
 _text = st.text(max_size=8)
 _json = st.recursive(

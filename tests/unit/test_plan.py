@@ -8,14 +8,14 @@ import pytest
 
 from harness.errors import MisuseError
 from harness.registry import Registry
-from harness.run.choice import choose
-from harness.run.plan import (
+from harness.run.plan.choice import choose
+from harness.run.plan.plan import (
     Plan,
     certificate_trial,
     make_plan,
     timed_trial,
 )
-from harness.run.standing import planned
+from harness.run.plan.todo import planned
 from harness.store import Reading, RunFolder
 from harness.suite import built_in_suites, load_suite
 from harness.trial import Trial

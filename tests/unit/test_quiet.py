@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import environment
-from harness.run.jobs import StoppedError
-from harness.run.quiet import measuring
+from harness.machine import lock
+from harness.machine.lock import measuring
+from harness.run.job import StoppedError
 
 ELSEWHERE = """\
 import sys
-from harness.run.quiet import measuring
+from harness.machine.lock import measuring
 nothing = lambda: None
 with measuring(alone=sys.argv[1] == "alone", waits=nothing, check=nothing):
     print("in", flush=True)
@@ -119,8 +119,7 @@ def test_where_nothing_can_be_locked_nobody_waits(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(environment, "user_cache", lambda: tmp_path / "file" / "no")
-    monkeypatch.setattr("harness.run.quiet.user_cache", environment.user_cache)
+    monkeypatch.setattr(lock, "user_cache", lambda: tmp_path / "file" / "no")
     with (
         measuring(alone=True, waits=pytest.fail, check=nothing),
         measuring(alone=True, waits=pytest.fail, check=nothing),

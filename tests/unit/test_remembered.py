@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from harness.environment import user_cache
+from harness.machine.cache import user_cache
 from harness.registry import Registry
-from harness.run.remembered import Remembered, RememberedCertificates
-from harness.run.standing import planned
+from harness.run.plan.certificate_cache import Remembered, RememberedCertificates
+from harness.run.plan.todo import planned
 from harness.store import RunFolder, TrialRecord
 from harness.trial import Trial
 from tests import helpers

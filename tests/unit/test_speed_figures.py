@@ -13,14 +13,14 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from harness.analysis.roofline import Peak
-from harness.analysis.scaling import (
+from harness.analysis.speed.roofline import Peak
+from harness.analysis.speed.rows import SpeedRow
+from harness.analysis.speed.scaling import (
     ScalingPanel,
     chosen_panels,
     scaling_panels,
     spread,
 )
-from harness.analysis.speed import SpeedRow
 from harness.analysis.summary import Summary, summarize
 from harness.report.figures import fastest, latency, payback, roofline, scaling
 from harness.report.figures.gallery import draw_all

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from harness.analysis import speed as analysis_speed
-from harness.analysis.conditions import budget
-from harness.analysis.latency import SHARES, fewest, latency
-from harness.analysis.ratios import paired_median, paired_ratio, unpaired_ratio
-from harness.analysis.roofline import Peak
-from harness.analysis.speed import SpeedRow, fastest_of
+from harness.analysis.speed import rows as analysis_speed
+from harness.analysis.speed.conditions import budget
+from harness.analysis.speed.latency import SHARES, fewest, latency
+from harness.analysis.speed.ratios import paired_median, paired_ratio, unpaired_ratio
+from harness.analysis.speed.roofline import Peak
+from harness.analysis.speed.rows import SpeedRow, fastest_of
 from harness.analysis.statistics import Interval
 from harness.analysis.summary import Summary, summarize
 from harness.report import tables

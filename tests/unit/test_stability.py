@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.measure.median import median_interval
-from harness.measure.stability import Turns, unstable
+from harness.intervals import median_interval
+from harness.measure.speed.stability import Turns, unstable
 
 
 def steady(count: int = 30, spread: float = 0.005, seed: int = 0) -> Turns:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from harness.registry import Registry
-from harness.run import sources
 from harness.run.execution import Execution
-from harness.run.plan import gradients_trial, make_plan
-from harness.run.sources import source_hashes
-from harness.run.standing import planned
+from harness.run.plan import fingerprint as sources
+from harness.run.plan.fingerprint import source_hashes
+from harness.run.plan.plan import gradients_trial, make_plan
+from harness.run.plan.todo import planned
 from harness.store import RunFolder
 from harness.suite import load_suite
 from harness.trial import Trial

@@ -12,7 +12,7 @@ import pytest
 from harness.contract import Optimizer
 from harness.errors import RefusedError
 from harness.measure.problem import Measurement, Problem
-from harness.measure.speed import SpeedMeter
+from harness.measure.speed.meter import SpeedMeter
 from harness.registry import Registry
 from harness.trial import Trial
 

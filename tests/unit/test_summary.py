@@ -10,8 +10,8 @@ from rich.console import Console
 
 from harness.analysis.frame import frame
 from harness.analysis.grouping import Place
-from harness.analysis.learning_curves import SeedCurve, learning_panels, median_curve
-from harness.analysis.speed import SpeedRow
+from harness.analysis.learning.curves import SeedCurve, learning_panels, median_curve
+from harness.analysis.speed.rows import SpeedRow
 from harness.analysis.summary import LearnedRow, Summary, summarize
 from harness.contract import Optimizer
 from harness.errors import NothingMeasuredError

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.measure.peak import Peak
+from harness.machine.peak import Peak
 from harness.registry import Registry
-from harness.run import surroundings
-from harness.run.surroundings import Best, Peaks, Rate, place_of, remember
+from harness.run.engine import session_facts as surroundings
+from harness.run.engine.session_facts import Best, Peaks, Rate, place_of, remember
 from harness.trial import Trial
 
 REGISTRY = Registry.discover()

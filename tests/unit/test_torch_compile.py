@@ -17,9 +17,9 @@ import pytest
 from harness.contract import Batch, CellInfo, Inputs, NetworkSpec, Readout, Target
 from harness.errors import UnavailableError
 from harness.measure.problem import Problem, initial_weights
-from harness.measure.speed import SpeedMeter
+from harness.measure.speed.meter import SpeedMeter
 from harness.registry import Registry
-from harness.run.plan import TIMED_OPTIMIZER
+from harness.run.plan.plan import TIMED_OPTIMIZER
 from harness.trial import Trial
 
 torch = pytest.importorskip("torch")

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.measure import timing
-from harness.measure.median import median_interval
-from harness.run import session
-from harness.run.jobs import Answer
-from harness.run.session import time_in_turns
+from harness.intervals import median_interval
+from harness.machine import clock as timing
+from harness.run.engine import session
+from harness.run.engine.session import time_in_turns
+from harness.run.job import Answer
 from harness.trial import Trial
 
 OK = Answer("ok", None)

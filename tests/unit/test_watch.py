@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.watch import Family, Watch
+from harness.run.worker.limits import Family, Watch
 from tests import helpers
 
 MIB = 2**20

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from harness.analysis.agreement import (
+from harness.analysis.learning.agreement import (
     LEVEL,
     OWN_FLOAT32,
     REFERENCE,

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from harness.analysis.fastest import FastestMap, Spot
 from harness.analysis.grouping import group
+from harness.analysis.speed.fastest import FastestMap, Spot
 from harness.report.figures.marks import left_out, titled
 from harness.report.figures.style import (
     GREY,

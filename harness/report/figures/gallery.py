@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.analysis.agreement import agreement_panels
-from harness.analysis.gradients import GradientPanel, gradient_panels
 from harness.analysis.grouping import Place, group
-from harness.analysis.initial_values import InitialPanel, initial_panels
-from harness.analysis.learning_curves import LearningPanel, learning_panels
-from harness.analysis.scaling import chosen_panels, scaling_panels, spread
-from harness.analysis.speed import PLACEMENT, SpeedRow
+from harness.analysis.learning.agreement import agreement_panels
+from harness.analysis.learning.curves import LearningPanel, learning_panels
+from harness.analysis.learning.gradients import GradientPanel, gradient_panels
+from harness.analysis.learning.initial_values import InitialPanel, initial_panels
+from harness.analysis.speed.rows import PLACEMENT, SpeedRow
+from harness.analysis.speed.scaling import chosen_panels, scaling_panels, spread
 from harness.analysis.summary import Summary
 from harness.report.figures import overview, scaling
 from harness.report.figures.agreement import draw_agreement

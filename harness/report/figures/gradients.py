@@ -10,7 +10,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from harness.analysis.gradients import GradientPanel, LagSeries
+from harness.analysis.learning.gradients import GradientPanel, LagSeries
 from harness.report.figures.style import (
     Drawn,
     Palette,

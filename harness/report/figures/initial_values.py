@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from harness.analysis.initial_values import InitialPanel, InitialSeries
+from harness.analysis.learning.initial_values import InitialPanel, InitialSeries
 from harness.report.figures.gradients import (
     HORIZON,
     LOWEST,

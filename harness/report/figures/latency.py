@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
-from harness.analysis.conditions import Conditions
 from harness.analysis.grouping import group
-from harness.analysis.speed import SpeedRow
+from harness.analysis.speed.conditions import Conditions
+from harness.analysis.speed.rows import SpeedRow
 from harness.report.figures.marks import (
     axis_seconds,
     few_of_each,

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from harness.analysis.learning_curves import LearningPanel, LearningSeries, SeedCurve
+from harness.analysis.learning.curves import LearningPanel, LearningSeries, SeedCurve
 from harness.report.figures.style import (
     INK,
     Drawn,

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from harness.analysis.grouping import group
-from harness.analysis.scaling import spread
-from harness.analysis.speed import SpeedRow
+from harness.analysis.speed.rows import SpeedRow
+from harness.analysis.speed.scaling import spread
 from harness.report.figures.style import (
     COLUMNS,
     GREY,

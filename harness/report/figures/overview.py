@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from harness.analysis.gradients import GradientPanel
-from harness.analysis.learning_curves import LearningPanel
-from harness.analysis.speed import SpeedRow
+from harness.analysis.learning.curves import LearningPanel
+from harness.analysis.learning.gradients import GradientPanel
+from harness.analysis.speed.rows import SpeedRow
 from harness.report.figures import gradients, learning, speed
 from harness.report.figures.style import Drawn, Palette, Sketch, finish
 from harness.report.tables.speed import phase

@@ -10,8 +10,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from harness.analysis.grouping import group
-from harness.analysis.payback import Payback
-from harness.measure.phases import PHASES
+from harness.analysis.speed.payback import Payback
+from harness.measure.speed.phases import PHASES
 from harness.report.figures.marks import (
     FONT,
     End,

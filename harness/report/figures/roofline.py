@@ -8,11 +8,11 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from harness.analysis.conditions import Conditions
 from harness.analysis.grouping import group
-from harness.analysis.roofline import Peak, PeakRow
-from harness.analysis.speed import SpeedRow
-from harness.measure.phases import PHASES
+from harness.analysis.speed.conditions import Conditions
+from harness.analysis.speed.roofline import Peak, PeakRow
+from harness.analysis.speed.rows import SpeedRow
+from harness.measure.speed.phases import PHASES
 from harness.report.figures.marks import FONT, look, mark_handles, ring, titled
 from harness.report.figures.style import (
     GREY,

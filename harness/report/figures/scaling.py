@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from harness.analysis.grouping import group
-from harness.analysis.scaling import ScalingLine, ScalingPanel
-from harness.analysis.speed import SpeedRow
+from harness.analysis.speed.rows import SpeedRow
+from harness.analysis.speed.scaling import ScalingLine, ScalingPanel
 from harness.report.figures.marks import (
     End,
     axis_seconds,

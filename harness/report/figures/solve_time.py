@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from harness.analysis.grouping import group
-from harness.analysis.solve_time import SolveTime
+from harness.analysis.learning.solve_time import SolveTime
 from harness.analysis.summary import LearnedRow
 from harness.report.figures.solved import label_rows
 from harness.report.figures.style import (

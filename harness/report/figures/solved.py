@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from harness.analysis.grouping import Place, group
-from harness.analysis.learning import LearningRow, Seed
+from harness.analysis.learning.rows import LearningRow, Seed
 from harness.report.figures.style import (
     INK,
     Drawn,

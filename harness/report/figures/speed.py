@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from harness.analysis.speed import SpeedRow
+from harness.analysis.speed.rows import SpeedRow
 from harness.report.figures.solved import label_rows
 from harness.report.figures.style import (
     GREY,

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.analysis.agreement import (
+from harness.analysis.grouping import group
+from harness.analysis.learning.agreement import (
     LEVEL,
     OWN_FLOAT32,
     REFERENCE,
@@ -15,7 +16,6 @@ from harness.analysis.agreement import (
     SeedAgreement,
     computer_name,
 )
-from harness.analysis.grouping import group
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Block, Row, Table, by_place
 from harness.report.tables.learning import network, solved, updates

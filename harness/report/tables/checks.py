@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from dataclasses import replace
 
+from harness.analysis.certificates import ParityRow
 from harness.analysis.grouping import Place
-from harness.analysis.parity import ParityRow
 from harness.analysis.summary import OutcomeRow, Summary
 from harness.report.tables.form import Block, Row, Table
 from harness.report.text import NOTHING, one_line, seeds, whole

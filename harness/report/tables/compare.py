@@ -6,12 +6,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.analysis.compare import DECIDED, REGRESSIONS, Compared, Comparison
-from harness.analysis.conditions import budget_of
-from harness.analysis.effect import Effect
+from harness.analysis.comparison.compare import (
+    DECIDED,
+    REGRESSIONS,
+    Compared,
+    Comparison,
+)
+from harness.analysis.comparison.effect import Effect
+from harness.analysis.comparison.normalise import Normalised
 from harness.analysis.grouping import group
-from harness.analysis.normalise import Normalised
-from harness.analysis.timings import Timing
+from harness.analysis.speed.conditions import budget_of
+from harness.analysis.speed.timings import Timing
 from harness.report.tables.form import Block, Row, Table, ends
 from harness.report.tables.speed import phase
 from harness.report.text import NOTHING, number, one_line, seconds

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.analysis.fastest import FastestMap, Spot
 from harness.analysis.grouping import group
+from harness.analysis.speed.fastest import FastestMap, Spot
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Block, Row, Table, ends
 from harness.report.tables.speed import phase

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.analysis.grouping import group
-from harness.analysis.payback import Payback
+from harness.analysis.speed.payback import Payback
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Block, Row, Table
 from harness.report.tables.speed import block_title, keys, phase, ran, timing, tone

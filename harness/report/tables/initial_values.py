@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.analysis.grouping import group
-from harness.analysis.initial_values import InitialHorizon, InitialRow
+from harness.analysis.learning.initial_values import InitialHorizon, InitialRow
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Block, Row, Table
 from harness.report.text import NOTHING, whole

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.analysis.gradients import GradientRow, Horizon
 from harness.analysis.grouping import group
-from harness.analysis.learning import LearningRow, Score
-from harness.analysis.solve_time import SolveTime
+from harness.analysis.learning.gradients import GradientRow, Horizon
+from harness.analysis.learning.rows import LearningRow, Score
+from harness.analysis.learning.solve_time import SolveTime
 from harness.analysis.statistics import CensoredMedian
 from harness.analysis.summary import LearnedRow, Summary
 from harness.report.tables.form import Block, Row, Table, by_place

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.analysis.roofline import Peak, PeakRow
+from harness.analysis.speed.roofline import Peak, PeakRow
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Block, Row, Table
 from harness.report.tables.speed import DOCTOR, unfit

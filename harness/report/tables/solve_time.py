@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.analysis.grouping import group
-from harness.analysis.solve_time import SolveTime
+from harness.analysis.learning.solve_time import SolveTime
 from harness.analysis.statistics import Interval
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Block, Row, Table, ends

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from harness.analysis.conditions import budget_of
 from harness.analysis.grouping import Place, group
-from harness.analysis.latency import SHARES, fewest
-from harness.analysis.roofline import UNKNOWN
-from harness.analysis.speed import PLACEMENT, Instability, Memory, SpeedRow
+from harness.analysis.speed.conditions import budget_of
+from harness.analysis.speed.latency import SHARES, fewest
+from harness.analysis.speed.roofline import UNKNOWN
+from harness.analysis.speed.rows import PLACEMENT, Instability, Memory, SpeedRow
 from harness.analysis.statistics import Interval
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Block, Row, Table, ends

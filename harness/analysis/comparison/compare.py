@@ -1,0 +1,438 @@
+"""Base against new: a verdict for every timing, with what may be said of it.
+
+Alike are two timings of one implementation, cell, task or shape, phase, device, thread
+count, dtype and precision, on like machines. Other libraries are what is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from scipy import stats
+
+from harness.analysis.comparison.effect import (
+    FEWEST_ROUNDS,
+    Effect,
+    paired_effect,
+    unpaired_effect,
+)
+from harness.analysis.comparison.normalise import Normalised, normalised
+from harness.analysis.grouping import group
+from harness.analysis.speed.timings import (
+    BUDGET,
+    UNLIKE,
+    Timed,
+    Timing,
+    question,
+    timed_trials,
+)
+from harness.errors import MisuseError
+from harness.store import TrialRecord
+from harness.trial import Trial
+
+EFFECT = 0.05
+"""A ratio of times nearer to 1 than this is none."""
+
+FALSE_DISCOVERIES = 0.05
+"""The share of keys called slower or faster that may be so by chance."""
+
+Verdict = Literal[
+    "slower",
+    "failed in new",
+    "unclear",
+    "missing in new",
+    "not comparable",
+    "same",
+    "faster",
+    "missing in base",
+    "failed in base",
+    "failed in both",
+]
+
+REGRESSIONS = ("slower", "failed in new")
+DECIDED = (*REGRESSIONS, "same", "faster")
+
+_WORST_FIRST = get_args(Verdict)
+_APART = ("not comparable", "missing in new", "missing in base")
+
+_NO_ROUNDS = "the runs have no rounds that could be compared; measure both again"
+_NOT_NARROW = (
+    "the interval holds a difference that counts and one that does not; give more time "
+    "(--set speed.time_budget_s=120), or a quieter machine where there is a shaky mark"
+)
+_AMONG_MANY = (
+    "beyond the effect by itself, but not surely so among so many keys; measure it "
+    "again alone (-k), or give more time (--set speed.time_budget_s=120)"
+)
+_NO_MEASURE = (
+    "there is nothing to normalise by: no peak of both machines, and no other "
+    "implementation in both sessions"
+)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One key: two timings of the same, or what stands in the way.
+
+    Attributes:
+        trial: What was asked; of base, where there is one.
+        phase: "" where the trial has no timing on either side.
+        effect: The raw ratio of times.
+        p: Of the verdict's direction, all keys taken together; None without one.
+        why: What the verdict does not say by itself, and what to do.
+        normalised: What the verdict rests on where machines or budgets are unlike.
+    """
+
+    trial: Trial
+    phase: str
+    base: Timing | None = None
+    new: Timing | None = None
+    effect: Effect | None = None
+    p: float | None = None
+    verdict: Verdict = "unclear"
+    why: str = ""
+    marks: tuple[str, ...] = ()
+    normalised: Normalised | None = None
+
+    @property
+    def judged(self) -> Effect | None:
+        """The ratio that the verdict rests on."""
+        return self.effect if self.normalised is None else self.normalised.effect
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every key, the worst first.
+
+    Attributes:
+        effect: The least that counts, as a share.
+        notes: What has to be known of all ratios.
+    """
+
+    rows: tuple[Compared, ...]
+    effect: float
+    notes: tuple[str, ...] = ()
+
+    def of(self, *verdicts: str) -> tuple[Compared, ...]:
+        """Return the keys with one of these verdicts."""
+        return tuple(row for row in self.rows if row.verdict in verdicts)
+
+
+def compare(
+    base: Sequence[TrialRecord],
+    new: Sequence[TrialRecord],
+    *,
+    effect: float = EFFECT,
+    across_machines: bool = False,
+) -> Comparison:
+    """Compare the timings of two runs.
+
+    Args:
+        base: Every record of a run.
+        new: Every record of another.
+        effect: The least that counts, as a share.
+        across_machines: Whether unlike machines and budgets are put side by side.
+
+    Raises:
+        MisuseError: If that would happen and was not asked for.
+    """
+    sides = timed_trials(base), timed_trials(new)
+    pairs = list(_pairs(*sides, across_machines=across_machines))
+    rows = [row for pair in pairs for row in _rows(*pair, effect)]
+    if across_machines:
+        rows = [_across(row, *sides, effect) for row in rows]
+    else:
+        _refuse_unlike(rows)
+    return _concluded(rows, effect)
+
+
+def confirmed(first: Comparison, again: Comparison) -> Comparison:
+    """Return a comparison whose verdicts of a difference were reached twice.
+
+    One process of the same code may be faster than the next, by where its memory lies,
+    and no interval over rounds holds that. Where the second comparison, of other
+    processes, does not say the same, the difference is not surely one of the code.
+    """
+    second = {(row.trial.slot(), row.phase): row for row in again.rows}
+    rows = [
+        _agreed(row, second.get((row.trial.slot(), row.phase)))
+        if row.verdict in ("slower", "faster")
+        else row
+        for row in first.rows
+    ]
+    return replace(first, rows=tuple(sorted(rows, key=_badness)))
+
+
+def _agreed(row: Compared, other: Compared | None) -> Compared:
+    said = f"{row.why}; " if row.why else ""
+    if other is None or other.judged is None:
+        why = "was not timed again" if other is None else f"again: {other.verdict}"
+        if other is not None and other.why:
+            why += f", {other.why}"
+        return replace(row, why=f"{said}{why}")
+    found = f"{other.judged.ratio:.3f}"
+    if other.verdict == row.verdict:
+        return replace(row, why=f"{said}again in fresh processes: {found}")
+    if other.verdict == "unclear":
+        then = (
+            "which is not known well enough; run the gate again, on a quieter machine"
+        )
+    else:
+        then = "so that the two processes differed, not surely the code"
+    why = f"{row.verdict} at first, but {found} in fresh processes, {then}"
+    return replace(row, verdict="unclear", why=why)
+
+
+def compare_implementations(
+    records: Sequence[TrialRecord],
+    base_name: str,
+    new_name: str,
+    *,
+    effect: float = EFFECT,
+) -> Comparison:
+    """Compare two implementations by the sessions that timed both.
+
+    Raises:
+        MisuseError: If no session did.
+    """
+    sides: list[dict[tuple[str, str | None], Timed]] = [{}, {}]
+    for timed in timed_trials(records):
+        for name, side in zip((base_name, new_name), sides, strict=True):
+            if timed.trial.implementation == name:
+                same = question(timed.trial, any_implementation=True)
+                side[same, timed.trial.session] = timed
+    pairs = [(side, sides[1][key]) for key, side in sides[0].items() if key in sides[1]]
+    if not pairs:
+        raise MisuseError(f"no session timed both '{base_name}' and '{new_name}'")
+    return _concluded([row for pair in pairs for row in _rows(*pair, effect)], effect)
+
+
+# --- what belongs together -----------------------------------------------------------
+
+
+def _pairs(
+    base: Sequence[Timed], new: Sequence[Timed], *, across_machines: bool
+) -> Iterator[tuple[Timed | None, Timed | None]]:
+    """Yield what asks the same, then what differs in its budget alone, then the rest.
+
+    Unless budgets may be unlike, a pair of the second kind says why it is none.
+    """
+    left = {question(timed.trial): timed for timed in new}
+    alone = []
+    for timed in base:
+        partner = left.pop(question(timed.trial), None)
+        if partner is None:
+            alone.append(timed)
+        else:
+            yield timed, partner
+    near = group(left.values(), lambda t: question(t.trial, any_budget=True))
+    for timed in alone:
+        close = near.get(question(timed.trial, any_budget=True), [])
+        if not close or (across_machines and len(close) > 1):  # which one, nobody said
+            yield timed, None
+            continue
+        yield timed, close[0]
+        for partner in close:
+            left.pop(question(partner.trial), None)
+    for timed in left.values():
+        yield None, timed
+
+
+def _unlike(base: Timing, new: Timing) -> tuple[str, ...]:
+    """Return what differs of the machines: "processor 'A' against 'B'"."""
+    return tuple(
+        f"{name} '{base.machine[name]}' against '{new.machine[name]}'"
+        for name in UNLIKE
+        if base.machine.get(name, "") != new.machine.get(name, "")
+        and name in base.machine
+        and name in new.machine
+    )
+
+
+def _other_budget(base: Trial, new: Trial) -> tuple[str, ...]:
+    """Return what differs of the budgets: "threads 1 against 2"."""
+    return tuple(
+        f"{name} {getattr(base, name)} against {getattr(new, name)}"
+        for name in BUDGET
+        if getattr(base, name) != getattr(new, name)
+    )
+
+
+def _refuse_unlike(rows: Sequence[Compared]) -> None:
+    """Raise MisuseError if a ratio is of unlike machines, or no two keys are alike."""
+    for row in rows:
+        if row.effect is None or row.base is None or row.new is None:
+            continue
+        unlike = _unlike(row.base, row.new)
+        if unlike:
+            raise MisuseError(
+                f"the runs were measured on unlike machines: {', '.join(unlike)}; "
+                "measure both on one, as `rnn-harness gate --base REF` does, or give "
+                "--across-machines to see them normalised"
+            )
+    apart = [row for row in rows if row.verdict == "not comparable"]
+    if apart and all(row.verdict in _APART for row in rows):
+        raise MisuseError(
+            f"no two timings of the runs are alike: {apart[0].why}; measure both "
+            "alike, or give --across-machines to see them normalised"
+        )
+
+
+# --- one key -------------------------------------------------------------------------
+
+
+def _rows(base: Timed | None, new: Timed | None, effect: float) -> Iterator[Compared]:
+    """Yield the keys of two trials that belong together: one a phase."""
+    if base is None or new is None:
+        yield from _missing(base, new)
+    elif not base.phases and not new.phases:
+        yield Compared(new.trial, "", verdict="failed in both", why=new.failure)
+    else:
+        for phase in {**base.phases, **new.phases}:
+            yield _row(base, new, phase, effect)
+
+
+def _missing(base: Timed | None, new: Timed | None) -> Iterator[Compared]:
+    if base is not None:
+        for phase in base.phases or ("",):
+            row = Compared(base.trial, phase, base=base.phases.get(phase))
+            yield replace(row, verdict="missing in new", why=base.failure)
+    if new is not None:
+        for phase in new.phases or ("",):
+            row = Compared(new.trial, phase, new=new.phases.get(phase))
+            yield replace(row, verdict="missing in base", why=new.failure)
+
+
+def _row(base: Timed, new: Timed, phase: str, effect: float) -> Compared:
+    ends = base.phases.get(phase), new.phases.get(phase)
+    row = Compared(base.trial, phase, *ends, marks=_marks(*ends))
+    other = _other_budget(base.trial, new.trial)
+    if other:
+        return replace(row, verdict="not comparable", why=", ".join(other))
+    if ends[0] is None:
+        verdict: Verdict = "missing in base" if base.phases else "failed in base"
+        return replace(row, verdict=verdict, why=base.failure)
+    if ends[1] is None:
+        verdict = "missing in new" if new.phases else "failed in new"
+        return replace(row, verdict=verdict, why=new.failure)
+    row = replace(row, effect=_effect(ends[0], ends[1], effect))
+    if ends[1].wrong is not None and ends[0].wrong is None:
+        why = f"what it computes is not right any more: {ends[1].wrong}"
+        return replace(row, verdict="failed in new", why=why)
+    return row
+
+
+def _marks(base: Timing | None, new: Timing | None) -> tuple[str, ...]:
+    found = [each.marks if each else () for each in (base, new)]
+    both = [mark for mark in found[0] if mark in found[1]]
+    return (
+        *both,
+        *(f"base {mark}" for mark in found[0] if mark not in both),
+        *(f"new {mark}" for mark in found[1] if mark not in both),
+    )
+
+
+def _effect(base: Timing, new: Timing, effect: float) -> Effect | None:
+    if base.session is not None and base.session == new.session:
+        return paired_effect(base.turns, new.turns, effect)
+    return unpaired_effect([*base.turns.values()], [*new.turns.values()], effect)
+
+
+def _across(
+    row: Compared, of_base: Sequence[Timed], of_new: Sequence[Timed], effect: float
+) -> Compared:
+    """Mark a key of unlike machines or budgets and give it a normalised ratio."""
+    base, new = row.base, row.new
+    if base is None or new is None:
+        return row
+    unlike = (*_unlike(base, new), *_other_budget(base.trial, new.trial))
+    if not unlike:
+        return row
+    found = normalised(base, new, of_base, of_new, effect)
+    return replace(
+        row,
+        effect=_effect(base, new, effect),
+        verdict="unclear",
+        why="" if found else _NO_MEASURE,
+        marks=(f"unlike: {', '.join(unlike)}", *row.marks),
+        normalised=found,
+    )
+
+
+# --- verdicts ------------------------------------------------------------------------
+
+
+def _concluded(rows: Sequence[Compared], effect: float) -> Comparison:
+    """Give every ratio its verdict, all keys and both directions held together."""
+    asked = [row for row in rows if _is_open(row)]
+    judged = [found for row in asked if (found := row.judged) is not None]
+    values = [p for found in judged for p in (found.slower_p, found.faster_p)]
+    adjusted = iter(stats.false_discovery_control(values) if values else ())
+    concluded = [row for row in rows if not _is_open(row)]
+    for row in asked:
+        if row.judged is None:
+            concluded.append(replace(row, why=_NO_ROUNDS))
+        else:
+            ps = float(next(adjusted)), float(next(adjusted))
+            concluded.append(_judged(row, row.judged, *ps, effect))
+    ordered = tuple(sorted(concluded, key=_badness))
+    return Comparison(ordered, effect, _notes(ordered))
+
+
+def _is_open(row: Compared) -> bool:
+    return row.verdict == "unclear" and not row.why
+
+
+def _judged(
+    row: Compared, found: Effect, slower_p: float, faster_p: float, effect: float
+) -> Compared:
+    if slower_p <= FALSE_DISCOVERIES:
+        return replace(row, verdict="slower", p=slower_p)
+    if faster_p <= FALSE_DISCOVERIES:
+        return replace(row, verdict="faster", p=faster_p)
+    if found.interval is None:
+        rounds = "1 round" if found.rounds == 1 else f"{found.rounds} rounds"
+        fewest = f"{FEWEST_ROUNDS} are the fewest that tell anything"
+        return replace(row, why=f"{rounds}, and {fewest}; --set speed.rounds=12")
+    if found.interval.low >= 1 / (1 + effect) and found.interval.high <= 1 + effect:
+        return replace(row, verdict="same")
+    beyond = found.interval.low > 1 + effect or found.interval.high < 1 / (1 + effect)
+    return replace(row, why=_AMONG_MANY if beyond else _NOT_NARROW)
+
+
+def _badness(row: Compared) -> tuple[int, float]:
+    ratio = row.judged.ratio if row.judged is not None else 1.0
+    return _WORST_FIRST.index(row.verdict), -ratio
+
+
+def _notes(rows: Sequence[Compared]) -> tuple[str, ...]:
+    notes = []
+    if any(row.effect is not None and not row.effect.paired for row in rows):
+        notes.append(
+            "Base and new were timed in different sessions: what changed on the "
+            "machine between them is in every ratio and in no interval. "
+            "`rnn-harness gate --base REF` times both in one."
+        )
+    both = [(r.base, r.new) for r in rows if r.base is not None and r.new is not None]
+    alike = [
+        (base, new)
+        for base, new in both
+        if base.trial.implementation == new.trial.implementation
+    ]
+    libraries = {
+        f"{base.framework} → {new.framework}"
+        for base, new in alike
+        if base.framework != new.framework
+    }
+    # A run from before kernels were stored says nothing of them.
+    kernels = {
+        f"{new.trial.cell} {new.trial.implementation}: {base.kernel} → {new.kernel}"
+        for base, new in alike
+        if base.kernel and new.kernel and base.kernel != new.kernel
+    }
+    for what, changed in (("Libraries", libraries), ("Kernels", kernels)):
+        if changed:
+            notes.append(f"{what} differ: {'; '.join(sorted(changed))}.")
+    return tuple(notes)

@@ -1,0 +1,101 @@
+"""Timings of unlike machines, each in a measure of its own machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.analysis.comparison.effect import Effect, unpaired_effect
+from harness.analysis.speed.timings import Timed, Timing, question
+
+REFERENCE = "numpy-reference"
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """What two unlike machines are compared by.
+
+    Attributes:
+        by: What `base` and `new` are.
+        effect: Of times after normalising, new over base.
+    """
+
+    by: str
+    base: float
+    new: float
+    effect: Effect
+
+
+def normalised(
+    base: Timing,
+    new: Timing,
+    of_base: Sequence[Timed],
+    of_new: Sequence[Timed],
+    effect: float,
+) -> Normalised | None:
+    """Normalise by peaks, else by what both sessions timed; None without either.
+
+    Args:
+        base: A timing.
+        new: The same on another machine, or with another budget.
+        of_base: What else the run of `base` timed.
+        of_new: What else the run of `new` timed.
+        effect: The least that counts, as a share.
+    """
+    return _by_peak(base, new, effect) or _by_other(base, new, of_base, of_new, effect)
+
+
+def _by_peak(base: Timing, new: Timing, effect: float) -> Normalised | None:
+    peaks = [side.peak and side.peak.flop_per_s for side in (base, new)]
+    rates = base.flop_per_s, new.flop_per_s
+    if not (peaks[0] and peaks[1] and rates[0] and rates[1]):
+        return None
+    times = [[*side.turns.values()] for side in (base, new)]
+    found = unpaired_effect(times[0], times[1], effect, scale=peaks[1] / peaks[0])
+    if found is None:
+        return None
+    shares = rates[0] / peaks[0], rates[1] / peaks[1]
+    return Normalised("fraction of the measured peak", shares[0], shares[1], found)
+
+
+def _by_other(
+    base: Timing,
+    new: Timing,
+    of_base: Sequence[Timed],
+    of_new: Sequence[Timed],
+    effect: float,
+) -> Normalised | None:
+    """Normalise by another implementation, the reference rather than others."""
+    beside = _beside(base, of_base), _beside(new, of_new)
+    names = sorted(beside[0].keys() & beside[1].keys())
+    for name in sorted(names, key=lambda n: n != REFERENCE):
+        others = beside[0][name], beside[1][name]
+        found = unpaired_effect(
+            _relative(base, others[0]), _relative(new, others[1]), effect
+        )
+        if found is not None:
+            shares = base.time_s / others[0].time_s, new.time_s / others[1].time_s
+            return Normalised(f"time of {name}", shares[0], shares[1], found)
+    return None
+
+
+def _relative(timing: Timing, other: Timing) -> list[float]:
+    """Return the ratio of each round that both have."""
+    rounds = timing.turns.keys() & other.turns.keys()
+    return [timing.turns[n] / other.turns[n] for n in sorted(rounds)]
+
+
+def _beside(timing: Timing, timed: Sequence[Timed]) -> dict[str, Timing]:
+    """Return by name other implementations of the same, timed in the same session."""
+    same = question(timing.trial, any_implementation=True)
+    found = {}
+    for each in timed:
+        other = each.phases.get(timing.phase)
+        if (
+            other is not None
+            and other.session == timing.session
+            and other.trial.implementation != timing.trial.implementation
+            and question(other.trial, any_implementation=True) == same
+        ):
+            found[other.trial.implementation] = other
+    return found

@@ -1,0 +1,370 @@
+"""Do all implementations learn along one curve, until rounding parts them?
+
+Two computations of one training run differ by rounding, and training amplifies the
+difference: at first by little, in some stretches tenfold within ten updates, until the
+two runs have nothing in common but their distribution. So curves are held against the
+reference in float64 for as long as the reference's own float32 stays near it, and by
+what they reach from then on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from harness.analysis.grouping import (
+    Place,
+    curve,
+    group,
+    network_key,
+    place,
+    varying,
+)
+from harness.analysis.learning.rows import (
+    LearningRow,
+    learning_rows,
+    learning_trials,
+    place_order,
+    task_order,
+)
+from harness.analysis.statistics import CensoredMedian, Interval
+from harness.contract import Array
+from harness.measure.problem import ORACLE
+from harness.store import TrialRecord
+from harness.trial import Trial
+
+LEVEL = 1e-3
+"""Loss difference, in the task's unit, above which two curves have parted.
+
+Absolute: a loss that goes to zero takes relative differences with it to any size, and
+below this one no task is more or less solved.
+"""
+
+SHOWS = LEVEL / 10
+"""Difference of the reference's own float32 from which rounding is being amplified.
+
+Of two float32 computations either may reach `LEVEL` first. Up to here a curve has room
+to differ by ten times as much as the reference itself.
+"""
+
+Computer = tuple[str, str]
+"""An implementation and the dtype it computed in."""
+
+REFERENCE: Computer = (ORACLE, "float64")
+OWN_FLOAT32: Computer = (ORACLE, "float32")
+
+
+@dataclass(frozen=True)
+class SeedAgreement:
+    """The training curve of one seed against the float64 reference's.
+
+    Attributes:
+        compared: Updates that both took.
+        parts_at: The first of them whose losses differ by more than `LEVEL`, or None.
+        reference_parts_at: The same of the reference's own float32.
+        judged: Updates before that one, or all compared.
+        largest: The largest difference of the judged updates.
+        agrees: Whether that is at most `LEVEL`; None where nothing can be judged.
+        agrees_at_first: The same of the updates before the reference's own float32 is
+            `SHOWS` away.
+        excess: The largest difference so far over that of the reference's own float32,
+            the median over judged updates.
+    """
+
+    seed: int | None
+    outcome: str
+    compared: int = 0
+    parts_at: int | None = None
+    reference_parts_at: int | None = None
+    judged: int = 0
+    largest: float | None = None
+    agrees: bool | None = None
+    agrees_at_first: bool | None = None
+    excess: float | None = None
+
+
+@dataclass(frozen=True)
+class AgreementRow:
+    """One implementation of one cell on one task, held against the float64 reference.
+
+    Attributes:
+        seeds: Empty for the float64 reference itself.
+        learning: What its seeds reached.
+        solved_within: Whether the intervals of its solved fraction and of the float64
+            reference's overlap; None where one of them has none.
+        updates_within: The same of updates to solve.
+    """
+
+    place: Place
+    cell: str
+    implementation: str
+    dtype: str
+    seeds: tuple[SeedAgreement, ...]
+    learning: LearningRow
+    solved_within: bool | None
+    updates_within: bool | None
+
+
+@dataclass(frozen=True)
+class AgreementPanel:
+    """How far the curves of one seed have been from the float64 reference's.
+
+    Attributes:
+        updates: The last update that any curve shares with the reference.
+        reference_parts_at: Where the reference's own float32 parts, or None.
+    """
+
+    place: Place
+    cell: str
+    seed: int | None
+    updates: int
+    reference_parts_at: int | None
+    series: tuple[AgreementSeries, ...]
+
+
+@dataclass(frozen=True)
+class AgreementSeries:
+    """The largest difference so far: x [n] the updates at which it grew, y [n] > 0."""
+
+    implementation: str
+    dtype: str
+    x: list[int]
+    y: list[float]
+    updates: int
+    parts_at: int | None
+
+
+def question(trial: Trial) -> str:
+    """Name what a learning trial asks, whoever computes it and in which dtype."""
+    neutral = replace(trial, implementation="", device="cpu", precision="highest")
+    return network_key(replace(neutral, dtype="float32"))
+
+
+def computer(trial: Trial) -> Computer:
+    """Return the implementation of a trial, and its dtype."""
+    return trial.implementation, trial.dtype
+
+
+def computer_name(implementation: str, dtype: str) -> str:
+    """Return "numpy-reference float64"."""
+    return f"{implementation} {dtype}"
+
+
+def learned_by_several(trials: Iterable[Trial]) -> bool:
+    """Say whether any network was trained by more than one implementation."""
+    asked = group(trials, question)
+    return any(len({computer(t) for t in members}) > 1 for members in asked.values())
+
+
+# --- rows ----------------------------------------------------------------------------
+
+
+def agreement_rows(records: Sequence[TrialRecord]) -> list[AgreementRow]:
+    """Return a row an implementation of every network that several have trained.
+
+    Networks without a float64 reference have none. The reference comes first, then its
+    own float32, then the others in order of appearance.
+    """
+    rows = {
+        (question(row.trial), computer(row.trial)): row
+        for row in learning_rows(records)
+    }
+    found = []
+    for where, members in _networks(records):
+        by_computer = group(members, lambda record: computer(record.trial))
+        key = question(members[0].trial)
+        reference = rows[key, REFERENCE]
+        for who in _ordered(by_computer):
+            row = rows[key, who]
+            found.append(
+                AgreementRow(
+                    place=where,
+                    cell=row.cell,
+                    implementation=who[0],
+                    dtype=who[1],
+                    seeds=() if who == REFERENCE else _seeds(by_computer, who),
+                    learning=row,
+                    solved_within=_fractions_overlap(row, reference),
+                    updates_within=_updates_overlap(row.updates, reference.updates),
+                )
+            )
+    return found
+
+
+def _networks(
+    records: Sequence[TrialRecord],
+) -> list[tuple[Place, list[TrialRecord]]]:
+    """Return the learning trials of each network that a float64 reference learned."""
+    learning = learning_trials(records)
+    apart = ("dtype", "device", "precision")
+    names = [n for n in varying([r.trial for r in learning]) if n not in apart]
+    tasks = task_order(records)
+    networks = [
+        (place(members[0].trial, names), members)
+        for members in group(learning, lambda r: question(r.trial)).values()
+        if REFERENCE in (who := {computer(r.trial) for r in members}) and len(who) > 1
+    ]
+    return sorted(networks, key=lambda pair: place_order(pair[0], tasks))
+
+
+def _ordered(found: Iterable[Computer]) -> list[Computer]:
+    first = (REFERENCE, OWN_FLOAT32)
+    others = [who for who in found if who not in first]
+    return [*(who for who in first if who in found), *others]
+
+
+def _seeds(
+    by_computer: dict[Computer, list[TrialRecord]], who: Computer
+) -> tuple[SeedAgreement, ...]:
+    reference = _by_seed(by_computer[REFERENCE])
+    own = _by_seed(by_computer.get(OWN_FLOAT32, []))
+    ordered = sorted(_by_seed(by_computer[who]).items(), key=lambda pair: pair[0] or 0)
+    return tuple(
+        _seed(record, reference.get(seed), own.get(seed)) for seed, record in ordered
+    )
+
+
+def _by_seed(records: Iterable[TrialRecord]) -> dict[int | None, TrialRecord]:
+    return {record.trial.seed: record for record in records}
+
+
+def _seed(
+    record: TrialRecord, reference: TrialRecord | None, own: TrialRecord | None
+) -> SeedAgreement:
+    unknown = SeedAgreement(record.trial.seed, record.outcome)
+    if reference is None:
+        return unknown
+    so_far = differences(record, reference)
+    found = replace(unknown, compared=len(so_far), parts_at=parting(so_far))
+    if own is None or not len(so_far):
+        return found
+    yardstick = differences(own, reference)
+    parts_at = parting(yardstick)
+    judged = _before(parts_at, so_far, yardstick)
+    at_first = _before(parting(yardstick, SHOWS), so_far, yardstick)
+    found = replace(found, reference_parts_at=parts_at, judged=judged)
+    if not judged:
+        return found
+    largest = float(so_far[judged - 1])
+    return replace(
+        found,
+        largest=largest if math.isfinite(largest) else None,
+        agrees=largest <= LEVEL,
+        agrees_at_first=bool(so_far[at_first - 1] <= LEVEL) if at_first else None,
+        excess=_excess(so_far[:judged], yardstick[:judged]),
+    )
+
+
+def differences(record: TrialRecord, reference: TrialRecord) -> Array:
+    """Return the largest |loss − reference loss| up to each update that both took.
+
+    Where one of the losses is no number the difference is infinite; it ends where
+    neither is.
+    """
+    (x, y), (at, expected) = (curve(r, "train", "loss") for r in (record, reference))
+    _, here, there = np.intersect1d(x, at, return_indices=True)
+    found = np.array(y, float)[here]
+    apart = np.abs(found - np.array(expected, float)[there])
+    neither = np.isnan(found) & np.isnan(np.array(expected, float)[there])
+    end = int(np.argmax(neither)) if neither.any() else len(apart)
+    return np.maximum.accumulate(np.where(np.isnan(apart), np.inf, apart)[:end])
+
+
+def parting(so_far: Array, level: float = LEVEL) -> int | None:
+    """Return the first update, from 1, at which a difference exceeds a level."""
+    above = so_far > level
+    return int(np.argmax(above)) + 1 if above.any() else None
+
+
+def _before(update: int | None, *curves: Array) -> int:
+    """Return how many updates come before one, or how many all curves have."""
+    ends = [len(found) for found in curves]
+    return min(ends if update is None else [*ends, update - 1])
+
+
+def _excess(so_far: Array, yardstick: Array) -> float | None:
+    known = (yardstick > 0) & np.isfinite(so_far)
+    if not known.any():
+        return None
+    return float(np.median(so_far[known] / yardstick[known]))
+
+
+# --- what they reached ---------------------------------------------------------------
+
+
+def _fractions_overlap(one: LearningRow, other: LearningRow) -> bool | None:
+    if one.solved_interval is None or other.solved_interval is None:
+        return None
+    return _overlap(one.solved_interval, other.solved_interval)
+
+
+def _updates_overlap(
+    one: CensoredMedian | None, other: CensoredMedian | None
+) -> bool | None:
+    if one is None or other is None:
+        return None
+    return _overlap(_ends(one), _ends(other))
+
+
+def _ends(found: CensoredMedian) -> Interval:
+    """Return the spread; what lies beyond the budget may lie anywhere beyond it."""
+    low = found.budget if found.low is None else found.low
+    return Interval(low, math.inf if found.high is None else found.high)
+
+
+def _overlap(one: Interval, other: Interval) -> bool:
+    return one.low <= other.high and other.low <= one.high
+
+
+# --- pictures ------------------------------------------------------------------------
+
+
+def agreement_panels(records: Sequence[TrialRecord]) -> list[AgreementPanel]:
+    """Return a panel a network and seed, for every seed that the reference learned."""
+    panels = []
+    for where, members in _networks(records):
+        by_computer = group(members, lambda record: computer(record.trial))
+        references = sorted(
+            _by_seed(by_computer[REFERENCE]).items(), key=lambda pair: pair[0] or 0
+        )
+        for seed, reference in references:
+            series = [
+                _series(record, reference)
+                for who in _ordered(by_computer)
+                if who != REFERENCE
+                and (record := _by_seed(by_computer[who]).get(seed)) is not None
+            ]
+            panels.append(_panel(where, reference, [s for s in series if s.updates]))
+    return [panel for panel in panels if panel.series]
+
+
+def _panel(
+    where: Place, reference: TrialRecord, series: Sequence[AgreementSeries]
+) -> AgreementPanel:
+    own = [s for s in series if (s.implementation, s.dtype) == OWN_FLOAT32]
+    return AgreementPanel(
+        place=where,
+        cell=reference.trial.cell,
+        seed=reference.trial.seed,
+        updates=max((s.updates for s in series), default=0),
+        reference_parts_at=own[0].parts_at if own else None,
+        series=tuple(series),
+    )
+
+
+def _series(record: TrialRecord, reference: TrialRecord) -> AgreementSeries:
+    so_far = differences(record, reference)
+    shown = np.isfinite(so_far) & (so_far > 0)
+    grew = shown & (np.diff(so_far, prepend=0.0) > 0)
+    at = np.flatnonzero(grew)
+    return AgreementSeries(
+        implementation=record.trial.implementation,
+        dtype=record.trial.dtype,
+        x=(at + 1).tolist(),
+        y=so_far[at].tolist(),
+        updates=len(so_far),
+        parts_at=parting(so_far),
+    )

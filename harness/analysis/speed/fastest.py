@@ -1,0 +1,209 @@
+"""Which implementation to use: the fastest certified one at each batch and width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.analysis.grouping import group
+from harness.analysis.speed.conditions import Conditions
+from harness.analysis.speed.ratios import paired_median
+from harness.analysis.speed.rows import SpeedRow, fastest_of, ratio_interval
+from harness.analysis.statistics import Interval
+from harness.measure.speed.phases import PHASES
+
+LEAST_ADVANTAGE = 1.02
+"""Less than this is what a session's target interval cannot tell from nothing."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """What is fastest at one batch and hidden size.
+
+    Attributes:
+        batch: 1 for single time steps, whatever the trial's.
+        certified: Certified implementations that were compared, the fastest first.
+        equals: Of those, the first and all whose distance from it is not real; one
+            name where the first wins.
+        ratio: Time of the runner-up over that of the first; None without one.
+        interval: The 95 % interval of `ratio`.
+        faster_uncertified: Uncertified ones with a smaller time; they never win.
+        uncertified: Every uncertified one that was timed here.
+        failures: (implementation, outcome) of what has no timing.
+        shaky: Whether the first is.
+        runner_up_shaky: Whether the runner-up is.
+        framework: The library of the first.
+        kernel: What ran in the first.
+    """
+
+    batch: int | None
+    hidden_size: int | None
+    certified: tuple[str, ...]
+    equals: tuple[str, ...]
+    ratio: float | None
+    interval: Interval | None
+    time_s: float | None
+    faster_uncertified: tuple[str, ...]
+    uncertified: tuple[str, ...]
+    failures: tuple[tuple[str, str], ...]
+    shaky: bool
+    runner_up_shaky: bool
+    session: str | None
+    framework: str | None = None
+    kernel: str | None = None
+
+    @property
+    def winner(self) -> str | None:
+        """The one that is really the fastest; None where several are or none is."""
+        return self.equals[0] if len(self.equals) == 1 else None
+
+    @property
+    def runner_up(self) -> str | None:
+        """The certified one that is next, or None."""
+        return self.certified[1] if len(self.certified) > 1 else None
+
+
+@dataclass(frozen=True)
+class FastestMap:
+    """The spots of one cell and phase whose conditions are alike.
+
+    Attributes:
+        where: Task and length, or the input's sizes, and layers.
+    """
+
+    cell: str
+    phase: str
+    where: str
+    conditions: Conditions
+    spots: tuple[Spot, ...]
+
+    @property
+    def is_map(self) -> bool:
+        """Whether there is more than one spot to look at."""
+        return len(self.spots) > 1
+
+
+_Key = tuple[str, str, Conditions]
+
+
+def fastest_maps(rows: Sequence[SpeedRow]) -> list[FastestMap]:
+    """Return a map per cell, phase, input and conditions, phases in their order.
+
+    Implementations are compared within one session only, of several the latest.
+    """
+    phases = {row.phase for row in rows if row.timed}
+    found = [each for phase in phases for each in _maps(rows, phase)]
+    cells = list(dict.fromkeys(row.cell for row in rows))
+    return sorted(found, key=lambda m: (cells.index(m.cell), _order(m.phase)))
+
+
+def _maps(rows: Sequence[SpeedRow], phase: str) -> list[FastestMap]:
+    shown = [row for row in rows if row.phase in (phase, "")]
+    asked = group(shown, lambda r: (r.cell, _where(r, phase), r.conditions))
+    return [
+        FastestMap(cell, phase, where, alike, _spots(members, phase))
+        for (cell, where, alike), members in asked.items()
+        if any(row.timed for row in members)
+    ]
+
+
+def _order(phase: str) -> tuple[int, str]:
+    return (PHASES.index(phase) if phase in PHASES else len(PHASES), phase)
+
+
+def _where(row: SpeedRow, phase: str) -> str:
+    """Return the input and layers; a single time step is one of any number."""
+    trial = row.trial
+    if trial.task:
+        words = [f"{trial.task}, length {trial.length}"]
+        words += [f"{name} {value}" for name, value in trial.task_options.items()]
+    else:
+        words = [] if phase == "stream" else [f"{trial.time_steps} time steps"]
+        words += [f"input size {trial.input_size}"]
+    words += [f"{trial.num_layers} layers"] if trial.num_layers > 1 else []
+    words += [f"biases {trial.biases}"] if trial.biases != "canonical" else []
+    return " · ".join(words)
+
+
+def _spots(rows: Sequence[SpeedRow], phase: str) -> tuple[Spot, ...]:
+    alone = phase == "stream"
+    places = group(rows, lambda r: (1 if alone else r.trial.batch, r.trial.hidden_size))
+    order = sorted(places, key=lambda at: (at[0] or 0, at[1] or 0))
+    return tuple(_spot(*at, _latest(places[at])) for at in order)
+
+
+def _latest(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
+    """Return the rows of the last session that timed what is certified.
+
+    What was timed in none failed, and is told whatever session it was to be in.
+    """
+    sessions = list(group(rows, lambda r: (r.trial.session, r.session)).values())
+    telling = [s for s in sessions if any(r.certified and r.timed for r in s)]
+    chosen = (telling or sessions)[-1]
+    timed = {row.implementation for row in rows if row.timed}
+    told = {row.implementation for row in chosen}
+    lost = [r for r in rows if r.implementation not in timed | told]
+    return [*chosen, *lost]
+
+
+def _spot(batch: int | None, hidden_size: int | None, rows: Sequence[SpeedRow]) -> Spot:
+    timed = sorted((r for r in rows if r.timed), key=lambda r: r.time_s or 0.0)
+    by_name = group((r for r in timed if r.certified), lambda r: r.implementation)
+    certified = [of_one[0] for of_one in by_name.values()]  # timed twice, maybe
+    doubted = [row for row in timed if not row.certified]
+    first = fastest_of(certified)
+    certified.sort(key=lambda row: row is not first)
+    second = certified[1] if len(certified) > 1 else None
+    equals = [row for row in certified if row is first or not is_slower(first, row)]
+    least = first.time_s if first is not None else None
+    return Spot(
+        batch=batch,
+        hidden_size=hidden_size,
+        certified=_names(certified),
+        equals=_names(equals),
+        ratio=None if first is None or second is None else ratio(first, second),
+        interval=None
+        if first is None or second is None
+        else ratio_interval(first, second),
+        time_s=least,
+        faster_uncertified=_names(
+            [r for r in doubted if least is not None and (r.time_s or 0.0) < least]
+        ),
+        uncertified=_names(doubted),
+        failures=tuple(
+            (row.implementation, row.outcome if row.outcome != "ok" else "no timing")
+            for row in rows
+            if not row.phase
+        ),
+        shaky=first is not None and first.shaky,
+        runner_up_shaky=second is not None and second.shaky,
+        session=rows[0].session,
+        framework=None if first is None else first.framework,
+        kernel=None if first is None else first.kernel,
+    )
+
+
+def _names(rows: Sequence[SpeedRow]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(row.implementation for row in rows))
+
+
+def ratio(base: SpeedRow, new: SpeedRow) -> float | None:
+    """Return the time of one over that of another, paired by round where it can be."""
+    paired = paired_median(base.turns, new.turns)
+    if paired is not None or not base.time_s or new.time_s is None:
+        return paired
+    return new.time_s / base.time_s
+
+
+def is_slower(base: SpeedRow | None, new: SpeedRow) -> bool:
+    """Return whether `new` is really slower than `base`.
+
+    True: by `LEAST_ADVANTAGE` at least, and the interval of the ratio is above 1.
+    False: not shown, which is not the same as being equally fast.
+    """
+    if base is None:
+        return False
+    found, interval = ratio(base, new), ratio_interval(base, new)
+    if found is None or interval is None:
+        return False
+    return found >= LEAST_ADVANTAGE and interval.low > 1

@@ -1,0 +1,101 @@
+"""After how many calls a costly first call has paid back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.analysis.grouping import group
+from harness.analysis.speed.rows import SpeedRow
+from harness.analysis.statistics import Interval
+
+
+@dataclass(frozen=True)
+class Payback:
+    """One phase of one implementation against the cheapest to call once.
+
+    Attributes:
+        against: The certified one whose first two calls take the least together; None
+            where nothing is certified. The row itself where it is that one.
+        calls: Calls, the first among them, after which both have taken the same time;
+            None where it is never, and where there is nothing to pay back.
+        low: `calls` from the ends of both times that are in favour.
+        high: From the ends that are against; None where it may be never.
+    """
+
+    row: SpeedRow
+    against: SpeedRow | None
+    calls: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def is_cheapest(self) -> bool:
+        """Whether it is the one that others are held against."""
+        return self.against is self.row
+
+    @property
+    def never(self) -> bool:
+        """Whether it costs more at first and is not faster later."""
+        return self.against is not None and not self.is_cheapest and self.calls is None
+
+
+def paybacks(rows: Sequence[SpeedRow]) -> list[Payback]:
+    """Return every timing with a first call, in the order of the rows.
+
+    Held against each other are rows of one place, session, cell and phase.
+    """
+    known = [row for row in rows if row.timed and row.first_call_s is not None]
+    keyed = group(
+        known, lambda r: (r.place, r.trial.session, r.session, r.cell, r.phase)
+    )
+    return [
+        payback(row, _cheapest(members))
+        for members in keyed.values()
+        for row in members
+    ]
+
+
+def _cheapest(rows: Sequence[SpeedRow]) -> SpeedRow | None:
+    certified = [row for row in rows if row.certified]
+    return min(
+        certified,
+        key=lambda r: (r.first_call_s or 0.0) + (r.time_s or 0.0),
+        default=None,
+    )
+
+
+def payback(row: SpeedRow, against: SpeedRow | None) -> Payback:
+    """Return when `row` has taken no more time in all than `against`.
+
+    n calls take first + (n - 1) · time, so n = 1 + (first - first') / (time' - time).
+    The first calls are single readings: the interval knows of the other times only.
+    """
+    if against is None or against is row:
+        return Payback(row, against)
+    first, base = row.first_call_s, against.first_call_s
+    assert first is not None
+    assert base is not None
+    extra = first - base
+    ours, theirs = _interval(row), _interval(against)
+    assert row.time_s is not None
+    assert against.time_s is not None
+    calls = _calls(extra, against.time_s - row.time_s)
+    if calls is None:
+        return Payback(row, against)
+    return Payback(
+        row,
+        against,
+        calls,
+        _calls(extra, theirs.high - ours.low),
+        _calls(extra, theirs.low - ours.high),
+    )
+
+
+def _interval(row: SpeedRow) -> Interval:
+    assert row.time_s is not None
+    return row.time or Interval(row.time_s, row.time_s)
+
+
+def _calls(extra: float, gain: float) -> float | None:
+    return 1 + max(extra, 0.0) / gain if gain > 0 else None

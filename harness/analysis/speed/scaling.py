@@ -1,0 +1,176 @@
+"""How time grows with length, batch, hidden size and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from harness.analysis.grouping import group
+from harness.analysis.speed.conditions import budget_of
+from harness.analysis.speed.rows import SpeedRow
+
+T = TypeVar("T")
+
+AXES = ("time_steps", "batch", "hidden_size", "threads")
+
+_PREFERRED = ("train_step", "loss_and_gradients", "forward", "stream")
+_OF_ONE_TIME_STEP = ("time_steps", "batch")
+"""What single time steps do not depend on."""
+
+
+@dataclass(frozen=True)
+class ScalingLine:
+    """The timings of one implementation along an axis.
+
+    Attributes:
+        points: (x, row), x ascending; rows without a timing are failures.
+    """
+
+    implementation: str
+    points: tuple[tuple[int, SpeedRow], ...]
+
+    @property
+    def timed(self) -> tuple[tuple[int, SpeedRow], ...]:
+        """The points with a timing."""
+        return tuple(point for point in self.points if point[1].timed)
+
+    @property
+    def failed(self) -> tuple[tuple[int, SpeedRow], ...]:
+        """The points without one."""
+        return tuple(point for point in self.points if not point[1].timed)
+
+
+@dataclass(frozen=True)
+class ScalingPanel:
+    """One cell and phase along one axis, everything else alike.
+
+    Attributes:
+        where: What is alike: sizes, task, budget; the machine where there are several.
+    """
+
+    axis: str
+    cell: str
+    phase: str
+    where: str
+    lines: tuple[ScalingLine, ...]
+
+    @property
+    def xs(self) -> tuple[int, ...]:
+        """Where anything was timed."""
+        return tuple(sorted({x for line in self.lines for x, _ in line.timed}))
+
+
+def scaling_panels(rows: Sequence[SpeedRow]) -> list[ScalingPanel]:
+    """Return every panel with two places or more, by axis and cell."""
+    steps = _time_steps(rows)
+    several = len({row.machine for row in rows}) > 1
+    found = []
+    for axis in AXES:
+        usable = [row for row in rows if row.timed or not row.phase]
+        keyed = group(usable, lambda r, axis=axis: (r.cell, _alike(r, axis, several)))  # type: ignore[misc]
+        for (cell, where), members in keyed.items():
+            phases = {row.phase for row in members if row.timed}
+            for phase in sorted(phases, key=_rank):
+                if phase == "stream" and axis in _OF_ONE_TIME_STEP:
+                    continue
+                shown = [row for row in members if row.phase in (phase, "")]
+                lines = _lines(shown, axis, steps)
+                panel = ScalingPanel(axis, cell, phase, where, lines)
+                if len(panel.xs) > 1:
+                    found.append(panel)
+    return found
+
+
+def _rank(phase: str) -> tuple[int, str]:
+    known = phase in _PREFERRED
+    return (_PREFERRED.index(phase) if known else len(_PREFERRED), phase)
+
+
+def chosen_panels(
+    panels: Sequence[ScalingPanel], most: int
+) -> tuple[list[ScalingPanel], int]:
+    """Return at most `most` panels an axis, and how many that leaves out.
+
+    Of every axis the most telling phase, and there the panels with the most places: of
+    several cells the last of each, of one cell the first, the last and between.
+    """
+    kept: list[ScalingPanel] = []
+    for members in group(panels, lambda p: p.axis).values():
+        phase = min((p.phase for p in members), key=_rank)
+        of_cells = group((p for p in members if p.phase == phase), lambda p: p.cell)
+        longest = [_longest(of_cell) for of_cell in of_cells.values()]
+        if len(longest) > 1:
+            kept += [alike[-1] for alike in longest[:most]]
+        else:
+            kept += spread(longest[0], most)
+    return kept, len(panels) - len(kept)
+
+
+def _longest(panels: Sequence[ScalingPanel]) -> list[ScalingPanel]:
+    def told(panel: ScalingPanel) -> tuple[int, int]:
+        return len(panel.xs), sum(bool(line.timed) for line in panel.lines)
+
+    most = max(map(told, panels))
+    return [panel for panel in panels if told(panel) == most]
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """Return at most `most` items, evenly from the first to the last."""
+    if len(items) <= most:
+        return list(items)
+    last = len(items) - 1
+    return [items[round(i * last / max(most - 1, 1))] for i in range(most)]
+
+
+def _time_steps(rows: Sequence[SpeedRow]) -> Mapping[tuple[object, ...], int]:
+    """Return the time steps of a task's length, from the trials that say them."""
+    return {
+        (row.trial.task, row.trial.length): row.time_steps
+        for row in rows
+        if row.time_steps is not None
+    }
+
+
+def _x(row: SpeedRow, axis: str, steps: Mapping[tuple[object, ...], int]) -> int | None:
+    if axis == "time_steps":
+        known = steps.get((row.trial.task, row.trial.length))
+        return row.trial.time_steps or row.time_steps or known
+    found = getattr(row.trial, axis)
+    return found if isinstance(found, int) else None
+
+
+def _alike(row: SpeedRow, axis: str, several: bool) -> str:
+    trial = row.trial
+    words: list[str | None] = []
+    if trial.task:
+        along = axis == "time_steps"
+        words.append(trial.task if along else f"{trial.task}, length {trial.length}")
+        words += [f"{name} {value}" for name, value in trial.task_options.items()]
+    elif axis != "time_steps":
+        words.append(f"{trial.time_steps} time steps")
+    if not trial.task:
+        words.append(f"input {trial.input_size}")
+    words += [f"batch {trial.batch}"] if axis != "batch" else []
+    words += [f"hidden {trial.hidden_size}"] if axis != "hidden_size" else []
+    words += [f"{trial.num_layers} layers"] if trial.num_layers > 1 else []
+    words += [f"biases {trial.biases}"] if trial.biases != "canonical" else []
+    if axis == "threads":
+        budget = budget_of(replace(trial, threads=1)).replace("1 thread · ", "")
+    else:
+        budget = budget_of(trial)
+    words += [budget, row.machine if several else None]
+    return " · ".join(word for word in words if word)
+
+
+def _lines(
+    rows: Sequence[SpeedRow], axis: str, steps: Mapping[tuple[object, ...], int]
+) -> tuple[ScalingLine, ...]:
+    found = []
+    for name, members in group(rows, lambda r: r.implementation).items():
+        # Of two timings at one place the later counts.
+        at = {x: row for row in members if (x := _x(row, axis, steps)) is not None}
+        points = tuple(sorted(at.items(), key=lambda point: point[0]))
+        if points:
+            found.append(ScalingLine(name, points))
+    return tuple(found)

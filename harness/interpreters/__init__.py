@@ -1,0 +1,1 @@
+"""A Python of its own for a framework."""

@@ -1,0 +1,74 @@
+"""What a Python has installed, found out without importing any of it.
+
+Run as `python -m harness.interpreters.probe QUESTION`.
+
+The argument and the answer, the last line printed, are JSON documents:
+
+- asked: `needs`, modules; `distributions`; `frameworks`, each with its `modules` and
+  `distributions`;
+- answered: the versions of Python and of `distributions`, a hash of this project's
+  `sources`, what of `needs` is `missing`, and for each framework its `versions` and
+  the first of its modules that is `missing`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.machine.facts import framework_versions, installed_versions
+
+PACKAGES = ("harness", "implementations", "tasks")
+"""What a trial's numbers are computed by, beside a framework and plugins."""
+
+
+def probe(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what this Python holds of what is asked."""
+    return {
+        "python": platform.python_version(),
+        "prefix": sys.prefix,
+        "distributions": installed_versions(asked["distributions"]),
+        "sources": hash_of_sources(),
+        "missing": missing(asked["needs"]),
+        "frameworks": {
+            name: {
+                "versions": framework_versions(name, framework["distributions"]),
+                "missing": missing(framework["modules"]),
+            }
+            for name, framework in asked["frameworks"].items()
+        },
+    }
+
+
+def missing(modules: Iterable[str]) -> str | None:
+    """Return the first module that is not installed, or None."""
+    for module in modules:
+        try:
+            if importlib.util.find_spec(module) is None:
+                return module
+        except ImportError:  # the package that a submodule belongs to is not there
+            return module
+    return None
+
+
+def hash_of_sources() -> str:
+    """Return a hash of the modules of this project that this Python would import."""
+    digest = hashlib.sha256()
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        places = spec.submodule_search_locations if spec is not None else None
+        for folder in map(Path, places or ()):
+            for file in sorted(folder.rglob("*.py")):
+                name = f"{package}/{file.relative_to(folder).as_posix()}"
+                digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    print(json.dumps(probe(json.loads(sys.argv[1]))))

@@ -1,0 +1,1 @@
+"""What is known of this machine, and who measures on it now."""

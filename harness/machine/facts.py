@@ -1,0 +1,123 @@
+"""Facts that a number needs beside it: machine, libraries, commit."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from harness.machine.gpu import gpu_names
+
+
+def describe_environment(distributions: Iterable[str]) -> dict[str, Any]:
+    """Return the facts a number of this machine needs beside it.
+
+    Args:
+        distributions: Names whose installed versions matter.
+    """
+    import psutil
+
+    gpus = gpu_names()
+    cores = psutil.cpu_count(logical=True) or 1
+    return {
+        "machine": _machine(cores, gpus),
+        "cpu": cpu_model(),
+        "cores": cores,
+        "gpus": gpus,
+        "memory_bytes": psutil.virtual_memory().total,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "libraries": installed_versions(distributions),
+        **_commit(),
+    }
+
+
+def machine_name() -> str:
+    """Return a short name of this machine: "2 cores AMD EPYC"."""
+    import psutil
+
+    return _machine(psutil.cpu_count(logical=True) or 1, gpu_names())
+
+
+def _machine(cores: int, gpus: list[str]) -> str:
+    return " + ".join([f"{cores} cores {cpu_model()}", *gpus])
+
+
+def cpu_model() -> str:
+    """Return the processor's name as the system gives it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = re.search(r"model name\s*:\s*(.+)", text)
+    return found.group(1).strip() if found else platform.machine()
+
+
+@functools.cache
+def processor() -> str:
+    """Return the processor's name with a hash of its features: "AMD EPYC 1a2b3c4d".
+
+    Libraries choose their kernels by those features, and so their rounding.
+    """
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    features = " ".join(sorted(found.group(1).split())) if found else platform.machine()
+    return f"{cpu_model()} {hashlib.sha256(features.encode()).hexdigest()[:8]}"
+
+
+def allowed_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those distributions that are installed."""
+    versions = {}
+    for name in dict.fromkeys(distributions):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def framework_versions(name: str, distributions: Iterable[str]) -> str:
+    """Return "tensorflow 2.21.0, keras 3.15.1", or the name alone."""
+    found = [f"{n} {v}" for n, v in installed_versions(distributions).items()]
+    return ", ".join(found) or name
+
+
+def _commit() -> dict[str, Any]:
+    """Return the commit of the checkout this package runs from, if it is one."""
+    folder = Path(__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return {"commit": None, "dirty": False}
+    try:
+        head = _git(folder, "rev-parse", "--short=12", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": False}
+    return {"commit": head, "dirty": bool(changed)}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=10,
+    )
+    return done.stdout.strip()

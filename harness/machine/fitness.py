@@ -1,0 +1,288 @@
+"""Whether a machine is fit to measure on, and what to do where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from harness.machine.gpu import Gpu
+from harness.machine.watch import Machine
+
+Verdict = Literal["fit", "noisy", "unfit"]
+
+NOISY_LOAD = 0.1
+"""Cores that others keep busy: what a desktop at rest stays under."""
+
+UNFIT_LOAD, UNFIT_LOAD_SHARE = 0.5, 0.1
+"""Others that keep more than half a core and a tenth of all cores busy. On a small
+machine a timed thread then waits for its core; on a large one the cores are free, and
+what is shared is memory and the clock."""
+
+NOISY_STEAL, UNFIT_STEAL = 0.01, 0.1
+"""Share of time given to other virtual machines: at 10 % a median moves by more than
+the 5 % that a comparison takes for a difference."""
+
+NOISY_SPREAD, UNFIT_SPREAD = 0.05, 1.0
+"""95th percentile / median - 1 of a piece of work that never changes. Beyond 5 % a
+reading may be off by what is looked for; beyond 100 % one reading in twenty takes twice
+as long, and no number of readings tells a mode from the other."""
+
+WIDEST = 0.02
+"""Width of the interval of that work's median: the target that a session has for its
+own medians could not be met."""
+
+CLOCK_SPREAD = 0.05
+"""Range of the clock, as a share of its highest: a time moves by as much."""
+
+BUSY_GPU = 0.1
+"""Share of time that others keep a GPU busy, which runs one program at a time."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a machine is not fit.
+
+    Attributes:
+        kind: A word for programs.
+        words: What was seen.
+        advice: What to do about it.
+        verdict: What it makes of the machine, `noisy` or `unfit`.
+    """
+
+    kind: str
+    words: str
+    advice: str
+    verdict: Verdict
+
+    def to_json(self) -> dict[str, str]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Fitness:
+    """A verdict on a machine, its reasons, and all that was seen.
+
+    `fit`: nothing was seen that moves a time. `noisy`: numbers hold with the marks that
+    they carry. `unfit`: numbers would be wrong, or say nothing.
+
+    Attributes:
+        gpu: The one that is to be measured on, or None.
+    """
+
+    reasons: tuple[Reason, ...]
+    machine: Machine
+    gpu: Gpu | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the reasons', or `fit`."""
+        found = {reason.verdict for reason in self.reasons}
+        return "unfit" if "unfit" in found else "noisy" if found else "fit"
+
+    @property
+    def not_readable(self) -> tuple[str, ...]:
+        """Names of what nothing is known of."""
+        return self.machine.not_readable
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "verdict": self.verdict,
+            "reasons": [reason.to_json() for reason in self.reasons],
+            "not_readable": list(self.not_readable),
+            "machine": self.machine.to_json(),
+            "gpu": None if self.gpu is None else self.gpu.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Fitness:
+        """Rebuild it from `to_json`."""
+        gpu = values["gpu"]
+        return cls(
+            tuple(Reason(**reason) for reason in values["reasons"]),
+            Machine.from_json(values["machine"]),
+            None if gpu is None else Gpu.from_json(gpu),
+        )
+
+
+def judge(machine: Machine, gpu: Gpu | None = None) -> Fitness:
+    """Return the verdict on what was seen of a machine.
+
+    Args:
+        machine: What was seen of it.
+        gpu: What was seen of the GPU that is to be measured on, before it had work.
+    """
+    found = [reason for rule in _RULES for reason in rule(machine)]
+    if gpu is not None:
+        found += _of_gpu(gpu)
+    return Fitness(tuple(found), machine, gpu)
+
+
+def _clock(machine: Machine) -> Iterator[Reason]:
+    if machine.clock_wrong:
+        yield Reason(
+            "clock",
+            "the clock stepped, or ran at another rate than the raw one",
+            "see to the machine's clock source and time service, then measure again",
+            "unfit",
+        )
+
+
+def _swap(machine: Machine) -> Iterator[Reason]:
+    if machine.swap_ins:
+        yield Reason(
+            "swap",
+            f"{machine.swap_ins} pages came back from swap in "
+            "the time of a small piece of work",
+            "end what fills the memory, then measure again",
+            "unfit",
+        )
+    elif machine.swap_outs:
+        yield Reason(
+            "swap",
+            f"{machine.swap_outs} pages went to swap",
+            "end what fills the memory, then measure again",
+            "noisy",
+        )
+
+
+def _steal(machine: Machine) -> Iterator[Reason]:
+    if machine.steal is not None and machine.steal > NOISY_STEAL:
+        yield Reason(
+            "steal",
+            f"the hypervisor gave {machine.steal:.1%} of the time to other machines",
+            "measure at another hour, or on a machine of your own",
+            "unfit" if machine.steal > UNFIT_STEAL else "noisy",
+        )
+
+
+def _load(machine: Machine) -> Iterator[Reason]:
+    load = machine.other_load
+    if load is None:
+        yield Reason(
+            "load",
+            "what other processes do is not readable here",
+            "make sure that nothing else runs",
+            "noisy",
+        )
+    elif load > NOISY_LOAD:
+        share = load / (machine.cores or 1)
+        unfit = load > UNFIT_LOAD and share > UNFIT_LOAD_SHARE
+        yield Reason(
+            "load",
+            f"other processes keep {load:.1f} cores busy",
+            "end what else runs on the machine, then measure again",
+            "unfit" if unfit else "noisy",
+        )
+
+
+def _quota(machine: Machine) -> Iterator[Reason]:
+    quota, cores = machine.quota_cores, machine.allowed_cores or machine.cores
+    if machine.quota_stops:
+        yield Reason(
+            "quota",
+            f"the control group used up its time and was stopped in "
+            f"{machine.quota_stops} periods",
+            "raise the container's limit on processor time, or do less beside it",
+            "unfit",
+        )
+    elif quota is not None and cores is not None and quota < cores:
+        yield Reason(
+            "quota",
+            f"the control group may use {quota:g} cores' time of {cores} cores",
+            f"measure with at most {int(quota)} thread{'s' if quota >= 2 else ''}, or "
+            "give the container whole cores (a cpuset) in place of a quota"
+            if quota >= 1
+            else "give the container a whole core: now even one thread is stopped",
+            "noisy" if quota >= 1 else "unfit",
+        )
+
+
+def _heat(machine: Machine) -> Iterator[Reason]:
+    if machine.throttled:
+        yield Reason(
+            "heat",
+            f"heat slowed the processor {machine.throttled} times",
+            "let it cool, see to its fan, or lower its clock",
+            "noisy",
+        )
+
+
+def _governor(machine: Machine) -> Iterator[Reason]:
+    """Doubt a clock that is free to change and does; either alone moves no time."""
+    governor, spread = machine.governor, machine.clock_spread
+    if governor is None or spread is None:
+        return
+    if governor != "performance" and spread > CLOCK_SPREAD:
+        yield Reason(
+            "clock-speed",
+            f"the clock varied by {spread:.0%} under the governor '{governor}'",
+            "set the governor: sudo cpupower frequency-set -g performance",
+            "noisy",
+        )
+
+
+def _spread(machine: Machine) -> Iterator[Reason]:
+    if machine.work_spread > NOISY_SPREAD:
+        yield Reason(
+            "spread",
+            f"one in twenty repetitions of the same work took "
+            f"{machine.work_spread:.0%} longer than the median",
+            "end what else runs, then measure again"
+            if machine.other_load is None or machine.other_load > NOISY_LOAD
+            else "nothing else runs here, so turn off boost and deep sleep of the "
+            "cores; a virtual machine may have a neighbour that it cannot see",
+            "unfit" if machine.work_spread > UNFIT_SPREAD else "noisy",
+        )
+
+
+def _wide(machine: Machine) -> Iterator[Reason]:
+    if machine.work_interval > WIDEST:
+        yield Reason(
+            "wide",
+            f"the median of the same work is known to {machine.work_interval:.1%} only",
+            "let the machine come to rest, or give sessions more time",
+            "noisy",
+        )
+
+
+_RULES: tuple[Callable[[Machine], Iterator[Reason]], ...] = (
+    _clock,
+    _swap,
+    _steal,
+    _load,
+    _quota,
+    _heat,
+    _governor,
+    _spread,
+    _wide,
+)
+
+
+def _of_gpu(gpu: Gpu) -> Iterator[Reason]:
+    if gpu.slowed_by:
+        yield Reason(
+            "gpu-clock",
+            f"the clock of GPU {gpu.index} is held back by {', '.join(gpu.slowed_by)}",
+            "let it cool, or lock its clock: nvidia-smi --lock-gpu-clocks",
+            "noisy",
+        )
+    busy = gpu.busy is not None and gpu.busy > BUSY_GPU
+    if gpu.others or busy:
+        seen = [f"{gpu.others} other processes hold it"] if gpu.others else []
+        seen += [f"it is busy {gpu.busy:.0%} of the time"] if busy else []
+        yield Reason(
+            "gpu-load",
+            f"GPU {gpu.index} is not free: {' and '.join(seen)}",
+            "end what else uses it, then measure again",
+            "unfit" if busy else "noisy",
+        )
+    if gpu.others is None and gpu.busy is None:
+        yield Reason(
+            "gpu-load",
+            f"whether others use GPU {gpu.index} is not readable here",
+            "make sure that nothing else uses it",
+            "noisy",
+        )

@@ -1,0 +1,75 @@
+"""Timed trials run alone on this machine, whichever commands of a user run there.
+
+Two files are locked. Whoever measures passes the door and is in the room. A session
+keeps the door shut while it waits until the room is empty, so that no stream of other
+trials keeps it out for ever; the system opens both for whoever dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import IO
+
+from harness.machine.cache import user_cache
+
+_LOOK_S = 0.05
+
+
+@contextlib.contextmanager
+def measuring(
+    *, alone: bool, waits: Callable[[], None], check: Callable[[], None]
+) -> Iterator[None]:
+    """Wait until a trial may be measured here, and tell others while it is.
+
+    Where no file can be locked, nobody waits.
+
+    Args:
+        alone: Whether nothing else may be measured meanwhile.
+        waits: Called once, where there is somebody to wait for.
+        check: Called again and again while that is so; what it raises ends the wait.
+    """
+    told = False
+
+    def take(file: IO[str]) -> None:
+        nonlocal told
+        mode = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+        while True:
+            try:
+                fcntl.flock(file, mode | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    told = True
+                    waits()
+                check()
+                time.sleep(_LOOK_S)
+                continue
+            except OSError:  # a file system without locks
+                pass
+            return
+
+    with contextlib.ExitStack() as opened:
+        door, room = (_open(name, opened) for name in ("door", "room"))
+        if door is not None and room is not None:
+            take(door)
+            take(room)
+            if not alone:
+                with contextlib.suppress(OSError):
+                    fcntl.flock(door, fcntl.LOCK_UN)
+        yield
+
+
+def _open(name: str, opened: contextlib.ExitStack) -> IO[str] | None:
+    """Open this machine's own file: several may share a home."""
+    cache = user_cache()
+    if cache is None:
+        return None
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        file = cache / f"{socket.gethostname()}-{name}.lock"
+        return opened.enter_context(file.open("a", encoding="utf-8"))
+    except OSError:
+        return None

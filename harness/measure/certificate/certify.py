@@ -1,0 +1,225 @@
+"""Is it the same mathematics? The certificate: everything held against the reference.
+
+Outputs, final states, gradients of weights, inputs and initial state, and the steps of
+the optimiser are compared with the float64 reference, tensor by tensor, as
+|found - reference| / |reference| in the 2-norm. A cell without a reference is held
+against its equations in float64; one without those either against the implementation's
+own single time steps. Both are held against finite differences and invariants as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+
+from harness.contract import Array, Batch, State, TrainableNetwork, Weights
+from harness.errors import RefusedError
+from harness.measure.certificate.diagnosis import diagnose
+from harness.measure.certificate.differences import compare_differences
+from harness.measure.certificate.invariants import compare_invariants
+from harness.measure.certificate.peers import compare_peers
+from harness.measure.certificate.record import QUANTITIES, TOLERANCES, Certificate
+from harness.measure.certificate.shapes import PAIRWISE, Shape, full_grid
+from harness.measure.certificate.subject import (
+    LARGE_COTANGENT,
+    Pair,
+    Subject,
+    random_batch,
+    split_at,
+    weight_points,
+)
+from harness.measure.certificate.trajectories import compare_optimizers
+from harness.measure.problem import Basis, Measurement, offered
+from harness.registry import Registry
+from harness.trial import Trial
+
+
+def measure_parity(registry: Registry, trial: Trial) -> Measurement:
+    """Certify one implementation of one cell at every shape of the certificate.
+
+    Settings: `shapes`, "pairwise" or "full".
+
+    Raises:
+        RefusedError: If the implementation declines the trial, no tolerance is stated
+            for its precision, or there is nothing to hold it against.
+    """
+    declared = offered(registry, trial)
+    key = (trial.dtype, trial.precision)
+    if key not in TOLERANCES or trial.biases != "canonical":
+        raise RefusedError(
+            f"no tolerance is stated for {trial.dtype} at precision {trial.precision} "
+            f"with {trial.biases} biases"
+        )
+    subject = Subject(registry, trial, registry.load_cell(trial.cell))
+    shapes: tuple[Shape, ...] = PAIRWISE
+    if trial.settings.get("shapes", "pairwise") == "full":
+        shapes = full_grid()
+    certificate = Certificate(TOLERANCES[key], len(shapes))
+    basis = subject.basis
+    against = [basis.value]
+    kernels: dict[bool, str] = {}  # with padded batches and without
+    for index, shape in enumerate(shapes):
+        pair = subject.pair(shape)
+        Comparison(certificate, pair, declared.trains).run(seed=index)
+        if shape.padded not in kernels:
+            kernels[shape.padded] = pair.network.kernel()
+        if basis is not Basis.REFERENCE:
+            compare_invariants(certificate, pair, seed=index)
+    if declared.trains:
+        compare_optimizers(certificate, subject)
+    if basis is not Basis.REFERENCE:
+        if declared.trains:
+            dtype = compare_differences(certificate, subject)
+            against.append(f"finite differences in {dtype}")
+        against.append("invariants")
+    unproven = None
+    if basis is Basis.OWN_STEPS:
+        peers = compare_peers(certificate, subject)
+        against += peers
+        unproven = _unproven(trial, peers)
+    diagnose(certificate, subject, trains=declared.trains)
+    return Measurement(
+        readings=certificate.readings(),
+        facts={
+            "kernel": _kernel(kernels),
+            "against": _listed(against),
+            "unproven": unproven,
+            **certificate.facts(),
+        },
+        quantities=QUANTITIES,
+    )
+
+
+def _kernel(kernels: Mapping[bool, str]) -> str:
+    """Return what ran, and what ran padded batches where that was another kernel."""
+    plain, padded = kernels.get(False, ""), kernels.get(True, "")
+    if padded and padded != plain:
+        return f"{plain}; padded {padded}" if plain else padded
+    return plain
+
+
+def _unproven(trial: Trial, peers: Sequence[str]) -> str:
+    """Say what a certificate without reference and equations leaves open."""
+    name = trial.implementation
+    same = f" and computes what {_listed(peers)} computes" if peers else ""
+    return (
+        f"cell {trial.cell} declares neither a reference nor equations: {name} is "
+        f"consistent with itself{same}; that any other implementation computes the "
+        "same is not proven"
+    )
+
+
+def _listed(words: Sequence[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+class Comparison:
+    """Everything that is compared at one shape."""
+
+    def __init__(self, certificate: Certificate, pair: Pair, trains: bool) -> None:
+        self._certificate, self._pair, self._trains = certificate, pair, trains
+
+    def run(self, seed: int) -> None:
+        """Compare at both weight points, with inputs drawn from a seed."""
+        pair = self._pair
+        rng = np.random.default_rng(seed)
+        batch = random_batch(pair.shape, rng)
+        for weights in weight_points(pair.spec, pair.cell, seed):
+            loaded = pair.load(weights)
+            self._round_trip(loaded)
+            self._forward(batch, rng)
+            if self._trains:
+                self._gradients(batch, rng)
+                self._loss(batch)
+
+    def _compare(
+        self, check: str, found: Array, reference: Array, tensor: str = ""
+    ) -> None:
+        words = f"{tensor} at {self._pair.shape.words}".strip()
+        self._certificate.compare(check, found, reference, words)
+
+    def _compare_states(self, check: str, found: State, reference: State) -> None:
+        names = self._pair.cell.info.state_parts
+        for name, a, b in zip(names, found, reference, strict=True):
+            self._compare(check, a, b, name)
+
+    def _round_trip(self, loaded: Weights) -> None:
+        found = self._pair.network.weights()
+        for name, tensor in loaded.items():
+            self._certificate.require_equal(
+                "weights come back", found.get(name, np.empty(0)), tensor, name
+            )
+
+    def _forward(self, batch: Batch, rng: np.random.Generator) -> None:
+        network, oracle = self._pair.network, self._pair.oracle
+        state = self._pair.state(rng)
+        placed, reference = network.place(batch), oracle.place(batch)
+        found = network.forward(placed, state).read()
+        expected = oracle.forward(reference, state).read()
+        self._compare("outputs", found.outputs, expected.outputs)
+        self._compare_states("final state", found.state, expected.state)
+        # From no state: zero is what both must take.
+        start = network.forward(placed).read()
+        zero = oracle.forward(reference).read()
+        self._compare("outputs", start.outputs, zero.outputs, "from no state,")
+        one = network.step(batch.inputs[:, 0], state).read()
+        step = oracle.step(batch.inputs[:, 0], state).read()
+        self._compare("one time step", one.outputs, step.outputs, "outputs")
+        self._compare_states("one time step", one.state, step.state)
+
+    def _gradients(self, batch: Batch, rng: np.random.Generator) -> None:
+        readouts, size = batch.scored.shape[1], self._pair.spec.output_size
+        dense = rng.standard_normal((batch.size, readouts, size))
+        last = np.zeros_like(dense)
+        last[:, -1] = LARGE_COTANGENT * rng.standard_normal((batch.size, size))
+        state = self._pair.state(rng)
+        d_dense = tuple(rng.standard_normal(part.shape) for part in state)
+        d_none = tuple(np.zeros(part.shape) for part in state)
+        self._vjps(batch, state, ((dense, d_dense), (last, d_none)), 0)
+        if not batch.padded:
+            # The gradient to the state at a split point stands for every state
+            # gradient.
+            oracle, middle = self._pair.oracle, batch.time_steps // 2
+            first, second = split_at(batch, middle)
+            between = oracle.forward(oracle.place(first), state).read().state
+            rounded = tuple(part.astype(np.float32) for part in between)
+            cut = slice(middle, None) if readouts > 1 else slice(None)
+            halves = ((dense[:, cut], d_dense), (last[:, cut], d_none))
+            self._vjps(second, rounded, halves, middle)
+
+    def _vjps(
+        self,
+        batch: Batch,
+        state: State,
+        cotangents: tuple[tuple[Array, State], ...],
+        offset: int,
+    ) -> None:
+        network = cast(TrainableNetwork, self._pair.network)
+        oracle = self._pair.oracle
+        placed, reference = network.place(batch), oracle.place(batch)
+        where = "grad state at split" if offset else "grad initial state"
+        for d_dense, d_final in cotangents:
+            # Rounded to float32, so that both sides start from the same numbers.
+            d_outputs = d_dense.astype(np.float32)
+            d_state = tuple(d.astype(np.float32) for d in d_final)
+            found = network.vjp(placed, state, d_outputs, d_state)
+            expected = oracle.vjp(reference, state, d_outputs, d_state)
+            self._compare_states(where, found.state, expected.state)
+            self._compare("grad inputs", found.inputs, expected.inputs)
+            for name, d_tensor in expected.weights.items():
+                check = f"grad {name.split('.')[-1]}"
+                if not name.startswith("layer"):
+                    check = f"grad {name}"
+                self._compare(check, found.weights[name], d_tensor, name)
+
+    def _loss(self, batch: Batch) -> None:
+        network = cast(TrainableNetwork, self._pair.network)
+        oracle = self._pair.oracle
+        found = network.loss_and_gradients(network.place(batch)).read()
+        expected = oracle.loss_and_gradients(oracle.place(batch)).read()
+        self._compare("loss", np.array(found.loss), np.array(expected.loss))
+        for name, d_tensor in expected.gradients.items():
+            self._compare("grad of loss", found.gradients[name], d_tensor, name)

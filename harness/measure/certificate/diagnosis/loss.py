@@ -1,0 +1,96 @@
+"""Which other mean, or which other loss, gives the loss that was found."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+
+from harness.contract import (
+    Array,
+    Batch,
+    LossAndGradients,
+    Readout,
+    Target,
+    TrainableNetwork,
+)
+from harness.measure.certificate.diagnosis.evidence import (
+    Found,
+    agrees,
+    common_factor,
+    disagreeing,
+    without_hypothesis,
+)
+from harness.measure.certificate.shapes import PAIRWISE, Shape
+from harness.measure.certificate.subject import Subject, random_batch, weight_points
+
+
+def loss_cause(subject: Subject, tolerance: float) -> str | None:
+    """Return the likely cause of a wrong loss, None where it cannot be told."""
+    for shape in sorted(PAIRWISE, key=_ambiguity):
+        pair = subject.pair(shape)
+        rng = np.random.default_rng(0)
+        batch = random_batch(shape, rng)
+        pair.load(next(weight_points(pair.spec, pair.cell, 0)))
+        network = cast(TrainableNetwork, pair.network)
+        found, expected = _of(network, batch), _of(pair.oracle, batch)
+        if not disagreeing(found, expected, tolerance):
+            continue
+        cause = without_hypothesis(found, _of(network, batch), tolerance)
+        if cause is not None:
+            return cause
+        if not agrees(found["the loss"], expected["the loss"], tolerance):
+            outputs = pair.oracle.forward(pair.oracle.place(batch)).read().outputs
+            value = float(found["the loss"])
+            return _matching_loss(shape, batch, outputs, value, tolerance)
+        names = [name for name in expected if name != "the loss"]
+        factor = common_factor([(found[n], expected[n]) for n in names], tolerance)
+        if factor is not None:
+            return f"the gradient of the loss is {factor:.4g} times the reference"
+    return None
+
+
+def _ambiguity(shape: Shape) -> tuple[bool, bool]:
+    # Of one readout, or one sequence, several means are the same number.
+    return shape.readout is Readout.LAST, shape.batch == 1
+
+
+def _of(network: TrainableNetwork, batch: Batch) -> Found:
+    done: LossAndGradients = network.loss_and_gradients(network.place(batch)).read()
+    gradients = {f"the gradient of {n}": g for n, g in done.gradients.items()}
+    return {"the loss": np.array(done.loss), **gradients}
+
+
+def _matching_loss(
+    shape: Shape, batch: Batch, outputs: Array, found: float, tolerance: float
+) -> str | None:
+    losses = _position_losses(shape.target, outputs, batch.targets)
+    scored = np.where(batch.scored, losses, 0)
+    per_sequence = scored.sum(axis=1) / np.maximum(batch.scored.sum(axis=1), 1)
+    mean = scored.sum() / batch.scored.sum()
+    for words, value in (
+        ("the loss is averaged over every position, scored or not", losses.mean()),
+        ("the loss is summed over scored positions, not averaged", scored.sum()),
+        ("the loss is averaged over sequences alone", scored.sum() / batch.size),
+        ("the loss is averaged over time alone", scored.sum() / scored.shape[1]),
+        ("the loss is divided by the number of all positions", scored.mean()),
+        ("each sequence is averaged by itself, then all", per_sequence.mean()),
+        ("the squared error is halved", mean / 2),
+        ("the loss is summed over outputs, not averaged", mean * outputs.shape[-1]),
+        ("the loss is in bits, not nats", mean / np.log(2)),
+    ):
+        if agrees(np.array(found), np.array(value), tolerance):
+            return words
+    return None
+
+
+def _position_losses(target: Target, outputs: Array, targets: Array) -> Array:
+    """Return the loss at every position, [batch, readouts]."""
+    if target is Target.REAL:
+        squared: Array = ((outputs - targets) ** 2).mean(axis=-1)
+        return squared
+    largest = outputs.max(axis=-1, keepdims=True)
+    log_sum = largest[..., 0] + np.log(np.exp(outputs - largest).sum(axis=-1))
+    chosen = np.take_along_axis(outputs, targets[..., None], axis=-1)[..., 0]
+    entropy: Array = log_sum - chosen
+    return entropy

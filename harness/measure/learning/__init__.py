@@ -1,0 +1,1 @@
+"""What can it learn? Training, and the check of what was trained."""

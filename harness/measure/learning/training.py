@@ -1,0 +1,275 @@
+"""What can it learn? Fresh data every update, held out data every N updates."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from harness.contract import Batch, Quantity, Task, TrainableNetwork, Weights
+from harness.errors import PluginError
+from harness.measure import readback
+from harness.measure.learning.readback import LearningReadBack
+from harness.measure.problem import Measurement, Problem
+from harness.measure.readback import ReadBack
+from harness.store import Reading
+
+CONSECUTIVE = 3
+"""Held-out evaluations past the task's rule that count as solved."""
+
+EVALUATION_BATCH = 500
+CHUNK = 20
+"""Updates between two events: often enough to watch, seldom enough to cost nothing."""
+
+QUANTITIES = {
+    "gradient_norm": Quantity("norm before clipping", "neither"),
+    "clipped_fraction": Quantity("fraction", "neither"),
+    "solved": Quantity("yes or no", "higher"),
+    "updates_to_solve": Quantity("updates", "lower"),
+    "updates": Quantity("updates", "neither"),
+    "budget": Quantity("updates", "neither"),
+    "evaluate_every": Quantity("updates", "neither"),
+    **readback.QUANTITIES,
+}
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Who is told how learning goes on, and may have it stop.
+
+    Attributes:
+        emit: Takes each part of a curve.
+        checkpoint: Takes state and arrays that learning can go on from, to the last
+            bit, on the same machine and library versions.
+        checkpoint_s: Time between two checkpoints.
+        is_stopped: Asked between updates; learning then checkpoints itself and ends.
+        start: State and arrays of the checkpoint to go on from.
+    """
+
+    emit: Callable[[Reading], None]
+    checkpoint: Callable[[Mapping[str, Any], Weights], None] = lambda state, arrays: (
+        None
+    )
+    checkpoint_s: float = math.inf
+    is_stopped: Callable[[], bool] = lambda: False
+    start: tuple[Mapping[str, Any], Weights] | None = None
+
+
+class _StoppedError(Exception):
+    """Learning was asked to stop, and has left a checkpoint."""
+
+
+def measure_learning(problem: Problem, observer: Observer) -> Measurement:
+    """Train until solved or at the budget; read back before and after.
+
+    Settings: `updates`, the budget; `evaluate_every`; `evaluate_sequences`.
+
+    Returns:
+        The outcome `ok`; `diverged` where a loss or gradient is no longer finite; or
+        `stopped` where the observer asked for it. The trained weights as arrays.
+    """
+    assert problem.task is not None
+    network = problem.trainable_network()
+    study = _Study(problem, problem.task, network, observer)
+    try:
+        reason = study.train()
+    except _StoppedError:
+        return Measurement([], {}, {}, "stopped", "the run was stopped")
+    # Copied: the network's own memory changes when it is read back.
+    trained = {n: np.array(tensor) for n, tensor in network.weights().items()}
+    if reason is None:
+        study.read_back.check("trained", trained)
+    return Measurement(
+        readings=study.readings(),
+        facts={
+            "kernel": network.kernel(),
+            "parameters": problem.parameters(),
+            "time_steps": problem.time_steps,
+            "headline": problem.task.info.headline,
+            "read_back_at": study.read_back.found.where,
+        },
+        quantities={**QUANTITIES, **problem.task.info.scores},
+        outcome="ok" if reason is None else "diverged",
+        reason=reason,
+        arrays=trained,
+    )
+
+
+class _Study:
+    """One training run: its place, its norms, its row of solved evaluations."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        task: Task,
+        network: TrainableNetwork,
+        observer: Observer,
+    ) -> None:
+        settings = problem.trial.settings
+        self._problem, self._task, self._network = problem, task, network
+        self._observer, self._emit = observer, observer.emit
+        self._budget = int(settings["updates"])
+        self._every = int(settings["evaluate_every"])
+        sequences = int(settings["evaluate_sequences"])
+        self._held_out = [
+            (batch, network.place(batch))
+            for batch in problem.batches("held_out", sequences, EVALUATION_BATCH)
+        ]
+        self._clip = problem.trial.optimizer.clip_norm
+        self._updates = self._clipped = 0
+        self._evaluated_at = -1
+        self._solved_at: list[int] = []
+        self._saved_at = time.monotonic()
+        self.read_back = LearningReadBack(problem, network, self._held_out[0])
+        if observer.start is not None:
+            self._go_on(*observer.start)
+        else:
+            self.read_back.check_start()
+            network.load_weights(problem.initial_weights())
+
+    @property
+    def _is_solved(self) -> bool:
+        return len(self._solved_at) >= CONSECUTIVE
+
+    def train(self) -> str | None:
+        """Train; return why the loss stopped being finite, or None.
+
+        Raises:
+            _StoppedError: If the observer stopped it; a checkpoint is left.
+        """
+        reason = self._evaluate() if self._observer.start is None else None
+        if reason is not None:
+            return reason
+        marks = [*range(0, self._budget, self._every), self._budget]
+        for start, end in pairwise(marks):
+            for first in range(start, end, CHUNK):
+                if first < self._updates:  # before the checkpoint this goes on from
+                    continue
+                self._checkpoint()
+                reason = self._update(range(first, min(first + CHUNK, end)))
+                if reason is not None:
+                    return reason
+            if end <= self._evaluated_at:
+                continue
+            reason = self._evaluate()
+            if reason is not None or self._is_solved:
+                return reason
+        return None
+
+    def _checkpoint(self) -> None:
+        """Leave a checkpoint where it is time to, or the end is asked for."""
+        stopped = self._observer.is_stopped()
+        due = time.monotonic() - self._saved_at >= self._observer.checkpoint_s
+        if stopped or due:
+            state = {
+                "updates": self._updates,
+                "clipped": self._clipped,
+                "solved_at": self._solved_at,
+                "evaluated_at": self._evaluated_at,
+                "read_back": self.read_back.found.to_json(),
+            }
+            arrays = {f"weights/{n}": w for n, w in self._network.weights().items()}
+            optimizer = self._network.optimizer_state()
+            arrays |= {f"optimizer/{n}": a for n, a in optimizer.items()}
+            self._observer.checkpoint(state, arrays)
+            self._saved_at = time.monotonic()
+        if stopped:
+            raise _StoppedError
+
+    def _go_on(self, state: Mapping[str, Any], arrays: Weights) -> None:
+        def of(kind: str) -> dict[str, Any]:
+            start = f"{kind}/"
+            return {
+                name.removeprefix(start): array
+                for name, array in arrays.items()
+                if name.startswith(start)
+            }
+
+        self._network.load_weights(of("weights"))
+        self._network.load_optimizer_state(of("optimizer"))
+        self._updates, self._clipped = state["updates"], state["clipped"]
+        self._solved_at = list(state["solved_at"])
+        self._evaluated_at = state["evaluated_at"]
+        self.read_back.found = ReadBack.from_json(state["read_back"])
+
+    def _update(self, indices: range) -> str | None:
+        size = self._problem.trial.batch
+        assert size is not None
+        placed = [
+            self._network.place(self._problem.batch("train", index, size))
+            for index in indices
+        ]
+        done = self._network.train_steps(placed).read()
+        updates = [index + 1 for index in indices]
+        finite = np.isfinite(done.losses) & np.isfinite(done.gradient_norms)
+        values = {
+            "loss": done.losses.tolist(),
+            "gradient_norm": done.gradient_norms.tolist(),
+        }
+        self._emit(Reading("train", values, updates, "updates"))
+        if self._clip is not None:
+            self._clipped += int(np.sum(done.gradient_norms > self._clip))
+        self._updates = updates[-1]
+        if finite.all():
+            return None
+        bad = int(np.argmin(finite))
+        name, found = "loss", done.losses[bad]
+        if np.isfinite(found):
+            name, found = "gradient", done.gradient_norms[bad]
+        return f"{name} became {_named(found)} at update {updates[bad]}"
+
+    def _evaluate(self) -> str | None:
+        total: dict[str, Any] = {}
+        for batch, placed in self._held_out:
+            outputs = self._network.forward(placed).read().outputs
+            self._check_shape(outputs.shape, batch)
+            for name, tally in self._task.score(outputs, batch).items():
+                total[name] = total[name] + tally if name in total else tally
+        scores = {name: tally.mean for name, tally in total.items()}
+        loss = scores["loss"]
+        self._emit(Reading("held_out", scores, self._updates, "updates"))
+        self._evaluated_at = self._updates
+        if self._task.solved(loss, scores):
+            self._solved_at.append(self._updates)
+        else:
+            self._solved_at = []
+        if np.isfinite(loss):
+            return None
+        return f"held-out loss became {_named(loss)} at update {self._updates}"
+
+    def _check_shape(self, found: tuple[int, ...], batch: Batch) -> None:
+        expected = (*batch.scored.shape, self._task.info.output_size)
+        if found != expected:
+            name = self._problem.trial.implementation
+            raise PluginError(name, f"outputs have shape {found}, not {expected}")
+
+    def readings(self) -> list[Reading]:
+        """Return the values of the whole trial."""
+        length = self._problem.trial.length
+        assert length is not None
+        outcome: dict[str, float] = {
+            "solved": int(self._is_solved),
+            "updates": self._updates,
+            "budget": self._budget,
+            "evaluate_every": self._every,
+        }
+        if self._is_solved:
+            outcome["updates_to_solve"] = self._solved_at[0]
+        readings = [
+            Reading("outcome", outcome),
+            Reading("floor", dict(self._task.floor(length=length))),
+            self.read_back.found.reading(),
+        ]
+        if self._clip is not None and self._updates:
+            clipped = self._clipped / self._updates
+            readings.append(Reading("train", {"clipped_fraction": clipped}))
+        return readings
+
+
+def _named(value: float) -> str:
+    return "NaN" if np.isnan(value) else "infinite"

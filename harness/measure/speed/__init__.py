@@ -1,0 +1,1 @@
+"""How fast is it? Phases of a trial, timed in turns."""

@@ -1,0 +1,26 @@
+"""Build every implementation once, in a worker: what `list --probe` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from harness.registry import Registry
+from harness.run.engine.pool import Crew
+from harness.run.job import Limits
+from harness.trial import Trial
+
+PROBE_S = 300.0
+"""What building one network may take: frameworks are slow to import the first time."""
+
+
+def build_each(registry: Registry) -> Iterator[tuple[str, str | None]]:
+    """Yield each implementation and why it cannot be used here, or None."""
+    crew = Crew(registry, Limits(timeout_s=PROBE_S), lambda _: None)
+    try:
+        for name, declared in registry.implementations.items():
+            reason = registry.unavailable(name)
+            if reason is None and declared.cells:
+                reason = crew.probe(Trial("parity", name, declared.cells[0]))
+            yield name, reason
+    finally:
+        crew.close()

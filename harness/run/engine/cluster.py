@@ -1,0 +1,471 @@
+"""Jobs on a dask cluster: its workers hold crews, results come back to the driver.
+
+A dask worker starts the same worker processes as this machine would. At most one job
+is pending for each slot: dask blames all that is assigned to a worker for its death.
+What happens meanwhile is fetched from the workers every second, and comes again, whole,
+with the answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import MisuseError
+from harness.machine.devices import visible
+from harness.machine.gpu import VISIBLE, gpu_names
+from harness.registry import Registry
+from harness.run.engine import cluster_worker as remote
+from harness.run.job import (
+    Answer,
+    Job,
+    Limits,
+    LostError,
+    Sink,
+    Start,
+    StoppedError,
+)
+
+if TYPE_CHECKING:
+    from distributed import Client, LocalCluster, Nanny
+
+NEWS_S = 1.0
+"""Time between two looks at what happens on the workers."""
+
+MOST_LOSSES = 5
+"""How many workers a job may lose before it is what ends them."""
+
+LOST_S = 60.0
+"""How long a cluster may be without workers before the run gives up."""
+
+CONNECT_S = 10.0
+
+ANSWER_S = 5.0
+"""What a worker may take to be told something."""
+
+LOST = (
+    "the dask scheduler or all its workers are lost; every finished trial is kept, and "
+    "the same command goes on once there is a cluster again"
+)
+
+
+class _Flight:
+    """A job on its way: who is told, what of it was told, and where it could go on."""
+
+    def __init__(self, job: Job, sink: Sink) -> None:
+        self._job, self._sink = job, sink
+        self._start = job.start
+        self._lock = threading.RLock()  # a signal may ask to stop meanwhile
+        self._landed = False
+        self.name = ""
+        self.heard = ("", 0)
+        self.strayed = False
+
+    def depart(self) -> Job:
+        """Return the job, to go on from its newest checkpoint, under a new name."""
+        with self._lock:
+            self.name, self.heard, self.strayed = uuid.uuid4().hex, ("", 0), False
+            return replace(self._job, start=self._start)
+
+    def news(
+        self, name: str, execution: str, first: int, calls: list[remote.Call]
+    ) -> None:
+        """Pass on what was not heard yet of an execution, numbered from `first`.
+
+        Where a worker was lost and dask began the job anew by itself, from where this
+        departure went on, it has strayed: a newer checkpoint may have come meanwhile.
+        """
+        with self._lock:
+            if name == self.name:
+                self.strayed |= not self.lands(execution)
+                if not self.strayed:
+                    self._tell(execution, first, calls)
+
+    def _tell(self, execution: str, first: int, calls: list[remote.Call]) -> None:
+        with self._lock:
+            if self._landed:
+                return
+            known, count = self.heard
+            if execution != known:
+                count = 0
+            fresh = calls[count - first :]
+            remote.play(fresh, self._sink)
+            self.heard = (execution, first + len(calls))
+            for name, arguments, _ in fresh:
+                if name == "checkpoint":
+                    self._start = Start(*arguments[1:])
+
+    def lands(self, execution: str) -> bool:
+        """Say whether an execution that has ended is the one that was heard of."""
+        with self._lock:
+            return self.heard[0] in ("", execution)
+
+    def land(self, found: remote.Found) -> Mapping[str, Answer]:
+        """Pass on the rest; what comes later from a lost worker is not listened to."""
+        self._tell(found.execution, 0, found.calls)
+        with self._lock:
+            self._landed = True
+        return found.answers
+
+
+class DaskEngine:
+    """Runs jobs on the workers of a dask cluster.
+
+    Args:
+        registry: Whose plugin files the workers are sent.
+        limits: Enforced on every trial.
+        scheduler: `tcp://host:port` or a scheduler file; None for a cluster of this
+            machine's own.
+        jobs: Workers of a cluster of one's own.
+        is_stopped: Whether the run was stopped while it waits for a worker.
+
+    Raises:
+        StoppedError: If it was.
+        MisuseError: If there is no such cluster, or its workers are not like this
+            process: other plugin code or library versions.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        limits: Limits,
+        scheduler: str | None = None,
+        jobs: int = 1,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._package = remote.Package.of(registry)
+        self._limits = limits
+        self._run = uuid.uuid4().hex
+        self._flights: list[_Flight] = []
+        self._unlike: set[str] = set()
+        self.notes: list[str] = []
+        self._lock = threading.RLock()  # a signal may ask to stop meanwhile
+        self._stopping: str | None = None
+        self._closed = threading.Event()
+        self._seen_at = time.monotonic()
+        self._client, self._cluster = _connect(scheduler, jobs)
+        try:
+            self._check_workers(is_stopped)
+        except BaseException:
+            self._close_client()
+            raise
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    # --- the cluster -----------------------------------------------------------------
+
+    def _workers(self) -> dict[str, Any]:
+        # Where the scheduler is gone there is nothing to tell.
+        found: dict[str, Any] = self._client.scheduler_info(n_workers=-1)
+        workers = found.get("workers", {}).items()
+        return {a: worker for a, worker in workers if a not in self._unlike}
+
+    def _check_workers(self, is_stopped: Callable[[], bool]) -> None:
+        """Compare every worker with this process, before any work."""
+        end = time.monotonic() + LOST_S
+        while not self._workers():
+            if is_stopped():
+                raise StoppedError
+            if time.monotonic() > end:
+                raise MisuseError(
+                    f"the dask cluster has no worker after {LOST_S:.0f} s; start one "
+                    "with `dask worker ADDRESS-OF-ITS-SCHEDULER`"
+                )
+            time.sleep(0.2)
+        begin = time.monotonic()
+        found = self._ask(remote.describe, self._package, within_s=LOST_S)
+        if time.monotonic() - begin >= LOST_S:
+            silent = ", ".join(self._workers().keys() - found.keys())
+            raise MisuseError(
+                f"dask worker {silent} does not answer within {LOST_S:.0f} s; end it, "
+                "or what holds it up"
+            )
+        # One that has ended meanwhile is not among them; one that comes is asked then.
+        for address, there in found.items():
+            if isinstance(there, Exception):
+                raise MisuseError(
+                    f"dask worker {address} cannot run trials "
+                    f"({type(there).__name__}: {there}); install the same rnn-harness "
+                    "and frameworks there"
+                )
+            differing = remote.unlike(self._package.facts, there)
+            if differing is not None:
+                raise MisuseError(str(remote.UnlikeError(address, differing)))
+
+    @property
+    def slots(self) -> int:
+        """Threads of all workers: jobs that may run side by side."""
+        return max(1, sum(int(w["nthreads"]) for w in self._workers().values()))
+
+    @property
+    def quiet_slots(self) -> int:
+        """Hosts on which a session may run alone."""
+        return max(1, len(self._quiet_workers(self._workers())))
+
+    def _quiet_workers(self, workers: Mapping[str, Any]) -> list[str]:
+        """Return one worker of each host, of those that advertise quiet if any do."""
+        quiet = {a: w for a, w in workers.items() if w["resources"].get("quiet")}
+        hosts: dict[str, str] = {}
+        for address, worker in (quiet or workers).items():
+            hosts.setdefault(str(worker["host"]), address)
+        return sorted(hosts.values())
+
+    def _where(self, job: Job) -> dict[str, Any]:
+        """Return what a job asks of the worker that it runs on."""
+        workers = self._workers()
+        where: dict[str, Any] = {}
+        if self._unlike:
+            where = {"workers": list(workers), "allow_other_workers": False}
+        resources = {}
+        if any(trial.device != "cpu" for trial in job.trials.values()):
+            resources["GPU"] = 1
+            workers = {a: w for a, w in workers.items() if w["resources"].get("GPU")}
+            if not workers:
+                raise MisuseError(
+                    "no dask worker advertises a GPU; start each with one visible "
+                    "device and --resources 'GPU=1'"
+                )
+        if job.session:
+            names = self._quiet_workers(workers)
+            where = {"workers": names, "allow_other_workers": False}
+            if any(workers[name]["resources"].get("quiet") for name in names):
+                resources["quiet"] = 1
+        return {**where, "resources": resources or None}
+
+    # --- jobs ------------------------------------------------------------------------
+
+    def run(self, job: Job, slot: int, sink: Sink) -> Mapping[str, Answer]:
+        """Run a job on some worker; on another one if that is lost.
+
+        Raises:
+            StoppedError: If the run was stopped meanwhile.
+            LostError: If the cluster is gone.
+        """
+        flight = _Flight(job, sink)
+        with self._lock:
+            if self._stopping:
+                raise StoppedError
+            self._flights.append(flight)
+        try:
+            losses = 0
+            while losses < MOST_LOSSES:
+                try:
+                    found = self._attempt(flight)
+                except remote.UnlikeError as error:
+                    self._bar(error)
+                    continue
+                if found is not None:
+                    return flight.land(found)
+                losses += 1
+        finally:
+            with self._lock:
+                self._flights.remove(flight)
+        reason = f"{MOST_LOSSES} dask workers were lost one after the other with it"
+        return {id: Answer("crashed", reason, died=True) for id in job.trials}
+
+    def _attempt(self, flight: _Flight) -> remote.Found | None:
+        """Run a job once; return None where its worker was lost."""
+        from distributed import KilledWorker
+        from distributed.client import FutureCancelledError
+
+        job = flight.depart()
+        future = self._client.submit(
+            remote.run_job,
+            self._package,
+            self._run,
+            flight.name,
+            job,
+            self._limits,
+            pure=False,
+            **self._where(job),
+        )
+        try:
+            while not future.done():
+                if self._stopping == "now":
+                    raise StoppedError
+                self._check_connection()
+                if flight.strayed:
+                    future.cancel()
+                    self._ask(remote.abandon, self._run, flight.name)
+                    return None
+                time.sleep(0.05)
+            found: remote.Found = future.result()
+            if not flight.lands(found.execution):
+                return None
+        except (KilledWorker, FutureCancelledError):
+            self._check_connection()
+            return None
+        except StoppedError:
+            if self._stopping:
+                raise
+            return None  # its worker had not heard of this process for too long
+        finally:
+            with contextlib.suppress(Exception):
+                future.release()
+        return found
+
+    def _check_connection(self) -> None:
+        if self._client.status not in ("running", "connecting"):
+            raise LostError(LOST)
+        now = time.monotonic()
+        if self._workers():
+            self._seen_at = now
+        elif now - self._seen_at > LOST_S:
+            raise LostError(LOST)
+
+    def _bar(self, unlike: remote.UnlikeError) -> None:
+        """Give no job to a worker that joined later and is unlike this process."""
+        with self._lock:
+            if unlike.worker not in self._unlike:
+                self._unlike.add(unlike.worker)
+                self.notes.append(f"{unlike}; it got no trial")
+        if not self._workers():
+            raise unlike
+
+    # --- news ------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Ask each worker for news, one that is slow to answer no other's."""
+        listening: dict[str, threading.Thread] = {}
+        while not self._closed.wait(NEWS_S):
+            for address in self._workers():
+                if address not in listening or not listening[address].is_alive():
+                    thread = threading.Thread(
+                        target=self._fetch_news, args=(address,), daemon=True
+                    )
+                    listening[address] = thread
+                    thread.start()
+
+    def _fetch_news(self, address: str) -> None:
+        with self._lock:
+            flights = {flight.name: flight for flight in self._flights}
+        heard = {name: flight.heard for name, flight in flights.items()}
+        with contextlib.suppress(Exception):  # who is gone is found out by `run`
+            found = self._client.run(
+                remote.news, self._run, heard, workers=[address], on_error="ignore"
+            )
+            for name, (execution, first, calls) in found.get(address, {}).items():
+                if name in flights:
+                    flights[name].news(name, execution, first, calls)
+
+    # --- the end ---------------------------------------------------------------------
+
+    def stop(self, *, now: bool) -> None:
+        """Have learning checkpoint itself and end; or, `now`, end everything."""
+        self._stopping = "now" if now else "soon"
+        self._ask(remote.stop, self._run, now=now)
+
+    def close(self) -> None:
+        """End this run's workers, and the cluster if it is this process's own."""
+        self._closed.set()
+        self._ask(remote.close, self._run)
+        self._close_client()
+
+    def _ask(
+        self,
+        call: Callable[..., Any],
+        *arguments: Any,
+        within_s: float = ANSWER_S,
+        **named: Any,
+    ) -> dict[str, Any]:
+        """Call on every worker; return what those say that answer in time.
+
+        One that is stopped or cut off would keep the others' answers back for ever.
+        """
+        found: dict[str, Any] = {}
+
+        def ask(address: str) -> None:
+            with contextlib.suppress(Exception):  # where the cluster is gone all ended
+                found.update(
+                    self._client.run(
+                        call, *arguments, workers=[address], on_error="return", **named
+                    )
+                )
+
+        threads = [
+            threading.Thread(target=ask, args=(address,), daemon=True)
+            for address in self._workers()
+        ]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + within_s
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return dict(found)
+
+    def _close_client(self) -> None:
+        with contextlib.suppress(Exception):
+            self._client.close()
+        if self._cluster is not None:
+            with contextlib.suppress(Exception):
+                self._cluster.close()
+
+
+def _nanny() -> type[Nanny]:
+    """Return what starts a worker of one's own: each GPU goes to one of them."""
+    from distributed import Nanny
+
+    count = len(gpu_names())
+
+    class OfOneGpu(Nanny):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            number = int(named["name"])
+            if number < count:
+                named["resources"] = {"GPU": 1}
+                named["env"] = {VISIBLE: visible(f"cuda:{number}")}
+            super().__init__(*arguments, **named)
+
+    return OfOneGpu
+
+
+def _connect(scheduler: str | None, jobs: int) -> tuple[Client, LocalCluster | None]:
+    """Return a client, and the cluster if one was started."""
+    try:
+        import dask
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise MisuseError(
+            "--executor dask needs dask.distributed; "
+            "pip install 'rnn-harness[distributed]'"
+        ) from error
+    # What it would log is told as the run's own message.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    if scheduler is None:
+        # A terminal's Ctrl-C reaches the workers too, and is for the driver to answer.
+        answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+                cluster = LocalCluster(
+                    n_workers=jobs,
+                    worker_class=_nanny(),
+                    threads_per_worker=1,
+                    memory_limit=0,  # trials have a limit of their own
+                    dashboard_address=None,
+                    # Its web server would take a fixed port, which may be taken.
+                    scheduler_kwargs={"dashboard_address": ":0"},
+                )
+        finally:
+            signal.signal(signal.SIGINT, answer)
+        return Client(cluster), cluster
+    try:
+        if re.match(r"[a-z]+://", scheduler):
+            return Client(scheduler, timeout=CONNECT_S), None
+        if not Path(scheduler).is_file():
+            raise MisuseError(
+                f"--scheduler {scheduler}: give an address, as tcp://host:8786, or the "
+                "scheduler file that `dask scheduler --scheduler-file` wrote"
+            )
+        return Client(scheduler_file=scheduler, timeout=CONNECT_S), None
+    except (OSError, ValueError) as error:
+        raise MisuseError(
+            f"no dask scheduler answers at {scheduler} ({error}); start one with "
+            "`dask scheduler`, or leave --scheduler out for a cluster of this machine"
+        ) from error

@@ -1,0 +1,381 @@
+"""What a dask worker does: it holds crews, and keeps what they tell for the driver.
+
+Everything here runs in the worker's process; `harness.run.engine.cluster` calls it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from harness.contract import Weights
+from harness.declarations import Declaration
+from harness.errors import HarnessError
+from harness.interpreters.probe import hash_of_sources
+from harness.machine.facts import installed_versions
+from harness.registry import Registry
+from harness.run.engine.pool import Crew
+from harness.run.job import Answer, Job, Limits, Sink
+from harness.run.plan.fingerprint import files_beside, forget_files, source_hash
+from harness.store import Reading
+
+SILENCE_S = 60.0
+"""How long a driver may be silent before it is taken to be gone."""
+
+Facts = Mapping[str, Mapping[str, str]]
+
+
+class UnlikeError(HarnessError):
+    """A worker that joined later has other plugin code or library versions.
+
+    Attributes:
+        worker: Its address.
+    """
+
+    def __init__(self, worker: str, differing: str) -> None:
+        super().__init__(worker, differing)
+        self.worker, self._differing = worker, differing
+
+    def __str__(self) -> str:
+        return (
+            f"dask worker {self.worker} is unlike this process: {self._differing}; "
+            "install the same there and start the worker again"
+        )
+
+
+@dataclass(frozen=True)
+class Package:
+    """What a worker needs to be like its driver: plugin files, and facts to compare.
+
+    Attributes:
+        plugins: Where each plugin file belongs.
+        files: By place, the content of plugin files and of what they import that is
+            not installed.
+        distributions: Whose versions count.
+    """
+
+    plugins: tuple[str, ...]
+    files: Mapping[str, bytes]
+    distributions: tuple[str, ...]
+    facts: Facts = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, registry: Registry) -> Package:
+        """Pack what a registry has read."""
+        folders = {file.parent: str(n) for n, file in enumerate(registry.files)}
+        plugins = {f: f"{folders[f.parent]}/{f.name}" for f in registry.files}
+        places = {place: file for file, place in plugins.items()}
+        for plugin in _plugins(registry):
+            for module, file in files_beside(plugin).items():
+                assert plugin.file is not None
+                beside = module.replace(".", "/")
+                beside += "/__init__.py" if file.name == "__init__.py" else ".py"
+                places[f"{folders[plugin.file.parent]}/{beside}"] = file
+        frameworks = registry.frameworks.values()
+        names = ["numpy", *(d for f in frameworks for d in f.distributions)]
+        package = cls(
+            tuple(plugins.values()),
+            {place: file.read_bytes() for place, file in places.items()},
+            tuple(dict.fromkeys(names)),
+        )
+        return replace(package, facts=package.facts_of(registry))
+
+    def facts_of(self, registry: Registry) -> Facts:
+        """Return the source of every plugin and the version of every library."""
+        return {
+            "source": {
+                **{f"{p.kind} {p.name}": source_hash(p) for p in _plugins(registry)},
+                "rnn-harness": hash_of_sources(),
+            },
+            "version": {
+                **installed_versions(self.distributions),
+                "Python": platform.python_version(),
+            },
+        }
+
+    def unpack(self, folder: Path) -> tuple[Registry, Facts]:
+        """Write the files to a folder and read the plugins there.
+
+        Returns:
+            What was read, and its facts.
+        """
+        for place, content in self.files.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            (folder / place).write_bytes(content)
+        with _unpacking:
+            try:
+                registry = Registry.discover(folder / place for place in self.plugins)
+                return registry, self.facts_of(registry)
+            finally:
+                _forget(folder)
+
+
+_unpacking = threading.Lock()
+
+
+def _forget(folder: Path) -> None:
+    """Have nothing imported from a folder any more.
+
+    This process outlives a run, and the next may send another file of a name.
+    """
+    sys.path[:] = [place for place in sys.path if not _is_in(place, folder)]
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        places = [getattr(module, "__file__", None) or "/"]
+        places += getattr(spec, "submodule_search_locations", None) or []
+        if any(_is_in(place, folder) for place in places):
+            del sys.modules[name]
+    forget_files()
+
+
+def _is_in(place: str, folder: Path) -> bool:
+    return Path(place).is_relative_to(folder.resolve())
+
+
+def _plugins(registry: Registry) -> list[Declaration]:
+    return [
+        *registry.frameworks.values(),
+        *registry.cells.values(),
+        *registry.tasks.values(),
+        *registry.implementations.values(),
+    ]
+
+
+def unlike(here: Facts, there: Facts) -> str | None:
+    """Return how a worker differs from its driver, or None."""
+    for what, values in here.items():
+        for name in {**values, **there[what]}:
+            ours, theirs = values.get(name), there[what].get(name)
+            if ours != theirs:
+                shown = [("none" if v is None else v) for v in (ours, theirs)]
+                return f"{what} of {name} is {shown[1]}, here {shown[0]}"
+    return None
+
+
+class Recorder:
+    """A sink that keeps every call, to be played to another sink."""
+
+    def __init__(self) -> None:
+        self.execution = uuid.uuid4().hex
+        self._calls: list[Call] = []
+        self._last_checkpoint: int | None = None
+        self._lock = threading.Lock()
+
+    def calls(self, first: int = 0) -> list[Call]:
+        """Return what was told from a number on."""
+        with self._lock:
+            return self._calls[first:]
+
+    def _keep(self, name: str, *arguments: Any, **named: Any) -> None:
+        with self._lock:
+            self._calls.append((name, arguments, named))
+
+    def begins(self, trial_id: str, *, resumed: bool) -> None:
+        """Keep the call."""
+        self._keep("begins", trial_id, resumed=resumed)
+
+    def event(self, trial_id: str, reading: Reading) -> None:
+        """Keep the call."""
+        self._keep("event", trial_id, reading)
+
+    def checkpoint(
+        self, trial_id: str, state: Mapping[str, Any], arrays: Weights
+    ) -> None:
+        """Keep the call, and forget the checkpoint before."""
+        with self._lock:
+            if self._last_checkpoint is not None:
+                self._calls[self._last_checkpoint] = ("", (), {})
+            self._last_checkpoint = len(self._calls)
+            self._calls.append(("checkpoint", (trial_id, state, arrays), {}))
+
+    def log(self, trial_id: str, data: bytes) -> None:
+        """Keep the call."""
+        self._keep("log", trial_id, data)
+
+    def round(self, number: int, rounds: int) -> None:
+        """Keep the call."""
+        self._keep("round", number, rounds)
+
+    def waits(self, for_what: str | None) -> None:
+        """Keep the call."""
+        self._keep("waits", for_what)
+
+
+Call = tuple[str, tuple[Any, ...], dict[str, Any]]
+"""A method of a sink, what it was given by place and by name; "" for one forgotten."""
+
+
+def play(calls: list[Call], sink: Sink) -> None:
+    """Make the kept calls on another sink."""
+    for name, arguments, named in calls:
+        if name:
+            getattr(sink, name)(*arguments, **named)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a job came to, and all that it told."""
+
+    execution: str
+    calls: list[Call]
+    answers: Mapping[str, Answer]
+
+
+class _Host:
+    """The crews of one run on this worker."""
+
+    def __init__(self, run: str, package: Package, limits: Limits) -> None:
+        self._run = run
+        self._folder = tempfile.TemporaryDirectory(prefix="rnn-harness-")
+        self._registry, facts = package.unpack(Path(self._folder.name))
+        differing = unlike(package.facts, facts)
+        if differing is not None:
+            raise UnlikeError(_address(), differing)
+        self._limits = limits
+        self._free: list[Crew] = []
+        self._all: list[Crew] = []
+        self._busy: dict[str, Crew] = {}
+        self._lock = threading.Lock()
+        self.recorders: dict[str, Recorder] = {}
+        self.heard_at_s = time.monotonic()
+        self._closed = threading.Event()
+        threading.Thread(target=self._end_without_driver, daemon=True).start()
+
+    def _end_without_driver(self) -> None:
+        """End what runs where the driver, which asks every second, is heard no more."""
+        while not self._closed.wait(1):
+            if time.monotonic() - self.heard_at_s > SILENCE_S:
+                self.stop(now=True)
+                close(self._run)
+
+    @contextlib.contextmanager
+    def crew(self, job: str) -> Iterator[Crew]:
+        with self._lock:
+            if not self._free:
+                crew = Crew(self._registry, self._limits, lambda _: None)
+                self._all.append(crew)
+                self._free.append(crew)
+            crew = self._busy[job] = self._free.pop()
+        try:
+            yield crew
+        finally:
+            with self._lock:
+                if job in self._busy:
+                    self._free.append(self._busy.pop(job))
+
+    def abandon(self, job: str) -> None:
+        """End a job, and the crew that it is run by."""
+        with self._lock:
+            crew = self._busy.pop(job, None)
+        if crew is not None:
+            crew.stop(now=True)
+
+    def stop(self, *, now: bool) -> None:
+        with self._lock:
+            crews = list(self._all)
+        for crew in crews:
+            crew.stop(now=now)
+
+    def close(self) -> None:
+        self._closed.set()
+        for crew in self._all:
+            crew.close()
+        self._folder.cleanup()
+
+
+def _address() -> str:
+    from distributed import get_worker
+
+    return str(get_worker().address)
+
+
+_hosts: dict[str, _Host] = {}
+_lock = threading.Lock()
+
+
+def _host(run: str, package: Package, limits: Limits) -> _Host:
+    with _lock:
+        if run not in _hosts:
+            _hosts[run] = _Host(run, package, limits)
+        return _hosts[run]
+
+
+def describe(package: Package) -> Facts:
+    """Return this worker's facts, for a driver to compare."""
+    with tempfile.TemporaryDirectory() as folder:
+        return package.unpack(Path(folder))[1]
+
+
+def run_job(package: Package, run: str, name: str, job: Job, limits: Limits) -> Found:
+    """Run a job on a crew of this worker.
+
+    Raises:
+        UnlikeError: If this worker is not like its driver.
+        StoppedError: If the run was stopped at once.
+    """
+    host = _host(run, package, limits)
+    recorder = host.recorders[name] = Recorder()
+    try:
+        with host.crew(name) as crew:
+            answers = crew.run(job, recorder)
+        where = {"dask_worker": _address()}
+        answers = {
+            trial_id: replace(answer, facts={**answer.facts, **where})
+            for trial_id, answer in answers.items()
+        }
+    finally:
+        host.recorders.pop(name, None)
+    return Found(recorder.execution, recorder.calls(), answers)
+
+
+def news(
+    run: str, heard: Mapping[str, tuple[str, int]]
+) -> dict[str, tuple[str, int, list[Call]]]:
+    """Return what this worker's jobs have told since they were last asked.
+
+    Args:
+        run: Whose jobs.
+        heard: By job: the execution that was heard of, and how many of its calls.
+
+    Returns:
+        By job: execution, the number of the first call, and the calls.
+    """
+    host = _hosts.get(run)
+    if host is not None:
+        host.heard_at_s = time.monotonic()
+    told = {}
+    for name, recorder in list(host.recorders.items()) if host else []:
+        execution, count = heard.get(name, ("", 0))
+        first = count if execution == recorder.execution else 0
+        told[name] = (recorder.execution, first, recorder.calls(first))
+    return told
+
+
+def abandon(run: str, job: str) -> None:
+    """End a job that is run elsewhere now."""
+    host = _hosts.get(run)
+    if host is not None:
+        host.abandon(job)
+
+
+def stop(run: str, *, now: bool) -> None:
+    """Stop the crews of a run."""
+    host = _hosts.get(run)
+    if host is not None:
+        host.stop(now=now)
+
+
+def close(run: str) -> None:
+    """End the crews of a run."""
+    host = _hosts.pop(run, None)
+    if host is not None:
+        host.close()

@@ -1,0 +1,1 @@
+"""What trials will cost in time, memory and disk."""

@@ -1,0 +1,1 @@
+"""From a suite to the trials that still have to run."""

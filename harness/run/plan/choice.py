@@ -1,0 +1,96 @@
+"""Which implementation learning runs on: the fastest certified one, or each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.run.plan.plan import LearningGroup, certificate_trial, timed_trial
+from harness.store import TrialRecord
+from harness.trial import Trial
+
+Find = Callable[[Trial], TrialRecord | None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen trial, or why none could be chosen.
+
+    Attributes:
+        outcome: How a trial ends that cannot be chosen.
+    """
+
+    trial: Trial
+    refused: str | None = None
+    outcome: str = "failed"
+
+
+def choose(group: LearningGroup, find: Find, *, certify: bool = True) -> Choice:
+    """Choose among a group's candidates by certificate and timed update.
+
+    Because certified implementations compute the same mathematics, what is learned
+    belongs to the cell whichever of them runs it. They differ in rounding, though, and
+    two may be equally fast: `learn_on` makes curves repeat to the last digit.
+
+    Args:
+        group: Candidates that differ in nothing but the implementation.
+        find: Returns the finished record of a trial.
+        certify: False where certificates were not asked for.
+    """
+    times: dict[str, tuple[float, Trial]] = {}
+    reasons: list[str] = []
+    for trial in group.candidates:
+        found = _update_time(trial, find, certify)
+        if isinstance(found, str):
+            reasons.append(found)
+        else:
+            times[trial.implementation] = (found, trial)
+    for name in group.learn_on:
+        if name in times:
+            return Choice(times[name][1])
+    if times:
+        return Choice(min(times.values(), key=lambda pair: pair[0])[1])
+    return Choice(
+        group.candidates[0], f"no certified implementation: {'; '.join(reasons)}"
+    )
+
+
+def admit(trial: Trial, find: Find) -> Choice:
+    """Admit a trial whose implementation is certified; nothing is chosen.
+
+    A broken certificate refuses it, which stands until the plugin's source changes;
+    where there is no verdict the trial ends as its certificate did.
+    """
+    certificate = find(certificate_trial(trial))
+    reason = _not_certified(trial, certificate)
+    ended = certificate.outcome if certificate is not None else "failed"
+    return Choice(trial, reason, "refused" if ended == "ok" else ended)
+
+
+def _update_time(trial: Trial, find: Find, certify: bool) -> float | str:
+    """Return the seconds of one certified update, or why there is none."""
+    name = trial.implementation
+    reason = _not_certified(trial, find(certificate_trial(trial))) if certify else None
+    if reason is not None:
+        return reason
+    speed = find(timed_trial(trial))
+    time_s = speed.value("train_step", "time_s") if speed is not None else None
+    if speed is None or time_s is None:
+        why = f" ({speed.reason})" if speed is not None and speed.reason else ""
+        return f"{name} could not be timed{why}"
+    if not speed.value("readback", "ok"):
+        return f"{name} computed something else when it was timed"
+    return float(time_s)
+
+
+def _not_certified(trial: Trial, certificate: TrialRecord | None) -> str | None:
+    name = trial.implementation
+    if certificate is None:
+        return f"{name} has no certificate"
+    if certificate.outcome != "ok":
+        return certificate.reason or f"the certificate of {name} ended badly"
+    if certificate.value("certificate", "certified"):
+        return None
+    broken = certificate.value("certificate", "broken")
+    checks = certificate.value("certificate", "checks")
+    return f"{name} is not certified ({broken} of {checks} checks broken)"

@@ -1,0 +1,82 @@
+"""What of a run is done already, and why the rest of it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.registry import Registry
+from harness.run.plan.fingerprint import CERTIFIED_WITH, source_hashes
+from harness.run.worker.outcome import KEPT
+from harness.store import RunFolder
+from harness.trial import Trial
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A trial under its identity, whether it will run, and why.
+
+    Attributes:
+        why: "new", "done", "ended crashed before", "the source of cell gru changed" …
+    """
+
+    trial: Trial
+    id: str
+    sources: Mapping[str, str]
+    runs: bool
+    why: str
+
+
+def planned(
+    trial: Trial,
+    registry: Registry,
+    run: RunFolder,
+    *,
+    retry_failed: bool = False,
+    force: bool = False,
+) -> Planned:
+    """Say whether a trial has to run, and why.
+
+    Args:
+        trial: Of the run.
+        registry: Knows every plugin's source.
+        run: Where its result would be.
+        retry_failed: Whether what ended badly runs again.
+        force: Whether everything runs again.
+    """
+    sources = source_hashes(registry, trial)
+    trial_id = trial.identity(sources)
+    outcome, damage = run.standing(trial_id)
+    if damage is not None:
+        runs, why = True, f"its result is damaged ({damage})"
+    elif outcome is None:
+        runs, why = True, _why_new(trial, trial_id, sources, run)
+    elif force:
+        runs, why = True, f"ended {outcome} before; --force runs it again"
+    elif outcome in KEPT:
+        runs, why = False, f"done ({outcome})"
+    elif outcome == "unavailable" and registry.unavailable(trial.implementation):
+        runs, why = False, "is unavailable still"
+    elif outcome == "unavailable":
+        runs, why = True, "was unavailable before, and is available here"
+    elif retry_failed:
+        runs, why = True, f"ended {outcome} before; --retry-failed runs it again"
+    else:
+        runs, why = False, f"ended {outcome} before; run again with --retry-failed"
+    return Planned(trial, trial_id, sources, runs, why)
+
+
+def _why_new(
+    trial: Trial, trial_id: str, sources: Mapping[str, str], run: RunFolder
+) -> str:
+    if (run.trials / trial_id).exists():
+        return "was interrupted before it was done"
+    for earlier in run.sources_of_slot(trial.slot()):
+        changed = [name for name in sources if earlier.get(name) != sources[name]]
+        if changed:
+            return f"{', '.join(map(_changed, changed))} changed"
+    return "new"
+
+
+def _changed(name: str) -> str:
+    return name if name in CERTIFIED_WITH else f"the source of {name}"

@@ -1,0 +1,1 @@
+"""The process that answers measures, and the parent's side of it."""

@@ -1,0 +1,187 @@
+"""Limits that hold whatever a trial does: a worker's whole family is watched and ended.
+
+Enforced from outside, by killing, so that an endless loop in C, a child or a hung call
+to a device ends too. Memory is polled: an address-space limit would break CUDA and XLA.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+
+import psutil
+
+from harness.run.worker.reaper import MARK, reaper
+
+POLL_S = 0.1
+
+MOST_OF_A_CORE = 0.01
+"""What polling may take: timed trials run at the same time."""
+
+
+class Family:
+    """A process, its descendants and its session: what has to end with it.
+
+    Args:
+        leader: The process.
+        mark: The value of `MARK` in its environment, or None without one.
+    """
+
+    def __init__(self, leader: int, mark: str | None = None) -> None:
+        self._leader, self._mark = leader, mark
+        self._seen: dict[int, psutil.Process] = {}
+
+    def members(self) -> list[psutil.Process]:
+        """Return every living member, the leader last; a zombie is not living."""
+        with contextlib.suppress(psutil.Error):
+            for child in psutil.Process(self._leader).children(recursive=True):
+                self._seen.setdefault(child.pid, child)
+        with contextlib.suppress(psutil.Error):
+            self._seen.setdefault(self._leader, psutil.Process(self._leader))
+        living = {pid: p for pid, p in self._seen.items() if _is_alive(p)}
+        self._seen = living
+        return sorted(living.values(), key=lambda p: p.pid == self._leader)
+
+    def memory_bytes(self, limit: int | None) -> int:
+        """Return resident memory, or where that is above a limit, the family's share.
+
+        What processes share counts once in the latter, which is slower to find.
+        """
+        members = self.members()
+        resident = sum(_resident(p) for p in members)
+        if limit is None or resident <= limit:
+            return resident
+        return sum(_proportional(p) for p in members)
+
+    def kill(self) -> None:
+        """End every member, those that were born meanwhile too."""
+        for _ in range(5):
+            self._add_orphans()
+            members = self.members()
+            if not members:
+                return
+            for process in members:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(
+                [p for p in members if p.pid != self._leader], timeout=0.2
+            )
+
+    def _add_orphans(self) -> None:
+        """Find those with another parent by now: by their session, or their mark."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError, psutil.Error):
+                if os.getsid(process.pid) == self._leader or (
+                    self._mark and process.environ().get(MARK) == self._mark
+                ):
+                    self._seen.setdefault(process.pid, process)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _proportional(process: psutil.Process) -> int:
+    try:
+        full = process.memory_full_info()
+    except psutil.Error:
+        return _resident(process)
+    return int(getattr(full, "pss", full.rss))
+
+
+class Watch:
+    """Watches one worker until it ends, and ends what it leaves behind.
+
+    Attributes:
+        verdict: Outcome and reason of the limit that was broken, or None.
+        peak_memory_bytes: Highest memory seen since `begin`.
+        ended: Set when the worker and its family are gone.
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        memory_bytes: int | None,
+        mark: str | None = None,
+    ) -> None:
+        self._process = process
+        self._limit = memory_bytes
+        self._family = Family(process.pid, mark)
+        self._deadline: tuple[float, float] | None = None
+        self.verdict: tuple[str, str] | None = None
+        self.peak_memory_bytes = 0
+        self.ended = threading.Event()
+        reaper().watch(process.pid)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def begin(self, left_s: float | None, timeout_s: float | None) -> None:
+        """Start the clock of a request; forget the memory of the one before.
+
+        Args:
+            left_s: What is left to its trial, or None without a limit.
+            timeout_s: The trial's limit, to be told.
+        """
+        self.peak_memory_bytes = 0
+        if left_s is not None and timeout_s is not None:
+            self._deadline = (time.monotonic() + left_s, timeout_s)
+
+    def end(self) -> None:
+        """Stop the clock, and look at the memory once more."""
+        self._deadline = None
+        self._measure()
+
+    def _measure(self) -> None:
+        memory = self._family.memory_bytes(self._limit)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
+
+    def kill(self) -> None:
+        """End the worker and everything it started, now."""
+        self._family.kill()
+        if not self.ended.wait(timeout=10):  # as while a driver holds it in the kernel
+            raise TimeoutError(f"process {self._process.pid} cannot be killed")
+
+    def _watch(self) -> None:
+        pause_s = POLL_S
+        while True:
+            try:
+                self._process.wait(timeout=pause_s)
+                break
+            except subprocess.TimeoutExpired:
+                start = time.thread_time()
+                self._check()
+                took_s = time.thread_time() - start
+                pause_s = max(POLL_S, took_s / MOST_OF_A_CORE)
+        self._family.kill()
+        reaper().forget(self._process.pid)
+        self.ended.set()
+
+    def _check(self) -> None:
+        self._measure()
+        deadline = self._deadline
+        if deadline is not None and time.monotonic() > deadline[0]:
+            self._stop("timeout", f"stopped at the time limit of {deadline[1]:g} s")
+        elif self._limit is not None and self.peak_memory_bytes > self._limit:
+            limit = f"{self._limit / 2**30:.1f} GiB"
+            if self._limit < 2**30:
+                limit = f"{self._limit / 2**20:.0f} MiB"
+            self._stop("out_of_memory", f"stopped at the memory limit of {limit}")
+
+    def _stop(self, outcome: str, reason: str) -> None:
+        self.verdict = self.verdict or (outcome, reason)
+        self._family.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal.SIGKILL)
