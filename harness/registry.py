@@ -6,15 +6,14 @@ import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
-import inspect
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from harness.declarations import (
     CellDeclaration,
@@ -25,23 +24,12 @@ from harness.declarations import (
     collecting,
 )
 from harness.errors import (
-    HarnessError,
     MisuseError,
     PluginError,
     UnavailableError,
     describe_error,
     suggestion,
 )
-
-if TYPE_CHECKING:
-    from harness.contract import (
-        Cell,
-        DeviceProbe,
-        Equations,
-        Network,
-        NetworkSpec,
-        Task,
-    )
 
 D = TypeVar("D", bound=Declaration)
 
@@ -142,7 +130,7 @@ class Registry:
         if file.suffix != ".py":
             raise PluginError(str(file), "a plugin file must end in .py")
         with collecting() as declared:
-            self._load_file(file)
+            self.module_of(file)
         if not declared:
             reason = (
                 "declares nothing; call declare_implementation, declare_cell or "
@@ -151,7 +139,12 @@ class Registry:
             raise PluginError(file.name, reason)
         return [replace(d, origin=file.name, file=file) for d in declared]
 
-    def _load_file(self, file: Path) -> ModuleType:
+    def module_of(self, file: Path) -> ModuleType:
+        """Return the module of a plugin file, which runs once.
+
+        Raises:
+            PluginError: If it raises.
+        """
         if file not in self._modules:
             # Last on the path, so that a neighbour shadows no installed module.
             if str(file.parent) not in sys.path:
@@ -168,12 +161,12 @@ class Registry:
                     spec.loader.exec_module(module)
             except (Exception, SystemExit) as error:
                 del sys.modules[name]
-                raise self._broken(file.name, error) from error
+                raise self.broken(file.name, error) from error
             self._modules[file] = module
         return self._modules[file]
 
-    def _broken(self, plugin: str, error: BaseException) -> PluginError:
-        """Tell a framework that is not there, or broken, from every other failure."""
+    def broken(self, plugin: str, error: BaseException) -> PluginError:
+        """Return why a plugin fails: its framework is absent, or its own error."""
         if isinstance(error, PluginError):
             return error
         for framework in self.frameworks.values():
@@ -281,185 +274,6 @@ class Registry:
     def use_environments(self, environments: Mapping[str, Environment]) -> None:
         """Have frameworks run, and be looked for, in a Python of their own."""
         self.environments = dict(environments)
-
-    # --- loading (in a worker) -------------------------------------------------------
-
-    def load_cell(self, name: str) -> Cell:
-        """Return the cell, its methods checked.
-
-        Raises:
-            PluginError: If it cannot be loaded or a method is wrong.
-        """
-        from harness.conformance import check_methods
-        from harness.contract import Cell, ReferenceCell
-
-        declaration = self.cell(name)
-        cell = self._call(declaration, declaration.factory, {})
-        check_methods(cell, ReferenceCell if declaration.reference else Cell, name)
-        return cast("Cell", cell)
-
-    def load_equations(self, name: str) -> Equations:
-        """Return the equations of a cell that has them, their arguments checked.
-
-        Raises:
-            PluginError: If they cannot be loaded or take other arguments.
-        """
-        from harness.conformance import check_call
-
-        declared = self.cell(name)
-        equations = self._resolve(declared, declared.equations)
-        check_call(equations, ("ops", "w", "a", "state"), name, by_place=True)
-        return equations
-
-    def load_task(self, name: str, options: Mapping[str, Any]) -> Task:
-        """Return the task with its options, its methods checked.
-
-        Raises:
-            PluginError: If it cannot be loaded or a method is wrong.
-        """
-        from harness.conformance import check_methods
-        from harness.contract import Task
-
-        declaration = self.task(name)
-        taken = self._options(declaration)
-        for option in options:
-            if taken is not None and option not in taken:
-                hint = suggestion(option, taken)
-                raise PluginError(name, f"takes no option '{option}'{hint}")
-        task = self._call(declaration, declaration.factory, options)
-        check_methods(task, Task, name)
-        return cast("Task", task)
-
-    def _options(self, task: TaskDeclaration) -> list[str] | None:
-        """Return the options a task takes, or None where it takes any."""
-        try:
-            signature = inspect.signature(self._resolve(task, task.factory))
-        except (TypeError, ValueError):
-            return None
-        parameters = signature.parameters.values()
-        if any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return None
-        return [p.name for p in parameters]
-
-    def build(self, name: str, spec: NetworkSpec, cell: Cell, device: str) -> Network:
-        """Return a network of an implementation, its methods checked.
-
-        Raises:
-            UnavailableError: If its framework or the device is not there.
-            PluginError: If it cannot be loaded or a method is wrong.
-        """
-        from harness.conformance import check_methods
-        from harness.contract import Network, TrainableNetwork
-
-        declaration = self.implementation(name)
-        arguments: dict[str, Any] = {"spec": spec, "cell": cell, "device": device}
-        if declaration.factory is not None:
-            network = self._call(declaration, declaration.factory, arguments)
-        else:
-            arguments["layer"] = self._layer(declaration, cell)
-            framework = self.framework_of(name)
-            network = self._call(framework, framework.factory, arguments, name)
-        protocol = TrainableNetwork if declaration.trains else Network
-        check_methods(network, protocol, name)
-        return cast("Network", network)
-
-    def build_around(
-        self,
-        framework: str,
-        layer: Callable[[str, int, int], Any],
-        spec: NetworkSpec,
-        cell: Cell,
-        device: str,
-    ) -> Network:
-        """Return a network of a framework around layers that are at hand.
-
-        Raises:
-            UnavailableError: If the framework or the device is not there.
-            PluginError: If a layer is not in the framework's form.
-        """
-        declared = self.frameworks[framework]
-        arguments = {"spec": spec, "cell": cell, "device": device, "layer": layer}
-        return cast("Network", self._call(declared, declared.factory, arguments))
-
-    def load_probe(self, framework: str, device: str) -> DeviceProbe | None:
-        """Return a framework's probe of a device, or None where it declares none.
-
-        Raises:
-            UnavailableError: If the framework or the device is not there.
-            PluginError: If it cannot be loaded or a method is wrong.
-        """
-        from harness.conformance import check_methods
-        from harness.contract import DeviceProbe
-
-        declared = self.frameworks[framework]
-        if declared.probe is None:
-            return None
-        probe = self._call(declared, declared.probe, {"device": device})
-        check_methods(probe, DeviceProbe, framework)
-        return cast("DeviceProbe", probe)
-
-    def _layer(
-        self, declaration: ImplementationDeclaration, cell: Cell
-    ) -> Callable[..., Any]:
-        """Return what makes a layer of (cell, input_size, hidden_size)."""
-        from harness.conformance import check_call
-
-        if declaration.layer is not None:
-            layer = self._resolve(declaration, declaration.layer)
-            names = ("cell", "input_size", "hidden_size")
-            check_call(layer, names, declaration.name, by_place=True)
-            return layer
-        loop = self._resolve(declaration, declaration.loop)
-        sizes = ("input_size", "hidden_size")
-        check_call(loop, ("equations", "cell", *sizes), declaration.name)
-        equations = self.load_equations(cell.info.name)
-
-        def of_cell(name: str, input_size: int, hidden_size: int) -> Any:
-            return loop(equations, cell, input_size, hidden_size)
-
-        return of_cell
-
-    def _call(
-        self,
-        declaration: Declaration,
-        reference: str | None,
-        arguments: Mapping[str, Any],
-        plugin: str | None = None,
-    ) -> Any:
-        from harness.conformance import check_call
-
-        plugin = plugin or declaration.name
-        factory = self._resolve(declaration, reference)
-        check_call(factory, tuple(arguments), plugin)
-        try:
-            return factory(**arguments)
-        except HarnessError:
-            raise
-        except Exception as error:
-            raise self._broken(plugin, error) from error
-
-    def _resolve(
-        self, declaration: Declaration, reference: str | None
-    ) -> Callable[..., Any]:
-        assert reference is not None
-        module_name, _, attribute = reference.partition(":")
-        file = declaration.file
-        if file is not None and module_name == file.stem:
-            module = self._load_file(file)
-        else:
-            try:
-                module = importlib.import_module(module_name)
-            except (Exception, SystemExit) as error:
-                raise self._broken(declaration.name, error) from error
-        found = getattr(module, attribute, None)
-        if not callable(found):
-            where = file.name if file is not None else module_name
-            names = [n for n in vars(module) if not n.startswith("_")]
-            reason = f"{where} has no callable '{attribute}'"
-            raise PluginError(
-                declaration.name, f"{reason}{suggestion(attribute, names)}"
-            )
-        return cast(Callable[..., Any], found)
 
 
 def _is_installed(module: str) -> bool:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from harness.contract import Optimizer
 from harness.errors import MisuseError, PluginError, suggestion
 from harness.interpreters.choose import resolved
+from harness.loading import load_task
 from harness.registry import Registry
 
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
@@ -368,7 +369,7 @@ def _task_problems(
     Tasks are numpy alone, so that asking one costs no worker.
     """
     try:
-        task = registry.load_task(section.task, section.task_options)
+        task = load_task(registry, section.task, section.task_options)
     except PluginError as error:
         return [f"task: {error}"]
     problems = []

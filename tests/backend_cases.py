@@ -19,6 +19,7 @@ from harness.contract import (
     TrainableNetwork,
     Weights,
 )
+from harness.loading import build_network, load_cell
 from harness.measure.certificate.record import relative_error
 from harness.measure.problem import initial_weights
 from harness.registry import Registry
@@ -38,15 +39,17 @@ BATCH, TIME_STEPS = 4, 9
 
 def build(implementation: str, spec: NetworkSpec) -> TrainableNetwork:
     """Build a network and give it `draw_weights`."""
-    cell = REGISTRY.load_cell(spec.cell)
-    network = cast(TrainableNetwork, REGISTRY.build(implementation, spec, cell, "cpu"))
+    cell = load_cell(REGISTRY, spec.cell)
+    network = cast(
+        TrainableNetwork, build_network(REGISTRY, implementation, spec, cell, "cpu")
+    )
     network.load_weights(draw_weights(spec))
     return network
 
 
 def draw_weights(spec: NetworkSpec) -> Weights:
     """Draw canonical weights with biases off zero, in the network's dtype."""
-    cell = REGISTRY.load_cell(spec.cell)
+    cell = load_cell(REGISTRY, spec.cell)
     rng = np.random.default_rng(0)
     return {
         name: (w + rng.uniform(-0.1, 0.1, w.shape)).astype(spec.dtype)
@@ -74,7 +77,7 @@ def draw_batch(spec: NetworkSpec, seed: int = 1) -> Batch:
 def draw_state(spec: NetworkSpec, batch: int = BATCH) -> State:
     """Draw a state, parts [layers, batch, hidden], in the network's dtype."""
     rng = np.random.default_rng(2)
-    parts = len(REGISTRY.load_cell(spec.cell).info.state_parts)
+    parts = len(load_cell(REGISTRY, spec.cell).info.state_parts)
     size = (spec.num_layers, batch, spec.hidden_size)
     return tuple(rng.uniform(-0.5, 0.5, size).astype(spec.dtype) for _ in range(parts))
 
@@ -83,9 +86,11 @@ def errors_against_reference(
     network: TrainableNetwork, spec: NetworkSpec
 ) -> dict[str, float]:
     """Return the relative error of everything a network computes from its weights."""
-    cell = REGISTRY.load_cell(spec.cell)
+    cell = load_cell(REGISTRY, spec.cell)
     reference = replace(spec, dtype="float64")
-    oracle = cast(Oracle, REGISTRY.build("numpy-reference", reference, cell, "cpu"))
+    oracle = cast(
+        Oracle, build_network(REGISTRY, "numpy-reference", reference, cell, "cpu")
+    )
     weights = network.weights()
     oracle.load_weights(weights)
     batch, state = draw_batch(spec), draw_state(spec)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.loading import load_cell
 from harness.measure.certificate import differences
 from harness.measure.certificate.differences import compare_differences
 from harness.measure.certificate.record import TOLERANCES, Certificate
@@ -24,7 +25,7 @@ def dtype_of_differences(implementation: str, monkeypatch: pytest.MonkeyPatch) -
     registry.implementations[implementation] = replace(declared, dtypes=("float32",))
     trial = Trial("parity", implementation, "gru")
     certificate = Certificate(TOLERANCES["float32", "highest"], 1)
-    subject = Subject(registry, trial, registry.load_cell("gru"))
+    subject = Subject(registry, trial, load_cell(registry, "gru"))
     dtype = compare_differences(certificate, subject)
     assert {"differences w_hh", "differences b", "differences inputs"} <= set(
         certificate.findings

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.contract import Readout
+from harness.loading import load_cell
 from harness.measure.certificate.certify import Comparison
 from harness.measure.certificate.diagnosis import diagnose
 from harness.measure.certificate.record import TOLERANCES, Certificate
@@ -18,7 +19,7 @@ from harness.trial import Trial
 
 def subject_of(registry: Registry, implementation: str, cell: str) -> Subject:
     trial = Trial("parity", implementation, cell)
-    return Subject(registry, trial, registry.load_cell(cell))
+    return Subject(registry, trial, load_cell(registry, cell))
 
 
 def certificate_of(

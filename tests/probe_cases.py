@@ -9,6 +9,7 @@ import pytest
 
 from harness.contract import DeviceProbe
 from harness.errors import RefusedError, UnavailableError
+from harness.loading import load_probe
 from harness.machine.peak import fastest_s
 from harness.registry import Registry
 
@@ -17,7 +18,7 @@ FASTEST_FLOP_PER_S = 1e13
 
 
 def load(framework: str, device: str = "cpu") -> DeviceProbe:
-    probe = Registry.discover().load_probe(framework, device)
+    probe = load_probe(Registry.discover(), framework, device)
     assert probe is not None
     return probe
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from harness.contract import Inputs, Target, TrainableNetwork
+from harness.loading import build_network, load_cell
 from harness.registry import Registry
 from harness.scaffold import NewPlugin, write_plugin
 from tests.backend_cases import SPEC, draw_weights, errors_against_reference
@@ -26,7 +27,7 @@ def assert_template_computes(framework: str, cell: str, folder: Path) -> None:
     assert registry.implementation(name).cells == (cell,)
     reals = Inputs("reals", 2)
     spec = replace(SPEC, cell=cell, inputs=reals, num_layers=1, target=Target.REAL)
-    built = registry.build(name, spec, registry.load_cell(cell), "cpu")
+    built = build_network(registry, name, spec, load_cell(registry, cell), "cpu")
     network = cast(TrainableNetwork, built)
     network.load_weights(draw_weights(spec))
     errors = errors_against_reference(network, spec)

@@ -25,6 +25,7 @@ from harness.errors import (
     PluginError,
     describe_error,
 )
+from harness.loading import load_task
 from harness.registry import Registry
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _check_tasks(registry: Registry, files: Sequence[Path]) -> list[TaskCheck]:
     found = []
     for name in names:
         try:
-            found.append(check_task(registry.load_task(name, {})))
+            found.append(check_task(load_task(registry, name, {})))
         except HarnessError:
             raise
         except Exception as error:  # whatever a task's own code may raise

@@ -28,6 +28,14 @@ from harness.contract import (
 )
 from harness.declarations import ImplementationDeclaration
 from harness.errors import RefusedError
+from harness.loading import (
+    build_around,
+    build_network,
+    load_cell,
+    load_equations,
+    load_probe,
+    load_task,
+)
 from harness.measure.equations import EquationSteps
 from harness.measure.own_step import OwnStep, own_step_spec
 from harness.registry import Registry
@@ -77,10 +85,10 @@ class Problem:
         self.trains = offered(registry, trial).trains
         self._registry = registry
         self.trial = trial
-        self.cell: Cell = registry.load_cell(trial.cell)
+        self.cell: Cell = load_cell(registry, trial.cell)
         self.task: Task | None = None
         if trial.task is not None:
-            self.task = registry.load_task(trial.task, trial.task_options)
+            self.task = load_task(registry, trial.task, trial.task_options)
         self.spec = self._spec()
 
     def _spec(self) -> NetworkSpec:
@@ -120,14 +128,14 @@ class Problem:
     def network(self) -> Network:
         """Build the trial's network; its weights are still unset."""
         trial = self.trial
-        return self._registry.build(
-            trial.implementation, self.spec, self.cell, trial.device
+        return build_network(
+            self._registry, trial.implementation, self.spec, self.cell, trial.device
         )
 
     def probe(self) -> DeviceProbe | None:
         """Return the probe of the trial's framework on its device, or None."""
         framework = self._registry.framework_of(self.trial.implementation).name
-        return self._registry.load_probe(framework, self.trial.device)
+        return load_probe(self._registry, framework, self.trial.device)
 
     def trainable_network(self) -> TrainableNetwork:
         """Build the trial's network, which must train.
@@ -264,9 +272,9 @@ def build_oracle(
     reference = replace(spec, dtype="float64", precision="highest", biases="canonical")
     basis = basis_of(registry, trial.cell)
     if basis is Basis.REFERENCE:
-        return cast(Oracle, registry.build(ORACLE, reference, cell, "cpu"))
+        return cast(Oracle, build_network(registry, ORACLE, reference, cell, "cpu"))
     if basis is Basis.EQUATIONS:
-        steps = EquationSteps(registry.load_equations(trial.cell), cell.info)
+        steps = EquationSteps(load_equations(registry, trial.cell), cell.info)
         return _oracle_around(registry, lambda *_: steps, reference, cell)
     name = trial.implementation
     declared = registry.implementation(name)
@@ -279,7 +287,7 @@ def build_oracle(
 
     def own_step(cell_name: str, input_size: int, hidden_size: int) -> OwnStep:
         small = own_step_spec(reference, input_size, dtype)
-        network = registry.build(name, small, cell, trial.device)
+        network = build_network(registry, name, small, cell, trial.device)
         return OwnStep(cast(TrainableNetwork, network), small, cell)
 
     return _oracle_around(registry, own_step, reference, cell)
@@ -291,7 +299,7 @@ def _oracle_around(
     reference: NetworkSpec,
     cell: Cell,
 ) -> Oracle:
-    return cast(Oracle, registry.build_around("numpy", layer, reference, cell, "cpu"))
+    return cast(Oracle, build_around(registry, "numpy", layer, reference, cell, "cpu"))
 
 
 def initial_weights(

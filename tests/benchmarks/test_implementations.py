@@ -21,6 +21,7 @@ import pytest
 from harness.contract import Optimizer
 from harness.errors import UnavailableError
 from harness.intervals import median_interval
+from harness.loading import load_probe
 from harness.machine.facts import framework_versions
 from harness.machine.fitness import Fitness
 from harness.machine.load import OtherLoad
@@ -68,7 +69,7 @@ def peak_flop_per_s() -> float:
         if framework.probe in (None, *rates) or REGISTRY.unavailable(name):
             continue
         if "cpu" in declared.devices:
-            probe = REGISTRY.load_probe(framework.name, "cpu")
+            probe = load_probe(REGISTRY, framework.name, "cpu")
             assert probe is not None
             rates[framework.probe] = measure_peak(probe, "float32", "highest")
     return max(peak.flop_per_s for peak in rates.values())

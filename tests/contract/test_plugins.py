@@ -7,6 +7,7 @@ import pytest
 
 from harness.contract import Inputs, LayerSizes, NetworkSpec, Readout, Target
 from harness.errors import PluginError
+from harness.loading import build_network, load_cell, load_task
 from harness.registry import Registry
 from harness.run.worker.process import WorkerDiedError, WorkerProcess
 from harness.store import RunFolder
@@ -47,7 +48,7 @@ TIMED = Trial(
 
 @pytest.mark.parametrize("name", REGISTRY.cells)
 def test_every_cell_has_its_contract(name: str) -> None:
-    cell = REGISTRY.load_cell(name)
+    cell = load_cell(REGISTRY, name)
     assert cell.info.name == name
     assert cell.info.source
     shapes = cell.weight_shapes(3, 4)
@@ -61,7 +62,7 @@ def test_every_cell_has_its_contract(name: str) -> None:
 
 @pytest.mark.parametrize("name", REGISTRY.tasks)
 def test_every_task_has_its_contract(name: str) -> None:
-    task = REGISTRY.load_task(name, {})
+    task = load_task(REGISTRY, name, {})
     assert task.info.name == name
     assert task.info.headline in task.info.scores
     assert "loss" in task.info.scores
@@ -87,7 +88,9 @@ def needs_torch() -> None:
 
 def assert_built(registry: Registry) -> None:
     """Assert that the layer of my-gru is built and has the sizes that it was asked."""
-    built = registry.build("my-gru", spec("gru"), registry.load_cell("gru"), "cpu")
+    built = build_network(
+        registry, "my-gru", spec("gru"), load_cell(registry, "gru"), "cpu"
+    )
     found = {name: weight.shape for name, weight in built.weights().items()}
     assert found["layer0.w_ih"] == (3, 4, 2)
     assert found["layer0.w_hh"] == (3, 4, 4)
@@ -135,7 +138,9 @@ def test_an_implementation_that_does_not_fit_is_told_what_is_wrong(
         needs_torch()
     (cell,) = declared.cells
     with pytest.raises(PluginError) as raised:
-        registry.build(implementation, spec(cell), registry.load_cell(cell), "cpu")
+        build_network(
+            registry, implementation, spec(cell), load_cell(registry, cell), "cpu"
+        )
     assert raised.value.plugin == implementation
     for words in told:
         assert words in str(raised.value)
@@ -143,7 +148,7 @@ def test_an_implementation_that_does_not_fit_is_told_what_is_wrong(
 
 def test_a_task_that_lacks_an_argument_is_told_which() -> None:
     with pytest.raises(PluginError) as raised:
-        read("task_lacks_length").load_task("short-adding", {})
+        load_task(read("task_lacks_length"), "short-adding", {})
     assert str(raised.value) == (
         "short-adding: sample(rng, *, batch) has a wrong signature: got an unexpected "
         "keyword argument 'length'; expected sample(rng, *, batch, length)"
@@ -152,7 +157,7 @@ def test_a_task_that_lacks_an_argument_is_told_which() -> None:
 
 def test_a_cell_that_lacks_a_method_is_told_which() -> None:
     with pytest.raises(PluginError) as raised:
-        read("cell_lacks_step_backward").load_cell("one-way")
+        load_cell(read("cell_lacks_step_backward"), "one-way")
     assert str(raised.value) == (
         "one-way: OneWay lacks 'step_backward', which a ReferenceCell must have"
     )
@@ -170,7 +175,7 @@ def test_an_option_a_task_does_not_take_is_told(
     options: dict[str, object], told: str
 ) -> None:
     with pytest.raises(PluginError) as raised:
-        REGISTRY.load_task("copy-memory", options)
+        load_task(REGISTRY, "copy-memory", options)
     assert told in str(raised.value)
 
 

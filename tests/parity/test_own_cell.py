@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.loading import load_cell
 from harness.measure.certificate import certify as parity
 from harness.measure.certificate import differences, peers, shapes
 from harness.measure.certificate.certify import measure_parity
@@ -151,7 +152,7 @@ def test_half_a_gradient_shows_in_float32_too() -> None:
 def test_half_a_gradient_shows_at_every_shape_and_seed() -> None:
     registry = Registry.discover([PLUGINS / file for file in FILES])
     trial = Trial("parity", "min-gru-wrong-gradient", "min-gru")
-    subject = Subject(registry, trial, registry.load_cell("min-gru"))
+    subject = Subject(registry, trial, load_cell(registry, "min-gru"))
     shape = min(shapes.PAIRWISE, key=lambda s: (s.time_steps, s.num_layers))
     for seed in range(8):
         network = differences._Differences(subject, shape, differences.DOUBLE, seed)

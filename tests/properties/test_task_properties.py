@@ -15,6 +15,7 @@ from scipy.special import log_softmax
 
 from harness.contract import Array, Batch, Readout, Target, Task
 from harness.declarations import BUILT_IN
+from harness.loading import load_task
 from harness.registry import Registry
 from tasks.adding import Adding
 from tasks.copy_memory import CopyMemory
@@ -88,7 +89,7 @@ def test_copy_has_its_layout_at_every_position(
 
 
 def loaded(name: str) -> Task:
-    return REGISTRY.load_task(name, {})
+    return load_task(REGISTRY, name, {})
 
 
 def some_lengths(task: Task) -> list[int]:

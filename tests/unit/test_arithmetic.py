@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.contract import Optimizer
+from harness.loading import load_cell
 from harness.machine.watch import System
 from harness.measure import arithmetic
 from harness.measure.arithmetic import (
@@ -41,7 +42,7 @@ def problem(**changes: object) -> Problem:
 
 
 def test_operations_of_each_phase() -> None:
-    forward = B * (T * REGISTRY.load_cell("rnn").flops(I, H) + 2 * H)
+    forward = B * (T * load_cell(REGISTRY, "rnn").flops(I, H) + 2 * H)
     found = {
         phase: flops_of_call(problem(), phase, B)
         for phase in ("forward", "loss_and_gradients", "train_step")
@@ -51,7 +52,7 @@ def test_operations_of_each_phase() -> None:
         "loss_and_gradients": 3 * forward,
         "train_step": 3 * forward,
     }
-    assert flops_of_call(problem(), "stream", 1) == REGISTRY.load_cell("rnn").flops(
+    assert flops_of_call(problem(), "stream", 1) == load_cell(REGISTRY, "rnn").flops(
         I, H
     ) + (2 * H)
 

@@ -9,6 +9,7 @@ import pytest
 
 from harness.contract import Inputs, NetworkSpec, Readout, Target
 from harness.errors import PluginError, UnavailableError
+from harness.loading import build_network, load_cell
 from harness.registry import Registry
 from tests import helpers
 
@@ -48,7 +49,7 @@ def build(folder: Path) -> None:
     registry = Registry.discover([folder / "tidal_plugin.py"])
     assert registry.problems == []
     assert registry.unavailable("tidal-gru") is None  # as far as a look can tell
-    registry.build("tidal-gru", SPEC, registry.load_cell("gru"), "cpu")
+    build_network(registry, "tidal-gru", SPEC, load_cell(registry, "gru"), "cpu")
 
 
 def a_package(folder: Path, text: str) -> None:

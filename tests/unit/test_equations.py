@@ -10,6 +10,7 @@ import pytest
 
 from harness.contract import Array, CellInfo, ReferenceCell, State, Weights
 from harness.errors import PluginError
+from harness.loading import load_cell, load_equations
 from harness.measure.equations import EquationSteps
 from harness.registry import Registry
 from implementations.cells.rnn import Rnn
@@ -35,8 +36,8 @@ def drawn(
 
 @pytest.mark.parametrize("name", [n for n, c in REGISTRY.cells.items() if c.reference])
 def test_equations_and_their_gradients_are_those_of_the_reference(name: str) -> None:
-    cell: Any = REGISTRY.load_cell(name)
-    steps = EquationSteps(REGISTRY.load_equations(name), cell.info)
+    cell: Any = load_cell(REGISTRY, name)
+    steps = EquationSteps(load_equations(REGISTRY, name), cell.info)
     weights, x, state, d_state = drawn(cell, np.random.default_rng(0))
     after, saved = steps.step(weights, x, state)
     expected, kept = cell.step(weights, x, state)
@@ -95,8 +96,8 @@ def test_every_operation_has_the_gradient_of_its_differences(form: str) -> None:
 
 
 def test_a_step_keeps_its_dtype() -> None:
-    gru: Any = REGISTRY.load_cell("gru")
-    steps = EquationSteps(REGISTRY.load_equations("gru"), gru.info)
+    gru: Any = load_cell(REGISTRY, "gru")
+    steps = EquationSteps(load_equations(REGISTRY, "gru"), gru.info)
     weights, x, state, d_state = drawn(gru, np.random.default_rng(0))
     weights = {n: w.astype(np.float32) for n, w in weights.items()}
     single = tuple(part.astype(np.float32) for part in state)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.loading import load_task
 from harness.registry import Registry
 from harness.store import RunFolder
 from harness.suite import load_suite
@@ -41,7 +42,7 @@ def test_the_tutorial_runs_as_the_readme_says(tmp_path: Path) -> None:
 
 def test_the_tutorials_floor_is_that_of_the_constant_answer() -> None:
     registry = Registry.discover([EXAMPLE])
-    task = registry.load_task("next-value", {})
+    task = load_task(registry, "next-value", {})
     rng = np.random.default_rng(0)
     batch = task.sample(rng, batch=20000, length=20)
     loss = task.score(np.zeros((20000, 1, 1)), batch)["loss"].mean

@@ -20,6 +20,7 @@ from harness.contract import (
     Weights,
 )
 from harness.errors import InputError
+from harness.loading import build_network, load_cell
 from harness.measure.problem import initial_weights
 from harness.registry import Registry
 
@@ -42,14 +43,14 @@ each = pytest.mark.parametrize("implementation", HERE)
 
 
 def build(implementation: str, spec: NetworkSpec = SPEC) -> TrainableNetwork:
-    cell = REGISTRY.load_cell(spec.cell)
-    network: Any = REGISTRY.build(implementation, spec, cell, "cpu")
+    cell = load_cell(REGISTRY, spec.cell)
+    network: Any = build_network(REGISTRY, implementation, spec, cell, "cpu")
     network.load_weights(weights(spec))
     return network  # type: ignore[no-any-return]
 
 
 def weights(spec: NetworkSpec = SPEC) -> Weights:
-    cell = REGISTRY.load_cell(spec.cell)
+    cell = load_cell(REGISTRY, spec.cell)
     drawn = initial_weights(spec, cell, "canonical", 0, 10)
     return {name: tensor.astype(np.float32) for name, tensor in drawn.items()}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.loading import load_cell, load_task
 from harness.registry import Registry
 from harness.scaffold import NewPlugin, write_plugin
 from tests import helpers
@@ -69,8 +70,8 @@ def test_all_that_is_written_is_declared_and_short(written: list[Path]) -> None:
         for cell in cells_of(name):
             declared = registry.implementation(f"own-{cell}-{name}")
             assert (declared.framework, declared.cells) == (name, (cell,))
-    assert registry.load_cell("own-cell").info.name == "own-cell"
-    assert registry.load_task("own-task", {}).info.name == "own-task"
+    assert load_cell(registry, "own-cell").info.name == "own-cell"
+    assert load_task(registry, "own-task", {}).info.name == "own-task"
     loops = {n for n, d in registry.implementations.items() if "own-cell" in d.cells}
     assert loops == {"torch-loop", "torch-compile", "tensorflow-loop", "jax-scan"}
     for file in written:
@@ -124,7 +125,7 @@ def test_a_file_of_another_name_declares_what_is_in_it(
     assert code == 0
     assert out == "my files/two.py\nnext: rnn-harness check 'my files/two.py'\n"
     registry = Registry.discover([here / "my files" / "two.py"])
-    assert registry.load_cell("copy").info.name == "copy"
+    assert load_cell(registry, "copy").info.name == "copy"
 
 
 def test_what_is_not_installed_is_told_beside_the_file(

@@ -20,6 +20,7 @@ from harness.contract import (
     Target,
     Weights,
 )
+from harness.loading import load_cell
 from harness.measure.problem import initial_weights
 from harness.registry import Registry
 from implementations.numpy_reference import optimizers
@@ -61,8 +62,8 @@ def network(cell: str, **changes: Any) -> tuple[NumpyNetwork, Weights, Batch]:
         targets: Array = rng.integers(0, 3, (3, readouts))
     else:
         targets = rng.standard_normal((3, readouts, 3))
-    built = NumpyNetwork(spec, REGISTRY.load_cell(cell), "cpu")
-    weights = initial_weights(spec, REGISTRY.load_cell(cell), "canonical", 0, 7)
+    built = NumpyNetwork(spec, load_cell(REGISTRY, cell), "cpu")
+    weights = initial_weights(spec, load_cell(REGISTRY, cell), "canonical", 0, 7)
     weights = {n: w + rng.uniform(-0.3, 0.3, w.shape) for n, w in weights.items()}
     built.load_weights(weights)
     return built, weights, Batch(inputs, lengths, targets, scored)
@@ -111,7 +112,7 @@ def test_vjp_gives_the_slopes_for_inputs_and_initial_state(cell: str) -> None:
         cell, inputs=Inputs("reals", 2), target=Target.REAL, readout=Readout.EVERY
     )
     rng = np.random.default_rng(3)
-    parts = len(REGISTRY.load_cell(cell).info.state_parts)
+    parts = len(load_cell(REGISTRY, cell).info.state_parts)
     state = tuple(rng.uniform(-0.5, 0.5, (2, 3, 5)) for _ in range(parts))
     d_outputs = rng.standard_normal((3, 7, 3))
     d_final = tuple(rng.standard_normal((2, 3, 5)) for _ in range(parts))
@@ -178,7 +179,7 @@ def test_state_gradients_are_the_total_derivative_at_every_time(
         at = layer * 7 + t - 1
 
         def value(step: float, at: int = at, d: Any = directions) -> float:
-            nudged = Nudged(REGISTRY.load_cell(cell), at, [step * part for part in d])
+            nudged = Nudged(load_cell(REGISTRY, cell), at, [step * part for part in d])
             moved = NumpyNetwork(net._spec, nudged, "cpu")
             moved.load_weights(weights)
             outputs = moved.forward(moved.place(batch)).read().outputs
@@ -193,7 +194,7 @@ def test_state_gradients_are_the_total_derivative_at_every_time(
 def test_the_first_state_gradient_is_that_of_the_initial_state(cell: str) -> None:
     net, _, batch = network(cell)
     placed = net.place(batch)
-    parts = REGISTRY.load_cell(cell).info.state_parts
+    parts = load_cell(REGISTRY, cell).info.state_parts
     zero = tuple(np.zeros((2, 3, 5)) for _ in parts)
     d_outputs = np.random.default_rng(4).standard_normal((3, 7, 3))
     expected = net.vjp(placed, zero, d_outputs, zero).state

@@ -11,6 +11,7 @@ import pytest
 
 from harness.contract import Inputs, NetworkSpec, Readout, Target, Weights
 from harness.errors import RefusedError, UnavailableError
+from harness.loading import load_cell
 from harness.measure.problem import Problem, initial_weights
 from harness.registry import Registry
 from harness.run.plan.plan import make_plan
@@ -40,8 +41,8 @@ each_cell = pytest.mark.parametrize("cell", CELLS)
 
 def build(cell: str) -> tuple[OnnxNetwork, Weights]:
     spec = replace(SPEC, cell=cell)
-    network = OnnxNetwork(spec, REGISTRY.load_cell(cell), "cpu")
-    drawn = initial_weights(spec, REGISTRY.load_cell(cell), "native-torch", 0, 10)
+    network = OnnxNetwork(spec, load_cell(REGISTRY, cell), "cpu")
+    drawn = initial_weights(spec, load_cell(REGISTRY, cell), "native-torch", 0, 10)
     weights = {name: tensor.astype(np.float32) for name, tensor in drawn.items()}
     network.load_weights(weights)
     return network, weights
@@ -95,7 +96,7 @@ def test_a_missing_gpu_is_unavailable_in_one_sentence() -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has the CUDA provider")
     with pytest.raises(UnavailableError, match="so cuda:0 is not there"):
-        OnnxNetwork(SPEC, REGISTRY.load_cell("gru"), "cuda:0")
+        OnnxNetwork(SPEC, load_cell(REGISTRY, "gru"), "cuda:0")
 
 
 TIMED = Trial(

@@ -14,6 +14,7 @@ import torch
 from harness.contract import FrameworkState
 from harness.declarations import declare_framework
 from harness.errors import PluginError
+from harness.loading import load_probe
 from harness.machine import peak as peak_module
 from harness.machine.peak import Peak, bytes_beyond_caches, measure_peak
 from harness.registry import Registry
@@ -233,7 +234,7 @@ def test_torch_tells_its_threads_and_what_dynamo_was_given() -> None:
 
 
 def test_a_framework_may_have_no_probe() -> None:
-    assert Registry.discover().load_probe("onnxruntime", "cpu") is None
+    assert load_probe(Registry.discover(), "onnxruntime", "cpu") is None
 
 
 def test_a_probe_is_checked_when_it_is_declared_and_when_it_is_loaded(
@@ -250,7 +251,7 @@ def test_a_probe_is_checked_when_it_is_declared_and_when_it_is_loaded(
         "    def matmul(self, size, dtype): pass\n"
     )
     with pytest.raises(PluginError, match="matmul") as raised:
-        Registry.discover([file]).load_probe("mine", "cpu")
+        load_probe(Registry.discover([file]), "mine", "cpu")
     assert raised.value.plugin == "mine"
 
 

@@ -15,6 +15,7 @@ from harness.declarations import (
     declare_task,
 )
 from harness.errors import MisuseError, PluginError, UnavailableError, suggestion
+from harness.loading import build_network, load_cell
 from harness.registry import Registry
 from tests import helpers
 
@@ -184,9 +185,9 @@ def test_an_absent_framework_is_unavailable_with_the_way_to_install_it(
 
 def test_loading_what_needs_an_absent_framework_says_the_same(tmp_path: Path) -> None:
     registry = discover("absent_framework", tmp_path)
-    cell = registry.load_cell("gru")
+    cell = load_cell(registry, "gru")
     with pytest.raises(UnavailableError, match=r"pip install 'rnn-harness\[tidal\]'"):
-        registry.build("tidal-gru", object(), cell, "cpu")  # type: ignore[arg-type]
+        build_network(registry, "tidal-gru", object(), cell, "cpu")  # type: ignore[arg-type]
 
 
 def test_a_module_of_the_framework_that_is_not_the_framework_is_no_excuse(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from harness.contract import Batch, Readout, Tally, Task
+from harness.loading import load_task
 from harness.measure.task_contract import check_task
 from harness.registry import Registry
 from harness.scaffold import NewPlugin, write_plugin
@@ -24,14 +25,14 @@ REGISTRY = Registry.discover([EXAMPLE])
 
 @pytest.mark.parametrize("name", REGISTRY.tasks)
 def test_every_task_that_is_here_keeps_its_contract(name: str) -> None:
-    found = check_task(REGISTRY.load_task(name, {}))
+    found = check_task(load_task(REGISTRY, name, {}))
     assert {c.name: c.problem for c in found.clauses if c.problem} == {}
     assert len(found.clauses) == 7
 
 
 def broken(name: str, changes: dict[str, Any]) -> dict[str, str]:
     """Return what is broken in a built-in task some of whose parts are replaced."""
-    task = REGISTRY.load_task(name, {})
+    task = load_task(REGISTRY, name, {})
     changed = type("Changed", (type(task),), {})
     other = changed.__new__(changed)
     other.__dict__.update(vars(task))

@@ -20,6 +20,7 @@ from harness.contract import (
     Weights,
 )
 from harness.errors import PluginError, RefusedError, UnavailableError
+from harness.loading import build_network, load_cell
 from harness.measure.problem import initial_weights
 from harness.registry import Registry
 
@@ -43,8 +44,8 @@ SPEC = NetworkSpec(
 
 def build(cell: str, **changes: Any) -> tuple[TorchNetwork, Weights]:
     spec = replace(SPEC, cell=cell, **changes)
-    network = TorchNetwork(spec, REGISTRY.load_cell(cell), "cpu", native.layer)
-    weights = initial_weights(spec, REGISTRY.load_cell(cell), "canonical", 0, 10)
+    network = TorchNetwork(spec, load_cell(REGISTRY, cell), "cpu", native.layer)
+    weights = initial_weights(spec, load_cell(REGISTRY, cell), "canonical", 0, 10)
     rng = np.random.default_rng(0)
     weights = {
         name: (w + rng.uniform(-0.1, 0.1, w.shape)).astype(np.float32)
@@ -130,11 +131,11 @@ def test_torch_trains_as_many_parameters_as_it_ships_in_native_mode(
         num_layers=1,
         biases="native",
     )
-    network = TorchNetwork(spec, REGISTRY.load_cell(cell), "cpu", native.layer)
+    network = TorchNetwork(spec, load_cell(REGISTRY, cell), "cpu", native.layer)
     trained = network._trained()
     found = sum(p.numel() for n, p in trained.items() if n.startswith("layer"))
     assert found == count
-    declared = REGISTRY.load_cell(cell).parameter_counts(10, 20)
+    declared = load_cell(REGISTRY, cell).parameter_counts(10, 20)
     assert declared["torch"] == count
 
 
@@ -147,7 +148,7 @@ def test_a_tensor_that_no_gradient_reaches_has_zero_moments_that_come_back() -> 
 
     for optimizer in (Optimizer("adam"), Optimizer("sgd", momentum=0.9)):
         spec = replace(SPEC, optimizer=optimizer, num_layers=1)
-        cell = REGISTRY.load_cell("gru")
+        cell = load_cell(REGISTRY, "gru")
         networks = [
             TorchNetwork(spec, cell, "cpu", lambda _, i, h: Forgetful(i, h))
             for _ in range(2)
@@ -236,7 +237,7 @@ class _LongByHand(torch.nn.LSTM):  # type: ignore[misc]
 def test_the_kernel_is_seen_at_the_shape_of_the_call() -> None:
     spec = replace(SPEC, cell="lstm")
     network = TorchNetwork(
-        spec, REGISTRY.load_cell("lstm"), "cpu", lambda _, i, h: _LongByHand(i, h)
+        spec, load_cell(REGISTRY, "lstm"), "cpu", lambda _, i, h: _LongByHand(i, h)
     )
     full = a_full_batch()
     cut = [full.inputs[:, :5], np.full(4, 5), full.targets[:, :5], full.scored[:, :5]]
@@ -256,7 +257,7 @@ def test_every_kernel_of_a_stack_is_named_once() -> None:
         return made[-1]
 
     spec = replace(SPEC, cell="lstm", num_layers=3)
-    network = TorchNetwork(spec, REGISTRY.load_cell("lstm"), "cpu", layer)
+    network = TorchNetwork(spec, load_cell(REGISTRY, "lstm"), "cpu", layer)
     network.forward(network.place(a_full_batch()))
     assert network.kernel() == "torch operations and oneDNN"
 
@@ -286,13 +287,13 @@ def test_bf16_rounds_products_and_leaves_weights_and_moments_in_float32(
     name: str, cell: str
 ) -> None:
     spec = replace(SPEC, cell=cell, precision="bf16")
-    network = REGISTRY.build(name, spec, REGISTRY.load_cell(cell), "cpu")
+    network = build_network(REGISTRY, name, spec, load_cell(REGISTRY, cell), "cpu")
     assert isinstance(network, TorchNetwork)
     exact, weights = build(cell)
     network.load_weights(weights)
     batch = a_batch()
     placed, reference = network.place(batch), exact.place(batch)
-    state = _state(len(REGISTRY.load_cell(cell).info.state_parts))
+    state = _state(len(load_cell(REGISTRY, cell).info.state_parts))
     found, expected = (
         n.forward(p, state).read() for n, p in ((network, placed), (exact, reference))
     )
@@ -363,7 +364,7 @@ def test_a_layer_with_another_layout_is_refused_by_name(
         return _Wrong(input_size, hidden_size, mistake)
 
     with pytest.raises(PluginError) as caught:
-        TorchNetwork(SPEC, REGISTRY.load_cell("gru"), "cpu", layer)
+        TorchNetwork(SPEC, load_cell(REGISTRY, "gru"), "cpu", layer)
     assert words in str(caught.value)
 
 
@@ -383,7 +384,7 @@ def test_a_layer_of_another_form_is_refused_in_one_sentence(
     layer: Any, words: str
 ) -> None:
     with pytest.raises(PluginError) as caught:
-        TorchNetwork(SPEC, REGISTRY.load_cell("gru"), "cpu", layer)
+        TorchNetwork(SPEC, load_cell(REGISTRY, "gru"), "cpu", layer)
     assert words in str(caught.value)
 
 
@@ -408,7 +409,7 @@ def answering(cell: str, answer: Any, **changes: Any) -> TorchNetwork:
         return Own(input_size, hidden_size)
 
     spec = replace(SPEC, cell=cell, **changes)
-    return TorchNetwork(spec, REGISTRY.load_cell(cell), "cpu", layer)
+    return TorchNetwork(spec, load_cell(REGISTRY, cell), "cpu", layer)
 
 
 OUTPUTS = "expected float32 (9, 4, 6), [time, batch, hidden]; "
@@ -502,7 +503,7 @@ def test_padded_outputs_of_a_recurrent_module_must_be_packed() -> None:
             return outputs.data, final
 
     network = TorchNetwork(
-        SPEC, REGISTRY.load_cell("gru"), "cpu", lambda _, i, h: Unpacked(i, h)
+        SPEC, load_cell(REGISTRY, "gru"), "cpu", lambda _, i, h: Unpacked(i, h)
     )
     with pytest.raises(PluginError) as caught:
         network.forward(network.place(a_batch()))
@@ -528,7 +529,7 @@ def test_an_answer_that_overflows_is_no_mistake() -> None:
 def test_a_missing_gpu_is_unavailable_in_one_sentence() -> None:
     device = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(UnavailableError, match=f"so {device} is not there"):
-        TorchNetwork(SPEC, REGISTRY.load_cell("gru"), device, native.layer)
+        TorchNetwork(SPEC, load_cell(REGISTRY, "gru"), device, native.layer)
 
 
 @functools.cache
@@ -545,10 +546,10 @@ def _state(parts: int) -> tuple[Array, ...]:
 def test_on_a_gpu_cudnn_gives_what_the_cpu_gives(cell: str) -> None:
     on_cpu, weights = build(cell)
     spec = replace(SPEC, cell=cell)
-    on_gpu = TorchNetwork(spec, REGISTRY.load_cell(cell), "cuda:0", native.layer)
+    on_gpu = TorchNetwork(spec, load_cell(REGISTRY, cell), "cuda:0", native.layer)
     on_gpu.load_weights(weights)
     batch = a_batch()
-    state = _state(len(REGISTRY.load_cell(cell).info.state_parts))
+    state = _state(len(load_cell(REGISTRY, cell).info.state_parts))
     expected = on_cpu.forward(on_cpu.place(batch), state).read()
     found = on_gpu.forward(on_gpu.place(batch), state).read()
     np.testing.assert_allclose(found.outputs, expected.outputs, atol=1e-5)
@@ -576,7 +577,7 @@ def test_on_a_gpu_tf32_is_used_where_it_is_asked_for_and_nowhere_else(
     errors = {}
     for precision in ("tf32", "highest", "tf32"):
         spec = replace(SPEC, cell=cell, hidden_size=256, precision=precision)
-        network = TorchNetwork(spec, REGISTRY.load_cell(cell), "cuda:0", native.layer)
+        network = TorchNetwork(spec, load_cell(REGISTRY, cell), "cuda:0", native.layer)
         network.load_weights(weights)
         found = network.forward(network.place(batch)).read().outputs
         errors[precision] = _difference(found, expected)

@@ -16,6 +16,7 @@ import pytest
 
 from harness.contract import Batch, CellInfo, Inputs, NetworkSpec, Readout, Target
 from harness.errors import UnavailableError
+from harness.loading import build_network, load_cell
 from harness.measure.problem import Problem, initial_weights
 from harness.measure.speed.meter import SpeedMeter
 from harness.registry import Registry
@@ -168,7 +169,7 @@ ELEMENTWISE = Sizes("x", "h", _shapes(1, u=lambda h: (h,)))
 UNUSED = Sizes("x", "h", _shapes(1, u=lambda h: (h,), unused=lambda h: (h,)))
 
 OF_CELL: Mapping[str, tuple[Any, Any]] = {
-    "gru": (equations.gru, REGISTRY.load_cell("gru")),
+    "gru": (equations.gru, load_cell(REGISTRY, "gru")),
     "everything": (everything_at_once, EVERYTHING),
     "elementwise": (elementwise, ELEMENTWISE),
 }
@@ -279,11 +280,11 @@ def padded_batch() -> Batch:
 
 def build(layers: int = 1) -> TorchNetwork:
     spec = replace(SPEC, num_layers=layers, dtype="float64")
-    network = REGISTRY.build(
-        "torch-compile", spec, REGISTRY.load_cell(spec.cell), "cpu"
+    network = build_network(
+        REGISTRY, "torch-compile", spec, load_cell(REGISTRY, spec.cell), "cpu"
     )
     assert isinstance(network, TorchNetwork)
-    weights = initial_weights(spec, REGISTRY.load_cell(spec.cell), "canonical", 0, 10)
+    weights = initial_weights(spec, load_cell(REGISTRY, spec.cell), "canonical", 0, 10)
     network.load_weights(weights)
     return network
 
@@ -375,7 +376,7 @@ def test_an_older_torch_is_unavailable_in_one_sentence(
 ) -> None:
     monkeypatch.setattr(torch, "__version__", "2.12.1+cpu")
     with pytest.raises(UnavailableError, match=r"2\.12\.1\+cpu is here; this needs 2"):
-        compiled.layer(equations.gru, REGISTRY.load_cell("gru"), 3, 4)
+        compiled.layer(equations.gru, load_cell(REGISTRY, "gru"), 3, 4)
 
 
 @pytest.mark.gpu
@@ -400,6 +401,8 @@ def test_on_a_gpu_the_graphs_give_the_loops_values_and_gradients() -> None:
             found.append([t.detach().cpu().numpy() for t in (outputs, *gradients)])
         for a, b in zip(*found, strict=True):
             np.testing.assert_allclose(a, b, **CLOSE)
-    network = REGISTRY.build("torch-compile", SPEC, REGISTRY.load_cell("gru"), "cuda:0")
+    network = build_network(
+        REGISTRY, "torch-compile", SPEC, load_cell(REGISTRY, "gru"), "cuda:0"
+    )
     network.step(np.ones((4, 3), np.float32), (np.zeros((1, 4, 6), np.float32),))
     assert network.kernel() == "inductor graph"

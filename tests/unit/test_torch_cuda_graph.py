@@ -20,6 +20,7 @@ from harness.contract import (
     Readout,
     Target,
 )
+from harness.loading import build_network, load_cell
 from harness.measure.problem import initial_weights
 from harness.registry import Registry
 
@@ -88,7 +89,7 @@ def batch(seed: int, size: int = 4, time_steps: int = 5) -> Batch:
 
 
 def networks(spec: NetworkSpec = SPEC) -> tuple[TorchNetwork, GraphNetwork, Recorder]:
-    cell, recorder = REGISTRY.load_cell(spec.cell), Recorder()
+    cell, recorder = load_cell(REGISTRY, spec.cell), Recorder()
     plain = TorchNetwork(spec, cell, "cpu", native.layer)
     graph = GraphNetwork(spec, cell, "cpu", native.layer, recorder)
     recorder.network = graph
@@ -98,7 +99,7 @@ def networks(spec: NetworkSpec = SPEC) -> tuple[TorchNetwork, GraphNetwork, Reco
 
 
 def weights(spec: NetworkSpec, seed: int = 0) -> Any:
-    return initial_weights(spec, REGISTRY.load_cell(spec.cell), "canonical", seed, 5)
+    return initial_weights(spec, load_cell(REGISTRY, spec.cell), "canonical", seed, 5)
 
 
 def assert_same(found: Any, expected: Any) -> None:
@@ -174,9 +175,9 @@ def test_what_is_padded_or_begins_elsewhere_is_not_recorded() -> None:
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_on_a_gpu_graphs_are_recorded_and_replayed(cell: str) -> None:
     spec = replace(SPEC, cell=cell, dtype="float32")
-    made = REGISTRY.load_cell(cell)
+    made = load_cell(REGISTRY, cell)
     plain = TorchNetwork(spec, made, "cuda:0", native.layer)
-    graph = REGISTRY.build("torch-cuda-graph", spec, made, "cuda:0")
+    graph = build_network(REGISTRY, "torch-cuda-graph", spec, made, "cuda:0")
     for network in (plain, graph):
         network.load_weights(weights(spec))
     for seed in range(6):

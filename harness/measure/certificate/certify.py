@@ -16,6 +16,7 @@ import numpy as np
 
 from harness.contract import Array, Batch, State, TrainableNetwork, Weights
 from harness.errors import RefusedError
+from harness.loading import load_cell
 from harness.measure.certificate.diagnosis import diagnose
 from harness.measure.certificate.differences import compare_differences
 from harness.measure.certificate.invariants import compare_invariants
@@ -52,7 +53,7 @@ def measure_parity(registry: Registry, trial: Trial) -> Measurement:
             f"no tolerance is stated for {trial.dtype} at precision {trial.precision} "
             f"with {trial.biases} biases"
         )
-    subject = Subject(registry, trial, registry.load_cell(trial.cell))
+    subject = Subject(registry, trial, load_cell(registry, trial.cell))
     shapes: tuple[Shape, ...] = PAIRWISE
     if trial.settings.get("shapes", "pairwise") == "full":
         shapes = full_grid()

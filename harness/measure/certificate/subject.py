@@ -23,6 +23,7 @@ from harness.contract import (
     Target,
     Weights,
 )
+from harness.loading import build_around, build_network, load_equations
 from harness.measure.certificate.shapes import Shape
 from harness.measure.equations import EquationSteps
 from harness.measure.problem import (
@@ -125,7 +126,9 @@ class Subject:
     def network(self, spec: NetworkSpec) -> Network:
         """Build the network on trial."""
         trial = self.trial
-        return self.registry.build(trial.implementation, spec, self.cell, trial.device)
+        return build_network(
+            self.registry, trial.implementation, spec, self.cell, trial.device
+        )
 
     def oracle(self, spec: NetworkSpec) -> Oracle:
         """Build the reference of the network on trial."""
@@ -135,7 +138,7 @@ class Subject:
         """Return the time steps of the cell's reference, or of its equations."""
         if self.basis is Basis.REFERENCE:
             return cast(ReferenceCell, self.cell)
-        equations = self.registry.load_equations(self.trial.cell)
+        equations = load_equations(self.registry, self.trial.cell)
         return EquationSteps(equations, self.cell.info)
 
     def oracle_around(self, spec: NetworkSpec, steps: Steps) -> Oracle:
@@ -143,8 +146,8 @@ class Subject:
         reference = replace(
             spec, dtype="float64", precision="highest", biases="canonical"
         )
-        found = self.registry.build_around(
-            "numpy", lambda *_: steps, reference, self.cell, "cpu"
+        found = build_around(
+            self.registry, "numpy", lambda *_: steps, reference, self.cell, "cpu"
         )
         return cast(Oracle, found)
 

@@ -37,6 +37,7 @@ import numpy as np
 
 from harness.contract import Inputs, NetworkSpec, Readout, Target, Weights
 from harness.errors import RefusedError
+from harness.loading import build_network, load_cell, load_probe
 from harness.machine.facts import framework_versions, machine_name, processor
 from harness.machine.gpu import VISIBLE, gpu_name
 from harness.machine.peak import measure_peak
@@ -123,13 +124,13 @@ class Worker:
             target=Target.REAL,
             dtype=trial.dtype,
         )
-        cell = self._registry.load_cell(trial.cell)
-        self._registry.build(trial.implementation, spec, cell, trial.device)
+        cell = load_cell(self._registry, trial.cell)
+        build_network(self._registry, trial.implementation, spec, cell, trial.device)
 
     def _peak(self, trial: Trial) -> None:
         """Answer the best rates in a trial's dtype and precision, on its device."""
         framework = self._registry.framework_of(trial.implementation).name
-        probe = self._registry.load_probe(framework, trial.device)
+        probe = load_probe(self._registry, framework, trial.device)
         if probe is None:
             raise RefusedError(f"the framework '{framework}' declares no probe")
         peak = measure_peak(probe, trial.dtype, trial.precision)

@@ -14,6 +14,7 @@ from jax import numpy as jnp
 
 from harness.contract import Array, Inputs, NetworkSpec, Optimizer, Readout, Target
 from harness.errors import InputError, PluginError, UnavailableError
+from harness.loading import build_network, load_cell
 from implementations.jax_backend import network as network_module
 from implementations.jax_backend.kernel import kernel_of
 from implementations.jax_backend.layer import Layer
@@ -43,7 +44,7 @@ def jax_scan(spec: NetworkSpec) -> JaxNetwork:
 
 
 def of_layer(layer: Any, spec: NetworkSpec = SMALL) -> JaxNetwork:
-    cell = REGISTRY.load_cell(spec.cell)
+    cell = load_cell(REGISTRY, spec.cell)
     network = JaxNetwork(spec, cell, "cpu", lambda *_: layer)
     network.load_weights(draw_weights(spec))
     return network
@@ -197,8 +198,8 @@ def test_a_plugin_file_of_a_few_lines_computes_what_the_reference_does(
     registry = type(REGISTRY).discover([file])
     assert registry.problems == []
     spec = replace(SMALL, dtype="float64")
-    cell = registry.load_cell("rnn")
-    network = cast(JaxNetwork, registry.build("my-rnn", spec, cell, "cpu"))
+    cell = load_cell(registry, "rnn")
+    network = cast(JaxNetwork, build_network(registry, "my-rnn", spec, cell, "cpu"))
     network.load_weights(draw_weights(spec))
     errors = errors_against_reference(network, spec)
     assert max(errors.values()) < 1e-13, errors
@@ -358,7 +359,7 @@ def test_weights_and_states_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_missing_gpu_is_unavailable_in_one_sentence() -> None:
-    cell = REGISTRY.load_cell("rnn")
+    cell = load_cell(REGISTRY, "rnn")
     with pytest.raises(UnavailableError, match="so cuda:99 is not there") as caught:
         JaxNetwork(SMALL, cell, "cuda:99", lambda *_: scanned)
     assert f"jax {jax.__version__} sees" in str(caught.value)
@@ -374,8 +375,10 @@ def on_gpu() -> bool:
 def test_a_gpu_gives_what_the_cpu_gives_without_tf32(cell: str) -> None:
     # TF32 has a unit roundoff of 5e-4; float32 at 9 time steps stays near 1e-6.
     spec = replace(SPEC, cell=cell)
-    declared = REGISTRY.load_cell(cell)
-    network = cast(JaxNetwork, REGISTRY.build("jax-scan", spec, declared, "cuda:0"))
+    declared = load_cell(REGISTRY, cell)
+    network = cast(
+        JaxNetwork, build_network(REGISTRY, "jax-scan", spec, declared, "cuda:0")
+    )
     network.load_weights(draw_weights(spec))
     errors = errors_against_reference(network, spec)
     assert max(errors.values()) < 1e-5, errors

@@ -26,6 +26,7 @@ from harness.contract import (
     Weights,
     layer_weights,
 )
+from harness.loading import build_network, load_cell
 from harness.measure.problem import initial_weights
 from implementations.cells import equations
 from implementations.jax_backend.scan import Operations
@@ -76,7 +77,7 @@ def state_gradients(
     spec: NetworkSpec, weights: Weights, x: Array, d_outputs: Array
 ) -> tuple[Array, ...]:
     """Return the gradient for zeros [time + 1, layers, batch, hidden] a part."""
-    parts = len(REGISTRY.load_cell(spec.cell).info.state_parts)
+    parts = len(load_cell(REGISTRY, spec.cell).info.state_parts)
 
     def pulled(shifts: Any) -> Any:
         top, last = jnp.asarray(x), None
@@ -102,8 +103,10 @@ def test_a_zero_added_to_the_states_has_the_references_gradients(
     cell: str, num_layers: int, readout: Readout
 ) -> None:
     spec = spec_of(cell, num_layers, readout)
-    declared = REGISTRY.load_cell(cell)
-    oracle = cast(Oracle, REGISTRY.build("numpy-reference", spec, declared, "cpu"))
+    declared = load_cell(REGISTRY, cell)
+    oracle = cast(
+        Oracle, build_network(REGISTRY, "numpy-reference", spec, declared, "cpu")
+    )
     rng = np.random.default_rng(0)
     weights = {
         name: w + rng.uniform(-0.2, 0.2, w.shape)

@@ -13,6 +13,7 @@ from keras import layers, ops
 
 from harness.contract import Inputs, NetworkSpec, Optimizer, Readout, Target
 from harness.errors import PluginError, RefusedError, UnavailableError
+from harness.loading import build_network, load_cell
 from implementations.jax_backend import network as network_module
 from implementations.jax_backend.keras_network import network as keras_network
 from implementations.jax_backend.network import JaxNetwork
@@ -38,7 +39,7 @@ def keras_jax(spec: NetworkSpec) -> JaxNetwork:
 
 
 def of_layer(make: Any, spec: NetworkSpec = SMALL) -> JaxNetwork:
-    cell = REGISTRY.load_cell(spec.cell)
+    cell = load_cell(REGISTRY, spec.cell)
     network = keras_network(spec, cell, "cpu", make)
     network.load_weights(draw_weights(spec))
     return network
@@ -106,7 +107,7 @@ def test_keras_trains_as_many_parameters_as_it_ships(cell: str, count: int) -> N
     spec = replace(SMALL, cell=cell, inputs=Inputs("reals", 10), hidden_size=20)
     held = keras_jax(replace(spec, biases="native"))._weights
     shipped = sum(w.size for n, w in held.items() if n.startswith("layer"))
-    declared = REGISTRY.load_cell(cell).parameter_counts(10, 20)
+    declared = load_cell(REGISTRY, cell).parameter_counts(10, 20)
     assert shipped == declared["keras"] == count
 
 
@@ -255,7 +256,7 @@ def on_gpu() -> bool:
 @pytest.mark.skipif(not on_gpu(), reason="no CUDA device")
 def test_an_lstm_that_keras_takes_out_of_cudnn_is_reported() -> None:
     spec = replace(SMALL, cell="lstm")
-    cell = REGISTRY.load_cell("lstm")
+    cell = load_cell(REGISTRY, "lstm")
 
     def make(**changes: Any) -> JaxNetwork:
         def layer(name: str, input_size: int, hidden_size: int) -> Any:
@@ -276,8 +277,10 @@ def test_an_lstm_that_keras_takes_out_of_cudnn_is_reported() -> None:
 def test_a_gpu_gives_what_the_cpu_gives_without_tf32(cell: str) -> None:
     # TF32 has a unit roundoff of 5e-4; float32 at 9 time steps stays near 1e-6.
     spec = replace(SPEC, cell=cell)
-    declared = REGISTRY.load_cell(cell)
-    network = cast(JaxNetwork, REGISTRY.build("keras-jax", spec, declared, "cuda:0"))
+    declared = load_cell(REGISTRY, cell)
+    network = cast(
+        JaxNetwork, build_network(REGISTRY, "keras-jax", spec, declared, "cuda:0")
+    )
     network.load_weights(draw_weights(spec))
     errors = errors_against_reference(network, spec)
     assert max(errors.values()) < 1e-5, errors

@@ -14,6 +14,7 @@ from keras import layers, ops
 
 from harness.contract import Batch, Inputs, NetworkSpec, Target
 from harness.errors import PluginError, describe_error
+from harness.loading import build_network, load_cell
 from implementations.tensorflow_backend.kernel import kernel_of
 from implementations.tensorflow_backend.network import TensorFlowNetwork
 from tests.backend_cases import (
@@ -37,7 +38,7 @@ def network_of(
     make: Any, spec: NetworkSpec = SMALL, device: str = "cpu"
 ) -> TensorFlowNetwork:
     """Build a network of the layers that `make` returns for a hidden size."""
-    cell = REGISTRY.load_cell(spec.cell)
+    cell = load_cell(REGISTRY, spec.cell)
     network = TensorFlowNetwork(spec, cell, device, lambda name, i, h: make(h))
     network.load_weights(draw_weights(spec))
     return network
@@ -75,8 +76,10 @@ def test_a_plugin_file_of_a_few_lines_computes_what_the_reference_does(
     registry = type(REGISTRY).discover([file])
     assert registry.problems == []
     spec = replace(SMALL, cell="lstm", dtype="float64")
-    cell = registry.load_cell("lstm")
-    network = cast(TensorFlowNetwork, registry.build("my-lstm", spec, cell, "cpu"))
+    cell = load_cell(registry, "lstm")
+    network = cast(
+        TensorFlowNetwork, build_network(registry, "my-lstm", spec, cell, "cpu")
+    )
     network.load_weights(draw_weights(spec))
     errors = errors_against_reference(network, spec)
     assert max(errors.values()) < 1e-14, errors
@@ -407,8 +410,10 @@ def test_on_a_gpu_a_layer_that_leaves_cudnn_is_reported() -> None:
 def test_a_gpu_gives_what_the_cpu_gives_without_tf32(name: str, cell: str) -> None:
     # TF32 has a unit roundoff of 5e-4; float32 at 9 time steps stays near 1e-6.
     spec = replace(SPEC, cell=cell)
-    declared = REGISTRY.load_cell(cell)
-    network = cast(TensorFlowNetwork, REGISTRY.build(name, spec, declared, "cuda:0"))
+    declared = load_cell(REGISTRY, cell)
+    network = cast(
+        TensorFlowNetwork, build_network(REGISTRY, name, spec, declared, "cuda:0")
+    )
     network.load_weights(draw_weights(spec))
     errors = errors_against_reference(network, spec)
     assert max(errors.values()) < 1e-5, errors

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from harness.contract import Batch, Inputs, NetworkSpec, Optimizer, Readout, Target
 from harness.errors import InputError, UnavailableError
+from harness.loading import load_cell
 from implementations.tensorflow_backend.network import TensorFlowNetwork
 from tests.backend_cases import (
     BATCH,
@@ -123,7 +124,7 @@ def test_keras_trains_as_many_parameters_as_it_ships(cell: str, count: int) -> N
     network = build("tensorflow-keras", replace(spec, biases="native"))
     held = cast(TensorFlowNetwork, network)._variables
     shipped = sum(np.prod(v.shape) for n, v in held.items() if n.startswith("layer"))
-    declared = REGISTRY.load_cell(cell).parameter_counts(10, 20)
+    declared = load_cell(REGISTRY, cell).parameter_counts(10, 20)
     assert shipped == declared["keras"] == count
 
 
@@ -204,7 +205,7 @@ def test_weights_and_states_that_do_not_fit_are_refused() -> None:
 
 
 def test_a_missing_gpu_is_unavailable_in_one_sentence() -> None:
-    cell = REGISTRY.load_cell("gru")
+    cell = load_cell(REGISTRY, "gru")
     with pytest.raises(UnavailableError, match="so cuda:99 is not there") as caught:
         TensorFlowNetwork(SMALL, cell, "cuda:99", lambda *_: None)
     assert f"tensorflow {tf.__version__} sees" in str(caught.value)

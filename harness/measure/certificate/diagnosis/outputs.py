@@ -17,6 +17,7 @@ from harness.contract import (
     State,
     Weights,
 )
+from harness.loading import load_cell, load_equations
 from harness.measure.certificate.diagnosis.changed_steps import (
     with_hard_sigmoid,
     with_relu,
@@ -137,7 +138,7 @@ def _other_activations(case: _Case) -> Iterator[tuple[str, Found]]:
     subject, pair = case.subject, case.pair
     if subject.registry.cell(pair.spec.cell).equations is None:
         return
-    equations = subject.registry.load_equations(pair.spec.cell)
+    equations = load_equations(subject.registry, pair.spec.cell)
     info = pair.cell.info
     for cause, steps in itertools.chain(
         with_hard_sigmoid(equations, info), with_relu(equations, info)
@@ -153,7 +154,7 @@ def _other_cells(case: _Case) -> Iterator[tuple[str, Found]]:
     for name, declared in registry.cells.items():
         if name == pair.spec.cell or not declared.reference:
             continue
-        cell = cast(ReferenceCell, registry.load_cell(name))
+        cell = cast(ReferenceCell, load_cell(registry, name))
         if cell.info.state_parts != pair.cell.info.state_parts:
             continue
         spec = replace(pair.spec, cell=name)

@@ -1,0 +1,193 @@
+"""From declarations to plugins: what only a worker does, since it runs their code."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from harness.conformance import check_call, check_methods
+from harness.contract import (
+    Cell,
+    DeviceProbe,
+    Equations,
+    Network,
+    NetworkSpec,
+    ReferenceCell,
+    Task,
+    TrainableNetwork,
+)
+from harness.declarations import Declaration, ImplementationDeclaration, TaskDeclaration
+from harness.errors import HarnessError, PluginError, suggestion
+from harness.registry import Registry
+
+
+def load_cell(registry: Registry, name: str) -> Cell:
+    """Return the cell, its methods checked.
+
+    Raises:
+        PluginError: If it cannot be loaded or a method is wrong.
+    """
+    declaration = registry.cell(name)
+    cell = _call(registry, declaration, declaration.factory, {})
+    check_methods(cell, ReferenceCell if declaration.reference else Cell, name)
+    return cast("Cell", cell)
+
+
+def load_equations(registry: Registry, name: str) -> Equations:
+    """Return the equations of a cell that has them, their arguments checked.
+
+    Raises:
+        PluginError: If they cannot be loaded or take other arguments.
+    """
+    declared = registry.cell(name)
+    equations = _resolve(registry, declared, declared.equations)
+    check_call(equations, ("ops", "w", "a", "state"), name, by_place=True)
+    return equations
+
+
+def load_task(registry: Registry, name: str, options: Mapping[str, Any]) -> Task:
+    """Return the task with its options, its methods checked.
+
+    Raises:
+        PluginError: If it cannot be loaded or a method is wrong.
+    """
+    declaration = registry.task(name)
+    taken = _options(registry, declaration)
+    for option in options:
+        if taken is not None and option not in taken:
+            hint = suggestion(option, taken)
+            raise PluginError(name, f"takes no option '{option}'{hint}")
+    task = _call(registry, declaration, declaration.factory, options)
+    check_methods(task, Task, name)
+    return cast("Task", task)
+
+
+def _options(registry: Registry, task: TaskDeclaration) -> list[str] | None:
+    """Return the options a task takes, or None where it takes any."""
+    try:
+        signature = inspect.signature(_resolve(registry, task, task.factory))
+    except (TypeError, ValueError):
+        return None
+    parameters = signature.parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return [p.name for p in parameters]
+
+
+def build_network(
+    registry: Registry, name: str, spec: NetworkSpec, cell: Cell, device: str
+) -> Network:
+    """Return a network of an implementation, its methods checked.
+
+    Raises:
+        UnavailableError: If its framework or the device is not there.
+        PluginError: If it cannot be loaded or a method is wrong.
+    """
+    declaration = registry.implementation(name)
+    arguments: dict[str, Any] = {"spec": spec, "cell": cell, "device": device}
+    if declaration.factory is not None:
+        network = _call(registry, declaration, declaration.factory, arguments)
+    else:
+        arguments["layer"] = _layer(registry, declaration, cell)
+        framework = registry.framework_of(name)
+        network = _call(registry, framework, framework.factory, arguments, name)
+    protocol = TrainableNetwork if declaration.trains else Network
+    check_methods(network, protocol, name)
+    return cast("Network", network)
+
+
+def build_around(
+    registry: Registry,
+    framework: str,
+    layer: Callable[[str, int, int], Any],
+    spec: NetworkSpec,
+    cell: Cell,
+    device: str,
+) -> Network:
+    """Return a network of a framework around layers that are at hand.
+
+    Raises:
+        UnavailableError: If the framework or the device is not there.
+        PluginError: If a layer is not in the framework's form.
+    """
+    declared = registry.frameworks[framework]
+    arguments = {"spec": spec, "cell": cell, "device": device, "layer": layer}
+    return cast("Network", _call(registry, declared, declared.factory, arguments))
+
+
+def load_probe(registry: Registry, framework: str, device: str) -> DeviceProbe | None:
+    """Return a framework's probe of a device, or None where it declares none.
+
+    Raises:
+        UnavailableError: If the framework or the device is not there.
+        PluginError: If it cannot be loaded or a method is wrong.
+    """
+    declared = registry.frameworks[framework]
+    if declared.probe is None:
+        return None
+    probe = _call(registry, declared, declared.probe, {"device": device})
+    check_methods(probe, DeviceProbe, framework)
+    return cast("DeviceProbe", probe)
+
+
+def _layer(
+    registry: Registry, declaration: ImplementationDeclaration, cell: Cell
+) -> Callable[..., Any]:
+    """Return what makes a layer of (cell, input_size, hidden_size)."""
+    if declaration.layer is not None:
+        layer = _resolve(registry, declaration, declaration.layer)
+        names = ("cell", "input_size", "hidden_size")
+        check_call(layer, names, declaration.name, by_place=True)
+        return layer
+    loop = _resolve(registry, declaration, declaration.loop)
+    sizes = ("input_size", "hidden_size")
+    check_call(loop, ("equations", "cell", *sizes), declaration.name)
+    equations = load_equations(registry, cell.info.name)
+
+    def of_cell(name: str, input_size: int, hidden_size: int) -> Any:
+        return loop(equations, cell, input_size, hidden_size)
+
+    return of_cell
+
+
+def _call(
+    registry: Registry,
+    declaration: Declaration,
+    reference: str | None,
+    arguments: Mapping[str, Any],
+    plugin: str | None = None,
+) -> Any:
+
+    plugin = plugin or declaration.name
+    factory = _resolve(registry, declaration, reference)
+    check_call(factory, tuple(arguments), plugin)
+    try:
+        return factory(**arguments)
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise registry.broken(plugin, error) from error
+
+
+def _resolve(
+    registry: Registry, declaration: Declaration, reference: str | None
+) -> Callable[..., Any]:
+    assert reference is not None
+    module_name, _, attribute = reference.partition(":")
+    file = declaration.file
+    if file is not None and module_name == file.stem:
+        module = registry.module_of(file)
+    else:
+        try:
+            module = importlib.import_module(module_name)
+        except (Exception, SystemExit) as error:
+            raise registry.broken(declaration.name, error) from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        where = file.name if file is not None else module_name
+        names = [n for n in vars(module) if not n.startswith("_")]
+        reason = f"{where} has no callable '{attribute}'"
+        raise PluginError(declaration.name, f"{reason}{suggestion(attribute, names)}")
+    return cast(Callable[..., Any], found)
