@@ -26,6 +26,7 @@ from harness.run.progress import Progress
 from harness.store import RunFolder
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 PLUGINS = HERE / "fake_plugins"
 PATIENCE_S = 90.0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from itertools import combinations, product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,9 @@ from harness.measure.certificate.shapes import PAIRWISE, full_grid
 from harness.measure.problem import Measurement
 from harness.registry import Registry
 from harness.trial import Trial
+from tests import helpers
 
-SABOTAGE = Path(__file__).parent.parent / "fake_plugins" / "sabotage.py"
+SABOTAGE = helpers.PLUGINS / "sabotage.py"
 REGISTRY = Registry.discover()
 
 needs_torch = pytest.mark.skipif(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +16,10 @@ from harness.measure.certificate.trajectories import NAMES, Name
 from harness.registry import Registry
 from harness.trial import Trial
 from implementations.cells.gru import Gru
+from tests import helpers
 from tests.planted import certificate_of, subject_of
 
-FAKES = Path(__file__).parent.parent / "fake_plugins"
+FAKES = helpers.PLUGINS
 LONG, _, SHORT, *_ = PAIRWISE
 FORWARD = {"outputs", "final state"}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -18,9 +17,10 @@ from harness.registry import Registry
 from harness.report.certificate import certificate_json, certificate_text
 from harness.store import TrialRecord
 from harness.trial import Trial
+from tests import helpers
 
-DOCS = Path(__file__).parents[2] / "docs" / "plugins.md"
-PLUGINS = Path(__file__).parent.parent / "fake_plugins"
+DOCS = helpers.ROOT / "docs" / "plugins.md"
+PLUGINS = helpers.PLUGINS
 FILES = ("min_gru.py", "min_gru_bare.py", "min_gru_mistakes.py")
 CAUSES = {
     "exchanged-gate": {"matches if z and 1 - z are exchanged"},

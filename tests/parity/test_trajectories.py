@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +21,10 @@ from harness.measure.certificate.trajectories import (
     typical_norm,
 )
 from harness.registry import Registry
+from tests import helpers
 from tests.planted import subject_of
 
-FAKES = Path(__file__).parent.parent / "fake_plugins"
+FAKES = helpers.PLUGINS
 REGISTRY = Registry.discover()
 CELLS = REGISTRY.implementation("numpy-reference").cells
 USED = {"adam": {"beta1", "beta2"}, "rmsprop": {"decay"}, "sgd": {"momentum"}}

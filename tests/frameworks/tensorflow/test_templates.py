@@ -8,7 +8,7 @@ import pytest
 
 from tests.template_cases import assert_template_computes
 
-# Its gru is certified whole, see tests/unit/test_docs_plugins.py.
+# Its gru is certified whole, see tests/unit/plugins/test_docs_plugins.py.
 CELLS = ["rnn-relu", "gru-reset-before", "lstm"]
 
 

@@ -16,7 +16,7 @@ from harness.registry import Registry
 from harness.scaffold import NewPlugin, write_plugin
 from tests import helpers
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = helpers.ROOT / "docs"
 TEXT = (DOCS / "plugins.md").read_text(encoding="utf-8")
 REGISTRY = Registry.discover()
 

@@ -14,8 +14,9 @@ from harness.loading import load_task
 from harness.registry import Registry
 from harness.store import RunFolder
 from harness.suite import load_suite
+from tests import helpers
 
-ROOT = Path(__file__).parents[2]
+ROOT = helpers.ROOT
 EXAMPLE = ROOT / "examples" / "next_value.py"
 HARNESS = Path(sys.executable).parent / "rnn-harness"
 

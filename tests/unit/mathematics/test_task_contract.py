@@ -18,7 +18,7 @@ from harness.registry import Registry
 from harness.scaffold import NewPlugin, write_plugin
 from tests import helpers
 
-ROOT = Path(__file__).parents[2]
+ROOT = helpers.ROOT
 EXAMPLE = ROOT / "examples" / "next_value.py"
 REGISTRY = Registry.discover([EXAMPLE])
 

@@ -10,10 +10,11 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import helpers
 import pytest
 
-DATA = Path(__file__).resolve().parent.parent / "data" / "before"
+from tests import helpers
+
+DATA = helpers.HERE / "data" / "before"
 
 PROSE = {"sentence", "notes", "words", "advice"}
 """Keys of `--json` that hold sentences, which may be worded anew."""

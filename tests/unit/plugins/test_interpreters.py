@@ -22,7 +22,7 @@ from harness.trial import Trial
 from tests import helpers
 
 REGISTRY = Registry.discover()
-TREE = Path(environments.__file__).resolve().parent.parent
+TREE = helpers.ROOT
 PACKAGES = Path(sysconfig.get_path("purelib"))
 VERSION = metadata.version("rnn-harness")
 PARITY = Trial("parity", "numpy-reference", "gru")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,9 @@ from implementations.cells.gru import Gru, GruResetBefore
 from implementations.cells.initial import SCHEMES
 from implementations.cells.lstm import Lstm
 from implementations.cells.rnn import Rnn, RnnRelu
+from tests import helpers
 
-PAGE = Path(__file__).parents[2] / "docs" / "cells.md"
+PAGE = helpers.ROOT / "docs" / "cells.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 CELLS: dict[str, ReferenceCell] = {
     c.info.name: c for c in (Rnn(), RnnRelu(), Gru(), GruResetBefore(), Lstm())

@@ -109,7 +109,7 @@ def keras_values(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
         pytest.skip("no module 'keras' with a backend")
     file = tmp_path_factory.mktemp("keras") / "values.npz"
     sizes = (SIZES.input_size, SIZES.hidden_size, KERAS_DRAWS)
-    script = Path(__file__).parents[1] / "keras_initial_values.py"
+    script = helpers.HERE / "keras_initial_values.py"
     subprocess.run(
         [sys.executable, str(script), str(file), *map(str, sizes)],
         env={**worker_environment(1), "KERAS_BACKEND": backend},

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,9 +36,10 @@ from harness.registry import Registry
 from harness.store import Reading
 from harness.trial import Trial
 from implementations.numpy_reference.network import NumpyNetwork
+from tests import helpers
 
 REGISTRY = Registry.discover()
-FAKES = Path(__file__).parent.parent / "fake_plugins"
+FAKES = helpers.PLUGINS
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 LEARNING = Trial(
