@@ -25,7 +25,6 @@ from harness.errors import (
     PluginError,
     describe_error,
 )
-from harness.loading import load_task
 from harness.registry import Registry
 
 if TYPE_CHECKING:
@@ -151,6 +150,7 @@ def _check_tasks(registry: Registry, files: Sequence[Path]) -> list[TaskCheck]:
     names = [task.name for task in registry.tasks.values() if task.file in files]
     if not names:
         return []
+    from harness.loading import load_task
     from harness.measure.task_contract import check_task
 
     found = []
