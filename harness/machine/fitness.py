@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from harness.machine.gpu import Gpu
+from harness.machine.reason import Reason, Verdict
 from harness.machine.watch import Machine
-
-Verdict = Literal["fit", "noisy", "unfit"]
 
 NOISY_LOAD = 0.1
 """Cores that others keep busy: what a desktop at rest stays under."""
@@ -37,27 +36,6 @@ CLOCK_SPREAD = 0.05
 
 BUSY_GPU = 0.1
 """Share of time that others keep a GPU busy, which runs one program at a time."""
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why a machine is not fit.
-
-    Attributes:
-        kind: A word for programs.
-        words: What was seen.
-        advice: What to do about it.
-        verdict: What it makes of the machine, `noisy` or `unfit`.
-    """
-
-    kind: str
-    words: str
-    advice: str
-    verdict: Verdict
-
-    def to_json(self) -> dict[str, str]:
-        """Return it as JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -101,7 +79,7 @@ class Fitness:
         """Rebuild it from `to_json`."""
         gpu = values["gpu"]
         return cls(
-            tuple(Reason(**reason) for reason in values["reasons"]),
+            tuple(map(Reason.from_json, values["reasons"])),
             Machine.from_json(values["machine"]),
             None if gpu is None else Gpu.from_json(gpu),
         )

@@ -45,6 +45,7 @@ from harness.machine.clock import (
     warm_up,
 )
 from harness.machine.load import OtherLoad
+from harness.machine.reason import Reason
 from harness.measure import readback
 from harness.measure.arithmetic import (
     check_memory,
@@ -56,7 +57,7 @@ from harness.measure.certificate.record import TOLERANCES
 from harness.measure.problem import Measurement, Problem
 from harness.measure.readback import ReadBack, Reference
 from harness.measure.speed.phases import Batches, Phase, phases_of
-from harness.measure.speed.stability import Turns, Unstable, unstable
+from harness.measure.speed.stability import Turns, unstable
 from harness.store import Reading
 
 DRAWS = 3
@@ -364,7 +365,7 @@ class SpeedMeter:
         return found
 
     def _phase_readings(
-        self, name: str, clocked: _Clocked, found: Interval, doubts: Sequence[Unstable]
+        self, name: str, clocked: _Clocked, found: Interval, doubts: Sequence[Reason]
     ) -> list[Reading]:
         turns, stream = clocked.turns, name == "stream"
         batch = 1 if stream else self._size

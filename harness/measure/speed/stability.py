@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from harness.intervals import FEWEST, Interval
 from harness.machine.clock import READING_S
+from harness.machine.reason import Reason
 
 WIDEST = 0.05
 """An interval wider than this share of its median cannot tell what a comparison takes
@@ -44,25 +45,6 @@ _MORE_THREADS = 0.25
 """Cores beyond the pinned threads: what a garbage collector or an idle pool takes."""
 
 
-@dataclass(frozen=True)
-class Unstable:
-    """One reason why a timing is shaky.
-
-    Attributes:
-        kind: A word for programs.
-        words: What was seen.
-        advice: What to do about it.
-    """
-
-    kind: str
-    words: str
-    advice: str
-
-    def to_json(self) -> dict[str, str]:
-        """Return it as JSON values."""
-        return asdict(self)
-
-
 @dataclass
 class Turns:
     """What was seen in the turns of one phase.
@@ -92,7 +74,7 @@ class Turns:
     threads: int | None = None
 
 
-def unstable(turns: Turns, interval: Interval) -> list[Unstable]:
+def unstable(turns: Turns, interval: Interval) -> list[Reason]:
     """Return every reason why the median over these turns is shaky, or none.
 
     Args:
@@ -117,56 +99,56 @@ def unstable(turns: Turns, interval: Interval) -> list[Unstable]:
     return [reason for reason in found if reason is not None]
 
 
-def _clock(turns: Turns) -> Unstable | None:
+def _clock(turns: Turns) -> Reason | None:
     if not turns.clock_wrong and all(s > 0 for t in turns.readings for s in t):
         return None
-    return Unstable(
+    return Reason(
         "clock",
         "the clock stepped or ran at another rate while it was read",
         "see to the machine's clock source, then measure again",
     )
 
 
-def _warm_up(turns: Turns) -> Unstable | None:
+def _warm_up(turns: Turns) -> Reason | None:
     if turns.stationary:
         return None
-    return Unstable(
+    return Reason(
         "warm-up",
         "calls still got faster when the warm-up was given up",
         "measure again; if it stays, the implementation builds something late",
     )
 
 
-def _few(medians: np.ndarray) -> Unstable | None:
+def _few(medians: np.ndarray) -> Reason | None:
     if len(medians) >= FEWEST:
         return None
     turns = "1 turn" if len(medians) == 1 else f"{len(medians)} turns"
-    return Unstable(
+    return Reason(
         "few",
         f"{turns}, and an interval takes {FEWEST}",
         "raise rounds or time_budget_s of the [[speed]] section",
     )
 
 
-def _short(turns: Turns, interval: Interval) -> Unstable | None:
+def _short(turns: Turns, interval: Interval) -> Reason | None:
     reading_s = turns.loops * interval.median
     if reading_s >= READING_S / 2:
         return None
-    return Unstable(
+    return Reason(
         "short",
         f"a reading of {turns.loops} calls took {1e6 * reading_s:.0f} µs only",
         "measure a larger shape; or the calls compute less than they should",
     )
 
 
-def _drift(medians: np.ndarray) -> Unstable | None:
+def _drift(medians: np.ndarray) -> Reason | None:
     third = len(medians) // 3
     if third < 2 or abs(_trend_z(medians)) < _TREND_Z:
         return None
     change = np.median(medians[-third:]) / np.median(medians[:third]) - 1
     if abs(change) < DRIFT:
         return None
-    return Unstable(
+    return Reason(
         "drift",
         f"calls got {abs(change):.0%} {'slower' if change > 0 else 'faster'} from the "
         "first to the last third",
@@ -183,7 +165,7 @@ def _trend_z(values: np.ndarray) -> float:
     return (s - math.copysign(1, s)) / deviation if s else 0.0
 
 
-def _bimodal(medians: np.ndarray) -> Unstable | None:
+def _bimodal(medians: np.ndarray) -> Reason | None:
     if len(medians) < 2 * FEWEST:
         return None
     ordered = np.sort(medians)
@@ -197,7 +179,7 @@ def _bimodal(medians: np.ndarray) -> Unstable | None:
     spread = math.sqrt((low.var() + high.var()) / 2)
     if apart < WIDEST * np.median(ordered) or apart < _APART * spread:
         return None
-    return Unstable(
+    return Reason(
         "bimodal",
         f"two kinds of turns: {low.mean():.3g} s in {len(low)} and {high.mean():.3g} s "
         f"in {len(high)}",
@@ -205,19 +187,19 @@ def _bimodal(medians: np.ndarray) -> Unstable | None:
     )
 
 
-def _jump(turns: Turns, interval: Interval) -> Unstable | None:
+def _jump(turns: Turns, interval: Interval) -> Reason | None:
     longest = max(s for turn in turns.readings for s in turn)
     beyond_s = (longest - interval.median) * turns.loops
     if longest < _JUMP * interval.median or beyond_s < _JUMP_S:
         return None
-    return Unstable(
+    return Reason(
         "jump",
         f"one reading took {longest / interval.median:.0f} times the median",
         "something was built, collected or put aside while it was timed; measure again",
     )
 
 
-def _uneven(turns: Turns) -> Unstable | None:
+def _uneven(turns: Turns) -> Reason | None:
     if not turns.pieces:
         return None
     calls, spans = np.concatenate(turns.pieces).T
@@ -229,7 +211,7 @@ def _uneven(turns: Turns) -> Unstable | None:
     if len(np.unique(where[slow])) < _UNEVEN_TURNS or own_s < _UNEVEN * spans.sum():
         return None
     slow_s = float(np.median(usual_s + beyond_s))
-    return Unstable(
+    return Reason(
         "uneven",
         f"some calls took {_ms(slow_s)} ms where others take {_ms(usual_s)} ms",
         "something is built, collected or loaded in them, which belongs into the first "
@@ -237,29 +219,29 @@ def _uneven(turns: Turns) -> Unstable | None:
     )
 
 
-def _built(turns: Turns) -> Unstable | None:
+def _built(turns: Turns) -> Reason | None:
     count = sum(turns.built)
     if count == 0:
         return None
-    return Unstable(
+    return Reason(
         "built",
         f"the framework traced or compiled in {count} of {len(turns.built)} turns",
         "have the implementation keep what it builds, for all calls of one shape",
     )
 
 
-def _load(turns: Turns) -> Unstable | None:
+def _load(turns: Turns) -> Reason | None:
     load = float(np.mean(turns.other_load)) if turns.other_load else 0.0
     if load < OTHER_LOAD:
         return None
-    return Unstable(
+    return Reason(
         "load",
         f"others kept {load:.1f} cores busy",
         "end what else runs on the machine, then measure again",
     )
 
 
-def _threads(turns: Turns) -> Unstable | None:
+def _threads(turns: Turns) -> Reason | None:
     if turns.threads is None:
         return None
     seen = []
@@ -272,7 +254,7 @@ def _threads(turns: Turns) -> Unstable | None:
     if not seen:
         return None
     verb = "was" if turns.threads == 1 else "were"
-    return Unstable(
+    return Reason(
         "threads",
         f"{' and '.join(seen)} where {_threads_of(turns.threads)} {verb} asked for",
         "have the implementation keep to its threads, or measure with as many",
@@ -287,10 +269,10 @@ def _threads_of(count: int) -> str:
     return "1 thread" if count == 1 else f"{count} threads"
 
 
-def _wide(interval: Interval) -> Unstable | None:
+def _wide(interval: Interval) -> Reason | None:
     if interval.width <= WIDEST:
         return None
-    return Unstable(
+    return Reason(
         "wide",
         f"the interval is {interval.width:.0%} of the median wide",
         "raise time_budget_s of the [[speed]] section, or use a quieter machine",
