@@ -73,7 +73,7 @@ def gate(
     from harness.machine.devices import resolve_device
     from harness.run.gate import SAME_SOURCES, Request
     from harness.run.gate import gate as run_gate
-    from harness.run.job import Limits
+    from harness.run.job import Limits, Options
     from harness.run.worktree import checked_out
     from harness.store import RunFolder
     from harness.suite import load_suite
@@ -87,9 +87,8 @@ def gate(
         loaded,
         registry.files,
         resolve_device(device),
-        expression,
         output or Path("results/runs") / f"gate-{now}",
-        limits=Limits(timeout, memory_limit),
+        Options(expression=expression, limits=Limits(timeout, memory_limit)),
     )
     console = Console(stderr=True)
 

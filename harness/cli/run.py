@@ -124,7 +124,7 @@ def run(
     from harness.interpreters import choose as environments
     from harness.machine.devices import resolve_device
     from harness.run.execution import Execution
-    from harness.run.job import Limits
+    from harness.run.job import Limits, Options
     from harness.store import RunFolder
     from harness.suite import load_suite
 
@@ -141,14 +141,16 @@ def run(
         registry,
         store,
         device,
-        expression,
-        jobs or default_jobs(),
-        certify=not no_certify,
-        limits=Limits(timeout, memory_limit, checkpoint_every),
-        retry_failed=retry_failed,
-        force=force,
-        executor=executor,
-        scheduler=scheduler,
+        Options(
+            expression=expression,
+            jobs=jobs or default_jobs(),
+            certify=not no_certify,
+            retry_failed=retry_failed,
+            force=force,
+            limits=Limits(timeout, memory_limit, checkpoint_every),
+            executor=executor,
+            scheduler=scheduler,
+        ),
     )
     if dry_run or why:
         store.check()

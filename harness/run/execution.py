@@ -19,7 +19,7 @@ from harness.run.estimate.cost import CostModel, Estimate
 from harness.run.estimate.history import History
 from harness.run.estimate.work import calibrate
 from harness.run.executor import Executor
-from harness.run.job import Engine, Limits, StoppedError
+from harness.run.job import DEFAULT_OPTIONS, Engine, Options, StoppedError
 from harness.run.plan.certificate_cache import RememberedCertificates
 from harness.run.plan.plan import Plan, gradients_trial, make_plan, without_certificates
 from harness.run.plan.todo import Planned, planned
@@ -55,14 +55,7 @@ class Execution:
     """A suite about to be run in a folder.
 
     Attributes:
-        expression: Filter over the words of trials, or None.
-        jobs: Trials side by side, one thread each.
-        certify: False to measure without certificates; every number is then marked.
-        limits: Enforced on every trial.
-        retry_failed: True to run again what ended badly.
-        force: True to run everything again.
-        executor: `local`, or `dask` for the workers of a dask cluster.
-        scheduler: Of the dask cluster, or None for one of this machine's own.
+        device: `cpu` or `cuda:N`, for every trial.
         stopped: Set once the run was asked to stop.
     """
 
@@ -70,14 +63,7 @@ class Execution:
     registry: Registry
     run: RunFolder
     device: str
-    expression: str | None
-    jobs: int
-    certify: bool = True
-    limits: Limits = field(default_factory=Limits)
-    retry_failed: bool = False
-    force: bool = False
-    executor: str = "local"
-    scheduler: str | None = None
+    options: Options = DEFAULT_OPTIONS
     stopped: bool = False
     _executor: Executor | None = None
     _known: dict[str, Planned] = field(default_factory=dict)
@@ -95,10 +81,10 @@ class Execution:
             self.suite,
             self.registry,
             self.device,
-            expression=self.expression,
+            expression=self.options.expression,
             choices=info.get("choices", {}),
         )
-        return plan if self.certify else without_certificates(plan)
+        return plan if self.options.certify else without_certificates(plan)
 
     def preview(self) -> list[tuple[str, list[Preview]]]:
         """Return every stage with its trials and why each would run or not."""
@@ -126,19 +112,13 @@ class Execution:
         """Say whether a trial has to run, looking at its files once."""
         slot = trial.slot()
         if slot not in self._known:
-            self._known[slot] = planned(
-                trial,
-                self.registry,
-                self.run,
-                retry_failed=self.retry_failed,
-                force=self.force,
-            )
+            self._known[slot] = planned(trial, self.registry, self.run, self.options)
             self._known[slot] = self._unless_remembered(self._known[slot])
         return self._known[slot]
 
     def _unless_remembered(self, todo: Planned) -> Planned:
         """Have a certificate that holds from an earlier run not be made again."""
-        if self.force or not todo.runs:
+        if self.options.force or not todo.runs:
             return todo
         known = self._remembered.find(todo)
         if known is None:
@@ -179,12 +159,12 @@ class Execution:
                 learning.append(follower)
         stages = [first, timed, learning]
         begun = self._begun(learning)
-        estimate = self._model.estimate(stages, self.jobs, begun)
+        estimate = self._model.estimate(stages, self.options.jobs, begun)
         return estimate, [*first, *timed, *learning], begun
 
     def _begun(self, learning: Iterable[Trial]) -> dict[str, float]:
         """Return by slot the part of its budget from which learning goes on."""
-        if self.force:
+        if self.options.force:
             return {}
         begun = {}
         for trial in learning:
@@ -220,11 +200,11 @@ class Execution:
                 engine = self._engine()
             except StoppedError:
                 return
-            self.jobs = engine.slots
+            self.options = replace(self.options, jobs=engine.slots)
             estimate, to_run, begun = self._estimate()
             if estimate.trials:
                 console.print(estimate.sentence(), soft_wrap=True)
-            with Progress(console, self.jobs, self._model) as progress:
+            with Progress(console, self.options.jobs, self._model) as progress:
                 progress.expect(plan, to_run, begun)
                 self._executor = Executor(
                     self.run,
@@ -233,9 +213,7 @@ class Execution:
                     progress,
                     info["choices"],
                     on_choice=write,
-                    certify=self.certify,
-                    retry_failed=self.retry_failed,
-                    force=self.force,
+                    options=self.options,
                 )
                 try:
                     if not self.stopped:
@@ -261,11 +239,10 @@ class Execution:
 
     def _bring(self, plan: Plan) -> list[str]:
         """Put certificates of earlier runs into the folder; say how many."""
-        if self.force:
+        if self.options.force:
             return []
         standing = [
-            planned(t, self.registry, self.run, retry_failed=self.retry_failed)
-            for t in plan.parity
+            planned(t, self.registry, self.run, self.options) for t in plan.parity
         ]
         count = self._remembered.bring(standing, self.run)
         if count == 0:
@@ -276,18 +253,18 @@ class Execution:
         ]
 
     def _engine(self) -> Engine:
-        if self.executor == "dask":
+        if self.options.executor == "dask":
             from harness.run.engine.cluster import DaskEngine
 
             return DaskEngine(
                 self.registry,
-                self.limits,
-                self.scheduler,
-                self.jobs,
+                self.options.limits,
+                self.options.scheduler,
+                self.options.jobs,
                 is_stopped=lambda: self.stopped,
             )
         log = self.run.path / "workers.log"
-        return LocalEngine(self.registry, self.jobs, self.limits, log)
+        return LocalEngine(self.registry, self.options.jobs, self.options.limits, log)
 
     def stop(self) -> None:
         """Start nothing more; what runs finishes or leaves a checkpoint."""
@@ -310,7 +287,7 @@ class Execution:
             **earlier,
             "suite": self.suite.model_dump(mode="json"),
             "device": self.device,
-            "jobs": self.jobs,
+            "jobs": self.options.jobs,
             "plugins": [file.name for file in self.registry.files],
             "environment": describe_environment([*frameworks, *_DISTRIBUTIONS]),
         }

@@ -13,7 +13,16 @@ from typing import Any
 
 from harness.contract import Weights
 from harness.registry import Registry
-from harness.run.job import Answer, Engine, Job, Sink, Start, StoppedError
+from harness.run.job import (
+    DEFAULT_OPTIONS,
+    Answer,
+    Engine,
+    Job,
+    Options,
+    Sink,
+    Start,
+    StoppedError,
+)
 from harness.run.plan.choice import Choice, admit, choose
 from harness.run.plan.plan import (
     LearningGroup,
@@ -41,9 +50,7 @@ class Executor:
         progress: Told of every start, event and end.
         choices: Implementations chosen for learning; new choices are added.
         on_choice: Called after a choice was made, to write it down.
-        certify: False to run what the plan holds without a certificate.
-        retry_failed: True to run again what ended badly.
-        force: True to run everything again.
+        options: Of the run.
     """
 
     run: RunFolder
@@ -52,9 +59,7 @@ class Executor:
     progress: Progress
     choices: dict[str, str]
     on_choice: Callable[[], None]
-    certify: bool = True
-    retry_failed: bool = False
-    force: bool = False
+    options: Options = DEFAULT_OPTIONS
     stopping: bool = False
     _redone: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -80,13 +85,7 @@ class Executor:
     # --- stages ----------------------------------------------------------------------
 
     def _planned(self, trial: Trial) -> Planned:
-        return planned(
-            trial,
-            self.registry,
-            self.run,
-            retry_failed=self.retry_failed,
-            force=self.force,
-        )
+        return planned(trial, self.registry, self.run, self.options)
 
     def _side_by_side(self, work: Sequence[Work], slots: int) -> None:
         """Do all the work on a number of slots, each on a thread of its own."""
@@ -126,7 +125,7 @@ class Executor:
             self.progress.skipped(todo)
             return
         found = None
-        if todo.trial.measure == "learning" and not self.force:
+        if todo.trial.measure == "learning" and not self.options.force:
             found = self.run.checkpoint(todo.id)
         attempt = self._begin(todo, found)
         start = None if found is None else Start(found.state, found.arrays)
@@ -232,7 +231,7 @@ class Executor:
 
     def _choice(self, group: LearningGroup) -> Choice:
         """Choose a group's implementation, once for all its seeds."""
-        if group.on_each and not self.certify:
+        if group.on_each and not self.options.certify:
             return Choice(group.candidates[0])
         if group.on_each:
             return admit(group.candidates[0], self._find)
@@ -240,7 +239,7 @@ class Executor:
         earlier = [t for t in group.candidates if t.implementation == name]
         if earlier:
             return Choice(earlier[0])
-        choice = choose(group, self._find, certify=self.certify)
+        choice = choose(group, self._find, certify=self.options.certify)
         if choice.refused is None:
             self.choices[group.choice_key] = choice.trial.implementation
             self.on_choice()

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from harness.run.estimate.cost import CostModel
 from harness.run.estimate.history import History
 from harness.run.estimate.work import calibrate
 from harness.run.executor import Executor, session_name
-from harness.run.job import Answer, Job, Limits, Sink
+from harness.run.job import Answer, Job, Limits, Options, Sink
 from harness.run.plan.plan import Plan, certificate_trial, make_plan
 from harness.run.plan.todo import Planned
 from harness.run.progress import Progress, live
@@ -55,21 +55,19 @@ class Request:
     Attributes:
         suite: As the working tree's plugins understand it; only its timings count.
         files: Plugin files of the working tree.
-        expression: Filter over the words of trials, or None.
         folder: Takes a run folder for each side.
+        options: Its filter and limits count.
         only: Slots of the trials to time, or None for all.
         certified: Folder of a gate whose certificates hold here too, or None.
-        limits: Enforced on every trial.
     """
 
     suite: Suite
     files: tuple[Path, ...]
     device: str
-    expression: str | None
     folder: Path
+    options: Options
     only: frozenset[str] | None = None
     certified: Path | None = None
-    limits: Limits = field(default_factory=Limits)
 
 
 class _Console(Console):
@@ -183,7 +181,7 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
         request.suite,
         registries[NEW],
         request.device,
-        expression=request.expression,
+        expression=request.options.expression,
         choices={},
     )
     plan = _narrowed(plan, request.only)
@@ -216,7 +214,9 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
             run.write_info(info[name])
             commit = checkout.commit if name == BASE else None
             sides.append(
-                _Side(name, registries[name], run, commit, request.limits, console)
+                _Side(
+                    name, registries[name], run, commit, request.options.limits, console
+                )
             )
             stack.callback(sides[-1].close)
         try:

@@ -36,6 +36,34 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Options:
+    """How a suite is run. None of it enters the identity of a trial.
+
+    Attributes:
+        expression: Filter over the words of trials, or None.
+        jobs: Trials side by side, one thread each.
+        certify: False to measure without certificates; every number is then marked.
+        retry_failed: True to run failed trials again.
+        force: True to run every trial again.
+        limits: Enforced on every trial.
+        executor: `local`, or `dask` for the workers of a dask cluster.
+        scheduler: Address of the dask cluster, or None to start one here.
+    """
+
+    expression: str | None = None
+    jobs: int = 1
+    certify: bool = True
+    retry_failed: bool = False
+    force: bool = False
+    limits: Limits = field(default_factory=Limits)
+    executor: str = "local"
+    scheduler: str | None = None
+
+
+DEFAULT_OPTIONS = Options()
+
+
+@dataclass(frozen=True)
 class Start:
     """Where a learning trial goes on: what its last checkpoint held."""
 

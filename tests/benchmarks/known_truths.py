@@ -29,6 +29,7 @@ from harness.analysis.statistics import proportion_interval
 from harness.machine.facts import describe_environment
 from harness.registry import Registry
 from harness.run.execution import Execution
+from harness.run.job import Options
 from harness.store import RunFolder, TrialRecord, to_json, write_atomically
 from harness.suite import load_suite
 
@@ -84,7 +85,7 @@ def _session(folder: Path) -> dict[str, Any]:
     registry = Registry.discover([PLUGIN])
     run = RunFolder.create(folder)
     Execution(
-        load_suite(str(suite), registry), registry, run, "cpu", None, 1, certify=False
+        load_suite(str(suite), registry), registry, run, "cpu", Options(certify=False)
     ).execute(Console(quiet=True))
     records = run.records()
     for record in records:

@@ -18,6 +18,7 @@ from harness.analysis.frame import frame
 from harness.analysis.summary import summarize
 from harness.registry import Registry
 from harness.run.execution import Execution
+from harness.run.job import Options
 from harness.run.plan.todo import planned
 from harness.store import Reading, RunFolder
 from harness.suite import load_suite
@@ -29,6 +30,8 @@ SUITE = helpers.suite(
         length=[*range(10, 101, 10)], updates=200, evaluate_every=100, seeds=[0]
     )
 )
+OPTIONS = Options(expression="learning", jobs=2)
+
 EVENTS = [
     Reading(
         "train",
@@ -47,7 +50,7 @@ def study(folder: Path, trials: int) -> Execution:
     registry = Registry.discover()
     suite = load_suite(str(file), registry, [], [*range(trials // 10)])
     run = RunFolder.create(folder / "out")
-    return Execution(suite, registry, run, "cpu", "learning", 2)
+    return Execution(suite, registry, run, "cpu", OPTIONS)
 
 
 def finish(execution: Execution) -> None:
@@ -66,7 +69,7 @@ def finish(execution: Execution) -> None:
 def again(execution: Execution) -> Execution:
     """The same command, started anew: nothing is remembered."""
     run = RunFolder(execution.run.path)
-    return Execution(execution.suite, execution.registry, run, "cpu", "learning", 2)
+    return Execution(execution.suite, execution.registry, run, "cpu", OPTIONS)
 
 
 def plan_of_a_new_run(new: Execution) -> Callable[[], None]:

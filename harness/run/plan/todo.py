@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.registry import Registry
+from harness.run.job import DEFAULT_OPTIONS, Options
 from harness.run.plan.fingerprint import CERTIFIED_WITH, source_hashes
 from harness.run.worker.outcome import KEPT
 from harness.store import RunFolder
@@ -31,9 +32,7 @@ def planned(
     trial: Trial,
     registry: Registry,
     run: RunFolder,
-    *,
-    retry_failed: bool = False,
-    force: bool = False,
+    options: Options = DEFAULT_OPTIONS,
 ) -> Planned:
     """Say whether a trial has to run, and why.
 
@@ -41,8 +40,7 @@ def planned(
         trial: Of the run.
         registry: Knows every plugin's source.
         run: Where its result would be.
-        retry_failed: Whether what ended badly runs again.
-        force: Whether everything runs again.
+        options: Whether failed trials, or all, run again; by default neither.
     """
     sources = source_hashes(registry, trial)
     trial_id = trial.identity(sources)
@@ -51,7 +49,7 @@ def planned(
         runs, why = True, f"its result is damaged ({damage})"
     elif outcome is None:
         runs, why = True, _why_new(trial, trial_id, sources, run)
-    elif force:
+    elif options.force:
         runs, why = True, f"ended {outcome} before; --force runs it again"
     elif outcome in KEPT:
         runs, why = False, f"done ({outcome})"
@@ -59,7 +57,7 @@ def planned(
         runs, why = False, "is unavailable still"
     elif outcome == "unavailable":
         runs, why = True, "was unavailable before, and is available here"
-    elif retry_failed:
+    elif options.retry_failed:
         runs, why = True, f"ended {outcome} before; --retry-failed runs it again"
     else:
         runs, why = False, f"ended {outcome} before; run again with --retry-failed"

@@ -21,6 +21,7 @@ from harness.run.estimate.history import MOST_LINES, History
 from harness.run.estimate.work import Calibration, work_of
 from harness.run.execution import Execution
 from harness.run.executor import Executor
+from harness.run.job import Options
 from harness.run.plan.plan import LearningGroup, Plan
 from harness.run.plan.todo import Planned
 from harness.run.progress import Progress, _Running
@@ -62,7 +63,7 @@ def one_seed(folder: Path, *, gradients: bool = False) -> Execution:
         text = text.replace("gradients = false", "gradients = true")
     suite = load_suite(str(helpers.write(folder / "tiny.toml", text)), REGISTRY)
     run = RunFolder.create(folder / "run")
-    return Execution(suite, REGISTRY, run, "cpu", None, 1)
+    return Execution(suite, REGISTRY, run, "cpu")
 
 
 def done(asked: Execution, *measures: str) -> None:
@@ -248,7 +249,7 @@ def test_a_checkpoint_shortens_the_estimate_of_its_run_and_the_time_left(
     monkeypatch.setattr(Executor, "execute", look)
 
     def estimate(*, force: bool = False) -> float:
-        asked = replace(one_seed(tmp_path), force=force)
+        asked = replace(one_seed(tmp_path), options=Options(force=force))
         estimated_s = asked.estimate().totals.wall_time_s
         asked.execute(Console(file=io.StringIO()))
         assert left[-1] == pytest.approx(estimated_s)

@@ -297,7 +297,7 @@ def test_a_folder_from_before_a_key_was_known_goes_on(
     del stored["learning"][0]["learn_on_each"]
     run = RunFolder.create(tmp_path / "run")
     run.write_info({"suite": stored, "device": "cpu"})
-    execution = Execution(suite, registry, run, "cpu", None, 1)
+    execution = Execution(suite, registry, run, "cpu")
     assert len(execution.plan().learning) == 2
     stored["learning"][0]["updates"] = 7
     run.write_info({"suite": stored, "device": "cpu"})

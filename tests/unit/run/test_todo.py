@@ -11,6 +11,7 @@ import pytest
 
 from harness.registry import Registry
 from harness.run.execution import Execution
+from harness.run.job import Options
 from harness.run.plan import fingerprint as sources
 from harness.run.plan.fingerprint import source_hashes
 from harness.run.plan.plan import gradients_trial, make_plan
@@ -180,7 +181,7 @@ def test_jobs_never_enter_an_id(tmp_path: Path) -> None:
     ids = []
     for jobs in (1, 8):
         run = RunFolder(tmp_path / "run")
-        stages = Execution(suite, registry(), run, "cpu", None, jobs).preview()
+        stages = Execution(suite, registry(), run, "cpu", Options(jobs=jobs)).preview()
         ids.append([found.todo.id for _, stage in stages for found in stage])
     assert ids[0] == ids[1]
 
@@ -195,7 +196,7 @@ def test_why_a_trial_runs_or_stays_is_told(
     trial = _trial("torch-native")
 
     def why(**asked: bool) -> tuple[bool, str]:
-        todo = planned(trial, registry(), run, **asked)
+        todo = planned(trial, registry(), run, Options(**asked))
         return todo.runs, todo.why
 
     def commit(outcome: str) -> Path:
