@@ -11,6 +11,7 @@ import click
 from harness.cli.exits import DONE
 from harness.cli.options import fail, json_option, plugin_option, stdout
 from harness.errors import MisuseError, NothingMeasuredError
+from harness.report.exports import EXPORTS
 
 if TYPE_CHECKING:
     from harness.store import RunFolder, TrialRecord
@@ -68,18 +69,28 @@ def report(folder: Path, plugins: tuple[Path, ...]) -> int:
 
 @click.command()
 @run_argument
-@click.option("--format", "form", type=click.Choice(["csv"]), default="csv")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(EXPORTS)),
+    default="csv",
+    show_default=True,
+    help="How the values are written.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write  [default: standard output]",
+)
 @plugin_option
 def export(
     folder: Path, form: str, output: Path | None, plugins: tuple[Path, ...]
 ) -> int:
     """Write every value of RUN, one row each, to standard output or a file."""
-    from harness.analysis.frame import frame
-
     _, records = read_run(folder)
     try:
-        frame(records).to_csv(output or sys.stdout, index=False)
+        EXPORTS[form](records, output or sys.stdout)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
