@@ -7,13 +7,52 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.contract import Optimizer
 
 Measure = Literal["parity", "learning", "gradients", "speed", "memory"]
+
+# --- what `Trial.key` may ignore: names of a trial's fields and of its settings -------
+
+SEEDS = ("seed", "data_seed")
+"""The draws of the initial values and of the training data."""
+
+SESSION = ("session",)
+"""The trials that are timed beside it."""
+
+SETTINGS = ("settings",)
+"""What only its measure needs."""
+
+QUESTION = ("measure", *SESSION, *SETTINGS)
+"""What is asked of a network; the rest names the network."""
+
+FOLLOWS = ("follows",)
+"""The learning trial whose weights a gradients trial looks at."""
+
+HOW_LONG = ("phases", "rounds", "readings", "target", "time_budget_s")
+"""Which phases are timed, and for how long."""
+
+HOW_TIMED = (*SEEDS, *SESSION, *HOW_LONG)
+"""What may differ between two timings of the same call."""
+
+START = ("init", "optimizer")
+"""What the time of an update does not depend on: initial values and constants."""
+
+IMPLEMENTATION = ("implementation",)
+
+WHO_COMPUTES = (*IMPLEMENTATION, "device")
+"""An implementation, and the device it runs on."""
+
+ARITHMETIC = ("dtype", "precision")
+
+HOW_COMPUTED = (*WHO_COMPUTES, *ARITHMETIC)
+"""Who computes a network, where, and how exactly."""
+
+BUDGET = ("threads", *ARITHMETIC)
+"""What a timing may use."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +138,24 @@ class Trial:
             parts.append(f"s{self.seed}")
         return " ".join(parts)
 
-    def slot(self) -> str:
-        """Hash of the trial alone: results with one slot answer one question."""
-        return self._slot
+    def key(self, *ignored: Collection[str]) -> str:
+        """Return a hash that is the same for trials that differ in ignored names only.
+
+        Args:
+            ignored: Names of fields and of settings, such as `SEEDS`; none by default.
+        """
+        names = frozenset[str]().union(*ignored)
+        if names not in self._keys:
+            told = {n: v for n, v in self.to_json().items() if n not in names}
+            if "settings" in told:
+                settings = told["settings"].items()
+                told["settings"] = {n: v for n, v in settings if n not in names}
+            self._keys[names] = _digest(told)
+        return self._keys[names]
 
     @functools.cached_property
-    def _slot(self) -> str:
-        return _digest(self.to_json())
+    def _keys(self) -> dict[frozenset[str], str]:
+        return {}
 
     def identity(self, sources: Mapping[str, str]) -> str:
         """Name the trial: readable, with a hash of it and of its plugins' sources."""
@@ -116,6 +166,12 @@ class Trial:
 
 
 _NAMES = tuple(field.name for field in dataclasses.fields(Trial))
+
+CERTIFIED = ("cell", *WHO_COMPUTES, *BUDGET, "biases")
+"""The fields that a certificate depends on."""
+
+UNCERTIFIED = tuple(name for name in _NAMES if name not in CERTIFIED)
+"""The fields that a certificate does not depend on."""
 
 
 def _digest(value: Any) -> str:

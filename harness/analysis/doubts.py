@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.analysis.certificates import checks_of
 from harness.analysis.grouping import group, number
 from harness.store import TrialRecord
-from harness.trial import Trial
+from harness.trial import UNCERTIFIED
 
 MOST_CHECKS = 3
 """Broken checks that are named."""
@@ -52,7 +52,7 @@ def doubts(records: Sequence[TrialRecord]) -> Doubts:
     found = {}
     for record in records:
         source = by_id.get(str(record.trial.settings.get("follows")), record)
-        certificate = certificates.get(_key(record.trial))
+        certificate = certificates.get(record.trial.key(UNCERTIFIED))
         reasons = (
             _of_certificate(certificate),
             _of_place(certificate, source),
@@ -78,25 +78,11 @@ def words(found: Sequence[Sequence[Doubt]]) -> str | None:
     return "; ".join(parts) or None
 
 
-def _certificates(
-    records: Sequence[TrialRecord],
-) -> dict[tuple[object, ...], TrialRecord]:
+def _certificates(records: Sequence[TrialRecord]) -> dict[str, TrialRecord]:
     """Return the last certificate of each kind; one that ended ok, where there is."""
     parity = [record for record in records if record.trial.measure == "parity"]
     ordered = sorted(parity, key=lambda record: record.outcome == "ok")
-    return {_key(record.trial): record for record in ordered}
-
-
-def _key(trial: Trial) -> tuple[object, ...]:
-    return (
-        trial.implementation,
-        trial.cell,
-        trial.device,
-        trial.dtype,
-        trial.precision,
-        trial.biases,
-        trial.threads,
-    )
+    return {record.trial.key(UNCERTIFIED): record for record in ordered}
 
 
 def _of_certificate(record: TrialRecord | None) -> Doubt | None:

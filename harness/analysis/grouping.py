@@ -56,27 +56,6 @@ def of_measure(records: Iterable[TrialRecord], measure: str) -> list[TrialRecord
     return [record for record in records if record.trial.measure == measure]
 
 
-def network_key(trial: Trial) -> str:
-    """Name what was trained and on what, whichever the seed and the measure."""
-    shared = replace(
-        trial,
-        measure="learning",
-        session=None,
-        threads=1,
-        time_steps=None,
-        input_size=None,
-        seed=None,
-        data_seed=None,
-        settings={},
-    )
-    return shared.slot()
-
-
-def configuration(trial: Trial) -> str:
-    """Name a trial without its seeds."""
-    return replace(trial, seed=None, data_seed=None, session=None).slot()
-
-
 def facts(trial: Trial) -> dict[str, Any]:
     """Return what may differ between trials of one task, length, cell and name."""
     found = {

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.certificates import ParityRow, parity_rows
-from harness.analysis.grouping import Place, group, network_key
+from harness.analysis.grouping import Place, group
 from harness.analysis.learning.agreement import (
     AgreementRow,
     agreement_rows,
     learned_by_several,
-    question,
 )
 from harness.analysis.learning.gradients import GradientRow, gradient_rows
 from harness.analysis.learning.initial_values import InitialRow, initial_rows
@@ -27,6 +26,7 @@ from harness.analysis.speed.roofline import PeakRow, peak_rows
 from harness.analysis.speed.rows import SpeedRow, speed_rows, without_samples
 from harness.errors import NothingMeasuredError
 from harness.store import TrialRecord
+from harness.trial import HOW_COMPUTED, QUESTION, SEEDS
 
 MEASURES = ("parity", "learning", "gradients", "speed", "memory")
 
@@ -155,7 +155,7 @@ def summarize(records: Sequence[TrialRecord], info: Mapping[str, Any]) -> Summar
     rows = learning_rows(records)
     times = _solve_times(rows, speed)
     learned = tuple(
-        LearnedRow(row, by_network.get(network_key(row.trial)), tuple(found))
+        LearnedRow(row, by_network.get(row.trial.key(QUESTION, SEEDS)), tuple(found))
         for row, found in zip(rows, times, strict=True)
     )
     return Summary(
@@ -198,12 +198,12 @@ def _solve_times(
     Where several implementations trained one network, each has counted updates of its
     own and is timed with those; else its one count stands for all.
     """
-    trained = Counter(question(row.trial) for row in rows)
+    trained = Counter(row.trial.key(QUESTION, SEEDS, HOW_COMPUTED) for row in rows)
     return [
         [
             time
             for time in solve_times(row, speed)
-            if trained[question(row.trial)] == 1
+            if trained[row.trial.key(QUESTION, SEEDS, HOW_COMPUTED)] == 1
             or time.implementation == row.implementation
         ]
         for row in rows

@@ -108,7 +108,7 @@ def gate(
                 again = replace(
                     request,
                     folder=request.folder / "again",
-                    only=frozenset(row.trial.slot() for row in apart),
+                    only=frozenset(row.trial.key() for row in apart),
                     certified=request.folder,
                 )
                 found = confirmed(found, compared(again))

@@ -117,5 +117,5 @@ def certify(
         Executor(run, registry, engine, progress, {}, lambda: None).execute(plan)
     todo = [planned(trial, registry, run) for trial in trials]
     RememberedCertificates(registry).keep(todo, run, since=0.0)
-    order = [trial.slot() for trial in trials]
-    return sorted(run.records(), key=lambda r: order.index(r.trial.slot()))
+    order = [trial.key() for trial in trials]
+    return sorted(run.records(), key=lambda r: order.index(r.trial.key()))

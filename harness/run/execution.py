@@ -110,11 +110,11 @@ class Execution:
 
     def _planned(self, trial: Trial) -> Planned:
         """Say whether a trial has to run, looking at its files once."""
-        slot = trial.slot()
-        if slot not in self._known:
-            self._known[slot] = planned(trial, self.registry, self.run, self.options)
-            self._known[slot] = self._unless_remembered(self._known[slot])
-        return self._known[slot]
+        key = trial.key()
+        if key not in self._known:
+            self._known[key] = planned(trial, self.registry, self.run, self.options)
+            self._known[key] = self._unless_remembered(self._known[key])
+        return self._known[key]
 
     def _unless_remembered(self, todo: Planned) -> Planned:
         """Have a certificate that holds from an earlier run not be made again."""
@@ -163,7 +163,7 @@ class Execution:
         return estimate, [*first, *timed, *learning], begun
 
     def _begun(self, learning: Iterable[Trial]) -> dict[str, float]:
-        """Return by slot the part of its budget from which learning goes on."""
+        """Return by key the part of its budget from which learning goes on."""
         if self.options.force:
             return {}
         begun = {}
@@ -173,7 +173,7 @@ class Execution:
             found = self.run.checkpoint(self._planned(trial).id)
             if found is not None:
                 budget = int(trial.settings["updates"])
-                begun[trial.slot()] = int(found.state.get("updates", 0)) / budget
+                begun[trial.key()] = int(found.state.get("updates", 0)) / budget
         return begun
 
     def execute(self, console: Console) -> None:

@@ -338,7 +338,7 @@ def _narrowed(plan: Plan, only: frozenset[str] | None) -> Plan:
     if only is None:
         return plan
     speed = {
-        name: tuple(trial for trial in trials if trial.slot() in only)
+        name: tuple(trial for trial in trials if trial.key() in only)
         for name, trials in plan.speed.items()
     }
     return replace(plan, speed={name: left for name, left in speed.items() if left})
@@ -376,7 +376,7 @@ def _plan_of(registry: Registry, plan: Plan) -> Plan:
     """Return what a side can be asked for, after the certificates that it rests on."""
     speed = {name: tuple(_known(registry, t)) for name, t in plan.speed.items()}
     timed = [certificate_trial(t) for trials in speed.values() for t in trials]
-    parity = {trial.slot(): trial for trial in timed}
+    parity = {trial.key(): trial for trial in timed}
     return Plan(tuple(parity.values()), speed, ())
 
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -25,7 +25,7 @@ from harness.run.estimate.cost import (
 from harness.run.plan.plan import LearningGroup, Plan, gradients_trial
 from harness.run.plan.todo import Planned
 from harness.store import Reading
-from harness.trial import Measure, Trial
+from harness.trial import QUESTION, SETTINGS, WHO_COMPUTES, Trial
 
 _SPEED, _LEARNING = 1, 2
 """Stages, by number; the first is what is neither."""
@@ -109,14 +109,12 @@ class Progress:
         Args:
             plan: All trials, those that are done too.
             to_run: Those that are not done; all where it is None.
-            begun: By slot, the part of its budget from which learning goes on.
+            begun: By key, the part of its budget from which learning goes on.
         """
         with self._lock:
             for group in plan.learning:
                 if group.on_each:
-                    self._on_each.add(
-                        _without_settings(group.candidates[0], "learning")
-                    )
+                    self._on_each.add(group.candidates[0].key(QUESTION))
             stages = [
                 plan.first,
                 [t for session in plan.speed.values() for t in session],
@@ -127,8 +125,8 @@ class Progress:
             for group in plan.learning:
                 for trial in self._to_learn(group):
                     self._expect(_LEARNING, trial)
-                    if begun and trial.slot() in begun:
-                        self._begun[self._key(trial)] = begun[trial.slot()]
+                    if begun and trial.key() in begun:
+                        self._begun[self._key(trial)] = begun[trial.key()]
             if to_run is not None:
                 wanted = {self._key(trial) for trial in to_run}
                 self._left = {k: p for k, p in self._left.items() if k in wanted}
@@ -247,16 +245,12 @@ class Progress:
 
     # --- time left -------------------------------------------------------------------
 
-    def _key(self, trial: Trial, measure: Measure | None = None) -> str:
+    def _key(self, trial: Trial) -> str:
         # Learning is planned for a candidate and may run on another implementation.
-        measure = measure or trial.measure
-        if measure not in ("learning", "gradients"):
-            return trial.slot()
-        if _without_settings(trial, "learning") in self._on_each:
-            return _without_settings(trial, measure)
-        return replace(
-            trial, measure=measure, implementation="", device="", settings={}
-        ).slot()
+        if trial.measure not in ("learning", "gradients"):
+            return trial.key()
+        on_each = trial.key(QUESTION) in self._on_each
+        return trial.key(SETTINGS, () if on_each else WHO_COMPUTES)
 
     def _learn(
         self,
@@ -338,10 +332,6 @@ class Progress:
                 f"about {duration(self._time_left_s())}"
             )
         return Group(head, *lines)
-
-
-def _without_settings(trial: Trial, measure: Measure) -> str:
-    return replace(trial, measure=measure, settings={}).slot()
 
 
 def _whole(readings: Sequence[Reading]) -> dict[tuple[str, str], Any]:

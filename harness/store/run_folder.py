@@ -205,8 +205,8 @@ class RunFolder:
             write_atomically(folder / "spec.json", text)
         sync_folder(self.trials)
         with self._lock:
-            if "_sources_by_slot" in vars(self):  # else it is read from disk, once
-                known = self._sources_by_slot.setdefault(trial.slot(), [])
+            if "_sources_by_key" in vars(self):  # else it is read from disk, once
+                known = self._sources_by_key.setdefault(trial.key(), [])
                 known += [dict(sources)] if dict(sources) not in known else []
         for left in folder.glob("attempt-*/.*.tmp"):  # by a process that was killed
             left.unlink(missing_ok=True)
@@ -335,19 +335,19 @@ class RunFolder:
         return {name: what for name, what in found.items() if what is not None}
 
     def records(self) -> list[TrialRecord]:
-        """Return the finished trials, the latest of each slot.
+        """Return the finished trials, the latest of each key.
 
         They are ordered by cell, as the suite names them, then by commit. What followed
-        a trial that is not the latest of its slot is left out with it.
+        a trial that is not the latest of its key is left out with it.
         """
         found = [record for p in self._folders() if (record := self.read(p.name))]
         latest: dict[str, TrialRecord] = {}
         superseded = set()
         for record in sorted(found, key=_commit_order):
-            earlier = latest.pop(record.trial.slot(), None)
+            earlier = latest.pop(record.trial.key(), None)
             if earlier is not None:
                 superseded.add(earlier.id)
-            latest[record.trial.slot()] = record
+            latest[record.trial.key()] = record
         cells = {cell: place for place, cell in enumerate(self._cells())}
         return sorted(
             (
@@ -364,19 +364,19 @@ class RunFolder:
         sections = [*suite.get("learning", []), *suite.get("speed", [])]
         return list(dict.fromkeys(c for section in sections for c in section["cells"]))
 
-    def sources_of_slot(self, slot: str) -> list[dict[str, str]]:
-        """Return the plugin sources of every trial, done or not, of one slot."""
+    def sources_of(self, trial: Trial) -> list[dict[str, str]]:
+        """Return the plugin sources this trial was begun with, done or not."""
         with self._lock:
-            return list(self._sources_by_slot.get(slot, []))
+            return list(self._sources_by_key.get(trial.key(), []))
 
     @cached_property
-    def _sources_by_slot(self) -> dict[str, list[dict[str, str]]]:
+    def _sources_by_key(self) -> dict[str, list[dict[str, str]]]:
         found: dict[str, list[dict[str, str]]] = {}
         for folder in self._folders():
             try:
                 spec = json.loads((folder / "spec.json").read_bytes())
-                slot = Trial.from_json(spec["trial"]).slot()
-                found.setdefault(slot, []).append(dict(spec["sources"]))
+                key = Trial.from_json(spec["trial"]).key()
+                found.setdefault(key, []).append(dict(spec["sources"]))
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue
         return found

@@ -21,16 +21,14 @@ from harness.analysis.comparison.effect import (
 from harness.analysis.comparison.normalise import Normalised, normalised
 from harness.analysis.grouping import group
 from harness.analysis.speed.timings import (
-    BUDGET,
     UNLIKE,
     Timed,
     Timing,
-    question,
     timed_trials,
 )
 from harness.errors import MisuseError
 from harness.store import TrialRecord
-from harness.trial import Trial
+from harness.trial import BUDGET, HOW_TIMED, IMPLEMENTATION, Trial
 
 EFFECT = 0.05
 """A ratio of times nearer to 1 than this is none."""
@@ -155,9 +153,9 @@ def confirmed(first: Comparison, again: Comparison) -> Comparison:
     and no interval over rounds holds that. Where the second comparison, of other
     processes, does not say the same, the difference is not surely one of the code.
     """
-    second = {(row.trial.slot(), row.phase): row for row in again.rows}
+    second = {(row.trial.key(), row.phase): row for row in again.rows}
     rows = [
-        _agreed(row, second.get((row.trial.slot(), row.phase)))
+        _agreed(row, second.get((row.trial.key(), row.phase)))
         if row.verdict in ("slower", "faster")
         else row
         for row in first.rows
@@ -201,7 +199,7 @@ def compare_implementations(
     for timed in timed_trials(records):
         for name, side in zip((base_name, new_name), sides, strict=True):
             if timed.trial.implementation == name:
-                same = question(timed.trial, any_implementation=True)
+                same = timed.trial.key(HOW_TIMED, IMPLEMENTATION)
                 side[same, timed.trial.session] = timed
     pairs = [(side, sides[1][key]) for key, side in sides[0].items() if key in sides[1]]
     if not pairs:
@@ -219,23 +217,23 @@ def _pairs(
 
     Unless budgets may be unlike, a pair of the second kind says why it is none.
     """
-    left = {question(timed.trial): timed for timed in new}
+    left = {timed.trial.key(HOW_TIMED): timed for timed in new}
     alone = []
     for timed in base:
-        partner = left.pop(question(timed.trial), None)
+        partner = left.pop(timed.trial.key(HOW_TIMED), None)
         if partner is None:
             alone.append(timed)
         else:
             yield timed, partner
-    near = group(left.values(), lambda t: question(t.trial, any_budget=True))
+    near = group(left.values(), lambda t: t.trial.key(HOW_TIMED, BUDGET))
     for timed in alone:
-        close = near.get(question(timed.trial, any_budget=True), [])
+        close = near.get(timed.trial.key(HOW_TIMED, BUDGET), [])
         if not close or (across_machines and len(close) > 1):  # which one, nobody said
             yield timed, None
             continue
         yield timed, close[0]
         for partner in close:
-            left.pop(question(partner.trial), None)
+            left.pop(partner.trial.key(HOW_TIMED), None)
     for timed in left.values():
         yield None, timed
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.comparison.effect import Effect, unpaired_effect
-from harness.analysis.speed.timings import Timed, Timing, question
+from harness.analysis.speed.timings import Timed, Timing
+from harness.trial import HOW_TIMED, IMPLEMENTATION
 
 REFERENCE = "numpy-reference"
 
@@ -87,7 +88,7 @@ def _relative(timing: Timing, other: Timing) -> list[float]:
 
 def _beside(timing: Timing, timed: Sequence[Timed]) -> dict[str, Timing]:
     """Return by name other implementations of the same, timed in the same session."""
-    same = question(timing.trial, any_implementation=True)
+    same = timing.trial.key(HOW_TIMED, IMPLEMENTATION)
     found = {}
     for each in timed:
         other = each.phases.get(timing.phase)
@@ -95,7 +96,7 @@ def _beside(timing: Timing, timed: Sequence[Timed]) -> dict[str, Timing]:
             other is not None
             and other.session == timing.session
             and other.trial.implementation != timing.trial.implementation
-            and question(other.trial, any_implementation=True) == same
+            and other.trial.key(HOW_TIMED, IMPLEMENTATION) == same
         ):
             found[other.trial.implementation] = other
     return found

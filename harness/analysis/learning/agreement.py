@@ -19,7 +19,6 @@ from harness.analysis.grouping import (
     Place,
     curve,
     group,
-    network_key,
     place,
     varying,
 )
@@ -34,7 +33,7 @@ from harness.analysis.statistics import CensoredMedian, Interval
 from harness.contract import Array
 from harness.measure.problem import ORACLE
 from harness.store import TrialRecord
-from harness.trial import Trial
+from harness.trial import HOW_COMPUTED, QUESTION, SEEDS, Trial
 
 LEVEL = 1e-3
 """Loss difference, in the task's unit, above which two curves have parted.
@@ -137,12 +136,6 @@ class AgreementSeries:
     parts_at: int | None
 
 
-def question(trial: Trial) -> str:
-    """Name what a learning trial asks, whoever computes it and in which dtype."""
-    neutral = replace(trial, implementation="", device="cpu", precision="highest")
-    return network_key(replace(neutral, dtype="float32"))
-
-
 def computer(trial: Trial) -> Computer:
     """Return the implementation of a trial, and its dtype."""
     return trial.implementation, trial.dtype
@@ -155,7 +148,7 @@ def computer_name(implementation: str, dtype: str) -> str:
 
 def learned_by_several(trials: Iterable[Trial]) -> bool:
     """Say whether any network was trained by more than one implementation."""
-    asked = group(trials, question)
+    asked = group(trials, lambda t: t.key(QUESTION, SEEDS, HOW_COMPUTED))
     return any(len({computer(t) for t in members}) > 1 for members in asked.values())
 
 
@@ -169,13 +162,16 @@ def agreement_rows(records: Sequence[TrialRecord]) -> list[AgreementRow]:
     own float32, then the others in order of appearance.
     """
     rows = {
-        (question(row.trial), computer(row.trial)): row
+        (
+            row.trial.key(QUESTION, SEEDS, HOW_COMPUTED),
+            computer(row.trial),
+        ): row
         for row in learning_rows(records)
     }
     found = []
     for where, members in _networks(records):
         by_computer = group(members, lambda record: computer(record.trial))
-        key = question(members[0].trial)
+        key = members[0].trial.key(QUESTION, SEEDS, HOW_COMPUTED)
         reference = rows[key, REFERENCE]
         for who in _ordered(by_computer):
             row = rows[key, who]
@@ -204,7 +200,9 @@ def _networks(
     tasks = task_order(records)
     networks = [
         (place(members[0].trial, names), members)
-        for members in group(learning, lambda r: question(r.trial)).values()
+        for members in group(
+            learning, lambda r: r.trial.key(QUESTION, SEEDS, HOW_COMPUTED)
+        ).values()
         if REFERENCE in (who := {computer(r.trial) for r in members}) and len(who) > 1
     ]
     return sorted(networks, key=lambda pair: place_order(pair[0], tasks))

@@ -16,14 +16,13 @@ from harness.analysis.grouping import (
     Place,
     curve,
     group,
-    network_key,
     number,
     of_measure,
     place,
     varying,
 )
 from harness.store import TrialRecord
-from harness.trial import Trial
+from harness.trial import QUESTION, SEEDS, Trial
 
 STATES = ("initial", "trained")
 COTANGENTS = ("loss", "random")
@@ -62,7 +61,7 @@ class GradientRow:
     @property
     def key(self) -> str:
         """What a learning row of the same network has too."""
-        return network_key(self.trial)
+        return self.trial.key(QUESTION, SEEDS)
 
 
 def gradient_rows(records: Sequence[TrialRecord]) -> list[GradientRow]:
@@ -80,7 +79,7 @@ def gradient_rows(records: Sequence[TrialRecord]) -> list[GradientRow]:
             random=_horizon(members, "random"),
             doubt=words([known[r.id] for r in members if r.outcome == "ok"]),
         )
-        for members in group(gradients, lambda r: network_key(r.trial)).values()
+        for members in group(gradients, lambda r: r.trial.key(QUESTION, SEEDS)).values()
     ]
 
 

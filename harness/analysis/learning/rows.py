@@ -12,7 +12,6 @@ import numpy as np
 from harness.analysis.doubts import doubts, words
 from harness.analysis.grouping import (
     Place,
-    configuration,
     curve,
     group,
     number,
@@ -28,7 +27,7 @@ from harness.analysis.statistics import (
     proportion_interval,
 )
 from harness.store import TrialRecord
-from harness.trial import Trial
+from harness.trial import SEEDS, SESSION, Trial
 
 COUNTED = ("ok", "diverged")
 """Outcomes that say something of the network; the others say it of the machine."""
@@ -111,7 +110,7 @@ def learning_rows(records: Sequence[TrialRecord]) -> list[LearningRow]:
             ),
             doubt=words([known[r.id] for r in members if r.outcome in COUNTED]),
         )
-        for members in group(learning, lambda r: configuration(r.trial)).values()
+        for members in group(learning, lambda r: r.trial.key(SEEDS, SESSION)).values()
     ]
     tasks = task_order(records)
     return sorted(rows, key=lambda row: place_order(row.place, tasks))

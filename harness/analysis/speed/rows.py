@@ -35,7 +35,7 @@ from harness.intervals import FEWEST
 from harness.measure.speed.phases import PHASES
 from harness.measure.speed.stability import WIDEST
 from harness.store import TrialRecord
-from harness.trial import Trial
+from harness.trial import QUESTION, Trial
 
 PLACEMENT = "place"
 """The placing of a batch on the device: timed like a phase, and no part of any."""
@@ -251,8 +251,7 @@ def _add(where: Place, words: str) -> Place:
 
 
 def _memory_key(record: TrialRecord) -> tuple[str | None, str]:
-    trial = replace(record.trial, measure="speed", session=None, settings={})
-    return machine_of(record), trial.slot()
+    return machine_of(record), record.trial.key(QUESTION)
 
 
 def _rows(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,16 +13,10 @@ from harness.analysis.speed.ratios import by_round
 from harness.analysis.speed.roofline import Peak, peak_of, session_of
 from harness.measure.speed.phases import PHASES
 from harness.store import TrialRecord
-from harness.trial import Trial
+from harness.trial import HOW_TIMED, Trial
 
 UNLIKE = ("machine", "processor", "gpu")
 """What makes two machines unlike, as a trial's result says it."""
-
-BUDGET = ("threads", "dtype", "precision")
-"""What a timing was allowed to use: other fields of a trial say what was asked."""
-
-_HOW_LONG = ("phases", "rounds", "readings", "target", "time_budget_s")
-"""Settings that say how long something is measured, and not what."""
 
 Medians = Mapping[int, float]
 """Median seconds of a call by round: one turn each."""
@@ -76,29 +70,10 @@ def timed_trials(records: Sequence[TrialRecord]) -> list[Timed]:
     """Return the speed trials of a run; of several that ask the same, the last."""
     known = doubts(records)
     found = {
-        question(record.trial): _timed(record, known)
+        record.trial.key(HOW_TIMED): _timed(record, known)
         for record in of_measure(records, "speed")
     }
     return list(found.values())
-
-
-def question(
-    trial: Trial, *, any_implementation: bool = False, any_budget: bool = False
-) -> str:
-    """Name what was timed, whichever the session and however long.
-
-    Args:
-        trial: A speed trial.
-        any_implementation: Whether all implementations have one name.
-        any_budget: Whether `BUDGET` may differ.
-    """
-    settings = {k: v for k, v in trial.settings.items() if k not in _HOW_LONG}
-    plain = replace(trial, session=None, seed=None, data_seed=None, settings=settings)
-    if any_implementation:
-        plain = replace(plain, implementation="")
-    if any_budget:
-        plain = replace(plain, threads=1, dtype="float32", precision="highest")
-    return plain.slot()
 
 
 def turns(record: TrialRecord, phase: str) -> dict[int, float]:

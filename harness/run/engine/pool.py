@@ -280,7 +280,7 @@ class Crew:
         device = trial.device
         if by_reference(self._registry, trial):
             framework, device = "numpy", "cpu"
-        own = trial.slot() if trial.measure == "memory" else ""
+        own = trial.key() if trial.measure == "memory" else ""
         return WorkerKind(framework, device, trial.threads, trial.precision, own)
 
     def _worker(self, kind: WorkerKind) -> WorkerProcess:

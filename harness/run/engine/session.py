@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from harness.intervals import median_interval, ratio_interval
 from harness.run.job import Answer
-from harness.trial import Trial
+from harness.trial import IMPLEMENTATION, SETTINGS, Trial
 
 _LOOK_AGAIN = 1.25
 """Rounds from one look at the intervals to the next, as a factor. Who looks after every
@@ -103,8 +103,7 @@ class _Row:
     def group(self) -> tuple[object, ...]:
         """What its ratios are formed within."""
         # All that a trial asks of whichever implementation, as in `analysis.timings`.
-        asked = replace(self.trial, implementation="", settings={})
-        return (self.phase, asked.slot())
+        return (self.phase, self.trial.key(IMPLEMENTATION, SETTINGS))
 
     def is_narrow(self, baseline: _Row, target: float) -> bool:
         """Say whether the median or the ratio to the baseline is known well enough."""

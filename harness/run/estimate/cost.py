@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 import math
 import threading
 from collections import Counter, defaultdict
@@ -13,7 +12,6 @@ from functools import cached_property, partial
 from statistics import fmean
 from typing import Any
 
-from harness.contract import Optimizer
 from harness.machine.facts import processor
 from harness.measure.problem import by_reference
 from harness.registry import Registry
@@ -21,7 +19,7 @@ from harness.run.estimate.fitting import Point, fit
 from harness.run.estimate.history import History, Observation
 from harness.run.estimate.work import Calibration, Work, update_work, work_of
 from harness.store import TrialRecord
-from harness.trial import Trial
+from harness.trial import FOLLOWS, QUESTION, SEEDS, SESSION, START, Trial
 
 _GUESS = "a guess"
 _NEWEST = 200
@@ -226,11 +224,11 @@ class CostModel:
         Args:
             stages: The trials to run.
             jobs: Trials side by side.
-            begun: By slot, the part of its budget from which a trial goes on.
+            begun: By key, the part of its budget from which a trial goes on.
         """
         begun = begun or {}
         costs = [
-            [(trial, self.left(trial, begun.get(trial.slot(), 0.0))) for trial in s]
+            [(trial, self.left(trial, begun.get(trial.key(), 0.0))) for trial in s]
             for s in stages
         ]
         every = [pair for stage in costs for pair in stage]
@@ -484,22 +482,13 @@ def _rungs(
 
 def shape(trial: Trial) -> str:
     """Return a hash of what the time of one update depends on."""
-    return replace(
-        trial,
-        measure="speed" if trial.measure == "learning" else trial.measure,
-        session=None,
-        seed=None,
-        data_seed=None,
-        init="canonical",
-        optimizer=Optimizer(),
-        settings={},
-    ).slot()
+    return trial.key(QUESTION, SEEDS, START)
 
 
 def alike(trial: Trial) -> str:
     """Return a key that trials share which are predicted to cost the same."""
-    settings = {**trial.settings, "follows": "follows" in trial.settings}
-    return f"{trial.measure} {shape(trial)} {json.dumps(settings, sort_keys=True)}"
+    follows = "follows" in trial.settings
+    return f"{trial.key(SESSION, SEEDS, START, FOLLOWS)} {follows}"
 
 
 def _kind(device: str) -> str:

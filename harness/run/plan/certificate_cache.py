@@ -125,4 +125,4 @@ class RememberedCertificates:
         framework = self._registry.framework_of(trial.implementation).name
         if framework in self._registry.environments:
             return None
-        return folder / "certificates" / f"{trial.slot()[:32]}.json"
+        return folder / "certificates" / f"{trial.key()[:32]}.json"

@@ -12,7 +12,7 @@ from harness.measure.problem import ORACLE
 from harness.registry import Registry
 from harness.run.plan.filter import compile_filter
 from harness.suite import GradientsSection, LearningSection, SpeedSection, Suite
-from harness.trial import Trial
+from harness.trial import CERTIFIED, Trial
 
 # What is timed must be what is checked afterwards: with these constants float32 stays
 # within the certificate's tolerance of float64 over the updates of one turn.
@@ -235,7 +235,7 @@ def _unique_groups(groups: Iterable[LearningGroup]) -> list[LearningGroup]:
     """Join groups that ask the same, as where a seed is named twice."""
     unique: dict[tuple[str, bool], LearningGroup] = {}
     for group in groups:
-        key = (group.candidates[0].slot(), group.on_each)
+        key = (group.candidates[0].key(), group.on_each)
         follow = group.follow_gradients
         if key in unique:
             follow = follow or unique[key].follow_gradients
@@ -244,7 +244,7 @@ def _unique_groups(groups: Iterable[LearningGroup]) -> list[LearningGroup]:
 
 
 def _unique(trials: Iterable[Trial]) -> list[Trial]:
-    return list({trial.slot(): trial for trial in trials}.values())
+    return list({trial.key(): trial for trial in trials}.values())
 
 
 # --- expanding -----------------------------------------------------------------------
@@ -541,16 +541,7 @@ def timed_trial(trial: Trial) -> Trial:
 
 def certificate_trial(trial: Trial) -> Trial:
     """Return the certificate that a trial's numbers rest on."""
-    return Trial(
-        measure="parity",
-        implementation=trial.implementation,
-        cell=trial.cell,
-        device=trial.device,
-        dtype=trial.dtype,
-        precision=trial.precision,
-        biases=trial.biases,
-        threads=trial.threads,
-    )
+    return Trial("parity", **{name: getattr(trial, name) for name in CERTIFIED})
 
 
 def gradients_trial(learning: Trial, learning_id: str) -> Trial:

@@ -69,7 +69,7 @@ def _why_new(
 ) -> str:
     if (run.trials / trial_id).exists():
         return "was interrupted before it was done"
-    for earlier in run.sources_of_slot(trial.slot()):
+    for earlier in run.sources_of(trial):
         changed = [name for name in sources if earlier.get(name) != sources[name]]
         if changed:
             return f"{', '.join(map(_changed, changed))} changed"

@@ -32,7 +32,7 @@ from harness.report.figures.style import Palette, Sketch, drawing
 from harness.report.page import write_report
 from harness.report.sections import sections
 from harness.store import Reading, RunFolder, TrialRecord
-from harness.trial import Trial
+from harness.trial import HOW_COMPUTED, QUESTION, SEEDS, Trial
 from tests import fake_runs
 
 UPDATES = 100
@@ -478,7 +478,8 @@ def test_a_seed_that_nobody_compared_has_no_panel(study: Study) -> None:
 
 
 def test_a_trial_s_question_does_not_depend_on_who_computes_it() -> None:
-    from harness.analysis.learning.agreement import question
+    def question(trial: Trial) -> str:
+        return trial.key(QUESTION, SEEDS, HOW_COMPUTED)
 
     trial = fake_runs.learning_trial("gru", 0)
     for changes in (

@@ -225,7 +225,7 @@ def test_of_a_trial_that_goes_on_only_the_rest_counts() -> None:
         seen.learn(learning(seed=seed), 40.0, updates=2000)
     trial = learning(seed=9)
     whole = seen.estimate([[trial]], 1).totals.wall_time_s
-    found = seen.estimate([[trial]], 1, {trial.slot(): 0.75}).totals.wall_time_s
+    found = seen.estimate([[trial]], 1, {trial.key(): 0.75}).totals.wall_time_s
     assert found == pytest.approx(whole / 4)
 
 

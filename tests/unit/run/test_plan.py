@@ -118,8 +118,8 @@ def test_the_grid_is_the_product_of_what_the_suite_lists(name: str) -> None:
     )
     assert len(found.learning) == groups
     used = candidates(found) + speed(found)
-    needed = {certificate_trial(t).slot() for t in used}
-    assert {t.slot() for t in found.parity} == needed
+    needed = {certificate_trial(t).key() for t in used}
+    assert {t.key() for t in found.parity} == needed
     assert len(found.parity) == len(needed)
     asked = {
         (cell, *sizes, threads, precision)
@@ -139,12 +139,12 @@ def test_the_grid_is_the_product_of_what_the_suite_lists(name: str) -> None:
         for rest in [(t.threads, t.precision)]
     }
     assert timed_shapes == asked
-    weighed = {t.slot() for s in suite.speed if s.memory for t in by_shape}
+    weighed = {t.key() for s in suite.speed if s.memory for t in by_shape}
     assert bool(found.memory) == bool(weighed)
     choices = [g for g in found.learning if not g.on_each]
-    timed = {timed_trial(t).slot() for g in choices for t in g.candidates}
-    assert timed <= {t.slot() for t in speed(found)}
-    slots = [t.slot() for t in [*found.parity, *speed(found), *candidates(found)]]
+    timed = {timed_trial(t).key() for g in choices for t in g.candidates}
+    assert timed <= {t.key() for t in speed(found)}
+    slots = [t.key() for t in [*found.parity, *speed(found), *candidates(found)]]
     assert len(slots) == len(set(slots))
 
 
@@ -180,7 +180,7 @@ def test_a_session_holds_every_implementation_of_one_shape() -> None:
 def test_seeds_can_be_replaced_and_named_twice() -> None:
     found = plan("quick", seeds=[4, 4])
     assert {t.seed for t in candidates(found)} == {4}
-    assert len(found.learning) == len({g.candidates[0].slot() for g in found.learning})
+    assert len(found.learning) == len({g.candidates[0].key() for g in found.learning})
     assert len(found.learning) == 6
 
 
@@ -191,10 +191,10 @@ def test_a_filter_keeps_what_it_names_and_what_that_needs() -> None:
     found = plan("quick", "learning and adding and gru and seed1")
     (group,) = found.learning
     assert {t.seed for t in group.candidates} == {1}
-    needed = {timed_trial(t).slot() for t in group.candidates}
-    assert {t.slot() for t in speed(found)} == needed
-    certificates = {certificate_trial(t).slot() for t in group.candidates}
-    assert {t.slot() for t in found.parity} == certificates
+    needed = {timed_trial(t).key() for t in group.candidates}
+    assert {t.key() for t in speed(found)} == needed
+    certificates = {certificate_trial(t).key() for t in group.candidates}
+    assert {t.key() for t in found.parity} == certificates
 
 
 def test_gradients_bring_their_learning_trials() -> None:

@@ -244,5 +244,5 @@ def test_a_trial_whose_plugin_changed_runs_and_says_which(tmp_path: Path) -> Non
 def test_a_gradients_trial_is_asked_of_one_learning_result() -> None:
     trial = _trial("torch-native")
     one, two = gradients_trial(trial, "a"), gradients_trial(trial, "b")
-    assert one.slot() != two.slot()
+    assert one.key() != two.key()
     assert one.device == "cpu"

@@ -450,7 +450,7 @@ def test_what_is_foreign_in_the_trials_folder_is_passed_over(run: RunFolder) -> 
     helpers.write(run.trials / trial_id / "notes.txt", "mine")
     assert [record.id for record in run.records()] == [trial_id]
     assert run.damaged() == {}
-    assert run.sources_of_slot(LEARNING.slot()) == [SOURCES]
+    assert run.sources_of(LEARNING) == [SOURCES]
 
 
 # --- the run folder ------------------------------------------------------------------
@@ -625,12 +625,12 @@ _trials = st.builds(
 
 
 @given(_trials, _trials)
-def test_a_trial_survives_json_and_its_slot_is_its_own(one: Trial, two: Trial) -> None:
+def test_a_trial_survives_json_and_its_key_is_its_own(one: Trial, two: Trial) -> None:
     again = Trial.from_json(json.loads(json.dumps(one.to_json(), allow_nan=False)))
     assert again == one
-    assert again.slot() == one.slot()
+    assert again.key() == one.key()
     assert again.identity(SOURCES) == one.identity(SOURCES)
-    assert (one.slot() == two.slot()) == (one.to_json() == two.to_json())
+    assert (one.key() == two.key()) == (one.to_json() == two.to_json())
 
 
 @given(_trials)
