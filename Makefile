@@ -22,8 +22,9 @@ CUDA_keras-jax ?= keras jax[cuda12]
 SUITE ?= frameworks
 DEVICE ?= cuda
 
-# Test files side by side; those that kill and wait run alone.
+# Tests side by side; those that measure time run alone, afterwards.
 TEST_JOBS ?= 2
+PYTEST_SIDE_BY_SIDE := $(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: run run-gpu test benchmark format clean
 
@@ -39,8 +40,8 @@ test: $(STAMPS)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadfile --ignore tests/faults
-	$(BIN)/pytest tests/faults
+	$(PYTEST_SIDE_BY_SIDE) -m "not alone"
+	$(BIN)/pytest -m alone
 
 benchmark: $(STAMPS)/test
 	$(BIN)/pytest tests/benchmarks --benchmark-only -o addopts=

@@ -9,6 +9,28 @@ from collections.abc import Iterator
 
 import pytest
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with slow tests, so that no worker of xdist ends long after the others.
+
+    Tests that share a fixture of their module run in one worker; any other, anywhere.
+    """
+    units = {item: _module_shared(item) or item.nodeid for item in items}
+    slow = {units[item] for item in items if item.get_closest_marker("slow")}
+    for item in items:
+        if units[item] != item.nodeid:
+            item.add_marker(pytest.mark.xdist_group(units[item]))
+    items.sort(key=lambda item: units[item] not in slow)
+
+
+def _module_shared(item: pytest.Item) -> str | None:
+    """Return the module of a test that uses a fixture made once for its module."""
+    module = item.nodeid.partition("::")[0]
+    known = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
+    of_module = [f for found in known for f in found if f.baseid == module]
+    return module if any(f.scope != "function" for f in of_module) else None
+
+
 # Environments are chosen in the user's folder; tests and the commands they start have
 # one of their own.
 _FOLDER = tempfile.TemporaryDirectory(prefix="rnn-harness-tests-")

@@ -6,13 +6,13 @@ import pytest
 from tests.faults.kills import VICTIMS, Campaign
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_hundred_random_kills_lose_nothing_and_repeat_nothing(
-    tmp_path: Path,
-) -> None:
+def test_twenty_random_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
+    """More of them: `python -m tests.faults.kills --kills 100`, in `make test-all`."""
     campaign = Campaign(tmp_path, random.Random(0))
-    campaign.run(100)
+    campaign.run(20)
     assert campaign.problems == []
-    assert campaign.kills.total() == 100
-    assert all(campaign.kills[victim] > 10 for victim in VICTIMS)
-    assert campaign.resumed > 5
+    assert campaign.kills.total() == 20
+    assert all(campaign.kills[victim] > 2 for victim in VICTIMS)
+    assert campaign.resumed > 0

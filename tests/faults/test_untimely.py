@@ -9,6 +9,7 @@ from harness.registry import Registry
 from harness.store import RunFolder, TrialRecord
 from tests import helpers
 
+pytestmark = pytest.mark.alone
 SHAPE = {"batch": 16, "time_steps": 60, "input_size": 2, "hidden_size": 48}
 ROUNDS = 30
 """So many readings that what is built at each 61st call is in some that are kept."""
