@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.analysis.run import JudgedRun
+from harness.analysis.summary import Summary, summarize
 from harness.contract import Optimizer
 from harness.store import Reading, RunFolder
 from harness.trial import Trial
@@ -50,6 +52,11 @@ COPY = {
     "loss": {"unit": "nats", "better": "lower"},
     "accuracy": {"unit": "fraction", "better": "higher"},
 }
+
+
+def summary(run: RunFolder) -> Summary:
+    """Return the tables of a run folder."""
+    return summarize(JudgedRun.read(run))
 
 
 @dataclass

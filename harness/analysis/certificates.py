@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.analysis.grouping import group, number, of_measure
+from harness.analysis.grouping import group, number
 from harness.store import TrialRecord
 
 
@@ -85,9 +85,9 @@ class ParityRow:
     causes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def parity_rows(records: Sequence[TrialRecord]) -> list[ParityRow]:
+def parity_rows(certificates: Sequence[TrialRecord]) -> list[ParityRow]:
     """Return one row per certificate, in order of implementation and cell."""
-    rows = [_row(record) for record in of_measure(records, "parity")]
+    rows = [_row(record) for record in certificates]
     return sorted(rows, key=lambda row: (row.implementation, row.cell))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness.analysis.doubts import doubts, words
+from harness.analysis.run import JudgedRun
 from harness.store import TrialRecord
 
 Floats = npt.NDArray[np.float64]
@@ -26,15 +26,14 @@ COLUMNS = (
 """The tidy frame's columns, one row a value; `doubt` says why one is not certified."""
 
 
-def frame(records: Sequence[TrialRecord]) -> pd.DataFrame:
+def frame(run: JudgedRun) -> pd.DataFrame:
     """Return the tidy frame of trials: `COLUMNS`, one row a value.
 
     A trial without a value, such as one that crashed at once, is one row whose metric
     and value are missing.
     """
-    known = doubts(records)
-    trials = pd.DataFrame([_constants(r, words([known[r.id]])) for r in records])
-    blocks = [(row, b) for row, r in enumerate(records) for b in _blocks(r)]
+    trials = pd.DataFrame([_constants(r, run.doubt([r])) for r in run.records])
+    blocks = [(row, b) for row, r in enumerate(run.records) for b in _blocks(r)]
     sizes = [len(block.values) for _, block in blocks]
     columns: dict[str, Any] = {}
     of_trial = np.repeat(np.array([row for row, _ in blocks], dtype=int), sizes)

@@ -15,7 +15,7 @@ K = TypeVar("K")
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class Heading:
     """What a figure's panel and a table's block are about.
 
     Attributes:
@@ -36,7 +36,7 @@ class Place:
         )
         return " · ".join(word for word in (words, self.variant) if word)
 
-    def without(self, *names: str) -> Place:
+    def without(self, *names: str) -> Heading:
         """Return the place without some facts of its variant."""
         words = self.variant.split(" · ")
         kept = [word for word in words if word.rpartition(" ")[0] not in names]
@@ -49,11 +49,6 @@ def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return groups
-
-
-def of_measure(records: Iterable[TrialRecord], measure: str) -> list[TrialRecord]:
-    """Return the trials of one measure."""
-    return [record for record in records if record.trial.measure == measure]
 
 
 def facts(trial: Trial) -> dict[str, Any]:
@@ -100,9 +95,9 @@ def variant(trial: Trial, names: Iterable[str]) -> str:
     return " · ".join(f"{name} {v}" for name, v in known.items() if v is not None)
 
 
-def place(trial: Trial, names: Iterable[str]) -> Place:
+def heading_of(trial: Trial, names: Iterable[str]) -> Heading:
     """Return the panel a trial belongs to; `names` are what `varying` returned."""
-    return Place(trial.task or "", trial.length, variant(trial, names))
+    return Heading(trial.task or "", trial.length, variant(trial, names))
 
 
 def number(record: TrialRecord, split: str, metric: str) -> float | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from harness.analysis.certificates import ParityRow, parity_rows
-from harness.analysis.grouping import Place, group
+from harness.analysis.grouping import Heading, group
 from harness.analysis.learning.agreement import (
     AgreementRow,
     agreement_rows,
@@ -20,13 +19,14 @@ from harness.analysis.learning.gradients import GradientRow, gradient_rows
 from harness.analysis.learning.initial_values import InitialRow, initial_rows
 from harness.analysis.learning.rows import LearningRow, learning_rows
 from harness.analysis.learning.solve_time import SolveTime, solve_times
+from harness.analysis.run import JudgedRun
 from harness.analysis.speed.fastest import FastestMap, fastest_maps
 from harness.analysis.speed.payback import Payback, paybacks
 from harness.analysis.speed.roofline import PeakRow, peak_rows
 from harness.analysis.speed.rows import SpeedRow, speed_rows, without_samples
 from harness.errors import NothingMeasuredError
 from harness.store import TrialRecord
-from harness.trial import HOW_COMPUTED, QUESTION, SEEDS
+from harness.trial import HOW_COMPUTED, QUESTION, SEEDS, Trial
 
 MEASURES = ("parity", "learning", "gradients", "speed", "memory")
 
@@ -89,9 +89,10 @@ class Summary:
 
     Attributes:
         environment: Name and value, in the order to show them.
-        focus: The place whose pictures stand on the first screen, or None.
+        focus: The heading whose figures are on the first screen, or None.
     """
 
+    run: JudgedRun
     header: Header
     learned: tuple[LearnedRow, ...]
     gradients: tuple[GradientRow, ...]
@@ -101,7 +102,7 @@ class Summary:
     outcomes: tuple[OutcomeRow, ...]
     environment: tuple[tuple[str, str], ...]
     choices: tuple[tuple[str, str], ...]
-    focus: Place | None
+    focus: Heading | None
     agreement: tuple[AgreementRow, ...] = ()
     peaks: tuple[PeakRow, ...] = ()
 
@@ -127,50 +128,71 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """Return the tables as JSON values, without the raw readings of timings."""
-        told = dataclasses.replace(
-            self, speed=tuple(without_samples(row) for row in self.speed)
-        )
-        found = dataclasses.asdict(told)
-        for row, written in zip(self.speed, found["speed"], strict=True):
-            for name in ("intensity", "of_peak", "roof_flop_per_s", "of_roof"):
-                written[name] = getattr(row, name)
-        found["fastest"] = [dataclasses.asdict(each) for each in self.fastest]
-        found["paybacks"] = [_payback_json(each) for each in self.paybacks]
-        return found
+        tables = [field.name for field in fields(self) if field.name != "run"]
+        found = {name: _json(getattr(self, name)) for name in [*tables, "fastest"]}
+        return {**found, "paybacks": [_payback_json(each) for each in self.paybacks]}
 
 
-def summarize(records: Sequence[TrialRecord], info: Mapping[str, Any]) -> Summary:
-    """Return the tables of the trials; `info` is `run.json`.
+def _json(value: Any) -> Any:
+    """Return a row as JSON values, with its derived values and without raw readings."""
+    if isinstance(value, Trial):
+        return value.to_json()
+    if isinstance(value, SpeedRow):
+        derived = ("intensity", "of_peak", "roof_flop_per_s", "of_roof")
+        value = without_samples(value)
+        return _fields_json(value) | {name: getattr(value, name) for name in derived}
+    if is_dataclass(value):
+        return _fields_json(value)
+    if isinstance(value, Mapping):
+        return {name: _json(item) for name, item in value.items()}
+    return [_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _fields_json(row: Any) -> dict[str, Any]:
+    names = {field.name: field.name for field in fields(row)} | _JSON_NAMES
+    return {names[field.name]: _json(getattr(row, field.name)) for field in fields(row)}
+
+
+_JSON_NAMES = {"heading": "place"}
+"""Fields whose name in the JSON is another."""
+
+
+def summarize(run: JudgedRun) -> Summary:
+    """Return the tables of a run.
 
     Raises:
         NothingMeasuredError: If there is no finished trial.
     """
-    if not records:
+    if not run.records:
         raise NothingMeasuredError(
             "the run holds no finished trial; run it again to go on with it"
         )
-    speed = tuple(speed_rows(records))
-    gradients = tuple(gradient_rows(records))
+    speed = tuple(speed_rows(run))
+    gradients = tuple(gradient_rows(run))
     by_network = {row.key: row for row in gradients}
-    rows = learning_rows(records)
+    rows = learning_rows(run)
     times = _solve_times(rows, speed)
     learned = tuple(
         LearnedRow(row, by_network.get(row.trial.key(QUESTION, SEEDS)), tuple(found))
         for row, found in zip(rows, times, strict=True)
     )
     return Summary(
-        header=_header(records, info),
+        run=run,
+        header=_header(run),
         learned=learned,
         gradients=gradients,
-        initial_values=tuple(initial_rows(records)),
+        initial_values=tuple(initial_rows(run)),
         speed=speed,
-        parity=tuple(parity_rows(records)),
-        outcomes=tuple(outcome_rows(records)),
-        environment=tuple(environment_rows(info)),
-        choices=tuple((str(k), str(v)) for k, v in _mapping(info, "choices").items()),
+        parity=tuple(parity_rows(run.of("parity"))),
+        outcomes=tuple(outcome_rows(run.records)),
+        environment=tuple(environment_rows(run.info)),
+        choices=tuple(
+            (str(name), str(choice))
+            for name, choice in _mapping(run.info, "choices").items()
+        ),
         focus=focus(learned),
-        agreement=tuple(agreement_rows(records)),
-        peaks=tuple(peak_rows(records)),
+        agreement=tuple(agreement_rows(run)),
+        peaks=tuple(peak_rows(run)),
     )
 
 
@@ -178,7 +200,7 @@ def _payback_json(found: Payback) -> dict[str, Any]:
     """Return a first call as JSON values; the timings stand in their own rows."""
     row = found.row
     return {
-        "place": dataclasses.asdict(row.place),
+        "place": _json(row.heading),
         "cell": row.cell,
         "implementation": row.implementation,
         "phase": row.phase,
@@ -250,27 +272,28 @@ def _last_words(records: Sequence[TrialRecord]) -> str | None:
     return f"{told[0]} {place}".strip()
 
 
-def focus(learned: Sequence[LearnedRow]) -> Place | None:
+def focus(learned: Sequence[LearnedRow]) -> Heading | None:
     """Return the place where the solved fractions of the cells differ most.
 
     Of several such, one with gradients measured, then the longest, then the first.
     """
-    places = group(learned, lambda row: row.learning.place)
-    if not places:
+    headings = group(learned, lambda row: row.learning.heading)
+    if not headings:
         return None
 
-    def telling(where: Place) -> tuple[float, bool, int]:
-        rows = places[where]
+    def telling(where: Heading) -> tuple[float, bool, int]:
+        rows = headings[where]
         shares = [
             r.learning.solved / r.learning.count for r in rows if r.learning.count
         ]
         spread = max(shares) - min(shares) if shares else -1.0
         return spread, any(row.gradients for row in rows), where.length or 0
 
-    return max(places, key=telling)
+    return max(headings, key=telling)
 
 
-def _header(records: Sequence[TrialRecord], info: Mapping[str, Any]) -> Header:
+def _header(run: JudgedRun) -> Header:
+    records, info = run.records, run.info
     suite = _mapping(info, "suite")
     environment = _mapping(info, "environment")
     measures = Counter(str(record.trial.measure) for record in records)

@@ -16,7 +16,7 @@ from harness.errors import MisuseError, NothingMeasuredError
 
 if TYPE_CHECKING:
     from harness.analysis.comparison.compare import Comparison
-    from harness.store import TrialRecord
+    from harness.analysis.run import JudgedRun
 
 
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
@@ -81,15 +81,15 @@ def compare(
     return tell(found, as_json=as_json)
 
 
-def _timings(folder: Path) -> list[TrialRecord]:
-    """Return the records of a run that has timed something."""
-    _, records = read_run(folder)
-    if not any(record.trial.measure == "speed" for record in records):
+def _timings(folder: Path) -> JudgedRun:
+    """Read a run that has timed something."""
+    _, run = read_run(folder)
+    if not run.of("speed"):
         raise NothingMeasuredError(
             f"{folder} holds no speed trial, and timings are what is compared; run a "
             "suite with a [[speed]] section"
         )
-    return records
+    return run
 
 
 def tell(found: Comparison, *, as_json: bool) -> int:

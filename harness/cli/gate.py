@@ -70,6 +70,7 @@ def gate(
     from rich.console import Console
 
     from harness.analysis.comparison.compare import EFFECT, compare, confirmed
+    from harness.analysis.run import JudgedRun
     from harness.machine.devices import resolve_device
     from harness.run.gate import SAME_SOURCES, Request
     from harness.run.gate import gate as run_gate
@@ -93,10 +94,10 @@ def gate(
     console = Console(stderr=True)
 
     def compared(asked: Request) -> Comparison:
-        runs = [RunFolder.open(f) for f in run_gate(asked, checkout, console)]
-        records = [run.records() for run in runs]
-        found = compare(*records, effect=effect or EFFECT)
-        same = runs[0].info()["gate"]["same_sources"]
+        folders = run_gate(asked, checkout, console)
+        runs = [JudgedRun.read(RunFolder.open(folder)) for folder in folders]
+        found = compare(*runs, effect=effect or EFFECT)
+        same = runs[0].info["gate"]["same_sources"]
         return replace(found, notes=(*found.notes, SAME_SOURCES)) if same else found
 
     try:

@@ -14,11 +14,13 @@ from harness.errors import MisuseError, NothingMeasuredError
 from harness.report.exports import EXPORTS
 
 if TYPE_CHECKING:
-    from harness.store import RunFolder, TrialRecord
+    from harness.analysis.run import JudgedRun
+    from harness.store import RunFolder
 
 
-def read_run(folder: Path) -> tuple[RunFolder, list[TrialRecord]]:
+def read_run(folder: Path) -> tuple[RunFolder, JudgedRun]:
     """Read a run; damaged trials are told, not shown."""
+    from harness.analysis.run import JudgedRun
     from harness.store import RunFolder
 
     store = RunFolder.open(folder)
@@ -27,10 +29,10 @@ def read_run(folder: Path) -> tuple[RunFolder, list[TrialRecord]]:
             f"trial {name} is left out: {what}; the command that ran it measures it "
             "again"
         )
-    records = store.records()
-    if not records:
+    run = JudgedRun.read(store)
+    if not run.records:
         raise NothingMeasuredError(f"{folder} holds no finished trial")
-    return store, records
+    return store, run
 
 
 run_argument = click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
@@ -46,8 +48,8 @@ def show(folder: Path, as_json: bool, plugins: tuple[Path, ...]) -> int:
     from harness.report.terminal import all_tables
     from harness.store import to_json
 
-    store, records = read_run(folder)
-    summary = summarize(records, store.info())
+    _, run = read_run(folder)
+    summary = summarize(run)
     if as_json:
         click.echo(to_json(summary.to_json()))
     else:
@@ -60,10 +62,11 @@ def show(folder: Path, as_json: bool, plugins: tuple[Path, ...]) -> int:
 @plugin_option
 def report(folder: Path, plugins: tuple[Path, ...]) -> int:
     """Write report.html, summary.md and the figures of RUN, a run folder."""
+    from harness.analysis.summary import summarize
     from harness.report.page import write_report
 
-    store, records = read_run(folder)
-    click.echo(f"report: {write_report(store, records)}")
+    store, run = read_run(folder)
+    click.echo(f"report: {write_report(store, summarize(run))}")
     return DONE
 
 
@@ -88,9 +91,9 @@ def export(
     folder: Path, form: str, output: Path | None, plugins: tuple[Path, ...]
 ) -> int:
     """Write every value of RUN, one row each, to standard output or a file."""
-    _, records = read_run(folder)
+    _, run = read_run(folder)
     try:
-        EXPORTS[form](records, output or sys.stdout)
+        EXPORTS[form](run, output or sys.stdout)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise

@@ -264,10 +264,12 @@ def finish(store: RunFolder) -> int:
     if not records:
         fail(f"no trial was finished in {store.path}")
         return NOTHING
+    from harness.analysis.run import JudgedRun
     from harness.analysis.summary import summarize
     from harness.report.page import write_report
     from harness.report.terminal import end_of_run
 
-    page = write_report(store, records)
-    stdout().print(end_of_run(summarize(records, store.info()), page))
+    summary = summarize(JudgedRun(records, store.info()))
+    page = write_report(store, summary)
+    stdout().print(end_of_run(summary, page))
     return verdict(records)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from harness.analysis.run import JudgedRun
 from harness.analysis.summary import Summary, summarize
 from harness.report.figures.gallery import Gallery, draw_all
 from harness.report.figures.style import Drawn
@@ -14,17 +15,17 @@ from harness.report.markup import Html, inline_svg, join, table, tag
 from harness.report.sections import Section, sections, sentence
 from harness.report.tables import Row
 from harness.report.text import one_line
-from harness.store import RunFolder, TrialRecord, write_atomically
+from harness.store import RunFolder, write_atomically
 
 FILTERS = ("task", "cell", "implementation")
 
 
-def write_report(run: RunFolder, records: Sequence[TrialRecord] | None = None) -> Path:
+def write_report(run: RunFolder, summary: Summary | None = None) -> Path:
     """Write figures, `summary.md` and `report.html` into the run's folder.
 
     Args:
         run: The folder to read and to write to.
-        records: Its finished trials, where they are read already.
+        summary: Its tables; made here if None.
 
     Returns:
         The page.
@@ -32,9 +33,9 @@ def write_report(run: RunFolder, records: Sequence[TrialRecord] | None = None) -
     Raises:
         NothingMeasuredError: If there is no finished trial.
     """
-    found = run.records() if records is None else records
-    summary = summarize(found, run.info())
-    gallery = draw_all(found, summary)
+    if summary is None:
+        summary = summarize(JudgedRun.read(run))
+    gallery = draw_all(summary)
     parts = sections(summary, gallery, unfinished(run))
     _write_figures(run.path / "figures", gallery)
     title = f"rnn-harness: {one_line(summary.header.suite)}"

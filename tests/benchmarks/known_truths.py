@@ -25,6 +25,7 @@ from harness.analysis.comparison.compare import (
     Compared,
     compare_implementations,
 )
+from harness.analysis.run import JudgedRun
 from harness.analysis.statistics import proportion_interval
 from harness.machine.facts import describe_environment
 from harness.registry import Registry
@@ -93,7 +94,7 @@ def _session(folder: Path) -> dict[str, Any]:
             raise SystemExit(f"{record.trial.label}: {record.outcome}, {record.reason}")
     facts = _facts(records)
     for name in TRUTHS:
-        (row,) = compare_implementations(records, "original", name).rows
+        (row,) = compare_implementations(JudgedRun(records), "original", name).rows
         facts[name] = _told(row)
     return facts
 

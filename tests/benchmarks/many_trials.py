@@ -15,6 +15,7 @@ from statistics import median
 from unittest import mock
 
 from harness.analysis.frame import frame
+from harness.analysis.run import JudgedRun
 from harness.analysis.summary import summarize
 from harness.registry import Registry
 from harness.run.execution import Execution
@@ -100,7 +101,7 @@ def summary(done: Execution, trials: int) -> Callable[[], None]:
     records, info = again(done).run.records(), done.run.info()
 
     def call() -> None:
-        assert len(summarize(records, info).learned) == 10
+        assert len(summarize(JudgedRun(records, info)).learned) == 10
 
     return call
 
@@ -109,7 +110,7 @@ def pandas(done: Execution, trials: int) -> Callable[[], None]:
     records = again(done).run.records()
 
     def call() -> None:
-        assert len(frame(records)) == trials * (3 + 2 * 200)
+        assert len(frame(JudgedRun(records))) == trials * (3 + 2 * 200)
 
     return call
 

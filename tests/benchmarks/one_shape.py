@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from harness.analysis.run import JudgedRun
 from harness.analysis.speed.rows import SpeedRow, speed_rows
 from harness.analysis.statistics import Interval
 from harness.store import RunFolder
@@ -63,7 +64,7 @@ def main() -> None:
             if process.returncode != 0:
                 raise SystemExit(errors)
             records = RunFolder.open(folder / name).records()
-            rows = [row for row in speed_rows(records) if row.timed]
+            rows = [row for row in speed_rows(JudgedRun(records)) if row.timed]
             rounds = max(len(row.turns) for row in rows)
             print(
                 f"{name}: {took_s:.0f} s; {sum(map(known, rows))} of {len(rows)} "

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import IO
 
+from harness.analysis.run import JudgedRun
 from harness.analysis.summary import summarize
 from harness.store import RunFolder
 from tests import helpers
@@ -105,7 +106,7 @@ def test_a_first_call_is_none_where_a_neighbours_death_began_it_again(
     code, _, err = helpers.run(*(*RUN[:-1], plugin), cwd=tmp_path)
     assert code == 4, err
     run = RunFolder.open(tmp_path / "out")
-    rows = summarize(run.records(), run.info()).speed
+    rows = summarize(JudgedRun.read(run)).speed
     forward = {row.implementation: row for row in rows if row.phase == "forward"}
     assert forward["torch-native"].time_s is not None
     assert forward["torch-native"].first_call_s is None

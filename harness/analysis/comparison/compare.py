@@ -20,6 +20,7 @@ from harness.analysis.comparison.effect import (
 )
 from harness.analysis.comparison.normalise import Normalised, normalised
 from harness.analysis.grouping import group
+from harness.analysis.run import JudgedRun
 from harness.analysis.speed.timings import (
     UNLIKE,
     Timed,
@@ -27,7 +28,6 @@ from harness.analysis.speed.timings import (
     timed_trials,
 )
 from harness.errors import MisuseError
-from harness.store import TrialRecord
 from harness.trial import BUDGET, HOW_TIMED, IMPLEMENTATION, Trial
 
 EFFECT = 0.05
@@ -119,8 +119,8 @@ class Comparison:
 
 
 def compare(
-    base: Sequence[TrialRecord],
-    new: Sequence[TrialRecord],
+    base: JudgedRun,
+    new: JudgedRun,
     *,
     effect: float = EFFECT,
     across_machines: bool = False,
@@ -128,8 +128,8 @@ def compare(
     """Compare the timings of two runs.
 
     Args:
-        base: Every record of a run.
-        new: Every record of another.
+        base: A run.
+        new: Another run.
         effect: The least that counts, as a share.
         across_machines: Whether unlike machines and budgets are put side by side.
 
@@ -184,7 +184,7 @@ def _agreed(row: Compared, other: Compared | None) -> Compared:
 
 
 def compare_implementations(
-    records: Sequence[TrialRecord],
+    run: JudgedRun,
     base_name: str,
     new_name: str,
     *,
@@ -196,7 +196,7 @@ def compare_implementations(
         MisuseError: If no session did.
     """
     sides: list[dict[tuple[str, str | None], Timed]] = [{}, {}]
-    for timed in timed_trials(records):
+    for timed in timed_trials(run):
         for name, side in zip((base_name, new_name), sides, strict=True):
             if timed.trial.implementation == name:
                 same = timed.trial.key(HOW_TIMED, IMPLEMENTATION)

@@ -16,19 +16,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.analysis.grouping import (
-    Place,
+    Heading,
     curve,
     group,
-    place,
+    heading_of,
     varying,
 )
 from harness.analysis.learning.rows import (
     LearningRow,
+    heading_order,
     learning_rows,
     learning_trials,
-    place_order,
     task_order,
 )
+from harness.analysis.run import JudgedRun
 from harness.analysis.statistics import CensoredMedian, Interval
 from harness.contract import Array
 from harness.measure.problem import ORACLE
@@ -97,7 +98,7 @@ class AgreementRow:
         updates_within: The same of updates to solve.
     """
 
-    place: Place
+    heading: Heading
     cell: str
     implementation: str
     dtype: str
@@ -116,7 +117,7 @@ class AgreementPanel:
         reference_parts_at: Where the reference's own float32 parts, or None.
     """
 
-    place: Place
+    heading: Heading
     cell: str
     seed: int | None
     updates: int
@@ -155,7 +156,7 @@ def learned_by_several(trials: Iterable[Trial]) -> bool:
 # --- rows ----------------------------------------------------------------------------
 
 
-def agreement_rows(records: Sequence[TrialRecord]) -> list[AgreementRow]:
+def agreement_rows(run: JudgedRun) -> list[AgreementRow]:
     """Return a row an implementation of every network that several have trained.
 
     Networks without a float64 reference have none. The reference comes first, then its
@@ -166,10 +167,10 @@ def agreement_rows(records: Sequence[TrialRecord]) -> list[AgreementRow]:
             row.trial.key(QUESTION, SEEDS, HOW_COMPUTED),
             computer(row.trial),
         ): row
-        for row in learning_rows(records)
+        for row in learning_rows(run)
     }
     found = []
-    for where, members in _networks(records):
+    for where, members in _networks(run):
         by_computer = group(members, lambda record: computer(record.trial))
         key = members[0].trial.key(QUESTION, SEEDS, HOW_COMPUTED)
         reference = rows[key, REFERENCE]
@@ -177,7 +178,7 @@ def agreement_rows(records: Sequence[TrialRecord]) -> list[AgreementRow]:
             row = rows[key, who]
             found.append(
                 AgreementRow(
-                    place=where,
+                    heading=where,
                     cell=row.cell,
                     implementation=who[0],
                     dtype=who[1],
@@ -191,21 +192,21 @@ def agreement_rows(records: Sequence[TrialRecord]) -> list[AgreementRow]:
 
 
 def _networks(
-    records: Sequence[TrialRecord],
-) -> list[tuple[Place, list[TrialRecord]]]:
+    run: JudgedRun,
+) -> list[tuple[Heading, list[TrialRecord]]]:
     """Return the learning trials of each network that a float64 reference learned."""
-    learning = learning_trials(records)
+    learning = learning_trials(run)
     apart = ("dtype", "device", "precision")
     names = [n for n in varying([r.trial for r in learning]) if n not in apart]
-    tasks = task_order(records)
+    tasks = task_order(run)
     networks = [
-        (place(members[0].trial, names), members)
+        (heading_of(members[0].trial, names), members)
         for members in group(
             learning, lambda r: r.trial.key(QUESTION, SEEDS, HOW_COMPUTED)
         ).values()
         if REFERENCE in (who := {computer(r.trial) for r in members}) and len(who) > 1
     ]
-    return sorted(networks, key=lambda pair: place_order(pair[0], tasks))
+    return sorted(networks, key=lambda pair: heading_order(pair[0], tasks))
 
 
 def _ordered(found: Iterable[Computer]) -> list[Computer]:
@@ -320,10 +321,10 @@ def _overlap(one: Interval, other: Interval) -> bool:
 # --- pictures ------------------------------------------------------------------------
 
 
-def agreement_panels(records: Sequence[TrialRecord]) -> list[AgreementPanel]:
+def agreement_panels(run: JudgedRun) -> list[AgreementPanel]:
     """Return a panel a network and seed, for every seed that the reference learned."""
     panels = []
-    for where, members in _networks(records):
+    for where, members in _networks(run):
         by_computer = group(members, lambda record: computer(record.trial))
         references = sorted(
             _by_seed(by_computer[REFERENCE]).items(), key=lambda pair: pair[0] or 0
@@ -340,11 +341,11 @@ def agreement_panels(records: Sequence[TrialRecord]) -> list[AgreementPanel]:
 
 
 def _panel(
-    where: Place, reference: TrialRecord, series: Sequence[AgreementSeries]
+    where: Heading, reference: TrialRecord, series: Sequence[AgreementSeries]
 ) -> AgreementPanel:
     own = [s for s in series if (s.implementation, s.dtype) == OWN_FLOAT32]
     return AgreementPanel(
-        place=where,
+        heading=where,
         cell=reference.trial.cell,
         seed=reference.trial.seed,
         updates=max((s.updates for s in series), default=0),

@@ -9,23 +9,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.analysis.doubts import doubts
 from harness.analysis.grouping import (
-    Place,
+    Heading,
     curve,
     group,
+    heading_of,
     number,
-    place,
     varying,
 )
 from harness.analysis.learning.rows import (
     COUNTED,
     declared_quantity,
+    heading_order,
     headlines,
     learning_trials,
-    place_order,
     task_order,
 )
+from harness.analysis.run import JudgedRun
 from harness.store import TrialRecord
 
 
@@ -64,7 +64,7 @@ class LearningPanel:
         uncertified: Cells some of whose seeds were not trained by what is certified.
     """
 
-    place: Place
+    heading: Heading
     metric: str
     unit: str
     better: str
@@ -75,15 +75,14 @@ class LearningPanel:
 
 
 def learning_panels(
-    records: Sequence[TrialRecord], *, metric: str | None = None
+    run: JudgedRun, *, metric: str | None = None
 ) -> list[LearningPanel]:
     """Return a panel per task, length and variant; the headline where no metric."""
-    learning = learning_trials(records)
+    learning = learning_trials(run)
     names = varying([record.trial for record in learning])
-    tasks = task_order(records)
-    panels = group(learning, lambda record: place(record.trial, names))
+    tasks = task_order(run)
+    panels = group(learning, lambda record: heading_of(record.trial, names))
     shown = headlines(learning)
-    known = doubts(records)
     return [
         replace(
             _panel(where, members, metric or shown[where.task]),
@@ -91,23 +90,23 @@ def learning_panels(
                 dict.fromkeys(
                     r.trial.cell
                     for r in members
-                    if r.outcome in COUNTED and known[r.id]
+                    if r.outcome in COUNTED and run.doubts[r.id]
                 )
             ),
         )
         for where, members in sorted(
-            panels.items(), key=lambda p: place_order(p[0], tasks)
+            panels.items(), key=lambda p: heading_order(p[0], tasks)
         )
     ]
 
 
-def _panel(where: Place, members: list[TrialRecord], metric: str) -> LearningPanel:
+def _panel(where: Heading, members: list[TrialRecord], metric: str) -> LearningPanel:
     declared = declared_quantity(members, metric)
     better = declared["better"] if declared["better"] != "neither" else "lower"
     floors = [number(record, "floor", metric) for record in members]
     keyed = group(members, lambda r: (r.trial.cell, r.trial.implementation))
     return LearningPanel(
-        place=where,
+        heading=where,
         metric=metric,
         unit=declared["unit"],
         better=better,

@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.analysis.doubts import Doubts, doubts, words
 from harness.analysis.grouping import (
-    Place,
+    Heading,
     curve,
     group,
+    heading_of,
     number,
-    of_measure,
-    place,
     varying,
 )
+from harness.analysis.run import JudgedRun
 from harness.store import TrialRecord
 from harness.trial import QUESTION, SEEDS, Trial
 
@@ -50,7 +49,7 @@ class GradientRow:
         doubt: Why what trained the network is not certified, or None.
     """
 
-    place: Place
+    heading: Heading
     cell: str
     implementation: str
     trial: Trial
@@ -64,20 +63,19 @@ class GradientRow:
         return self.trial.key(QUESTION, SEEDS)
 
 
-def gradient_rows(records: Sequence[TrialRecord]) -> list[GradientRow]:
+def gradient_rows(run: JudgedRun) -> list[GradientRow]:
     """Return one row per network, in order of appearance."""
-    gradients = _after_learning(records)
+    gradients = _after_learning(run)
     names = varying([_without_settings(record.trial) for record in gradients])
-    known = doubts(records)
     return [
         GradientRow(
-            place=place(members[0].trial, names),
+            heading=heading_of(members[0].trial, names),
             cell=members[0].trial.cell,
             implementation=members[0].trial.implementation,
             trial=members[0].trial,
             loss=_horizon(members, "loss"),
             random=_horizon(members, "random"),
-            doubt=words([known[r.id] for r in members if r.outcome == "ok"]),
+            doubt=run.doubt(r for r in members if r.outcome == "ok"),
         )
         for members in group(gradients, lambda r: r.trial.key(QUESTION, SEEDS)).values()
     ]
@@ -88,8 +86,8 @@ def follows_learning(trial: Trial) -> bool:
     return "follows" in trial.settings
 
 
-def _after_learning(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    found = of_measure(records, "gradients")
+def _after_learning(run: JudgedRun) -> list[TrialRecord]:
+    found = run.of("gradients")
     return [record for record in found if follows_learning(record.trial)]
 
 
@@ -148,32 +146,31 @@ class GradientPanel:
         uncertified: Cells some of whose seeds were not trained by what is certified.
     """
 
-    place: Place
+    heading: Heading
     cotangent: str
     series: tuple[LagSeries, ...]
     failures: dict[tuple[str, str, str], int]
     uncertified: tuple[str, ...] = ()
 
 
-def gradient_panels(records: Sequence[TrialRecord]) -> list[GradientPanel]:
+def gradient_panels(run: JudgedRun) -> list[GradientPanel]:
     """Return a panel per task, length, variant and cotangent, in that order."""
-    gradients = _after_learning(records)
+    gradients = _after_learning(run)
     names = varying([_without_settings(record.trial) for record in gradients])
     tasks = list(dict.fromkeys(record.trial.task or "" for record in gradients))
-    places = group(gradients, lambda record: place(record.trial, names))
+    headings = group(gradients, lambda record: heading_of(record.trial, names))
     ordered = sorted(
-        places, key=lambda where: (tasks.index(where.task), where.length or 0)
+        headings, key=lambda where: (tasks.index(where.task), where.length or 0)
     )
-    known = doubts(records)
     return [
-        _panel(where, places[where], cotangent, known)
+        _panel(where, headings[where], cotangent, run)
         for where in ordered
         for cotangent in COTANGENTS
     ]
 
 
 def _panel(
-    where: Place, members: list[TrialRecord], cotangent: str, known: Doubts
+    where: Heading, members: list[TrialRecord], cotangent: str, run: JudgedRun
 ) -> GradientPanel:
     keyed = group(members, lambda r: (r.trial.cell, r.trial.implementation))
     series = [
@@ -187,7 +184,7 @@ def _panel(
         if r.outcome != "ok"
     )
     drawn = tuple(each for each in series if any(value > 0 for value in each.median))
-    doubted = [r.trial.cell for r in members if r.outcome == "ok" and known[r.id]]
+    doubted = [r.trial.cell for r in members if r.outcome == "ok" and run.doubts[r.id]]
     uncertified = tuple(dict.fromkeys(doubted))
     return GradientPanel(where, cotangent, drawn, dict(failures), uncertified)
 

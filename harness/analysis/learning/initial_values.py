@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.analysis.grouping import (
-    Place,
+    Heading,
     group,
+    heading_of,
     number,
-    of_measure,
-    place,
     varying,
 )
 from harness.analysis.learning.gradients import follows_learning, median_over_seeds
+from harness.analysis.run import JudgedRun
 from harness.store import TrialRecord
 from harness.trial import Trial
 
@@ -43,7 +43,7 @@ class InitialHorizon:
 class InitialRow:
     """One cell's horizons, those of its initialisations that were measured."""
 
-    place: Place
+    heading: Heading
     cell: str
     trial: Trial
     horizons: tuple[InitialHorizon, ...]
@@ -67,24 +67,24 @@ class InitialSeries:
 class InitialPanel:
     """What one panel shows: one cell, a line an initialisation."""
 
-    place: Place
+    heading: Heading
     cell: str
     implementation: str
     series: tuple[InitialSeries, ...]
     failures: dict[tuple[str, str, str], int]
 
 
-def initial_rows(records: Sequence[TrialRecord]) -> list[InitialRow]:
+def initial_rows(run: JudgedRun) -> list[InitialRow]:
     """Return one row a place and cell, in order of appearance."""
     rows = []
-    for (where, cell), members in _by_cell(records).items():
+    for (where, cell), members in _by_cell(run).items():
         horizons = (_horizon(init, m) for init, m in _by_init(members).items())
         found = tuple(each for each in horizons if each is not None)
         rows.append(InitialRow(where, cell, members[0].trial, found))
     return rows
 
 
-def initial_panels(records: Sequence[TrialRecord]) -> list[InitialPanel]:
+def initial_panels(run: JudgedRun) -> list[InitialPanel]:
     """Return one panel a place and cell, in order of appearance."""
     return [
         InitialPanel(
@@ -100,21 +100,19 @@ def initial_panels(records: Sequence[TrialRecord]) -> list[InitialPanel]:
                 )
             ),
         )
-        for (where, cell), members in _by_cell(records).items()
+        for (where, cell), members in _by_cell(run).items()
     ]
 
 
 def _by_cell(
-    records: Sequence[TrialRecord],
-) -> dict[tuple[Place, str], list[TrialRecord]]:
+    run: JudgedRun,
+) -> dict[tuple[Heading, str], list[TrialRecord]]:
     found = [
-        record
-        for record in of_measure(records, "gradients")
-        if not follows_learning(record.trial)
+        record for record in run.of("gradients") if not follows_learning(record.trial)
     ]
     # What is drawn side by side is no variant.
     names = varying([replace(record.trial, init="") for record in found])
-    return group(found, lambda r: (place(r.trial, names), r.trial.cell))
+    return group(found, lambda r: (heading_of(r.trial, names), r.trial.cell))
 
 
 def _by_init(members: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:

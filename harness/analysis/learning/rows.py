@@ -9,17 +9,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.analysis.doubts import doubts, words
 from harness.analysis.grouping import (
-    Place,
+    Heading,
     curve,
     group,
+    heading_of,
     number,
-    of_measure,
-    place,
     quantity,
     varying,
 )
+from harness.analysis.run import JudgedRun
 from harness.analysis.statistics import (
     CensoredMedian,
     Interval,
@@ -80,7 +79,7 @@ class LearningRow:
         doubt: Why the counted seeds' network is not certified, or None.
     """
 
-    place: Place
+    heading: Heading
     cell: str
     implementation: str
     trial: Trial
@@ -95,35 +94,34 @@ class LearningRow:
     doubt: str | None = None
 
 
-def learning_rows(records: Sequence[TrialRecord]) -> list[LearningRow]:
+def learning_rows(run: JudgedRun) -> list[LearningRow]:
     """Return one row per configuration, in order of task, length and variant."""
-    learning = learning_trials(records)
+    learning = learning_trials(run)
     names = varying([record.trial for record in learning])
     shown = headlines(learning)
-    known = doubts(records)
     rows = [
         replace(
             _row(
                 members,
-                place(members[0].trial, names),
+                heading_of(members[0].trial, names),
                 shown[members[0].trial.task or ""],
             ),
-            doubt=words([known[r.id] for r in members if r.outcome in COUNTED]),
+            doubt=run.doubt(r for r in members if r.outcome in COUNTED),
         )
         for members in group(learning, lambda r: r.trial.key(SEEDS, SESSION)).values()
     ]
-    tasks = task_order(records)
-    return sorted(rows, key=lambda row: place_order(row.place, tasks))
+    tasks = task_order(run)
+    return sorted(rows, key=lambda row: heading_order(row.heading, tasks))
 
 
-def learning_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+def learning_trials(run: JudgedRun) -> list[TrialRecord]:
     """Return the learning trials by cell and implementation, each as it first appeared.
 
     Trials that run side by side end in any order.
     """
-    learning = of_measure(records, "learning")
+    learning = run.of("learning")
     cells = list(dict.fromkeys(r.trial.cell for r in learning))
-    names = list(dict.fromkeys(r.trial.implementation for r in records))
+    names = list(dict.fromkeys(r.trial.implementation for r in run.records))
     return sorted(
         learning,
         key=lambda r: (
@@ -133,18 +131,18 @@ def learning_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     )
 
 
-def task_order(records: Sequence[TrialRecord]) -> list[str]:
+def task_order(run: JudgedRun) -> list[str]:
     """Return the tasks of learning trials as they first appeared."""
-    learning = of_measure(records, "learning")
+    learning = run.of("learning")
     return list(dict.fromkeys(record.trial.task or "" for record in learning))
 
 
-def place_order(where: Place, tasks: list[str]) -> tuple[int, int]:
+def heading_order(where: Heading, tasks: list[str]) -> tuple[int, int]:
     """Return what places are sorted by: the task as the run has it, the length."""
     return tasks.index(where.task), where.length or 0
 
 
-def _row(members: Sequence[TrialRecord], where: Place, first: str) -> LearningRow:
+def _row(members: Sequence[TrialRecord], where: Heading, first: str) -> LearningRow:
     seeds = tuple(sorted((_seed(r) for r in members), key=lambda s: s.seed or 0))
     counted = [seed for seed in seeds if seed.outcome in COUNTED]
     solved = sum(seed.updates_to_solve is not None for seed in counted)
@@ -155,7 +153,7 @@ def _row(members: Sequence[TrialRecord], where: Place, first: str) -> LearningRo
     trial = members[0].trial
     outcomes = Counter(seed.outcome for seed in seeds if seed.outcome != "ok")
     return LearningRow(
-        place=where,
+        heading=where,
         cell=trial.cell,
         implementation=trial.implementation,
         trial=trial,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.analysis.grouping import Place
+from harness.analysis.grouping import Heading
 from harness.analysis.learning.rows import LearningRow
 from harness.analysis.speed.rows import SpeedRow
 from harness.analysis.statistics import Interval
@@ -24,7 +24,7 @@ class SolveTime:
         doubt: Why its learning is not certified, or None.
     """
 
-    place: Place
+    heading: Heading
     cell: str
     implementation: str
     device: str
@@ -84,7 +84,7 @@ def _solve_time(row: LearningRow, timing: SpeedRow) -> SolveTime:
     time = timing.time or Interval(timing.time_s, timing.time_s)
     low, high = row.updates.low, row.updates.high
     return SolveTime(
-        place=row.place,
+        heading=row.heading,
         cell=row.cell,
         implementation=timing.implementation,
         device=timing.trial.device,

@@ -47,7 +47,7 @@ def paybacks(rows: Sequence[SpeedRow]) -> list[Payback]:
     """
     known = [row for row in rows if row.timed and row.first_call_s is not None]
     keyed = group(
-        known, lambda r: (r.place, r.trial.session, r.session, r.cell, r.phase)
+        known, lambda r: (r.heading, r.trial.session, r.session, r.cell, r.phase)
     )
     return [
         payback(row, _cheapest(members))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.analysis.grouping import group
+from harness.analysis.run import JudgedRun
 from harness.analysis.speed.conditions import Conditions, conditions
 from harness.store import TrialRecord
 
@@ -92,9 +93,9 @@ def peak_of(record: TrialRecord) -> Peak | None:
     return peak if known else None
 
 
-def peak_rows(records: Sequence[TrialRecord]) -> list[PeakRow]:
+def peak_rows(run: JudgedRun) -> list[PeakRow]:
     """Return the peak of every conditions that something was timed under."""
-    timed = [r for r in records if r.trial.measure == "speed" and r.outcome == "ok"]
+    timed = [r for r in run.of("speed") if r.outcome == "ok"]
     return [
         _peak_row(alike, members) for alike, members in group(timed, conditions).items()
     ]

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.analysis.doubts import doubts, words
 from harness.analysis.grouping import (
-    Place,
+    Heading,
     curve,
     group,
+    heading_of,
     number,
-    of_measure,
-    place,
     varying,
 )
+from harness.analysis.run import JudgedRun
 from harness.analysis.speed.conditions import (
     Conditions,
     budget_of,
@@ -101,7 +100,7 @@ class SpeedRow:
         session: Its name; rows of another one share no ratio.
     """
 
-    place: Place
+    heading: Heading
     cell: str
     implementation: str
     trial: Trial
@@ -180,21 +179,20 @@ def without_samples(row: SpeedRow) -> SpeedRow:
     return replace(row, turns={}, latency_sample_s=())
 
 
-def speed_rows(records: Sequence[TrialRecord]) -> list[SpeedRow]:
+def speed_rows(run: JudgedRun) -> list[SpeedRow]:
     """Return the rows of every timed phase, by place, cell and implementation."""
-    speed = of_measure(records, "speed")
+    speed = run.of("speed")
     if not speed:
         return []
-    places = _places(speed)
-    known = doubts(records)
-    memory = {_memory_key(r): r for r in of_measure(records, "memory")}
+    headings = _places(speed)
+    memory = {_memory_key(r): r for r in run.of("memory")}
     rows = [
         row
         for record in speed
         for row in _rows(
             record,
-            places[record.id],
-            words([known[record.id]]),
+            headings[record.id],
+            run.doubt([record]),
             memory.get(_memory_key(record)),
         )
     ]
@@ -204,7 +202,7 @@ def speed_rows(records: Sequence[TrialRecord]) -> list[SpeedRow]:
 # --- where a row stands --------------------------------------------------------------
 
 
-def _places(speed: Sequence[TrialRecord]) -> dict[str, Place]:
+def _places(speed: Sequence[TrialRecord]) -> dict[str, Heading]:
     """Return the place of each trial: what is unlike is named, the session at need."""
     by_task, by_shape = (
         _named([r for r in speed if (r.trial.task is not None) is asked])
@@ -217,7 +215,7 @@ def _places(speed: Sequence[TrialRecord]) -> dict[str, Place]:
         trial = record.trial
         shape = ("batch", "time steps", "input size", "hidden size")
         shown = by_task if trial.task else tuple(dict.fromkeys([*shape, *by_shape]))
-        where = place(trial, shown)
+        where = heading_of(trial, shown)
         if len(budgets) > 1:
             where = _add(where, budget_of(trial))
         if len(machines) > 1:
@@ -243,7 +241,7 @@ def _named(speed: Sequence[TrialRecord]) -> tuple[str, ...]:
     return tuple(name for name in varying(plain) if name not in _BUDGET)
 
 
-def _add(where: Place, words: str) -> Place:
+def _add(where: Heading, words: str) -> Heading:
     return replace(where, variant=" · ".join(w for w in (where.variant, words) if w))
 
 
@@ -255,7 +253,7 @@ def _memory_key(record: TrialRecord) -> tuple[str | None, str]:
 
 
 def _rows(
-    record: TrialRecord, where: Place, doubt: str | None, memory: TrialRecord | None
+    record: TrialRecord, where: Heading, doubt: str | None, memory: TrialRecord | None
 ) -> list[SpeedRow]:
     splits = {r.split for r in record.readings if r.split not in _NO_PHASE}
     known = [phase for phase in PHASES if phase in splits]
@@ -268,7 +266,7 @@ def _rows(
 
 def _row(
     record: TrialRecord,
-    where: Place,
+    where: Heading,
     phase: str,
     doubt: str | None,
     memory: TrialRecord | None,
@@ -279,7 +277,7 @@ def _row(
     shaky = number(record, phase, "shaky") == 1 or (phase == PLACEMENT and unstable)
     steps = record.result.get("time_steps", record.trial.time_steps)
     return SpeedRow(
-        place=where,
+        heading=where,
         cell=record.trial.cell,
         implementation=record.trial.implementation,
         trial=record.trial,
@@ -430,20 +428,20 @@ def _turns(record: TrialRecord, phase: str) -> dict[int, tuple[float, ...]]:
 
 def _with_relative(rows: list[SpeedRow]) -> list[SpeedRow]:
     keyed = group(
-        rows, lambda r: (r.place, r.trial.session, r.session, r.cell, r.phase)
+        rows, lambda r: (r.heading, r.trial.session, r.session, r.cell, r.phase)
     )
     found = []
     for members in keyed.values():
         known = [r for r in members if r.certified and r.timed]
         best = fastest_of(known)
         found += [row if best is None else _against(row, best) for row in members]
-    places = list(dict.fromkeys(row.place for row in found))
+    headings = list(dict.fromkeys(row.heading for row in found))
     cells = list(dict.fromkeys(row.cell for row in found))
     phases = [*PHASES, *sorted({row.phase for row in found} - set(PHASES))]
     return sorted(
         found,
         key=lambda row: (
-            places.index(row.place),
+            headings.index(row.heading),
             cells.index(row.cell),
             phases.index(row.phase),
         ),

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.analysis.doubts import Doubts, doubts, words
-from harness.analysis.grouping import curve, number, of_measure
+from harness.analysis.doubts import words
+from harness.analysis.grouping import curve, number
+from harness.analysis.run import JudgedRun
 from harness.analysis.speed.ratios import by_round
 from harness.analysis.speed.roofline import Peak, peak_of, session_of
 from harness.measure.speed.phases import PHASES
@@ -66,12 +67,10 @@ class Timed:
         return outcome.replace("_", " ") + reason
 
 
-def timed_trials(records: Sequence[TrialRecord]) -> list[Timed]:
+def timed_trials(run: JudgedRun) -> list[Timed]:
     """Return the speed trials of a run; of several that ask the same, the last."""
-    known = doubts(records)
     found = {
-        record.trial.key(HOW_TIMED): _timed(record, known)
-        for record in of_measure(records, "speed")
+        record.trial.key(HOW_TIMED): _timed(record, run) for record in run.of("speed")
     }
     return list(found.values())
 
@@ -93,17 +92,17 @@ def turns(record: TrialRecord, phase: str) -> dict[int, float]:
     return {number: float(np.median(readings)) for number, readings in found.items()}
 
 
-def _timed(record: TrialRecord, known: Doubts) -> Timed:
+def _timed(record: TrialRecord, run: JudgedRun) -> Timed:
     phases = {}
     if record.outcome == "ok":
         for phase in PHASES:
             time_s = number(record, phase, "time_s")
             if time_s is not None and time_s > 0:
-                phases[phase] = _timing(record, phase, time_s, known)
+                phases[phase] = _timing(record, phase, time_s, run)
     return Timed(record.trial, record.outcome, record.reason, phases)
 
 
-def _timing(record: TrialRecord, phase: str, time_s: float, known: Doubts) -> Timing:
+def _timing(record: TrialRecord, phase: str, time_s: float, run: JudgedRun) -> Timing:
     told = record.result.get("unstable")
     told = told.get(phase) if isinstance(told, Mapping) else None
     unstable = [each for each in told or () if isinstance(each, Mapping)]
@@ -122,8 +121,8 @@ def _timing(record: TrialRecord, phase: str, time_s: float, known: Doubts) -> Ti
         kernel=_name(record.result.get("kernel")),
         flop_per_s=number(record, phase, "flop_per_s"),
         peak=peak_of(record),
-        marks=_marks(record, phase, unstable, words([known[record.id]])),
-        wrong=words([[d for d in known[record.id] if d.kind.startswith(_WRONG)]]),
+        marks=_marks(record, phase, unstable, run.doubt([record])),
+        wrong=words([[d for d in run.doubts[record.id] if d.kind.startswith(_WRONG)]]),
     )
 
 

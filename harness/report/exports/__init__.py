@@ -6,16 +6,16 @@ read by `--help`, so a format imports what it needs inside its function.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from harness.report.exports.tidy_csv import write_csv
 
 if TYPE_CHECKING:
-    from harness.store import TrialRecord
+    from harness.analysis.run import JudgedRun
 
-EXPORTS: Mapping[str, Callable[[Sequence[TrialRecord], Path | TextIO], None]] = {
+EXPORTS: Mapping[str, Callable[[JudgedRun, Path | TextIO], None]] = {
     "csv": write_csv,
 }
-"""The name of each format, and what writes a run's trials to a file or a stream."""
+"""The name of each format, and what writes a run to a file or a stream."""

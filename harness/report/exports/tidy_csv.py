@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from harness.store import TrialRecord
+    from harness.analysis.run import JudgedRun
 
 
-def write_csv(records: Sequence[TrialRecord], target: Path | TextIO) -> None:
-    """Write the tidy frame of `records`, with the names of its columns first."""
+def write_csv(run: JudgedRun, target: Path | TextIO) -> None:
+    """Write the tidy frame of `run`, with the names of its columns first."""
     from harness.analysis.frame import frame
 
-    frame(records).to_csv(target, index=False)
+    frame(run).to_csv(target, index=False)

@@ -45,7 +45,7 @@ def draw_agreement(
     panels: Sequence[AgreementPanel], palette: Palette, number: int
 ) -> Drawn:
     """Draw the panels of one place: a line of them a cell, a column a seed."""
-    place = panels[0].place
+    place = panels[0].heading
     cells = list(dict.fromkeys(panel.cell for panel in panels))
     every = sorted({panel.seed or 0 for panel in panels})
     seeds = every[:MOST_SEEDS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.analysis.grouping import Place, group
+from harness.analysis.grouping import Heading, group
 from harness.analysis.learning.agreement import agreement_panels
 from harness.analysis.learning.curves import LearningPanel, learning_panels
 from harness.analysis.learning.gradients import GradientPanel, gradient_panels
@@ -28,7 +28,6 @@ from harness.report.figures.solved import draw_solved
 from harness.report.figures.speed import draw_throughput
 from harness.report.figures.style import Drawn, Palette, drawing
 from harness.report.tables.fastest import is_choice
-from harness.store import TrialRecord
 
 MOST_THROUGHPUT = 3
 """Places whose throughput is drawn; of more the smallest, largest and between."""
@@ -59,21 +58,22 @@ class Gallery:
         )
 
 
-def draw_all(records: Sequence[TrialRecord], summary: Summary) -> Gallery:
+def draw_all(summary: Summary) -> Gallery:
     """Draw every figure that has something to show."""
+    run = summary.run
     palette = Palette.of(
-        [record.trial.cell for record in records],
-        [record.trial.implementation for record in records],
+        [record.trial.cell for record in run.records],
+        [record.trial.implementation for record in run.records],
     )
-    curves = learning_panels(records)
-    losses = learning_panels(records, metric="loss")
-    lags = [panel for panel in gradient_panels(records) if panel.series]
-    untrained = [panel for panel in initial_panels(records) if panel.series]
+    curves = learning_panels(run)
+    losses = learning_panels(run, metric="loss")
+    lags = [panel for panel in gradient_panels(run) if panel.series]
+    untrained = [panel for panel in initial_panels(run) if panel.series]
     with drawing():
         return Gallery(
             overview=tuple(_overview(summary, curves, lags, palette)),
             learning=tuple(_learning(summary, curves, losses, palette)),
-            agreement=tuple(_agreement(records, palette)),
+            agreement=tuple(_agreement(summary, palette)),
             gradients=(
                 *_gradients(lags, palette),
                 *_initial_values(untrained, palette),
@@ -89,10 +89,12 @@ def _learning(
     palette: Palette,
 ) -> list[Drawn]:
     found = []
-    rows = group([row.learning for row in summary.learned], lambda row: row.place.task)
+    rows = group(
+        [row.learning for row in summary.learned], lambda row: row.heading.task
+    )
     for task, members in rows.items():
-        shown = [panel for panel in curves if panel.place.task == task]
-        others = [panel for panel in losses if panel.place.task == task]
+        shown = [panel for panel in curves if panel.heading.task == task]
+        others = [panel for panel in losses if panel.heading.task == task]
         if shown[0].metric != "loss":
             shown = [*shown, *others]
         if _has_curve(shown):
@@ -102,8 +104,8 @@ def _learning(
     return found
 
 
-def _agreement(records: Sequence[TrialRecord], palette: Palette) -> list[Drawn]:
-    places = group(agreement_panels(records), lambda panel: panel.place).values()
+def _agreement(summary: Summary, palette: Palette) -> list[Drawn]:
+    places = group(agreement_panels(summary.run), lambda panel: panel.heading).values()
     return [draw_agreement(found, palette, i + 1) for i, found in enumerate(places)]
 
 
@@ -112,7 +114,7 @@ def _has_curve(panels: Sequence[LearningPanel]) -> bool:
 
 
 def _gradients(panels: Sequence[GradientPanel], palette: Palette) -> list[Drawn]:
-    tasks = group(panels, lambda panel: panel.place.task)
+    tasks = group(panels, lambda panel: panel.heading.task)
     return [
         draw_gradients(sorted(members, key=lambda p: p.cotangent), palette)
         for members in tasks.values()
@@ -120,7 +122,7 @@ def _gradients(panels: Sequence[GradientPanel], palette: Palette) -> list[Drawn]
 
 
 def _initial_values(panels: Sequence[InitialPanel], palette: Palette) -> list[Drawn]:
-    places = group(panels, lambda panel: panel.place).values()
+    places = group(panels, lambda panel: panel.heading).values()
     return [
         draw_initial_values(found, palette, i + 1) for i, found in enumerate(places)
     ]
@@ -139,7 +141,7 @@ def _speed(summary: Summary, palette: Palette) -> list[Drawn]:
         found.append(draw_latency(waits, palette))
     if first_calls := payback_panels(summary.paybacks):
         found.append(draw_payback(first_calls, palette))
-    tasks = group(summary.learned, lambda row: row.learning.place.task)
+    tasks = group(summary.learned, lambda row: row.learning.heading.task)
     for rows in tasks.values():
         if any(row.solve_times for row in rows):
             found.append(draw_solve_time(rows, palette))
@@ -156,7 +158,7 @@ def timed_places(summary: Summary) -> list[list[SpeedRow]]:
     """Return the rows of every place with a timing, small work first where many."""
     places = [
         [row for row in rows if row.phase != PLACEMENT]
-        for rows in group(summary.speed, lambda row: row.place).values()
+        for rows in group(summary.speed, lambda row: row.heading).values()
     ]
     timed = [rows for rows in places if any(row.tokens_per_s for row in rows)]
     if len(timed) <= MOST_THROUGHPUT:
@@ -173,9 +175,9 @@ def _overview(
     focus = summary.focus
     found = []
     for panel in curves:
-        if panel.place == focus and _has_curve([panel]):
+        if panel.heading == focus and _has_curve([panel]):
             found.append(overview.draw_learning(panel, palette))
-    near = sorted(lags, key=lambda panel: not _same(panel.place, focus))
+    near = sorted(lags, key=lambda panel: not _same(panel.heading, focus))
     if near:
         found.append(overview.draw_gradients(near[0], palette))
     rows = overview_speed(summary.speed, focus)
@@ -184,18 +186,18 @@ def _overview(
     return found
 
 
-def overview_speed(rows: Sequence[SpeedRow], focus: Place | None) -> list[SpeedRow]:
+def overview_speed(rows: Sequence[SpeedRow], focus: Heading | None) -> list[SpeedRow]:
     """Return what the first screen shows of speed: one place, one phase.
 
     Where most implementations are compared; of several such places the focus, else the
     first. Whole updates where they were timed, else the first phase.
     """
-    places = group((r for r in rows if r.phase != PLACEMENT), lambda r: r.place)
+    places = group((r for r in rows if r.phase != PLACEMENT), lambda r: r.heading)
     found = [_most_telling(members) for members in places.values()]
 
     def compared(shown: Sequence[SpeedRow]) -> tuple[int, bool]:
         names = {row.implementation for row in shown if row.tokens_per_s}
-        return len(names), _same(shown[0].place, focus)
+        return len(names), _same(shown[0].heading, focus)
 
     return max(filter(None, found), key=compared, default=[])
 
@@ -226,7 +228,7 @@ def best_of_each(
     return [rows[index] for index in kept]
 
 
-def _same(where: Place, focus: Place | None) -> bool:
+def _same(where: Heading, focus: Heading | None) -> bool:
     return focus is not None and (where.task, where.length) == (
         focus.task,
         focus.length,

@@ -54,7 +54,7 @@ def draw_gradients(panels: Sequence[GradientPanel], palette: Palette) -> Drawn:
     for cell in set(np.ndindex(lines, columns)) - set(cells):
         grid[cell].remove()
     sketch.legend(gradient_handles(panels, palette))
-    task = panels[0].place.task
+    task = panels[0].heading.task
     return finish(
         sketch,
         f"gradients-{task}",
@@ -82,7 +82,7 @@ def gradient_axes(axes: Axes, panel: GradientPanel, sketch: Sketch) -> None:
     axes.set_ylim(max(low / 3, LOWEST), high * 3)
     axes.set_xlim(left=0)
     label_line(axes, HORIZON, "10⁻³")
-    axes.set_title(f"{panel.place.title}: {NAMES[panel.cotangent]}")
+    axes.set_title(f"{panel.heading.title}: {NAMES[panel.cotangent]}")
     axes.set_xlabel("lag (time steps)")
     axes.set_ylabel("R(lag)")
     note_failures(axes, panel.failures)
@@ -156,7 +156,7 @@ def describe(panels: Sequence[GradientPanel]) -> str:
             end = series.median[-1]
             exponent = f"10^{math.log10(end):.0f}" if end > 0 else "no number left"
             words.append(
-                f"{panel.place.title}, {NAMES[panel.cotangent]}, {series.cell} "
+                f"{panel.heading.title}, {NAMES[panel.cotangent]}, {series.cell} "
                 f"{series.state}: {exponent} at lag {series.lags[-1]:.0f}"
             )
     return f"Gradient ratio over lag. {'; '.join(words)}."

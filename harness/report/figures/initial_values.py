@@ -66,7 +66,7 @@ def draw_initial_values(
     for cell in set(np.ndindex(lines, columns)) - set(cells):
         grid[cell].remove()
     sketch.legend(_handles(panels))
-    where = panels[0].place
+    where = panels[0].heading
     return finish(
         sketch,
         f"initial-values-{index}",
@@ -84,7 +84,7 @@ def _axes(axes: Axes, panel: InitialPanel, sketch: Sketch, high: float) -> None:
     axes.set_ylim(LOWEST, high * 3)
     axes.set_xlim(0, max(series.lags[-1] for series in panel.series))
     label_line(axes, HORIZON, "10⁻³")
-    axes.set_title(f"{panel.place.title}: {panel.cell}")
+    axes.set_title(f"{panel.heading.title}: {panel.cell}")
     axes.set_xlabel("lag (time steps)")
     axes.set_ylabel("R(lag)")
     _note_equals(axes, panel.series)
@@ -131,4 +131,4 @@ def _describe(panels: Sequence[InitialPanel]) -> str:
                 f"{panel.cell} {', '.join(series.inits)}: {left} at lag "
                 f"{series.lags[-1]:.0f}"
             )
-    return f"{panels[0].place.title}, gradient ratio over lag. {'; '.join(words)}."
+    return f"{panels[0].heading.title}, gradient ratio over lag. {'; '.join(words)}."

@@ -48,7 +48,7 @@ def draw_learning(panels: Sequence[LearningPanel], palette: Palette) -> Drawn:
     for cell in set(np.ndindex(lines, columns)) - set(cells):
         grid[cell].remove()
     sketch.legend(learning_handles(panels, palette))
-    task = panels[0].place.task
+    task = panels[0].heading.task
     metric = " and ".join(dict.fromkeys(p.metric.replace("_", " ") for p in panels))
     return finish(
         sketch,
@@ -67,7 +67,7 @@ def learning_axes(axes: Axes, panel: LearningPanel, sketch: Sketch) -> None:
     for series in panel.series:
         look = _look(series.implementation, sketch.palette) if dashed else {}
         _draw_series(axes, series, sketch, end, look)
-    axes.set_title(panel.place.title)
+    axes.set_title(panel.heading.title)
     axes.set_xlabel("updates")
     unit = f" ({panel.unit})" if panel.unit else ""
     axes.set_ylabel(f"held-out {panel.metric.replace('_', ' ')}{unit}")
@@ -166,5 +166,7 @@ def describe(panels: Sequence[LearningPanel]) -> str:
             if series.median
         ]
         metric = panel.metric.replace("_", " ")
-        words.append(f"{panel.place.title}, {metric}: {', '.join(ends) or 'no curve'}")
+        words.append(
+            f"{panel.heading.title}, {metric}: {', '.join(ends) or 'no curve'}"
+        )
     return f"Held-out scores over updates. {'; '.join(words)}."

@@ -28,7 +28,7 @@ def draw_learning(panel: LearningPanel, palette: Palette) -> Drawn:
         "What can it learn?",
         learning.describe([panel]),
         "Thin: seeds. Thick: their median. Dashed: the floor.",
-        panel.place.task,
+        panel.heading.task,
     )
 
 
@@ -43,7 +43,7 @@ def draw_gradients(panel: GradientPanel, palette: Palette) -> Drawn:
         "Why?",
         gradients.describe([panel]),
         "How much of the gradient is left, that many time steps back.",
-        panel.place.task,
+        panel.heading.task,
     )
 
 
@@ -54,7 +54,7 @@ def draw_speed(rows: Sequence[SpeedRow], palette: Palette, of: int) -> Drawn:
     axes = sketch.figure.subplots()
     speed.throughput_axes(axes, rows, lines, sketch, longest=15)
     name = next(row.phase for row in rows if row.phase)
-    title = f"{rows[0].place.title}: {phase(name)}"
+    title = f"{rows[0].heading.title}: {phase(name)}"
     parts = title.replace(" ", "\xa0").replace("·\xa0", "· ")  # a line ends at a dot
     axes.set_title("\n".join(textwrap.wrap(parts, TITLE)))
     few = f" The best of each cell, {len(rows)} of {of}." if len(rows) < of else ""
@@ -65,5 +65,5 @@ def draw_speed(rows: Sequence[SpeedRow], palette: Palette, of: int) -> Drawn:
         "How fast is it?",
         speed.describe(rows),
         f"Median and 95 % interval; hatched: uncertified.{few}",
-        rows[0].place.task,
+        rows[0].heading.task,
     )

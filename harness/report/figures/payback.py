@@ -59,7 +59,7 @@ def payback_panels(found: Sequence[Payback]) -> list[list[Payback]]:
     Where no update was timed the last phase counts. Panels in which something pays
     back come first.
     """
-    keyed = group(found, lambda p: (p.row.place, p.row.session, p.row.cell))
+    keyed = group(found, lambda p: (p.row.heading, p.row.session, p.row.cell))
     panels = []
     for members in keyed.values():
         phases = group(members, lambda p: p.row.phase)

@@ -66,7 +66,7 @@ def roofline_rows(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
 
 
 def _of_a_step(row: SpeedRow) -> Hashable:
-    where = row.place.without("batch", "time steps")
+    where = row.heading.without("batch", "time steps")
     trial = row.trial
     sizes = (trial.hidden_size, trial.num_layers, trial.input_size)
     return (row.cell, row.implementation, where, row.conditions, sizes)

@@ -36,7 +36,7 @@ CAPTION = (
 
 def draw_solve_time(rows: Sequence[LearnedRow], palette: Palette) -> Drawn:
     """Draw a panel per length and variant of one task."""
-    places = group(rows, lambda row: row.learning.place)
+    places = group(rows, lambda row: row.learning.heading)
     counts = [sum(len(r.solve_times) or 1 for r in m) for m in places.values()]
     heights = [0.8 + 0.27 * count for count in counts]
     sketch = Sketch(9.0, 0.6 + sum(heights), palette)
@@ -53,7 +53,7 @@ def draw_solve_time(rows: Sequence[LearnedRow], palette: Palette) -> Drawn:
         axes.set_title(where.title)
     grid[-1, 0].set_xlabel("time to solve")
     sketch.legend(_handles(times))
-    task = rows[0].learning.place.task
+    task = rows[0].learning.heading.task
     return finish(
         sketch,
         f"time-to-solve-{task}",
@@ -145,6 +145,6 @@ def _describe(rows: Sequence[LearnedRow]) -> str:
     words = []
     for row in rows:
         times = [f"{t.implementation} {seconds(t.seconds)}" for t in row.solve_times]
-        name = f"{row.learning.place.title}, {row.learning.cell}"
+        name = f"{row.learning.heading.title}, {row.learning.cell}"
         words.append(f"{name}: {', '.join(times) or _why_none(row)}")
     return f"Time to solve. {'; '.join(words)}."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from harness.analysis.grouping import Place, group
+from harness.analysis.grouping import Heading, group
 from harness.analysis.learning.rows import LearningRow, Seed
 from harness.report.figures.style import (
     INK,
@@ -31,7 +31,7 @@ CAPTION = (
 
 def draw_solved(rows: Sequence[LearningRow], palette: Palette) -> Drawn:
     """Draw a panel per length and variant of one task, one line per network."""
-    places = group(rows, lambda row: row.place)
+    places = group(rows, lambda row: row.heading)
     heights = [0.75 + 0.3 * len(members) for members in places.values()]
     sketch = Sketch(9.6, 0.6 + sum(heights), palette)
     grid = sketch.figure.subplots(
@@ -44,7 +44,7 @@ def draw_solved(rows: Sequence[LearningRow], palette: Palette) -> Drawn:
         _updates_axes(left, where, members, sketch)
         _fraction_axes(right, members, sketch)
     sketch.legend(_handles(rows))
-    task = rows[0].place.task
+    task = rows[0].heading.task
     return finish(
         sketch,
         f"solved-{task}",
@@ -62,7 +62,7 @@ def row_label(row: LearningRow, several: bool) -> str:
 
 
 def _updates_axes(
-    axes: Axes, where: Place, rows: Sequence[LearningRow], sketch: Sketch
+    axes: Axes, where: Heading, rows: Sequence[LearningRow], sketch: Sketch
 ) -> None:
     budgets = [s.budget for row in rows for s in row.seeds if s.budget is not None]
     budget = max(budgets, default=1.0)
@@ -178,7 +178,7 @@ def _handles(rows: Sequence[LearningRow]) -> list[Line2D]:
 
 def _describe(rows: Sequence[LearningRow]) -> str:
     words = [
-        f"{row.place.title}, {marked(row.cell, row.doubt)}: solved {solved(row)}, "
+        f"{row.heading.title}, {marked(row.cell, row.doubt)}: solved {solved(row)}, "
         f"updates {updates(row.updates)}"
         for row in rows
     ]

@@ -37,7 +37,7 @@ Line = tuple[str, str]
 
 def draw_throughput(rows: Sequence[SpeedRow], palette: Palette, index: int) -> Drawn:
     """Draw one place: phases across, one line a cell and implementation."""
-    where = rows[0].place
+    where = rows[0].heading
     phases = list(dict.fromkeys(row.phase for row in rows if row.phase))
     lines = list(dict.fromkeys((row.cell, row.implementation) for row in rows))
     sketch = Sketch(3.0 + 3.1 * len(phases), 1.3 + 0.22 * len(lines), palette)

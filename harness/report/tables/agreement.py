@@ -17,7 +17,7 @@ from harness.analysis.learning.agreement import (
     computer_name,
 )
 from harness.analysis.summary import Summary
-from harness.report.tables.form import Block, Row, Table, by_place
+from harness.report.tables.form import Block, Row, Table, by_heading
 from harness.report.tables.learning import network, solved, updates
 from harness.report.text import NOTHING, UNCERTIFIED, counts, marked, number, whole
 
@@ -135,7 +135,7 @@ def parting_table(summary: Summary) -> Table:
         "parting",
         "Where the curves part, and what they reach",
         "llrrllll",
-        by_place(head, summary.agreement, lambda row: row.place, _parting_row),
+        by_heading(head, summary.agreement, lambda row: row.heading, _parting_row),
         notes,
     )
 
@@ -157,7 +157,7 @@ def _parting_row(row: AgreementRow) -> Row:
             _by_seed([s.updates_to_solve for s in row.learning.seeds]),
         ),
         "bad" if apart else "doubt" if False in judged or row.learning.doubt else "",
-        row.place.task,
+        row.heading.task,
         row.cell,
         row.implementation,
     )

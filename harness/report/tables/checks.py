@@ -6,7 +6,7 @@ import textwrap
 from dataclasses import replace
 
 from harness.analysis.certificates import ParityRow
-from harness.analysis.grouping import Place
+from harness.analysis.grouping import Heading
 from harness.analysis.summary import OutcomeRow, Summary
 from harness.report.tables.form import Block, Row, Table
 from harness.report.text import NOTHING, one_line, seeds, whole
@@ -123,7 +123,7 @@ def outcome_table(summary: Summary) -> Table:
 
 
 def _outcome_row(row: OutcomeRow) -> Row:
-    where = Place(row.task, row.length).title
+    where = Heading(row.task, row.length).title
     trial = " · ".join(w for w in (row.cell, row.implementation, where) if w)
     named = seeds(row.seeds)
     if row.count > max(1, len(row.seeds)):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from harness.analysis.grouping import Place, group
+from harness.analysis.grouping import Heading, group
 from harness.analysis.statistics import Interval
 
 R = TypeVar("R")
@@ -59,10 +59,10 @@ class Table:
         return tuple(row for block in self.blocks for row in block.rows)
 
 
-def by_place(
+def by_heading(
     head: tuple[str, ...],
     items: Iterable[R],
-    where: Callable[[R], Place],
+    where: Callable[[R], Heading],
     row: Callable[[R], Row],
 ) -> tuple[Block, ...]:
     """Return a block a place, in order of appearance."""

@@ -26,7 +26,7 @@ def initial_values_table(summary: Summary) -> Table:
         "l" * (1 + len(inits)) + "rr",
         tuple(
             Block(head, tuple(_row(row, inits) for row in members), where.title)
-            for where, members in group(rows, lambda row: row.place).items()
+            for where, members in group(rows, lambda row: row.heading).items()
         ),
         notes,
     )
@@ -41,7 +41,7 @@ def _row(row: InitialRow, inits: tuple[str, ...]) -> Row:
             whole(max((each.max_lag for each in row.horizons), default=None)),
             str(max((each.seeds for each in row.horizons), default=0)),
         ),
-        task=row.place.task,
+        task=row.heading.task,
         cell=row.cell,
         implementation=row.trial.implementation,
     )

@@ -10,7 +10,7 @@ from harness.analysis.learning.rows import LearningRow, Score
 from harness.analysis.learning.solve_time import SolveTime
 from harness.analysis.statistics import CensoredMedian
 from harness.analysis.summary import LearnedRow, Summary
-from harness.report.tables.form import Block, Row, Table, by_place
+from harness.report.tables.form import Block, Row, Table, by_heading
 from harness.report.tables.solve_time import span
 from harness.report.text import (
     NOTHING,
@@ -29,7 +29,7 @@ from harness.report.text import (
 
 def learned_table(summary: Summary) -> Table:
     """Return the table of the first screen: a block a task and length."""
-    places = group(summary.learned, lambda row: row.learning.place)
+    places = group(summary.learned, lambda row: row.learning.heading)
     blocks = [
         Block(
             (
@@ -83,7 +83,7 @@ def _learned_row(row: LearnedRow, several: bool) -> Row:
             NOTHING if row.gradients is None else horizon(row.gradients.loss),
         ),
         tone="bad" if found.other_outcomes else "doubt" if found.doubt else "",
-        task=found.place.task,
+        task=found.heading.task,
         cell=found.cell,
         implementation=found.implementation,
     )
@@ -192,7 +192,7 @@ def learning_table(summary: Summary) -> Table:
         "learning",
         "How the networks were trained, and what they reached",
         "lllllllll",
-        by_place(head, rows, lambda row: row.place, _learning_row),
+        by_heading(head, rows, lambda row: row.heading, _learning_row),
         notes,
     )
 
@@ -218,7 +218,7 @@ def _learning_row(row: LearningRow) -> Row:
             verdict(row.doubt) if row.count else NOTHING,
         ),
         "doubt" if row.doubt else "",
-        task=row.place.task,
+        task=row.heading.task,
         cell=row.cell,
         implementation=row.implementation,
     )
@@ -245,10 +245,10 @@ def horizon_table(summary: Summary) -> Table:
         "horizons",
         "Horizon in time steps, initial → trained",
         "lllrrl",
-        by_place(
+        by_heading(
             head,
             summary.gradients,
-            lambda row: row.place,
+            lambda row: row.heading,
             lambda row: _horizon_row(row, told_apart),
         ),
         notes,
@@ -257,7 +257,7 @@ def horizon_table(summary: Summary) -> Table:
 
 def _trained_by_several(rows: Sequence[GradientRow]) -> bool:
     """Say whether the implementation is needed to tell one row from another."""
-    return len({(row.place, _named(row)) for row in rows}) < len(rows)
+    return len({(row.heading, _named(row)) for row in rows}) < len(rows)
 
 
 def _named(row: GradientRow) -> str:
@@ -275,7 +275,7 @@ def _horizon_row(row: GradientRow, told_apart: bool) -> Row:
             verdict(row.doubt),
         ),
         "doubt" if row.doubt else "",
-        task=row.place.task,
+        task=row.heading.task,
         cell=row.cell,
         implementation=row.implementation,
     )

@@ -30,7 +30,7 @@ def solve_table(summary: Summary) -> Table:
         tuple(
             Block(head, tuple(_solve_row(row) for row in members), title)
             for title, members in group(
-                summary.solve_times, lambda row: titled(row.place, row.budget)
+                summary.solve_times, lambda row: titled(row.heading, row.budget)
             ).items()
         ),
         notes,
@@ -49,7 +49,7 @@ def _solve_row(row: SolveTime) -> Row:
             marked(row.learned_on, row.doubt),
         ),
         "doubt" if row.shaky or row.doubt else "",
-        row.place.task,
+        row.heading.task,
         row.cell,
         row.implementation,
     )

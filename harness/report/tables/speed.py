@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from harness.analysis.grouping import Place, group
+from harness.analysis.grouping import Heading, group
 from harness.analysis.speed.conditions import budget_of
 from harness.analysis.speed.latency import SHARES, fewest
 from harness.analysis.speed.roofline import UNKNOWN
@@ -127,7 +127,7 @@ def latency_table(summary: Summary) -> Table:
 
 def _step_title(row: SpeedRow) -> str:
     """Return the title of a block without what a single time step does not know."""
-    return titled(row.place.without("batch", "time steps"), budget_of(row.trial))
+    return titled(row.heading.without("batch", "time steps"), budget_of(row.trial))
 
 
 def _step_block(head: tuple[str, ...], rows: list[SpeedRow], title: str) -> Block:
@@ -151,7 +151,7 @@ def _step_block(head: tuple[str, ...], rows: list[SpeedRow], title: str) -> Bloc
 def blocks(
     head: tuple[str, ...], rows: Iterable[SpeedRow], form: Callable[[SpeedRow], Row]
 ) -> tuple[Block, ...]:
-    """Return a block a place and budget: what is unlike never shares one."""
+    """Return a block for each heading and budget."""
     return tuple(
         Block(head, tuple(form(row) for row in members), title)
         for title, members in group(rows, block_title).items()
@@ -159,13 +159,14 @@ def blocks(
 
 
 def block_title(row: SpeedRow) -> str:
-    """Return place and budget: "adding, length 100 · 1 thread · float32"."""
-    return titled(row.place, budget_of(row.trial))
+    """Return heading and budget: "adding, length 100 · 1 thread · float32"."""
+    return titled(row.heading, budget_of(row.trial))
 
 
-def titled(place: Place, budget: str) -> str:
-    """Return a place with its budget, which it may hold already."""
-    return place.title if budget in place.title else f"{place.title} · {budget}"
+def titled(heading: Heading, budget: str) -> str:
+    """Return a heading with its budget, which it may hold already."""
+    title = heading.title
+    return title if budget in title else f"{title} · {budget}"
 
 
 def phase(name: str) -> str:
@@ -180,7 +181,7 @@ def tone(row: SpeedRow) -> str:
 
 def keys(row: SpeedRow) -> tuple[str, str, str]:
     """Return what the filter asks for."""
-    return row.place.task, row.cell, row.implementation
+    return row.heading.task, row.cell, row.implementation
 
 
 def ran(row: SpeedRow) -> tuple[str, str]:

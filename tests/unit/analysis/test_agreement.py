@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from harness.analysis.grouping import of_measure
 from harness.analysis.learning.agreement import (
     LEVEL,
     AgreementRow,
@@ -23,6 +22,7 @@ from harness.analysis.learning.agreement import (
 )
 from harness.analysis.learning.curves import learning_panels
 from harness.analysis.learning.rows import learning_rows
+from harness.analysis.run import JudgedRun
 from harness.analysis.statistics import proportion_interval
 from harness.analysis.summary import summarize
 from harness.report import tables
@@ -31,7 +31,7 @@ from harness.report.figures.gallery import Gallery
 from harness.report.figures.style import Palette, Sketch, drawing
 from harness.report.page import write_report
 from harness.report.sections import sections
-from harness.store import Reading, RunFolder, TrialRecord
+from harness.store import Reading, RunFolder
 from harness.trial import HOW_COMPUTED, QUESTION, SEEDS, Trial
 from tests import fake_runs
 
@@ -109,11 +109,11 @@ class Study:
         self.learn("numpy-reference float32", own, **changes)  # type: ignore[arg-type]
 
     @property
-    def records(self) -> list[TrialRecord]:
-        return self.writer.run.records()
+    def judged(self) -> JudgedRun:
+        return JudgedRun.read(self.writer.run)
 
     def rows(self) -> dict[str, AgreementRow]:
-        found = agreement_rows(self.records)
+        found = agreement_rows(self.judged)
         return {f"{r.cell} {r.implementation} {r.dtype}": r for r in found}
 
     def seed(self, name: str = "torch-native float32") -> SeedAgreement:
@@ -228,7 +228,7 @@ def test_differences_are_the_largest_so_far(study: Study) -> None:
     study.learn("numpy-reference float64", apart(0.0), updates=4)
     steps = np.array([1e-6, -3e-6, 2e-6, 4e-6])
     study.learn("torch-native float32", lambda _: steps, updates=4)
-    reference, other = of_measure(study.records, "learning")
+    reference, other = study.judged.of("learning")
     if other.trial.dtype == "float64":
         reference, other = other, reference
     expected = [1e-6, 3e-6, 3e-6, 4e-6]
@@ -246,8 +246,8 @@ def test_each_seed_cell_and_variant_has_a_reference_of_its_own(study: Study) -> 
                 "torch-native float32", apart(1e-7, at=at + 1), cell=cell, seed=seed
             )
     study.reference(apart(1e-7), hidden_size=128)
-    found = agreement_rows(study.records)
-    assert {(r.place.variant, r.cell) for r in found} == {
+    found = agreement_rows(study.judged)
+    assert {(r.heading.variant, r.cell) for r in found} == {
         ("hidden size 64", "rnn"),
         ("hidden size 64", "gru"),
         ("hidden size 128", "gru"),
@@ -259,7 +259,7 @@ def test_each_seed_cell_and_variant_has_a_reference_of_its_own(study: Study) -> 
     ]
     torch = [r for r in found if r.implementation == "torch-native"]
     assert [[s.reference_parts_at for s in r.seeds] for r in torch] == [[20, 60]] * 2
-    assert {r.place.variant for r in torch} == {"hidden size 64"}, "not the dtype"
+    assert {r.heading.variant for r in torch} == {"hidden size 64"}, "not the dtype"
 
 
 def test_without_a_float64_reference_nothing_is_held_against_anything(
@@ -268,7 +268,7 @@ def test_without_a_float64_reference_nothing_is_held_against_anything(
     study.learn("numpy-reference float32", apart(1e-7))
     study.learn("torch-native float32", apart(1e-7))
     assert study.rows() == {}
-    assert agreement_panels(study.records) == []
+    assert agreement_panels(study.judged) == []
     page = write_report(study.writer.run).read_text(encoding="utf-8")
     assert "Do all implementations learn the same?" in page
     assert "numpy-reference in float64, which their curves could be held" in page
@@ -287,7 +287,7 @@ def test_who_did_not_learn_is_a_row_that_says_so(study: Study) -> None:
     study.writer.commit(trial, outcome="unavailable", reason="no module 'jax'")
     found = study.seed("jax-scan float32")
     assert (found.outcome, found.compared, found.agrees) == ("unavailable", 0, None)
-    summary = summarize(study.records, {})
+    summary = summarize(study.judged)
     cells = {r.cells[1]: r.cells for r in tables.parting_table(summary).rows}
     assert cells["jax-scan float32"][2:6] == (
         "–",
@@ -300,7 +300,7 @@ def test_who_did_not_learn_is_a_row_that_says_so(study: Study) -> None:
 def test_a_run_that_chose_one_implementation_has_no_such_section(
     tmp_path: Path,
 ) -> None:
-    summary = summarize(fake_runs.quick(tmp_path / "run").records(), {})
+    summary = fake_runs.summary(fake_runs.quick(tmp_path / "run"))
     assert summary.agreement == ()
     parts = sections(summary, Gallery((), (), (), (), ()))
     assert "agreement" not in [part.name for part in parts]
@@ -344,7 +344,7 @@ def test_few_seeds_cannot_tell_all_solved_from_none_and_the_table_says_so(
     solve(study, "numpy-reference float32", [40, 40, 40])
     solve(study, "torch-native float32", [None, None, None])
     assert study.rows()["gru torch-native float32"].solved_within is True
-    notes = " ".join(tables.agreement_table(summarize(study.records, {})).notes)
+    notes = " ".join(tables.agreement_table(summarize(study.judged)).notes)
     assert "Fewer than 4 seeds cannot tell all solved from none solved" in notes
 
 
@@ -355,7 +355,7 @@ def test_times_to_solve_pair_each_implementation_with_its_own_updates(
         study.learn(f"{name} float32", apart(1e-7), solved_at=solved_at)
         trial = fake_runs.speed_trial(name, "gru")
         fake_runs.speed(study.writer, trial, 0.1)
-    times = summarize(study.records, {}).solve_times
+    times = summarize(study.judged).solve_times
     assert [(t.implementation, t.learned_on) for t in times] == [
         (name, name) for name in ("numpy-reference", "torch-native")
     ]
@@ -377,7 +377,7 @@ def told(study: Study) -> Study:
 
 
 def test_the_table_counts_who_parts_earlier_later_and_alone(told: Study) -> None:
-    found = tables.agreement_table(summarize(told.records, {}))
+    found = tables.agreement_table(summarize(told.judged))
     rows = {row.cells[0]: row for row in found.rows}
     own, torch = rows["numpy-reference float32"], rows["torch-native float32"]
     assert own.cells[1:6] == ("4", "–", "–", "–", "–")
@@ -396,7 +396,7 @@ def test_the_table_counts_who_parts_earlier_later_and_alone(told: Study) -> None
 
 
 def test_the_second_table_has_the_partings_seed_by_seed(told: Study) -> None:
-    found = tables.parting_table(summarize(told.records, {}))
+    found = tables.parting_table(summarize(told.judged))
     assert [block.title for block in found.blocks] == ["adding, length 100"]
     rows = {row.cells[1]: row.cells for row in found.rows}
     assert rows["numpy-reference float32"][4] == "41, 50, –, –"
@@ -407,7 +407,7 @@ def test_the_second_table_has_the_partings_seed_by_seed(told: Study) -> None:
 def test_what_is_not_certified_is_marked_in_both_tables(study: Study) -> None:
     study.reference(apart(1e-7))
     study.learn("torch-native float32", apart(1e-7), read_back=False)
-    found = summarize(study.records, {})
+    found = summarize(study.judged)
     rows = {row.cells[0]: row for row in tables.agreement_table(found).rows}
     assert set(rows) == {
         "numpy-reference float32",
@@ -422,13 +422,13 @@ def test_what_is_not_certified_is_marked_in_both_tables(study: Study) -> None:
 def test_many_seeds_are_told_as_a_range(study: Study) -> None:
     for seed in range(7):
         study.reference(apart(1e-7, at=None if seed == 6 else 30 + seed), seed=seed)
-    found = tables.parting_table(summarize(study.records, {}))
+    found = tables.parting_table(summarize(study.judged))
     rows = {row.cells[1]: row.cells for row in found.rows}
     assert rows["numpy-reference float32"][4] == "30 to 35 (6 of 7)"
 
 
 def drawn(study: Study, seed: int) -> Axes:
-    panel = next(p for p in agreement_panels(study.records) if p.seed == seed)
+    panel = next(p for p in agreement_panels(study.judged) if p.seed == seed)
     names = [series.implementation for series in panel.series]
     with drawing():
         sketch = Sketch(5, 4, Palette.of(["gru"], ["numpy-reference", *names]))
@@ -470,7 +470,7 @@ def test_the_page_has_the_figure_with_its_words(told: Study) -> None:
 def test_a_seed_that_nobody_compared_has_no_panel(study: Study) -> None:
     study.reference(apart(1e-7))
     study.learn("numpy-reference float64", apart(0.0), seed=1)
-    panels = agreement_panels(study.records)
+    panels = agreement_panels(study.judged)
     assert [panel.seed for panel in panels] == [0]
     with drawing():
         palette = Palette.of(["gru"], ["numpy-reference"])
@@ -503,7 +503,7 @@ def test_implementations_keep_one_order_whichever_trial_ended_first(
     study.learn("torch-native float32", apart(1e-7), cell="gru")
     study.reference(apart(1e-7), cell="gru")
     study.learn("torch-native float32", apart(1e-7), cell="rnn", seed=1)
-    rows = learning_rows(study.records)
+    rows = learning_rows(study.judged)
     assert [(row.cell, row.implementation, row.trial.dtype) for row in rows] == [
         (cell, *who.split())
         for cell in ("rnn", "gru")
@@ -513,7 +513,7 @@ def test_implementations_keep_one_order_whichever_trial_ended_first(
             "torch-native float32",
         )
     ]
-    panel = next(p for p in learning_panels(study.records) if len(p.series) == 4)
+    panel = next(p for p in learning_panels(study.judged) if len(p.series) == 4)
     assert [(s.cell, s.implementation) for s in panel.series] == [
         (cell, name)
         for cell in ("rnn", "gru")

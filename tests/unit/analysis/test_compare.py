@@ -26,6 +26,7 @@ from harness.analysis.comparison.effect import (
     paired_effect,
     unpaired_effect,
 )
+from harness.analysis.run import JudgedRun
 from harness.errors import MisuseError
 from harness.report.tables.compare import compare_json, compare_sentence, compare_table
 from harness.store import Reading, RunFolder, to_json
@@ -110,8 +111,12 @@ class Run:
         self.writer.commit(trial, outcome=outcome, reason=reason, **HERE)
         return self
 
+    @property
+    def judged(self) -> JudgedRun:
+        return JudgedRun.read(self.writer.run)
+
     def against(self, new: Run, **options: Any) -> Comparison:
-        found = compare(self.writer.run.records(), new.writer.run.records(), **options)
+        found = compare(self.judged, new.judged, **options)
         to_json(compare_json(found))  # holds no NaN
         return found
 
@@ -544,11 +549,10 @@ def _called_slower(ratios: np.ndarray) -> int:
 
 def test_implementations_of_one_session_are_compared(base: Run) -> None:
     base.time("one").time("copy", seed=1).time("slow", 3.3e-3, seed=2)
-    records = base.writer.run.records()
-    assert only(compare_implementations(records, "one", "copy")).verdict == "same"
-    assert only(compare_implementations(records, "one", "slow")).verdict == "slower"
+    assert only(compare_implementations(base.judged, "one", "copy")).verdict == "same"
+    assert only(compare_implementations(base.judged, "one", "slow")).verdict == "slower"
     with pytest.raises(MisuseError, match="'one' and 'absent'"):
-        compare_implementations(records, "one", "absent")
+        compare_implementations(base.judged, "one", "absent")
 
 
 # --- how often it errs ---------------------------------------------------------------
@@ -772,7 +776,7 @@ def test_a_difference_is_one_of_the_code_only_if_other_processes_show_it_too(
         for number, (implementation, ratio) in enumerate(times.items()):
             base.time(implementation, 3e-3, seed=number)
             new.time(implementation, 3e-3 * ratio, seed=50 + number)
-        return compare(base.writer.run.records(), new.writer.run.records())
+        return compare(base.judged, new.judged)
 
     first = gated("first", slow=1.2, chance=1.2, quick=0.8, alike=1.0)
     again = gated("again", slow=1.19, chance=1.0, quick=1.2)

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from harness.analysis.run import JudgedRun
 from harness.analysis.speed.fastest import FastestMap, Spot, fastest_maps
 from harness.analysis.speed.rows import speed_rows
-from harness.analysis.summary import Summary, summarize
+from harness.analysis.summary import Summary
 from harness.report import tables
 from harness.report.figures.fastest import spot_words
 from harness.report.tables.fastest import fastest_words
@@ -50,7 +51,7 @@ def writer(tmp_path: Path) -> Writer:
 
 
 def summary(writer: Writer) -> Summary:
-    return summarize(writer.run.records(), writer.run.info())
+    return fake_runs.summary(writer.run)
 
 
 def only(writer: Writer) -> Spot:
@@ -227,7 +228,7 @@ def test_a_run_of_many_sizes_ends_with_what_is_fastest(tmp_path: Path) -> None:
     run = fake_runs.sweep(tmp_path / "run")
     console = Console(width=150, force_terminal=False)
     with console.capture() as capture:
-        console.print(end_of_run(summarize(run.records(), run.info())))
+        console.print(end_of_run(fake_runs.summary(run)))
     shown = capture.get()
     assert "fastest certified" in shown
     assert "× fastest" not in shown, "the timings are for `show`"
@@ -277,7 +278,7 @@ def test_one_turn_shows_no_advantage(writer: Writer) -> None:
             ],
             session="one, 2026-01-01 10:00:00",
         )
-    rows = speed_rows(writer.run.records())
+    rows = speed_rows(JudgedRun.read(writer.run))
     assert [row.time for row in rows] == [None, None]
     ((spot,),) = [found.spots for found in fastest_maps(rows)]
     assert set(spot.equals) == {"torch-native", "jax-scan"}

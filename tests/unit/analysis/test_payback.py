@@ -6,7 +6,6 @@ import pytest
 
 from harness.analysis.speed.payback import Payback, payback, paybacks
 from harness.analysis.speed.rows import SpeedRow
-from harness.analysis.summary import summarize
 from harness.report import tables
 from harness.report.tables.first_calls import paid_back
 from tests import fake_runs
@@ -29,7 +28,7 @@ def timed(
 
 
 def rows(writer: Writer) -> dict[str, SpeedRow]:
-    found = summarize(writer.run.records(), {}).speed
+    found = fake_runs.summary(writer.run).speed
     return {row.implementation: row for row in found}
 
 
@@ -129,7 +128,7 @@ def test_the_table_has_every_first_call_and_marks_doubt(writer: Writer) -> None:
     timed(writer, "plain", 0.02, 0.01)
     timed(writer, "compiled", 14.0, 0.005)
     timed(writer, "wrong", 1.0, 0.001, certified=False)
-    table = tables.first_calls_table(summarize(writer.run.records(), {}))
+    table = tables.first_calls_table(fake_runs.summary(writer.run))
     assert {row.cells[3:5] for row in table.rows} == {("torch 2.13.0", "aten::gru")}
     told = {row.cells[1]: row.cells[7:] for row in table.rows}
     assert told["plain"] == ("–", "cheapest at first")

@@ -18,7 +18,7 @@ from harness.analysis.speed.ratios import paired_median, paired_ratio, unpaired_
 from harness.analysis.speed.roofline import Peak
 from harness.analysis.speed.rows import SpeedRow, fastest_of
 from harness.analysis.statistics import Interval
-from harness.analysis.summary import Summary, summarize
+from harness.analysis.summary import Summary
 from harness.report import tables
 from harness.report.sections import NAMES
 from harness.report.tables.form import ends
@@ -30,7 +30,7 @@ from tests.fake_runs import Writer
 
 
 def summary(writer: Writer) -> Summary:
-    return summarize(writer.run.records(), writer.run.info())
+    return fake_runs.summary(writer.run)
 
 
 def row(found: Summary, phase: str = "train_step", **asked: Any) -> SpeedRow:
@@ -142,7 +142,7 @@ def test_unlike_timings_share_neither_block_nor_ratio(
     other = fake_runs.speed_trial("jax-scan", "gru", **changes)
     fake_runs.speed(writer, other, 0.02)
     found = summary(writer)
-    assert len({each.place for each in found.speed}) == 2
+    assert len({each.heading for each in found.speed}) == 2
     assert {each.relative for each in found.speed} == {1.0}
     for table in (tables.speed_table(found), tables.rates_table(found)):
         assert [len({r.implementation for r in b.rows}) for b in table.blocks] == [1, 1]
@@ -219,7 +219,7 @@ def test_only_places_measured_twice_name_the_session(writer: Writer) -> None:
         trial = fake_runs.speed_trial("torch-native", "gru", session=session)
         fake_runs.speed(writer, trial, 0.01, session=f"{session}, 2026-11-26 12:00")
     fake_runs.speed(writer, fake_runs.shape_trial("torch-native", "gru"), 0.01)
-    titles = {each.place.title for each in summary(writer).speed}
+    titles = {each.heading.title for each in summary(writer).speed}
     assert {title.partition("session ")[2] for title in titles} == {
         "a, 2026-11-26 12:00",
         "b, 2026-11-26 12:00",
@@ -313,7 +313,7 @@ def test_several_sessions_tell_their_best_and_worst_peak(
     (found,) = tables.peaks_table(summary(writer)).rows
     assert found.cells[2:4] == ("80 (60)", "b")
     shared = fake_runs.sweep(tmp_path / "shared", names=("jax-scan",), step_s=False)
-    (found,) = tables.peaks_table(summarize(shared.records(), {})).rows
+    (found,) = tables.peaks_table(fake_runs.summary(shared)).rows
     assert found.cells[2] == "80", "of several sessions that share one, no worst"
 
 
@@ -476,7 +476,7 @@ def test_a_latency_is_told_once_whatever_it_was_timed_beside(tmp_path: Path) -> 
     names = ("torch-native", "my-fused-gru")
     asked: dict[str, Any] = {"names": names, "widths": (64,), "steps": (20, 80)}
     run = fake_runs.sweep(tmp_path / "run", **asked)
-    found = summarize(run.records(), {})
+    found = fake_runs.summary(run)
     (block,) = tables.latency_table(found).blocks
     assert block.title == (
         "input size 64 · hidden size 64 · 1 thread · float32 · the latest of those "
@@ -492,7 +492,7 @@ def test_a_latency_is_told_once_whatever_it_was_timed_beside(tmp_path: Path) -> 
         assert told.cells[2].startswith(seconds(timed.latency.p50_s))
 
     run = fake_runs.sweep(tmp_path / "one", names=names, widths=(64,), batches=(1,))
-    (block,) = tables.latency_table(summarize(run.records(), {})).blocks
+    (block,) = tables.latency_table(fake_runs.summary(run)).blocks
     assert block.title == "input size 64 · hidden size 64 · 1 thread · float32"
 
 
@@ -686,7 +686,7 @@ def test_sizes_and_ratios_read_well() -> None:
 
 def test_no_value_of_the_tables_is_no_number(tmp_path: Path) -> None:
     run = fake_runs.sweep(tmp_path / "run")
-    text = to_json(summarize(run.records(), run.info()).to_json())
+    text = to_json(fake_runs.summary(run).to_json())
     json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert math.isfinite(len(text))
 

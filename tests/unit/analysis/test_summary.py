@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from harness.analysis.frame import frame
-from harness.analysis.grouping import Place
+from harness.analysis.grouping import Heading
 from harness.analysis.learning.curves import SeedCurve, learning_panels, median_curve
+from harness.analysis.run import JudgedRun
 from harness.analysis.speed.rows import SpeedRow
 from harness.analysis.summary import LearnedRow, Summary, summarize
 from harness.contract import Optimizer
@@ -30,14 +31,14 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[TrialRecord]:
 
 @pytest.fixture(scope="module")
 def summary(records: list[TrialRecord]) -> Summary:
-    return summarize(records, fake_runs.INFO)
+    return summarize(JudgedRun(records, fake_runs.INFO))
 
 
 def learned(summary: Summary, task: str, cell: str) -> LearnedRow:
     (row,) = (
         row
         for row in summary.learned
-        if row.learning.place.task == task and row.learning.cell == cell
+        if row.learning.heading.task == task and row.learning.cell == cell
     )
     return row
 
@@ -49,7 +50,7 @@ def timing(summary: Summary, implementation: str, cell: str, phase: str) -> Spee
         if row.implementation == implementation
         and row.cell == cell
         and row.phase == phase
-        and row.place.task
+        and row.heading.task
     )
     return row
 
@@ -133,7 +134,7 @@ def test_a_timing_at_another_shape_gives_no_time_to_solve(
     fake_runs.parity(writer, "torch-native", "gru")
     trial = fake_runs.speed_trial("torch-native", "gru", **changes)
     fake_runs.speed(writer, trial, 0.014)
-    (row,) = summarize(writer.run.records(), {}).learned
+    (row,) = fake_runs.summary(writer.run).learned
     assert row.solve_times == ()
 
 
@@ -151,7 +152,7 @@ def test_speed_says_why_a_row_is_not_certified(summary: Summary) -> None:
     doubts = {
         row.implementation: row.doubt
         for row in summary.speed
-        if row.cell == "gru" and row.phase == "train_step" and row.place.task
+        if row.cell == "gru" and row.phase == "train_step" and row.heading.task
     }
     assert doubts == {
         "torch-native": None,
@@ -176,7 +177,7 @@ def test_learning_that_was_not_certified_is_marked_wherever_it_is_shown(
         fake_runs.learning(writer, trial, 1000)
         fake_runs.gradients(writer, trial, (61, 100))
     fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 0.014)
-    found = summarize(writer.run.records(), {})
+    found = fake_runs.summary(writer.run)
     doubts = [None, "broken: grad w_hh", "not checked"]
     assert [row.learning.doubt for row in found.learned] == doubts
     assert [row.doubt for row in found.gradients] == doubts
@@ -212,13 +213,13 @@ def test_a_read_back_that_differs_marks_the_learning_and_what_follows_from_it(
         writer.commit(replace(trial, measure="gradients", **follows))
     fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 0.014)
     records = writer.run.records()
-    found = summarize(records, {})
+    found = summarize(JudgedRun(records))
     (row,) = found.learned
     differs = "read-back differs by 3.0e-01 in 1 of 3"
     assert row.learning.doubt == differs
     assert [row.doubt for row in found.gradients] == [differs]
     assert cells(tables.solve_table(found))[0][-1] == "torch-native · uncertified"
-    table = frame(records)
+    table = frame(JudgedRun(records))
     marked = table[~table.certified]
     assert set(marked.measure) == {"learning", "gradients"}
     assert set(marked.seed) == {1}
@@ -235,8 +236,8 @@ def test_a_broken_certificate_is_told_beside_a_read_back_that_differs(
     fake_runs.speed(writer, trial, 0.01, read_back=False)
     both = "broken: grad w_hh; read-back differs by 3.0e-01"
     records = writer.run.records()
-    assert {row.doubt for row in summarize(records, {}).speed} == {both}
-    table = frame(records)
+    assert {row.doubt for row in summarize(JudgedRun(records)).speed} == {both}
+    table = frame(JudgedRun(records))
     assert set(table[table.measure == "speed"].doubt) == {both}
 
 
@@ -257,7 +258,7 @@ def test_a_certificate_that_ended_badly_takes_none_away(
         verdict = Reading("certificate", {"certified": 1})
         writer.commit(trial, outcome=outcome, readings=[verdict])
     fake_runs.learning(writer, fake_runs.learning_trial("gru", 0), 1000)
-    (row,) = summarize(writer.run.records(), {}).learned
+    (row,) = fake_runs.summary(writer.run).learned
     assert row.learning.doubt == doubt
 
 
@@ -269,12 +270,10 @@ def test_a_diverged_seed_is_certified_too_and_one_that_crashed_says_nothing(
     fake_runs.diverged(writer, fake_runs.learning_trial("gru", 0), 600)
     writer.commit(fake_runs.learning_trial("gru", 1), outcome="crashed")
     writer.commit(fake_runs.learning_trial("rnn", 1), outcome="crashed")
-    gru, rnn = summarize(writer.run.records(), {}).learned
+    gru, rnn = fake_runs.summary(writer.run).learned
     assert gru.learning.doubt is None
     assert rnn.learning.doubt is None
-    assert cells(tables.learning_table(summarize(writer.run.records(), {})))[1][-1] == (
-        "–"
-    )
+    assert cells(tables.learning_table(fake_runs.summary(writer.run)))[1][-1] == "–"
 
 
 def test_horizons_of_one_network_are_told_apart_by_what_trained_it(
@@ -284,7 +283,7 @@ def test_horizons_of_one_network_are_told_apart_by_what_trained_it(
     for name in ("torch-native", "jax-scan"):
         trial = fake_runs.learning_trial("gru", 0, implementation=name)
         fake_runs.gradients(writer, trial, (61, 100))
-    found = tables.horizon_table(summarize(writer.run.records(), {}))
+    found = tables.horizon_table(fake_runs.summary(writer.run))
     assert [row[0] for row in cells(found)] == [
         "gru 64 · torch-native",
         "gru 64 · jax-scan",
@@ -308,7 +307,7 @@ def test_ratios_are_not_formed_between_sessions(tmp_path: Path) -> None:
         fake_runs.parity(writer, name, "gru")
         trial = fake_runs.speed_trial(name, "gru", session=session)
         fake_runs.speed(writer, trial, 0.01 if session == "a" else 0.1)
-    rows = summarize(writer.run.records(), {}).speed
+    rows = fake_runs.summary(writer.run).speed
     assert {row.relative for row in rows} == {1.0}
 
 
@@ -321,8 +320,8 @@ def test_timings_of_two_machines_are_in_two_places(tmp_path: Path) -> None:
         fake_runs.speed(writer, trial, 0.001)
     finally:
         fake_runs.MACHINE = kept
-    found = summarize(writer.run.records(), {})
-    titles = {row.place.title for row in found.speed}
+    found = fake_runs.summary(writer.run)
+    titles = {row.heading.title for row in found.speed}
     assert {title.split(" · ")[1] for title in titles} == {
         "on 2 cores AMD EPYC",
         "on 64 cores",
@@ -367,7 +366,7 @@ def test_alike_failures_are_one_row_with_their_seeds(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         trial = fake_runs.learning_trial("gru", seed)
         writer.commit(trial, outcome="unavailable", reason="no module 'jax'")
-    (row,) = summarize(writer.run.records(), {}).outcomes
+    (row,) = fake_runs.summary(writer.run).outcomes
     assert (row.count, row.seeds) == (3, (0, 1, 2))
 
 
@@ -377,7 +376,7 @@ def test_the_focus_is_where_the_cells_differ_most(tmp_path: Path) -> None:
         for cell, solved_at in (("gru", 900), ("rnn", rnn_at)):
             trial = fake_runs.learning_trial(cell, 0, length=length)
             fake_runs.learning(writer, trial, solved_at)
-    assert summarize(writer.run.records(), {}).focus == Place("adding", 100)
+    assert fake_runs.summary(writer.run).focus == Heading("adding", 100)
 
 
 def test_what_varies_inside_a_cell_is_named_and_what_does_not_is_not(
@@ -390,7 +389,7 @@ def test_what_varies_inside_a_cell_is_named_and_what_does_not_is_not(
         fake_runs.learning(writer, trial, 1000)
     fake_runs.learning(writer, fake_runs.learning_trial("rnn", 0, hidden_size=99), None)
     titles = {
-        row.learning.place.title for row in summarize(writer.run.records(), {}).learned
+        row.learning.heading.title for row in fake_runs.summary(writer.run).learned
     }
     assert titles == {
         "adding, length 100 · learning rate 0.001",
@@ -403,8 +402,8 @@ def test_no_clipping_is_told_where_another_clips(tmp_path: Path) -> None:
     for clip in (1.0, None):
         trial = fake_runs.learning_trial("gru", 0, optimizer=Optimizer(clip_norm=clip))
         fake_runs.learning(writer, trial, 1000)
-    found = summarize(writer.run.records(), {}).learned
-    variants = [row.learning.place.variant for row in found]
+    found = fake_runs.summary(writer.run).learned
+    variants = [row.learning.heading.variant for row in found]
     assert variants == ["clip 1.0", "clip none"]
 
 
@@ -428,7 +427,7 @@ def test_the_median_curve_keeps_solved_seeds_and_drops_to_the_worst_for_diverged
 def test_learning_panels_show_the_headline_and_name_failures(
     records: list[TrialRecord],
 ) -> None:
-    adding, copying = learning_panels(records)
+    adding, copying = learning_panels(JudgedRun(records))
     assert (adding.metric, adding.better) == ("loss", "lower")
     assert adding.floor == pytest.approx(1 / 6)
     assert (copying.metric, copying.better) == ("accuracy", "higher")
@@ -446,7 +445,7 @@ def test_a_damaged_value_in_a_curve_is_left_out(tmp_path: Path) -> None:
         Reading("held_out", {"loss": float("nan")}, 100, "updates"),
     ]
     writer.commit(fake_runs.learning_trial("gru", 0), events=readings)
-    (panel,) = learning_panels(writer.run.records())
+    (panel,) = learning_panels(JudgedRun.read(writer.run))
     assert panel.series[0].curves[0].y == [0.2]
 
 
@@ -501,17 +500,17 @@ def test_the_terminal_shows_the_tables_without_markup_or_control_codes(
 
 def test_a_run_without_a_finished_trial_says_so(tmp_path: Path) -> None:
     with pytest.raises(NothingMeasuredError, match="no finished trial"):
-        summarize(fake_runs.empty(tmp_path / "run").records(), {})
+        fake_runs.summary(fake_runs.empty(tmp_path / "run"))
 
 
 def test_one_crashed_trial_is_enough_for_tables(tmp_path: Path) -> None:
-    found = summarize(fake_runs.only_crashed(tmp_path / "run").records(), {})
+    found = fake_runs.summary(fake_runs.only_crashed(tmp_path / "run"))
     (row,) = tables.learned_table(found).rows
     assert row.cells == ("gru 64", "– (1 crashed)", "–", "–", "–", "–")
 
 
 def test_only_speed_is_shown_as_not_checked(tmp_path: Path) -> None:
-    found = summarize(fake_runs.only_speed(tmp_path / "run").records(), {})
+    found = fake_runs.summary(fake_runs.only_speed(tmp_path / "run"))
     assert {row.doubt for row in found.speed} == {"not checked"}
     assert {row.relative for row in found.speed} == {None}
     assert found.learned == ()
@@ -519,4 +518,4 @@ def test_only_speed_is_shown_as_not_checked(tmp_path: Path) -> None:
 
 def test_a_trial_is_named_by_its_seeds_only_once() -> None:
     trial = Trial("learning", "torch-native", "gru", task="adding", length=100)
-    assert Place(trial.task or "", trial.length).title == "adding, length 100"
+    assert Heading(trial.task or "", trial.length).title == "adding, length 100"

@@ -18,6 +18,7 @@ import pytest
 from scipy import stats
 
 from harness.analysis.learning.initial_values import initial_panels, initial_rows
+from harness.analysis.run import JudgedRun
 from harness.analysis.summary import summarize
 from harness.contract import Array, LayerSizes, ReferenceCell, Weights
 from harness.errors import MisuseError
@@ -463,7 +464,7 @@ def invented_run(tmp_path: Path) -> RunFolder:
 def test_horizons_are_medians_with_their_range_by_cell_and_scheme(
     run: RunFolder,
 ) -> None:
-    gru, rnn = initial_rows(run.records())
+    gru, rnn = initial_rows(JudgedRun.read(run))
     assert (gru.cell, rnn.cell) == ("gru", "rnn")
     found = {h.init: (h.median, h.low, h.high, h.seeds) for h in gru.horizons}
     # ln 1000 / 0.1 = 69.08, / 0.14 = 49.3, / 0.2 = 34.5.
@@ -476,7 +477,7 @@ def test_horizons_are_medians_with_their_range_by_cell_and_scheme(
 
 
 def test_the_table_shows_bounds_ranges_and_what_is_missing(run: RunFolder) -> None:
-    table = tables.initial_values_table(summarize(run.records(), run.info()))
+    table = tables.initial_values_table(summarize(JudgedRun.read(run)))
     (block,) = table.blocks
     assert block.head == (
         "network", "canonical", "zero-bias", "chrono", "native-torch", "largest lag",
@@ -491,7 +492,7 @@ def test_the_table_shows_bounds_ranges_and_what_is_missing(run: RunFolder) -> No
 def test_lines_that_would_cover_each_other_are_one_with_both_names(
     run: RunFolder,
 ) -> None:
-    gru, rnn = initial_panels(run.records())
+    gru, rnn = initial_panels(JudgedRun.read(run))
     assert [s.inits for s in gru.series] == [("canonical", "zero-bias"), ("chrono",)]
     middle = gru.series[0].median
     np.testing.assert_allclose(middle, np.exp(-0.14 * np.arange(101)), rtol=1e-12)
@@ -503,7 +504,7 @@ def test_lines_that_would_cover_each_other_are_one_with_both_names(
 def test_the_figure_shows_a_line_a_scheme_and_says_what_it_leaves_out(
     run: RunFolder,
 ) -> None:
-    panels = initial_panels(run.records())
+    panels = initial_panels(JudgedRun.read(run))
     palette = Palette.of(["gru", "rnn"], [ORACLE])
     with drawing():
         drawn = draw_initial_values(panels, palette, 1)

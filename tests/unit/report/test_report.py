@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 
 from harness.analysis.learning.curves import learning_panels
 from harness.analysis.learning.gradients import gradient_panels
-from harness.analysis.summary import summarize
+from harness.analysis.run import JudgedRun
 from harness.errors import NothingMeasuredError
 from harness.report import markdown
 from harness.report.figures import gallery, style
@@ -248,13 +248,13 @@ def test_the_summary_escapes_a_nasty_reason(run: RunFolder) -> None:
 
 
 def test_figures_are_the_same_bytes_on_a_second_drawing(run: RunFolder) -> None:
-    records = run.records()
+    judged = JudgedRun.read(run)
     palette = style.Palette.of(
-        [record.trial.cell for record in records],
-        [record.trial.implementation for record in records],
+        [record.trial.cell for record in judged.records],
+        [record.trial.implementation for record in judged.records],
     )
-    curves = [p for p in learning_panels(records) if p.place.task == "adding"]
-    lags = [p for p in gradient_panels(records) if p.place.task == "copy-memory"]
+    curves = [p for p in learning_panels(judged) if p.heading.task == "adding"]
+    lags = [p for p in gradient_panels(judged) if p.heading.task == "copy-memory"]
     for draw, panels in ((draw_learning, curves), (draw_gradients, lags)):
         with style.drawing():
             again = draw(panels, palette)  # type: ignore[operator]
@@ -374,7 +374,7 @@ def test_the_first_screen_shows_the_best_of_each_cell(tmp_path: Path) -> None:
                 fake_runs.parity(writer, name, cell)
             trial = fake_runs.speed_trial(name, cell)
             fake_runs.speed(writer, trial, 0.01 / (index + 1))
-    rows = gallery.overview_speed(summarize(writer.run.records(), {}).speed, None)
+    rows = gallery.overview_speed(fake_runs.summary(writer.run).speed, None)
     assert {row.phase for row in rows} == {"train_step"}
     best = gallery.best_of_each(rows, 2)
     # c is the fastest and not certified.
@@ -392,7 +392,7 @@ def test_the_first_screen_shows_where_most_implementations_are_compared(
         for name in names:
             trial = fake_runs.shape_trial(name, "gru", batch=batch, session=f"{batch}")
             fake_runs.speed(writer, trial, 0.01)
-    found = summarize(writer.run.records(), {})
+    found = fake_runs.summary(writer.run)
     assert found.focus is not None
     rows = gallery.overview_speed(found.speed, found.focus)
     assert {row.trial.batch for row in rows} == {8}
@@ -400,9 +400,9 @@ def test_the_first_screen_shows_where_most_implementations_are_compared(
     # As many at the task that is in focus: that one.
     for name in "bc":
         fake_runs.speed(writer, fake_runs.speed_trial(name, "gru"), 0.01)
-    found = summarize(writer.run.records(), {})
+    found = fake_runs.summary(writer.run)
     rows = gallery.overview_speed(found.speed, found.focus)
-    assert {row.place.task for row in rows} == {"adding"}
+    assert {row.heading.task for row in rows} == {"adding"}
 
 
 @pytest.mark.parametrize(

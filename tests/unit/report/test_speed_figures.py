@@ -21,7 +21,7 @@ from harness.analysis.speed.scaling import (
     scaling_panels,
     spread,
 )
-from harness.analysis.summary import Summary, summarize
+from harness.analysis.summary import Summary
 from harness.report.figures import fastest, latency, payback, roofline, scaling
 from harness.report.figures.gallery import draw_all
 from harness.report.figures.marks import apart, few_of_each, within
@@ -40,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def summary(run: RunFolder) -> Summary:
-    return summarize(run.records(), run.info())
+    return fake_runs.summary(run)
 
 
 def drawn(rows: tuple[SpeedRow, ...], draw: Callable[[Axes, Sketch], None]) -> Axes:
@@ -146,7 +146,7 @@ def test_every_axis_has_panels_and_few_of_them(tmp_path: Path) -> None:
         threads=(1, 2),
         step_s=False,
     )
-    panels = scaling_panels(summarize(run.records(), {}).speed)
+    panels = scaling_panels(fake_runs.summary(run).speed)
     assert {p.axis for p in panels} == {"time_steps", "batch", "hidden_size", "threads"}
     kept, left_out = chosen_panels(panels, 3)
     assert len(kept) + left_out == len(panels)
@@ -160,7 +160,7 @@ def test_every_axis_has_panels_and_few_of_them(tmp_path: Path) -> None:
 
 def test_single_time_steps_are_drawn_over_width_only(tmp_path: Path) -> None:
     run = fake_runs.sweep(tmp_path / "run", names=("torch-native",), steps=(10, 100))
-    panels = scaling_panels(summarize(run.records(), {}).speed)
+    panels = scaling_panels(fake_runs.summary(run).speed)
     assert {p.axis for p in panels if p.phase == "stream"} == {"hidden_size"}
 
 
@@ -216,7 +216,7 @@ def test_no_panel_of_the_roofline_is_empty_and_all_are_written_alike(
     run = fake_runs.sweep(tmp_path / "run", threads=(1, 2))
     rows = [
         row
-        for row in summarize(run.records(), {}).speed
+        for row in fake_runs.summary(run).speed
         if row.phase == "train_step"
         or (row.phase, row.trial.threads) == ("stream", 1)
         or (row.phase, row.trial.threads) == ("forward", 2)
@@ -382,7 +382,7 @@ def test_panels_are_few_and_of_every_cell() -> None:
 def test_a_sweep_has_a_bounded_number_of_figures(
     run: RunFolder, summary: Summary
 ) -> None:
-    gallery = draw_all(run.records(), summary)
+    gallery = draw_all(summary)
     assert [found.name for found in gallery.all] == [
         "overview-speed",
         "fastest",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from harness import store
 from harness.analysis.frame import COLUMNS, frame
+from harness.analysis.run import JudgedRun
 from harness.contract import Optimizer
 from harness.errors import MisuseError
 from harness.store import Reading, RunFolder, to_json, write_atomically
@@ -523,9 +524,9 @@ def test_the_frame_has_one_row_a_value_and_the_documented_columns(
 ) -> None:
     commit(run, quantities={"loss": {"unit": "nats", "better": "lower"}})
     commit(run, Trial("parity", "torch-native", "gru"), outcome="crashed")
-    table = frame(run.records())
+    table = frame(JudgedRun.read(run))
     assert tuple(table.columns) == COLUMNS
-    assert tuple(frame([]).columns) == COLUMNS
+    assert tuple(frame(JudgedRun([])).columns) == COLUMNS
     learning = table[table.measure == "learning"]
     assert len(learning) == 2 + 2 + 2  # outcome, train, held out
     train = learning[learning.split == "train"]
@@ -541,7 +542,7 @@ def test_the_frame_has_one_row_a_value_and_the_documented_columns(
 def test_a_trial_without_values_is_one_row_with_its_outcome(run: RunFolder) -> None:
     attempt = run.begin(LEARNING, "one", SOURCES)
     attempt.commit({"outcome": "crashed", "reason": "SIGSEGV in torch-native"})
-    table = frame(run.records())
+    table = frame(JudgedRun.read(run))
     assert len(table) == 1
     row = table.iloc[0]
     assert (row.outcome, row.reason) == ("crashed", "SIGSEGV in torch-native")
@@ -562,7 +563,7 @@ def test_speed_counts_as_certified_only_where_the_readback_agreed(
         put(Trial("speed", name, "gru"), Reading("readback", {"ok": ok}))
     put(Trial("speed", "a", "gru", batch=2), Reading("readback", {"ok": 0}))
     put(Trial("speed", "a", "lstm"), Reading("readback", {"ok": 1}))
-    table = frame(run.records())
+    table = frame(JudgedRun.read(run))
     speed = table[table.measure == "speed"]
     certified = speed[speed.certified]
     assert [(r.implementation, r.cell) for r in certified.itertuples()] == [
@@ -667,7 +668,7 @@ def test_every_stored_file_is_json_without_nan(run: RunFolder) -> None:
             else [file.read_text()]
         ):
             json.loads(line, parse_constant=refuse)
-    table = frame(run.records())
+    table = frame(JudgedRun.read(run))
     assert table.value.isna().sum() == 2
     assert table.value.dropna().tolist() == [1.0]
 
