@@ -146,20 +146,28 @@ class Trial:
         """
         names = frozenset[str]().union(*ignored)
         if names not in self._keys:
-            told = {n: v for n, v in self.to_json().items() if n not in names}
-            if "settings" in told:
-                settings = told["settings"].items()
-                told["settings"] = {n: v for n, v in settings if n not in names}
-            self._keys[names] = _digest(told)
+            given = {n: v for n, v in self._given.items() if n not in names}
+            settings = given.pop("settings", {}).items()
+            given |= {n: v for n, v in settings if n not in names}
+            self._keys[names] = _digest(given)
         return self._keys[names]
+
+    @functools.cached_property
+    def _given(self) -> dict[str, Any]:
+        """The fields that are not at their default, as JSON values."""
+        return _without_defaults(self)
 
     @functools.cached_property
     def _keys(self) -> dict[frozenset[str], str]:
         return {}
 
     def identity(self, sources: Mapping[str, str]) -> str:
-        """Name the trial: readable, with a hash of it and of its plugins' sources."""
-        digest = _digest({"trial": self.to_json(), "sources": dict(sources)})
+        """Name the trial: readable, with a hash of it and of its plugins' sources.
+
+        A field that is at its default does not enter the hash, so that a field that a
+        later version adds changes no id. The default of a field must never change.
+        """
+        digest = _digest({"trial": self._given, "sources": dict(sources)})
         # A file name may have 255 bytes, and temporary names are longer.
         label = re.sub(r"[^A-Za-z0-9.]+", "-", self.label)[:120]
         return f"{label}-{digest[:12]}"
@@ -174,6 +182,21 @@ UNCERTIFIED = tuple(name for name in _NAMES if name not in CERTIFIED)
 """The fields that a certificate does not depend on."""
 
 
+def _without_defaults(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that are not at their default."""
+    found = {}
+    for each in dataclasses.fields(value):
+        given, default = getattr(value, each.name), each.default
+        if each.default_factory is not dataclasses.MISSING:
+            default = each.default_factory()
+        if given != default:
+            whole = not dataclasses.is_dataclass(given)
+            found[each.name] = given if whole else _without_defaults(given)
+    return found
+
+
 def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=dict
+    )
     return hashlib.sha256(text.encode()).hexdigest()

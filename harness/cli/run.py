@@ -195,7 +195,7 @@ def _show_preview(execution: Execution, *, why: bool) -> None:
             if why or not todo.runs:
                 text += f": {'runs' if todo.runs else 'stays'}, {todo.why}"
             click.echo(text)
-    for note in execution.plan().notes:
+    for note in execution.notes():
         click.echo(note)
     if to_run:
         click.echo(execution.estimate().sentence())

@@ -22,7 +22,7 @@ from harness.run.executor import Executor
 from harness.run.job import DEFAULT_OPTIONS, Engine, Options, StoppedError
 from harness.run.plan.certificate_cache import RememberedCertificates
 from harness.run.plan.plan import Plan, gradients_trial, make_plan, without_certificates
-from harness.run.plan.todo import Planned, planned
+from harness.run.plan.todo import OTHER_ID, Planned, planned
 from harness.run.progress import Progress
 from harness.store import RunFolder
 from harness.suite import Suite
@@ -104,6 +104,18 @@ class Execution:
                 gradients.append(replace(found, implementations=names))
         stages += [("learning", learning), ("gradients", gradients)]
         return [(name, previews) for name, previews in stages if previews]
+
+    def notes(self) -> list[str]:
+        """Return what a user should know before the trials run."""
+        found = [preview.todo for _, stage in self.preview() for preview in stage]
+        count = sum(todo.why == OTHER_ID for todo in found)
+        notes = [*self.plan().notes]
+        if count:
+            notes.append(
+                f"trials that this folder holds under ids of an earlier version of "
+                f"rnn-harness, and that are measured again: {count}"
+            )
+        return notes
 
     def _preview(self, trial: Trial) -> Preview:
         return Preview(self._planned(trial), (trial.implementation,))
@@ -194,7 +206,7 @@ class Execution:
                 info["wall_time_s"] = earlier_s + time.monotonic() - start_s
                 self.run.write_info(info)
 
-            for note in (*plan.notes, *self._bring(plan)):
+            for note in (*self._bring(plan), *self.notes()):
                 console.print(note, soft_wrap=True)
             try:
                 engine = self._engine()

@@ -22,7 +22,7 @@ from harness.store.attempt import Attempt
 from harness.store.checkpoint import Checkpoint, read_checkpoint
 from harness.store.files import hash_of, read_arrays, sync_folder, write_atomically
 from harness.store.record import SCHEMA, Reading, TrialRecord
-from harness.trial import Trial
+from harness.trial import FOLLOWS, Trial
 
 if TYPE_CHECKING:
     from harness.contract import Weights
@@ -206,7 +206,7 @@ class RunFolder:
         sync_folder(self.trials)
         with self._lock:
             if "_sources_by_key" in vars(self):  # else it is read from disk, once
-                known = self._sources_by_key.setdefault(trial.key(), [])
+                known = self._sources_by_key.setdefault(trial.key(FOLLOWS), [])
                 known += [dict(sources)] if dict(sources) not in known else []
         for left in folder.glob("attempt-*/.*.tmp"):  # by a process that was killed
             left.unlink(missing_ok=True)
@@ -365,9 +365,12 @@ class RunFolder:
         return list(dict.fromkeys(c for section in sections for c in section["cells"]))
 
     def sources_of(self, trial: Trial) -> list[dict[str, str]]:
-        """Return the plugin sources this trial was begun with, done or not."""
+        """Return the plugin sources that a trial was begun with here, done or not.
+
+        A trial that follows another is known by what it follows it with.
+        """
         with self._lock:
-            return list(self._sources_by_key.get(trial.key(), []))
+            return list(self._sources_by_key.get(trial.key(FOLLOWS), []))
 
     @cached_property
     def _sources_by_key(self) -> dict[str, list[dict[str, str]]]:
@@ -375,7 +378,7 @@ class RunFolder:
         for folder in self._folders():
             try:
                 spec = json.loads((folder / "spec.json").read_bytes())
-                key = Trial.from_json(spec["trial"]).key()
+                key = Trial.from_json(spec["trial"]).key(FOLLOWS)
                 found.setdefault(key, []).append(dict(spec["sources"]))
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue

@@ -12,6 +12,9 @@ from harness.run.worker.outcome import KEPT
 from harness.store import RunFolder
 from harness.trial import Trial
 
+OTHER_ID = "its id is of an earlier version of rnn-harness; measured again"
+"""Why a trial runs that the folder holds with the same sources under another id."""
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -69,11 +72,13 @@ def _why_new(
 ) -> str:
     if (run.trials / trial_id).exists():
         return "was interrupted before it was done"
-    for earlier in run.sources_of(trial):
-        changed = [name for name in sources if earlier.get(name) != sources[name]]
-        if changed:
-            return f"{', '.join(map(_changed, changed))} changed"
-    return "new"
+    changes = [
+        [name for name in sources if earlier.get(name) != sources[name]]
+        for earlier in run.sources_of(trial)
+    ]
+    if [] in changes:
+        return OTHER_ID
+    return f"{', '.join(map(_changed, changes[0]))} changed" if changes else "new"
 
 
 def _changed(name: str) -> str:

@@ -3,7 +3,7 @@
 import functools
 import importlib
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,18 @@ def clear_caches() -> None:
 def test_an_id_changes_with_the_trial(changes: dict[str, Any]) -> None:
     trial = _trial("torch-native")
     assert _id(registry(), trial) != _id(registry(), replace(trial, **changes))
+
+
+def test_a_field_that_a_later_version_adds_changes_no_id_and_no_key() -> None:
+    @dataclass(frozen=True)
+    class Later(Trial):
+        attention_heads: int = 1
+
+    trial = _trial("torch-native")
+    later = Later(**vars(trial))
+    assert later.identity({}) == trial.identity({})
+    assert later.key() == trial.key()
+    assert replace(later, attention_heads=2).identity({}) != trial.identity({})
 
 
 def test_the_sources_of_a_trial_are_its_plugins_own() -> None:

@@ -4,17 +4,27 @@
 and beside it lies what that commit printed of them.
 """
 
+import csv
+import io
 import json
 import lzma
+import shutil
 import tarfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.registry import Registry
+from harness.run.plan.fingerprint import source_hashes
+from harness.run.plan.todo import OTHER_ID
+from harness.store.files import hash_of
+from harness.trial import Trial
 from tests import helpers
 
 DATA = helpers.HERE / "data" / "before"
+CRASHES = helpers.PLUGINS / "crashes_when_timed.py"
 
 PROSE = {"sentence", "notes", "words", "advice"}
 """Keys of `--json` that hold sentences, which may be worded anew."""
@@ -84,3 +94,62 @@ def test_the_report_is_written(
     assert code == 0
     assert (folder / "a" / "report.html").stat().st_size > 100_000
     assert "| gru |" in (folder / "a" / "summary.md").read_text(encoding="utf-8")
+
+
+# --- a run that goes on --------------------------------------------------------------
+
+
+@pytest.fixture
+def resumed(folder: Path, tmp_path: Path) -> Path:
+    """A copy of run `a` whose trials have the sources that the plugins have today."""
+    run = Path(shutil.copytree(folder / "a", tmp_path / "a"))
+    registry = Registry.discover([CRASHES])
+    for spec in run.glob("trials/*/spec.json"):
+        stored = json.loads(spec.read_bytes())
+        trial = Trial.from_json(stored["trial"])
+        stored["sources"] = dict(source_hashes(registry, trial))
+        helpers.write(spec, json.dumps(stored))
+        file = spec.parent / "result.json"
+        result = json.loads(file.read_bytes())
+        result["files"]["spec.json"] = hash_of(spec.read_bytes())
+        helpers.write(file, json.dumps(result))
+    return run
+
+
+def test_a_trial_of_an_earlier_id_says_so_and_is_measured_again(
+    resumed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        return helpers.call([*arguments], monkeypatch, capsys)
+
+    def exported() -> dict[str, list[str]]:
+        code, out, _ = call("export", str(resumed), "--format", "csv")
+        assert code == 0
+        trials: dict[str, list[str]] = {}
+        for row in csv.DictReader(io.StringIO(out)):
+            trials.setdefault(row["trial"], []).append(row["measure"])
+        return trials
+
+    asked = ["run", str(DATA / "before.toml"), "-o", str(resumed)]
+    asked += ["--plugin", str(CRASHES), "-k", "copy-memory and learning"]
+    code, out, _ = call(*asked, "--dry-run", "--why")
+    assert code == 0
+    lines = [line for line in out.splitlines() if line.startswith("  ")]
+    assert lines
+    assert all(f"runs, {OTHER_ID}" in line for line in lines)
+    assert f"and that are measured again: {len(lines)}" in out
+
+    before = exported()
+    code, _, err = call(*asked)
+    assert code == 4, err  # what crashed before is still there
+    after = exported()
+    again = len(lines)
+    assert len(after) == len(before)
+    assert len(set(before) - set(after)) == len(set(after) - set(before)) == again
+    assert Counter(m for found in after.values() for m in found[:1]) == Counter(
+        m for found in before.values() for m in found[:1]
+    )
+    assert all((resumed / "trials" / trial).is_dir() for trial in before)
+    assert call("show", str(resumed))[0] == 0
+    code, out, _ = call(*asked, "--dry-run", "--why")
+    assert "0 would run" in out
