@@ -19,9 +19,9 @@ from rich.console import Console
 
 from harness import cli
 from harness.registry import Registry
+from harness.run.estimate.calibration import Calibration
 from harness.run.estimate.cost import CostModel
 from harness.run.estimate.history import History
-from harness.run.estimate.work import Calibration
 from harness.run.progress import Progress
 from harness.store import RunFolder
 

@@ -21,6 +21,9 @@ FLOPS_PER_FORWARD = {"forward": 1, "loss_and_gradients": 3, "train_step": 3}
 FEWEST_BATCHES = 8
 """Batches that are placed at once, whatever their size."""
 
+_TENSORS_KEPT = 12
+"""Tensors of the state's size that are kept for a backward pass, in each time step."""
+
 _MOMENTS = {"adam": 2, "rmsprop": 1, "sgd": 0}
 
 
@@ -29,6 +32,12 @@ def flops_of_call(problem: Problem, phase: str, batch: int) -> int:
     if phase == "stream":
         return problem.step_flops()
     return problem.forward_flops(batch) * FLOPS_PER_FORWARD[phase]
+
+
+def kept_bytes(problem: Problem, sequences: int) -> int:
+    """Return roughly what a call keeps of its time steps for a backward pass."""
+    state = problem.spec.hidden_size * problem.spec.num_layers
+    return 4 * _TENSORS_KEPT * problem.time_steps * state * sequences
 
 
 def least_bytes_of_call(problem: Problem, phase: str, batch: int) -> int:

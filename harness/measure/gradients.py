@@ -8,13 +8,19 @@ backward recurrence; no framework takes part.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from harness.contract import Array, Quantity, Readout, Weights
+from harness.measure.arithmetic import FLOPS_PER_FORWARD, kept_bytes
 from harness.measure.problem import Measurement, Problem
+from harness.measure.work import Work
+from harness.registry import Registry
 from harness.store import Reading
+from harness.trial import Trial
 
 HORIZON_RATIO = 1e-3
 """The effective horizon is the largest lag whose median R is above this."""
@@ -120,3 +126,22 @@ def horizon(median_ratios: Array) -> int:
     """Return the largest lag whose median R is above `HORIZON_RATIO`."""
     above = np.flatnonzero(median_ratios > HORIZON_RATIO)
     return int(above[-1]) if len(above) else 0
+
+
+def work(registry: Registry, trial: Trial) -> Work:
+    """Return what both cotangents compute, at the initial and the trained weights."""
+    problem = Problem(registry, trial)
+    passes = FLOPS_PER_FORWARD["train_step"] * 2 * (1 + ("follows" in trial.settings))
+    return Work(
+        passes * problem.time_steps,
+        passes * problem.forward_flops(EXAMPLES),
+        start_s=0.05,
+        activation_bytes=2 * kept_bytes(problem, EXAMPLES),
+    )
+
+
+def in_words(values: Mapping[tuple[str, str], Any]) -> str:
+    """Return "horizon 41 before, 100 after training"."""
+    after = values.get(("trained", "horizon_loss"))
+    trained = "" if after is None else f", {after} after"
+    return f"horizon {values['initial', 'horizon_loss']} before{trained} training"

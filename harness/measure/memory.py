@@ -25,8 +25,9 @@ import numpy as np
 from harness.contract import DeviceProbe, Network, Quantity, TrainableNetwork
 from harness.errors import RefusedError
 from harness.machine.gpu import gpu_memory
-from harness.measure.arithmetic import check_memory
+from harness.measure.arithmetic import FLOPS_PER_FORWARD, check_memory, kept_bytes
 from harness.measure.problem import Measurement, Problem
+from harness.measure.work import Work
 from harness.registry import Registry
 from harness.store import Reading
 from harness.trial import Trial
@@ -223,3 +224,16 @@ def _stream(problem: Problem, network: Network) -> None:
     state = (zero,) * len(problem.cell.info.state_parts)
     for x in sequence[:STREAM_STEPS]:
         state = network.step(x[None], state).read().state
+
+
+def work(registry: Registry, trial: Trial) -> Work:
+    """Return what the calls of all phases compute, in a process of their own."""
+    problem, batch = Problem(registry, trial), trial.batch or 1
+    phases = trial.settings["phases"]
+    passes = CALLS * sum(FLOPS_PER_FORWARD.get(phase, 0) for phase in phases)
+    return Work(
+        passes * problem.time_steps,
+        passes * problem.forward_flops(batch),
+        start_s=3.0,
+        activation_bytes=kept_bytes(problem, batch),
+    )

@@ -13,7 +13,6 @@ from harness.registry import Registry
 from harness.run.engine.local import LocalEngine
 from harness.run.estimate.cost import CostModel
 from harness.run.estimate.history import History
-from harness.run.estimate.work import calibrate
 from harness.run.executor import Executor
 from harness.run.job import Limits
 from harness.run.plan.certificate_cache import RememberedCertificates
@@ -110,7 +109,7 @@ def certify(
     trials = request.trials(registry)
     run = RunFolder.create(folder)
     plan = Plan(tuple(trials), {}, ())
-    model = CostModel(registry, (), History.of_user(), calibrate)
+    model = CostModel(registry, (), History.of_user())
     with Progress(console, jobs, model) as progress:
         progress.expect(plan)
         engine = LocalEngine(registry, jobs, Limits(), folder / "workers.log")

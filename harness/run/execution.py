@@ -17,7 +17,6 @@ from harness.registry import Registry
 from harness.run.engine.local import LocalEngine
 from harness.run.estimate.cost import CostModel, Estimate
 from harness.run.estimate.history import History
-from harness.run.estimate.work import calibrate
 from harness.run.executor import Executor
 from harness.run.job import DEFAULT_OPTIONS, Engine, Options, StoppedError
 from harness.run.plan.certificate_cache import RememberedCertificates
@@ -146,7 +145,7 @@ class Execution:
     def _model(self) -> CostModel:
         """What trials cost, from those of this folder and of earlier runs."""
         records = self.run.records()
-        return CostModel(self.registry, records, History.of_user(), calibrate)
+        return CostModel(self.registry, records, History.of_user())
 
     def estimate(self) -> Estimate:
         """Return what is left to run will take."""

@@ -14,24 +14,25 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from harness.run.estimate.cost import (
-    Cost,
-    CostModel,
-    Totals,
-    alike,
-    duration,
-    expected_end,
-)
+from harness.measure import gradients
+from harness.measure.certificate import certify
+from harness.measure.learning import training
+from harness.measure.speed import meter
+from harness.run.estimate.cost import Cost, CostModel, Totals, duration, stage_s
 from harness.run.plan.plan import LearningGroup, Plan, gradients_trial
 from harness.run.plan.todo import Planned
-from harness.store import Reading
-from harness.trial import QUESTION, SETTINGS, WHO_COMPUTES, Trial
-
-_SPEED, _LEARNING = 1, 2
-"""Stages, by number; the first is what is neither."""
+from harness.store import Reading, TrialRecord
+from harness.trial import QUESTION, SETTINGS, WHO_COMPUTES, Measure, Trial
 
 _PACE_FROM = 0.02
 """From this part of its work on, a running trial is predicted by its own pace."""
+
+_WORDS = {
+    "parity": certify.in_words,
+    "learning": training.in_words,
+    "gradients": gradients.in_words,
+    "speed": meter.in_words,
+}
 
 
 def live(
@@ -46,22 +47,49 @@ def live(
 
 
 @dataclass
+class _Left:
+    """A trial that has not ended.
+
+    Attributes:
+        stage: Its place in the order of the stages.
+        begun: The part of its updates that an earlier attempt did.
+    """
+
+    stage: int
+    trial: Trial
+    begun: float = 0.0
+
+
+@dataclass
 class _Running:
+    """A trial that runs.
+
+    Attributes:
+        since: When it started, or ended to wait.
+        computes: When it began to compute, `begun` of its updates being done.
+        done: The part of its updates or rounds that is done.
+        text: Its last score.
+    """
+
     todo: Planned
     since: float
-    text: str = ""
+    computes: float
     begun: float = 0.0
-    begun_at: float = 0.0
     done: float = 0.0
+    text: str = ""
 
-    def left_s(self, predicted_s: float, share: float) -> float:
-        """Return the seconds left, given those of the trial and its expected end."""
-        now = time.monotonic()
+    def left_s(self, cost: Cost, turns: int) -> float:
+        """Return its own seconds left, by its own pace once it has one.
+
+        Args:
+            cost: What the trial was predicted to take.
+            turns: Number of trials that take turns with it, itself included.
+        """
+        took_s = (time.monotonic() - self.computes) / turns
         did = self.done - self.begun
         if did < _PACE_FROM:
-            return max(predicted_s - (now - self.since), 0.0)
-        left = expected_end(share, self.done) - self.done
-        return (now - (self.begun_at or self.since)) * left / did
+            return max(cost.left_s(self.begun) - took_s, 0.0)
+        return took_s * (cost.end(self.done) - self.done) / did
 
 
 class Progress:
@@ -74,19 +102,14 @@ class Progress:
     """
 
     def __init__(self, console: Console, jobs: int, model: CostModel) -> None:
-        self._console = console
-        self._jobs = jobs
+        self._console, self._jobs, self._model = console, jobs, model
         self._lock = threading.Lock()
-        self._model = model
-        self._left: dict[str, tuple[int, str]] = {}
-        self._like: dict[str, Trial] = {}
-        self._begun: dict[str, float] = {}
-        self._took: list[tuple[Trial, Cost]] = []
         self._start_s = time.monotonic()
-        self._on_each: set[str] = set()
+        self._left: dict[str, _Left] = {}
         self._running: dict[str, _Running] = {}
-        self._together: Counter[str] = Counter()
-        self._done = 0
+        self._on_each: set[str] = set()
+        self._turns: Counter[str | None] = Counter()
+        self._took: list[tuple[Trial, Cost]] = []
         self._live = live(console, self.shown)
 
     def __enter__(self) -> Progress:
@@ -109,32 +132,23 @@ class Progress:
         Args:
             plan: All trials, those that are done too.
             to_run: Those that are not done; all where it is None.
-            begun: By key, the part of its budget from which learning goes on.
+            begun: By key, the part of its updates from which learning goes on.
         """
+        begun = begun or {}
         with self._lock:
             for group in plan.learning:
                 if group.on_each:
                     self._on_each.add(group.candidates[0].key(QUESTION))
-            stages = [
-                plan.first,
-                [t for session in plan.speed.values() for t in session],
-            ]
-            for stage, trials in enumerate(stages):
-                for trial in trials:
-                    self._expect(stage, trial)
-            for group in plan.learning:
-                for trial in self._to_learn(group):
-                    self._expect(_LEARNING, trial)
-                    if begun and trial.key() in begun:
-                        self._begun[self._key(trial)] = begun[trial.key()]
+            stages: list[Iterable[Trial]] = [plan.first, *plan.speed.values()]
+            stages.append(t for group in plan.learning for t in self._to_learn(group))
+            self._left = {
+                self._key(trial): _Left(stage, trial, begun.get(trial.key(), 0.0))
+                for stage, trials in enumerate(stages)
+                for trial in trials
+            }
             if to_run is not None:
                 wanted = {self._key(trial) for trial in to_run}
-                self._left = {k: p for k, p in self._left.items() if k in wanted}
-
-    def _expect(self, stage: int, trial: Trial) -> None:
-        like = alike(trial)
-        self._like.setdefault(like, trial)
-        self._left[self._key(trial)] = stage, like
+                self._left = {k: v for k, v in self._left.items() if k in wanted}
 
     def _to_learn(self, group: LearningGroup) -> list[Trial]:
         """Return a group's likeliest trial, and the gradients trial that follows."""
@@ -155,20 +169,18 @@ class Progress:
     def started(self, todo: Planned) -> None:
         """Show a trial as running."""
         with self._lock:
-            begun = self._begun.get(self._key(todo.trial), 0.0)
-            self._running[todo.id] = _Running(
-                todo, time.monotonic(), begun=begun, done=begun
-            )
-            if todo.trial.session is not None and todo.trial.measure == "speed":
-                self._together[todo.trial.session] += 1
+            left, now = self._left.get(self._key(todo.trial)), time.monotonic()
+            begun = 0.0 if left is None else left.begun
+            self._running[todo.id] = _Running(todo, now, now, begun, begun)
+            self._turns[todo.trial.session] += todo.trial.measure == "speed"
 
     def begins(self, todo: Planned, *, resumed: bool) -> None:
         """Take a trial's pace from here, where its learning begins or goes on."""
         with self._lock:
             entry = self._running.get(todo.id)
             if entry is not None:
-                entry.done = entry.done if resumed else 0.0
-                entry.begun, entry.begun_at = entry.done, time.monotonic()
+                entry.begun = entry.done = entry.begun if resumed else 0.0
+                entry.computes = time.monotonic()
 
     def event(self, todo: Planned, reading: Reading) -> None:
         """Show the last score of a running trial."""
@@ -199,7 +211,8 @@ class Progress:
             for trial in todo:
                 entry = self._running.get(trial.id)
                 if entry is not None:
-                    entry.since, entry.text = time.monotonic(), for_what or ""
+                    entry.since = entry.computes = time.monotonic()
+                    entry.text = for_what or ""
         if for_what is not None:
             label = todo[0].trial.label
             more = f" and {len(todo) - 1} more" if len(todo) > 1 else ""
@@ -220,28 +233,27 @@ class Progress:
 
         What it took is learned from `facts`, which its `result.json` holds.
         """
+        facts = facts or {}
         with self._lock:
             entry = self._running.pop(todo.id, None)
             self._left.pop(self._key(todo.trial), None)
             took_s = time.monotonic() - entry.since if entry is not None else 0.0
-            self._done += 1
-            facts = facts or {}
             memory, disk = facts.get("worker_memory_bytes"), facts.get("disk_bytes")
-            cost = Cost(took_s, memory or 0, disk or 0, "measured")
-            self._took.append((todo.trial, cost))
-            # What went on from a checkpoint took longer than was seen here.
-            whole = outcome == "ok" and "resumed_from" not in facts
-            if whole and entry is not None:
-                self._learn(todo.trial, took_s, readings, facts)
-            counted = f"[{self._done}/{self._done + len(self._left)}]"
-            left = duration(self._time_left_s())
-        what = _summary(readings) if outcome == "ok" else f"{outcome}: {reason}"
-        if outcome == "ok" and not certified:
-            what = f"{what} · UNCERTIFIED"
-        line = f"{counted} {todo.trial.label}: {what} · {took_s:.1f} s"
-        self._console.print(
-            Text(f"{line} · {left} left" if self._left else line), soft_wrap=True
-        )
+            self._took.append((todo.trial, Cost(took_s, memory or 0, disk or 0)))
+            if "wall_time_s" in facts:
+                record = TrialRecord(
+                    todo.id, todo.trial, outcome, reason, facts, tuple(readings)
+                )
+                self._model.learn(record, self._turns_of(todo.trial))
+            done, left = len(self._took), len(self._left)
+            left_s = self._time_left_s()
+        what = f"{outcome}: {reason}"
+        if outcome == "ok":
+            what = _summary(todo.trial.measure, readings)
+            what += "" if certified else " · UNCERTIFIED"
+        line = f"[{done}/{done + left}] {todo.trial.label}: {what} · {took_s:.1f} s"
+        line += f" · {duration(left_s)} left" if left else ""
+        self._console.print(Text(line), soft_wrap=True)
 
     # --- time left -------------------------------------------------------------------
 
@@ -252,73 +264,35 @@ class Progress:
         on_each = trial.key(QUESTION) in self._on_each
         return trial.key(SETTINGS, () if on_each else WHO_COMPUTES)
 
-    def _learn(
-        self,
-        trial: Trial,
-        took_s: float,
-        readings: Sequence[Reading],
-        facts: Mapping[str, Any],
-    ) -> None:
-        # Trials that take turns begin and end together.
-        turns = self._together.get(trial.session or "", 1)
-        values = _whole(readings)
-        self._model.learn(
-            trial,
-            took_s / (turns if trial.measure == "speed" else 1),
-            facts.get("worker_memory_bytes"),
-            facts.get("disk_bytes"),
-            updates=values.get(("outcome", "updates")),
-            update_s=values.get(("train_step", "time_s")),
-            machine=facts.get("processor"),
-        )
+    def _turns_of(self, trial: Trial) -> int:
+        """Return how many trials take turns with one, itself included."""
+        return self._turns[trial.session] if trial.measure == "speed" else 1
 
     def _time_left_s(self) -> float:
-        """Return the seconds left: by stage, what is spread over jobs and the longest.
-
-        A running trial is taken by its own pace once it has one.
-        """
         running = {self._key(r.todo.trial): r for r in self._running.values()}
-        waiting: Counter[tuple[int, str]] = Counter(
-            place
-            for key, place in self._left.items()
-            if key not in running and key not in self._begun
-        )
-        total = [0.0] * (_LEARNING + 1)
-        longest = [0.0] * (_LEARNING + 1)
-
-        def add(stage: int, each_s: float, count: int = 1) -> None:
-            total[stage] += count * each_s
-            longest[stage] = max(longest[stage], each_s)
-
-        for (stage, like), count in waiting.items():
-            add(stage, self._model.predict(self._like[like]).wall_time_s, count)
-        for key, done in self._begun.items():
-            if key in self._left and key not in running:
-                stage, like = self._left[key]
-                add(stage, self._model.left(self._like[like], done).wall_time_s)
-        for key, entry in running.items():
-            if key in self._left:
-                add(self._left[key][0], self._running_left_s(entry))
-        return sum(
-            total[stage] if stage == _SPEED else max(total[stage] / self._jobs, most)
-            for stage, most in enumerate(longest)
-        )
-
-    def _running_left_s(self, entry: _Running) -> float:
-        trial = entry.todo.trial
-        predicted_s = self._model.left(trial, entry.begun).wall_time_s
-        if trial.measure != "speed":
-            return entry.left_s(predicted_s, self._model.share(trial))
-        turns = self._together.get(trial.session or "", 1)
-        return entry.left_s(predicted_s * turns, 1.0) / turns
+        stages: dict[int, list[tuple[Trial, float]]] = {}
+        for key, left in self._left.items():
+            entry = running.get(key)
+            trial = left.trial if entry is None else entry.todo.trial
+            cost, turns = self._model.predict(trial), self._turns_of(trial)
+            stages.setdefault(left.stage, []).append(
+                (
+                    trial,
+                    cost.left_s(left.begun)
+                    if entry is None
+                    else entry.left_s(cost, turns),
+                )
+            )
+        return sum(stage_s(stage, self._jobs) for stage in stages.values())
 
     def refine(self, plan: Plan) -> None:
-        """Take the learning trials anew, now that their updates have been timed."""
+        """Choose the learning trials anew, now that their updates have been timed."""
         with self._lock:
             for group in plan.learning:
                 for trial in self._to_learn(group):
-                    if self._key(trial) in self._left:
-                        self._expect(_LEARNING, trial)
+                    left = self._left.get(self._key(trial))
+                    if left is not None:
+                        left.trial = trial
 
     def shown(self) -> RenderableType:
         """Return what stands at the foot of a terminal now: how far, and what runs."""
@@ -328,36 +302,15 @@ class Progress:
                 for entry in list(self._running.values())[: 2 * self._jobs]
             ]
             head = Text(
-                f"{self._done} done, {len(self._left)} left, "
+                f"{len(self._took)} done, {len(self._left)} left, "
                 f"about {duration(self._time_left_s())}"
             )
         return Group(head, *lines)
 
 
-def _whole(readings: Sequence[Reading]) -> dict[tuple[str, str], Any]:
-    """Return the values of the whole trial."""
-    return {
+def _summary(measure: Measure, readings: Sequence[Reading]) -> str:
+    """Return the few words that a line shows of a finished trial."""
+    values = {
         (r.split, n): v for r in readings if r.x is None for n, v in r.values.items()
     }
-
-
-def _summary(readings: Sequence[Reading]) -> str:
-    """Return the few words a finished trial is told in."""
-    values = _whole(readings)
-    if ("certificate", "certified") in values:
-        broken = values["certificate", "broken"]
-        checks = values["certificate", "checks"]
-        if values["certificate", "certified"]:
-            return f"certified ({checks} checks)"
-        return f"NOT certified ({broken} of {checks} checks broken)"
-    if ("outcome", "solved") in values:
-        if values["outcome", "solved"]:
-            return f"solved at update {values['outcome', 'updates_to_solve']}"
-        return f"not solved within {values['outcome', 'budget']} updates"
-    if ("initial", "horizon_loss") in values:
-        before = values["initial", "horizon_loss"]
-        after = values.get(("trained", "horizon_loss"))
-        trained = "" if after is None else f", {after} after"
-        return f"horizon {before} before{trained} training"
-    times = [f"{s} {v * 1e3:.3g} ms" for (s, n), v in values.items() if n == "time_s"]
-    return ", ".join(times)
+    return _WORDS[measure](values) if measure in _WORDS else ""

@@ -10,7 +10,7 @@ own single time steps. Both are held against finite differences and invariants a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -33,8 +33,26 @@ from harness.measure.certificate.subject import (
 )
 from harness.measure.certificate.trajectories import compare_optimizers
 from harness.measure.problem import Basis, Measurement, offered
+from harness.measure.work import Work
 from harness.registry import Registry
 from harness.trial import Trial
+
+_TIME_STEPS = 60_000
+"""Time steps of small networks that one certificate computes, roughly."""
+
+
+def work(registry: Registry, trial: Trial) -> Work:
+    """Return what making a certificate computes."""
+    return Work(_TIME_STEPS, start_s=2.0)
+
+
+def in_words(values: Mapping[tuple[str, str], Any]) -> str:
+    """Return "certified (22 checks)", from the values by split and metric."""
+    checks = values["certificate", "checks"]
+    if values["certificate", "certified"]:
+        return f"certified ({checks} checks)"
+    broken = values["certificate", "broken"]
+    return f"NOT certified ({broken} of {checks} checks broken)"
 
 
 def measure_parity(registry: Registry, trial: Trial) -> Measurement:

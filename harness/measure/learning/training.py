@@ -14,15 +14,22 @@ import numpy as np
 from harness.contract import Batch, Quantity, Task, TrainableNetwork, Weights
 from harness.errors import PluginError
 from harness.measure import readback
+from harness.measure.arithmetic import FLOPS_PER_FORWARD, kept_bytes
 from harness.measure.learning.readback import LearningReadBack
 from harness.measure.problem import Measurement, Problem
 from harness.measure.readback import ReadBack
+from harness.measure.work import SPEC_BYTES, Work
+from harness.registry import Registry
 from harness.store import Reading
+from harness.trial import Trial
 
 CONSECUTIVE = 3
 """Held-out evaluations past the task's rule that count as solved."""
 
 EVALUATION_BATCH = 500
+_EVENT_BYTES = 45
+"""Size of an update's part of the stored curve."""
+
 CHUNK = 20
 """Updates between two events: often enough to watch, seldom enough to cost nothing."""
 
@@ -273,3 +280,37 @@ class _Study:
 
 def _named(value: float) -> str:
     return "NaN" if np.isnan(value) else "infinite"
+
+
+def work(registry: Registry, trial: Trial) -> Work:
+    """Return what learning computes when it uses all its updates."""
+    problem, settings = Problem(registry, trial), trial.settings
+    batch, updates = trial.batch or 1, int(settings["updates"])
+    sequences = int(settings["evaluate_sequences"])
+    evaluations = 1 + updates / max(1, int(settings["evaluate_every"]))
+    calls = math.ceil(sequences / EVALUATION_BATCH) * evaluations
+    one = update_work(registry, trial)
+    sizes = max(problem.parameters().values())
+    return Work(
+        updates * one.time_steps + calls * problem.time_steps,
+        updates * one.flops + evaluations * problem.forward_flops(sequences),
+        start_s=0.5,
+        activation_bytes=kept_bytes(
+            problem, max(batch, min(sequences, EVALUATION_BATCH) // 4)
+        ),
+        file_bytes=SPEC_BYTES + _EVENT_BYTES * updates + 4 * sizes,
+    )
+
+
+def update_work(registry: Registry, trial: Trial) -> Work:
+    """Return what one update computes."""
+    problem, passes = Problem(registry, trial), FLOPS_PER_FORWARD["train_step"]
+    flops = problem.forward_flops(trial.batch or 1)
+    return Work(passes * problem.time_steps, passes * flops)
+
+
+def in_words(values: Mapping[tuple[str, str], Any]) -> str:
+    """Return "solved at update 700", from the values by split and metric."""
+    if values["outcome", "solved"]:
+        return f"solved at update {values['outcome', 'updates_to_solve']}"
+    return f"not solved within {values['outcome', 'budget']} updates"

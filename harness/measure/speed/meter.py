@@ -30,6 +30,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -48,9 +49,11 @@ from harness.machine.load import OtherLoad
 from harness.machine.reason import Reason
 from harness.measure import readback
 from harness.measure.arithmetic import (
+    FLOPS_PER_FORWARD,
     check_memory,
     check_threads,
     flops_of_call,
+    kept_bytes,
     least_bytes_of_call,
 )
 from harness.measure.certificate.record import TOLERANCES
@@ -58,7 +61,10 @@ from harness.measure.problem import Measurement, Problem
 from harness.measure.readback import ReadBack, Reference
 from harness.measure.speed.phases import Batches, Phase, phases_of
 from harness.measure.speed.stability import Turns, unstable
+from harness.measure.work import Work
+from harness.registry import Registry
 from harness.store import Reading
+from harness.trial import Trial
 
 DRAWS = 3
 """Turns of a phase, each with weights drawn for it, that are held against the
@@ -454,3 +460,29 @@ def _copy_s(tensors: Weights) -> float:
     """Return what copying tensors to the host may take."""
     count = sum(tensor.nbytes for tensor in tensors.values())
     return COPY_S * (1 + len(tensors)) + count / COPY_BYTES_PER_S
+
+
+def work(registry: Registry, trial: Trial) -> Work:
+    """Return what timing computes: warm-up, turns, and the reference's check of them.
+
+    The fewest rounds are counted; how many a session takes shows only while it runs.
+    """
+    problem, settings = Problem(registry, trial), trial.settings
+    batch, phases = trial.batch or 1, settings["phases"]
+    rounds, readings = int(settings["rounds"]), int(settings["readings"])
+    calls = _WARM_UP_INPUTS + (rounds + DRAWS) * (1 + readings)
+    # A time step of `stream` is repeated until it takes about as long as a pass.
+    passes = calls * sum(FLOPS_PER_FORWARD.get(phase, 1) for phase in phases)
+    return Work(
+        passes * problem.time_steps,
+        passes * problem.forward_flops(batch),
+        start_s=1.0,
+        least_s=2 * calls * len(phases) * timing.READING_S,
+        activation_bytes=kept_bytes(problem, batch),
+    )
+
+
+def in_words(values: Mapping[tuple[str, str], Any]) -> str:
+    """Return "forward 1.27 ms, train_step 3.41 ms"."""
+    times = [f"{s} {v * 1e3:.3g} ms" for (s, n), v in values.items() if n == "time_s"]
+    return ", ".join(times)

@@ -1,19 +1,17 @@
-"""What trials took on this machine, in this run and in those before it."""
+"""What trials took on this machine, kept in the user's cache for later runs."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
-import os
-import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.machine.cache import user_cache
-from harness.run.estimate.work import Work
+from harness.measure.work import Work
 from harness.store import write_atomically
 
 MOST_LINES = 5000
@@ -21,70 +19,52 @@ MOST_LINES = 5000
 
 @dataclass(frozen=True)
 class Observation:
-    """What one finished trial took.
+    """What one finished trial took, or one timed update.
 
     Attributes:
-        machine: Of the worker, as `environment.processor` names it.
-        device: Its kind, `cpu` or `cuda`.
-        shape: Hash of what one update depends on: plugins, sizes, device, dtype.
-        wall_time_s: Its own share, where trials took turns.
+        machine: The worker's processor, as `machine.facts.processor` names it.
+        alike: Keys that the trial shares with trials like it, the narrowest first.
+        share: The part of its updates that learning used.
+        wall_time_s: Its own part of the time where trials took turns.
         memory_bytes: Peak of the worker's processes, or None where unknown.
-        disk_bytes: What it stored, or None where unknown.
-        update_s: One update, where that was timed.
-        updates: What learning did, in updates that would take as long.
-        share: Part of the budget that learning used.
+        disk_bytes: Size of what it stored, or None where unknown.
     """
 
     machine: str
-    measure: str
-    framework: str
-    implementation: str
-    cell: str
-    device: str
-    threads: int
-    shape: str
+    alike: tuple[str, ...]
     work: Work
+    share: float
     wall_time_s: float
     memory_bytes: int | None = None
     disk_bytes: int | None = None
-    update_s: float | None = None
-    updates: float | None = None
-    share: float = 1.0
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Observation:
         """Rebuild an observation from its fields.
 
         Raises:
-            ValueError, TypeError, KeyError: If it is none.
+            ValueError, TypeError, KeyError: If the values are not an observation's.
         """
-        found = cls(**{**values, "work": Work(**values["work"])})
-        numbers = (*asdict(found.work).values(), found.wall_time_s, found.share)
-        optional = (
-            found.memory_bytes,
-            found.disk_bytes,
-            found.update_s,
-            found.updates,
-        )
-        numbers += tuple(n for n in optional if n is not None)
-        if not all(math.isfinite(number) and number >= 0 for number in numbers):
+        work, alike = Work(**values["work"]), tuple(map(str, values["alike"]))
+        found = cls(**{**values, "work": work, "alike": alike})
+        numbers = [*asdict(work).values(), found.share, found.wall_time_s]
+        numbers += [found.memory_bytes or 0, found.disk_bytes or 0]
+        if not all(math.isfinite(n) and n >= 0 for n in numbers) or not found.share:
             raise ValueError("a number is negative or not finite")
         return found
 
 
 class History:
-    """Observations in a file of one line each; the newest are kept.
+    """Observations in a file, one on each line; the newest are kept.
 
-    A file that cannot be read or written is no history, and no error.
+    A file that cannot be read or written counts as empty.
 
     Args:
-        file: Where they are kept, or None to keep them nowhere.
+        file: Where observations are kept, or None to forget them after the run.
     """
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
-        self._lock = threading.Lock()
-        self._lines = self._read()
 
     @classmethod
     def of_user(cls) -> History:
@@ -92,45 +72,35 @@ class History:
         cache = user_cache()
         return cls() if cache is None else cls(cache / "costs.jsonl")
 
-    def _read(self) -> list[str]:
+    def observations(self, machine: str) -> list[Observation]:
+        """Return what was seen on a machine, the oldest first; skip damaged lines."""
+        found = []
+        for line in self._lines():
+            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+                found.append(Observation.from_json(json.loads(line)))
+        return [seen for seen in found if seen.machine == machine]
+
+    def _lines(self) -> list[str]:
+        """Return the newest lines; a file of many more is cut to them."""
         if self._file is None:
             return []
         try:
             text = self._file.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return []
-        return text.splitlines()
+        lines = [line for line in text.splitlines() if line]
+        if len(lines) > 1.2 * MOST_LINES:
+            with contextlib.suppress(OSError):
+                write_atomically(self._file, "\n".join(lines[-MOST_LINES:]) + "\n")
+        return lines[-MOST_LINES:]
 
-    def observations(self, machine: str) -> list[Observation]:
-        """Return what was seen on a machine, the oldest first."""
-        found = []
-        for line in self._lines[-MOST_LINES:]:
-            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-                observation = Observation.from_json(json.loads(line))
-                if observation.machine == machine:
-                    found.append(observation)
-        return found
-
-    def add(self, observation: Observation) -> None:
-        """Append an observation."""
-        line = json.dumps(asdict(observation), separators=(",", ":"))
-        with self._lock, contextlib.suppress(OSError):
-            self._lines.append(line)
-            if self._file is None:
-                return
+    def add(self, observations: Iterable[Observation]) -> None:
+        """Append observations."""
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            # A line that another process was killed in must not swallow this one.
             with self._file.open("a", encoding="utf-8") as stream:
-                stream.write(f"\n{line}" if self._is_cut() else line)
-                stream.write("\n")
-            if len(self._lines) > MOST_LINES + MOST_LINES // 5:
-                self._lines = self._read()[-MOST_LINES:]
-                write_atomically(self._file, "\n".join(self._lines) + "\n")
-
-    def _is_cut(self) -> bool:
-        assert self._file is not None
-        with self._file.open("rb") as stream:
-            if stream.seek(0, os.SEEK_END) == 0:
-                return False
-            stream.seek(-1, os.SEEK_END)
-            return stream.read(1) != b"\n"
+                for seen in observations:
+                    # The line before may lack its end: a process was killed there.
+                    stream.write(f"\n{json.dumps(asdict(seen))}\n")

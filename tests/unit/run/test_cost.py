@@ -1,4 +1,4 @@
-"""What trials will cost: fits, from nothing to much seen, and the time left."""
+"""What trials will cost, from nothing to much seen, and the time left."""
 
 import io
 import json
@@ -6,33 +6,30 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from harness.contract import Optimizer
 from harness.registry import Registry
-from harness.run import execution
-from harness.run.estimate.cost import CostModel, Totals
-from harness.run.estimate.fitting import Point, fit
+from harness.run.estimate import calibration
+from harness.run.estimate.calibration import Calibration
+from harness.run.estimate.cost import Cost, CostModel, Totals
 from harness.run.estimate.history import MOST_LINES, History
-from harness.run.estimate.work import Calibration, work_of
 from harness.run.execution import Execution
 from harness.run.executor import Executor
 from harness.run.job import Options
 from harness.run.plan.plan import LearningGroup, Plan
 from harness.run.plan.todo import Planned
 from harness.run.progress import Progress, _Running
-from harness.store import Reading, RunFolder
+from harness.store import Reading, RunFolder, TrialRecord
 from harness.suite import load_suite
 from harness.trial import Trial
 from tests import helpers
 
 REGISTRY = Registry.discover()
 HERE = Calibration(step_s=1e-5, flop_per_s=1e10)
-BELIEVED = (0.5, 4.0, 1.5)
+SIZES = {"worker_memory_bytes": 2**28, "disk_bytes": 5000}
+TIMED = {"phases": ["train_step"], "rounds": 3, "readings": 2}
 
 
 def learning(**changes: object) -> Trial:
@@ -52,8 +49,25 @@ def learning(**changes: object) -> Trial:
     return replace(trial, **changes)  # type: ignore[arg-type]
 
 
-def model(history: History | None = None) -> CostModel:
-    return CostModel(REGISTRY, (), history or History(), lambda: HERE)
+def model(file: Path | None = None, *records: TrialRecord) -> CostModel:
+    return CostModel(REGISTRY, records, History(file), lambda: HERE)
+
+
+def ended(
+    trial: Trial,
+    wall_time_s: float,
+    *,
+    updates: int | None = None,
+    update_s: float | None = None,
+    **result: object,
+) -> TrialRecord:
+    """Return a trial that ended well."""
+    most = trial.settings.get("updates")
+    outcome = Reading("outcome", {"updates": updates, "budget": most})
+    readings = [outcome] if updates else []
+    readings += [Reading("train_step", {"time_s": update_s})] if update_s else []
+    result["wall_time_s"] = wall_time_s
+    return TrialRecord("", trial, "ok", None, result, tuple(readings))
 
 
 def one_seed(folder: Path, *, gradients: bool = False) -> Execution:
@@ -76,51 +90,6 @@ def done(asked: Execution, *measures: str) -> None:
                 attempt.commit({"outcome": "ok", "reason": None}, readings)
 
 
-# --- fits ----------------------------------------------------------------------------
-
-
-def test_without_observations_what_is_believed_stands() -> None:
-    assert fit([], BELIEVED) == list(BELIEVED)
-
-
-def test_factors_are_found_that_made_the_times() -> None:
-    rng = np.random.default_rng(0)
-    true = np.array([2.0, 7.0, 0.3])
-    parts = np.column_stack([np.ones(200), rng.uniform(0, 3, (200, 2))])
-    noise = np.exp(0.02 * rng.standard_normal(200))
-    times = parts @ true * noise
-    points = [Point(1.0, tuple(p), t) for p, t in zip(parts, times, strict=True)]
-    np.testing.assert_allclose(
-        fit(points, BELIEVED), true, rtol=0.2
-    )  # and held a little to what was believed
-
-
-def test_small_trials_say_nothing_of_arithmetic() -> None:
-    # Twenty times as slow as believed in what they are made of: time steps.
-    points = [Point(1.0, (1.0, 0.5, 1e-6), 20 * (0.5 + 4.0 * 0.5))] * 3
-    fixed_s, steps, arithmetic = fit(points, BELIEVED)
-    assert fixed_s + 0.5 * steps == pytest.approx(50, rel=0.05)
-    assert arithmetic == pytest.approx(1.5, rel=0.05)
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.floats(0.1, 5),
-            st.floats(0, 1e4),
-            st.floats(0, 1e4),
-            st.floats(1e-3, 1e5),
-        ),
-        max_size=6,
-    )
-)
-def test_no_factor_is_below_zero(
-    observed: list[tuple[float, float, float, float]],
-) -> None:
-    points = [Point(w, (1.0, a, b), t) for w, a, b, t in observed]
-    assert min(fit(points, BELIEVED)) >= 0
-
-
 # --- prediction ----------------------------------------------------------------------
 
 
@@ -128,9 +97,9 @@ def test_what_was_seen_is_predicted_again() -> None:
     seen = model()
     assert seen.predict(learning()).basis == "a guess"
     for seed in range(3):
-        seen.learn(learning(seed=seed), 40.0, 2**28, 5000, updates=2000)
+        seen.learn(ended(learning(seed=seed), 40.0, updates=2000, **SIZES))
     found = seen.predict(learning(seed=9))
-    assert found.basis == "the same shape"
+    assert found.basis == "the same shape in this run"
     assert found.wall_time_s == pytest.approx(40, rel=0.1)
     assert found.memory_bytes == 2**28
     assert found.disk_bytes == pytest.approx(5000, rel=0.01)
@@ -139,7 +108,7 @@ def test_what_was_seen_is_predicted_again() -> None:
 def test_twice_the_updates_take_twice_the_time() -> None:
     seen = model()
     for seed in range(3):
-        seen.learn(learning(seed=seed), 40.0, updates=2000)
+        seen.learn(ended(learning(seed=seed), 40.0, updates=2000))
     twice = learning(settings={**learning().settings, "updates": 4000})
     assert seen.predict(twice).wall_time_s == pytest.approx(80, rel=0.15)
 
@@ -148,7 +117,7 @@ def test_learning_solved_at_a_quarter_of_its_budget_is_expected_to_be_again() ->
     seen = model()
     assert seen.predict(learning()).at_most
     for seed in range(3):
-        seen.learn(learning(seed=seed), 10.0, updates=500)
+        seen.learn(ended(learning(seed=seed), 10.0, updates=500))
     found = seen.predict(learning(seed=9))
     assert not found.at_most
     assert found.wall_time_s == pytest.approx(10, rel=0.1)
@@ -164,7 +133,8 @@ def test_a_done_run_is_gone_on_with_and_nothing_is_timed(
 ) -> None:
     asked = one_seed(tmp_path)
     done(asked, "parity", "speed", "learning")
-    monkeypatch.setattr(execution, "calibrate", pytest.fail)
+    monkeypatch.setattr(calibration, "_step", pytest.fail)
+    calibration.calibrate.cache_clear()
     asked = one_seed(tmp_path)
     asked.execute(Console(file=io.StringIO()))
     assert asked.estimate().trials == 0
@@ -176,7 +146,7 @@ def test_what_is_done_is_not_left_when_a_run_goes_on(
     left: list[set[str]] = []
 
     def look(executor: Executor, plan: object) -> None:
-        left.append({like.split()[0] for _, like in executor.progress._left.values()})
+        left.append({e.trial.measure for e in executor.progress._left.values()})
 
     monkeypatch.setattr(Executor, "execute", look)
     one_seed(tmp_path).execute(Console(file=io.StringIO()))
@@ -193,7 +163,7 @@ def test_what_follows_learning_is_left_with_it(
     left: list[str] = []
 
     def look(executor: Executor, plan: object) -> None:
-        left.extend(like.split()[0] for _, like in executor.progress._left.values())
+        left.extend(e.trial.measure for e in executor.progress._left.values())
 
     monkeypatch.setattr(Executor, "execute", look)
     done(one_seed(tmp_path, gradients=True), "parity", "speed")
@@ -212,17 +182,17 @@ def test_what_the_reference_computes_is_known_from_the_reference() -> None:
     settings: dict[str, object] = {"settings": {}}
     of_numpy = learning(measure="gradients", **settings)
     of_torch = replace(of_numpy, implementation="torch-native")
-    seen.learn(of_numpy, 3.0)
+    seen.learn(ended(of_numpy, 3.0))
     assert seen.predict(of_torch).basis == "the same framework"
     own = replace(of_torch, measure="parity")
-    seen.learn(replace(of_numpy, measure="parity"), 3.0)
+    seen.learn(ended(replace(of_numpy, measure="parity"), 3.0))
     assert seen.predict(own).basis == "the same measure"
 
 
 def test_of_a_trial_that_goes_on_only_the_rest_counts() -> None:
     seen = model()
     for seed in range(3):
-        seen.learn(learning(seed=seed), 40.0, updates=2000)
+        seen.learn(ended(learning(seed=seed), 40.0, updates=2000))
     trial = learning(seed=9)
     whole = seen.estimate([[trial]], 1).totals.wall_time_s
     found = seen.estimate([[trial]], 1, {trial.key(): 0.75}).totals.wall_time_s
@@ -232,10 +202,10 @@ def test_of_a_trial_that_goes_on_only_the_rest_counts() -> None:
 def test_learning_that_was_not_solved_where_others_were_is_expected_to_go_on() -> None:
     seen = model()
     for seed in range(3):
-        seen.learn(learning(seed=seed), 10.0, updates=500)
-    whole = seen.predict(learning()).wall_time_s
-    assert seen.left(learning(), 0.125).wall_time_s == pytest.approx(whole / 2)
-    assert seen.left(learning(), 0.75).wall_time_s == pytest.approx(whole)
+        seen.learn(ended(learning(seed=seed), 10.0, updates=500))
+    cost = seen.predict(learning())
+    assert cost.left_s(0.125) == pytest.approx(cost.wall_time_s / 2)
+    assert cost.left_s(0.75) == pytest.approx(cost.wall_time_s)
 
 
 def test_a_checkpoint_shortens_the_estimate_of_its_run_and_the_time_left(
@@ -277,10 +247,9 @@ def test_the_pace_of_learning_is_that_since_it_began_or_went_on(
     todo = Planned(learning(), "learning", {}, True, "was interrupted")
     clock = iter((0.0, 10.0, 14.0))  # started; begun, late; asked
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    running = _Running(todo, time.monotonic(), begun=0.5, done=0.5)
-    running.begun_at = time.monotonic()
-    running.done = 0.7
-    assert running.left_s(100.0, 1.0) == pytest.approx(4 * 0.3 / 0.2)
+    running = _Running(todo, time.monotonic(), time.monotonic(), 0.5, 0.7)
+    left_s = running.left_s(Cost(100.0, 0, 0), turns=1)
+    assert left_s == pytest.approx(4 * 0.3 / 0.2)
 
 
 def test_what_learns_and_what_waits_are_left_to_where_others_were_solved(
@@ -288,7 +257,7 @@ def test_what_learns_and_what_waits_are_left_to_where_others_were_solved(
 ) -> None:
     seen, now = model(), [0.0]
     for seed in range(3):
-        seen.learn(learning(seed=seed), 10.0, updates=500)
+        seen.learn(ended(learning(seed=seed), 10.0, updates=500))
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     progress = Progress(Console(file=io.StringIO()), 1, seen)
     runs, waits = learning(seed=8), learning(seed=9)
@@ -306,28 +275,27 @@ def test_what_learns_and_what_waits_are_left_to_where_others_were_solved(
     assert progress._time_left_s() == pytest.approx(8 * 200 / 300 + waiting_s)
 
 
-def test_a_run_that_is_faster_than_those_before_is_expected_to_stay_so() -> None:
-    history = History()
-    earlier = model(history)
+def test_a_run_that_is_faster_than_those_before_is_expected_to_stay_so(
+    tmp_path: Path,
+) -> None:
+    earlier = model(tmp_path / "costs.jsonl")
     for cell in ("gru", "lstm"):
         for seed in range(5):
-            earlier.learn(learning(cell=cell, seed=seed), 40.0, updates=2000)
-    now = model(history)
+            earlier.learn(ended(learning(cell=cell, seed=seed), 40.0, updates=2000))
+    now = model(tmp_path / "costs.jsonl")
     lstm = learning(cell="lstm", seed=9)
     assert now.predict(lstm).wall_time_s == pytest.approx(40, rel=0.1)
-    now.learn(learning(seed=7), 10.0, updates=2000)
+    now.learn(ended(learning(seed=7), 10.0, updates=2000))
     assert now.predict(lstm).wall_time_s == pytest.approx(10, rel=0.1)
-    # What was seen of a shape in this run counts as it is, beside what was before.
-    now.learn(lstm, 20.0, updates=2000)
-    assert now.predict(lstm).wall_time_s == pytest.approx(30, rel=0.1)
+    # What this run saw of a shape counts alone.
+    now.learn(ended(lstm, 20.0, updates=2000))
+    assert now.predict(lstm).wall_time_s == pytest.approx(20, rel=0.1)
 
 
 def test_timed_updates_tell_what_learning_takes() -> None:
     seen = model()
-    timed = learning(
-        measure="speed", settings={"phases": ["train_step"], "rounds": 3, "readings": 2}
-    )
-    seen.learn(timed, 3.0, update_s=0.02)
+    timed = learning(measure="speed", settings=TIMED)
+    seen.learn(ended(timed, 3.0, update_s=0.02))
     found = seen.predict(learning())
     assert found.basis == "its timed updates"
     assert found.wall_time_s == pytest.approx(2000 * 0.02 * 1.3, rel=0.3)
@@ -336,7 +304,7 @@ def test_timed_updates_tell_what_learning_takes() -> None:
 def test_jobs_share_what_is_not_timed() -> None:
     seen = model()
     trials = [learning(seed=seed) for seed in range(4)]
-    seen.learn(learning(seed=9), 10.0, 2**28, 1000, updates=2000)
+    seen.learn(ended(learning(seed=9), 10.0, updates=2000, **SIZES))
     alone, both = (seen.estimate([trials], jobs) for jobs in (1, 2))
     assert alone.totals.wall_time_s == pytest.approx(2 * both.totals.wall_time_s)
     assert both.totals.memory_bytes == 2 * alone.totals.memory_bytes == 2**29
@@ -350,8 +318,42 @@ def test_a_guess_grows_with_every_size() -> None:
         assert model().predict(learning(**changes)).wall_time_s > 1.2 * at
 
 
-def test_the_work_of_a_plugin_that_cannot_be_loaded_is_still_some() -> None:
-    assert work_of(REGISTRY, learning(task="nowhere")).calls > 0
+def test_a_plugin_that_cannot_be_loaded_here_still_takes_some_time() -> None:
+    assert model().predict(learning(task="nowhere")).wall_time_s > 0
+
+
+def test_a_stage_is_as_long_as_its_longest_trial_and_sessions_follow_each_other() -> (
+    None
+):
+    timed = [learning(measure="speed", session=s, settings=TIMED) for s in "ab"]
+    seen = model()
+    for trial, seconds in ((learning(), 90.0), (learning(cell="lstm"), 10.0)):
+        seen.learn(ended(trial, seconds, updates=2000))
+    for trial in timed:
+        seen.learn(ended(trial, 30.0))
+
+    def seconds(*stages: list[Trial]) -> float:
+        return seen.estimate(stages, 3).totals.wall_time_s
+
+    learns = [learning(), learning(cell="lstm"), learning(cell="lstm", seed=1)]
+    assert seconds(learns) == pytest.approx(90, rel=0.1)
+    assert seconds(timed) == pytest.approx(60)
+    assert seconds(timed, learns) == pytest.approx(seconds(timed) + seconds(learns))
+
+
+def test_a_run_in_this_folder_counts_as_seen_and_failed_trials_do_not() -> None:
+    good = [ended(learning(seed=seed), 40.0, updates=2000) for seed in range(2)]
+    bad = replace(ended(learning(), 1.0), outcome="crashed")
+    found = model(None, *good, bad)
+    assert found.known == 2
+    assert found.predict(learning()).wall_time_s == pytest.approx(40)
+
+
+def test_trials_that_took_turns_share_the_time_of_their_session() -> None:
+    timed = learning(measure="speed", session="s", settings=TIMED)
+    both = [replace(timed, cell=cell) for cell in ("gru", "lstm")]
+    found = model(None, *(ended(trial, 60.0, session="s 1") for trial in both))
+    assert found.predict(timed).wall_time_s == pytest.approx(30)
 
 
 # --- what earlier runs saw -----------------------------------------------------------
@@ -359,28 +361,46 @@ def test_the_work_of_a_plugin_that_cannot_be_loaded_is_still_some() -> None:
 
 def test_history_outlives_a_run_and_a_line_cut_short(tmp_path: Path) -> None:
     file = tmp_path / "costs.jsonl"
-    model(History(file)).learn(learning(), 40.0, 2**28, 5000, updates=2000)
+    model(file).learn(ended(learning(), 40.0, updates=2000, **SIZES))
     with file.open("a") as stream:
         stream.write('{"machine": "an')  # killed here
-    model(History(file)).learn(learning(seed=1), 42.0, 2**28, 5000, updates=2000)
-    again = model(History(file))
+    model(file).learn(ended(learning(seed=1), 42.0, updates=2000, **SIZES))
+    again = model(file)
     assert again.known == 2
     assert again.predict(learning(seed=5)).wall_time_s == pytest.approx(41, rel=0.1)
 
 
 def test_history_of_another_machine_does_not_count(tmp_path: Path) -> None:
     file = tmp_path / "costs.jsonl"
-    model(History(file)).learn(learning(), 40.0, updates=2000, machine="elsewhere")
-    assert model(History(file)).known == 0
+    model(file).learn(ended(learning(), 40.0, updates=2000, processor="elsewhere"))
+    assert model(file).known == 0
+
+
+def test_lines_that_are_no_observations_are_skipped(tmp_path: Path) -> None:
+    file = tmp_path / "costs.jsonl"
+    model(file).learn(ended(learning(), 40.0, updates=2000))
+    line = json.loads(file.read_text())
+    damaged = [
+        {**line, "wall_time_s": -1.0},
+        {**line, "wall_time_s": float("nan")},
+        {**line, "share": 0.0},
+        {**line, "alike": 7},
+        {**line, "work": {"calls": 1.0}},
+        {**line, "update_s": 0.1},  # of another version
+        {"machine": line["machine"]},
+        [],
+    ]
+    with file.open("a") as stream:
+        stream.writelines(f"\n{json.dumps(values)}" for values in damaged)
+        stream.write("\nnot json \0\n\n")
+    assert model(file).known == 1
 
 
 def test_history_keeps_the_newest(tmp_path: Path) -> None:
     file = tmp_path / "costs.jsonl"
-    model(History(file)).learn(learning(), 40.0, updates=2000)
-    line = file.read_text()
-    helpers.write(file, line * (2 * MOST_LINES))
-    history = History(file)
-    model(history).learn(learning(), 7.0, updates=2000)
+    model(file).learn(ended(learning(), 40.0, updates=2000))
+    helpers.write(file, file.read_text() * (2 * MOST_LINES))
+    model(file).learn(ended(learning(), 7.0, updates=2000))
     assert json.loads(file.read_text().splitlines()[-1])["wall_time_s"] == 7.0
     assert len(file.read_text().splitlines()) <= 1.2 * MOST_LINES + 1
 
@@ -392,8 +412,8 @@ def test_history_that_cannot_be_kept_is_no_error(tmp_path: Path, harm: str) -> N
         file.mkdir()
     else:
         file = Path("/proc/costs.jsonl")
-    found = model(History(file))
-    found.learn(learning(), 40.0, updates=2000)
+    found = model(file)
+    found.learn(ended(learning(), 40.0, updates=2000))
     assert found.predict(learning(seed=1)).wall_time_s == pytest.approx(40, rel=0.1)
 
 
