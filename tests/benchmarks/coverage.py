@@ -10,8 +10,7 @@ import math
 
 import numpy as np
 
-from harness.analysis.statistics import proportion_interval
-from harness.intervals import median_interval
+from harness.intervals import median_interval, proportion_interval
 from harness.run.engine.session import time_in_turns
 from harness.run.job import Answer
 from harness.trial import Trial

@@ -26,7 +26,7 @@ from harness.analysis.comparison.compare import (
     compare_implementations,
 )
 from harness.analysis.run import JudgedRun
-from harness.analysis.statistics import proportion_interval
+from harness.intervals import proportion_interval
 from harness.machine.facts import describe_environment
 from harness.registry import Registry
 from harness.run.execution import Execution

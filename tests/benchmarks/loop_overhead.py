@@ -21,7 +21,7 @@ from statistics import median
 from typing import Any
 
 from harness.contract import Optimizer
-from harness.intervals import Interval, ratio_interval
+from harness.intervals import MedianInterval, ratio_interval
 from harness.machine.clock import reading_s
 from harness.machine.pinning import worker_environment
 from harness.measure.learning.training import CHUNK, Observer, measure_learning
@@ -107,7 +107,7 @@ def _measure(name: str, turns: int) -> None:
         print(measure, found.median, flush=True)
 
 
-def _learning(problem: Problem, loop: Loop) -> Interval:
+def _learning(problem: Problem, loop: Loop) -> MedianInterval:
     """Let the bare loop train as many updates each time that the harness has."""
     place, update, wait = loop
     ours: list[float] = []
@@ -136,7 +136,7 @@ def _learning(problem: Problem, loop: Loop) -> Interval:
     return ratio_interval(ours[2:], theirs[2:])  # the first ones compile
 
 
-def _speed(problem: Problem, loop: Loop, turns: int) -> Interval:
+def _speed(problem: Problem, loop: Loop, turns: int) -> MedianInterval:
     place, update, wait = loop
     problem = Problem(
         Registry.discover(),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.analysis.run import JudgedRun
 from harness.analysis.speed.rows import SpeedRow, speed_rows
-from harness.analysis.statistics import Interval
+from harness.intervals import Interval
 from harness.store import RunFolder
 from tests import helpers
 

@@ -22,12 +22,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from harness.analysis.statistics import Interval
-from harness.intervals import FEWEST, LEVEL, median_ends
-
-Floats = npt.NDArray[np.float64]
+from harness.intervals import (
+    FEWEST,
+    Floats,
+    Interval,
+    median_ends,
+    middle_interval,
+    resampled_medians,
+)
 
 FEWEST_ROUNDS = FEWEST
 """Below this many rounds no test can reach the level, whatever the ratios are."""
@@ -75,8 +78,8 @@ def paired_effect(
     if not rounds:
         return None
     logs = _joined([math.log(new[n] / base[n]) for n in rounds])
-    drawn, ends = _medians(logs, np.random.default_rng(0)), median_ends(logs)
-    middle = float(np.median(logs))
+    drawn = resampled_medians(logs, np.random.default_rng(0), _RESAMPLES)
+    middle, ends = float(np.median(logs)), Interval(*median_ends(logs))
     return _effect(middle, drawn, ends, len(rounds), effect, paired=True)
 
 
@@ -99,10 +102,10 @@ def unpaired_effect(
     rng = np.random.default_rng(0)
     sides = [_joined([math.log(time) for time in times]) for times in (base, new)]
     middle = float(np.median(sides[1]) - np.median(sides[0])) + math.log(scale)
-    drawn = _medians(sides[1], rng) - _medians(sides[0], rng) + math.log(scale)
+    of_new, of_base = (resampled_medians(side, rng, _RESAMPLES) for side in sides[::-1])
+    drawn = of_new - of_base + math.log(scale)
     rounds = min(len(base), len(new))
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return _effect(middle, drawn, (low, high), rounds, effect, paired=False)
+    return _effect(middle, drawn, middle_interval(drawn), rounds, effect, paired=False)
 
 
 def _joined(logs: Sequence[float]) -> Floats:
@@ -112,15 +115,10 @@ def _joined(logs: Sequence[float]) -> Floats:
     return np.array([np.median(b) for b in np.array_split(found, MOST_ROUNDS)])
 
 
-def _medians(logs: Floats, rng: np.random.Generator) -> Floats:
-    drawn = rng.choice(logs, (_RESAMPLES, len(logs)))
-    return np.asarray(np.median(drawn, axis=1), np.float64)
-
-
 def _effect(
     middle: float,
     drawn: Floats,
-    ends: tuple[float, float],
+    ends: Interval,
     rounds: int,
     effect: float,
     *,
@@ -131,7 +129,7 @@ def _effect(
     bound, least_p = math.log1p(effect), max(0.5**rounds, 1 / _RESAMPLES)
     return Effect(
         ratio=math.exp(middle),
-        interval=Interval(math.exp(ends[0]), math.exp(ends[1])),
+        interval=Interval(math.exp(ends.low), math.exp(ends.high)),
         slower_p=max(float(np.mean(drawn <= bound)), least_p),
         faster_p=max(float(np.mean(drawn >= -bound)), least_p),
         rounds=rounds,

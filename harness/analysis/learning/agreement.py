@@ -30,8 +30,8 @@ from harness.analysis.learning.rows import (
     task_order,
 )
 from harness.analysis.run import JudgedRun
-from harness.analysis.statistics import CensoredMedian, Interval
 from harness.contract import Array
+from harness.intervals import CensoredMedian, Interval
 from harness.measure.problem import ORACLE
 from harness.store import TrialRecord
 from harness.trial import HOW_COMPUTED, QUESTION, SEEDS, Trial
@@ -297,7 +297,7 @@ def _excess(so_far: Array, yardstick: Array) -> float | None:
 def _fractions_overlap(one: LearningRow, other: LearningRow) -> bool | None:
     if one.solved_interval is None or other.solved_interval is None:
         return None
-    return _overlap(one.solved_interval, other.solved_interval)
+    return one.solved_interval.overlaps(other.solved_interval)
 
 
 def _updates_overlap(
@@ -305,17 +305,13 @@ def _updates_overlap(
 ) -> bool | None:
     if one is None or other is None:
         return None
-    return _overlap(_ends(one), _ends(other))
+    return _ends(one).overlaps(_ends(other))
 
 
 def _ends(found: CensoredMedian) -> Interval:
     """Return the spread; what lies beyond the budget may lie anywhere beyond it."""
     low = found.budget if found.low is None else found.low
     return Interval(low, math.inf if found.high is None else found.high)
-
-
-def _overlap(one: Interval, other: Interval) -> bool:
-    return one.low <= other.high and other.low <= one.high
 
 
 # --- pictures ------------------------------------------------------------------------

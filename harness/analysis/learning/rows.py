@@ -19,7 +19,7 @@ from harness.analysis.grouping import (
     varying,
 )
 from harness.analysis.run import JudgedRun
-from harness.analysis.statistics import (
+from harness.intervals import (
     CensoredMedian,
     Interval,
     censored_median,

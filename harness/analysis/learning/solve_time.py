@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.analysis.grouping import Heading
 from harness.analysis.learning.rows import LearningRow
 from harness.analysis.speed.rows import SpeedRow
-from harness.analysis.statistics import Interval
+from harness.intervals import Interval
 from harness.trial import Trial
 
 

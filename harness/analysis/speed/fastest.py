@@ -9,7 +9,7 @@ from harness.analysis.grouping import group
 from harness.analysis.speed.conditions import Conditions
 from harness.analysis.speed.ratios import paired_median
 from harness.analysis.speed.rows import SpeedRow, fastest_of, ratio_interval
-from harness.analysis.statistics import Interval
+from harness.intervals import Interval
 from harness.measure.speed.phases import PHASES
 
 LEAST_ADVANTAGE = 1.02

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.analysis.grouping import group
 from harness.analysis.speed.rows import SpeedRow
-from harness.analysis.statistics import Interval
+from harness.intervals import Interval
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from harness.analysis.statistics import Interval
-from harness.intervals import FEWEST, ratio_interval
+from harness.intervals import FEWEST, Interval, ratio_interval
 
 Turns = Mapping[int, Sequence[float]]
 """Readings in seconds by the round of the session they were taken in."""

@@ -29,8 +29,7 @@ from harness.analysis.speed.ratios import (
     unpaired_ratio,
 )
 from harness.analysis.speed.roofline import Peak, peak_of, session_of
-from harness.analysis.statistics import Interval
-from harness.intervals import FEWEST
+from harness.intervals import FEWEST, Interval
 from harness.measure.speed.phases import PHASES
 from harness.measure.speed.stability import WIDEST
 from harness.store import TrialRecord

@@ -36,7 +36,7 @@ import numpy as np
 
 from harness.contract import DeviceProbe, FrameworkState, Quantity, Weights
 from harness.errors import PluginError, RefusedError, UnavailableError
-from harness.intervals import Interval, median_interval
+from harness.intervals import MedianInterval, median_interval
 from harness.machine import clock as timing
 from harness.machine.clock import (
     ClockCheck,
@@ -288,7 +288,7 @@ class SpeedMeter:
 
     # --- the check -------------------------------------------------------------------
 
-    def _read_back(self, intervals: Mapping[str, Interval]) -> ReadBack:
+    def _read_back(self, intervals: Mapping[str, MedianInterval]) -> ReadBack:
         trial = self._problem.trial
         tolerance = TOLERANCES[trial.dtype, trial.precision].certified
         found = ReadBack(tolerance)
@@ -371,7 +371,11 @@ class SpeedMeter:
         return found
 
     def _phase_readings(
-        self, name: str, clocked: _Clocked, found: Interval, doubts: Sequence[Reason]
+        self,
+        name: str,
+        clocked: _Clocked,
+        found: MedianInterval,
+        doubts: Sequence[Reason],
     ) -> list[Reading]:
         turns, stream = clocked.turns, name == "stream"
         batch = 1 if stream else self._size

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.intervals import FEWEST, Interval
+from harness.intervals import FEWEST, MedianInterval
 from harness.machine.clock import READING_S
 from harness.machine.reason import Reason
 
@@ -74,7 +74,7 @@ class Turns:
     threads: int | None = None
 
 
-def unstable(turns: Turns, interval: Interval) -> list[Reason]:
+def unstable(turns: Turns, interval: MedianInterval) -> list[Reason]:
     """Return every reason why the median over these turns is shaky, or none.
 
     Args:
@@ -130,7 +130,7 @@ def _few(medians: np.ndarray) -> Reason | None:
     )
 
 
-def _short(turns: Turns, interval: Interval) -> Reason | None:
+def _short(turns: Turns, interval: MedianInterval) -> Reason | None:
     reading_s = turns.loops * interval.median
     if reading_s >= READING_S / 2:
         return None
@@ -187,7 +187,7 @@ def _bimodal(medians: np.ndarray) -> Reason | None:
     )
 
 
-def _jump(turns: Turns, interval: Interval) -> Reason | None:
+def _jump(turns: Turns, interval: MedianInterval) -> Reason | None:
     longest = max(s for turn in turns.readings for s in turn)
     beyond_s = (longest - interval.median) * turns.loops
     if longest < _JUMP * interval.median or beyond_s < _JUMP_S:
@@ -269,7 +269,7 @@ def _threads_of(count: int) -> str:
     return "1 thread" if count == 1 else f"{count} threads"
 
 
-def _wide(interval: Interval) -> Reason | None:
+def _wide(interval: MedianInterval) -> Reason | None:
     if interval.width <= WIDEST:
         return None
     return Reason(

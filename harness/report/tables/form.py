@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from harness.analysis.grouping import Heading, group
-from harness.analysis.statistics import Interval
+from harness.intervals import Interval
 
 R = TypeVar("R")
 

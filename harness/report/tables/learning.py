@@ -8,8 +8,8 @@ from harness.analysis.grouping import group
 from harness.analysis.learning.gradients import GradientRow, Horizon
 from harness.analysis.learning.rows import LearningRow, Score
 from harness.analysis.learning.solve_time import SolveTime
-from harness.analysis.statistics import CensoredMedian
 from harness.analysis.summary import LearnedRow, Summary
+from harness.intervals import CensoredMedian
 from harness.report.tables.form import Block, Row, Table, by_heading
 from harness.report.tables.solve_time import span
 from harness.report.text import (

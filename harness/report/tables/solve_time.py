@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from harness.analysis.grouping import group
 from harness.analysis.learning.solve_time import SolveTime
-from harness.analysis.statistics import Interval
 from harness.analysis.summary import Summary
+from harness.intervals import Interval
 from harness.report.tables.form import Block, Row, Table, ends
 from harness.report.tables.speed import titled
 from harness.report.text import NOTHING, marked, one_line, seconds

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 
 from harness.analysis.grouping import Heading, group
 from harness.analysis.speed.conditions import budget_of
-from harness.analysis.speed.latency import SHARES, fewest
+from harness.analysis.speed.latency import SHARES
 from harness.analysis.speed.roofline import UNKNOWN
 from harness.analysis.speed.rows import PLACEMENT, Instability, Memory, SpeedRow
-from harness.analysis.statistics import Interval
 from harness.analysis.summary import Summary
+from harness.intervals import Interval, fewest_to_enclose
 from harness.report.tables.form import Block, Row, Table, ends
 from harness.report.text import (
     NOTHING,
@@ -108,9 +108,9 @@ def latency_table(summary: Summary) -> Table:
         "One time step at batch 1 with the state carried, each timed alone: half of "
         "them take p50 at most, 1 of 20 longer than p95, 1 of 100 longer than p99. "
         "[ ] 95 % by name: turns are resampled as blocks, since neighbours see the "
-        "same state of the machine; none of fewer turns than 6. Few: fewer than "
-        f"the {fewest(SHARES[-1])} that can enclose p99. Kept: the latencies stored, "
-        "evenly from all; longest: of these.",
+        "same state of the machine; none of fewer turns than 6. Few: fewer than the "
+        f"{fewest_to_enclose(SHARES[-1])} that can enclose p99. Kept: the latencies "
+        "stored, evenly from all; longest: of these.",
     )
     rows = [row for row in summary.speed if row.latency is not None]
     return Table(

@@ -23,8 +23,8 @@ from harness.analysis.learning.agreement import (
 from harness.analysis.learning.curves import learning_panels
 from harness.analysis.learning.rows import learning_rows
 from harness.analysis.run import JudgedRun
-from harness.analysis.statistics import proportion_interval
 from harness.analysis.summary import summarize
+from harness.intervals import proportion_interval
 from harness.report import tables
 from harness.report.figures.agreement import agreement_axes, draw_agreement
 from harness.report.figures.gallery import Gallery

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from harness.analysis.speed import rows as analysis_speed
 from harness.analysis.speed.conditions import budget
-from harness.analysis.speed.latency import SHARES, fewest, latency
+from harness.analysis.speed.latency import SHARES, latency
 from harness.analysis.speed.ratios import paired_median, paired_ratio, unpaired_ratio
 from harness.analysis.speed.roofline import Peak
 from harness.analysis.speed.rows import SpeedRow, fastest_of
-from harness.analysis.statistics import Interval
 from harness.analysis.summary import Summary
+from harness.intervals import Interval, fewest_to_enclose
 from harness.report import tables
 from harness.report.sections import NAMES
 from harness.report.tables.form import ends
@@ -542,7 +542,7 @@ def test_intervals_of_latencies_hold_what_turns_do_to_them(turns: int) -> None:
 def test_few_latencies_are_marked_and_have_no_interval_of_their_tail(
     writer: Writer,
 ) -> None:
-    assert [fewest(share) for share in SHARES] == [6, 72, 368]
+    assert [fewest_to_enclose(share) for share in SHARES] == [6, 72, 368]
     sample = drawn(np.random.default_rng(1), 12, 30)
     readings = [
         Reading("stream", {"time_s": 1.0, "latency_p50_s": 1.0, "latency_p95_s": 1.2}),

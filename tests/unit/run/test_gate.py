@@ -273,7 +273,7 @@ def test_nothing_is_left_where_it_is_stopped(
 
 
 def key(verdict: Verdict, *ends: float) -> Compared:
-    interval = Interval(1.0, *ends) if ends else None
+    interval = Interval(*ends) if ends else None
     effect = Effect(1.0, interval, 12, 0.5, 0.5, paired=True)
     trial = Trial("speed", "a", "gru")
     return Compared(trial, "forward", effect=effect, verdict=verdict)
