@@ -51,7 +51,7 @@ def doubts(records: Sequence[TrialRecord]) -> Doubts:
     by_id = {record.id: record for record in records}
     found = {}
     for record in records:
-        source = by_id.get(str(record.trial.settings.get("follows")), record)
+        source = by_id.get(str(record.trial.follows), record)
         certificate = certificates.get(record.trial.key(UNCERTIFIED))
         reasons = (
             _of_certificate(certificate),

@@ -106,13 +106,13 @@ def _drawn(problem: Problem) -> int:
 
 def _steps(problem: Problem) -> int:
     """Count the time steps of a batch, or of one sequence where no phase takes more."""
-    alone = all(phase == "stream" for phase in problem.trial.settings["phases"])
+    alone = all(phase == "stream" for phase in problem.phases)
     return problem.time_steps * (1 if alone else problem.trial.batch or 1)
 
 
 def _asks_gradients(problem: Problem) -> bool:
-    asked = problem.trial.settings["phases"]
-    return problem.trains and any(p not in ("stream", "forward") for p in asked)
+    gradients = set(problem.phases) - {"stream", "forward"}
+    return problem.trains and bool(gradients)
 
 
 def _weights(problem: Problem) -> int:

@@ -68,9 +68,7 @@ def measure_gradients(problem: Problem, trained: Weights | None) -> Measurement:
 
 def gradient_ratios(problem: Problem, weights: Weights) -> dict[str, Array]:
     """Return R [lag, example] for the loss term and for a random cotangent."""
-    task, length = problem.task, problem.trial.length
-    assert task is not None
-    assert length is not None
+    task, length = problem.task_and_length()
     oracle = problem.oracle()
     oracle.load_weights(weights)
     readout = task.first_recalled(length=length)
@@ -131,7 +129,8 @@ def horizon(median_ratios: Array) -> int:
 def work(registry: Registry, trial: Trial) -> Work:
     """Return what both cotangents compute, at the initial and the trained weights."""
     problem = Problem(registry, trial)
-    passes = FLOPS_PER_FORWARD["train_step"] * 2 * (1 + ("follows" in trial.settings))
+    splits = 1 if trial.follows is None else 2
+    passes = FLOPS_PER_FORWARD["train_step"] * 2 * splits
     return Work(
         passes * problem.time_steps,
         passes * problem.forward_flops(EXAMPLES),

@@ -177,7 +177,7 @@ def measure_memory(
     readings, first_s = [], 0.0
     for name in ("stream", "forward", "loss_and_gradients", "train_step"):
         call = _call(name, problem, network)
-        if name not in trial.settings["phases"] or call is None:
+        if name not in problem.phases or call is None:
             continue
         for gauge in told:
             gauge.reset()
@@ -204,9 +204,7 @@ def _call(name: str, problem: Problem, network: Network) -> Callable[[], None] |
     """Return a call of a phase on a batch that is placed for it, or None."""
     if name == "stream":
         return lambda: _stream(problem, network)
-    size = problem.trial.batch
-    assert size is not None
-    batch = problem.batch("train", 0, size)
+    batch = problem.batch("train", 0)
     if name == "forward":
         return lambda: network.forward(network.place(batch)).wait()
     if not problem.trains:
@@ -229,8 +227,7 @@ def _stream(problem: Problem, network: Network) -> None:
 def work(registry: Registry, trial: Trial) -> Work:
     """Return what the calls of all phases compute, in a process of their own."""
     problem, batch = Problem(registry, trial), trial.batch or 1
-    phases = trial.settings["phases"]
-    passes = CALLS * sum(FLOPS_PER_FORWARD.get(phase, 0) for phase in phases)
+    passes = CALLS * sum(FLOPS_PER_FORWARD.get(name, 0) for name in problem.phases)
     return Work(
         passes * problem.time_steps,
         passes * problem.forward_flops(batch),

@@ -40,7 +40,7 @@ from harness.measure.equations import EquationSteps
 from harness.measure.own_step import OwnStep, own_step_spec
 from harness.registry import Registry
 from harness.store import Reading
-from harness.trial import Trial
+from harness.trial import PhasesSettings, Trial
 
 ORACLE = "numpy-reference"
 """The implementation every other is compared with."""
@@ -93,19 +93,17 @@ class Problem:
 
     def _spec(self) -> NetworkSpec:
         trial = self.trial
-        assert trial.hidden_size is not None
         if self.task is not None:
             info = self.task.info
             inputs, output_size = info.inputs, info.output_size
             readout, target = info.readout, info.target
         else:
-            assert trial.input_size is not None
-            inputs, output_size = Inputs("reals", trial.input_size), 1
+            inputs, output_size = Inputs("reals", trial.needed("input_size")), 1
             readout, target = Readout.LAST, Target.REAL
         return NetworkSpec(
             cell=trial.cell,
             inputs=inputs,
-            hidden_size=trial.hidden_size,
+            hidden_size=trial.needed("hidden_size"),
             output_size=output_size,
             readout=readout,
             target=target,
@@ -120,10 +118,23 @@ class Problem:
     def time_steps(self) -> int:
         """Length of the sequences."""
         if self.task is not None:
-            assert self.trial.length is not None
-            return self.task.time_steps(self.trial.length)
-        assert self.trial.time_steps is not None
-        return self.trial.time_steps
+            return self.task.time_steps(self.trial.needed("length"))
+        return self.trial.needed("time_steps")
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The calls that are measured, of a measure that asks for some."""
+        return self.trial.settings_as(PhasesSettings).phases
+
+    def task_and_length(self) -> tuple[Task, int]:
+        """Return the task and its length.
+
+        Raises:
+            ValueError: If the trial has no task.
+        """
+        if self.task is None:
+            raise ValueError(f"{self.trial.label} has no task")
+        return self.task, self.trial.needed("length")
 
     def network(self) -> Network:
         """Build the trial's network; its weights are still unset."""
@@ -153,24 +164,26 @@ class Problem:
 
     def initial_weights(self, draw: int = 0) -> Weights:
         """Draw the network's initial values, in float64; `draw` counts on the seed."""
-        assert self.trial.seed is not None
-        seed = self.trial.seed + draw
+        seed = self.trial.needed("seed") + draw
         return initial_weights(
             self.spec, self.cell, self.trial.init, seed, self.time_steps
         )
 
-    def batch(self, split: str, index: int, size: int) -> Batch:
-        """Draw a batch: a function of task, split, data seed and index alone."""
+    def batch(self, split: str, index: int, size: int | None = None) -> Batch:
+        """Draw a batch, by default of the trial's size.
+
+        It is a function of task, split, data seed, index and size alone.
+        """
         trial = self.trial
+        size = trial.needed("batch") if size is None else size
         if self.task is None:
             return _random_batch(self.spec, self.time_steps, size, index)
-        assert trial.length is not None
-        assert trial.data_seed is not None
-        data_seed = trial.data_seed if split == "train" else HELD_OUT_SEED
+        train = split == "train"
+        data_seed = trial.needed("data_seed") if train else HELD_OUT_SEED
         name = zlib.crc32(self.task.info.name.encode())
         sequence = np.random.SeedSequence([name, _SPLITS[split], data_seed, index])
         rng = np.random.default_rng(sequence)
-        return self.task.sample(rng, batch=size, length=trial.length)
+        return self.task.sample(rng, batch=size, length=trial.needed("length"))
 
     def batches(self, split: str, sequences: int, size: int) -> Iterator[Batch]:
         """Draw `sequences` in batches of at most `size`."""

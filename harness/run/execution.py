@@ -25,7 +25,7 @@ from harness.run.plan.todo import OTHER_ID, Planned, planned
 from harness.run.progress import Progress
 from harness.store import RunFolder
 from harness.suite import Suite
-from harness.trial import Trial
+from harness.trial import LearningSettings, Trial
 
 # Runs of one folder may differ in these: they add trials and change none.
 _EXTENSIBLE = ("seeds", "implementations")
@@ -183,7 +183,7 @@ class Execution:
                 continue
             found = self.run.checkpoint(self._planned(trial).id)
             if found is not None:
-                budget = int(trial.settings["updates"])
+                budget = trial.settings_as(LearningSettings).updates
                 begun[trial.key()] = int(found.state.get("updates", 0)) / budget
         return begun
 

@@ -22,7 +22,7 @@ from harness.run.estimate.cost import Cost, CostModel, Totals, duration, stage_s
 from harness.run.plan.plan import LearningGroup, Plan, gradients_trial
 from harness.run.plan.todo import Planned
 from harness.store import Reading, TrialRecord
-from harness.trial import QUESTION, SETTINGS, WHO_COMPUTES, Measure, Trial
+from harness.trial import QUESTION, SETTINGS, WHO_COMPUTES, LearningSettings, Trial
 
 _PACE_FROM = 0.02
 """From this part of its work on, a running trial is predicted by its own pace."""
@@ -190,7 +190,7 @@ class Progress:
             f"{name} not finite" if value is None else f"{name} {value:.4g}"
             for name, value in list(reading.values.items())[:2]
         )
-        share = reading.x / max(1, int(todo.trial.settings["updates"]))
+        share = reading.x / max(1, todo.trial.settings_as(LearningSettings).updates)
         with self._lock:
             entry = self._running.get(todo.id)
             if entry is not None:
@@ -308,7 +308,7 @@ class Progress:
         return Group(head, *lines)
 
 
-def _summary(measure: Measure, readings: Sequence[Reading]) -> str:
+def _summary(measure: str, readings: Sequence[Reading]) -> str:
     """Return the few words that a line shows of a finished trial."""
     values = {
         (r.split, n): v for r in readings if r.x is None for n, v in r.values.items()

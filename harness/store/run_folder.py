@@ -22,7 +22,7 @@ from harness.store.attempt import Attempt
 from harness.store.checkpoint import Checkpoint, read_checkpoint
 from harness.store.files import hash_of, read_arrays, sync_folder, write_atomically
 from harness.store.record import SCHEMA, Reading, TrialRecord
-from harness.trial import FOLLOWS, Trial
+from harness.trial import FOLLOWS, SettingsError, Trial
 
 if TYPE_CHECKING:
     from harness.contract import Weights
@@ -293,41 +293,27 @@ class RunFolder:
         """
         folder = self.trials / trial_id
         file = folder / "result.json"
-        trial = None
         try:
-            result = json.loads(file.read_bytes())
-            hashes = dict(result["files"])
-            schema = int(result["schema"])
-            spec = b""
-            if schema <= SCHEMA:
-                _check_result(result)
-                spec = (folder / "spec.json").read_bytes()
-                trial = Trial.from_json(json.loads(spec)["trial"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, FileNotFoundError | NotADirectoryError) and not (
-                file.exists()
-            ):
+            if not file.exists():
                 return None
+            result = json.loads(file.read_bytes())
+            if int(result["schema"]) > SCHEMA:
+                raise MisuseError(
+                    f"{file} has schema {result['schema']}, written by a newer "
+                    "rnn-harness; upgrade"
+                )
+            _check_result(result)
+            spec = json.loads((folder / "spec.json").read_bytes())
+            trial = Trial.from_json(spec["trial"])
+        except SettingsError as error:
+            raise _DamagedError(f"spec.json: {error}") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise _DamagedError(
                 "result.json or spec.json is cut short or unreadable"
             ) from error
-        if trial is None:
-            raise MisuseError(
-                f"{file} has schema {schema}, written by a newer rnn-harness; upgrade"
-            )
         if result["trial"] != trial_id:
             raise _DamagedError(f"it is a copy of {result['trial']}")
-        events = b""
-        for name, expected in hashes.items():
-            try:
-                content = spec if name == "spec.json" else (folder / name).read_bytes()
-            except OSError:
-                content = None
-            if content is None or hash_of(content) != expected:
-                raise _DamagedError(f"{name} does not match its hash")
-            if name.endswith("events.jsonl"):
-                events = content
-        return _Stored(result, trial, events)
+        return _Stored(result, trial, _events(folder, result["files"]))
 
     def damaged(self) -> dict[str, str]:
         """Return what is wrong with each damaged trial, by trial id."""
@@ -353,7 +339,7 @@ class RunFolder:
             (
                 record
                 for record in latest.values()
-                if record.trial.settings.get("follows") not in superseded
+                if record.trial.follows not in superseded
             ),
             key=lambda r: cells.get(r.trial.cell, -1),
         )
@@ -403,13 +389,32 @@ class RunFolder:
         )
 
 
+def _events(folder: Path, hashes: Mapping[str, str]) -> bytes:
+    """Return the events of a trial, having compared its files with their hashes.
+
+    Raises:
+        _DamagedError: If a file is missing or was changed.
+    """
+    events = b""
+    for name, expected in hashes.items():
+        try:
+            content = (folder / name).read_bytes()
+        except OSError:
+            content = None
+        if content is None or hash_of(content) != expected:
+            raise _DamagedError(f"{name} does not match its hash")
+        if name.endswith("events.jsonl"):
+            events = content
+    return events
+
+
 def _check_result(result: Mapping[str, Any]) -> None:
     """Raise ValueError, KeyError or TypeError unless a result can be read."""
     for line in result["readings"]:
         Reading.from_json(line)
     if not isinstance(result["outcome"], str):
         raise TypeError("outcome")
-    _ = result["reason"], result["trial"]
+    _ = result["reason"], result["trial"], dict(result["files"])
     _ = _order(result)
 
 

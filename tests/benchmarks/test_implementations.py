@@ -38,7 +38,7 @@ from harness.run.plan.certificate_cache import RememberedCertificates
 from harness.run.plan.fingerprint import source_hashes
 from harness.run.plan.plan import certificate_trial
 from harness.run.plan.todo import Planned
-from harness.trial import Trial
+from harness.trial import SpeedSettings, Trial
 from tests.benchmarks.conftest import THREADS
 
 REGISTRY = Registry.discover()
@@ -106,7 +106,7 @@ def test_speed(
             seed=0,
             data_seed=0,
             optimizer=Optimizer(learning_rate=1e-3, epsilon=1e-3, clip_norm=0.01),
-            settings={"phases": [phase]},
+            settings=SpeedSettings((phase,)),
         ),
     )
     # The compiler of torch records thousands of things.

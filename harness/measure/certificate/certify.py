@@ -35,7 +35,7 @@ from harness.measure.certificate.trajectories import compare_optimizers
 from harness.measure.problem import Basis, Measurement, offered
 from harness.measure.work import Work
 from harness.registry import Registry
-from harness.trial import Trial
+from harness.trial import ParitySettings, Trial
 
 _TIME_STEPS = 60_000
 """Time steps of small networks that one certificate computes, roughly."""
@@ -73,7 +73,7 @@ def measure_parity(registry: Registry, trial: Trial) -> Measurement:
         )
     subject = Subject(registry, trial, load_cell(registry, trial.cell))
     shapes: tuple[Shape, ...] = PAIRWISE
-    if trial.settings.get("shapes", "pairwise") == "full":
+    if trial.settings_as(ParitySettings).shapes:
         shapes = full_grid()
     certificate = Certificate(TOLERANCES[key], len(shapes))
     basis = subject.basis

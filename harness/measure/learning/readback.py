@@ -64,14 +64,13 @@ class LearningReadBack:
         held_out: tuple[Batch, Placed],
     ) -> None:
         trial = problem.trial
-        assert trial.batch is not None
         certified = TOLERANCES[trial.dtype, trial.precision].certified
         self._tolerance = min(LOOSER * certified, MOST_TOLERANCE)
         self.found = ReadBack(self._tolerance)
         self._problem, self._network = problem, network
         self._reference = Reference(problem)
         batch, self._held_out = held_out
-        spread = np.linspace(0, batch.size - 1, min(batch.size, trial.batch))
+        spread = np.linspace(0, batch.size - 1, min(batch.size, trial.needed("batch")))
         self._rows = np.unique(spread.round().astype(int))
         self._few = rows(batch, self._rows)
         self._batch = dense(problem.batch("train", 0, trial.batch), problem.spec)
@@ -133,11 +132,10 @@ class LearningReadBack:
         identity, and the gradient keeps its norm.
         """
         problem = self._problem
-        assert problem.trial.seed is not None
         gated = problem.cell.info.keep_bias is not None
         memory = min(problem.time_steps, LONGEST_MEMORY)
         scheme = "chrono" if gated else "canonical"
-        seed = problem.trial.seed
+        seed = problem.trial.needed("seed")
         try:
             weights = initial_weights(problem.spec, problem.cell, scheme, seed, memory)
         except ValueError:  # a cell need not know the scheme

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract import Batch, Quantity, Task, TrainableNetwork, Weights
+from harness.contract import Batch, Quantity, TrainableNetwork, Weights
 from harness.errors import PluginError
 from harness.measure import readback
 from harness.measure.arithmetic import FLOPS_PER_FORWARD, kept_bytes
@@ -21,7 +21,7 @@ from harness.measure.readback import ReadBack
 from harness.measure.work import SPEC_BYTES, Work
 from harness.registry import Registry
 from harness.store import Reading
-from harness.trial import Trial
+from harness.trial import LearningSettings, Trial
 
 CONSECUTIVE = 3
 """Held-out evaluations past the task's rule that count as solved."""
@@ -80,9 +80,8 @@ def measure_learning(problem: Problem, observer: Observer) -> Measurement:
         The outcome `ok`; `diverged` where a loss or gradient is no longer finite; or
         `stopped` where the observer asked for it. The trained weights as arrays.
     """
-    assert problem.task is not None
     network = problem.trainable_network()
-    study = _Study(problem, problem.task, network, observer)
+    study = _Study(problem, network, observer)
     try:
         reason = study.train()
     except _StoppedError:
@@ -97,10 +96,10 @@ def measure_learning(problem: Problem, observer: Observer) -> Measurement:
             "kernel": network.kernel(),
             "parameters": problem.parameters(),
             "time_steps": problem.time_steps,
-            "headline": problem.task.info.headline,
+            "headline": study.task.info.headline,
             "read_back_at": study.read_back.found.where,
         },
-        quantities={**QUANTITIES, **problem.task.info.scores},
+        quantities={**QUANTITIES, **study.task.info.scores},
         outcome="ok" if reason is None else "diverged",
         reason=reason,
         arrays=trained,
@@ -113,16 +112,15 @@ class _Study:
     def __init__(
         self,
         problem: Problem,
-        task: Task,
         network: TrainableNetwork,
         observer: Observer,
     ) -> None:
-        settings = problem.trial.settings
-        self._problem, self._task, self._network = problem, task, network
+        settings = problem.trial.settings_as(LearningSettings)
+        self._problem, self._network = problem, network
+        self.task, self._length = problem.task_and_length()
         self._observer, self._emit = observer, observer.emit
-        self._budget = int(settings["updates"])
-        self._every = int(settings["evaluate_every"])
-        sequences = int(settings["evaluate_sequences"])
+        self._budget, self._every = settings.updates, settings.evaluate_every
+        sequences = settings.evaluate_sequences
         self._held_out = [
             (batch, network.place(batch))
             for batch in problem.batches("held_out", sequences, EVALUATION_BATCH)
@@ -205,10 +203,8 @@ class _Study:
         self.read_back.found = ReadBack.from_json(state["read_back"])
 
     def _update(self, indices: range) -> str | None:
-        size = self._problem.trial.batch
-        assert size is not None
         placed = [
-            self._network.place(self._problem.batch("train", index, size))
+            self._network.place(self._problem.batch("train", index))
             for index in indices
         ]
         done = self._network.train_steps(placed).read()
@@ -235,13 +231,13 @@ class _Study:
         for batch, placed in self._held_out:
             outputs = self._network.forward(placed).read().outputs
             self._check_shape(outputs.shape, batch)
-            for name, tally in self._task.score(outputs, batch).items():
+            for name, tally in self.task.score(outputs, batch).items():
                 total[name] = total[name] + tally if name in total else tally
         scores = {name: tally.mean for name, tally in total.items()}
         loss = scores["loss"]
         self._emit(Reading("held_out", scores, self._updates, "updates"))
         self._evaluated_at = self._updates
-        if self._task.solved(loss, scores):
+        if self.task.solved(loss, scores):
             self._solved_at.append(self._updates)
         else:
             self._solved_at = []
@@ -250,15 +246,13 @@ class _Study:
         return f"held-out loss became {_named(loss)} at update {self._updates}"
 
     def _check_shape(self, found: tuple[int, ...], batch: Batch) -> None:
-        expected = (*batch.scored.shape, self._task.info.output_size)
+        expected = (*batch.scored.shape, self.task.info.output_size)
         if found != expected:
             name = self._problem.trial.implementation
             raise PluginError(name, f"outputs have shape {found}, not {expected}")
 
     def readings(self) -> list[Reading]:
         """Return the values of the whole trial."""
-        length = self._problem.trial.length
-        assert length is not None
         outcome: dict[str, float] = {
             "solved": int(self._is_solved),
             "updates": self._updates,
@@ -269,7 +263,7 @@ class _Study:
             outcome["updates_to_solve"] = self._solved_at[0]
         readings = [
             Reading("outcome", outcome),
-            Reading("floor", dict(self._task.floor(length=length))),
+            Reading("floor", dict(self.task.floor(length=self._length))),
             self.read_back.found.reading(),
         ]
         if self._clip is not None and self._updates:
@@ -284,10 +278,10 @@ def _named(value: float) -> str:
 
 def work(registry: Registry, trial: Trial) -> Work:
     """Return what learning computes when it uses all its updates."""
-    problem, settings = Problem(registry, trial), trial.settings
-    batch, updates = trial.batch or 1, int(settings["updates"])
-    sequences = int(settings["evaluate_sequences"])
-    evaluations = 1 + updates / max(1, int(settings["evaluate_every"]))
+    problem, settings = Problem(registry, trial), trial.settings_as(LearningSettings)
+    batch, updates = trial.batch or 1, settings.updates
+    sequences = settings.evaluate_sequences
+    evaluations = 1 + updates / max(1, settings.evaluate_every)
     calls = math.ceil(sequences / EVALUATION_BATCH) * evaluations
     one = update_work(registry, trial)
     sizes = max(problem.parameters().values())

@@ -64,7 +64,7 @@ from harness.measure.speed.stability import Turns, unstable
 from harness.measure.work import Work
 from harness.registry import Registry
 from harness.store import Reading
-from harness.trial import Trial
+from harness.trial import SpeedSettings, Trial
 
 DRAWS = 3
 """Turns of a phase, each with weights drawn for it, that are held against the
@@ -151,11 +151,10 @@ class SpeedMeter:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         trial = problem.trial
-        assert trial.batch is not None
         check_threads(problem)
         check_memory(problem)
-        self._size = trial.batch
-        self._readings = int(trial.settings["readings"])
+        self._size = trial.needed("batch")
+        self._readings = trial.settings_as(SpeedSettings).readings
         self._network = problem.network()
         self._reference = Reference(problem)
         self._chance = np.random.default_rng()  # what is picked cannot be known before
@@ -471,10 +470,9 @@ def work(registry: Registry, trial: Trial) -> Work:
 
     The fewest rounds are counted; how many a session takes shows only while it runs.
     """
-    problem, settings = Problem(registry, trial), trial.settings
-    batch, phases = trial.batch or 1, settings["phases"]
-    rounds, readings = int(settings["rounds"]), int(settings["readings"])
-    calls = _WARM_UP_INPUTS + (rounds + DRAWS) * (1 + readings)
+    problem, settings = Problem(registry, trial), trial.settings_as(SpeedSettings)
+    batch, phases = trial.batch or 1, settings.phases
+    calls = _WARM_UP_INPUTS + (settings.rounds + DRAWS) * (1 + settings.readings)
     # A time step of `stream` is repeated until it takes about as long as a pass.
     passes = calls * sum(FLOPS_PER_FORWARD.get(phase, 1) for phase in phases)
     return Work(

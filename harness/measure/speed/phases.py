@@ -54,9 +54,7 @@ class Batches:
 
     def batch(self, index: int) -> Batch:
         """Return a batch as it was before it was placed."""
-        size = self._problem.trial.batch
-        assert size is not None
-        return self._problem.batch("train", index, size)
+        return self._problem.batch("train", index)
 
     def grow(self, count: int) -> None:
         """Place batches until there are `count`, or as many as may be held at once."""
@@ -126,7 +124,7 @@ def phases_of(
     problem: Problem, network: Network, reference: Reference
 ) -> dict[str, Phase]:
     """Return the phases that a trial asks for and its implementation has."""
-    asked = [name for name in PHASES if name in problem.trial.settings["phases"]]
+    asked = [name for name in PHASES if name in problem.phases]
     make = {
         "forward": _forward,
         "loss_and_gradients": _loss_and_gradients,

@@ -347,7 +347,7 @@ def shape(trial: Trial) -> str:
 
 def alike(trial: Trial) -> str:
     """Return a key that trials share for which the same cost is predicted."""
-    follows = "follows" in trial.settings
+    follows = trial.follows is not None
     return f"{trial.key(SESSION, SEEDS, START, FOLLOWS)} {follows}"
 
 

@@ -19,7 +19,7 @@ from harness.measure.arithmetic import (
 from harness.measure.problem import Problem
 from harness.registry import Registry
 from harness.store import RunFolder
-from harness.trial import Trial
+from harness.trial import PhasesSettings, Trial
 from tests import helpers
 
 REGISTRY = Registry.discover()
@@ -112,7 +112,7 @@ def test_of_an_embedding_only_what_is_looked_up_moves() -> None:
 def test_what_cannot_fit_into_memory_is_refused_before_anything_is_drawn(
     tmp_path: Path,
 ) -> None:
-    asked = problem(settings={"phases": ["forward", "train_step"]})
+    asked = problem(settings=PhasesSettings(("forward", "train_step")))
     drawn, placed, states = 8 * B * T * I, 8 * 4 * B * T * I, 4 * B * T * H
     assert least_memory_bytes(asked) == drawn + placed + states + 2 * 4 * WEIGHTS
     check_memory(asked)
@@ -138,14 +138,14 @@ def stands_in(monkeypatch: pytest.MonkeyPatch, **found: int | None) -> None:
 
 
 def on_gpu(**changes: object) -> Problem:
-    settings = {"phases": ["forward", "train_step"]}
+    settings = PhasesSettings(("forward", "train_step"))
     return problem(
         implementation="torch-native", device="cuda:0", settings=settings, **changes
     )
 
 
 def test_the_limit_of_a_control_group_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = problem(settings={"phases": ["forward", "train_step"]})
+    asked = problem(settings=PhasesSettings(("forward", "train_step")))
     needed = least_memory_bytes(asked)
     stands_in(monkeypatch, free=2**40, left=needed)
     check_memory(asked)
