@@ -170,7 +170,7 @@ class Executor:
 
     def _commit(self, todo: Planned, attempt: Attempt, answer: Answer) -> None:
         result = {"outcome": answer.outcome, "reason": answer.reason, **answer.facts}
-        if answer.outcome != "ok" and self.run.standing(todo.id)[0] == "ok":
+        if answer.outcome != "ok" and self.run.outcome_or_damage(todo.id)[0] == "ok":
             # Measured anew for the others of its session: what is good stays.
             attempt.abandon()
             with self._lock:

@@ -1,4 +1,4 @@
-"""What can it learn? Fresh data every update, held out data every N updates."""
+"""What can it learn? New data in every update, held-out data every N updates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from harness.contract import Batch, Quantity, TrainableNetwork, Weights
 from harness.errors import PluginError
 from harness.measure import readback
-from harness.measure.arithmetic import FLOPS_PER_FORWARD, kept_bytes
+from harness.measure.arithmetic import FLOPS_PER_FORWARD, flops_of_call, kept_bytes
 from harness.measure.learning.readback import LearningReadBack
 from harness.measure.problem import Measurement, Problem
 from harness.measure.readback import ReadBack
@@ -31,7 +31,7 @@ _EVENT_BYTES = 45
 """Size of an update's part of the stored curve."""
 
 CHUNK = 20
-"""Updates between two events: often enough to watch, seldom enough to cost nothing."""
+"""Updates between two events: often enough to watch, rarely enough to cost no time."""
 
 QUANTITIES = {
     "gradient_norm": Quantity("norm before clipping", "neither"),
@@ -47,15 +47,16 @@ QUANTITIES = {
 
 @dataclass(frozen=True)
 class Observer:
-    """Who is told how learning goes on, and may have it stop.
+    """Watches learning, and may stop it.
 
     Attributes:
-        emit: Takes each part of a curve.
-        checkpoint: Takes state and arrays that learning can go on from, to the last
-            bit, on the same machine and library versions.
+        emit: Receives each part of a curve.
+        checkpoint: Receives state and arrays from which learning can continue, to the
+            last bit, on the same machine with the same library versions.
         checkpoint_s: Time between two checkpoints.
-        is_stopped: Asked between updates; learning then checkpoints itself and ends.
-        start: State and arrays of the checkpoint to go on from.
+        is_stopped: Asked between updates; if True, learning leaves a checkpoint and
+            ends.
+        start: State and arrays of the checkpoint to continue from.
     """
 
     emit: Callable[[Reading], None]
@@ -68,17 +69,19 @@ class Observer:
 
 
 class _StoppedError(Exception):
-    """Learning was asked to stop, and has left a checkpoint."""
+    """Learning was asked to stop and has left a checkpoint."""
 
 
 def measure_learning(problem: Problem, observer: Observer) -> Measurement:
-    """Train until solved or at the budget; read back before and after.
+    """Train until the task is solved or the updates are used up.
 
-    Settings: `updates`, the budget; `evaluate_every`; `evaluate_sequences`.
+    Results are read back and checked before and after training.
+
+    Settings: `updates`, the most to take; `evaluate_every`; `evaluate_sequences`.
 
     Returns:
-        The outcome `ok`; `diverged` where a loss or gradient is no longer finite; or
-        `stopped` where the observer asked for it. The trained weights as arrays.
+        The outcome is `ok`, or `diverged` if a loss or gradient is not finite, or
+        `stopped` if the observer stopped it. The arrays are the trained weights.
     """
     network = problem.trainable_network()
     study = _Study(problem, network, observer)
@@ -86,16 +89,14 @@ def measure_learning(problem: Problem, observer: Observer) -> Measurement:
         reason = study.train()
     except _StoppedError:
         return Measurement([], {}, {}, "stopped", "the run was stopped")
-    # Copied: the network's own memory changes when it is read back.
+    # Copied, because checking changes the network's own memory.
     trained = {n: np.array(tensor) for n, tensor in network.weights().items()}
     if reason is None:
         study.read_back.check("trained", trained)
     return Measurement(
         readings=study.readings(),
         facts={
-            "kernel": network.kernel(),
-            "parameters": problem.parameters(),
-            "time_steps": problem.time_steps,
+            **problem.facts(network.kernel()),
             "headline": study.task.info.headline,
             "read_back_at": study.read_back.found.where,
         },
@@ -107,7 +108,7 @@ def measure_learning(problem: Problem, observer: Observer) -> Measurement:
 
 
 class _Study:
-    """One training run: its place, its norms, its row of solved evaluations."""
+    """One training run and its progress."""
 
     def __init__(
         self,
@@ -142,7 +143,7 @@ class _Study:
         return len(self._solved_at) >= CONSECUTIVE
 
     def train(self) -> str | None:
-        """Train; return why the loss stopped being finite, or None.
+        """Train; return why a loss or gradient is not finite, or None.
 
         Raises:
             _StoppedError: If the observer stopped it; a checkpoint is left.
@@ -153,7 +154,7 @@ class _Study:
         marks = [*range(0, self._budget, self._every), self._budget]
         for start, end in pairwise(marks):
             for first in range(start, end, CHUNK):
-                if first < self._updates:  # before the checkpoint this goes on from
+                if first < self._updates:  # done before the checkpoint
                     continue
                 self._checkpoint()
                 reason = self._update(range(first, min(first + CHUNK, end)))
@@ -167,7 +168,7 @@ class _Study:
         return None
 
     def _checkpoint(self) -> None:
-        """Leave a checkpoint where it is time to, or the end is asked for."""
+        """Leave a checkpoint if it is time to, or if learning is stopped."""
         stopped = self._observer.is_stopped()
         due = time.monotonic() - self._saved_at >= self._observer.checkpoint_s
         if stopped or due:
@@ -287,7 +288,8 @@ def work(registry: Registry, trial: Trial) -> Work:
     sizes = max(problem.parameters().values())
     return Work(
         updates * one.time_steps + calls * problem.time_steps,
-        updates * one.flops + evaluations * problem.forward_flops(sequences),
+        updates * one.flops
+        + evaluations * flops_of_call(problem, "forward", sequences),
         start_s=0.5,
         activation_bytes=kept_bytes(
             problem, max(batch, min(sequences, EVALUATION_BATCH) // 4)
@@ -299,7 +301,7 @@ def work(registry: Registry, trial: Trial) -> Work:
 def update_work(registry: Registry, trial: Trial) -> Work:
     """Return what one update computes."""
     problem, passes = Problem(registry, trial), FLOPS_PER_FORWARD["train_step"]
-    flops = problem.forward_flops(trial.batch or 1)
+    flops = flops_of_call(problem, "forward", trial.batch or 1)
     return Work(passes * problem.time_steps, passes * flops)
 
 

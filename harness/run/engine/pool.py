@@ -14,7 +14,7 @@ from typing import Any
 from harness.contract import Weights
 from harness.machine.lock import measuring
 from harness.machine.peak import Peak
-from harness.measure.problem import by_reference
+from harness.measure.subject import by_reference
 from harness.registry import Registry
 from harness.run.engine.session import Ask, Stands, time_in_turns
 from harness.run.engine.session_facts import Peaks, fitness_before, place_of

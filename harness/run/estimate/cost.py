@@ -12,8 +12,8 @@ from harness.machine.facts import processor
 from harness.measure import gradients, memory
 from harness.measure.certificate import certify
 from harness.measure.learning import training
-from harness.measure.problem import by_reference
 from harness.measure.speed import meter
+from harness.measure.subject import by_reference
 from harness.measure.work import Work
 from harness.registry import Registry
 from harness.run.estimate.calibration import Calibration, calibrate

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.contract import Optimizer
 from harness.errors import MisuseError
-from harness.measure.problem import ORACLE
+from harness.measure.subject import ORACLE
 from harness.registry import Registry
 from harness.run.plan.filter import compile_filter
 from harness.suite import GradientsSection, LearningSection, SpeedSection, Suite

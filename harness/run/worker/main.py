@@ -51,8 +51,9 @@ from harness.measure.memory import (
     ResidentMemory,
     measure_memory,
 )
-from harness.measure.problem import Measurement, Problem, by_reference
+from harness.measure.problem import Measurement, Problem
 from harness.measure.speed.meter import SpeedMeter
+from harness.measure.subject import by_reference
 from harness.registry import Registry
 from harness.run.worker.outcome import outcome_of
 from harness.run.worker.pipe import Message, receive, send

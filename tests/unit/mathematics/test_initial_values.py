@@ -24,7 +24,8 @@ from harness.contract import Array, LayerSizes, ReferenceCell, Weights
 from harness.errors import MisuseError
 from harness.machine.pinning import worker_environment
 from harness.measure.gradients import measure_gradients
-from harness.measure.problem import ORACLE, Problem
+from harness.measure.problem import Problem
+from harness.measure.subject import ORACLE
 from harness.registry import Registry
 from harness.report import tables
 from harness.report.figures.initial_values import draw_initial_values

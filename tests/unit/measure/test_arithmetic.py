@@ -7,15 +7,10 @@ import pytest
 
 from harness.contract import Optimizer
 from harness.loading import load_cell
-from harness.machine.watch import System
-from harness.measure import arithmetic
-from harness.measure.arithmetic import (
-    check_memory,
-    flops_of_call,
-    least_bytes_of_call,
-    least_host_bytes,
-    least_memory_bytes,
-)
+from harness.machine.system import System
+from harness.measure import capacity
+from harness.measure.arithmetic import flops_of_call, least_bytes_of_call
+from harness.measure.capacity import check_memory, least_host_bytes, least_memory_bytes
 from harness.measure.problem import Problem
 from harness.registry import Registry
 from harness.store import RunFolder
@@ -131,10 +126,10 @@ def test_what_cannot_fit_into_memory_is_refused_before_anything_is_drawn(
 def stands_in(monkeypatch: pytest.MonkeyPatch, **found: int | None) -> None:
     """A machine with so much free memory, control group's memory and GPU memory."""
     free = SimpleNamespace(available=found["free"])
-    monkeypatch.setattr(arithmetic.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(capacity.psutil, "virtual_memory", lambda: free)
     monkeypatch.setattr(System, "memory_left_bytes", lambda _: found.get("left"))
-    monkeypatch.setattr(arithmetic, "gpu_free_memory", lambda: found.get("gpu"))
-    arithmetic._free_at_first.cache_clear()
+    monkeypatch.setattr(capacity, "gpu_free_memory", lambda: found.get("gpu"))
+    capacity._free_at_first.cache_clear()
 
 
 def on_gpu(**changes: object) -> Problem:
@@ -187,5 +182,5 @@ def test_what_a_framework_keeps_of_a_gpu_for_later_is_still_free_to_it(
     needed = least_memory_bytes(asked)
     stands_in(monkeypatch, free=2**40, gpu=needed)
     check_memory(asked)
-    monkeypatch.setattr(arithmetic, "gpu_free_memory", lambda: 0)
+    monkeypatch.setattr(capacity, "gpu_free_memory", lambda: 0)
     check_memory(asked)
