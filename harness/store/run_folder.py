@@ -285,10 +285,22 @@ class RunFolder:
         )
 
     def _cells(self) -> list[str]:
-        """Return the cells as the suite names them, each where it comes first."""
+        """Return the cells in the order of the suite: learning, then speed.
+
+        Cells that neither of them names, but another section does, come first.
+        """
         suite = self.info().get("suite", {})
-        sections = [*suite.get("learning", []), *suite.get("speed", [])]
-        return list(dict.fromkeys(c for section in sections for c in section["cells"]))
+        named = {
+            name: [cell for section in sections for cell in section.get("cells", [])]
+            for name, sections in suite.items()
+            if isinstance(sections, list)
+        }
+        cells = [*named.pop("learning", []), *named.pop("speed", [])]
+        others = [cell for found in named.values() for cell in found]
+        return [
+            *dict.fromkeys(c for c in others if c not in cells),
+            *dict.fromkeys(cells),
+        ]
 
     def sources_of(self, trial: Trial) -> list[dict[str, str]]:
         """Return the plugin sources with which a trial was begun here, done or not.

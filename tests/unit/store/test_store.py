@@ -121,7 +121,17 @@ def test_a_failed_trial_is_replaced_by_the_one_that_ends_well(run: RunFolder) ->
     assert len(list((run.trials / trial_id).glob("attempt-*"))) == 2
 
 
-def test_records_keep_the_latest_of_each_slot_and_what_followed_it(
+def test_cells_are_in_the_order_of_a_suite_that_measures_gradients_alone(
+    run: RunFolder,
+) -> None:
+    cells = ["lstm", "rnn", "gru"]
+    run.write_info({"suite": {"name": "tiny", "gradients": [{"cells": cells}]}})
+    for cell in reversed(cells):
+        commit(run, Trial("gradients", "numpy-reference", cell))
+    assert [record.trial.cell for record in run.records()] == cells
+
+
+def test_records_keep_the_latest_of_each_key_and_what_followed_it(
     run: RunFolder,
 ) -> None:
     def gradients(followed: str) -> Trial:
