@@ -36,14 +36,14 @@ def least_memory_bytes(problem: Problem) -> int:
     return held + (_drawn(problem) if problem.trial.device == "cpu" else 0)
 
 
-def least_host_bytes(problem: Problem) -> int:
+def least_host_bytes(problem: Problem, *, read_back: bool = False) -> int:
     """Count the fewest bytes of the host that a trial on another device takes.
 
-    These are one batch as it is drawn, and for a timed gradient the states that the
-    float64 reference keeps at once.
+    These are one batch as it is drawn, and if gradients are read back, the states that
+    the float64 reference keeps at once.
     """
     spec, held = problem.spec, _drawn(problem)
-    if problem.trial.measure == "speed" and _asks_gradients(problem):
+    if read_back and _asks_gradients(problem):
         sequence = problem.time_steps * spec.hidden_size * spec.num_layers
         at_once = max(1, MOST_STATES // sequence)
         held += 8 * sequence * min(problem.trial.batch or 1, at_once)
@@ -80,7 +80,7 @@ def check_threads(problem: Problem) -> None:
         )
 
 
-def check_memory(problem: Problem) -> None:
+def check_memory(problem: Problem, *, read_back: bool = False) -> None:
     """Refuse a trial that cannot fit into memory before it blocks the whole machine.
 
     Raises:
@@ -88,7 +88,7 @@ def check_memory(problem: Problem) -> None:
     """
     on_gpu = problem.trial.device != "cpu"
     needed = least_memory_bytes(problem)
-    _check_host(least_host_bytes(problem) if on_gpu else needed)
+    _check_host(least_host_bytes(problem, read_back=read_back) if on_gpu else needed)
     free = _free_on_gpu() if on_gpu else None
     if free is not None and needed > free:
         raise MemoryError(

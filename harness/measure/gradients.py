@@ -41,7 +41,7 @@ QUANTITIES = {
 }
 
 
-def measure_gradients(problem: Problem, trained: Weights | None) -> Measurement:
+def measure_gradients(problem: Problem, trained: Weights | None = None) -> Measurement:
     """Measure R(lag) at the initial values and, if given, at trained weights.
 
     The loss term is that of the first remembered answer (`Task.first_recalled`), so
@@ -49,7 +49,7 @@ def measure_gradients(problem: Problem, trained: Weights | None) -> Measurement:
     the same readout, because a trained network's loss may vanish and give no curve.
     """
     splits = {"initial": problem.initial_weights()}
-    if trained is not None:
+    if trained:
         splits["trained"] = trained
     readings: list[Reading] = []
     for split, weights in splits.items():

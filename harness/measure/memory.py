@@ -143,8 +143,18 @@ def _highest_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def gauges_of(problem: Problem) -> list[Gauge]:
+    """Return what measures memory: this process's, and its device's."""
+    found: list[Gauge] = [ResidentMemory()]
+    if problem.trial.device != "cpu" and (probe := problem.probe()) is not None:
+        found.append(DeviceMemory(probe))
+    return found
+
+
 def measure_memory(
-    registry: Registry, trial: Trial, gauges: Callable[[Problem], list[Gauge]]
+    registry: Registry,
+    trial: Trial,
+    gauges: Callable[[Problem], list[Gauge]] = gauges_of,
 ) -> Measurement:
     """Measure the peak memory of every phase that the implementation has.
 

@@ -75,11 +75,6 @@ def declines(declared: ImplementationDeclaration, trial: Trial) -> str | None:
     )
 
 
-def by_reference(registry: Registry, trial: Trial) -> bool:
-    """Say whether the NumPy reference computes a trial, not its implementation."""
-    return trial.measure == "gradients" and registry.cell(trial.cell).reference
-
-
 @dataclass(frozen=True)
 class Subject:
     """An implementation of a cell, and what it is compared with."""

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from harness.errors import MisuseError
 from harness.machine.facts import describe_environment
+from harness.measure import MEASURES
 from harness.registry import Registry
 from harness.run.engine.local import LocalEngine
 from harness.run.estimate.cost import CostModel, Estimate
@@ -179,7 +180,7 @@ class Execution:
             return {}
         begun = {}
         for trial in learning:
-            if trial.measure != "learning":  # gradients follow, and have no checkpoint
+            if not MEASURES[trial.measure].has_updates:
                 continue
             found = self.run.checkpoint(self._planned(trial).id)
             if found is not None:

@@ -118,7 +118,7 @@ class SpeedMeter:
         self._problem = problem
         trial = problem.trial
         check_threads(problem)
-        check_memory(problem)
+        check_memory(problem, read_back=True)
         self._readings = trial.settings_as(SpeedSettings).readings
         self._network = problem.network()
         self._reference = Reference(problem)
