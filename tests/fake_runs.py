@@ -13,9 +13,8 @@ import numpy as np
 from harness.analysis.run import JudgedRun
 from harness.analysis.summary import Summary, summarize
 from harness.contract import Optimizer
-from harness.run.plan.plan import memory_trial
 from harness.store import Reading, RunFolder
-from harness.trial import GradientsSettings, LearningSettings, Trial
+from harness.trial import Trial
 
 NASTY = "<script>alert(1)</script> | x\nno *such* [file](http://x) & $100$ \x1b[31mred"
 MACHINE = "2 cores AMD EPYC"
@@ -113,7 +112,7 @@ def learning_trial(cell: str, seed: int, **changes: Any) -> Trial:
         seed=seed,
         data_seed=0,
         optimizer=Optimizer(learning_rate=3e-3),
-        settings=LearningSettings(BUDGET, EVERY),
+        settings={"updates": BUDGET, "evaluate_every": EVERY},
     )
     return replace(trial, **changes)
 
@@ -195,7 +194,7 @@ def gradients(
     follows: str = "learning",
 ) -> None:
     """Commit ratios that fall to 1e-3 at the horizons, then underflow or level off."""
-    trial = replace(trial, measure="gradients", settings=GradientsSettings(follows))
+    trial = replace(trial, measure="gradients", settings={"follows": follows})
     lags = list(range(101))
     readings = []
     for state, horizon in zip(("initial", "trained"), horizons, strict=True):
@@ -385,7 +384,7 @@ def _latencies(trial: Trial, step_s: float) -> Reading:
 
 def memory(writer: Writer, trial: Trial, peak_bytes: float) -> None:
     """Commit the memory of a speed trial's phases, from a pass of its own."""
-    trial = memory_trial(trial)
+    trial = replace(trial, measure="memory", session=None)
     values = {"peak_bytes": peak_bytes, "baseline_bytes": 2e8}
     readings = [Reading(phase, values) for phase in PHASE_SHARES]
     writer.commit(trial, readings=readings)

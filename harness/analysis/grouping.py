@@ -69,7 +69,7 @@ def facts(trial: Trial) -> dict[str, Any]:
         "biases": trial.biases,
         "threads": trial.threads,
     }
-    for extra in (trial.task_options, trial.settings.to_json()):
+    for extra in (trial.task_options, trial.settings):
         found |= {str(key).replace("_", " "): value for key, value in extra.items()}
     return found
 

@@ -1,4 +1,4 @@
-"""Where this project caches files for a user."""
+"""The project's folder in the user's cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts that are stored with every number: machine, libraries, commit."""
+"""Facts that a number needs beside it: machine, libraries, commit."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from harness.machine.gpu import gpu_names
-from harness.machine.system import System
 
 
 def describe_environment(distributions: Iterable[str]) -> dict[str, Any]:
-    """Return the facts that are stored with numbers from this machine.
+    """Return the facts a number of this machine needs beside it.
 
     Args:
-        distributions: Python distributions whose installed versions are included.
+        distributions: Names whose installed versions matter.
     """
     import psutil
 
@@ -52,17 +52,26 @@ def _machine(cores: int, gpus: list[str]) -> str:
 
 def cpu_model() -> str:
     """Return the processor's name as the system gives it."""
-    return System().cpuinfo("model name") or platform.processor() or platform.machine()
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = re.search(r"model name\s*:\s*(.+)", text)
+    return found.group(1).strip() if found else platform.machine()
 
 
 @functools.cache
 def processor() -> str:
     """Return the processor's name with a hash of its features: "AMD EPYC 1a2b3c4d".
 
-    Libraries choose their kernels by these features, and with them their rounding.
+    Libraries choose their kernels by those features, and so their rounding.
     """
-    features = System().cpuinfo("flags|Features") or platform.machine()
-    features = " ".join(sorted(features.split()))
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
+    features = " ".join(sorted(found.group(1).split())) if found else platform.machine()
     return f"{cpu_model()} {hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 
@@ -85,13 +94,13 @@ def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
 
 
 def framework_versions(name: str, distributions: Iterable[str]) -> str:
-    """Return "tensorflow 2.21.0, keras 3.15.1", or the name if none is installed."""
+    """Return "tensorflow 2.21.0, keras 3.15.1", or the name alone."""
     found = [f"{n} {v}" for n, v in installed_versions(distributions).items()]
     return ", ".join(found) or name
 
 
 def _commit() -> dict[str, Any]:
-    """Return the commit of the git checkout that this package runs from, if any."""
+    """Return the commit of the checkout this package runs from, if it is one."""
     folder = Path(__file__).resolve().parent.parent
     if not (folder / ".git").exists():
         return {"commit": None, "dirty": False}

@@ -1,8 +1,8 @@
-"""A reference for a cell that declares its equations: the equations in NumPy.
+"""A reference for a cell that declares its equations: they themselves, in numpy.
 
-Equations are written in operations that every framework has. Here these are NumPy's,
-and each records how a gradient passes back through it, so that nobody writes the
-gradient of the equations by hand.
+The equations are written in operations that every framework has; here they are numpy's,
+and each keeps the way back, so that the gradient is that of the equations and nobody
+writes it by hand.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from harness.errors import PluginError
 
 
 class Traced:
-    """An array that knows what it was computed from.
+    """An array, with the ways back to what it was computed from.
 
     Attributes:
         value: The array.
-        ways: Each array that it was computed from, with the function that pulls a
-            cotangent back to that array.
+        ways: Each array it was computed from, with what pulls a cotangent back to it.
     """
 
-    __array_ufunc__ = None  # a NumPy number times this calls __rmul__ here
+    __array_ufunc__ = None  # a numpy number times this is this one's product
 
     def __init__(
         self, value: Array, *ways: tuple[Traced, Callable[[Array], Array]]
@@ -93,7 +92,7 @@ def _way(
 
 
 class Operations:
-    """The operations of equations, in NumPy."""
+    """What equations are written in, in numpy."""
 
     def sigmoid(self, a: Traced) -> Traced:
         """Compute σ(a), which has the derivative σ (1 - σ)."""
@@ -137,7 +136,7 @@ class EquationSteps:
         """Advance one time step: x [batch, input], state parts [batch, hidden].
 
         Raises:
-            PluginError: If the equations do not return one array for each state part.
+            PluginError: If the equations do not return one array a state part.
         """
         operations = Operations()
         w = {name: Traced(tensor) for name, tensor in weights.items()}
@@ -189,7 +188,7 @@ class EquationSteps:
 def _pulled_back(
     results: Sequence[Traced], cotangents: Sequence[Array]
 ) -> dict[Traced, Array]:
-    """Return the gradients of all arrays that the results were computed from."""
+    """Return the gradient of every array that the results were computed from."""
     gradients: dict[Traced, Array] = {}
     for result, d in zip(results, cotangents, strict=True):
         gradients[result] = gradients.get(result, 0) + d
@@ -203,7 +202,7 @@ def _pulled_back(
 
 
 def _in_order(results: Sequence[Traced]) -> list[Traced]:
-    """Return all arrays, each after those that it was computed from."""
+    """Return everything that was computed, each after what it was computed from."""
     order: dict[Traced, None] = {}
 
     def visit(traced: Traced) -> None:
@@ -218,7 +217,7 @@ def _in_order(results: Sequence[Traced]) -> list[Traced]:
 
 
 def _summed_to(shape: tuple[int, ...], d: Array) -> Array:
-    """Undo broadcasting: sum a cotangent over the axes that were added or repeated."""
+    """Undo broadcasting: sum a cotangent over the axes that were added or spread."""
     if d.shape == shape:
         return d
     d = d.sum(axis=tuple(range(d.ndim - len(shape))))

@@ -1,13 +1,12 @@
-"""Is a trial's computation right at its own shape? Results are read back and compared.
+"""Is what ran at a trial's own shape what the certificate says? Read back and compared.
 
-A certificate covers small shapes. Speed and learning use shapes of their own, and
-compare what was computed there with the float64 reference.
+A certificate is about small shapes. Speed and learning run at shapes of their own, and
+hold what was computed there against the float64 reference.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,36 +14,30 @@ from typing import Any
 import numpy as np
 
 from harness.contract import Array, Batch, Oracle, Quantity, Weights
-from harness.measure.certificate.record import TOLERANCES, relative_error
-from harness.measure.problem import Problem, rows
+from harness.measure.certificate.record import relative_error
+from harness.measure.problem import Problem
 from harness.store import Reading
-from harness.trial import Trial
 
 MOST_STATES = 2**22
-"""The reference keeps at most so many numbers of a state over all time steps at once. A
-cell's backward pass keeps about ten such arrays, in float64."""
+"""Numbers of a state over all time steps that the reference keeps at once; a cell's
+backward pass keeps about ten such arrays, in float64."""
 
 ROOM = 10
-"""An error may be so many times as large as the change that the last digit of the
-weights makes. Of 1600 results of correct float32 code 7 were above 1e-5, up to 1.5e-4.
-All of them were sums whose terms cancel, and none was above 5.5 times that change."""
+"""An error may be so many times what the last digit of the weights makes. Of 1600
+results of correct float32 code 7 were beyond 1e-5, up to 1.5e-4, all of them sums whose
+terms cancel, and none was beyond 5.5 times its own."""
 
 NUDGES = 4
-"""How many changes of last digits are tried: by chance a number may not respond."""
+"""Changes that are tried: a single number may by chance not answer to one of them."""
 
 _UNIT = {"tf32": 2.0**-11, "bf16": 2.0**-8}
-"""Relative distance of two neighbouring numbers, if the dtype does not decide it."""
+"""Relative distance of two neighbouring numbers, where it is not that of the dtype."""
 
 QUANTITIES = {
     "ok": Quantity("yes or no", "higher"),
     "error": Quantity("relative error", "lower"),
     "tolerance": Quantity("relative error", "neither"),
 }
-
-
-def tolerance_of(trial: Trial, times: float = 1, most: float = math.inf) -> float:
-    """Return the certificate's tolerance for a trial, or `times` of it up to `most`."""
-    return min(times * TOLERANCES[trial.dtype, trial.precision].certified, most)
 
 
 class Reference:
@@ -58,21 +51,18 @@ class Reference:
         width = problem.spec.hidden_size * problem.spec.num_layers
         self._most = max(1, MOST_STATES // (width * problem.time_steps))
 
-    def load(self, weights: Weights, nudge: int | None = None) -> None:
-        """Load weights, rounded to the dtype of the trial's network.
-
-        Args:
-            weights: By name.
-            nudge: If given, the weights are `nudged` first.
-        """
-        if nudge is not None:
-            weights = self.nudged(weights, nudge)
-        # Rounded, so that the reference has no more digits than the network can hold.
+    def load(self, weights: Weights) -> None:
+        """Take weights, rounded to the dtype of the network on trial."""
+        # The reference must not know more digits than the network can hold.
         rounded = {n: tensor.astype(self._dtype) for n, tensor in weights.items()}
         self._oracle.load_weights(rounded)
 
+    def load_nudged(self, weights: Weights, nudge: int) -> None:
+        """Take weights with every last digit changed, up or down by chance."""
+        self.load(self.nudged(weights, nudge))
+
     def nudged(self, weights: Weights, nudge: int) -> Weights:
-        """Return weights with every last digit changed, up or down at random."""
+        """Return weights with every last digit changed, up or down by chance."""
         rng = np.random.default_rng(nudge)
         return {
             name: w * (1 + self._unit * rng.choice([-1, 1], w.shape))
@@ -81,7 +71,7 @@ class Reference:
 
     def outputs(self, batch: Batch) -> Array:
         """Return the outputs [batch, readouts, output]."""
-        # Which positions are scored changes no output; a part without any is refused.
+        # What is scored changes no output, and a part without any would be refused.
         asked = replace(batch, scored=np.ones_like(batch.scored))
         parts = [
             self._oracle.forward(self._oracle.place(part)).read().outputs
@@ -92,7 +82,7 @@ class Reference:
     def loss_and_gradients(self, batch: Batch) -> Weights:
         """Return the mean loss over scored positions, and its gradients.
 
-        A large batch is computed in parts, whose results are added up.
+        The sums over parts of the batch are those over the whole.
         """
         total: Weights = {}
         for part in self._parts(batch):
@@ -112,7 +102,7 @@ class Reference:
 
     @property
     def network(self) -> Oracle:
-        """The network that computes the reference; it takes whole batches."""
+        """The network that computes it, which takes whole batches."""
         return self._oracle
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
@@ -121,19 +111,29 @@ class Reference:
 
 
 def gradient_norm(found: Weights) -> float:
-    """Return the norm of all gradients together, from `loss_and_gradients`."""
+    """Return the norm of all gradients together, as `loss_and_gradients` gave them."""
     squares = (np.sum(d**2) for name, d in found.items() if name != "loss")
     return float(np.sqrt(sum(squares)))
 
 
+def rows(batch: Batch, which: Array) -> Batch:
+    """Return some sequences of a batch."""
+    return replace(
+        batch,
+        inputs=batch.inputs[which],
+        lengths=batch.lengths[which],
+        targets=batch.targets[which],
+        scored=batch.scored[which],
+    )
+
+
 @dataclass
 class ReadBack:
-    """The worst error of several comparisons, relative to its tolerance.
+    """The worst error, in units of its tolerance, of all that was compared.
 
     Attributes:
-        tolerance: The largest error that counts as correct there.
-        error: The error.
-        where: The comparison and the tensor with this error.
+        tolerance: The largest that this error of a correct computation may be.
+        where: What had this error.
     """
 
     tolerance: float
@@ -141,35 +141,35 @@ class ReadBack:
     where: str = ""
 
     def refuse(self, where: str) -> None:
-        """Record a mistake that the numbers do not show."""
+        """Take something to be wrong whatever the numbers are."""
         self.error, self.where = float("inf"), where
 
     def compare(
         self,
         found: Weights,
-        expected: Callable[[int | None], Weights],
+        expected: Weights,
         where: str,
         tolerance: float,
+        nudged: Callable[[int], Weights],
     ) -> None:
-        """Compare tensors with the reference's, by name.
+        """Hold tensors against the reference's, by name.
 
-        Float32 code cannot compute some numbers to many digits, such as gradients of a
-        chaotic network or sums whose terms cancel. So an error above the tolerance may
-        be up to `ROOM` times the change of the reference's own result when the last
-        digits of the weights change.
+        Some numbers no float32 code computes to many digits: gradients of a chaotic
+        network, sums whose terms cancel. So beyond the tolerance an error may still be
+        up to `ROOM` times that which the reference itself makes when the weights change
+        in their last digit.
 
         Args:
             found: What was computed.
-            expected: Computes the same with the reference. It is called with None, and
-                if needed with a number, which says how the weights are `nudged` first.
+            expected: The same by the reference.
             where: Names the comparison.
-            tolerance: For numbers that can be computed to many digits.
+            tolerance: For what can be computed to many digits.
+            nudged: Computes `expected` with such a change, of a number; asked at need.
         """
-        right = expected(None)
-        worst = errors(found, right)
+        worst = errors(found, expected)
         changes: list[dict[str, float]] = []
         if max(worst.values()) > tolerance:
-            changes = [errors(expected(nudge), right) for nudge in range(NUDGES)]
+            changes = [errors(nudged(nudge), expected) for nudge in range(NUDGES)]
         for name, error in worst.items():
             response = max((change[name] for change in changes), default=0.0)
             allowed = max(tolerance, ROOM * response)
@@ -179,11 +179,11 @@ class ReadBack:
 
     @property
     def ok(self) -> bool:
-        """Whether everything that was compared is right."""
+        """Whether all that was compared is right."""
         return self.error <= self.tolerance
 
     def reading(self) -> Reading:
-        """Return the verdict with finite numbers, since JSON has no infinity."""
+        """Return the verdict; JSON knows no infinity."""
         values = {"error": min(self.error, 1e300), "tolerance": self.tolerance}
         return Reading("readback", {"ok": int(self.ok), **values})
 
@@ -198,7 +198,7 @@ class ReadBack:
 
 
 def errors(found: Weights, expected: Weights) -> dict[str, float]:
-    """Return each tensor's relative error; it is infinite for a missing tensor."""
+    """Return each tensor's relative error; infinite where it is missing."""
     return {name: _error(found.get(name), tensor) for name, tensor in expected.items()}
 
 

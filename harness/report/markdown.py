@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.report.sections import Section
-from harness.report.tables import Table
+from harness.report.contents import Section
+from harness.report.tables.form import Table
 from harness.report.text import one_line
 
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})

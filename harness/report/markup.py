@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Mapping
 
-from harness.report.tables import Block, Row, Table
+from harness.report.tables.form import Block, Row, Table
 
 VOID = frozenset({"meta", "br", "hr", "img", "input"})
 

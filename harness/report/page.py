@@ -8,12 +8,13 @@ from pathlib import Path
 
 from harness.analysis.run import JudgedRun
 from harness.analysis.summary import Summary, summarize
-from harness.report.figures.gallery import Gallery, draw_all
-from harness.report.figures.style import Drawn
+from harness.report.contents import Section, sections
+from harness.report.figures.results import Results
+from harness.report.figures.sketch import Drawn
+from harness.report.header import sentence
 from harness.report.markdown import summary_text
 from harness.report.markup import Html, inline_svg, join, table, tag
-from harness.report.sections import Section, sections, sentence
-from harness.report.tables import Row
+from harness.report.tables.form import Row
 from harness.report.text import one_line
 from harness.store import RunFolder, write_atomically
 
@@ -35,9 +36,9 @@ def write_report(run: RunFolder, summary: Summary | None = None) -> Path:
     """
     if summary is None:
         summary = summarize(JudgedRun.read(run))
-    gallery = draw_all(summary)
-    parts = sections(summary, gallery, unfinished(run))
-    _write_figures(run.path / "figures", gallery)
+    parts = sections(Results(summary, unfinished(run)))
+    figures = [found for part in parts for found in part.figures]
+    _write_figures(run.path / "figures", figures)
     title = f"rnn-harness: {one_line(summary.header.suite)}"
     text = summary_text(title, sentence(summary.header), parts)
     write_atomically(run.path / "summary.md", text)
@@ -61,10 +62,10 @@ def unfinished(run: RunFolder) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _write_figures(folder: Path, gallery: Gallery) -> None:
+def _write_figures(folder: Path, figures: Sequence[Drawn]) -> None:
     folder.mkdir(exist_ok=True)
     names = set()
-    for figure in gallery.all:
+    for figure in figures:
         names |= {f"{figure.name}.svg", f"{figure.name}.png"}
         write_atomically(folder / f"{figure.name}.svg", figure.svg)
         temporary = folder / f".{figure.name}.png.tmp"

@@ -11,9 +11,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.analysis.summary import Summary
-from harness.report import tables
-from harness.report.sections import line
-from harness.report.tables import Block, Table
+from harness.report.contents import end_table, terminal_tables
+from harness.report.header import line
+from harness.report.tables.checks import outcome_table
+from harness.report.tables.form import Block, Table
 from harness.report.text import one_line
 
 WIDEST = 24
@@ -26,16 +27,12 @@ STYLES = {"bad": "red", "doubt": "yellow", "good": "green"}
 
 
 def end_of_run(summary: Summary, report: Path | None = None) -> RenderableType:
-    """Return what a run ends with: one line, the table of results, where to look.
-
-    Without learning what is fastest, the timings or the certificates stand in the
-    table's place.
-    """
+    """Return what a run ends with: one line, one table, failures, where to look."""
     parts: list[RenderableType] = [Text(line(summary.header)), Text("")]
-    found = next((table for table in _main(summary) if table.rows), None)
+    found = end_table(summary)
     if found is not None:
         parts += [render(found), Text("")]
-    failures = tables.outcome_table(summary)
+    failures = outcome_table(summary)
     if failures.rows:
         parts += [Text(failures.title), render(failures), Text("")]
     if report is not None:
@@ -43,45 +40,13 @@ def end_of_run(summary: Summary, report: Path | None = None) -> RenderableType:
     return Group(*parts)
 
 
-def _main(summary: Summary) -> list[Table]:
-    # Timings of many sizes fill many screens; what they come to fills one.
-    mapped = any(found.is_map for found in summary.fastest)
-    return [
-        tables.learned_table(summary),
-        *([tables.fastest_table(summary)] if mapped else []),
-        tables.speed_table(summary),
-        tables.parity_table(summary),
-        tables.horizon_table(summary),
-        tables.initial_values_table(summary),
-    ]
-
-
 def all_tables(summary: Summary) -> RenderableType:
-    """Return every table of a run, in the order of the report."""
+    """Return the tables of a run, in the order of the report."""
     parts: list[RenderableType] = [Text(line(summary.header)), Text("")]
-    shown = [
-        tables.learned_table(summary),
-        tables.horizon_table(summary),
-        tables.initial_values_table(summary),
-        tables.fastest_table(summary),
-        tables.speed_table(summary),
-        tables.rates_table(summary),
-        tables.latency_table(summary),
-        tables.shaky_table(summary),
-        tables.first_calls_table(summary),
-        tables.peaks_table(summary),
-        tables.solve_table(summary),
-        tables.agreement_table(summary),
-        tables.parting_table(summary),
-        tables.parity_table(summary),
-        tables.outcome_table(summary),
-        tables.environment_table(summary),
-    ]
-    for found in shown:
-        if found.rows:
-            parts += [Text(found.title, style="bold"), render(found)]
-            parts += [Text(note, style="dim") for note in found.notes]
-            parts.append(Text(""))
+    for found in terminal_tables(summary):
+        parts += [Text(found.title, style="bold"), render(found)]
+        parts += [Text(note, style="dim") for note in found.notes]
+        parts.append(Text(""))
     return Group(*parts)
 
 

@@ -13,7 +13,6 @@ from rich.console import Console
 
 from harness.errors import MisuseError
 from harness.machine.facts import describe_environment
-from harness.measure import MEASURES
 from harness.registry import Registry
 from harness.run.engine.local import LocalEngine
 from harness.run.estimate.cost import CostModel, Estimate
@@ -26,7 +25,7 @@ from harness.run.plan.todo import OTHER_ID, Planned, planned
 from harness.run.progress import Progress
 from harness.store import RunFolder
 from harness.suite import Suite
-from harness.trial import LearningSettings, Trial
+from harness.trial import Trial
 
 # Runs of one folder may differ in these: they add trials and change none.
 _EXTENSIBLE = ("seeds", "implementations")
@@ -180,11 +179,11 @@ class Execution:
             return {}
         begun = {}
         for trial in learning:
-            if not MEASURES[trial.measure].has_updates:
+            if trial.measure != "learning":  # gradients follow, and have no checkpoint
                 continue
             found = self.run.checkpoint(self._planned(trial).id)
             if found is not None:
-                budget = trial.settings_as(LearningSettings).updates
+                budget = int(trial.settings["updates"])
                 begun[trial.key()] = int(found.state.get("updates", 0)) / budget
         return begun
 

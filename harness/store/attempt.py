@@ -1,4 +1,4 @@
-"""One attempt at a trial: it writes events, log, checkpoint, and at last the commit."""
+"""One try at a trial: its events as they come, its log, its checkpoint, its commit."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _TAIL_LINES = 20
 
 
 class Attempt:
-    """One attempt at a trial.
+    """One try at a trial.
 
     Args:
-        folder: The attempt's folder, which is made here.
-        header: The first entries of its result.
-        number: Returns the number of the commit in its run.
-        resume: The checkpoint that it continues from, whose curve is copied.
+        folder: Of the attempt; made here.
+        header: What its result begins with.
+        number: Gives the commit its place among those of the run.
+        resume: The checkpoint it goes on from; its curve is taken over.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Attempt:
         folder.mkdir()
         self.log = folder / "log.txt"
         self.log.touch()
-        # Unbuffered: a written event is in the file, and a full disk shows at once.
+        # Unbuffered: what was told is in the file, and a full disk is told at once.
         self._events = (folder / "events.jsonl").open("ab", buffering=0)
         self._resumable_bytes = 0
         if resume is not None:
@@ -62,19 +62,19 @@ class Attempt:
 
     def _append(self, data: bytes) -> None:
         left = memoryview(data)
-        while left:  # an almost full disk takes only a part at first
+        while left:  # a file that runs into a full disk takes a part at first
             left = left[self._events.write(left) :]
 
     def write_log(self, data: bytes) -> None:
-        """Append output of the trial."""
+        """Append what the trial printed."""
         with self.log.open("ab") as log:
             log.write(data)
 
     def restart(self, *, resumed: bool) -> None:
-        """Drop the events since the last checkpoint, where the trial starts again.
+        """Drop what was told since the last checkpoint: from there the trial begins.
 
         Args:
-            resumed: False if the trial did not use its checkpoint and starts anew.
+            resumed: False where it begins anew, whatever was handed to it.
         """
         if not resumed:
             self._resume, self._resumable_bytes = None, 0
@@ -82,11 +82,11 @@ class Attempt:
         self._events.truncate(self._resumable_bytes)
 
     def waited(self) -> None:
-        """Start the trial's time again: until now it waited for its machine."""
+        """Begin the trial's time anew: until now it waited for its machine."""
         self._clock_s = time.monotonic()
 
     def checkpoint(self, state: Mapping[str, Any], arrays: Weights) -> None:
-        """Write a checkpoint that the trial can continue from; it replaces the last."""
+        """Keep where the trial could go on from; it replaces the one before."""
         os.fsync(self._events.fileno())
         events = (self.folder / "events.jsonl").read_bytes()
         write_checkpoint(self.folder, state, arrays, events, self._wall_time_s())
@@ -102,13 +102,12 @@ class Attempt:
         readings: Sequence[Reading] = (),
         arrays: Weights | None = None,
     ) -> Mapping[str, Any]:
-        """Commit the trial; before this call it counts as not done.
+        """Make the trial done: everything before this call was provisional.
 
-        A trial that ended well leaves no checkpoint. Other trials keep theirs, to be
-        continued.
+        A trial that ended well leaves no checkpoint; another may be gone on with.
 
         Returns:
-            The content of `result.json`.
+            What `result.json` holds.
         """
         os.fsync(self._events.fileno())
         self._events.close()

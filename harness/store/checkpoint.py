@@ -1,4 +1,4 @@
-"""A checkpoint that a learning trial can continue from: one file, without pickle."""
+"""Where a learning trial can go on from: one file of an attempt, without pickle."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 NAME = "checkpoint.npz"
 _STATE = "state.json"
-"""The entry that holds everything but the arrays; no array has this name."""
+"""Entry that holds everything but the arrays; no array of learning is named so."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of learning, and the part of the curve that leads to it.
+    """What learning had come to, and the part of the curve that leads there.
 
     Attributes:
         state: As the measure gave it.
         arrays: Weights and optimiser state.
-        events: The lines of the curve up to here.
-        wall_time_s: The time that all attempts at the trial took so far.
+        events: The lines of the curve until here.
+        wall_time_s: Time that the trial had taken, in all its attempts.
         attempt: The attempt that left it.
     """
 
@@ -45,7 +45,7 @@ def write_checkpoint(
     events: bytes,
     wall_time_s: float,
 ) -> None:
-    """Replace the checkpoint of an attempt, completely or not at all."""
+    """Replace the checkpoint of an attempt, whole or not at all."""
     import numpy as np
 
     document = {
@@ -59,7 +59,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return an attempt's checkpoint, or None if there is none or it is damaged."""
+    """Return what an attempt left, or None where there is none that can be trusted."""
     try:
         arrays = read_arrays(folder / NAME)
         document = json.loads(arrays.pop(_STATE).tobytes())

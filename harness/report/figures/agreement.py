@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from harness.analysis.grouping import group
 from harness.analysis.learning.agreement import (
     LEVEL,
     OWN_FLOAT32,
     REFERENCE,
     AgreementPanel,
     AgreementSeries,
+    agreement_panels,
     computer_name,
 )
-from harness.report.figures.style import (
-    GREY,
-    INK,
-    Drawn,
-    Palette,
-    Sketch,
-    cell_handles,
-    finish,
+from harness.report.figures.axes import (
+    dashed_line,
     label_line,
-    line_handle,
     log_axis,
     power_label,
+    write,
 )
+from harness.report.figures.results import Results
+from harness.report.figures.sketch import Drawn, Sketch
+from harness.report.figures.style import GREY, INK, Palette, line_handle
 
 MOST_SEEDS = 3
 CAPTION = (
@@ -41,11 +40,18 @@ CAPTION = (
 )
 
 
+def agreement_figures(results: Results) -> Iterator[Drawn]:
+    """Draw the differences of each task and length."""
+    found = group(agreement_panels(results.summary.run), lambda panel: panel.heading)
+    for index, panels in enumerate(found.values(), 1):
+        yield draw_agreement(panels, results.palette, index)
+
+
 def draw_agreement(
     panels: Sequence[AgreementPanel], palette: Palette, number: int
 ) -> Drawn:
-    """Draw the panels of one place: a line of them a cell, a column a seed."""
-    place = panels[0].heading
+    """Draw the panels of one task and length: a line for each cell, a column a seed."""
+    where = panels[0].heading
     cells = list(dict.fromkeys(panel.cell for panel in panels))
     every = sorted({panel.seed or 0 for panel in panels})
     seeds = every[:MOST_SEEDS]
@@ -69,13 +75,12 @@ def draw_agreement(
         label_line(axes, LEVEL, power_label(LEVEL))
     sketch.legend(agreement_handles(list(shown.values()), palette))
     few = f" The first {len(seeds)} of {len(every)} seeds." if seeds != every else ""
-    return finish(
-        sketch,
-        f"agreement-{number}-{place.task}",
-        f"Do the learning curves agree? {place.title}",
+    return sketch.finish(
+        f"agreement-{number}-{where.task}",
+        f"Do the learning curves agree? {where.title}",
         describe(panels),
         CAPTION + few,
-        place.task,
+        where.task,
     )
 
 
@@ -89,20 +94,11 @@ def _scale(axes: Axes, panels: Sequence[AgreementPanel]) -> None:
 
 def agreement_axes(axes: Axes, panel: AgreementPanel, sketch: Sketch) -> None:
     """Draw one panel: updates across, the largest difference so far up."""
-    axes.axhline(LEVEL, color=GREY, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1.5)
+    dashed_line(axes, LEVEL)
     if panel.reference_parts_at is not None:
-        x = panel.reference_parts_at
+        x, above = panel.reference_parts_at, ("data", "axes fraction")
         axes.axvline(x, color=INK, linewidth=0.9, zorder=1.4)
-        axes.annotate(
-            str(x),
-            xy=(x, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, -3),
-            textcoords="offset points",
-            va="top",
-            fontsize=8,
-            color=INK,
-        )
+        write(axes, str(x), (x, 1.0), (3, -3), xycoords=above, va="top")
     for series in panel.series:
         _draw_series(axes, series, panel.cell, sketch)
 
@@ -113,8 +109,8 @@ def _draw_series(
     if not series.x:
         return
     colour, name = sketch.palette.cells[cell], series.implementation
-    look = {"color": colour, "linestyle": sketch.palette.dash(name), "zorder": 3}
-    look |= {"linewidth": 1.5}
+    look = {"color": colour, "linestyle": sketch.palette.dash(name)}
+    look |= {"linewidth": 1.5, "zorder": 3}
     if _is_own(series):
         look = {"color": GREY, "alpha": 0.45, "linewidth": 4.5, "zorder": 2}
     x, y = [*series.x, series.updates], [*series.y, series.y[-1]]
@@ -122,14 +118,9 @@ def _draw_series(
     if series.parts_at is not None and not _is_own(series):
         at = series.x.index(series.parts_at)
         artists += axes.plot(
-            series.parts_at,
-            series.y[at],
-            marker=sketch.palette.marker(name),
-            color=colour,
-            markeredgecolor=INK,
-            markersize=6,
-            zorder=4,
-        )
+            series.parts_at, series.y[at], color=colour, markeredgecolor=INK,
+            marker=sketch.palette.marker(name), markersize=6, zorder=4,
+        )  # fmt: skip
     sketch.mark(artists, cell, name)
 
 
@@ -142,18 +133,15 @@ def agreement_handles(
 ) -> list[Line2D]:
     """Return the legend: cells, and every implementation with dash and marker."""
     every = [series for panel in panels for series in panel.series]
-    handles = cell_handles(palette, [panel.cell for panel in panels])
+    handles = palette.cell_handles(panel.cell for panel in panels)
     if any(_is_own(series) for series in every):
         words = computer_name(*OWN_FLOAT32)
         handles.append(line_handle(words, linewidth=4.5, alpha=0.45))
     others = [(s.implementation, s.dtype) for s in every if not _is_own(s)]
     for name, dtype in dict.fromkeys(others):
         look = {"linestyle": palette.dash(name), "marker": palette.marker(name)}
-        handles.append(
-            line_handle(
-                computer_name(name, dtype), linewidth=1.5, markeredgecolor=INK, **look
-            )
-        )
+        look |= {"linewidth": 1.5, "markeredgecolor": INK}
+        handles.append(line_handle(computer_name(name, dtype), **look))
     return handles
 
 

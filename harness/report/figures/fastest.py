@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -11,18 +11,12 @@ from matplotlib.patches import Patch, Rectangle
 
 from harness.analysis.grouping import group
 from harness.analysis.speed.fastest import FastestMap, Spot
-from harness.report.figures.marks import left_out, titled
-from harness.report.figures.style import (
-    GREY,
-    INK,
-    Drawn,
-    Palette,
-    Sketch,
-    finish,
-    line_handle,
-    shorten,
-)
-from harness.report.tables.fastest import fastest_words
+from harness.report.figures.axes import titled
+from harness.report.figures.layout import left_out
+from harness.report.figures.results import Results
+from harness.report.figures.sketch import Drawn, Sketch
+from harness.report.figures.style import GREY, INK, Look, Palette, line_handle, shorten
+from harness.report.tables.fastest import fastest_words, is_choice
 from harness.report.tables.speed import phase
 from harness.report.text import times
 
@@ -50,6 +44,12 @@ WIDEST = 15.6
 """Inches of a spot, of what stands beside a map, and of a line of maps."""
 
 
+def fastest_figures(results: Results) -> Iterator[Drawn]:
+    """Draw one figure where several sizes leave a choice."""
+    if maps := [m for m in results.summary.fastest if m.is_map and is_choice(m)]:
+        yield draw_fastest(maps, results.palette)
+
+
 def draw_fastest(maps: Sequence[FastestMap], palette: Palette) -> Drawn:
     """Draw a panel per cell, phase and conditions, cells one below the other."""
     kept = list(maps[:MOST])
@@ -75,23 +75,20 @@ def draw_fastest(maps: Sequence[FastestMap], palette: Palette) -> Drawn:
             axes = sketch.figure.add_subplot(inner[j])
             fastest_axes(axes, found, colours, sketch)
             titled(axes, _title(found, kept), inches[j] - 0.5)
-    shown = [name for name in colours if _is_shown(name, kept)]
+    spots = [spot for found in kept for spot in found.spots]
+    shown = {name for spot in spots for name in spot.equals[:2]}
     handles: list[Line2D | Patch] = [
-        Patch(facecolor=colours[name], edgecolor=GREY, label=shorten(name))
-        for name in shown
+        Patch(facecolor=colour, edgecolor=GREY, label=shorten(name))
+        for name, colour in colours.items()
+        if name in shown
     ]
-    if any(spot.faster_uncertified for m in kept for spot in m.spots):
+    if any(spot.faster_uncertified for spot in spots):
         said = f"{DAGGER} an uncertified one took less time"
         handles.append(line_handle(said, linestyle=""))
     sketch.legend(handles)
-    more = left_out(len(maps) - len(kept))
-    return finish(
-        sketch,
-        "fastest",
-        "Fastest certified implementation",
-        describe(kept),
-        CAPTION + more,
-    )
+    caption = CAPTION + left_out(len(maps) - len(kept))
+    title = "Fastest certified implementation"
+    return sketch.finish("fastest", title, describe(kept), caption)
 
 
 def _inches(found: FastestMap) -> float:
@@ -112,10 +109,6 @@ def colours_of(maps: Sequence[FastestMap]) -> dict[str, str]:
     """Return a colour for every implementation that is fastest anywhere."""
     names = {n: None for m in maps for spot in m.spots for n in spot.equals[:2]}
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
-
-
-def _is_shown(name: str, maps: Sequence[FastestMap]) -> bool:
-    return any(name in spot.equals[:2] for m in maps for spot in m.spots)
 
 
 def _title(found: FastestMap, maps: Sequence[FastestMap]) -> str:
@@ -162,36 +155,22 @@ def _draw_spot(
     axes: Axes, x: float, y: float, spot: Spot, colours: Mapping[str, str]
 ) -> list[Artist]:
     first = colours[spot.equals[0]] if spot.equals else "white"
-    artists: list[Artist] = [_box(axes, x - 0.5, y - 0.5, 1.0, first)]
+    corner = (x - 0.5, y - 0.5)
+    white: Look = {"edgecolor": "white", "linewidth": 2}
+    boxes = [Rectangle(corner, 1, 1, facecolor=first, **white)]
     if len(spot.equals) > 1:
-        artists.append(_box(axes, x - 0.5, y - 0.5, 0.5, colours[spot.equals[1]]))
-        edge = Rectangle(
-            (x - 0.5, y - 0.5), 1, 1, facecolor="none", edgecolor="white", linewidth=2
-        )
-        artists.append(axes.add_patch(edge))
+        second = colours[spot.equals[1]]
+        half: Look = {"facecolor": second, "edgecolor": second, "linewidth": 0}
+        boxes.append(Rectangle(corner, 1, 0.5, **half))
+        boxes.append(Rectangle(corner, 1, 1, facecolor="none", **white))
+    artists: list[Artist] = [axes.add_patch(box) for box in boxes]
     parts = spot_words(spot)
-    places = [y] if len(parts) == 1 else [y + 0.25, y - 0.25]
-    for at, words in zip(places, parts, strict=True):
-        artists.append(
-            axes.text(
-                x, at, words, ha="center", va="center", color=INK, linespacing=1.1,
-                fontsize=7.0 if len(parts) == 1 else 6.6,
-            )
-        )  # fmt: skip
+    heights = [y] if len(parts) == 1 else [y + 0.25, y - 0.25]
+    look: Look = {"ha": "center", "va": "center", "color": INK, "linespacing": 1.1}
+    look["fontsize"] = 7.0 if len(parts) == 1 else 6.6
+    for at, words in zip(heights, parts, strict=True):
+        artists.append(axes.text(x, at, words, **look))
     return artists
-
-
-def _box(axes: Axes, x: float, y: float, height: float, colour: str) -> Artist:
-    whole = height == 1.0
-    box = Rectangle(
-        (x, y),
-        1,
-        height,
-        facecolor=colour,
-        edgecolor="white" if whole else colour,
-        linewidth=2 if whole else 0,
-    )
-    return axes.add_patch(box)
 
 
 def spot_words(spot: Spot) -> tuple[str, ...]:

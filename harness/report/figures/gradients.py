@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from harness.analysis.grouping import group
 from harness.analysis.learning.gradients import GradientPanel, LagSeries
-from harness.report.figures.style import (
-    Drawn,
-    Palette,
-    Sketch,
-    arrange,
-    cell_handles,
-    finish,
-    implementation_handles,
+from harness.report.figures.axes import (
     label_line,
-    line_handle,
     log_axis,
     note_failures,
     note_uncertified,
-    several,
 )
+from harness.report.figures.layout import arrange
+from harness.report.figures.results import Results
+from harness.report.figures.sketch import Drawn, Sketch, extent
+from harness.report.figures.style import Palette, line_handle
 
 HORIZON = 1e-3
 LOWEST = 1e-10
@@ -43,31 +39,34 @@ CAPTION = (
 )
 
 
+def gradient_figures(results: Results) -> Iterator[Drawn]:
+    """Draw the gradients of each task."""
+    for panels in group(results.gradients, lambda p: p.heading.task).values():
+        ordered = sorted(panels, key=lambda panel: panel.cotangent)
+        yield draw_gradients(ordered, results.palette)
+
+
 def draw_gradients(panels: Sequence[GradientPanel], palette: Palette) -> Drawn:
     """Draw the panels of one task, the loss terms first."""
     cells = arrange([panel.cotangent for panel in panels])
-    lines, columns = (1 + max(ends) for ends in zip(*cells, strict=True))
-    sketch = Sketch(1.2 + 4.2 * columns, 0.8 + 3.1 * lines, palette)
-    grid = sketch.figure.subplots(lines, columns, squeeze=False)
-    for cell, panel in zip(cells, panels, strict=True):
-        gradient_axes(grid[cell], panel, sketch)
-    for cell in set(np.ndindex(lines, columns)) - set(cells):
-        grid[cell].remove()
+    sketch = lag_sketch(cells, palette)
+    for axes, panel in zip(sketch.panels(cells), panels, strict=True):
+        gradient_axes(axes, panel, sketch)
     sketch.legend(gradient_handles(panels, palette))
     task = panels[0].heading.task
-    return finish(
-        sketch,
-        f"gradients-{task}",
-        f"Gradient over lag: {task}",
-        describe(panels),
-        CAPTION,
-        task,
-    )
+    title = f"Gradient over lag: {task}"
+    return sketch.finish(f"gradients-{task}", title, describe(panels), CAPTION, task)
+
+
+def lag_sketch(cells: Sequence[tuple[int, int]], palette: Palette) -> Sketch:
+    """Return a sketch for panels of a gradient over lag in these cells."""
+    lines, columns = extent(cells)
+    return Sketch(1.2 + 4.2 * columns, 0.8 + 3.1 * lines, palette)
 
 
 def gradient_axes(axes: Axes, panel: GradientPanel, sketch: Sketch) -> None:
     """Draw one panel: lag across, the ratio up."""
-    marked = several(series.implementation for series in panel.series)
+    marked = len({series.implementation for series in panel.series}) > 1
     for series in panel.series:
         marker = sketch.palette.marker(series.implementation) if marked else ""
         _draw_series(axes, series, sketch, marker)
@@ -81,12 +80,17 @@ def gradient_axes(axes: Axes, panel: GradientPanel, sketch: Sketch) -> None:
     log_axis(axes.yaxis, low, high)
     axes.set_ylim(max(low / 3, LOWEST), high * 3)
     axes.set_xlim(left=0)
-    label_line(axes, HORIZON, "10⁻³")
-    axes.set_title(f"{panel.heading.title}: {NAMES[panel.cotangent]}")
-    axes.set_xlabel("lag (time steps)")
-    axes.set_ylabel("R(lag)")
+    label_lag(axes, f"{panel.heading.title}: {NAMES[panel.cotangent]}")
     note_failures(axes, panel.failures)
     note_uncertified(axes, panel.uncertified)
+
+
+def label_lag(axes: Axes, title: str) -> None:
+    """Write the title and the labels of a panel, and draw the horizon's level."""
+    label_line(axes, HORIZON, "10⁻³")
+    axes.set_title(title)
+    axes.set_xlabel("lag (time steps)")
+    axes.set_ylabel("R(lag)")
 
 
 def _draw_series(axes: Axes, series: LagSeries, sketch: Sketch, marker: str) -> None:
@@ -138,9 +142,8 @@ def gradient_handles(panels: Sequence[GradientPanel], palette: Palette) -> list[
     """Return the legend of gradient panels: only what they show."""
     series = [each for panel in panels for each in panel.series]
     states = {each.state for each in series}
-    handles = cell_handles(palette, [each.cell for each in series])
-    names = [each.implementation for each in series]
-    handles += implementation_handles(palette, names)
+    handles = palette.cell_handles(each.cell for each in series)
+    handles += palette.marker_handles(each.implementation for each in series)
     if "initial" in states:
         handles.append(line_handle("initial", linewidth=1.5, linestyle=INITIAL_DASH))
     if "trained" in states:

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from harness.analysis.grouping import group
 from harness.analysis.learning.initial_values import InitialPanel, InitialSeries
+from harness.report.figures.axes import log_axis, note, note_failures, power_label
 from harness.report.figures.gradients import (
-    HORIZON,
     LOWEST,
     draw_underflow,
     drawable,
+    label_lag,
+    lag_sketch,
 )
-from harness.report.figures.style import (
-    DASHES,
-    INK,
-    Drawn,
-    Palette,
-    Sketch,
-    arrange,
-    finish,
-    label_line,
-    line_handle,
-    log_axis,
-    note_failures,
-    power_label,
-)
+from harness.report.figures.layout import arrange
+from harness.report.figures.results import Results
+from harness.report.figures.sketch import Drawn, Sketch
+from harness.report.figures.style import DASHES, INK, Look, Palette, line_handle
 
 SHIPPED = "#8a8a8a"
 """Of what a framework ships; the schemes of this project have the cell's colour."""
 
-LOOKS: dict[str, dict[str, Any]] = {
+LOOKS: dict[str, Look] = {
     "canonical": {"linestyle": "-", "linewidth": 2.2},
     "zero-bias": {"linestyle": (0, (1, 1)), "linewidth": 2.0},
     "chrono": {"linestyle": (0, (6, 1.5)), "linewidth": 2.0},
@@ -50,31 +41,29 @@ CAPTION = (
 )
 
 
+def initial_values_figures(results: Results) -> Iterator[Drawn]:
+    """Draw the gradients at initial values of each task and length."""
+    found = group(results.initial_gradients, lambda panel: panel.heading)
+    for index, panels in enumerate(found.values(), 1):
+        yield draw_initial_values(panels, results.palette, index)
+
+
 def draw_initial_values(
     panels: Sequence[InitialPanel], palette: Palette, index: int
 ) -> Drawn:
-    """Draw the panels of one place, all with the same axes."""
-    cells = arrange(["cell"] * len(panels)) if len(panels) > 1 else [(0, 0)]
-    lines, columns = (1 + max(ends) for ends in zip(*cells, strict=True))
-    sketch = Sketch(1.2 + 4.2 * columns, 0.8 + 3.1 * lines, palette)
-    grid = sketch.figure.subplots(lines, columns, squeeze=False)
+    """Draw the panels of one task and length, all with the same axes."""
+    cells = arrange(["cell"] * len(panels))
+    sketch = lag_sketch(cells, palette)
     high = max(
         1.0, *(max(series.median) for panel in panels for series in panel.series)
     )
-    for cell, panel in zip(cells, panels, strict=True):
-        _axes(grid[cell], panel, sketch, high)
-    for cell in set(np.ndindex(lines, columns)) - set(cells):
-        grid[cell].remove()
+    for axes, panel in zip(sketch.panels(cells), panels, strict=True):
+        _axes(axes, panel, sketch, high)
     sketch.legend(_handles(panels))
     where = panels[0].heading
-    return finish(
-        sketch,
-        f"initial-values-{index}",
-        f"Initial values and the gradient over lag: {where.title}",
-        _describe(panels),
-        CAPTION,
-        where.task,
-    )
+    title = f"Initial values and the gradient over lag: {where.title}"
+    name = f"initial-values-{index}"
+    return sketch.finish(name, title, _describe(panels), CAPTION, where.task)
 
 
 def _axes(axes: Axes, panel: InitialPanel, sketch: Sketch, high: float) -> None:
@@ -83,11 +72,10 @@ def _axes(axes: Axes, panel: InitialPanel, sketch: Sketch, high: float) -> None:
     log_axis(axes.yaxis, LOWEST, high)
     axes.set_ylim(LOWEST, high * 3)
     axes.set_xlim(0, max(series.lags[-1] for series in panel.series))
-    label_line(axes, HORIZON, "10⁻³")
-    axes.set_title(f"{panel.heading.title}: {panel.cell}")
-    axes.set_xlabel("lag (time steps)")
-    axes.set_ylabel("R(lag)")
-    _note_equals(axes, panel.series)
+    label_lag(axes, f"{panel.heading.title}: {panel.cell}")
+    for first, *others in (series.inits for series in panel.series):
+        if others:  # their lines would cover each other: they are drawn once
+            note(axes, f"same as {first}: {', '.join(others)}")
     note_failures(axes, panel.failures)
 
 
@@ -100,18 +88,10 @@ def _draw(
     sketch.mark(artists, panel.cell, panel.implementation)
 
 
-def _look(init: str) -> dict[str, Any]:
+def _look(init: str) -> Look:
     """Return how a line is drawn; a scheme that is not known here gets a dash."""
     index = sum(map(ord, init)) % (len(DASHES) - 1)
     return LOOKS.get(init, {"linestyle": DASHES[1 + index], "linewidth": 1.6})
-
-
-def _note_equals(axes: Axes, series: Sequence[InitialSeries]) -> None:
-    """Say under the axes which lines would cover each other: they are drawn once."""
-    for first, *others in (each.inits for each in series):
-        if others:
-            words = f"same as {first}: {', '.join(others)}"
-            axes.set_xlabel(f"{axes.get_xlabel()}\n{words}")
 
 
 def _handles(panels: Sequence[InitialPanel]) -> list[Line2D]:

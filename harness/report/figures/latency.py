@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -11,25 +11,19 @@ from matplotlib.axes import Axes
 from harness.analysis.grouping import group
 from harness.analysis.speed.conditions import Conditions
 from harness.analysis.speed.rows import SpeedRow
-from harness.report.figures.marks import (
-    axis_seconds,
-    few_of_each,
-    grey_line,
-    left_out,
-    line_handles,
-    look,
-    mark_handles,
-    ring,
-    titled,
-)
-from harness.report.figures.style import (
-    Drawn,
-    Palette,
-    Sketch,
-    cell_handles,
-    finish,
+from harness.report.figures.axes import (
+    SMALL,
+    around,
     log_axis,
+    seconds_label,
+    titled,
+    write,
 )
+from harness.report.figures.layout import few_of_each, in_lines, left_out
+from harness.report.figures.marks import look, ring, timing_handles
+from harness.report.figures.results import Results
+from harness.report.figures.sketch import Drawn, Sketch
+from harness.report.figures.style import GREY, Palette
 from harness.report.text import percent, seconds
 
 CAPTION = (
@@ -45,6 +39,12 @@ LEVELS = {"p50": 0.5, "p95": 0.05, "p99": 0.01}
 WIDTH, HEIGHT = 4.0, 3.0
 
 _Key = tuple[str, int | None, int, str, Conditions]
+
+
+def latency_figures(results: Results) -> Iterator[Drawn]:
+    """Draw one figure where single time steps were timed."""
+    if panels := latency_panels(results.summary.speed):
+        yield draw_latency(panels, results.palette)
 
 
 def latency_panels(rows: Sequence[SpeedRow]) -> list[list[SpeedRow]]:
@@ -67,36 +67,18 @@ def _key(row: SpeedRow) -> _Key:
 
 
 def draw_latency(panels: Sequence[Sequence[SpeedRow]], palette: Palette) -> Drawn:
-    """Draw a panel per cell and width."""
+    """Draw a panel for each cell and width."""
     lines = few_of_each(panels, lambda members: members[0].cell, MOST)
-    kept = [members for line in lines for members in line]
-    columns = max(len(line) for line in lines)
-    width = WIDTH if columns > 1 else 7.0
-    sketch = Sketch(width * columns, 0.9 + HEIGHT * len(lines), palette)
-    grid = sketch.figure.subplots(len(lines), columns, squeeze=False)
-    several = len({row.machine for members in kept for row in members}) > 1
-    for across, line in zip(grid, lines, strict=True):
-        for axes in across[len(line) :]:
-            axes.remove()
-        for axes, members in zip(across, line, strict=False):
-            latency_axes(axes, members, sketch)
-            titled(axes, _title(members[0], several), width - 0.7)
-    rows = [row for members in kept for row in members]
-    sketch.legend(
-        [
-            *cell_handles(palette, [row.cell for row in rows]),
-            *line_handles(palette, [row.implementation for row in rows]),
-            *mark_handles(rows),
-        ]
-    )
-    more = left_out(len(panels) - len(kept))
-    return finish(
-        sketch,
-        "latency",
-        "Latency of one time step",
-        describe(rows),
-        CAPTION + more,
-    )
+    sketch, kept = in_lines(lines, palette, WIDTH, HEIGHT)
+    rows = [row for _, members in kept for row in members]
+    several = len({row.machine for row in rows}) > 1
+    for axes, members in kept:
+        latency_axes(axes, members, sketch)
+        titled(axes, _title(members[0], several), sketch.panel_width - 0.7)
+    sketch.legend(timing_handles(rows, palette))
+    caption = CAPTION + left_out(len(panels) - len(kept))
+    title = "Latency of one time step"
+    return sketch.finish("latency", title, describe(rows), caption)
 
 
 def _title(row: SpeedRow, several: bool) -> str:
@@ -107,22 +89,26 @@ def _title(row: SpeedRow, several: bool) -> str:
 
 def latency_axes(axes: Axes, rows: Sequence[SpeedRow], sketch: Sketch) -> None:
     """Draw one panel: latency across, the share that took longer up."""
-    known = [value for row in rows for value in _values(row)]
-    low, high = min(known) / 1.3, max(known) * 1.3
-    low = min(low, high / 12)  # less than a decade has ticks too close to read
+    low, high = around([value for row in rows for value in _values(row)], 1.3, 1.3)
     most = max((len(row.latency_sample_s) for row in rows), default=0)
     bottom = 1 / max(most, 200) / 1.5
-    log_axis(axes.xaxis, low, high, axis_seconds)
+    log_axis(axes.xaxis, low, high, seconds_label)
     log_axis(axes.yaxis, bottom, 1.0, percent)
     axes.set_xlim(low, high)
     axes.set_ylim(bottom, 1.3)
     for name, level in LEVELS.items():
-        grey_line(axes, level, name)
+        _draw_level(axes, level, name)
     for row in rows:
         artists = _draw(axes, row, sketch.palette)
         sketch.mark(artists, row.cell, row.implementation)
     axes.set_xlabel("latency of one time step")
     axes.set_ylabel("time steps that took longer")
+
+
+def _draw_level(axes: Axes, y: float, name: str) -> None:
+    axes.axhline(y, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1.2)
+    look = {"ha": "right", "va": "bottom", "fontsize": SMALL, "color": GREY}
+    write(axes, name, (1.0, y), (-3, 2), xycoords=("axes fraction", "data"), **look)
 
 
 def _values(row: SpeedRow) -> list[float]:
@@ -136,14 +122,9 @@ def _draw(axes: Axes, row: SpeedRow, palette: Palette) -> list[Artist]:
     sample = np.sort(row.latency_sample_s)
     if len(sample):
         longer = 1 - np.arange(len(sample)) / len(sample)
-        artists += axes.plot(
-            sample,
-            longer,
-            color=colour,
-            linestyle=palette.dash(row.implementation),
-            linewidth=1.3,
-            drawstyle="steps-post",
-        )
+        dash = palette.dash(row.implementation)
+        looks = {"color": colour, "linestyle": dash, "linewidth": 1.3}
+        artists += axes.plot(sample, longer, drawstyle="steps-post", **looks)
     assert row.latency is not None
     for name, level in LEVELS.items():
         at = getattr(row.latency, f"{name}_s")

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from harness.analysis.learning.curves import LearningPanel, LearningSeries, SeedCurve
-from harness.report.figures.style import (
-    INK,
-    Drawn,
-    Palette,
-    Sketch,
-    arrange,
-    cell_handles,
-    finish,
+from harness.analysis.grouping import group
+from harness.analysis.learning.curves import (
+    LearningPanel,
+    LearningSeries,
+    SeedCurve,
+    learning_panels,
+)
+from harness.report.figures.axes import (
     label_line,
-    line_handle,
     log_axis,
     note_failures,
     note_uncertified,
-    several,
+)
+from harness.report.figures.layout import arrange
+from harness.report.figures.results import Results
+from harness.report.figures.sketch import Drawn, Sketch, extent
+from harness.report.figures.style import (
+    INK,
+    Look,
+    Palette,
+    line_handle,
+    point_handle,
     shorten,
 )
 from harness.report.text import number
@@ -36,34 +41,41 @@ CAPTION = (
 )
 
 
+def learning_figures(results: Results) -> Iterator[Drawn]:
+    """Draw the curves of each task, and its loss where that is not its metric."""
+    losses = learning_panels(results.summary.run, metric="loss")
+    for task, panels in group(results.curves, lambda p: p.heading.task).items():
+        if panels[0].metric != "loss":
+            panels += [panel for panel in losses if panel.heading.task == task]
+        if has_curve(panels):
+            yield draw_learning(panels, results.palette)
+
+
+def has_curve(panels: Sequence[LearningPanel]) -> bool:
+    """Return whether any seed of these panels has a curve."""
+    return any(series.curves for panel in panels for series in panel.series)
+
+
 def draw_learning(panels: Sequence[LearningPanel], palette: Palette) -> Drawn:
     """Draw the panels of one task, of one metric or two."""
     cells = arrange([panel.metric for panel in panels])
-    lines, columns = (1 + max(ends) for ends in zip(*cells, strict=True))
+    lines, columns = extent(cells)
     width = 7.0 if columns == 1 else 1.0 + 4.0 * columns
     sketch = Sketch(width, 0.7 + 3.1 * lines, palette)
-    grid = sketch.figure.subplots(lines, columns, squeeze=False)
-    for cell, panel in zip(cells, panels, strict=True):
-        learning_axes(grid[cell], panel, sketch)
-    for cell in set(np.ndindex(lines, columns)) - set(cells):
-        grid[cell].remove()
+    for axes, panel in zip(sketch.panels(cells), panels, strict=True):
+        learning_axes(axes, panel, sketch)
     sketch.legend(learning_handles(panels, palette))
     task = panels[0].heading.task
     metric = " and ".join(dict.fromkeys(p.metric.replace("_", " ") for p in panels))
-    return finish(
-        sketch,
-        f"learning-{task}",
-        f"Learning curves: {task}, {metric}",
-        describe(panels),
-        CAPTION.format(metric=metric),
-        task,
-    )
+    title = f"Learning curves: {task}, {metric}"
+    caption = CAPTION.format(metric=metric)
+    return sketch.finish(f"learning-{task}", title, describe(panels), caption, task)
 
 
 def learning_axes(axes: Axes, panel: LearningPanel, sketch: Sketch) -> None:
     """Draw one panel: updates across, the held-out metric up."""
     end = max((c.x[-1] for s in panel.series for c in s.curves), default=1.0)
-    dashed = several(series.implementation for series in panel.series)
+    dashed = len({series.implementation for series in panel.series}) > 1
     for series in panel.series:
         look = _look(series.implementation, sketch.palette) if dashed else {}
         _draw_series(axes, series, sketch, end, look)
@@ -79,7 +91,7 @@ def learning_axes(axes: Axes, panel: LearningPanel, sketch: Sketch) -> None:
     note_uncertified(axes, panel.uncertified)
 
 
-def _look(implementation: str, palette: Palette) -> dict[str, Any]:
+def _look(implementation: str, palette: Palette) -> Look:
     """Return the line of a median: the first wide and pale, to be seen under others."""
     if palette.implementations[implementation] == 0:
         return {"linewidth": 5.0, "alpha": 0.35}
@@ -91,7 +103,7 @@ def _draw_series(
     series: LearningSeries,
     sketch: Sketch,
     end: float,
-    look: dict[str, Any],
+    look: Look,
 ) -> None:
     colour = sketch.palette.cells[series.cell]
     artists = axes.plot(
@@ -108,19 +120,12 @@ def _draw_series(
 
 
 def _draw_end(axes: Axes, curve: SeedCurve, colour: str, end: float) -> list[Line2D]:
-    last = ([curve.x[-1]], [curve.y[-1]])
+    x, y = curve.x[-1], curve.y[-1]
     if curve.outcome != "ok":
-        return axes.plot(
-            *last,
-            color=colour,
-            linestyle="",
-            zorder=5,
-            marker="X",
-            markersize=9,
-            markeredgecolor=INK,
-        )
-    if curve.x[-1] < end:
-        return axes.plot(*last, color=colour, marker="o", markersize=3.5, zorder=4)
+        edge: Look = {"color": colour, "markeredgecolor": INK}
+        return axes.plot(x, y, "X", markersize=9, zorder=5, **edge)
+    if x < end:
+        return axes.plot(x, y, marker="o", color=colour, markersize=3.5, zorder=4)
     return []
 
 
@@ -139,20 +144,16 @@ def _scale(axes: Axes, panel: LearningPanel) -> None:
 
 def learning_handles(panels: Sequence[LearningPanel], palette: Palette) -> list[Line2D]:
     """Return the legend of learning panels: only what they show."""
-    series = [each for panel in panels for each in panel.series]
-    drawn = [each for each in series if each.curves]
-    handles = cell_handles(palette, [each.cell for each in drawn])
-    names = [each.implementation for each in drawn]
-    if several(names):
-        handles += [
-            line_handle(shorten(name), **_look(name, palette))
-            for name in dict.fromkeys(names)
-        ]
+    drawn = [each for panel in panels for each in panel.series if each.curves]
+    handles = palette.cell_handles(each.cell for each in drawn)
+    names = dict.fromkeys(each.implementation for each in drawn)
+    if len(names) > 1:
+        handles += [line_handle(shorten(n), **_look(n, palette)) for n in names]
     if any(len(each.curves) > 1 for each in drawn):
         handles.append(line_handle("single seed", linewidth=0.9, alpha=0.6))
     if any(curve.outcome != "ok" for each in drawn for curve in each.curves):
-        look = {"linestyle": "", "marker": "X", "markersize": 8}
-        handles.append(line_handle("did not end ok", markeredgecolor=INK, **look))
+        edge: Look = {"markersize": 8, "markeredgecolor": INK}
+        handles.append(point_handle("did not end ok", "X", **edge))
     return handles
 
 

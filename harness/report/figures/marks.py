@@ -1,41 +1,26 @@
-"""How timings look on lines and points: doubt, failure, and whose each line is."""
+"""How timings look on lines and points: uncertified, shaky, failed, and their names."""
 
 from __future__ import annotations
 
 import math
-import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from harness.analysis.grouping import group
 from harness.analysis.speed.rows import SpeedRow
-from harness.analysis.speed.scaling import spread
-from harness.report.figures.style import (
-    COLUMNS,
-    GREY,
-    INK,
-    Palette,
-    line_handle,
-    log_label,
-    shorten,
-)
-from harness.report.text import seconds
-
-P = TypeVar("P")
-
-FONT = 7.5
-TITLE_CHARACTERS = 11.0
-"""Of a bold title, in an inch."""
+from harness.intervals import Interval
+from harness.report.figures.axes import SMALL
+from harness.report.figures.layout import apart, within
+from harness.report.figures.style import GREY, INK, Look, Palette, point_handle, shorten
 
 
 @dataclass(frozen=True)
 class End:
-    """Where a line ends and what is written there."""
+    """Where a line ends, and the words there."""
 
     x: float
     y: float
@@ -43,14 +28,15 @@ class End:
     colour: str
 
 
-def titled(axes: Axes, words: str, width: float) -> None:
-    """Give a panel of so many inches its title, broken at the dots."""
-    parts = words.replace(" ", "\xa0").replace("·\xa0", "· ")
-    lines = textwrap.wrap(parts, max(int(TITLE_CHARACTERS * width), 16))
-    axes.set_title("\n".join(lines), fontsize=8.5)
+def reach(value: float | None, interval: Interval | None) -> tuple[float, float]:
+    """Return the lowest and the highest of a value and its interval."""
+    known = value or 1.0
+    if interval is None:
+        return known, known
+    return min(known, interval.low), max(known, interval.high)
 
 
-def look(row: SpeedRow, palette: Palette) -> dict[str, Any]:
+def look(row: SpeedRow, palette: Palette) -> Look:
     """Return how a timing's point looks: open where it is uncertified."""
     colour = palette.cells[row.cell]
     return {
@@ -61,55 +47,54 @@ def look(row: SpeedRow, palette: Palette) -> dict[str, Any]:
     }
 
 
-def ring(axes: Axes, x: float, y: float, size: float = 10.0) -> list[Line2D]:
-    """Draw what marks a shaky timing."""
+def ring(
+    axes: Axes, x: float, y: float, size: float = 10.0, **look: Any
+) -> list[Line2D]:
+    """Draw the mark of a shaky timing."""
     return axes.plot(
         x, y, "o", markersize=size, markerfacecolor="none", markeredgecolor=INK,
-        markeredgewidth=0.9, zorder=6,
+        markeredgewidth=0.9, zorder=6, **look,
     )  # fmt: skip
 
 
 def failed(axes: Axes, x: float, y: float, colour: str) -> list[Line2D]:
-    """Draw what marks a trial that did not end ok; y in fractions of the axes."""
+    """Draw the mark of a trial that did not end ok; y in fractions of the axes."""
     return axes.plot(
         x, y, "X", markersize=7, color=colour, markeredgecolor=INK, clip_on=False,
         transform=axes.get_xaxis_transform(), zorder=6,
     )  # fmt: skip
 
 
-def mark_handles(rows: Iterable[SpeedRow]) -> list[Line2D]:
-    """Return the legend of doubt and failure: only what is shown."""
-    shown = list(rows)
-    found = []
-    plain = {"linestyle": "", "marker": "o"}
-    if any(row.timed and not row.certified for row in shown):
-        words = {"markerfacecolor": "white", **plain}
-        found.append(line_handle("open: uncertified", **words))
-    if any(row.timed and row.shaky for row in shown):
-        words = {"markerfacecolor": "none", "markeredgecolor": INK, **plain}
-        found.append(line_handle("ringed: shaky", markersize=9, **words))
-    if any(not row.phase for row in shown):
-        cross = {"linestyle": "", "marker": "X", "markeredgecolor": INK}
-        found.append(line_handle("did not end ok", markersize=7, **cross))
-    return found
-
-
-def line_handles(palette: Palette, names: Iterable[str]) -> list[Line2D]:
-    """Return a legend entry an implementation, by dash and marker."""
+def timing_handles(rows: Sequence[SpeedRow], palette: Palette) -> list[Line2D]:
+    """Return the legend of lines of timings: cells, implementations and marks."""
     return [
-        line_handle(
-            shorten(name),
-            linestyle=palette.dash(name),
-            linewidth=1.4,
-            marker=palette.marker(name),
-            markersize=5,
-        )
-        for name in dict.fromkeys(names)
+        *palette.cell_handles(row.cell for row in rows),
+        *palette.dash_handles(row.implementation for row in rows),
+        *mark_handles(rows),
     ]
 
 
+def mark_handles(rows: Iterable[SpeedRow]) -> list[Line2D]:
+    """Return the legend of the marks that are shown."""
+    shown = list(rows)
+    found = []
+    if any(row.timed and not row.certified for row in shown):
+        found.append(point_handle("open: uncertified", markerfacecolor="white"))
+    if any(row.timed and row.shaky for row in shown):
+        ringed: Look = {
+            "markerfacecolor": "none",
+            "markeredgecolor": INK,
+            "markersize": 9,
+        }
+        found.append(point_handle("ringed: shaky", **ringed))
+    if any(not row.phase for row in shown):
+        crossed: Look = {"markeredgecolor": INK, "markersize": 7}
+        found.append(point_handle("did not end ok", "X", **crossed))
+    return found
+
+
 def name_ends(axes: Axes, ends: Sequence[End], height: float) -> list[list[Artist]]:
-    """Write beside the axes whose each line is, in order and clear of each other.
+    """Write the name of each line beside the axes, in order and without overlap.
 
     Args:
         axes: With its final limits, y logarithmic.
@@ -121,18 +106,18 @@ def name_ends(axes: Axes, ends: Sequence[End], height: float) -> list[list[Artis
     """
     low, high = (math.log(limit) for limit in axes.get_ylim())
     wanted = [(math.log(end.y) - low) / (high - low) for end in ends]
-    places = within(apart(wanted, (FONT + 1.5) / 72 / height))
+    positions = within(apart(wanted, (SMALL + 1.5) / 72 / height))
     last = max((end.x for end in ends), default=0.0)
     drawn: list[list[Artist]] = []
-    for end, place in zip(ends, places, strict=True):
+    for end, position in zip(ends, positions, strict=True):
         text = axes.annotate(
             shorten(end.words, 18),
             xy=(end.x, end.y),
             xycoords="data",
-            xytext=(1.05, place),
+            xytext=(1.05, position),
             textcoords="axes fraction",
             va="center",
-            fontsize=FONT,
+            fontsize=SMALL,
             color=INK,
             annotation_clip=False,
             arrowprops={
@@ -147,94 +132,8 @@ def name_ends(axes: Axes, ends: Sequence[End], height: float) -> list[list[Artis
     return drawn
 
 
-def _leader(end: End, last: float) -> dict[str, Any]:
+def _leader(end: End, last: float) -> Look:
     """Return how the line to a name looks: not like data where it crosses the axes."""
     if end.x < last:
         return {"color": GREY, "linewidth": 0.6, "linestyle": ":"}
     return {"color": end.colour, "linewidth": 0.6, "alpha": 0.7}
-
-
-def apart(wanted: Sequence[float], gap: float) -> list[float]:
-    """Return places in the order of `wanted`, each `gap` from the next at least.
-
-    Neighbours that would touch are spread around their middle.
-    """
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    blocks: list[tuple[float, int]] = []  # the middle of a block, and how many it holds
-    for index in order:
-        middle, count = wanted[index], 1
-        while blocks and _low(middle, count, gap) < _high(*blocks[-1], gap):
-            before, held = blocks.pop()
-            middle = (before * held + middle * count) / (held + count)
-            count += held
-        blocks.append((middle, count))
-    places = [
-        middle + (i - (count - 1) / 2) * gap
-        for middle, count in blocks
-        for i in range(count)
-    ]
-    found = [0.0] * len(wanted)
-    for index, place in zip(order, places, strict=True):
-        found[index] = place
-    return found
-
-
-def within(places: Sequence[float], highest: float = 0.97) -> list[float]:
-    """Return places moved down together, so far that none is above `highest`."""
-    over = max(0.0, max(places, default=0.0) - highest)
-    return [place - over for place in places]
-
-
-def _low(middle: float, count: int, gap: float) -> float:
-    return middle - count * gap / 2
-
-
-def _high(middle: float, count: int, gap: float) -> float:
-    return middle + count * gap / 2
-
-
-def axis_seconds(value: float) -> str:
-    """Return a time for an axis: "1000 s" stays in seconds."""
-    return f"{log_label(value)} s" if value >= 1 else seconds(value)
-
-
-def left_out(count: int, where: str = "the table") -> str:
-    """Return a sentence on panels that are not drawn, or nothing."""
-    if not count:
-        return ""
-    panels = "panel is" if count == 1 else "panels are"
-    return f" {count} more {panels} only in {where}."
-
-
-def few_of_each(
-    panels: Sequence[P], cell_of: Callable[[P], str], most: int
-) -> list[list[P]]:
-    """Return a line of panels a cell, at most `most` in all, each evenly chosen."""
-    of_cells = list(group(panels, cell_of).values())[:most]
-    share = max(1, min(COLUMNS, most // len(of_cells)))
-    lines = [spread(m, most if len(of_cells) == 1 else share) for m in of_cells]
-    if len(lines) > 1 and max(map(len, lines)) > 1:
-        return lines
-    kept = [panel for line in lines for panel in line]
-    return [kept[i : i + COLUMNS] for i in range(0, len(kept), COLUMNS)]
-
-
-def note(axes: Axes, words: str) -> None:
-    """Say something under the axes."""
-    axes.set_xlabel(f"{axes.get_xlabel()}\n{words}", color=INK)
-
-
-def grey_line(axes: Axes, y: float, words: str) -> None:
-    """Draw a thin level with its name inside the right edge."""
-    axes.axhline(y, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1.2)
-    axes.annotate(
-        words,
-        xy=(1.0, y),
-        xycoords=("axes fraction", "data"),
-        xytext=(-3, 2),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        fontsize=FONT,
-        color=GREY,
-    )

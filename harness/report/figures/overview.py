@@ -1,69 +1,124 @@
-"""The three pictures of the first screen: one panel a question."""
+"""The three pictures of the first screen: one panel for each question."""
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from harness.analysis.learning.curves import LearningPanel
-from harness.analysis.learning.gradients import GradientPanel
-from harness.analysis.speed.rows import SpeedRow
+from harness.analysis.grouping import Heading, group
+from harness.analysis.speed.rows import PLACEMENT, SpeedRow
 from harness.report.figures import gradients, learning, speed
-from harness.report.figures.style import Drawn, Palette, Sketch, finish
+from harness.report.figures.axes import at_dots
+from harness.report.figures.results import Results
+from harness.report.figures.sketch import Drawn, Sketch
 from harness.report.tables.speed import phase
 
 WIDTH, HEIGHT = 5.0, 3.7
 TITLE = 40
 """Characters of a title that stand beside the names of lines."""
 
-
-def draw_learning(panel: LearningPanel, palette: Palette) -> Drawn:
-    """Draw what it can learn."""
-    sketch = Sketch(WIDTH, HEIGHT, palette)
-    learning.learning_axes(sketch.figure.subplots(), panel, sketch)
-    sketch.legend(learning.learning_handles([panel], palette))
-    return finish(
-        sketch,
-        "overview-learning",
-        "What can it learn?",
-        learning.describe([panel]),
-        "Thin: seeds. Thick: their median. Dashed: the floor.",
-        panel.heading.task,
-    )
+MOST_LINES = 16
+"""More lines than this cannot be read at the size of the first screen."""
 
 
-def draw_gradients(panel: GradientPanel, palette: Palette) -> Drawn:
-    """Draw why."""
-    sketch = Sketch(WIDTH, HEIGHT, palette)
-    gradients.gradient_axes(sketch.figure.subplots(), panel, sketch)
-    sketch.legend(gradients.gradient_handles([panel], palette))
-    return finish(
-        sketch,
-        "overview-gradients",
-        "Why?",
-        gradients.describe([panel]),
-        "How much of the gradient is left, that many time steps back.",
-        panel.heading.task,
-    )
+def learning_overview(results: Results) -> Iterator[Drawn]:
+    """Draw the learning curves in focus."""
+    for panel in results.curves:
+        if panel.heading == results.summary.focus and learning.has_curve([panel]):
+            sketch = Sketch(WIDTH, HEIGHT, results.palette)
+            learning.learning_axes(sketch.figure.subplots(), panel, sketch)
+            sketch.legend(learning.learning_handles([panel], results.palette))
+            yield sketch.finish(
+                "overview-learning",
+                "What can it learn?",
+                learning.describe([panel]),
+                "Thin: seeds. Thick: their median. Dashed: the floor.",
+                panel.heading.task,
+            )
 
 
-def draw_speed(rows: Sequence[SpeedRow], palette: Palette, of: int) -> Drawn:
-    """Draw how fast, for one phase; `of` lines there are in all."""
+def gradients_overview(results: Results) -> Iterator[Drawn]:
+    """Draw the gradient over lag at the task and length in focus, else the first."""
+    focus = results.summary.focus
+    near = sorted(results.gradients, key=lambda p: not _same(p.heading, focus))
+    for panel in near[:1]:
+        sketch = Sketch(WIDTH, HEIGHT, results.palette)
+        gradients.gradient_axes(sketch.figure.subplots(), panel, sketch)
+        sketch.legend(gradients.gradient_handles([panel], results.palette))
+        yield sketch.finish(
+            "overview-gradients",
+            "Why?",
+            gradients.describe([panel]),
+            "How much of the gradient is left, that many time steps back.",
+            panel.heading.task,
+        )
+
+
+def speed_overview(results: Results) -> Iterator[Drawn]:
+    """Draw the throughput of one heading and phase."""
+    compared = overview_speed(results.summary.speed, results.summary.focus)
+    if not compared:
+        return
+    rows = best_of_each(compared)
     lines = list(dict.fromkeys((row.cell, row.implementation) for row in rows))
-    sketch = Sketch(WIDTH, max(HEIGHT, 1.3 + 0.2 * len(lines)), palette)
+    sketch = Sketch(WIDTH, max(HEIGHT, 1.3 + 0.2 * len(lines)), results.palette)
     axes = sketch.figure.subplots()
     speed.throughput_axes(axes, rows, lines, sketch, longest=15)
     name = next(row.phase for row in rows if row.phase)
-    title = f"{rows[0].heading.title}: {phase(name)}"
-    parts = title.replace(" ", "\xa0").replace("·\xa0", "· ")  # a line ends at a dot
-    axes.set_title("\n".join(textwrap.wrap(parts, TITLE)))
-    few = f" The best of each cell, {len(rows)} of {of}." if len(rows) < of else ""
-    sketch.legend(speed.throughput_handles(rows, palette))
-    return finish(
-        sketch,
+    axes.set_title(at_dots(f"{rows[0].heading.title}: {phase(name)}", TITLE))
+    sketch.legend(speed.throughput_handles(rows, results.palette))
+    few = f" The best of each cell, {len(rows)} of {len(compared)}."
+    yield sketch.finish(
         "overview-speed",
         "How fast is it?",
         speed.describe(rows),
-        f"Median and 95 % interval; hatched: uncertified.{few}",
+        "Median and 95 % interval; hatched: uncertified."
+        + (few if len(rows) < len(compared) else ""),
         rows[0].heading.task,
+    )
+
+
+def overview_speed(rows: Sequence[SpeedRow], focus: Heading | None) -> list[SpeedRow]:
+    """Return what the first screen shows of speed: one place, one phase.
+
+    Where most implementations are compared; of several such places the focus, else the
+    first. Whole updates where they were timed, else the first phase.
+    """
+    places = group((r for r in rows if r.phase != PLACEMENT), lambda r: r.heading)
+    found = [_most_telling(members) for members in places.values()]
+
+    def compared(shown: Sequence[SpeedRow]) -> tuple[int, bool]:
+        names = {row.implementation for row in shown if row.tokens_per_s}
+        return len(names), _same(shown[0].heading, focus)
+
+    return max(filter(None, found), key=compared, default=[])
+
+
+def _most_telling(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
+    """Return the rows of a place's most telling phase; none where none is timed."""
+    phases = [row.phase for row in rows if row.tokens_per_s]
+    if not phases:
+        return []
+    name = "train_step" if "train_step" in phases else phases[0]
+    return [row for row in rows if row.phase in (name, "")]
+
+
+def best_of_each(rows: Sequence[SpeedRow], most: int = MOST_LINES) -> list[SpeedRow]:
+    """Return at most so many rows: of each cell the certified, then the fastest."""
+    if len(rows) <= most:
+        return list(rows)
+    ranked: list[tuple[int, int]] = []
+    for members in group(enumerate(rows), lambda item: item[1].cell).values():
+        order = sorted(
+            members,
+            key=lambda item: (not item[1].certified, -(item[1].tokens_per_s or 0)),
+        )
+        ranked += [(rank, index) for rank, (index, _) in enumerate(order)]
+    kept = sorted(index for _, index in sorted(ranked)[:most])
+    return [rows[index] for index in kept]
+
+
+def _same(where: Heading, focus: Heading | None) -> bool:
+    return focus is not None and (where.task, where.length) == (
+        focus.task,
+        focus.length,
     )

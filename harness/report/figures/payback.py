@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,31 +11,14 @@ from matplotlib.axes import Axes
 
 from harness.analysis.grouping import group
 from harness.analysis.speed.payback import Payback
-from harness.measure.speed.phases import PHASES
-from harness.report.figures.marks import (
-    FONT,
-    End,
-    axis_seconds,
-    few_of_each,
-    left_out,
-    line_handles,
-    look,
-    mark_handles,
-    name_ends,
-    titled,
-)
-from harness.report.figures.style import (
-    INK,
-    Drawn,
-    Palette,
-    Sketch,
-    cell_handles,
-    finish,
-    line_handle,
-    log_axis,
-)
+from harness.report.figures.axes import SMALL, log_axis, seconds_label, titled, write
+from harness.report.figures.layout import few_of_each, in_lines, left_out
+from harness.report.figures.marks import End, look, name_ends, ring, timing_handles
+from harness.report.figures.results import Results
+from harness.report.figures.sketch import Drawn, Sketch
+from harness.report.figures.style import INK, Look, Palette, point_handle
 from harness.report.tables.first_calls import paid_back
-from harness.report.tables.speed import block_title, phase
+from harness.report.tables.speed import block_title, phase, phase_order
 from harness.report.text import seconds, short
 
 CAPTION = (
@@ -53,6 +36,15 @@ LEAST_CALLS = 1000
 WIDTH, HEIGHT = 4.4, 3.1
 
 
+DIAMOND: Look = {"markerfacecolor": "white", "markeredgecolor": INK}
+
+
+def payback_figures(results: Results) -> Iterator[Drawn]:
+    """Draw one figure where first calls were timed."""
+    if panels := payback_panels(results.summary.paybacks):
+        yield draw_payback(panels, results.palette)
+
+
 def payback_panels(found: Sequence[Payback]) -> list[list[Payback]]:
     """Return first calls that differ, by place and cell; of each the whole update.
 
@@ -63,14 +55,10 @@ def payback_panels(found: Sequence[Payback]) -> list[list[Payback]]:
     panels = []
     for members in keyed.values():
         phases = group(members, lambda p: p.row.phase)
-        name = "train_step" if "train_step" in phases else max(phases, key=_order)
+        name = "train_step" if "train_step" in phases else max(phases, key=phase_order)
         if len(phases[name]) > 1:
             panels.append(phases[name])
     return sorted(panels, key=lambda panel: not any(_crossing(p) for p in panel))
-
-
-def _order(name: str) -> tuple[int, str]:
-    return (PHASES.index(name) if name in PHASES else len(PHASES), name)
 
 
 def _crossing(found: Payback) -> float | None:
@@ -78,42 +66,22 @@ def _crossing(found: Payback) -> float | None:
 
 
 def draw_payback(panels: Sequence[Sequence[Payback]], palette: Palette) -> Drawn:
-    """Draw a panel per place and cell."""
+    """Draw a panel for each heading and cell."""
     crossed = [p for p in panels if any(_crossing(each) for each in p)]
     lines = few_of_each(crossed or panels, lambda members: members[0].row.cell, MOST)
-    kept = [members for line in lines for members in line]
-    columns = max(len(line) for line in lines)
-    width = WIDTH if columns > 1 else 7.0
-    sketch = Sketch(width * columns, 0.9 + HEIGHT * len(lines), palette)
-    grid = sketch.figure.subplots(len(lines), columns, squeeze=False)
-    for across, line in zip(grid, lines, strict=True):
-        for axes in across[len(line) :]:
-            axes.remove()
-        for axes, members in zip(across, line, strict=False):
-            payback_axes(axes, members, sketch)
-            row = members[0].row
-            titled(axes, f"{row.cell} · {block_title(row)}", width - 1.0)
-    rows = [each.row for members in kept for each in members]
-    diamond = {
-        "linestyle": "",
-        "marker": "D",
-        "markersize": 8,
-        "markerfacecolor": "white",
-        "markeredgecolor": INK,
-    }
-    sketch.legend(
-        [
-            *cell_handles(palette, [row.cell for row in rows]),
-            *line_handles(palette, [row.implementation for row in rows]),
-            *mark_handles(rows),
-            *([line_handle("paid back", **diamond)] if crossed else []),
-        ]
-    )
-    more = left_out(len(panels) - len(kept))
-    return finish(
-        sketch, "payback", "When a first call has paid back", describe(kept),
-        CAPTION + more,
-    )  # fmt: skip
+    sketch, kept = in_lines(lines, palette, WIDTH, HEIGHT)
+    for axes, members in kept:
+        payback_axes(axes, members, sketch)
+        row = members[0].row
+        titled(axes, f"{row.cell} · {block_title(row)}", sketch.panel_width - 1.0)
+    shown = [members for _, members in kept]
+    handles = timing_handles([each.row for m in shown for each in m], palette)
+    if crossed:
+        handles.append(point_handle("paid back", "D", markersize=8, **DIAMOND))
+    sketch.legend(handles)
+    caption = CAPTION + left_out(len(panels) - len(kept))
+    title = "When a first call has paid back"
+    return sketch.finish("payback", title, describe(shown), caption)
 
 
 def payback_axes(axes: Axes, found: Sequence[Payback], sketch: Sketch) -> None:
@@ -125,7 +93,7 @@ def payback_axes(axes: Axes, found: Sequence[Payback], sketch: Sketch) -> None:
     low = min(float(total[0]) for total in totals) / 1.5
     high = max(float(total[-1]) for total in totals) * 1.5
     log_axis(axes.xaxis, 1, last, short)
-    log_axis(axes.yaxis, low, high, axis_seconds)
+    log_axis(axes.yaxis, low, high, seconds_label)
     axes.set_xlim(1, last)
     axes.set_ylim(low, high)
     ends, drawn = [], []
@@ -157,44 +125,21 @@ def _draw(
     below: bool,
 ) -> list[Artist]:
     row = found.row
-    looks = look(row, palette)
+    looks = {**look(row, palette), "linestyle": palette.dash(row.implementation)}
     artists: list[Artist] = [
-        *axes.plot(
-            calls,
-            total,
-            linestyle=palette.dash(row.implementation),
-            linewidth=1.3,
-            markersize=5,
-            markevery=[0],
-            **looks,
-        )
+        *axes.plot(calls, total, linewidth=1.3, markersize=5, markevery=[0], **looks)
     ]
     artists[0].set_clip_on(False)
     if row.shaky:
-        artists += axes.plot(
-            1, total[0], "o", markersize=10, markerfacecolor="none",
-            markeredgecolor=INK, clip_on=False, zorder=6,
-        )  # fmt: skip
+        artists += ring(axes, 1, total[0], clip_on=False)
     crossing = _crossing(found)
     if crossing is None:
         return artists
-    at = float(_total(found, np.array(crossing)))
-    artists += axes.plot(
-        crossing, at, "D", markersize=6.5, markerfacecolor="white",
-        markeredgecolor=INK, zorder=5,
-    )  # fmt: skip
-    artists.append(
-        axes.annotate(
-            short(crossing),
-            xy=(crossing, at),
-            xytext=(5, -9) if below else (-6, 6),
-            textcoords="offset points",
-            ha="left" if below else "right",
-            fontsize=FONT,
-            color=INK,
-            zorder=7,
-        )
-    )
+    at = (crossing, float(_total(found, np.array(crossing))))
+    artists += axes.plot(*at, "D", markersize=6.5, zorder=5, **DIAMOND)
+    offset, side = ((5, -9), "left") if below else ((-6, 6), "right")
+    words = {"ha": side, "va": "baseline", "fontsize": SMALL, "zorder": 7}
+    artists.append(write(axes, short(crossing), at, offset, **words))
     return artists
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,23 +12,19 @@ from harness.analysis.grouping import group
 from harness.analysis.speed.conditions import Conditions
 from harness.analysis.speed.roofline import Peak, PeakRow
 from harness.analysis.speed.rows import SpeedRow
-from harness.measure.speed.phases import PHASES
-from harness.report.figures.marks import FONT, look, mark_handles, ring, titled
-from harness.report.figures.style import (
-    GREY,
-    INK,
-    Drawn,
-    Palette,
-    Sketch,
-    cell_handles,
-    finish,
-    implementation_handles,
-    line_handle,
+from harness.report.figures.axes import (
+    SMALL,
     log_axis,
     log_label,
     power_label,
+    titled,
+    write,
 )
-from harness.report.tables.speed import phase
+from harness.report.figures.marks import look, mark_handles, ring
+from harness.report.figures.results import Results
+from harness.report.figures.sketch import Drawn, Sketch
+from harness.report.figures.style import GREY, INK, Palette, line_handle
+from harness.report.tables.speed import phase, phase_order
 from harness.report.text import number, percent, short
 
 CAPTION = (
@@ -49,6 +45,13 @@ TOUCH = 0.06
 
 Ranges = tuple[float, float, float, float]
 """Left, right, bottom and top of a panel."""
+
+
+def roofline_figures(results: Results) -> Iterator[Drawn]:
+    """Draw one figure where a rate and an intensity are known."""
+    summary = results.summary
+    if roofline_rows(summary.speed):
+        yield draw_roofline(summary.speed, summary.peaks, results.palette)
 
 
 def roofline_rows(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
@@ -80,7 +83,8 @@ def draw_roofline(
     alike = group(shown, lambda row: row.conditions)
     kept = sorted(alike, key=lambda each: -len(alike[each]))[:MOST]
     roofs = {found.conditions: found.peak for found in peaks}
-    phases = sorted({row.phase for each in kept for row in alike[each]}, key=_order)
+    drawn = [row for each in kept for row in alike[each]]
+    phases = sorted({row.phase for row in drawn}, key=phase_order)
     width = max(6.5, 0.8 + WIDTH * len(phases))
     sketch = Sketch(width, 1.0 + HEIGHT * len(kept), palette)
     grid = sketch.figure.subplots(
@@ -102,29 +106,18 @@ def draw_roofline(
         panels[0].tick_params(labelleft=True)
     for column in grid.T:
         [axes for axes in column if axes.figure][-1].set_xlabel("FLOP/byte")
-    drawn = [row for each in kept for row in alike[each]]
-    known = any(roofs.get(each) is not None for each in kept)
-    sketch.legend(
-        [
-            *cell_handles(palette, [row.cell for row in drawn]),
-            *implementation_handles(palette, [row.implementation for row in drawn]),
-            *mark_handles(drawn),
-            *(
-                [line_handle("measured roof", color=INK, linewidth=1.6)]
-                if known
-                else []
-            ),
-        ]
-    )
+    handles = [
+        *palette.cell_handles(row.cell for row in drawn),
+        *palette.marker_handles(row.implementation for row in drawn),
+        *mark_handles(drawn),
+    ]
+    if any(roofs.get(each) is not None for each in kept):
+        handles.append(line_handle("measured roof", color=INK, linewidth=1.6))
+    sketch.legend(handles)
     left = len(alike) - len(kept)
     more = f" {left} other conditions are only in the tables." if left else ""
-    return finish(
-        sketch, "roofline", "Under the machine's roof", describe(drawn), CAPTION + more
-    )
-
-
-def _order(name: str) -> tuple[int, str]:
-    return (PHASES.index(name) if name in PHASES else len(PHASES), name)
+    title = "Under the machine's roof"
+    return sketch.finish("roofline", title, describe(drawn), CAPTION + more)
 
 
 def _title(name: str, alike: Conditions, all_: Sequence[Conditions]) -> str:
@@ -168,9 +161,8 @@ def roofline_axes(
     size = 5.5 if len(rows) < 40 else 4.0
     for row in rows:
         x, y = row.intensity or 1.0, row.flop_per_s or 1.0
-        artists = axes.plot(
-            x, y, linestyle="", markersize=size, zorder=3, **look(row, sketch.palette)
-        )
+        looks = {**look(row, sketch.palette), "markersize": size}
+        artists = axes.plot(x, y, linestyle="", zorder=3, **looks)
         artists += ring(axes, x, y, size + 4) if row.shaky else []
         sketch.mark(artists, row.cell, row.implementation)
 
@@ -209,18 +201,12 @@ def _write(axes: Axes, words: str, *, lower: bool = False) -> None:
     """Write in the upper left corner or in the lower right one."""
     if not words:
         return
-    axes.annotate(
-        words,
-        xy=(1, 0) if lower else (0, 1),
-        xycoords="axes fraction",
-        xytext=(-3, 3) if lower else (4, -3),
-        textcoords="offset points",
-        ha="right" if lower else "left",
-        va="bottom" if lower else "top",
-        fontsize=FONT,
-        color=GREY,
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-    )
+    at, offset, side, edge = (0, 1), (4, -3), "left", "top"
+    if lower:
+        at, offset, side, edge = (1, 0), (-3, 3), "right", "bottom"
+    white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    look = {"xycoords": "axes fraction", "fontsize": SMALL, "color": GREY}
+    write(axes, words, at, offset, ha=side, va=edge, bbox=white, **look)
 
 
 def _rate(value: float) -> str:

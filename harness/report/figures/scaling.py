@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -10,29 +10,26 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from harness.analysis.grouping import group
 from harness.analysis.speed.rows import SpeedRow
-from harness.analysis.speed.scaling import ScalingLine, ScalingPanel
+from harness.analysis.speed.scaling import (
+    ScalingLine,
+    ScalingPanel,
+    chosen_panels,
+    scaling_panels,
+)
+from harness.report.figures.axes import log_axis, note, seconds_label, titled
+from harness.report.figures.layout import in_lines, left_out
 from harness.report.figures.marks import (
     End,
-    axis_seconds,
     failed,
-    left_out,
-    line_handles,
     look,
-    mark_handles,
     name_ends,
-    note,
+    reach,
     ring,
-    titled,
+    timing_handles,
 )
-from harness.report.figures.style import (
-    Drawn,
-    Palette,
-    Sketch,
-    cell_handles,
-    finish,
-    log_axis,
-    shorten,
-)
+from harness.report.figures.results import Results
+from harness.report.figures.sketch import Drawn, Sketch
+from harness.report.figures.style import Look, Palette, shorten
 from harness.report.tables.speed import phase
 from harness.report.text import seconds
 
@@ -54,43 +51,34 @@ MOST = 3
 WIDTH, HEIGHT = 3.9, 3.1
 
 
+def scaling_figures(results: Results) -> Iterator[Drawn]:
+    """Draw one figure where several sizes of one kind were timed."""
+    panels, others = chosen_panels(scaling_panels(results.summary.speed), MOST)
+    if panels:
+        yield draw_scaling(panels, others, results.palette)
+
+
 def draw_scaling(
     panels: Sequence[ScalingPanel], others: int, palette: Palette
 ) -> Drawn:
-    """Draw a line of panels an axis; `others` more there are."""
-    lines = list(group(panels, lambda p: p.axis).values())
-    columns = max(len(line) for line in lines)
-    width = WIDTH if columns > 1 else 7.0
-    sketch = Sketch(width * columns, 0.8 + HEIGHT * len(lines), palette)
-    grid = sketch.figure.subplots(len(lines), columns, squeeze=False)
-    for row, members in zip(grid, lines, strict=True):
-        for axes in row[len(members) :]:
-            axes.remove()
-        for axes, panel in zip(row, members, strict=False):
-            scaling_axes(axes, panel, sketch, width)
+    """Draw a line of panels for each axis; `others` is how many are not drawn."""
+    lines = group(panels, lambda p: p.axis)
+    sketch, kept = in_lines(list(lines.values()), palette, WIDTH, HEIGHT, margin=0.8)
+    for axes, panel in kept:
+        scaling_axes(axes, panel, sketch)
     rows = [r for p in panels for line in p.lines for _, r in line.points]
-    sketch.legend(
-        [
-            *cell_handles(palette, [row.cell for row in rows]),
-            *line_handles(palette, [row.implementation for row in rows]),
-            *mark_handles(rows),
-        ]
-    )
-    more = left_out(others, "the tables")
-    along = ", ".join(NAMES[p[0].axis] for p in lines)
-    return finish(
-        sketch, "scaling", f"Time against {along}", describe(panels), CAPTION + more
-    )
+    sketch.legend(timing_handles(rows, palette))
+    title = f"Time against {', '.join(NAMES[axis] for axis in lines)}"
+    caption = CAPTION + left_out(others, "the tables")
+    return sketch.finish("scaling", title, describe(panels), caption)
 
 
-def scaling_axes(
-    axes: Axes, panel: ScalingPanel, sketch: Sketch, width: float = 7.0
-) -> None:
-    """Draw one panel: the axis across, time of a call up."""
+def scaling_axes(axes: Axes, panel: ScalingPanel, sketch: Sketch) -> None:
+    """Draw one panel: the axis across, the time of a call up."""
     rows = [row for line in panel.lines for _, row in line.timed]
     times = [value for row in rows for value in _ends(row)]
     low, high = min(times) / 1.4, max(times) * 1.8
-    log_axis(axes.yaxis, low, high, axis_seconds)
+    log_axis(axes.yaxis, low, high, seconds_label)
     axes.set_ylim(low, high)
     xs = sorted({x for line in panel.lines for x, _ in line.points})
     axes.set_xscale("log")
@@ -100,7 +88,7 @@ def scaling_axes(
     axes.set_xlim(xs[0] / 1.12, xs[-1] * 1.12)
     axes.set_xlabel(NAMES[panel.axis])
     axes.set_ylabel(f"time of {phase(panel.phase)}")
-    titled(axes, f"{panel.cell} · {panel.where}", width - 0.7)
+    titled(axes, f"{panel.cell} · {panel.where}", sketch.panel_width - 0.7)
     ends, artists = [], []
     for line in panel.lines:
         artists.append(_draw(axes, line, sketch.palette))
@@ -115,9 +103,8 @@ def scaling_axes(
     _note_failures(axes, panel)
 
 
-def _ends(row: SpeedRow) -> list[float]:
-    value = row.time_s or 1.0
-    return [value] if row.time is None else [row.time.low, row.time.high, value]
+def _ends(row: SpeedRow) -> tuple[float, float]:
+    return reach(row.time_s, row.time)
 
 
 def _draw(axes: Axes, line: ScalingLine, palette: Palette) -> list[Artist]:
@@ -129,10 +116,9 @@ def _draw(axes: Axes, line: ScalingLine, palette: Palette) -> list[Artist]:
         times = [row.time_s or 1.0 for row in rows]
         dash = palette.dash(line.implementation)
         found += axes.plot(xs, times, color=colour, linestyle=dash, linewidth=1.3)
-        low, high = [min(_ends(r)) for r in rows], [max(_ends(r)) for r in rows]
-        found.append(
-            axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
-        )
+        low, high = zip(*map(_ends, rows), strict=True)
+        band: Look = {"color": colour, "alpha": 0.15, "linewidth": 0}
+        found.append(axes.fill_between(xs, low, high, **band))
     for x, row in line.timed:
         looks = look(row, palette)
         found += axes.plot(x, row.time_s or 1.0, markersize=5, zorder=4, **looks)

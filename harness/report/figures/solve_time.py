@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -11,15 +11,13 @@ from matplotlib.lines import Line2D
 from harness.analysis.grouping import group
 from harness.analysis.learning.solve_time import SolveTime
 from harness.analysis.summary import LearnedRow
-from harness.report.figures.solved import label_rows
+from harness.report.figures.axes import around, log_axis, name_lines, write
+from harness.report.figures.results import Results
+from harness.report.figures.sketch import Drawn, Sketch
 from harness.report.figures.style import (
-    INK,
-    Drawn,
     Palette,
-    Sketch,
-    finish,
     line_handle,
-    log_axis,
+    point_handle,
     shorten,
 )
 from harness.report.tables.learning import updates
@@ -34,34 +32,33 @@ CAPTION = (
 )
 
 
+def solve_time_figures(results: Results) -> Iterator[Drawn]:
+    """Draw the times of each task that has any."""
+    tasks = group(results.summary.learned, lambda row: row.learning.heading.task)
+    for rows in tasks.values():
+        if any(row.solve_times for row in rows):
+            yield draw_solve_time(rows, results.palette)
+
+
 def draw_solve_time(rows: Sequence[LearnedRow], palette: Palette) -> Drawn:
-    """Draw a panel per length and variant of one task."""
-    places = group(rows, lambda row: row.learning.heading)
-    counts = [sum(len(r.solve_times) or 1 for r in m) for m in places.values()]
+    """Draw a panel for each length and variant of one task."""
+    found = group(rows, lambda row: row.learning.heading)
+    counts = [sum(len(r.solve_times) or 1 for r in m) for m in found.values()]
     heights = [0.8 + 0.27 * count for count in counts]
     sketch = Sketch(9.0, 0.6 + sum(heights), palette)
+    ratios = {"height_ratios": heights}
     grid = sketch.figure.subplots(
-        len(places),
-        1,
-        squeeze=False,
-        sharex=True,
-        gridspec_kw={"height_ratios": heights},
+        len(found), 1, squeeze=False, sharex=True, gridspec_kw=ratios
     )
     times = [time for row in rows for time in row.solve_times]
-    for axes, (where, members) in zip(grid[:, 0], places.items(), strict=True):
+    for axes, (where, members) in zip(grid[:, 0], found.items(), strict=True):
         _axes(axes, members, times, sketch)
         axes.set_title(where.title)
     grid[-1, 0].set_xlabel("time to solve")
     sketch.legend(_handles(times))
     task = rows[0].learning.heading.task
-    return finish(
-        sketch,
-        f"time-to-solve-{task}",
-        f"Time to solve: {task}",
-        _describe(rows),
-        CAPTION,
-        task,
-    )
+    title = f"Time to solve: {task}"
+    return sketch.finish(f"time-to-solve-{task}", title, _describe(rows), CAPTION, task)
 
 
 def _axes(
@@ -70,9 +67,7 @@ def _axes(
     all_times: Sequence[SolveTime],
     sketch: Sketch,
 ) -> None:
-    ends = [value for time in all_times for value in _ends(time)]
-    low, high = min(ends) / 1.6, max(ends)
-    low = min(low, high / 12)  # less than a decade has ticks too close to read
+    low, high = around([value for time in all_times for value in _ends(time)], 1.6)
     log_axis(axes.xaxis, low, high, seconds)
     axes.set_xlim(low, high * max(2.0, (high / low) ** 0.25))
     labels: list[str] = []
@@ -81,10 +76,10 @@ def _axes(
             _draw_time(axes, len(labels), time, sketch)
             labels.append(f"{row.learning.cell} · {shorten(time.implementation)}")
         if not row.solve_times:
-            text = _write(axes, low, len(labels), _why_none(row))
+            text = write(axes, _why_none(row), (low, len(labels)), (7, 0))
             sketch.mark([text], row.learning.cell, row.learning.implementation)
             labels.append(row.learning.cell)
-    label_rows(axes, labels)
+    name_lines(axes, labels)
 
 
 def _ends(time: SolveTime) -> list[float]:
@@ -114,30 +109,18 @@ def _draw_time(axes: Axes, line: int, time: SolveTime, sketch: Sketch) -> None:
         span += axes.plot(1.12 * time.seconds, line, ">", color=colour, markersize=4)
     words = seconds(time.seconds) + (" · shaky" if time.shaky else "")
     words = marked(words, time.doubt)
-    text = _write(axes, max(ends) * (1.12 if beyond else 1.0), line, words)
+    at = max(ends) * (1.12 if beyond else 1.0)
+    text = write(axes, words, (at, line), (7, 0))
     sketch.mark([*span, text], time.cell, time.implementation)
-
-
-def _write(axes: Axes, x: float, line: int, words: str) -> Artist:
-    return axes.annotate(
-        words,
-        xy=(x, line),
-        xytext=(7, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=8,
-        color=INK,
-    )
 
 
 def _handles(times: Sequence[SolveTime]) -> list[Line2D]:
     handles = [
-        line_handle("median", linestyle="", marker="o"),
+        point_handle("median"),
         line_handle("spread of updates × interval of time", linewidth=1.6),
     ]
     if any(time.high is None and time.low is not None for time in times):
-        words = "upper end beyond the budget"
-        handles.append(line_handle(words, linestyle="", marker=">", markersize=4))
+        handles.append(point_handle("upper end beyond the budget", ">", markersize=4))
     return handles
 
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from harness.analysis.grouping import Heading, group
 from harness.analysis.learning.rows import LearningRow, Seed
-from harness.report.figures.style import (
-    INK,
-    Drawn,
-    Palette,
-    Sketch,
-    finish,
-    line_handle,
-    shorten,
-)
+from harness.report.figures.axes import name_lines
+from harness.report.figures.results import Results
+from harness.report.figures.sketch import Drawn, Sketch
+from harness.report.figures.style import INK, Look, Palette, point_handle, shorten
 from harness.report.tables.learning import solved, updates
 from harness.report.text import marked
 
@@ -29,30 +24,27 @@ CAPTION = (
 )
 
 
+def solved_figures(results: Results) -> Iterator[Drawn]:
+    """Draw the seeds of each task."""
+    rows = [row.learning for row in results.summary.learned]
+    for members in group(rows, lambda row: row.heading.task).values():
+        yield draw_solved(members, results.palette)
+
+
 def draw_solved(rows: Sequence[LearningRow], palette: Palette) -> Drawn:
-    """Draw a panel per length and variant of one task, one line per network."""
-    places = group(rows, lambda row: row.heading)
-    heights = [0.75 + 0.3 * len(members) for members in places.values()]
+    """Draw two panels for each length of one task, with a line for each network."""
+    found = group(rows, lambda row: row.heading)
+    heights = [0.75 + 0.3 * len(members) for members in found.values()]
     sketch = Sketch(9.6, 0.6 + sum(heights), palette)
-    grid = sketch.figure.subplots(
-        len(places),
-        2,
-        squeeze=False,
-        gridspec_kw={"width_ratios": [3, 1], "height_ratios": heights},
-    )
-    for (left, right), (where, members) in zip(grid, places.items(), strict=True):
+    ratios = {"width_ratios": [3, 1], "height_ratios": heights}
+    grid = sketch.figure.subplots(len(found), 2, squeeze=False, gridspec_kw=ratios)
+    for (left, right), (where, members) in zip(grid, found.items(), strict=True):
         _updates_axes(left, where, members, sketch)
         _fraction_axes(right, members, sketch)
     sketch.legend(_handles(rows))
     task = rows[0].heading.task
-    return finish(
-        sketch,
-        f"solved-{task}",
-        f"Solved seeds and updates to solve: {task}",
-        _describe(rows),
-        CAPTION,
-        task,
-    )
+    title = f"Solved seeds and updates to solve: {task}"
+    return sketch.finish(f"solved-{task}", title, _describe(rows), CAPTION, task)
 
 
 def row_label(row: LearningRow, several: bool) -> str:
@@ -69,19 +61,11 @@ def _updates_axes(
     for line, row in enumerate(rows):
         _draw_row(axes, line, row, budget, sketch)
     several = len({row.implementation for row in rows}) > 1
-    label_rows(axes, [row_label(row, several) for row in rows])
+    name_lines(axes, [row_label(row, several) for row in rows])
     axes.axvline(budget, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
     axes.set_xlim(-0.03 * budget, 1.06 * budget)
     axes.set_title(f"{where.title} (budget {budget:.0f})")
     axes.set_xlabel("updates to solve")
-
-
-def label_rows(axes: Axes, labels: Sequence[str]) -> None:
-    """Name the lines of a panel, the first at the top."""
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(visible=False, axis="y")
 
 
 def _draw_row(
@@ -101,33 +85,19 @@ def _draw_row(
     sketch.mark(artists, row.cell, row.implementation)
 
 
+_SEED: Look = {"markersize": 5.5}
+_FAILED: Look = {"markersize": 7, "markeredgecolor": INK, "clip_on": False}
+
+
 def _draw_seed(
     axes: Axes, y: float, seed: Seed, colour: str, budget: float
 ) -> list[Line2D]:
-    if seed.updates_to_solve is not None:
-        return axes.plot(
-            seed.updates_to_solve, y, "o", color=colour, markersize=5.5, zorder=3
-        )
-    if seed.outcome == "ok":
-        return axes.plot(
-            seed.budget or budget,
-            y,
-            "o",
-            color=colour,
-            markerfacecolor="white",
-            markersize=5.5,
-            zorder=3,
-        )
-    return axes.plot(
-        seed.updates or 0,
-        y,
-        "X",
-        color=colour,
-        markeredgecolor=INK,
-        markersize=7,
-        zorder=3,
-        clip_on=False,
-    )
+    x, marker, look = seed.updates_to_solve, "o", _SEED
+    if x is None and seed.outcome == "ok":
+        x, look = seed.budget or budget, {**_SEED, "markerfacecolor": "white"}
+    elif x is None:
+        x, marker, look = seed.updates or 0, "X", _FAILED
+    return axes.plot(x, y, marker, color=colour, zorder=3, **look)
 
 
 def _fraction_axes(axes: Axes, rows: Sequence[LearningRow], sketch: Sketch) -> None:
@@ -141,7 +111,7 @@ def _fraction_axes(axes: Axes, rows: Sequence[LearningRow], sketch: Sketch) -> N
             row.solved / row.count, line, "o", color=colour, clip_on=False, zorder=3
         )
         sketch.mark(artists, row.cell, row.implementation)
-    label_rows(axes, [solved(row) for row in rows])
+    name_lines(axes, [solved(row) for row in rows])
     axes.yaxis.tick_right()
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -154,26 +124,13 @@ def _handles(rows: Sequence[LearningRow]) -> list[Line2D]:
     seeds = [seed for row in rows for seed in row.seeds]
     handles = []
     if any(seed.updates_to_solve is not None for seed in seeds):
-        handles.append(line_handle("solved", linestyle="", marker="o"))
+        handles.append(point_handle("solved"))
     if any(seed.updates_to_solve is None and seed.outcome == "ok" for seed in seeds):
-        handles.append(
-            line_handle(
-                "not within the budget",
-                linestyle="",
-                marker="o",
-                markerfacecolor="white",
-            )
-        )
+        handles.append(point_handle("not within the budget", markerfacecolor="white"))
     if any(seed.outcome != "ok" for seed in seeds):
-        handles.append(
-            line_handle("did not end ok", linestyle="", marker="X", markersize=8)
-        )
-    return [
-        *handles,
-        line_handle(
-            "median", marker="|", linestyle="", markersize=11, markeredgewidth=2.6
-        ),
-    ]
+        handles.append(point_handle("did not end ok", "X", markersize=8))
+    bar = point_handle("median", "|", markersize=11, markeredgewidth=2.6)
+    return [*handles, bar]
 
 
 def _describe(rows: Sequence[LearningRow]) -> str:

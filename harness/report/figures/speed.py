@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from harness.analysis.speed.rows import SpeedRow
-from harness.report.figures.solved import label_rows
+from harness.analysis.grouping import group
+from harness.analysis.speed.rows import PLACEMENT, SpeedRow
+from harness.analysis.speed.scaling import spread
+from harness.analysis.summary import Summary
+from harness.report.figures.axes import around, log_axis, name_lines, write
+from harness.report.figures.marks import reach
+from harness.report.figures.results import Results
+from harness.report.figures.sketch import Drawn, Sketch
 from harness.report.figures.style import (
     GREY,
     INK,
-    Drawn,
+    Look,
     Palette,
-    Sketch,
-    cell_handles,
-    finish,
     line_handle,
-    log_axis,
     shorten,
     tint,
 )
@@ -32,11 +34,34 @@ CAPTION = (
     "a log axis. Hatched with an open mark: uncertified, so what was computed may be "
     "something else; the table says why. “shaky”: the readings scattered too much."
 )
+MOST = 3
+"""The most figures: of more headings the least work, the most work and between."""
+
+HATCH = "/////"
 Line = tuple[str, str]
 
 
+def throughput_figures(results: Results) -> Iterator[Drawn]:
+    """Draw the timings of a few headings."""
+    shown = spread(timed(results.summary), MOST)
+    for index, rows in enumerate(shown, 1):
+        yield draw_throughput(rows, results.palette, index)
+
+
+def timed(summary: Summary) -> list[list[SpeedRow]]:
+    """Return the rows of every heading with a timing, small work first where many."""
+    found = [
+        [row for row in rows if row.phase != PLACEMENT]
+        for rows in group(summary.speed, lambda row: row.heading).values()
+    ]
+    known = [rows for rows in found if any(row.tokens_per_s for row in rows)]
+    if len(known) <= MOST:
+        return known
+    return sorted(known, key=lambda rows: max(row.flops or 0.0 for row in rows))
+
+
 def draw_throughput(rows: Sequence[SpeedRow], palette: Palette, index: int) -> Drawn:
-    """Draw one place: phases across, one line a cell and implementation."""
+    """Draw one heading: phases across, a line for each cell and implementation."""
     where = rows[0].heading
     phases = list(dict.fromkeys(row.phase for row in rows if row.phase))
     lines = list(dict.fromkeys((row.cell, row.implementation) for row in rows))
@@ -48,14 +73,9 @@ def draw_throughput(rows: Sequence[SpeedRow], palette: Palette, index: int) -> D
         axes.set_title(phase(name))
     interval = line_handle("95 % interval", color=INK, linewidth=1.2)
     sketch.legend([*throughput_handles(rows, palette), interval])
-    return finish(
-        sketch,
-        f"throughput-{index}" + (f"-{where.task}" if where.task else ""),
-        f"Throughput: {where.title}",
-        describe(rows),
-        CAPTION,
-        where.task,
-    )
+    name = f"throughput-{index}" + (f"-{where.task}" if where.task else "")
+    title = f"Throughput: {where.title}"
+    return sketch.finish(name, title, describe(rows), CAPTION, where.task)
 
 
 def throughput_axes(
@@ -67,9 +87,7 @@ def throughput_axes(
 ) -> None:
     """Draw one phase: tokens a second across; names up to `longest` characters."""
     known = [row for row in rows if row.tokens_per_s]
-    ends = [value for row in known for value in _ends(row)]
-    low, high = min(ends, default=1.0) / 2, max(ends, default=1.0)
-    low = min(low, high / 12)  # less than a decade has ticks too close to read
+    low, high = around([end for row in known for end in _ends(row)], 2)
     log_axis(axes.xaxis, low, high, short)
     # Hatching says it; the word is for those of a panel that are unlike the others.
     said = any(row.certified for row in known)
@@ -81,15 +99,13 @@ def throughput_axes(
         line = lines.index((row.cell, row.implementation))
         artists = _draw_row(axes, line, row, low, sketch.palette, written)
         sketch.mark(artists, row.cell, row.implementation)
-    label_rows(
-        axes, [f"{shorten(c, longest)} · {shorten(name, longest)}" for c, name in lines]
-    )
+    names = [" · ".join(shorten(name, longest) for name in line) for line in lines]
+    name_lines(axes, names)
     axes.set_xlabel("tokens/s")
 
 
-def _ends(row: SpeedRow) -> list[float]:
-    value = row.tokens_per_s or 1.0
-    return [value] if row.tokens is None else [row.tokens.low, row.tokens.high, value]
+def _ends(row: SpeedRow) -> tuple[float, float]:
+    return reach(row.tokens_per_s, row.tokens)
 
 
 def _words(row: SpeedRow, said: bool) -> str:
@@ -104,61 +120,37 @@ def _words(row: SpeedRow, said: bool) -> str:
 def _draw_row(
     axes: Axes, line: int, row: SpeedRow, left: float, palette: Palette, words: str
 ) -> list[Artist]:
+    white: Look = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
     if row.tokens_per_s is None:
-        return [_write(axes, left, line, words)]
-    colour, value = palette.cells[row.cell], row.tokens_per_s
-    low, high = min(_ends(row)), max(_ends(row))
+        return [write(axes, words, (left, line), (6, 0), bbox=white)]
+    colour, (low, high) = palette.cells[row.cell], _ends(row)
     # On a log axis the length of a bar means nothing, so certified rows have none.
     bar: list[Artist] = []
     if row.certified:
         bar += axes.plot([left, low], [line, line], color=tint(colour), linewidth=1)
     else:
         bar += axes.barh(
-            line,
-            axes.get_xlim()[1] - left,
-            left=left,
-            height=0.66,
-            facecolor=tint(colour),
-            edgecolor=colour,
-            linewidth=0.5,
-            hatch="/////",
-        )
+            line, axes.get_xlim()[1] - left, left=left, height=0.66, linewidth=0.5,
+            facecolor=tint(colour), edgecolor=colour, hatch=HATCH,
+        )  # fmt: skip
     interval = axes.plot([low, high], [line, line], color=INK, linewidth=1.2)
     point = axes.plot(
-        value,
-        line,
-        palette.marker(row.implementation),
-        color=colour,
-        markerfacecolor=colour if row.certified else "white",
-        markersize=5.5,
-    )
-    return [*bar, *interval, *point, _write(axes, high, line, words)]
-
-
-def _write(axes: Axes, x: float, line: int, words: str) -> Artist:
-    return axes.annotate(
-        words,
-        xy=(x, line),
-        xytext=(6, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=8,
-        color=INK,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1},
-    )
+        row.tokens_per_s, line, palette.marker(row.implementation), color=colour,
+        markerfacecolor=colour if row.certified else "white", markersize=5.5,
+    )  # fmt: skip
+    text = write(axes, words, (high, line), (6, 0), bbox=white)
+    return [*bar, *interval, *point, text]
 
 
 def throughput_handles(
     rows: Sequence[SpeedRow], palette: Palette
 ) -> list[Line2D | Patch]:
     """Return the legend of throughput panels."""
-    handles: list[Line2D | Patch] = [
-        *cell_handles(palette, [row.cell for row in rows if row.phase])
-    ]
-    if any(not row.certified for row in rows if row.phase):
-        handles.append(
-            Patch(facecolor="white", edgecolor=GREY, hatch="/////", label="uncertified")
-        )
+    known = [row for row in rows if row.phase]
+    handles: list[Line2D | Patch] = [*palette.cell_handles(row.cell for row in known)]
+    if any(not row.certified for row in known):
+        look: Look = {"facecolor": "white", "edgecolor": GREY, "hatch": HATCH}
+        handles.append(Patch(**look, label="uncertified"))
     return handles
 
 

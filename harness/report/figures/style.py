@@ -1,28 +1,15 @@
-"""What every figure shares: colours, dashes, axes, and how it is written."""
+"""What every figure shares: colours, dashes, markers, settings and legend entries."""
 
 from __future__ import annotations
 
-import io
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-from harness.report.text import UNCERTIFIED
 
 # Okabe & Ito (2008): told apart with every common colour vision deficiency. Their
 # yellow is left out, it is too faint on white.
@@ -40,13 +27,13 @@ DASHES: tuple[Any, ...] = (
     (0, (12, 2)), (0, (1, 2.5)), (0, (4, 4)), (0, (6, 1, 1, 1, 1, 1, 1, 1)),
 )  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "*", "h", "<", "p", "d", ">")
-PNG_DPI = 150
-COLUMNS = 3
-"""Panels side by side, so that their words can be read at the page's width."""
 GREY = "#666666"
 INK = "#222222"
 
-RC: dict[str, Any] = {
+Look = dict[str, Any]
+"""How something is drawn: keywords for matplotlib."""
+
+RC: Look = {
     "svg.fonttype": "none",  # text stays text: selectable, readable aloud
     "svg.hashsalt": "rnn-harness",  # the same ids on every writing
     "font.family": "sans-serif",
@@ -112,208 +99,50 @@ class Palette:
         """Return the marker of an implementation."""
         return MARKERS[self.implementations[implementation] % len(MARKERS)]
 
+    def cell_handles(self, cells: Iterable[str]) -> list[Line2D]:
+        """Return a legend entry for each cell."""
+        names = dict.fromkeys(cells)
+        return [line_handle(name, color=self.cells[name]) for name in names]
 
-@dataclass
-class Sketch:
-    """A figure being drawn, and which cell and implementation its marks are of."""
+    def marker_handles(self, implementations: Iterable[str]) -> list[Line2D]:
+        """Return a legend entry for each of several implementations, by marker."""
+        names = list(dict.fromkeys(implementations))
+        return [
+            point_handle(shorten(name), self.marker(name))
+            for name in names
+            if len(names) > 1
+        ]
 
-    width: float
-    height: float
-    palette: Palette
-    figure: Figure = field(init=False)
-    marks: dict[str, tuple[str, str]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        size = (self.width, self.height)
-        self.figure = Figure(figsize=size, dpi=PNG_DPI, layout="constrained")
-        FigureCanvasAgg(self.figure)
-
-    def mark(self, artists: Iterable[Artist], cell: str, implementation: str) -> None:
-        """Name artists so that the page can hide them by cell and implementation."""
-        for artist in artists:
-            name = f"mark{len(self.marks)}"
-            artist.set_gid(name)
-            self.marks[name] = (cell, implementation)
-
-    def legend(self, handles: Sequence[Line2D | Patch]) -> None:
-        """Put the legend above the axes, where it covers no data."""
-        widths = [0.62 + 0.075 * len(str(handle.get_label())) for handle in handles]
-        columns = next(
-            (n for n in range(len(widths), 1, -1) if _span(widths, n) < self.width), 1
-        )
-        self.figure.legend(
-            handles=list(handles),
-            loc="outside upper left",
-            ncols=columns,
-            handlelength=2.4,
-            columnspacing=1.4,
-        )
-
-
-def _span(widths: Sequence[float], columns: int) -> float:
-    """Return the width of a legend, filled column by column, the first the longest."""
-    return sum(float(max(part)) for part in np.array_split(widths, columns))
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A finished figure.
-
-    Attributes:
-        name: The file's name without its ending.
-        alt: What the picture shows, for those who do not see it.
-        caption: How to read it.
-        marks: By id in the SVG, the cell and implementation of a mark.
-    """
-
-    name: str
-    title: str
-    alt: str
-    caption: str
-    svg: str = field(repr=False)
-    png: bytes = field(repr=False)
-    task: str = ""
-    marks: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
-
-
-def finish(
-    sketch: Sketch, name: str, title: str, alt: str, caption: str, task: str = ""
-) -> Drawn:
-    """Write a sketch as SVG and PNG; the same bytes for the same numbers."""
-    svg, png = io.StringIO(), io.BytesIO()
-    figure = sketch.figure
-    # Laying out takes longer than drawing: once is enough for both files, and
-    # `savefig` would do it for each.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    raster: Any = FigureCanvasAgg(figure)
-    raster.print_png(png, metadata={"Software": None})
-    vector: Any = FigureCanvasSVG(figure)
-    vector.print_svg(svg, metadata={"Date": None, "Creator": None})
-    text = "\n".join(line.rstrip() for line in svg.getvalue().splitlines()) + "\n"
-    return Drawn(name, title, alt, caption, text, png.getvalue(), task, sketch.marks)
-
-
-# --- axes ----------------------------------------------------------------------------
-
-
-def arrange(kinds: Sequence[str]) -> list[tuple[int, int]]:
-    """Return line and column of panels that come sorted by kind.
-
-    A kind begins a line; where each has one panel, they share a line.
-    """
-    counts = Counter(kinds)
-    most = max(counts.values())
-    if most == 1:
-        return [(0, column) for column in range(len(kinds))]
-    columns = min(COLUMNS, most)
-    lines = math.ceil(most / columns)
-    return [
-        (lines * block + i // columns, i % columns)
-        for block, count in enumerate(counts.values())
-        for i in range(count)
-    ]
-
-
-def log_axis(
-    axis: Any, low: float, high: float, form: Callable[[float], str] | None = None
-) -> None:
-    """Make an axis logarithmic with ticks that can be read, from low to high > 0."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    decades = math.log10(high / low)
-    written = form or (log_label if decades < 4 else power_label)
-    subs = (1.0, 2.0, 5.0) if decades < 2.2 else (1.0,)
-    axis.set_major_locator(LogLocator(subs=subs, numticks=8))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: written(value)))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def log_label(value: float) -> str:
-    """Return "0.01", or "10⁻⁸" where digits would be many."""
-    if value <= 0:
-        return ""
-    if 1e-4 <= value < 1e5:
-        return f"{value:g}"
-    return power_label(value)
-
-
-def power_label(value: float) -> str:
-    """Return "10⁻⁸", or "2·10⁻⁸" between the powers of ten."""
-    if value == 1:
-        return "1"
-    exponent = math.floor(math.log10(value) + 1e-9)
-    digits = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    factor = round(value / 10**exponent)
-    return f"10{digits}" if factor == 1 else f"{factor}·10{digits}"
-
-
-def label_line(axes: Axes, value: float, words: str) -> None:
-    """Draw a level across the axes, its name beside them, clear of the data."""
-    axes.axhline(value, color=GREY, linewidth=1.1, linestyle=(0, (4, 2)), zorder=1.5)
-    axes.annotate(
-        words,
-        xy=(1.0, value),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=8,
-        color=GREY,
-    )
-
-
-def note_failures(axes: Axes, failures: Mapping[tuple[str, str, str], int]) -> None:
-    """Say under the axes which trials did not end ok."""
-    if not failures:
-        return
-    named = [
-        f"{cell}: {count} {outcome.replace('_', ' ')}"
-        for (cell, _, outcome), count in failures.items()
-    ]
-    shown = named[:4] + ([f"{len(named) - 4} more"] if len(named) > 4 else [])
-    words = "not ok: " + "; ".join(shown)
-    axes.set_xlabel(f"{axes.get_xlabel()}\n{words}")
-
-
-def note_uncertified(axes: Axes, cells: Sequence[str]) -> None:
-    """Say under the axes which cells were not trained by what is certified."""
-    if cells:
-        axes.set_xlabel(f"{axes.get_xlabel()}\n{UNCERTIFIED}: {', '.join(cells)}")
-
-
-def shorten(name: str, longest: int = 26) -> str:
-    """Return a name that fits beside an axis; tables give it whole."""
-    return name if len(name) <= longest else name[: longest - 1] + "…"
+    def dash_handles(self, implementations: Iterable[str]) -> list[Line2D]:
+        """Return a legend entry for each implementation, by dash and marker."""
+        return [
+            line_handle(
+                shorten(name),
+                linestyle=self.dash(name),
+                linewidth=1.4,
+                marker=self.marker(name),
+                markersize=5,
+            )
+            for name in dict.fromkeys(implementations)
+        ]
 
 
 def line_handle(words: str, **look: Any) -> Line2D:
-    """Return a legend entry."""
+    """Return the legend entry of a line."""
     return Line2D([], [], label=words, **{"color": GREY, "linewidth": 2.0, **look})
+
+
+def point_handle(words: str, marker: str = "o", **look: Any) -> Line2D:
+    """Return the legend entry of a marker."""
+    return line_handle(words, linestyle="", marker=marker, **look)
+
+
+def shorten(name: str, longest: int = 26) -> str:
+    """Return a name that fits beside an axis; the tables give the whole name."""
+    return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
 def tint(colour: str) -> str:
     """Return a colour a fifth as strong, opaque: SVG gives a hatch the face's alpha."""
     red, green, blue = (1 - 0.2 * (1 - part) for part in to_rgb(colour))
     return to_hex((red, green, blue))
-
-
-def several(names: Iterable[str]) -> bool:
-    """Return whether there is more than one implementation to tell apart."""
-    return len(set(names)) > 1
-
-
-def cell_handles(palette: Palette, cells: Iterable[str]) -> list[Line2D]:
-    """Return a legend entry a cell."""
-    names = dict.fromkeys(cells)
-    return [line_handle(name, color=palette.cells[name]) for name in names]
-
-
-def implementation_handles(palette: Palette, names: Iterable[str]) -> list[Line2D]:
-    """Return a legend entry an implementation, by marker, where there are several."""
-    unique = list(dict.fromkeys(names))
-    if len(unique) < 2:
-        return []
-    return [
-        line_handle(shorten(name), linestyle="", marker=palette.marker(name))
-        for name in unique
-    ]

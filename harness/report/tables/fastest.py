@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from harness.analysis.grouping import group
 from harness.analysis.speed.fastest import FastestMap, Spot
@@ -38,6 +39,16 @@ def fastest_table(summary: Summary) -> Table:
         ),
         notes,
     )
+
+
+def map_table(summary: Summary) -> Table:
+    """Return the same where several sizes were timed, else a table without rows.
+
+    Timings of many sizes fill many screens; this table fills one.
+    """
+    found = fastest_table(summary)
+    mapped = any(each.is_map for each in summary.fastest)
+    return found if mapped else replace(found, blocks=())
 
 
 def title(found: FastestMap, summary: Summary) -> str:

@@ -11,6 +11,7 @@ from harness.analysis.speed.roofline import UNKNOWN
 from harness.analysis.speed.rows import PLACEMENT, Instability, Memory, SpeedRow
 from harness.analysis.summary import Summary
 from harness.intervals import Interval, fewest_to_enclose
+from harness.measure.speed.phases import PHASES
 from harness.report.tables.form import Block, Row, Table, ends
 from harness.report.text import (
     NOTHING,
@@ -172,6 +173,11 @@ def titled(heading: Heading, budget: str) -> str:
 def phase(name: str) -> str:
     """Return a phase in words."""
     return name.replace("_", " ")
+
+
+def phase_order(name: str) -> tuple[int, str]:
+    """Return where a phase comes among others: those of a trial's own last."""
+    return (PHASES.index(name) if name in PHASES else len(PHASES), name)
 
 
 def tone(row: SpeedRow) -> str:

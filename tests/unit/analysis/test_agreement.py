@@ -25,12 +25,13 @@ from harness.analysis.learning.rows import learning_rows
 from harness.analysis.run import JudgedRun
 from harness.analysis.summary import summarize
 from harness.intervals import proportion_interval
-from harness.report import tables
+from harness.report.contents import sections
 from harness.report.figures.agreement import agreement_axes, draw_agreement
-from harness.report.figures.gallery import Gallery
-from harness.report.figures.style import Palette, Sketch, drawing
+from harness.report.figures.results import Results
+from harness.report.figures.sketch import Sketch
+from harness.report.figures.style import Palette, drawing
 from harness.report.page import write_report
-from harness.report.sections import sections
+from harness.report.tables.agreement import agreement_table, parting_table
 from harness.store import Reading, RunFolder
 from harness.trial import HOW_COMPUTED, QUESTION, SEEDS, Trial
 from tests import fake_runs
@@ -288,7 +289,7 @@ def test_who_did_not_learn_is_a_row_that_says_so(study: Study) -> None:
     found = study.seed("jax-scan float32")
     assert (found.outcome, found.compared, found.agrees) == ("unavailable", 0, None)
     summary = summarize(study.judged)
-    cells = {r.cells[1]: r.cells for r in tables.parting_table(summary).rows}
+    cells = {r.cells[1]: r.cells for r in parting_table(summary).rows}
     assert cells["jax-scan float32"][2:6] == (
         "–",
         "–",
@@ -302,7 +303,7 @@ def test_a_run_that_chose_one_implementation_has_no_such_section(
 ) -> None:
     summary = fake_runs.summary(fake_runs.quick(tmp_path / "run"))
     assert summary.agreement == ()
-    parts = sections(summary, Gallery((), (), (), (), ()))
+    parts = sections(Results(summary))
     assert "agreement" not in [part.name for part in parts]
 
 
@@ -344,7 +345,7 @@ def test_few_seeds_cannot_tell_all_solved_from_none_and_the_table_says_so(
     solve(study, "numpy-reference float32", [40, 40, 40])
     solve(study, "torch-native float32", [None, None, None])
     assert study.rows()["gru torch-native float32"].solved_within is True
-    notes = " ".join(tables.agreement_table(summarize(study.judged)).notes)
+    notes = " ".join(agreement_table(summarize(study.judged)).notes)
     assert "Fewer than 4 seeds cannot tell all solved from none solved" in notes
 
 
@@ -377,7 +378,7 @@ def told(study: Study) -> Study:
 
 
 def test_the_table_counts_who_parts_earlier_later_and_alone(told: Study) -> None:
-    found = tables.agreement_table(summarize(told.judged))
+    found = agreement_table(summarize(told.judged))
     rows = {row.cells[0]: row for row in found.rows}
     own, torch = rows["numpy-reference float32"], rows["torch-native float32"]
     assert own.cells[1:6] == ("4", "–", "–", "–", "–")
@@ -396,7 +397,7 @@ def test_the_table_counts_who_parts_earlier_later_and_alone(told: Study) -> None
 
 
 def test_the_second_table_has_the_partings_seed_by_seed(told: Study) -> None:
-    found = tables.parting_table(summarize(told.judged))
+    found = parting_table(summarize(told.judged))
     assert [block.title for block in found.blocks] == ["adding, length 100"]
     rows = {row.cells[1]: row.cells for row in found.rows}
     assert rows["numpy-reference float32"][4] == "41, 50, –, –"
@@ -408,13 +409,13 @@ def test_what_is_not_certified_is_marked_in_both_tables(study: Study) -> None:
     study.reference(apart(1e-7))
     study.learn("torch-native float32", apart(1e-7), read_back=False)
     found = summarize(study.judged)
-    rows = {row.cells[0]: row for row in tables.agreement_table(found).rows}
+    rows = {row.cells[0]: row for row in agreement_table(found).rows}
     assert set(rows) == {
         "numpy-reference float32",
         "torch-native float32 · uncertified",
     }
     assert rows["torch-native float32 · uncertified"].tone == "doubt"
-    rows = {row.cells[1]: row for row in tables.parting_table(found).rows}
+    rows = {row.cells[1]: row for row in parting_table(found).rows}
     assert rows["torch-native float32 · uncertified"].tone == "doubt"
     assert rows["numpy-reference float64"].tone == ""
 
@@ -422,7 +423,7 @@ def test_what_is_not_certified_is_marked_in_both_tables(study: Study) -> None:
 def test_many_seeds_are_told_as_a_range(study: Study) -> None:
     for seed in range(7):
         study.reference(apart(1e-7, at=None if seed == 6 else 30 + seed), seed=seed)
-    found = tables.parting_table(summarize(study.judged))
+    found = parting_table(summarize(study.judged))
     rows = {row.cells[1]: row.cells for row in found.rows}
     assert rows["numpy-reference float32"][4] == "30 to 35 (6 of 7)"
 

@@ -11,9 +11,8 @@ from harness.analysis.run import JudgedRun
 from harness.analysis.speed.fastest import FastestMap, Spot, fastest_maps
 from harness.analysis.speed.rows import speed_rows
 from harness.analysis.summary import Summary
-from harness.report import tables
 from harness.report.figures.fastest import spot_words
-from harness.report.tables.fastest import fastest_words
+from harness.report.tables.fastest import fastest_table, fastest_words
 from harness.report.terminal import end_of_run
 from harness.store import Reading
 from tests import fake_runs
@@ -116,7 +115,7 @@ def test_an_uncertified_one_never_wins_and_is_told(writer: Writer) -> None:
     spot = only(writer)
     assert (spot.winner, spot.certified) == ("right", ("right",))
     assert spot.faster_uncertified == ("wrong",)
-    (row,) = tables.fastest_table(summary(writer)).rows
+    (row,) = fastest_table(summary(writer)).rows
     assert row.cells[-1] == "wrong uncertified (faster); also-wrong uncertified"
     assert spot_words(spot) == ("right\nalone †",)
 
@@ -126,7 +125,7 @@ def test_where_nothing_is_certified_nothing_is_the_fastest(writer: Writer) -> No
     timed(writer, "also-wrong", 0.002, certified=False)
     spot = only(writer)
     assert (spot.winner, spot.equals, spot.ratio) == (None, (), None)
-    (row,) = tables.fastest_table(summary(writer)).rows
+    (row,) = fastest_table(summary(writer)).rows
     assert row.cells[4] == "none certified"
     assert row.tone == "doubt"
 
@@ -139,7 +138,7 @@ def test_what_did_not_end_ok_is_told(writer: Writer) -> None:
     unknown = fake_runs.shape_trial("none", "gru", session="never begun")
     writer.commit(unknown, outcome="unavailable", reason="no module")
     assert ("none", "unavailable") in only(writer).failures
-    (row,) = tables.fastest_table(summary(writer)).rows
+    (row,) = fastest_table(summary(writer)).rows
     assert row.cells[-1] == "big out of memory; none unavailable"
 
 
@@ -157,7 +156,7 @@ def test_shaky_timings_are_marked(writer: Writer) -> None:
     timed(writer, "fast", 0.01)
     timed(writer, "slow", 0.02, shaky=True)
     assert spot_words(only(writer)) == ("fast\n2.00 × shaky",)
-    (row,) = tables.fastest_table(summary(writer)).rows
+    (row,) = fastest_table(summary(writer)).rows
     assert (row.cells[4], row.cells[8]) == ("fast", "slow (shaky)")
 
 
@@ -221,7 +220,7 @@ def test_a_choice_of_one_is_no_table(writer: Writer) -> None:
     timed(writer, "alone", 0.01)
     found = summary(writer)
     assert len(found.fastest) == 1
-    assert tables.fastest_table(found).rows == ()
+    assert fastest_table(found).rows == ()
 
 
 def test_a_run_of_many_sizes_ends_with_what_is_fastest(tmp_path: Path) -> None:
@@ -247,7 +246,7 @@ def test_the_fastest_is_named_with_its_library_and_kernel(writer: Writer) -> Non
     ran = {"framework": "jax 0.9.1", "kernel": "XLA while loop"}
     fake_runs.parity(writer, "a", "gru", facts=ran)
     fake_runs.speed(writer, fake_runs.shape_trial("a", "gru"), 0.01, **ran)
-    table = tables.fastest_table(summary(writer))
+    table = fastest_table(summary(writer))
     told = dict(zip(table.blocks[0].head, table.rows[-1].cells, strict=True))
     assert told["phase"] == "train step"
     assert (told["fastest certified"], told["library"]) == ("a", "jax 0.9.1")
@@ -259,7 +258,7 @@ def test_maps_say_what_is_alike(writer: Writer) -> None:
     timed(writer, "b", 0.01)
     (found,) = summary(writer).fastest
     assert isinstance(found, FastestMap)
-    (block,) = tables.fastest_table(summary(writer)).blocks
+    (block,) = fastest_table(summary(writer)).blocks
     assert block.title == "100 time steps · input size 64 · 1 thread · float32"
 
 

@@ -6,8 +6,7 @@ import pytest
 
 from harness.analysis.speed.payback import Payback, payback, paybacks
 from harness.analysis.speed.rows import SpeedRow
-from harness.report import tables
-from harness.report.tables.first_calls import paid_back
+from harness.report.tables.first_calls import first_calls_table, paid_back
 from tests import fake_runs
 from tests.fake_runs import Writer
 
@@ -128,7 +127,7 @@ def test_the_table_has_every_first_call_and_marks_doubt(writer: Writer) -> None:
     timed(writer, "plain", 0.02, 0.01)
     timed(writer, "compiled", 14.0, 0.005)
     timed(writer, "wrong", 1.0, 0.001, certified=False)
-    table = tables.first_calls_table(fake_runs.summary(writer.run))
+    table = first_calls_table(fake_runs.summary(writer.run))
     assert {row.cells[3:5] for row in table.rows} == {("torch 2.13.0", "aten::gru")}
     told = {row.cells[1]: row.cells[7:] for row in table.rows}
     assert told["plain"] == ("–", "cheapest at first")

@@ -19,14 +19,21 @@ from harness.analysis.speed.roofline import Peak
 from harness.analysis.speed.rows import SpeedRow, fastest_of
 from harness.analysis.summary import Summary
 from harness.intervals import Interval, fewest_to_enclose
-from harness.report import tables
-from harness.report.sections import NAMES
+from harness.report.header import NAMES
+from harness.report.tables.fastest import fastest_table
+from harness.report.tables.first_calls import first_calls_table
 from harness.report.tables.form import ends
+from harness.report.tables.peaks import peaks_table
+from harness.report.tables.solve_time import solve_table
+from harness.report.tables.speed import (
+    latency_table,
+    rates_table,
+    shaky_table,
+    speed_table,
+)
 from harness.report.terminal import render
 from harness.report.text import percent, seconds, size, times
-from harness.run.plan.plan import memory_trial
 from harness.store import Reading, to_json
-from harness.trial import SpeedSettings
 from tests import fake_runs
 from tests.fake_runs import Writer
 
@@ -146,7 +153,7 @@ def test_unlike_timings_share_neither_block_nor_ratio(
     found = summary(writer)
     assert len({each.heading for each in found.speed}) == 2
     assert {each.relative for each in found.speed} == {1.0}
-    for table in (tables.speed_table(found), tables.rates_table(found)):
+    for table in (speed_table(found), rates_table(found)):
         assert [len({r.implementation for r in b.rows}) for b in table.blocks] == [1, 1]
 
 
@@ -156,11 +163,11 @@ BUDGET = ("threads", "dtype", "precision", "device")
 def test_the_budget_is_told_over_every_block(writer: Writer) -> None:
     fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 0.01)
     found = summary(writer)
-    (block,) = tables.speed_table(found).blocks
+    (block,) = speed_table(found).blocks
     assert block.title == "adding, length 100 · 1 thread · float32"
     tf32 = fake_runs.speed_trial("torch-native", "gru", precision="tf32", threads=4)
     fake_runs.speed(writer, tf32, 0.01)
-    titles = [block.title for block in tables.speed_table(summary(writer)).blocks]
+    titles = [block.title for block in speed_table(summary(writer)).blocks]
     assert titles[1] == "adding, length 100 · 4 threads · float32, TF32"
 
 
@@ -189,12 +196,12 @@ def test_library_and_kernel_stand_beside_every_speed_number(writer: Writer) -> N
         fake_runs.speed(writer, trial, 0.01, step_s=1e-4, kernel="what ran")
     found = summary(writer)
     for table in (
-        tables.speed_table(found),
-        tables.rates_table(found),
-        tables.latency_table(found),
-        tables.fastest_table(found),
-        tables.first_calls_table(found),
-        tables.solve_table(found),
+        speed_table(found),
+        rates_table(found),
+        latency_table(found),
+        fastest_table(found),
+        first_calls_table(found),
+        solve_table(found),
     ):
         (block,) = table.blocks
         assert block.title.endswith("1 thread · float32"), table.name
@@ -210,7 +217,7 @@ def test_what_xla_compiled_with_is_told(writer: Writer) -> None:
     fake_runs.speed(writer, trial, 0.01, kernel="XLA while loop", pinned=pinned)
     other = fake_runs.speed_trial("torch-native", "gru")
     fake_runs.speed(writer, other, 0.01, pinned=pinned)
-    assert tables.speed_table(summary(writer)).notes[-1] == (
+    assert speed_table(summary(writer)).notes[-1] == (
         "XLA compiled jax-scan (1 thread · float32) with "
         "--xla_cpu_multi_thread_eigen=false."
     )
@@ -254,7 +261,7 @@ def test_fractions_are_of_the_peak_stored_beside_them(writer: Writer) -> None:
     assert step.intensity == pytest.approx(intensity)
     assert step.roof_flop_per_s == pytest.approx(12e9 * intensity)
     assert step.of_roof == pytest.approx(2 * weights / 1e-4 / (12e9 * intensity))
-    (peak,) = tables.peaks_table(found).rows
+    (peak,) = peaks_table(found).rows
     told = ("1 thread · float32", "80", "torch 2.13.0", "12", "numpy", "6.67")
     assert peak.cells[1:] == told
 
@@ -273,7 +280,7 @@ def test_a_peak_that_doctor_found_says_of_which_library_and_when(
         trial = fake_runs.speed_trial("torch-native", "gru", threads=threads)
         fake_runs.speed(writer, trial, 0.01, peak=peak)
     found = summary(writer)
-    notes = tables.rates_table(found).notes
+    notes = rates_table(found).notes
     assert notes[1:] == (
         "The peak of 1 thread · float32 is of jax 0.9.2, as doctor found it at "
         "2026-11-26 10:00:00 UTC.",
@@ -282,7 +289,7 @@ def test_a_peak_that_doctor_found_says_of_which_library_and_when(
     )
     assert "once a command" in notes[0]
     assert "same session" not in notes[0]
-    told = [line.cells[3::2] for line in tables.peaks_table(found).rows]
+    told = [line.cells[3::2] for line in peaks_table(found).rows]
     assert told == [
         ("jax 0.9.2, doctor 2026-11-26 10:00:00", "numpy"),
         ("torch 2.13.0", "numpy, doctor"),
@@ -296,12 +303,12 @@ def test_a_peak_of_an_unfit_machine_is_marked_wherever_it_counts(
     trial = fake_runs.shape_trial("torch-native", "gru")
     fake_runs.speed(writer, trial, 0.1, peak=peak, step_s=1e-4)
     found = summary(writer)
-    rates = {line.cells[2]: line.cells for line in tables.rates_table(found).rows}
+    rates = {line.cells[2]: line.cells for line in rates_table(found).rows}
     marked = {n: [c.endswith("% (unfit)") for c in rates[n]] for n in rates}
     assert sum(marked["train step"]) == 2
     # Below the ridge of a single time step it is memory that limits.
     assert sum(marked["stream"]) == 1
-    (line,) = tables.peaks_table(found).rows
+    (line,) = peaks_table(found).rows
     assert line.cells[3::2] == ("torch 2.13.0 (unfit)", "numpy")
 
 
@@ -312,20 +319,20 @@ def test_several_sessions_tell_their_best_and_worst_peak(
         trial = fake_runs.speed_trial("torch-native", "gru", session=name)
         peak = {**fake_runs.PEAK, "flop_per_s": rate, "flop_by": name}
         fake_runs.speed(writer, trial, 0.01, peak=peak)
-    (found,) = tables.peaks_table(summary(writer)).rows
+    (found,) = peaks_table(summary(writer)).rows
     assert found.cells[2:4] == ("80 (60)", "b")
     shared = fake_runs.sweep(tmp_path / "shared", names=("jax-scan",), step_s=False)
-    (found,) = tables.peaks_table(fake_runs.summary(shared)).rows
+    (found,) = peaks_table(fake_runs.summary(shared)).rows
     assert found.cells[2] == "80", "of several sessions that share one, no worst"
 
 
 def test_conditions_without_a_peak_are_told(writer: Writer) -> None:
     one = fake_runs.speed_trial("torch-native", "gru")
     fake_runs.speed(writer, one, 0.01)
-    assert tables.peaks_table(summary(writer)).rows == ()
+    assert peaks_table(summary(writer)).rows == ()
     two = replace(one, threads=2)
     fake_runs.speed(writer, two, 0.01, peak=fake_runs.PEAK)
-    rows = tables.peaks_table(summary(writer)).rows
+    rows = peaks_table(summary(writer)).rows
     assert [r.cells[2] for r in rows] == ["not measured", "80"]
     assert row(summary(writer), trial=one).of_peak is None
 
@@ -336,7 +343,7 @@ def test_conditions_without_a_peak_are_told(writer: Writer) -> None:
 def test_a_shaky_timing_says_why_and_what_to_do(writer: Writer) -> None:
     trial = fake_runs.speed_trial("torch-native", "gru")
     fake_runs.speed(writer, trial, 0.01, shaky=True)
-    shaky = tables.shaky_table(summary(writer)).rows
+    shaky = shaky_table(summary(writer)).rows
     told = {r.cells[2]: r.cells[3:] for r in shaky}
     assert told["train step"] == (
         "two groups of readings, 1.4 × apart",
@@ -352,9 +359,9 @@ def test_an_unfit_machine_makes_every_timing_shaky(writer: Writer) -> None:
     fake_runs.speed(writer, trial, 0.01, fitness=fitness)
     found = summary(writer)
     assert all(each.shaky for each in found.speed)
-    told = tables.shaky_table(found).rows[0].cells[3:]
+    told = shaky_table(found).rows[0].cells[3:]
     assert told == ("the machine was unfit: the clock steps", "stop ntpd")
-    assert tables.speed_table(found).rows[0].cells[3].startswith("shaky ")
+    assert speed_table(found).rows[0].cells[3].startswith("shaky ")
 
 
 def test_a_noisy_machine_is_told_and_shakes_nothing(writer: Writer) -> None:
@@ -364,7 +371,7 @@ def test_a_noisy_machine_is_told_and_shakes_nothing(writer: Writer) -> None:
     found = summary(writer)
     assert not any(each.shaky for each in found.speed)
     assert "Before a session 2 cores AMD EPYC was noisy: 1.3 other cores busy." in (
-        tables.speed_table(found).notes
+        speed_table(found).notes
     )
 
 
@@ -376,8 +383,8 @@ def test_an_older_run_without_any_of_it_is_shown(writer: Writer) -> None:
     (only,) = found.speed
     assert (only.turns, only.latency_sample_s, only.unstable) == ({}, (), ())
     assert (only.intensity, only.of_peak, only.of_roof, only.memory) == (None,) * 4
-    assert tables.rates_table(found).rows[0].cells[6:] == ("–", "–", "–", "–")
-    assert tables.first_calls_table(found).rows == ()
+    assert rates_table(found).rows[0].cells[6:] == ("–", "–", "–", "–")
+    assert first_calls_table(found).rows == ()
 
 
 # --- readings ------------------------------------------------------------------------
@@ -440,7 +447,7 @@ def test_where_every_one_is_beaten_by_another_that_is_said(writer: Writer) -> No
         fake_runs.speed(
             writer, trial, 0.01, factors=repeated, phases={"train_step": 1.0}
         )
-    cells = [r.cells[4] for r in tables.speed_table(summary(writer)).rows]
+    cells = [r.cells[4] for r in speed_table(summary(writer)).rows]
     below = [words for words in cells if words.startswith("0.")]
     assert len(below) == 1
     assert below[0].startswith("0.67 [")
@@ -465,7 +472,7 @@ def test_a_task_is_not_told_what_only_random_numbers_have(writer: Writer) -> Non
     for batch, steps in ((1, 20), (32, 80)):
         sizes = {"batch": batch, "time_steps": steps, "session": f"{batch}"}
         fake_runs.speed(writer, fake_runs.shape_trial("jax-scan", "gru", **sizes), 0.01)
-    titles = [block.title for block in tables.speed_table(summary(writer)).blocks]
+    titles = [block.title for block in speed_table(summary(writer)).blocks]
     like = "input size 64 · hidden size 128 · 1 thread · float32"
     assert titles == [
         "adding, length 100 · 1 thread · float32",
@@ -479,7 +486,7 @@ def test_a_latency_is_told_once_whatever_it_was_timed_beside(tmp_path: Path) -> 
     asked: dict[str, Any] = {"names": names, "widths": (64,), "steps": (20, 80)}
     run = fake_runs.sweep(tmp_path / "run", **asked)
     found = fake_runs.summary(run)
-    (block,) = tables.latency_table(found).blocks
+    (block,) = latency_table(found).blocks
     assert block.title == (
         "input size 64 · hidden size 64 · 1 thread · float32 · the latest of those "
         "timed beside batch 1, 64 and time steps 20, 80"
@@ -494,7 +501,7 @@ def test_a_latency_is_told_once_whatever_it_was_timed_beside(tmp_path: Path) -> 
         assert told.cells[2].startswith(seconds(timed.latency.p50_s))
 
     run = fake_runs.sweep(tmp_path / "one", names=names, widths=(64,), batches=(1,))
-    (block,) = tables.latency_table(fake_runs.summary(run)).blocks
+    (block,) = latency_table(fake_runs.summary(run)).blocks
     assert block.title == "input size 64 · hidden size 64 · 1 thread · float32"
 
 
@@ -502,7 +509,7 @@ def test_the_latency_table_shows_the_tail(writer: Writer) -> None:
     trial = fake_runs.speed_trial("torch-native", "gru")
     fake_runs.speed(writer, trial, 0.01, step_s=1e-4)
     found = summary(writer)
-    (cells,) = (r.cells for r in tables.latency_table(found).rows)
+    (cells,) = (r.cells for r in latency_table(found).rows)
     assert cells[6] == "1500"
     latency = row(found, "stream").latency
     assert latency is not None
@@ -558,7 +565,7 @@ def test_few_latencies_are_marked_and_have_no_interval_of_their_tail(
     ]
     readings[0].values["latency_p99_s"] = 1.3
     writer.commit(fake_runs.speed_trial("torch-native", "gru"), readings=readings)
-    (line,) = tables.latency_table(summary(writer)).rows
+    (line,) = latency_table(summary(writer)).rows
     assert (line.cells[4], line.tone) == ("few 1.3 s", "doubt")
     assert "[" in line.cells[3]
 
@@ -586,10 +593,10 @@ def test_a_placement_as_uncertain_as_no_other_row_may_be_is_shaky(
     trial = fake_runs.speed_trial("torch-native", "gru")
     writer.commit(trial, readings=[Reading("forward", {"time_s": 0.01}), placed])
     found = summary(writer)
-    told = tables.speed_table(found).rows[-1].cells[2:4]
+    told = speed_table(found).rows[-1].cells[2:4]
     assert told[0] == "place"
     assert told[1].startswith("shaky ") is shaky
-    reasons = [line.cells[2:4] for line in tables.shaky_table(found).rows]
+    reasons = [line.cells[2:4] for line in shaky_table(found).rows]
     if "shaky" not in values:
         wide = [("place", "the interval is 20% of the median wide")]
         assert reasons == (wide if shaky else [])
@@ -602,8 +609,8 @@ def test_placing_a_batch_is_a_row_and_part_of_nothing_else(writer: Writer) -> No
     found = summary(writer)
     place = row(found, "place")
     assert (place.time_s, place.relative, place.timed) == (2e-4, None, False)
-    assert [r.cells[2] for r in tables.speed_table(found).rows][-1] == "place"
-    for table in (tables.rates_table(found), tables.first_calls_table(found)):
+    assert [r.cells[2] for r in speed_table(found).rows][-1] == "place"
+    for table in (rates_table(found), first_calls_table(found)):
         assert "place" not in [r.cells[2] for r in table.rows]
     assert {m.phase for m in found.fastest} == {
         "forward",
@@ -617,18 +624,16 @@ def test_placing_a_batch_is_a_row_and_part_of_nothing_else(writer: Writer) -> No
 
 
 def test_memory_of_the_same_sizes_stands_beside_a_timing(writer: Writer) -> None:
-    trial = fake_runs.speed_trial(
-        "torch-native", "gru", settings=SpeedSettings(rounds=3)
-    )
+    trial = fake_runs.speed_trial("torch-native", "gru", settings={"rounds": 3})
     fake_runs.speed(writer, trial, 0.01)
-    fake_runs.memory(writer, replace(trial, settings=SpeedSettings(("forward",))), 4e7)
+    fake_runs.memory(writer, replace(trial, settings={"phases": ["forward"]}), 4e7)
     for changes in ({"batch": 64}, {"threads": 2}, {"implementation": "jax-scan"}):
         fake_runs.memory(writer, replace(trial, **changes), 9e7)
     found = summary(writer)
     memory = row(found).memory
     assert memory is not None
     assert (memory.peak_bytes, memory.baseline_bytes) == (4e7, 2e8)
-    assert tables.rates_table(found).rows[0].cells[-1] == "38.1 MiB"
+    assert rates_table(found).rows[0].cells[-1] == "38.1 MiB"
     assert found.header.measures == {"speed": 1, "memory": 4}
     assert "memory" not in NAMES
 
@@ -643,10 +648,10 @@ def test_memory_of_another_machine_stands_beside_nothing(writer: Writer) -> None
 def test_a_memory_pass_that_did_not_end_ok_is_told(writer: Writer) -> None:
     trial = fake_runs.speed_trial("torch-native", "gru")
     fake_runs.speed(writer, trial, 0.01)
-    failed = memory_trial(trial)
+    failed = replace(trial, measure="memory", session=None)
     writer.commit(failed, outcome="out_of_memory", reason="9 GiB")
     found = summary(writer)
-    assert tables.rates_table(found).rows[0].cells[-1] == "out of memory"
+    assert rates_table(found).rows[0].cells[-1] == "out of memory"
     assert [each.measure for each in found.outcomes] == ["memory"]
 
 
@@ -660,7 +665,7 @@ def test_no_table_is_cut_off_and_numbers_fold_last(writer: Writer, width: int) -
     fake_runs.speed(writer, trial, 0.01234, shaky=True, kernel=kernel)
     console = Console(width=width, force_terminal=False)
     with console.capture() as capture:
-        console.print(render(tables.speed_table(summary(writer))))
+        console.print(render(speed_table(summary(writer))))
     shown = capture.get()
     assert max(map(len, shown.splitlines())) <= width
     letters = "".join(shown.split())
@@ -701,7 +706,7 @@ def test_the_first_call_of_a_fresh_process_counts_where_there_is_one(
     trial = fake_runs.speed_trial("torch-native", "gru")
     fake_runs.speed(writer, trial, 0.01)
     (warm,) = {r.first_call_s for r in summary(writer).speed if r.phase == "forward"}
-    weighed = memory_trial(trial)
+    weighed = replace(trial, measure="memory", session=None, settings={"phases": []})
     writer.commit(weighed, readings=[Reading("forward", {"first_call_s": 7.0})])
     found = {r.phase: r.first_call_s for r in summary(writer).speed}
     assert warm != found["forward"] == 7.0

@@ -16,11 +16,13 @@ from harness.analysis.speed.rows import SpeedRow
 from harness.analysis.summary import LearnedRow, Summary, summarize
 from harness.contract import Optimizer
 from harness.errors import NothingMeasuredError
-from harness.report import tables
-from harness.report.sections import line, sentence
+from harness.report.header import line, sentence
+from harness.report.tables.form import Table
+from harness.report.tables.learning import horizon_table, learned_table, learning_table
+from harness.report.tables.solve_time import solve_table
 from harness.report.terminal import all_tables, end_of_run
 from harness.store import Reading, TrialRecord
-from harness.trial import GradientsSettings, Trial
+from harness.trial import Trial
 from tests import fake_runs
 
 
@@ -162,7 +164,7 @@ def test_speed_says_why_a_row_is_not_certified(summary: Summary) -> None:
     }
 
 
-def cells(table: tables.Table) -> list[tuple[str, ...]]:
+def cells(table: Table) -> list[tuple[str, ...]]:
     return [row.cells for row in table.rows]
 
 
@@ -182,19 +184,19 @@ def test_learning_that_was_not_certified_is_marked_wherever_it_is_shown(
     assert [row.learning.doubt for row in found.learned] == doubts
     assert [row.doubt for row in found.gradients] == doubts
     words = ["yes", "NO: broken: grad w_hh", "NO: not checked"]
-    assert [row[-1] for row in cells(tables.learning_table(found))] == words
-    assert [row[-1] for row in cells(tables.horizon_table(found))] == words
-    assert [row[0] for row in cells(tables.learned_table(found))] == [
+    assert [row[-1] for row in cells(learning_table(found))] == words
+    assert [row[-1] for row in cells(horizon_table(found))] == words
+    assert [row[0] for row in cells(learned_table(found))] == [
         "gru 64 · 12.9k weights",
         "lstm 64 · 17.2k weights · uncertified",
         "rnn 64 · 4.35k weights · uncertified",
     ]
-    assert [row.tone for row in tables.learned_table(found).rows] == [
+    assert [row.tone for row in learned_table(found).rows] == [
         "",
         "doubt",
         "doubt",
     ]
-    assert tables.learned_table(found).notes[-2:] == (
+    assert learned_table(found).notes[-2:] == (
         "Uncertified (broken: grad w_hh): lstm torch-native.",
         "Uncertified (not checked): rnn torch-native.",
     )
@@ -209,7 +211,7 @@ def test_a_read_back_that_differs_marks_the_learning_and_what_follows_from_it(
         trial = fake_runs.learning_trial("gru", seed)
         fake_runs.learning(writer, trial, 1000, read_back=seed != 1)
         (last,) = (r.id for r in writer.run.records() if r.trial == trial)
-        follows = {"settings": GradientsSettings(last)}
+        follows = {"settings": {"follows": last}}
         writer.commit(replace(trial, measure="gradients", **follows))
     fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 0.014)
     records = writer.run.records()
@@ -218,7 +220,7 @@ def test_a_read_back_that_differs_marks_the_learning_and_what_follows_from_it(
     differs = "read-back differs by 3.0e-01 in 1 of 3"
     assert row.learning.doubt == differs
     assert [row.doubt for row in found.gradients] == [differs]
-    assert cells(tables.solve_table(found))[0][-1] == "torch-native · uncertified"
+    assert cells(solve_table(found))[0][-1] == "torch-native · uncertified"
     table = frame(JudgedRun(records))
     marked = table[~table.certified]
     assert set(marked.measure) == {"learning", "gradients"}
@@ -254,7 +256,7 @@ def test_a_certificate_that_ended_badly_takes_none_away(
 ) -> None:
     writer = fake_runs.Writer.create(tmp_path / "run")
     for number, outcome in enumerate(ended):
-        trial = Trial("parity", "torch-native", "gru", threads=1, seed=number)
+        trial = Trial("parity", "torch-native", "gru", settings={"number": number})
         verdict = Reading("certificate", {"certified": 1})
         writer.commit(trial, outcome=outcome, readings=[verdict])
     fake_runs.learning(writer, fake_runs.learning_trial("gru", 0), 1000)
@@ -273,7 +275,7 @@ def test_a_diverged_seed_is_certified_too_and_one_that_crashed_says_nothing(
     gru, rnn = fake_runs.summary(writer.run).learned
     assert gru.learning.doubt is None
     assert rnn.learning.doubt is None
-    assert cells(tables.learning_table(fake_runs.summary(writer.run)))[1][-1] == "–"
+    assert cells(learning_table(fake_runs.summary(writer.run)))[1][-1] == "–"
 
 
 def test_horizons_of_one_network_are_told_apart_by_what_trained_it(
@@ -283,12 +285,12 @@ def test_horizons_of_one_network_are_told_apart_by_what_trained_it(
     for name in ("torch-native", "jax-scan"):
         trial = fake_runs.learning_trial("gru", 0, implementation=name)
         fake_runs.gradients(writer, trial, (61, 100))
-    found = tables.horizon_table(fake_runs.summary(writer.run))
+    found = horizon_table(fake_runs.summary(writer.run))
     assert [row[0] for row in cells(found)] == [
         "gru 64 · torch-native",
         "gru 64 · jax-scan",
     ]
-    assert cells(tables.horizon_table(summary))[0][0] == "gru 64"
+    assert cells(horizon_table(summary))[0][0] == "gru 64"
 
 
 def test_ratios_are_to_the_fastest_certified_one(summary: Summary) -> None:
@@ -450,7 +452,7 @@ def test_a_damaged_value_in_a_curve_is_left_out(tmp_path: Path) -> None:
 
 
 def test_the_learned_table_reads_as_the_design_has_it(summary: Summary) -> None:
-    block = tables.learned_table(summary).blocks[0]
+    block = learned_table(summary).blocks[0]
     assert block.head == (
         "adding, length 100",
         "solved",
@@ -505,7 +507,7 @@ def test_a_run_without_a_finished_trial_says_so(tmp_path: Path) -> None:
 
 def test_one_crashed_trial_is_enough_for_tables(tmp_path: Path) -> None:
     found = fake_runs.summary(fake_runs.only_crashed(tmp_path / "run"))
-    (row,) = tables.learned_table(found).rows
+    (row,) = learned_table(found).rows
     assert row.cells == ("gru 64", "– (1 crashed)", "–", "–", "–", "–")
 
 

@@ -14,9 +14,12 @@ from harness.analysis.learning.gradients import gradient_panels
 from harness.analysis.run import JudgedRun
 from harness.errors import NothingMeasuredError
 from harness.report import markdown
-from harness.report.figures import gallery, style
+from harness.report.figures import overview, style
+from harness.report.figures.axes import log_label
 from harness.report.figures.gradients import draw_gradients
+from harness.report.figures.layout import arrange
 from harness.report.figures.learning import draw_learning
+from harness.report.figures.sketch import Sketch
 from harness.report.markup import Html, inline_svg, tag
 from harness.report.page import write_report
 from harness.report.text import number, one_line, seconds, seeds, short
@@ -374,12 +377,12 @@ def test_the_first_screen_shows_the_best_of_each_cell(tmp_path: Path) -> None:
                 fake_runs.parity(writer, name, cell)
             trial = fake_runs.speed_trial(name, cell)
             fake_runs.speed(writer, trial, 0.01 / (index + 1))
-    rows = gallery.overview_speed(fake_runs.summary(writer.run).speed, None)
+    rows = overview.overview_speed(fake_runs.summary(writer.run).speed, None)
     assert {row.phase for row in rows} == {"train_step"}
-    best = gallery.best_of_each(rows, 2)
+    best = overview.best_of_each(rows, 2)
     # c is the fastest and not certified.
     assert [(r.cell, r.implementation) for r in best] == [("gru", "b"), ("lstm", "b")]
-    assert gallery.best_of_each(rows, 6) == rows
+    assert overview.best_of_each(rows, 6) == rows
 
 
 def test_the_first_screen_shows_where_most_implementations_are_compared(
@@ -394,14 +397,14 @@ def test_the_first_screen_shows_where_most_implementations_are_compared(
             fake_runs.speed(writer, trial, 0.01)
     found = fake_runs.summary(writer.run)
     assert found.focus is not None
-    rows = gallery.overview_speed(found.speed, found.focus)
+    rows = overview.overview_speed(found.speed, found.focus)
     assert {row.trial.batch for row in rows} == {8}
     assert len(rows) == 3
     # As many at the task that is in focus: that one.
     for name in "bc":
         fake_runs.speed(writer, fake_runs.speed_trial(name, "gru"), 0.01)
     found = fake_runs.summary(writer.run)
-    rows = gallery.overview_speed(found.speed, found.focus)
+    rows = overview.overview_speed(found.speed, found.focus)
     assert {row.heading.task for row in rows} == {"adding"}
 
 
@@ -417,14 +420,14 @@ def test_the_first_screen_shows_where_most_implementations_are_compared(
 def test_panels_are_arranged_by_kind(
     kinds: list[str], cells: list[tuple[int, int]]
 ) -> None:
-    assert style.arrange(kinds) == cells
+    assert arrange(kinds) == cells
 
 
 def test_no_legend_is_wider_than_its_figure(run: RunFolder) -> None:
     names = ["rnn", "gru", "lstm", "numpy-reference", "torch-native", "single seed"]
     for width in (4.0, 5.0, 6.5, 8.0):
         with style.drawing():
-            sketch = style.Sketch(width, 3.0, style.Palette.of([], []))
+            sketch = Sketch(width, 3.0, style.Palette.of([], []))
             sketch.figure.subplots()
             sketch.legend([style.line_handle(name) for name in names])
             sketch.figure.draw_without_rendering()
@@ -464,4 +467,4 @@ def test_numbers_read_well() -> None:
     [(1.0, "1"), (0.01, "0.01"), (1e-8, "10⁻⁸"), (2e-8, "2·10⁻⁸"), (1e6, "10⁶")],
 )
 def test_log_labels_read_well(value: float, words: str) -> None:
-    assert style.log_label(value) == words
+    assert log_label(value) == words

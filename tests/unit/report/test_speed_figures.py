@@ -22,13 +22,14 @@ from harness.analysis.speed.scaling import (
     spread,
 )
 from harness.analysis.summary import Summary
+from harness.report.contents import sections
 from harness.report.figures import fastest, latency, payback, roofline, scaling
-from harness.report.figures.gallery import draw_all
-from harness.report.figures.marks import apart, few_of_each, within
-from harness.report.figures.style import Palette, Sketch, drawing
+from harness.report.figures.layout import apart, few_of_each, within
+from harness.report.figures.results import Results
+from harness.report.figures.sketch import Sketch
+from harness.report.figures.style import Palette, drawing
 from harness.report.markdown import summary_text
 from harness.report.page import document
-from harness.report.sections import sections
 from harness.store import RunFolder
 from tests import fake_runs
 
@@ -382,8 +383,8 @@ def test_panels_are_few_and_of_every_cell() -> None:
 def test_a_sweep_has_a_bounded_number_of_figures(
     run: RunFolder, summary: Summary
 ) -> None:
-    gallery = draw_all(summary)
-    assert [found.name for found in gallery.all] == [
+    parts = sections(Results(summary))
+    assert [found.name for part in parts for found in part.figures] == [
         "overview-speed",
         "fastest",
         "throughput-1",
@@ -394,14 +395,14 @@ def test_a_sweep_has_a_bounded_number_of_figures(
         "latency",
         "payback",
     ]
-    for found in gallery.speed:
+    (speed,) = (part for part in parts if part.name == "speed")
+    for found in speed.figures:
         assert len(found.alt) > 100, found.name
         assert len(found.caption) > 100, found.name
         told = {implementation for _, implementation in found.marks.values()}
         assert told <= {"torch-native", "jax-scan", "my-fused-gru"}
         assert len(told) > 1
         assert all(f'id="{mark}"' in found.svg for mark in found.marks)
-    parts = sections(summary, gallery)
     page = document("sweep", summary, parts)
     assert "Throughput is drawn for 3 of 4 places" in page
     for words in ("table-fastest", "table-rates", "table-latency", "table-peaks"):

@@ -1,4 +1,4 @@
-"""Mistakes inside a time step, forward or backward, as steps for the reference."""
+"""Mistakes that are another time step, forward or back: what the reference becomes."""
 
 from __future__ import annotations
 
@@ -8,31 +8,53 @@ from functools import partial
 
 import numpy as np
 
-from harness.contract import Array, CellInfo, Equations, Saved, State, Weights
+from harness.contract import (
+    Array,
+    CellInfo,
+    Equations,
+    Saved,
+    State,
+    Weights,
+)
 from harness.measure.certificate.diagnosis.changed_weights import EVERY, of_row
+from harness.measure.certificate.subject import Steps
 from harness.measure.equations import EquationSteps, Operations, Traced
-from harness.measure.subject import Steps
 
 # --- forward -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class HardSigmoid(Operations):
-    """Operations with sigmoid(a) = max(0, min(1, slope a + 1/2))."""
+    """Operations whose sigmoid is max(0, min(1, slope a + 1/2))."""
 
     slope: float
 
     def sigmoid(self, a: Traced) -> Traced:
-        """Compute the line, bounded to 0 and 1; it keeps no way back."""
+        """Compute the line, bounded."""
         return Traced(np.clip(self.slope * a.value + 0.5, 0, 1))
+
+
+def with_hard_sigmoid(
+    equations: Equations, info: CellInfo
+) -> Iterator[tuple[str, Steps]]:
+    """Yield a cell with each hard sigmoid in use; it has no way back."""
+    for slope, words, whose in (
+        (1 / 6, "a/6", "torch's, JAX's and Keras 3's"),
+        (0.2, "0.2 a", "Keras 2's and ONNX's"),
+    ):
+        yield (
+            f"matches if sigmoid is a hard sigmoid, {words} + 1/2 between 0 and 1, "
+            f"{whose}",
+            EquationSteps(_in_operations(equations, partial(HardSigmoid, slope)), info),
+        )
 
 
 @dataclass
 class ReluForTanh(Operations):
-    """Operations of one time step with relu instead of tanh.
+    """Operations of one time step whose tanh is relu.
 
     Args:
-        only_first: Replace only the first tanh, which is the candidate's.
+        only_first: Whether only the first tanh is, which is the candidate's.
     """
 
     only_first: bool
@@ -46,27 +68,25 @@ class ReluForTanh(Operations):
         return self.relu(a)
 
 
-def other_activations(
-    equations: Equations, info: CellInfo
-) -> Iterator[tuple[str, Steps]]:
-    """Yield the cell's steps with each usual hard sigmoid, and with relu for tanh."""
+def with_relu(equations: Equations, info: CellInfo) -> Iterator[tuple[str, Steps]]:
+    """Yield a cell with relu for the tanh of its candidate, and for each tanh."""
+    for words, only_first in (("the candidate's tanh", True), ("every tanh", False)):
+        yield (
+            f"matches if relu stands in place of {words}",
+            EquationSteps(
+                _in_operations(equations, partial(ReluForTanh, only_first)), info
+            ),
+        )
 
-    def with_operations(operations: Callable[[], Operations]) -> Steps:
-        # The operations are made anew for each time step, in which they count.
-        return EquationSteps(lambda _, *rest: equations(operations(), *rest), info)
 
-    hard = "matches if sigmoid is a hard sigmoid, {} + 1/2 between 0 and 1, {}"
-    relu = "matches if relu stands in place of {}"
-    for words, operations in (
-        (
-            hard.format("a/6", "torch's, JAX's and Keras 3's"),
-            partial(HardSigmoid, 1 / 6),
-        ),
-        (hard.format("0.2 a", "Keras 2's and ONNX's"), partial(HardSigmoid, 0.2)),
-        (relu.format("the candidate's tanh"), partial(ReluForTanh, True)),
-        (relu.format("every tanh"), partial(ReluForTanh, False)),
-    ):
-        yield words, with_operations(operations)
+def _in_operations(
+    equations: Equations, operations: Callable[[], Operations]
+) -> Equations:
+    """Return equations that are written in other operations than they are given.
+
+    `operations` is called for those of each time step.
+    """
+    return lambda _, w, a, state: equations(operations(), w, a, state)
 
 
 # --- back ----------------------------------------------------------------------------
@@ -74,10 +94,10 @@ def other_activations(
 
 @dataclass(frozen=True)
 class NoWayThroughGates:
-    """Steps in which no gradient flows back through some gates.
+    """No gradient reaches what some gates are computed from.
 
-    The rows of these gates get no gradient and pass none on. The step has kept the
-    gates' values, so that the other gradients are right.
+    Their rows hand nothing back and get nothing. The gates themselves stand in what the
+    step kept, so that the rest of the way back is as it was.
     """
 
     steps: Steps
@@ -91,7 +111,7 @@ class NoWayThroughGates:
     def step_backward(
         self, weights: Weights, saved: Saved, d_state: State
     ) -> tuple[Weights, Array, State]:
-        """As the right cell, with zeros in the rows of these gates."""
+        """As the right cell with rows of zeros, and zeros for these rows."""
         found, d_x, before = self.steps.step_backward(
             self._without(weights), saved, d_state
         )
@@ -107,18 +127,18 @@ class NoWayThroughGates:
 
 
 Pull = Callable[[int, State], State]
-"""Called with a time step and the gradient there; returns the gradient passed on."""
+"""Called with a time step and a gradient there; returns what is handed on."""
 
 
 @dataclass
 class ChangedWayBack:
-    """Steps that change the gradient to the state on its way back in time.
+    """Changes the gradient to the state where a time step takes it and hands it on.
 
     Args:
         steps: The right cell.
-        time_steps: Length of the sequences; each layer runs over all of it in turn.
-        entering: Changes the gradient that a time step gets, the outputs' included.
-        leaving: Changes the gradient to the previous state, which it passes on.
+        time_steps: Length of the sequences: layer after layer is run over all of it.
+        entering: Changes the gradient that a time step takes, the outputs' in it.
+        leaving: Changes the gradient to the state before, that it hands on.
     """
 
     steps: Steps
@@ -128,7 +148,7 @@ class ChangedWayBack:
     _taken: int = 0
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
-        """As the right cell; count the time steps."""
+        """As the right cell, and count."""
         after, saved = self.steps.step(weights, x, state)
         t = self._taken % self.time_steps
         self._taken += 1
@@ -145,5 +165,5 @@ class ChangedWayBack:
 
 
 def unchanged(_: int, d_state: State) -> State:
-    """Pass the gradient on."""
+    """Hand the gradient on."""
     return d_state

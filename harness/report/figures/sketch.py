@@ -1,0 +1,124 @@
+"""A figure: its panels, its legend, and how it is written as SVG and PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from harness.report.figures.style import Palette
+
+PNG_DPI = 150
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A finished figure.
+
+    Attributes:
+        name: The name of its files without the ending.
+        alt: What the picture shows, for readers who do not see it.
+        caption: How to read it.
+        task: The task that it is about, or "".
+        marks: The cell and implementation of each mark, by the mark's id in the SVG.
+    """
+
+    name: str
+    title: str
+    alt: str
+    caption: str
+    svg: str = field(repr=False)
+    png: bytes = field(repr=False)
+    task: str = ""
+    marks: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+
+
+@dataclass
+class Sketch:
+    """A figure being drawn.
+
+    Attributes:
+        width: In inches, as `height`.
+        panel_width: The width of one panel with its labels, in inches.
+        marks: The cell and implementation of each mark, by the mark's id.
+    """
+
+    width: float
+    height: float
+    palette: Palette
+    figure: Figure = field(init=False)
+    panel_width: float = field(init=False)
+    marks: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        size = (self.width, self.height)
+        self.figure = Figure(figsize=size, dpi=PNG_DPI, layout="constrained")
+        self.panel_width = self.width
+        FigureCanvasAgg(self.figure)
+
+    def panels(self, cells: Sequence[tuple[int, int]]) -> list[Axes]:
+        """Return the axes of panels, given the line and column of each."""
+        lines, columns = extent(cells)
+        self.panel_width = self.width / columns
+        grid: Any = self.figure.subplots(lines, columns, squeeze=False)
+        for cell in set(np.ndindex(lines, columns)) - set(cells):
+            grid[cell].remove()
+        return [grid[cell] for cell in cells]
+
+    def mark(self, artists: Iterable[Artist], cell: str, implementation: str) -> None:
+        """Name artists so that the page can hide them by cell and implementation."""
+        for artist in artists:
+            name = f"mark{len(self.marks)}"
+            artist.set_gid(name)
+            self.marks[name] = (cell, implementation)
+
+    def legend(self, handles: Sequence[Line2D | Patch]) -> None:
+        """Put the legend above the axes, where it covers no data."""
+        widths = [0.62 + 0.075 * len(str(handle.get_label())) for handle in handles]
+        columns = next(
+            (n for n in range(len(widths), 1, -1) if _span(widths, n) < self.width), 1
+        )
+        self.figure.legend(
+            handles=list(handles),
+            loc="outside upper left",
+            ncols=columns,
+            handlelength=2.4,
+            columnspacing=1.4,
+        )
+
+    def finish(
+        self, name: str, title: str, alt: str, caption: str, task: str = ""
+    ) -> Drawn:
+        """Write the figure as SVG and PNG; the same bytes for the same numbers."""
+        svg, png = io.StringIO(), io.BytesIO()
+        # Laying out takes longer than drawing: once is enough for both files, and
+        # `savefig` would do it for each.
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine("none")
+        raster: Any = FigureCanvasAgg(self.figure)
+        raster.print_png(png, metadata={"Software": None})
+        vector: Any = FigureCanvasSVG(self.figure)
+        vector.print_svg(svg, metadata={"Date": None, "Creator": None})
+        text = "\n".join(line.rstrip() for line in svg.getvalue().splitlines()) + "\n"
+        return Drawn(name, title, alt, caption, text, png.getvalue(), task, self.marks)
+
+
+def extent(cells: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Return how many lines and columns a grid with these cells has."""
+    lines, columns = (1 + max(ends) for ends in zip(*cells, strict=True))
+    return lines, columns
+
+
+def _span(widths: Sequence[float], columns: int) -> float:
+    """Return the width of a legend, filled column by column, the first the longest."""
+    return sum(float(max(part)) for part in np.array_split(widths, columns))
