@@ -1,8 +1,8 @@
-"""What a plugin is: cells, tasks, networks and what passes between them.
+"""What a plugin is: cells, tasks and networks, and what they exchange.
 
 Shapes are written `[batch, time, input]`. `readouts` is the number of time steps at
-which a network answers: `time` where it answers at every step, 1 where it answers
-at the last one.
+which a network answers: `time` if it answers at every step, 1 if it answers at the last
+one.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ Array = npt.NDArray[Any]
 Weights = dict[str, Array]
 """Canonical tensors by name: `layer0.w_ih`, `readout.w`; in a cell, `w_ih`."""
 State = tuple[Array, ...]
-"""One array a state part: `[batch, hidden]` in a cell, `[layers, batch, hidden]` in
-a network."""
+"""One array for each state part: `[batch, hidden]` in a cell, `[layers, batch, hidden]`
+in a network."""
 Saved = Any
 """What a cell's step keeps for its backward step."""
 Placed = Any
-"""A batch on its device, in the form its network computes with."""
+"""A batch on its device, in the form with which its network computes."""
 
 ONE_HOT_LIMIT = 32
 """Vocabularies up to this size enter as one-hot vectors, larger ones are embedded."""
 
 
 class Target(StrEnum):
-    """What a task asks for, and with it the loss.
+    """What a task asks for, which also decides the loss.
 
     CLASS: one of `output_size` classes, cross-entropy in nats.
     REAL: `output_size` real numbers, mean squared error.
@@ -50,7 +50,7 @@ class Readout(StrEnum):
 
 @dataclass(frozen=True)
 class Inputs:
-    """What arrives at a time step: `size` reals, or one token of `size` kinds."""
+    """The input of a time step: `size` reals, or one token of `size` kinds."""
 
     kind: Literal["reals", "tokens"]
     size: int
@@ -75,7 +75,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Tally:
-    """A sum over a number of scored things; tallies of slices add up."""
+    """A sum over a number of scored items; tallies of parts of a batch add up."""
 
     total: float
     count: int
@@ -94,15 +94,15 @@ class Tally:
 
 @dataclass(frozen=True)
 class CellInfo:
-    """What is known of a cell without computing it.
+    """What is known about a cell without computing it.
 
     Attributes:
         name: The registered name.
         gates: The blocks of `w_ih`, `w_hh` and `b` in canonical order.
         state_parts: ("h",) or ("h", "c"); the first is the layer's output.
         keep_bias: Tensor and row of the bias of the gate that keeps the state, or
-            None where no gate does.
-        source: The paper the equations are taken from.
+            None if no gate does.
+        source: The paper that defines the equations.
     """
 
     name: str
@@ -114,7 +114,7 @@ class CellInfo:
 
 @dataclass(frozen=True)
 class LayerSizes:
-    """Sizes of one recurrent layer; `time_steps` is the span `chrono` spreads over."""
+    """Sizes of one recurrent layer; `chrono` spreads time constants to `time_steps`."""
 
     input_size: int
     hidden_size: int
@@ -122,7 +122,7 @@ class LayerSizes:
 
 
 class Cell(Protocol):
-    """A recurrence: its canonical weights, their initial values and its costs.
+    """A recurrence: its canonical weights, their initial values and its cost.
 
     Weight matrices are stored gate by gate, `[gates, hidden, input]`.
     """
@@ -145,11 +145,11 @@ class Cell(Protocol):
         """Count the forward operations of one sequence and time step."""
 
     def parameter_counts(self, input_size: int, hidden_size: int) -> dict[str, int]:
-        """Count parameters: `canonical`, and as each framework counts its layer."""
+        """Count parameters: `canonical`, and as each framework counts them."""
 
 
 class ReferenceCell(Cell, Protocol):
-    """A cell with a reference; a step keeps the dtype it is given."""
+    """A cell with a reference; a step keeps the dtype of its arguments."""
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
         """Advance one time step: x [batch, input], state parts [batch, hidden]."""
@@ -165,7 +165,7 @@ Tensor = Any
 
 
 class Operations(Protocol):
-    """What equations are written in beside +, -, *, / and slices: a framework's own."""
+    """A framework's operations for equations, besides +, -, *, / and slices."""
 
     def sigmoid(self, a: Tensor) -> Tensor:
         """Compute σ(a) = 1 / (1 + exp(-a))."""
@@ -177,7 +177,7 @@ class Operations(Protocol):
         """Compute max(a, 0), with the derivative 0 at 0."""
 
     def products(self, w: Tensor, v: Tensor) -> Sequence[Tensor]:
-        """Multiply v [batch, size] by w [gates, hidden, size]: one W v a gate."""
+        """Multiply v [batch, size] by w [gates, hidden, size]: W v for each gate."""
 
 
 Equations = Callable[
@@ -186,10 +186,10 @@ Equations = Callable[
 ]
 """One time step of a cell in the operations of any framework.
 
-Called with the operations, the canonical weights, for every gate a = W x + b [batch,
-hidden], and the state parts [batch, hidden]; returns the new state. Whoever loops
+It is called with the operations, the canonical weights, a = W x + b [batch, hidden] for
+each gate, and the state parts [batch, hidden]. It returns the new state. The caller
 computes W x + b from `w_ih` [gates, hidden, input] and `b` [gates, hidden] for all time
-steps at once, so a cell with equations has both.
+steps at once, so that a cell with equations must have both tensors.
 """
 
 
@@ -202,12 +202,12 @@ class TaskInfo:
 
     Attributes:
         name: The registered name.
-        inputs: What arrives at each time step.
-        target: The kind of answer, and with it the loss.
+        inputs: The input of each time step.
+        target: The kind of answer, which also decides the loss.
         output_size: Number of classes, or of reals.
         readout: When the network answers.
         scores: Every key of `score`, with its unit and direction; `loss` among them.
-        headline: The score a table shows first.
+        headline: The score that a table shows first.
         source: The paper that defines the task.
     """
 
@@ -254,7 +254,7 @@ class Batch:
 
 
 class Task(Protocol):
-    """A sequence problem with a known floor; `rng` is its only randomness."""
+    """A sequence problem with a known floor; `rng` is its only source of randomness."""
 
     @property
     def info(self) -> TaskInfo:
@@ -274,7 +274,7 @@ class Task(Protocol):
         """Score outputs [batch, readouts, output]; the keys are `info.scores`."""
 
     def floor(self, *, length: int) -> dict[str, float]:
-        """Return, per score, what the best answer that ignores the input reaches."""
+        """Return the scores of the best answer that ignores the input."""
 
     def solved(self, loss: float, scores: Mapping[str, float]) -> bool:
         """Say whether a held-out evaluation counts as solved."""
@@ -288,7 +288,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Optimizer:
-    """An optimiser with every constant it uses; each backend takes torch's step.
+    """An optimiser with all its constants; every backend takes the same step as torch.
 
     Gradients are scaled by min(1, clip_norm / (norm + 1e-6)) with the norm over all
     tensors together; None clips nothing. `momentum` is for sgd, `beta1` and `beta2`
@@ -307,12 +307,12 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """Stacked recurrent layers of one cell and a linear readout, with its training.
+    """Stacked recurrent layers of one cell, a linear readout, and how they are trained.
 
     Attributes:
-        precision: `highest` computes in `dtype` throughout.
-        biases: `canonical` holds a framework's redundant bias at zero and out of the
-            optimiser; `native` trains every bias the framework ships.
+        precision: `highest` computes everything in `dtype`.
+        biases: `canonical` keeps a framework's redundant bias at zero and does not
+            train it; `native` trains all biases of the framework.
     """
 
     cell: str
@@ -336,7 +336,7 @@ class NetworkSpec:
 
     @property
     def input_size(self) -> int:
-        """Width of what enters the first layer; an embedding is `hidden_size` wide."""
+        """Input width of the first layer; an embedding is `hidden_size` wide."""
         return self.hidden_size if self.inputs.embedded else self.inputs.size
 
     @property
@@ -345,7 +345,7 @@ class NetworkSpec:
         return (self.input_size, *[self.hidden_size] * (self.num_layers - 1))
 
     def readouts(self, time_steps: int) -> int:
-        """Return at how many of `time_steps` the network answers."""
+        """Return at how many of the time steps the network answers."""
         return time_steps if self.readout is Readout.EVERY else 1
 
     def weight_shapes(self, cell: Cell) -> dict[str, tuple[int, ...]]:
@@ -362,7 +362,7 @@ class NetworkSpec:
 
 
 def layer_weights(weights: Weights, layer: int) -> Weights:
-    """Return the tensors of one layer under their names in the cell."""
+    """Return the tensors of one layer by their names in the cell."""
     prefix = f"layer{layer}."
     return {
         name.removeprefix(prefix): tensor
@@ -383,8 +383,8 @@ class Forward:
 class Gradients:
     """Gradients with respect to weights, inputs and initial state.
 
-    `inputs` [batch, time, input] is taken with respect to what enters the first layer:
-    the reals, the one-hot vectors or the embedded tokens.
+    `inputs` [batch, time, input] is the gradient with respect to the first layer's
+    input: the reals, the one-hot vectors or the embedded tokens.
     """
 
     weights: Weights
@@ -413,11 +413,11 @@ R_co = TypeVar("R_co", covariant=True)
 
 @dataclass(frozen=True)
 class Handle(Generic[R_co]):
-    """Work that was queued: `wait` until it is done, `read` brings it to the host.
+    """Queued work: `wait` waits until it is done, `read` brings its result to the host.
 
     Attributes:
-        carry: The final state where the network keeps it, which its `step` takes in
-            place of arrays; None where `read` alone has it.
+        carry: The final state in the network's own form, which its `step` takes instead
+            of arrays; None if only `read` returns it.
     """
 
     wait: Callable[[], None]
@@ -426,7 +426,7 @@ class Handle(Generic[R_co]):
 
 
 class Network(Protocol):
-    """What every implementation can do, those that cannot train included."""
+    """What every implementation can do, even if it cannot train."""
 
     def load_weights(self, weights: Weights) -> None:
         """Take canonical weights, cast to the network's dtype."""
@@ -438,16 +438,16 @@ class Network(Protocol):
         """Bring a batch to the device, in the network's own form."""
 
     def forward(self, placed: Placed, state: State | None = None) -> Handle[Forward]:
-        """Compute outputs and final state from a state, zero where None is given."""
+        """Compute outputs and final state from a state; None means zeros."""
 
     def step(self, x: Array, state: State | Any) -> Handle[Forward]:
-        """Advance one time step: x [batch, input] or tokens [batch]; answers always.
+        """Advance one time step, x [batch, input] or tokens [batch], and answer.
 
-        The state is arrays, or what an earlier step's handle holds as `carry`.
+        The state is arrays, or the `carry` of an earlier step's handle.
         """
 
     def kernel(self) -> str:
-        """Say what really ran, from evidence."""
+        """Return what really ran, from evidence."""
 
 
 class TrainableNetwork(Network, Protocol):
@@ -460,7 +460,7 @@ class TrainableNetwork(Network, Protocol):
         d_outputs: Array,
         d_final: State,
     ) -> Gradients:
-        """Pull cotangents of outputs and final state back to all that entered."""
+        """Pull cotangents of outputs and final state back to weights and inputs."""
 
     def loss_and_gradients(self, placed: Placed) -> Handle[LossAndGradients]:
         """Compute the loss and its gradient for every weight."""
@@ -476,17 +476,17 @@ class TrainableNetwork(Network, Protocol):
 
 
 class Oracle(TrainableNetwork, Protocol):
-    """The reference, which also knows the total derivative for every state."""
+    """The reference, which also computes the total derivative for every state."""
 
     def state_gradients(
         self, placed: Placed, d_outputs: Array | None
     ) -> tuple[Array, ...]:
         """Return the total derivative of the loss for every state.
 
-        One array [time + 1, layers, batch, hidden] a state part. Entry t belongs to
-        the state after t time steps, so entry 0 to the initial state. `d_outputs`
-        [batch, readouts, output] is the cotangent of the outputs; None takes the
-        gradient of the loss.
+        There is one array [time + 1, layers, batch, hidden] for each state part. Entry
+        t belongs to the state after t time steps, entry 0 to the initial state.
+        `d_outputs` [batch, readouts, output] is the cotangent of the outputs; None
+        means the gradient of the loss.
         """
 
 
@@ -497,7 +497,7 @@ class DeviceTimer(Protocol):
     """The device's own clock around work that is queued on it."""
 
     def start(self) -> None:
-        """Begin where the work queued so far ends."""
+        """Start timing at the end of the work queued so far."""
 
     def stop(self) -> float:
         """Wait; return the seconds from `start` to the end of what was queued."""
@@ -505,12 +505,12 @@ class DeviceTimer(Protocol):
 
 @dataclass(frozen=True)
 class FrameworkState:
-    """What a framework tells of the process that it is in.
+    """What a framework reports about its process.
 
     Attributes:
-        builds: A number that rises whenever something is traced or compiled; it stays
-            as it is where a framework does neither, or does not tell.
-        threads: What one operation may use on the CPU, or None where it does not tell.
+        builds: A number that rises whenever something is traced or compiled. It does
+            not change if a framework does neither, or does not report it.
+        threads: Threads of one operation on the CPU, or None if it is not reported.
     """
 
     builds: int = 0
@@ -518,7 +518,7 @@ class FrameworkState:
 
 
 class DeviceProbe(Protocol):
-    """What a framework's own library reaches on one device, and what it holds there."""
+    """The speed and memory of a framework's own library on one device."""
 
     def matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
         """Return a call that multiplies two square matrices and waits.
@@ -537,22 +537,22 @@ class DeviceProbe(Protocol):
     def copy(self, size: int) -> Callable[[], None]:
         """Return a call that reads `size` bytes, writes them in place and waits.
 
-        In place: a copy into another array reads what it overwrites, too, on most
-        processors, and so moves more than is counted.
+        A copy into another array would move more bytes than are counted, because most
+        processors also read what is overwritten.
         """
 
     def peak_bytes(self) -> int | None:
-        """Return the most that the framework's allocator gave out on a GPU.
+        """Return the most memory that the framework's allocator gave out on a GPU.
 
-        Since `reset_peak`, or since the start where that is a framework's only peak;
-        None on the CPU.
+        It counts from `reset_peak` on, or from the start if the framework cannot reset
+        it. It is None on the CPU.
         """
 
     def reset_peak(self) -> None:
-        """Forget the peak, where the framework can."""
+        """Reset the peak, if the framework can."""
 
     def timer(self) -> DeviceTimer | None:
-        """Return the device's clock, or None where the framework shows none."""
+        """Return the device's clock, or None if the framework has none."""
 
     def state(self) -> FrameworkState:
-        """Return what the framework tells of its process: asked beside each timing."""
+        """Return what the framework reports now; asked before and after each turn."""

@@ -18,6 +18,7 @@ from harness.errors import MisuseError, PluginError, suggestion
 from harness.interpreters.choose import resolved
 from harness.loading import load_task
 from harness.registry import Registry
+from harness.trial import LearningSettings, SpeedSettings
 
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
@@ -72,8 +73,8 @@ class LearningSection(_Section):
     decay: Share = Optimizer.decay
     momentum: Share = Optimizer.momentum
     updates: Count
-    evaluate_every: Count = 100
-    evaluate_sequences: Count = 2000
+    evaluate_every: Count = LearningSettings.evaluate_every
+    evaluate_sequences: Count = LearningSettings.evaluate_sequences
     seeds: tuple[Seed, ...] = Field(min_length=1)
     gradients: bool = True
     dtype: Literal["float32", "float64"] = "float32"
@@ -143,10 +144,10 @@ class SpeedSection(_Section):
         ("forward", "loss_and_gradients", "train_step"), min_length=1
     )
     threads: Counts = (1,)
-    target: Positive = 0.02
-    time_budget_s: Positive = 40.0
-    rounds: Count = 12
-    readings: Count = 4
+    target: Positive = SpeedSettings.target
+    time_budget_s: Positive = SpeedSettings.time_budget_s
+    rounds: Count = SpeedSettings.rounds
+    readings: Count = SpeedSettings.readings
     memory: bool = False
     dtype: Literal["float32", "float64"] = "float32"
     precision: Precisions = ("highest",)

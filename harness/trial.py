@@ -2,20 +2,114 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import functools
 import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, TypeVar
 
 from harness.contract import Optimizer
 
-Measure = Literal["parity", "learning", "gradients", "speed", "memory"]
+# --- what one measure needs beside the network ---------------------------------------
 
-# --- what `Trial.key` may ignore: names of a trial's fields and of its settings -------
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (float, int),
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "tuple[str, ...]": (tuple,),
+}
+"""What a value may be, by the type that its field names."""
+
+
+class SettingsError(ValueError):
+    """Stored settings are not those that their measure has in this version."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What only one measure needs; this is for measures that need nothing.
+
+    Raises:
+        TypeError: If a value has another type than its field.
+    """
+
+    def __post_init__(self) -> None:
+        """Check the values, which may come from a file."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, list):
+                object.__setattr__(self, each.name, value := tuple(value))
+            words = value if isinstance(value, tuple) else ()
+            if type(value) not in _TYPES[str(each.type)] or {*map(type, words)} - {str}:
+                raise TypeError(f"{each.name} is {value!r}, not {each.type}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON values, without those that are None."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(self).items()
+            if value is not None
+        }
+
+
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True)
+class ParitySettings(Settings):
+    """`shapes`: "full" for every combination of sizes, None for a small set."""
+
+    shapes: str | None = None
+
+
+@dataclass(frozen=True)
+class LearningSettings(Settings):
+    """The most updates, and the evaluations on held-out sequences between them."""
+
+    updates: int
+    evaluate_every: int = 100
+    evaluate_sequences: int = 2000
+
+
+@dataclass(frozen=True)
+class GradientsSettings(Settings):
+    """`follows`: the id of the learning trial that trained the network, if any did."""
+
+    follows: str | None = None
+
+
+@dataclass(frozen=True)
+class PhasesSettings(Settings):
+    """The calls of a network that are measured."""
+
+    phases: tuple[str, ...] = ("forward", "loss_and_gradients", "train_step")
+
+
+@dataclass(frozen=True)
+class SpeedSettings(PhasesSettings):
+    """How long a session measures; see `harness.suite.SpeedSection`."""
+
+    rounds: int = 12
+    readings: int = 4
+    target: float = 0.02
+    time_budget_s: float = 40.0
+
+
+SETTINGS_OF: Mapping[str, type[Settings]] = {
+    "parity": ParitySettings,
+    "learning": LearningSettings,
+    "gradients": GradientsSettings,
+    "speed": SpeedSettings,
+    "memory": PhasesSettings,
+}
+"""The settings of each measure that has some."""
+
+
+# --- what `Trial.key` may ignore: names of fields and of settings ---------------
 
 SEEDS = ("seed", "data_seed")
 """The draws of the initial values and of the training data."""
@@ -23,8 +117,8 @@ SEEDS = ("seed", "data_seed")
 SESSION = ("session",)
 """The trials that are timed beside it."""
 
-SETTINGS = ("settings",)
-"""What only its measure needs."""
+SETTINGS = tuple({f.name: f for k in SETTINGS_OF.values() for f in fields(k)})
+"""What only one measure needs."""
 
 QUESTION = ("measure", *SESSION, *SETTINGS)
 """What is asked of a network; the rest names the network."""
@@ -32,7 +126,7 @@ QUESTION = ("measure", *SESSION, *SETTINGS)
 FOLLOWS = ("follows",)
 """The learning trial whose weights a gradients trial looks at."""
 
-HOW_LONG = ("phases", "rounds", "readings", "target", "time_budget_s")
+HOW_LONG = tuple(each.name for each in fields(SpeedSettings))
 """Which phases are timed, and for how long."""
 
 HOW_TIMED = (*SEEDS, *SESSION, *HOW_LONG)
@@ -66,7 +160,7 @@ class Trial:
         settings: What only this measure needs, and the suite decided.
     """
 
-    measure: Measure
+    measure: str
     implementation: str
     cell: str
     device: str = "cpu"
@@ -87,7 +181,13 @@ class Trial:
     data_seed: int | None = None
     init: str = "canonical"
     optimizer: Optimizer = field(default_factory=Optimizer)
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Settings = Settings()
+
+    def __post_init__(self) -> None:
+        """Give a measure whose settings are all optional its settings."""
+        if type(self.settings) is Settings and self.measure in SETTINGS_OF:
+            with contextlib.suppress(TypeError):  # learning has no default
+                object.__setattr__(self, "settings", SETTINGS_OF[self.measure]())
 
     def to_json(self) -> dict[str, Any]:
         """Return the trial as JSON values."""
@@ -95,14 +195,51 @@ class Trial:
         return {
             **{name: getattr(self, name) for name in _NAMES},
             "task_options": dict(self.task_options),
-            "settings": dict(self.settings),
+            "settings": self.settings.to_json(),
             "optimizer": dict(vars(self.optimizer)),
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Trial:
-        """Rebuild a trial from `to_json`."""
-        return cls(**{**values, "optimizer": Optimizer(**values["optimizer"])})
+        """Rebuild a trial from `to_json`.
+
+        Raises:
+            SettingsError: If a setting is missing, unknown or of another type.
+        """
+        measure, given = values["measure"], values["settings"]
+        try:
+            settings = SETTINGS_OF.get(measure, Settings)(**given)
+        except TypeError as error:
+            raise SettingsError(f"settings of {measure}: {error}") from error
+        optimizer = Optimizer(**values["optimizer"])
+        return cls(**{**values, "optimizer": optimizer, "settings": settings})
+
+    def settings_as(self, kind: type[S]) -> S:
+        """Return the settings, which must be of a kind.
+
+        Raises:
+            TypeError: If they are of another kind.
+        """
+        if not isinstance(self.settings, kind):
+            raise TypeError(f"{self.label} has no {kind.__name__}")
+        return self.settings
+
+    @property
+    def follows(self) -> str | None:
+        """The id of the learning trial whose network a gradients trial looks at."""
+        found = self.settings
+        return found.follows if isinstance(found, GradientsSettings) else None
+
+    def needed(self, name: str) -> int:
+        """Return a size, a length or a seed that the measure needs.
+
+        Raises:
+            ValueError: If the trial has none.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"{self.label} has no {name.replace('_', ' ')}")
+        return int(value)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -147,15 +284,15 @@ class Trial:
         names = frozenset[str]().union(*ignored)
         if names not in self._keys:
             given = {n: v for n, v in self._given.items() if n not in names}
-            settings = given.pop("settings", {}).items()
-            given |= {n: v for n, v in settings if n not in names}
             self._keys[names] = _digest(given)
         return self._keys[names]
 
     @functools.cached_property
     def _given(self) -> dict[str, Any]:
-        """The fields that are not at their default, as JSON values."""
-        return _without_defaults(self)
+        """The fields that are not at their default, and every setting, as JSON."""
+        given = _without_defaults(self)
+        given.pop("settings", None)
+        return given | self.settings.to_json()
 
     @functools.cached_property
     def _keys(self) -> dict[frozenset[str], str]:
@@ -173,25 +310,25 @@ class Trial:
         return f"{label}-{digest[:12]}"
 
 
-_NAMES = tuple(field.name for field in dataclasses.fields(Trial))
+_NAMES = tuple(each.name for each in fields(Trial))
 
 CERTIFIED = ("cell", *WHO_COMPUTES, *BUDGET, "biases")
 """The fields that a certificate depends on."""
 
-UNCERTIFIED = tuple(name for name in _NAMES if name not in CERTIFIED)
-"""The fields that a certificate does not depend on."""
+UNCERTIFIED = (*(name for name in _NAMES if name not in CERTIFIED), *SETTINGS)
+"""The fields and settings that a certificate does not depend on."""
 
 
 def _without_defaults(value: Any) -> dict[str, Any]:
     """Return the fields of a dataclass that are not at their default."""
     found = {}
-    for each in dataclasses.fields(value):
+    for each in fields(value):
         given, default = getattr(value, each.name), each.default
-        if each.default_factory is not dataclasses.MISSING:
+        if each.default_factory is not MISSING:
             default = each.default_factory()
         if given != default:
-            whole = not dataclasses.is_dataclass(given)
-            found[each.name] = given if whole else _without_defaults(given)
+            optimizer = isinstance(given, Optimizer)
+            found[each.name] = _without_defaults(given) if optimizer else given
     return found
 
 

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from harness.loading import load_cell
 from harness.measure.certificate import differences
 from harness.measure.certificate.differences import compare_differences
 from harness.measure.certificate.record import TOLERANCES, Certificate
 from harness.measure.certificate.shapes import PAIRWISE
-from harness.measure.certificate.subject import Subject
+from harness.measure.subject import Subject
 from harness.registry import Registry
 from harness.trial import Trial
 
@@ -25,7 +24,7 @@ def dtype_of_differences(implementation: str, monkeypatch: pytest.MonkeyPatch) -
     registry.implementations[implementation] = replace(declared, dtypes=("float32",))
     trial = Trial("parity", implementation, "gru")
     certificate = Certificate(TOLERANCES["float32", "highest"], 1)
-    subject = Subject(registry, trial, load_cell(registry, "gru"))
+    subject = Subject.of(registry, trial)
     dtype = compare_differences(certificate, subject)
     assert {"differences w_hh", "differences b", "differences inputs"} <= set(
         certificate.findings

@@ -13,8 +13,9 @@ import numpy as np
 from harness.analysis.run import JudgedRun
 from harness.analysis.summary import Summary, summarize
 from harness.contract import Optimizer
+from harness.run.plan.plan import memory_trial
 from harness.store import Reading, RunFolder
-from harness.trial import Trial
+from harness.trial import GradientsSettings, LearningSettings, Trial
 
 NASTY = "<script>alert(1)</script> | x\nno *such* [file](http://x) & $100$ \x1b[31mred"
 MACHINE = "2 cores AMD EPYC"
@@ -112,7 +113,7 @@ def learning_trial(cell: str, seed: int, **changes: Any) -> Trial:
         seed=seed,
         data_seed=0,
         optimizer=Optimizer(learning_rate=3e-3),
-        settings={"updates": BUDGET, "evaluate_every": EVERY},
+        settings=LearningSettings(BUDGET, EVERY),
     )
     return replace(trial, **changes)
 
@@ -194,7 +195,7 @@ def gradients(
     follows: str = "learning",
 ) -> None:
     """Commit ratios that fall to 1e-3 at the horizons, then underflow or level off."""
-    trial = replace(trial, measure="gradients", settings={"follows": follows})
+    trial = replace(trial, measure="gradients", settings=GradientsSettings(follows))
     lags = list(range(101))
     readings = []
     for state, horizon in zip(("initial", "trained"), horizons, strict=True):
@@ -384,7 +385,7 @@ def _latencies(trial: Trial, step_s: float) -> Reading:
 
 def memory(writer: Writer, trial: Trial, peak_bytes: float) -> None:
     """Commit the memory of a speed trial's phases, from a pass of its own."""
-    trial = replace(trial, measure="memory", session=None)
+    trial = memory_trial(trial)
     values = {"peak_bytes": peak_bytes, "baseline_bytes": 2e8}
     readings = [Reading(phase, values) for phase in PHASE_SHARES]
     writer.commit(trial, readings=readings)

@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.contract import Readout
-from harness.loading import load_cell
 from harness.measure.certificate.certify import Comparison
 from harness.measure.certificate.diagnosis import diagnose
+from harness.measure.certificate.pair import Pair
 from harness.measure.certificate.record import TOLERANCES, Certificate
 from harness.measure.certificate.shapes import PAIRWISE, Shape
-from harness.measure.certificate.subject import Subject
 from harness.measure.certificate.trajectories import Name, compare_optimizers
+from harness.measure.subject import Subject
 from harness.registry import Registry
 from harness.trial import Trial
 
 
 def subject_of(registry: Registry, implementation: str, cell: str) -> Subject:
-    trial = Trial("parity", implementation, cell)
-    return Subject(registry, trial, load_cell(registry, cell))
+    return Subject.of(registry, Trial("parity", implementation, cell))
 
 
 def certificate_of(
@@ -28,7 +27,7 @@ def certificate_of(
     """Compare at some shapes, and some optimisers' steps; diagnose what is broken."""
     certificate = Certificate(TOLERANCES["float32", "highest"], len(shapes))
     for seed, shape in enumerate(shapes):
-        Comparison(certificate, subject.pair(shape), trains=True).run(seed)
+        Comparison(certificate, Pair(subject, shape), trains=True).run(seed)
     if optimizers:
         compare_optimizers(certificate, subject, optimizers)
     diagnose(certificate, subject, trains=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.analysis.certificates import checks_of
 from harness.analysis.grouping import group, number
+from harness.measure import MEASURES
 from harness.store import TrialRecord
 from harness.trial import UNCERTIFIED
 
@@ -14,7 +15,7 @@ MOST_CHECKS = 3
 """Broken checks that are named."""
 
 _HAS_NUMBERS = ("ok", "diverged")
-_READ_BACK = ("speed", "learning")
+_READ_BACK = {name for name, measure in MEASURES.items() if measure.read_back}
 
 _HOLDS_FOR = {"processor": "on", "gpu": "on", "framework": "with"}
 
@@ -51,7 +52,7 @@ def doubts(records: Sequence[TrialRecord]) -> Doubts:
     by_id = {record.id: record for record in records}
     found = {}
     for record in records:
-        source = by_id.get(str(record.trial.settings.get("follows")), record)
+        source = by_id.get(str(record.trial.follows), record)
         certificate = certificates.get(record.trial.key(UNCERTIFIED))
         reasons = (
             _of_certificate(certificate),

@@ -69,7 +69,7 @@ def facts(trial: Trial) -> dict[str, Any]:
         "biases": trial.biases,
         "threads": trial.threads,
     }
-    for extra in (trial.task_options, trial.settings):
+    for extra in (trial.task_options, trial.settings.to_json()):
         found |= {str(key).replace("_", " "): value for key, value in extra.items()}
     return found
 

@@ -25,10 +25,9 @@ from harness.analysis.speed.payback import Payback, paybacks
 from harness.analysis.speed.roofline import PeakRow, peak_rows
 from harness.analysis.speed.rows import SpeedRow, speed_rows, without_samples
 from harness.errors import NothingMeasuredError
+from harness.measure import MEASURES
 from harness.store import TrialRecord
 from harness.trial import HOW_COMPUTED, QUESTION, SEEDS, Trial
-
-MEASURES = ("parity", "learning", "gradients", "speed", "memory")
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""What is known of this machine, and who measures on it now."""
+"""What is known about this machine, and who measures on it now."""

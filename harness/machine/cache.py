@@ -1,4 +1,4 @@
-"""The project's folder in the user's cache."""
+"""Where this project caches files for a user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readings of a clock: settled first, and of a clock that runs evenly."""
+"""How long a call takes: warm-up, readings, and a check of the clock itself."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 READING_S = 3e-3
-"""One reading lasts at least this long: far above the clock's resolution, and long
-enough for the first of a turn, which is dropped, to bring the caches back."""
+"""One reading lasts at least so long: far above the clock's resolution, and long enough
+for the first reading of a turn, which is dropped, to fill the caches again."""
 
 MOST_PIECES = 32
-"""Calls of a reading that are timed by themselves: each costs some 80 ns more."""
+"""Most calls of a reading that are timed one by one: each costs some 80 ns more."""
 
 WARM_UP_S = 2.0
-"""A warm-up that still gets faster after this is given up, and the row is shaky."""
+"""A warm-up stops after this; if calls still get faster, the timing is shaky."""
 
 
 def reading_s(call: Callable[[], None], loops: int) -> float:
@@ -32,12 +32,12 @@ def reading_s(call: Callable[[], None], loops: int) -> float:
 
 @dataclass(frozen=True)
 class Reading:
-    """A reading, and what it is made of.
+    """A reading and its pieces.
 
     Attributes:
-        call_s: Mean over all its calls, from one span of time.
-        pieces: Calls and seconds of each piece [pieces, 2]: of the first calls, each by
-            itself, and of the others together.
+        call_s: Mean over all calls, from the whole time.
+        pieces: Calls and seconds of each piece [pieces, 2]. Each of the first calls is
+            a piece; the other calls together are the last piece.
     """
 
     call_s: float
@@ -45,9 +45,10 @@ class Reading:
 
 
 def reading(call: Callable[[], None], loops: int) -> Reading:
-    """Take a reading in pieces: what is done now and then is in some of them alone.
+    """Take a reading in pieces, which show work that only some of the calls do.
 
-    At most `MOST_PIECES` times the clock is read within: a thousandth of a reading.
+    The clock is read at most `MOST_PIECES` times more, which takes a thousandth of a
+    reading.
     """
     clock = time.perf_counter
     alone = min(loops, MOST_PIECES)
@@ -78,7 +79,7 @@ def no_garbage_collection() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """The first call, the settled call, and whether it did settle."""
+    """The first call, the fastest later one, and whether calls stopped speeding up."""
 
     first_call_s: float
     call_s: float
@@ -88,7 +89,8 @@ class WarmUp:
 def warm_up(call: Callable[[], None]) -> WarmUp:
     """Call until the last three calls are no faster than those before, within 5 %.
 
-    Of calls that take long, of which there are fewer, the last half is taken.
+    If that does not happen in time, the last half of the calls is compared with the
+    first half.
     """
     first = reading_s(call, 1)
     seen: list[float] = []
@@ -109,8 +111,8 @@ def loops_for(call_s: float) -> int:
 class ClockCheck:
     """Notices a clock that steps or runs at another rate between two looks at it.
 
-    The clock that readings are taken with is held against the system's raw one, which
-    nobody adjusts. Where a system has none, nothing is noticed.
+    The clock of readings is compared with the system's raw clock, which is never
+    adjusted. Without a raw clock nothing is noticed.
     """
 
     def __init__(self) -> None:
@@ -118,9 +120,9 @@ class ClockCheck:
         self._seen = self._look()
 
     def look(self) -> None:
-        """Compare what has passed since the last look; `wrong` keeps a difference.
+        """Compare the time since the last look; set `wrong` if the clocks differ.
 
-        Where both clocks could not be read at one time, the next look is compared.
+        If both clocks could not be read at one moment, the next look is compared.
         """
         before, now = self._seen, self._look()
         if now is not None:
@@ -131,7 +133,7 @@ class ClockCheck:
         self.wrong |= abs(passed - raw) > _CLOCK_SLACK_S + _CLOCK_RATE * raw
 
     def _look(self) -> tuple[float, float] | None:
-        """Read both clocks at one time, or None if the process was put aside."""
+        """Read both clocks at one moment; None if the process was interrupted."""
         raw = getattr(time, "CLOCK_MONOTONIC_RAW", None)
         if raw is None:
             return None
@@ -139,19 +141,19 @@ class ClockCheck:
             before_s = time.perf_counter()
             raw_s = time.clock_gettime(raw)
             after_s = time.perf_counter()
-            # A clock that went backwards meanwhile has stepped, and is compared.
+            # If a clock went backwards meanwhile, it has stepped, so it is compared.
             if after_s - before_s < _AT_ONCE_S:
                 return before_s, raw_s
         return None
 
 
 _AT_ONCE_S = 5e-5
-"""What reading clocks three times takes at most, unless something comes between."""
+"""Reading clocks three times takes less than this unless it is interrupted."""
 
 _LOOKS = 20
 
 _CLOCK_SLACK_S = 1e-3
-"""Several times what two looks can be off."""
+"""Several times the error of two looks."""
 
 _CLOCK_RATE = 2e-3
-"""A clock is slewed by at most 500 millionths, as adjtimex does it."""
+"""The system adjusts a clock's rate by at most 500 millionths (adjtimex)."""

@@ -1,4 +1,4 @@
-"""Names of devices: what a user may ask for, and what makes one visible to CUDA."""
+"""Names of devices: what a user may ask for, and which device CUDA is shown."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def resolve_device(asked: str, *, elsewhere: bool = False) -> str:
 
 
 def visible(device: str) -> str:
-    """Return what shows a device, and no other, to CUDA; "" shows none."""
+    """Return the value of `VISIBLE` that shows CUDA one device only; "" shows none."""
     if device == "cpu":
         return ""
     index = int(device.partition(":")[2] or 0)

@@ -1,4 +1,4 @@
-"""Facts that a number needs beside it: machine, libraries, commit."""
+"""Facts that are stored with every number: machine, libraries, commit."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from harness.machine.gpu import gpu_names
+from harness.machine.system import System
 
 
 def describe_environment(distributions: Iterable[str]) -> dict[str, Any]:
-    """Return the facts a number of this machine needs beside it.
+    """Return the facts that are stored with numbers from this machine.
 
     Args:
-        distributions: Names whose installed versions matter.
+        distributions: Python distributions whose installed versions are included.
     """
     import psutil
 
@@ -52,26 +52,17 @@ def _machine(cores: int, gpus: list[str]) -> str:
 
 def cpu_model() -> str:
     """Return the processor's name as the system gives it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    found = re.search(r"model name\s*:\s*(.+)", text)
-    return found.group(1).strip() if found else platform.machine()
+    return System().cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 @functools.cache
 def processor() -> str:
     """Return the processor's name with a hash of its features: "AMD EPYC 1a2b3c4d".
 
-    Libraries choose their kernels by those features, and so their rounding.
+    Libraries choose their kernels by these features, and with them their rounding.
     """
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.MULTILINE)
-    features = " ".join(sorted(found.group(1).split())) if found else platform.machine()
+    features = System().cpuinfo("flags|Features") or platform.machine()
+    features = " ".join(sorted(features.split()))
     return f"{cpu_model()} {hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 
@@ -94,13 +85,13 @@ def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
 
 
 def framework_versions(name: str, distributions: Iterable[str]) -> str:
-    """Return "tensorflow 2.21.0, keras 3.15.1", or the name alone."""
+    """Return "tensorflow 2.21.0, keras 3.15.1", or the name if none is installed."""
     found = [f"{n} {v}" for n, v in installed_versions(distributions).items()]
     return ", ".join(found) or name
 
 
 def _commit() -> dict[str, Any]:
-    """Return the commit of the checkout this package runs from, if it is one."""
+    """Return the commit of the git checkout that this package runs from, if any."""
     folder = Path(__file__).resolve().parent.parent
     if not (folder / ".git").exists():
         return {"commit": None, "dirty": False}

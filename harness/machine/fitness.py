@@ -1,4 +1,4 @@
-"""Whether a machine is fit to measure on, and what to do where it is not."""
+"""Is a machine fit to measure on, and what can be done if it is not?"""
 
 from __future__ import annotations
 
@@ -11,42 +11,44 @@ from harness.machine.reason import Reason, Verdict
 from harness.machine.watch import Machine
 
 NOISY_LOAD = 0.1
-"""Cores that others keep busy: what a desktop at rest stays under."""
+"""Cores that other processes keep busy: an idle desktop stays below this."""
 
 UNFIT_LOAD, UNFIT_LOAD_SHARE = 0.5, 0.1
-"""Others that keep more than half a core and a tenth of all cores busy. On a small
-machine a timed thread then waits for its core; on a large one the cores are free, and
-what is shared is memory and the clock."""
+"""A machine is unfit if other processes keep more than half a core and more than a
+tenth of all cores busy. On a small machine a timed thread then waits for its core. On a
+large one cores are free, and only memory and the clock are shared."""
 
 NOISY_STEAL, UNFIT_STEAL = 0.01, 0.1
-"""Share of time given to other virtual machines: at 10 % a median moves by more than
-the 5 % that a comparison takes for a difference."""
+"""Share of time given to other virtual machines. At 10 % a median changes by more than
+the 5 % that a comparison reports as a difference."""
 
 NOISY_SPREAD, UNFIT_SPREAD = 0.05, 1.0
-"""95th percentile / median - 1 of a piece of work that never changes. Beyond 5 % a
-reading may be off by what is looked for; beyond 100 % one reading in twenty takes twice
-as long, and no number of readings tells a mode from the other."""
+"""95th percentile / median - 1 of a piece of work that never changes. Above 5 % a
+reading may be off by as much as the difference that is looked for. Above 100 % one
+reading in twenty takes twice as long, and more readings do not help."""
 
 WIDEST = 0.02
-"""Width of the interval of that work's median: the target that a session has for its
-own medians could not be met."""
+"""Width of the interval of that work's median. If it is wider, a session cannot reach
+the width that it aims at for its own medians."""
 
 CLOCK_SPREAD = 0.05
-"""Range of the clock, as a share of its highest: a time moves by as much."""
+"""Range of the clock, as a share of its highest value: times change by as much."""
 
 BUSY_GPU = 0.1
-"""Share of time that others keep a GPU busy, which runs one program at a time."""
+"""Share of time that others keep a GPU busy; it runs one program at a time."""
 
 
 @dataclass(frozen=True)
 class Fitness:
-    """A verdict on a machine, its reasons, and all that was seen.
+    """A verdict on a machine, its reasons, and everything that was seen.
 
-    `fit`: nothing was seen that moves a time. `noisy`: numbers hold with the marks that
-    they carry. `unfit`: numbers would be wrong, or say nothing.
+    `fit`: nothing was seen that changes a time. `noisy`: numbers can be used, with the
+    marks that they carry. `unfit`: numbers would be wrong or meaningless.
 
     Attributes:
-        gpu: The one that is to be measured on, or None.
+        reasons: Why the machine is not fit; empty if it is.
+        machine: What was seen of the machine.
+        gpu: The GPU to measure on, or None.
     """
 
     reasons: tuple[Reason, ...]
@@ -55,13 +57,13 @@ class Fitness:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of the reasons', or `fit`."""
+        """The worst verdict of the reasons, or `fit`."""
         found = {reason.verdict for reason in self.reasons}
         return "unfit" if "unfit" in found else "noisy" if found else "fit"
 
     @property
     def not_readable(self) -> tuple[str, ...]:
-        """Names of what nothing is known of."""
+        """Names of the facts that could not be read."""
         return self.machine.not_readable
 
     def to_json(self) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def judge(machine: Machine, gpu: Gpu | None = None) -> Fitness:
 
     Args:
         machine: What was seen of it.
-        gpu: What was seen of the GPU that is to be measured on, before it had work.
+        gpu: What was seen of the GPU to measure on, while it had no work.
     """
     found = [reason for rule in _RULES for reason in rule(machine)]
     if gpu is not None:
@@ -189,7 +191,7 @@ def _heat(machine: Machine) -> Iterator[Reason]:
 
 
 def _governor(machine: Machine) -> Iterator[Reason]:
-    """Doubt a clock that is free to change and does; either alone moves no time."""
+    """Doubt a clock that may change and does change; times need both to change."""
     governor, spread = machine.governor, machine.clock_spread
     if governor is None or spread is None:
         return

@@ -1,4 +1,4 @@
-"""What NVIDIA's driver tells of a GPU: clock, heat, power, and who else uses it."""
+"""What NVIDIA's driver says about a GPU: clock, heat, power, and who else uses it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ SLOWED_BY = {
     0x40: "heat (hardware)",
     0x80: "power brake",
 }
-"""Bits of NVML's reasons why a clock is below what was asked for; the others, such as
-an idle GPU or a clock that somebody set, hold no clock back."""
+"""NVML's bits for the reasons why a clock is slower than asked for. Other bits, such as
+an idle GPU or a clock that somebody set, do not slow a measurement."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """What was seen of a GPU; None is what the driver does not tell.
+    """What was seen of a GPU; None if the driver does not say.
 
     Attributes:
-        clock_hz: Of its multiprocessors, now; `memory_clock_hz` of its memory.
+        index: As the driver counts GPUs.
+        clock_hz: The present clock of its multiprocessors.
+        memory_clock_hz: The present clock of its memory.
         temperature_c: In degrees Celsius.
-        slowed_by: What holds its clock back now.
+        slowed_by: What slows its clock now.
         busy: Share of the last moment in which it computed.
-        others: Processes that hold it beside those of this command.
+        others: Processes that use it besides those of this command.
     """
 
     index: int
@@ -58,18 +60,16 @@ class Gpu:
 
 
 def look_at_gpu(index: int, own: Collection[int] = ()) -> Gpu | None:
-    """Return what the driver tells of a GPU, or None without a driver or such a GPU.
+    """Return what the driver says about a GPU, or None without a driver or such a GPU.
 
     Args:
-        index: As the driver counts them.
-        own: Process ids that are not others'.
+        index: As the driver counts GPUs.
+        own: Ids of this command's own processes.
     """
-    return from_driver(lambda: _look(index, own))
+    return _from_driver(lambda nvml: _look(nvml, index, own))
 
 
-def _look(index: int, own: Collection[int]) -> Gpu:
-    import pynvml as nvml
-
+def _look(nvml: Any, index: int, own: Collection[int]) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
 
     def tell(ask: Callable[..., _Answer], *what: Any) -> _Answer | None:
@@ -104,54 +104,52 @@ def _names(reasons: int) -> tuple[str, ...]:
 
 
 def gpu_names() -> list[str]:
-    """Return the names of the CUDA devices the driver shows, in order."""
-    import pynvml
+    """Return the names of the CUDA devices that the driver shows, in order."""
 
-    def names() -> list[str]:
-        handles = map(
-            pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount())
-        )
-        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+    def names(nvml: Any) -> list[str]:
+        handles = map(nvml.nvmlDeviceGetHandleByIndex, range(nvml.nvmlDeviceGetCount()))
+        return [str(nvml.nvmlDeviceGetName(handle)) for handle in handles]
 
-    return from_driver(names) or []
+    return _from_driver(names) or []
 
 
 def gpu_name() -> str | None:
     """Return the name of the first CUDA device that this process sees, or None."""
-    import pynvml
-
-    return from_driver(lambda: str(pynvml.nvmlDeviceGetName(_first_gpu())))
+    return _from_driver(lambda nvml: str(nvml.nvmlDeviceGetName(_first_gpu(nvml))))
 
 
 def gpu_memory() -> int | None:
-    """Return the bytes held on the first CUDA device that this process sees, or None.
+    """Return the bytes used on the first CUDA device that this process sees, or None.
 
-    By all processes: the driver does not know those of a container by their ids.
+    All processes are counted, because the driver does not know the process ids that a
+    container sees.
     """
-    import pynvml
-
-    return from_driver(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(_first_gpu()).used))
+    return _from_driver(lambda nvml: int(_first_memory(nvml).used))
 
 
 def gpu_free_memory() -> int | None:
-    """Return the bytes free on the first CUDA device this process sees, or None."""
-    import pynvml
-
-    return from_driver(lambda: int(pynvml.nvmlDeviceGetMemoryInfo(_first_gpu()).free))
+    """Return the free bytes of the first CUDA device this process sees, or None."""
+    return _from_driver(lambda nvml: int(_first_memory(nvml).free))
 
 
-def _first_gpu() -> Any:
+def _first_memory(nvml: Any) -> Any:
+    return nvml.nvmlDeviceGetMemoryInfo(_first_gpu(nvml))
+
+
+def _first_gpu(nvml: Any) -> Any:
     """Return the driver's handle of the first CUDA device that this process sees."""
-    import pynvml
-
     first = os.environ.get(VISIBLE, "0").partition(",")[0].strip()
     if first.isdecimal():
-        return pynvml.nvmlDeviceGetHandleByIndex(int(first))
-    return pynvml.nvmlDeviceGetHandleByUUID(first)
+        return nvml.nvmlDeviceGetHandleByIndex(int(first))
+    return nvml.nvmlDeviceGetHandleByUUID(first)
 
 
-def from_driver(ask: Callable[[], _Answer]) -> _Answer | None:
-    """Return what NVIDIA's driver answers, or None where it does not."""
+def _from_driver(ask: Callable[[Any], _Answer]) -> _Answer | None:
+    """Return NVIDIA's driver's answer to a question, or None if it has none.
+
+    Args:
+        ask: Asks the driver; it is called with NVIDIA's library.
+    """
     import pynvml
 
     try:
@@ -159,7 +157,7 @@ def from_driver(ask: Callable[[], _Answer]) -> _Answer | None:
     except pynvml.NVMLError:
         return None
     try:
-        return ask()
+        return ask(pynvml)
     except pynvml.NVMLError:
         return None
     finally:

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LEAST_S = 0.1
-"""The shortest span that is answered for: the system counts busy time in units of 10 ms
-(1 / USER_HZ), so that over 50 ms idle company reads as 0.13 cores and over 100 ms as
-0.02 (standard deviations on two cores)."""
+"""The shortest time over which load is computed. The system counts busy time in units
+of 10 ms (1 / USER_HZ), so that on two idle cores the load over 50 ms has a standard
+deviation of 0.13 cores, and over 100 ms of 0.02 cores."""
 
 _BUSY = (0, 1, 2, 5, 6)
-"""user, nice, system, irq and softirq of a `cpu` line: neither idle, iowait nor steal,
-and guest time is within user."""
+"""user, nice, system, irq and softirq of a `cpu` line. Idle, iowait and steal are not
+busy, and guest time is part of user time."""
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 _CPUCLOCK_SCHED = 2
-"""Of a process, in the number of a clock: clock_getcpuclockid of Linux."""
+"""Part of the number of a process's CPU clock: clock_getcpuclockid of Linux."""
 
 
 @dataclass(frozen=True)
@@ -31,30 +31,27 @@ class _Look:
     wall_s: float
     busy_s: float | None
     own_s: float
-    aside_s: float
+    waited_s: float
 
 
 class OtherLoad:
-    """Cores of this machine that neither this process nor its descendants keep busy.
+    """Counts busy cores: those of other processes, and those of this process.
 
-    And beside them the cores that these do.
+    This process includes its descendants. Only the time between `begin` and `end`
+    counts, which is a turn: what is timed there may take turns with other work.
 
-    Between `begin` and `end` something is timed. What is in between is left out, so
-    that others may take turns with it.
-
-    A look costs some 50 µs, and 10 µs for each further thread or child; it is outside
-    what is timed.
+    A look costs some 50 µs, and 10 µs for each further thread or child. It is outside
+    the timed work.
 
     Args:
         root: The folder that holds `proc`.
 
     Attributes:
-        readable: False where the system does not tell; `end` then answers 0.
-        span_s: Seconds of timed work that the last answer is about.
-        own: Cores that this process and its descendants kept busy, in the last turn
-            alone.
-        aside_s: Seconds that the threads of this process waited for a core, in the last
-            turn alone; 0 where the system does not tell.
+        readable: False if the system does not say; `end` then returns 0.
+        span_s: Seconds of timed work that the last result of `end` covers.
+        own: Cores that this process kept busy in the last turn.
+        waited_s: Seconds that the threads of this process waited for a core in the last
+            turn; 0 if the system does not say.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
@@ -62,18 +59,18 @@ class OtherLoad:
         self._begun: _Look | None = None
         self._spans: deque[tuple[float, float]] = deque()
         self.readable = self._busy_s() is not None
-        self.span_s = self.own = self.aside_s = 0.0
+        self.span_s = self.own = self.waited_s = 0.0
 
     def begin(self) -> None:
-        """Take note of what has been used so far."""
+        """Record the processor time used so far."""
         self._begun = self._look()
 
     def end(self) -> float:
-        """Return the cores that others kept busy since `begin`.
+        """Return the cores that other processes kept busy since `begin`.
 
-        A turn shorter than `LEAST_S` is answered for together with the turns before it,
-        as many as make up `LEAST_S`. While there are not enough of them yet, the answer
-        is a lower bound.
+        A turn shorter than `LEAST_S` is taken together with the turns before it, as
+        many as make up `LEAST_S`. Before there are enough of them, the result is a
+        lower bound.
         """
         begun, ended = self._begun, self._look()
         self._begun = None
@@ -81,7 +78,7 @@ class OtherLoad:
             return 0.0
         wall_s, own_s = ended.wall_s - begun.wall_s, ended.own_s - begun.own_s
         self.own = own_s / wall_s if wall_s > 0 else 0.0
-        self.aside_s = max(0.0, ended.aside_s - begun.aside_s)
+        self.waited_s = max(0.0, ended.waited_s - begun.waited_s)
         if begun.busy_s is None or ended.busy_s is None:
             return 0.0
         others_s = ended.busy_s - begun.busy_s - own_s
@@ -93,11 +90,11 @@ class OtherLoad:
         return max(0.0, others_s / max(self.span_s, LEAST_S))
 
     def _look(self) -> _Look:
-        busy_s, aside_s = self._busy_s(), self._aside_s()
-        return _Look(time.perf_counter(), busy_s, self._own_s(), aside_s)
+        busy_s, waited_s = self._busy_s(), self._waited_s()
+        return _Look(time.perf_counter(), busy_s, self._own_s(), waited_s)
 
     def _busy_s(self) -> float | None:
-        """Return the seconds that all cores together were busy since the start."""
+        """Return the busy seconds of all cores together since the system began."""
         try:
             with (self._proc / "stat").open("rb", buffering=0) as file:
                 name, *words = file.read(256).split(b"\n")[0].split()
@@ -108,8 +105,8 @@ class OtherLoad:
         except (OSError, ValueError, IndexError):
             return None
 
-    def _aside_s(self) -> float:
-        """Return what the threads that live waited for a core, since they began."""
+    def _waited_s(self) -> float:
+        """Return the seconds that living threads waited for a core since they began."""
         tasks, waited_ns = f"{self._proc}/self/task", 0
         with contextlib.suppress(OSError, ValueError, IndexError):
             for task in os.listdir(tasks):  # noqa: PTH208
@@ -118,10 +115,10 @@ class OtherLoad:
         return waited_ns / 1e9
 
     def _own_s(self) -> float:
-        """Return what this process and all it started have used, the ended ones too.
+        """Return the seconds that this process and all its descendants have used.
 
-        Descendants that live are known where the kernel lists a thread's children
-        (CONFIG_PROC_CHILDREN); elsewhere they count as others.
+        Living descendants are known if the kernel lists a thread's children
+        (CONFIG_PROC_CHILDREN). Otherwise they count as other processes.
         """
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         living = self._descendants("self") if _has_children() else ()
@@ -139,7 +136,7 @@ class OtherLoad:
                     yield from self._descendants(child)
 
     def _used_s(self, pid: str) -> float:
-        """Return what a process used, with its own children that have ended."""
+        """Return the seconds that a process and its ended children have used."""
         try:
             text = (self._proc / pid / "stat").read_text(encoding="utf-8")
             # The second word is a name in parentheses and may hold anything.
@@ -150,13 +147,13 @@ class OtherLoad:
             )
         except (OSError, ValueError):
             return 0.0
-        with contextlib.suppress(OSError):  # ticks are longer than a turn may be
+        with contextlib.suppress(OSError):  # a turn may be shorter than a tick
             own = time.clock_gettime(~int(pid) << 3 | _CPUCLOCK_SCHED)
         return own + ended
 
 
 def _has_children() -> bool:
-    """Ask with one call what listing them takes a file for every thread."""
+    """Ask whether there are children, faster than by listing those of every thread."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

@@ -1,8 +1,9 @@
 """Timed trials run alone on this machine, whichever commands of a user run there.
 
-Two files are locked. Whoever measures passes the door and is in the room. A session
-keeps the door shut while it waits until the room is empty, so that no stream of other
-trials keeps it out for ever; the system opens both for whoever dies.
+Two files are locked. Each trial locks the door, then the room, and holds the room while
+it is measured. A timed session keeps the door locked while it waits for an empty room,
+so that other trials cannot keep it waiting for ever. The system unlocks both files when
+a process dies.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ _LOOK_S = 0.05
 def measuring(
     *, alone: bool, waits: Callable[[], None], check: Callable[[], None]
 ) -> Iterator[None]:
-    """Wait until a trial may be measured here, and tell others while it is.
+    """Wait until a trial may be measured here, and make others wait during it.
 
-    Where no file can be locked, nobody waits.
+    If no file can be locked, nobody waits.
 
     Args:
         alone: Whether nothing else may be measured meanwhile.
-        waits: Called once, where there is somebody to wait for.
-        check: Called again and again while that is so; what it raises ends the wait.
+        waits: Called once, if the trial has to wait.
+        check: Called again and again during the wait; an exception of it ends the wait.
     """
     told = False
 
@@ -63,7 +64,7 @@ def measuring(
 
 
 def _open(name: str, opened: contextlib.ExitStack) -> IO[str] | None:
-    """Open this machine's own file: several may share a home."""
+    """Open this machine's own file: several machines may share a home folder."""
     cache = user_cache()
     if cache is None:
         return None

@@ -1,8 +1,7 @@
-"""What a device's own libraries reach: the roof that measured rates stand under."""
+"""What rates do a device's own libraries reach? Measured rates are shares of these."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,33 +10,33 @@ from typing import Any
 
 from harness.contract import DeviceProbe
 from harness.machine.clock import no_garbage_collection
-from harness.machine.watch import System
+from harness.machine.system import System
 
 SIZES = (256, 512, 1024, 2048, 4096, 8192)
-"""Rows of the square matrices; a larger product is tried while one takes little."""
+"""Rows of the square matrices; the next size is tried while products are fast."""
 
 EACH_S = 0.15
-"""How long a call is repeated; the fastest counts, since all that disturbs slows."""
+"""How long a call is repeated. The fastest counts, because disturbances only slow."""
 
 MOST_CALL_S = 0.1
-"""A product that is expected to take longer is not tried: it would be read once."""
+"""A product that is expected to take longer is not tried: it would run only once."""
 
 _SMALL, _MOST_SMALL_S = 1024, 0.4
-"""Up to this size a product may be expected to take so long: where threads wait for a
-core that another process has, a small product takes 16 ms instead of 0.3."""
+"""Up to this size a product may be expected to take so long. If threads wait for a core
+of another process, a small product takes 16 ms instead of 0.3 ms."""
 
 FEWEST_CALLS = 3
 
 LEAST_COPY_BYTES = 2**28
-"""Far above the cache of any GPU, and of a processor that does not tell."""
+"""Far above the cache of any GPU, and of a processor whose cache is not known."""
 
 MOST_COPY_BYTES = 2**30
 
 _CACHES = 4
-"""An array of so many last-level caches does not stay in them."""
+"""An array so many times as large as the last-level cache does not stay in it."""
 
 _MEMORY_SHARE = 8
-"""The array takes at most this part of what is free: a machine must not swap for it."""
+"""The array takes at most 1 / 8 of free memory, so that the machine does not swap."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,9 @@ class Peak:
     """The best rates of one library on one device, in one dtype and precision.
 
     Attributes:
-        flop_per_s: Of the product of two square matrices, 2 size³ operations.
-        size: Rows of the matrices that reached it.
-        copy_bytes_per_s: Bytes read and bytes written, together.
+        flop_per_s: Rate of the product of two square matrices, 2 size³ operations.
+        size: Rows of the matrices that reached this rate.
+        copy_bytes_per_s: Bytes read and bytes written per second, together.
         copy_bytes: Size of the array that was read and written in place.
     """
 
@@ -72,11 +71,11 @@ def measure_peak(
     """Return the best rates that a library reaches; takes about a second.
 
     Args:
-        probe: Of the library and the device.
-        dtype: What the matrices hold.
-        precision: As a network's.
-        copy_bytes: Size of the array to read and write; by default what no cache of
-            this machine holds.
+        probe: The library's probe of the device.
+        dtype: The dtype of the matrices.
+        precision: As in a network.
+        copy_bytes: Size of the array to read and write; by default larger than any
+            cache of this machine.
 
     Raises:
         RefusedError: If the library has no such product.
@@ -115,36 +114,13 @@ def fastest_s(call: Callable[[], None]) -> float:
 
 
 def bytes_beyond_caches(root: Path = Path("/")) -> int:
-    """Return the size of an array that no cache of this machine holds.
+    """Return the size of an array that is larger than any cache of this machine.
 
     Args:
         root: The folder that holds `proc` and `sys`.
     """
-    wanted = max(LEAST_COPY_BYTES, _CACHES * _last_level_cache_bytes(root))
-    free = _available_bytes(root)
+    system = System(root)
+    wanted = max(LEAST_COPY_BYTES, _CACHES * system.last_level_cache_bytes())
+    free = system.available_bytes()
     most = MOST_COPY_BYTES if free is None else free // _MEMORY_SHARE
     return max(2**20, min(wanted, most, MOST_COPY_BYTES) // 2**20 * 2**20)
-
-
-def _last_level_cache_bytes(root: Path) -> int:
-    folder = root / "sys/devices/system/cpu/cpu0/cache"
-    sizes = [0]
-    for file in folder.glob("index*/size"):
-        found = re.fullmatch(r"(\d+)([KM]?)", _text(file))
-        if found:
-            sizes.append(int(found[1]) * {"": 1, "K": 2**10, "M": 2**20}[found[2]])
-    return max(sizes)
-
-
-def _available_bytes(root: Path) -> int | None:
-    text = _text(root / "proc/meminfo")
-    found = re.search(r"^MemAvailable:\s*(\d+) kB", text, re.MULTILINE)
-    free = [System(root).memory_left_bytes(), int(found[1]) * 1024 if found else None]
-    return min((count for count in free if count is not None), default=None)
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
-        return ""

@@ -1,4 +1,4 @@
-"""What is settled in a worker's environment before its framework is imported."""
+"""The environment variables of a worker, set before its framework is imported."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _THREAD_VARIABLES = (
 def pinned_variables(
     threads: int, device: str = "cpu", precision: str = "highest"
 ) -> dict[str, str]:
-    """Return what a worker's environment must hold before its framework is imported.
+    """Return the variables that must be set before a worker's framework is imported.
 
-    A worker sees its own device alone, as the first; `VISIBLE` names it.
+    A worker sees only its own device, as the first; `VISIBLE` names it.
 
     Args:
-        threads: What every numerical library may use.
-        device: `cpu` or `cuda:N`, as numbered among those that are visible here.
-        precision: `highest` keeps NVIDIA's libraries from TF32, whoever asks for it.
+        threads: The number of threads of every numerical library.
+        device: `cpu` or `cuda:N`, counted among the devices that are visible here.
+        precision: `highest` keeps NVIDIA's libraries from using TF32.
     """
     return {
         VISIBLE: visible(device),
@@ -38,7 +38,7 @@ def pinned_variables(
         **dict.fromkeys(_THREAD_VARIABLES, str(threads)),
         "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_NUM_INTEROP_THREADS": "1",
-        # XLA sizes its pool by NPROC; one thread also for Eigen's products.
+        # XLA takes its number of threads from NPROC; Eigen's products have a flag.
         "NPROC": str(threads),
         "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
@@ -52,6 +52,6 @@ def pinned_variables(
 def worker_environment(
     threads: int, device: str = "cpu", precision: str = "highest"
 ) -> dict[str, str]:
-    """Return this process's environment with what is pinned, as `pinned_variables`."""
+    """Return this process's environment variables with those of `pinned_variables`."""
     others = {name: value for name, value in os.environ.items() if name != _TF32}
     return {**others, **pinned_variables(threads, device, precision)}

@@ -1,8 +1,8 @@
-"""A reference for a cell that declares its equations: they themselves, in numpy.
+"""A reference for a cell that declares its equations: the equations in NumPy.
 
-The equations are written in operations that every framework has; here they are numpy's,
-and each keeps the way back, so that the gradient is that of the equations and nobody
-writes it by hand.
+Equations are written in operations that every framework has. Here these are NumPy's,
+and each records how a gradient passes back through it, so that nobody writes the
+gradient of the equations by hand.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from harness.errors import PluginError
 
 
 class Traced:
-    """An array, with the ways back to what it was computed from.
+    """An array that knows what it was computed from.
 
     Attributes:
         value: The array.
-        ways: Each array it was computed from, with what pulls a cotangent back to it.
+        ways: Each array that it was computed from, with the function that pulls a
+            cotangent back to that array.
     """
 
-    __array_ufunc__ = None  # a numpy number times this is this one's product
+    __array_ufunc__ = None  # a NumPy number times this calls __rmul__ here
 
     def __init__(
         self, value: Array, *ways: tuple[Traced, Callable[[Array], Array]]
@@ -92,7 +93,7 @@ def _way(
 
 
 class Operations:
-    """What equations are written in, in numpy."""
+    """The operations of equations, in NumPy."""
 
     def sigmoid(self, a: Traced) -> Traced:
         """Compute σ(a), which has the derivative σ (1 - σ)."""
@@ -136,7 +137,7 @@ class EquationSteps:
         """Advance one time step: x [batch, input], state parts [batch, hidden].
 
         Raises:
-            PluginError: If the equations do not return one array a state part.
+            PluginError: If the equations do not return one array for each state part.
         """
         operations = Operations()
         w = {name: Traced(tensor) for name, tensor in weights.items()}
@@ -188,7 +189,7 @@ class EquationSteps:
 def _pulled_back(
     results: Sequence[Traced], cotangents: Sequence[Array]
 ) -> dict[Traced, Array]:
-    """Return the gradient of every array that the results were computed from."""
+    """Return the gradients of all arrays that the results were computed from."""
     gradients: dict[Traced, Array] = {}
     for result, d in zip(results, cotangents, strict=True):
         gradients[result] = gradients.get(result, 0) + d
@@ -202,7 +203,7 @@ def _pulled_back(
 
 
 def _in_order(results: Sequence[Traced]) -> list[Traced]:
-    """Return everything that was computed, each after what it was computed from."""
+    """Return all arrays, each after those that it was computed from."""
     order: dict[Traced, None] = {}
 
     def visit(traced: Traced) -> None:
@@ -217,7 +218,7 @@ def _in_order(results: Sequence[Traced]) -> list[Traced]:
 
 
 def _summed_to(shape: tuple[int, ...], d: Array) -> Array:
-    """Undo broadcasting: sum a cotangent over the axes that were added or spread."""
+    """Undo broadcasting: sum a cotangent over the axes that were added or repeated."""
     if d.shape == shape:
         return d
     d = d.sum(axis=tuple(range(d.ndim - len(shape))))

@@ -1,9 +1,9 @@
-"""Why? How the gradient travels back: the total derivative for the state, over lag.
+"""How does the gradient travel back in time? The derivative for the state, over lag.
 
 For one loss term at readout tau, delta_t = dL/ds_t is the derivative for the whole
 state after t time steps along every path, and R(lag) = |delta_{tau-lag}| / |delta_tau|
-for each example. It is computed from the canonical weights by the cell's float64
-backward recurrence; no framework takes part.
+for each example. It is computed from the canonical weights with the cell's float64
+backward recurrence, without any framework.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from harness.contract import Array, Quantity, Readout, Weights
-from harness.measure.arithmetic import FLOPS_PER_FORWARD, kept_bytes
+from harness.measure.arithmetic import FLOPS_PER_FORWARD, flops_of_call, kept_bytes
 from harness.measure.problem import Measurement, Problem
 from harness.measure.work import Work
 from harness.registry import Registry
@@ -27,7 +27,7 @@ HORIZON_RATIO = 1e-3
 
 EXAMPLES = 64
 SMALLEST = 1e-300
-"""Below this a float64 norm has underflowed and is left out."""
+"""A smaller float64 norm has underflowed and is left out."""
 
 QUANTITIES = {
     **{
@@ -41,15 +41,15 @@ QUANTITIES = {
 }
 
 
-def measure_gradients(problem: Problem, trained: Weights | None) -> Measurement:
-    """Measure R(lag) at the initial values and, where they are given, after training.
+def measure_gradients(problem: Problem, trained: Weights | None = None) -> Measurement:
+    """Measure R(lag) at the initial values and, if given, at trained weights.
 
-    The loss term is the first remembered answer (`Task.first_recalled`), so that lag
-    means something. It is measured a second time for a unit random cotangent of the
-    same readout, so that a fitted network's vanishing loss does not empty the curve.
+    The loss term is that of the first remembered answer (`Task.first_recalled`), so
+    that lag has a meaning. R is measured again for a random cotangent of length 1 at
+    the same readout, because a trained network's loss may vanish and give no curve.
     """
     splits = {"initial": problem.initial_weights()}
-    if trained is not None:
+    if trained:
         splits["trained"] = trained
     readings: list[Reading] = []
     for split, weights in splits.items():
@@ -57,20 +57,14 @@ def measure_gradients(problem: Problem, trained: Weights | None) -> Measurement:
         readings += _readings(split, ratios)
     return Measurement(
         readings=readings,
-        facts={
-            "kernel": problem.oracle().kernel(),
-            "parameters": problem.parameters(),
-            "time_steps": problem.time_steps,
-        },
+        facts=problem.facts(problem.oracle().kernel()),
         quantities=QUANTITIES,
     )
 
 
 def gradient_ratios(problem: Problem, weights: Weights) -> dict[str, Array]:
     """Return R [lag, example] for the loss term and for a random cotangent."""
-    task, length = problem.task, problem.trial.length
-    assert task is not None
-    assert length is not None
+    task, length = problem.task_and_length()
     oracle = problem.oracle()
     oracle.load_weights(weights)
     readout = task.first_recalled(length=length)
@@ -104,7 +98,7 @@ def _readings(split: str, ratios: dict[str, Array]) -> list[Reading]:
     curves: dict[str, list[float]] = {}
     whole: dict[str, float] = {}
     for name, ratio in ratios.items():
-        # An underflowed ratio is smaller than every other: quantiles count it as 0.
+        # An underflowed ratio is smaller than all others, so quantiles count it as 0.
         known = np.nan_to_num(ratio)
         median, low, high = np.quantile(known, [0.5, 0.1, 0.9], axis=1)
         curves[f"ratio_{name}_median"] = _drawable(median)
@@ -131,10 +125,11 @@ def horizon(median_ratios: Array) -> int:
 def work(registry: Registry, trial: Trial) -> Work:
     """Return what both cotangents compute, at the initial and the trained weights."""
     problem = Problem(registry, trial)
-    passes = FLOPS_PER_FORWARD["train_step"] * 2 * (1 + ("follows" in trial.settings))
+    splits = 1 if trial.follows is None else 2
+    passes = FLOPS_PER_FORWARD["train_step"] * 2 * splits
     return Work(
         passes * problem.time_steps,
-        passes * problem.forward_flops(EXAMPLES),
+        passes * flops_of_call(problem, "forward", EXAMPLES),
         start_s=0.05,
         activation_bytes=2 * kept_bytes(problem, EXAMPLES),
     )

@@ -1,11 +1,10 @@
-"""How much memory does it need? Each phase's peak, in a process of its own.
+"""How much memory does it need? The peak of each phase, in a process of its own.
 
-That process has built nothing yet, and so tells what a first call takes, too.
+The process has built nothing before, so the time of a first call is measured here too.
 
-The process has imported its framework and built the smallest network before anything is
-counted: what is left is the network, its batch and what computing it takes. Phases come
-in the order in which they need more, so that memory which an allocator keeps from one
-is not counted to a smaller one.
+Before memory is counted, the process imports its framework and builds the smallest
+network. What is counted is the network, its batch and what computing takes. Phases with
+a smaller need come first, because an allocator may keep memory of an earlier phase.
 """
 
 from __future__ import annotations
@@ -18,22 +17,23 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
-import numpy as np
-
-from harness.contract import DeviceProbe, Network, Quantity, TrainableNetwork
+from harness.contract import DeviceProbe, Network, Quantity
 from harness.errors import RefusedError
 from harness.machine.gpu import gpu_memory
-from harness.measure.arithmetic import FLOPS_PER_FORWARD, check_memory, kept_bytes
+from harness.machine.system import System
+from harness.measure.arithmetic import FLOPS_PER_FORWARD, flops_of_call, kept_bytes
+from harness.measure.capacity import check_memory
 from harness.measure.problem import Measurement, Problem
+from harness.measure.speed.phases import queued
 from harness.measure.work import Work
 from harness.registry import Registry
 from harness.store import Reading
 from harness.trial import Trial
 
 CALLS = 3
-"""Of each phase: the second and third run with what the first has built."""
+"""Calls of each phase: the second and third use what the first has built."""
 
 STREAM_STEPS = 16
 
@@ -47,27 +47,28 @@ QUANTITIES = {
 
 
 class Gauge(Protocol):
-    """Tells the memory of one kind, from `reset` on."""
+    """Measures one kind of memory, from `reset` on."""
 
     def reset(self) -> None:
-        """Begin anew with what is held now."""
+        """Begin again with what is held now."""
 
     def values(self) -> Mapping[str, int]:
         """Return the peak since `reset`, by metric."""
 
 
 class ResidentMemory:
-    """Resident memory of this process, above what it was when this was made.
+    """Resident memory of this process, above its baseline when this object was made.
 
-    Where the system keeps no peak that can be begun anew, the process's own is told.
+    If the system cannot reset its record of the peak, the peak since the process began
+    is measured.
     """
 
     def __init__(self) -> None:
         gc.collect()
-        self.baseline_bytes = _status("VmRSS") or _highest_bytes()
+        self.baseline_bytes = System().own_bytes("VmRSS") or _highest_bytes()
 
     def reset(self) -> None:
-        """Begin anew with what is held now."""
+        """Begin again with what is held now."""
         try:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         except OSError:
@@ -75,7 +76,7 @@ class ResidentMemory:
 
     def values(self) -> Mapping[str, int]:
         """Return the peak above the baseline, and the baseline."""
-        peak = _status("VmHWM") or _highest_bytes()
+        peak = System().own_bytes("VmHWM") or _highest_bytes()
         return {
             "peak_bytes": max(0, peak - self.baseline_bytes),
             "baseline_bytes": self.baseline_bytes,
@@ -83,14 +84,14 @@ class ResidentMemory:
 
 
 class DeviceMemory:
-    """What a GPU holds: by the framework's own allocator, and by the driver.
+    """Memory of a GPU, as the framework's allocator and the driver report it.
 
-    The driver is asked again and again meanwhile, and tells of the device as a whole:
-    what other processes hold there counts too.
+    The driver is asked again and again during the calls. It reports the device as a
+    whole, so that memory of other processes there counts too.
 
     Args:
-        probe: Of the framework on the device.
-        held_bytes: Asks the driver; None where it does not answer.
+        probe: The framework's probe of the device.
+        held_bytes: Asks the driver; returns None if it does not answer.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class DeviceMemory:
         self._thread: threading.Thread | None = None
 
     def reset(self) -> None:
-        """Begin anew with what is held now."""
+        """Begin again with what is held now."""
         self._probe.reset_peak()
         self._peak, self._watching = 0, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -132,28 +133,28 @@ class DeviceMemory:
 
 
 _POLL_S = 0.002
-"""Between two questions to the driver, which takes some microseconds to answer."""
-
-
-def _status(name: str) -> int | None:
-    try:
-        text = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
-        return None
-    for line in text.splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return None
+"""Time between two questions to the driver, which answers within microseconds."""
 
 
 def _highest_bytes() -> int:
-    """Return the most that this process ever held; macOS counts in bytes."""
+    """Return the most memory that this process ever held."""
+    # macOS counts in bytes, Linux in kibibytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def gauges_of(problem: Problem) -> list[Gauge]:
+    """Return what measures memory: this process's, and its device's."""
+    found: list[Gauge] = [ResidentMemory()]
+    if problem.trial.device != "cpu" and (probe := problem.probe()) is not None:
+        found.append(DeviceMemory(probe))
+    return found
+
+
 def measure_memory(
-    registry: Registry, trial: Trial, gauges: Callable[[Problem], list[Gauge]]
+    registry: Registry,
+    trial: Trial,
+    gauges: Callable[[Problem], list[Gauge]] = gauges_of,
 ) -> Measurement:
     """Measure the peak memory of every phase that the implementation has.
 
@@ -162,7 +163,7 @@ def measure_memory(
     Args:
         registry: Knows the plugins.
         trial: What to compute.
-        gauges: Makes what tells memory, once the framework is imported.
+        gauges: Makes the gauges, once the framework is imported.
 
     Raises:
         RefusedError: If the implementation does not offer what the trial asks.
@@ -171,26 +172,26 @@ def measure_memory(
     Problem(registry, replace(trial, **smallest)).network()  # type: ignore[arg-type]
     problem = Problem(registry, trial)
     check_memory(problem)
-    told = gauges(problem)
+    made = gauges(problem)
     network = problem.network()
     network.load_weights(problem.initial_weights())
     readings, first_s = [], 0.0
     for name in ("stream", "forward", "loss_and_gradients", "train_step"):
         call = _call(name, problem, network)
-        if name not in trial.settings["phases"] or call is None:
+        if name not in problem.phases or call is None:
             continue
-        for gauge in told:
+        for gauge in made:
             gauge.reset()
         start_s = time.perf_counter()
         call()
-        # What an update needs for its gradients was built when these were asked.
+        # The update uses what the first call of `loss_and_gradients` has built.
         first_s = max(first_s, time.perf_counter() - start_s)
         for _ in range(CALLS - 1):
             call()
         values: dict[str, float] = {}
-        for gauge in told:
+        for gauge in made:
             values |= gauge.values()
-        if name != "stream":  # which here is several calls
+        if name != "stream":  # there one call is several time steps
             values["first_call_s"] = first_s
         readings.append(Reading(name, values))
         first_s = first_s if name == "loss_and_gradients" else 0.0
@@ -201,27 +202,18 @@ def measure_memory(
 
 
 def _call(name: str, problem: Problem, network: Network) -> Callable[[], None] | None:
-    """Return a call of a phase on a batch that is placed for it, or None."""
+    """Return a call of a phase that also places its batch; None if it cannot run."""
     if name == "stream":
         return lambda: _stream(problem, network)
-    size = problem.trial.batch
-    assert size is not None
-    batch = problem.batch("train", 0, size)
-    if name == "forward":
-        return lambda: network.forward(network.place(batch)).wait()
-    if not problem.trains:
+    if name != "forward" and not problem.trains:
         return None
-    trained = cast(TrainableNetwork, network)
-    if name == "loss_and_gradients":
-        return lambda: trained.loss_and_gradients(network.place(batch)).wait()
-    return lambda: trained.train_steps([network.place(batch)]).wait()
+    batch, queue = problem.batch("train", 0), queued(name, network)
+    return lambda: queue(network.place(batch)).wait()
 
 
 def _stream(problem: Problem, network: Network) -> None:
-    spec = problem.spec
     sequence = problem.batch("train", 0, 1).inputs[0]
-    zero = np.zeros((spec.num_layers, 1, spec.hidden_size), spec.dtype)
-    state = (zero,) * len(problem.cell.info.state_parts)
+    state = problem.zero_state()
     for x in sequence[:STREAM_STEPS]:
         state = network.step(x[None], state).read().state
 
@@ -229,11 +221,10 @@ def _stream(problem: Problem, network: Network) -> None:
 def work(registry: Registry, trial: Trial) -> Work:
     """Return what the calls of all phases compute, in a process of their own."""
     problem, batch = Problem(registry, trial), trial.batch or 1
-    phases = trial.settings["phases"]
-    passes = CALLS * sum(FLOPS_PER_FORWARD.get(phase, 0) for phase in phases)
+    passes = CALLS * sum(FLOPS_PER_FORWARD.get(name, 0) for name in problem.phases)
     return Work(
         passes * problem.time_steps,
-        passes * problem.forward_flops(batch),
+        passes * flops_of_call(problem, "forward", batch),
         start_s=3.0,
         activation_bytes=kept_bytes(problem, batch),
     )

@@ -1,8 +1,8 @@
 """A reference for a cell that has none: an implementation's own single time steps.
 
-The numpy network loops over them, forward and back, and owns readout, loss, padding,
-stacks and optimiser. What an implementation computes over a whole sequence is then held
-against what it computes one time step at a time.
+The NumPy network loops over them, forward and backward, and adds readout, loss,
+padding, stacked layers and the optimiser. So an implementation's results for a whole
+sequence are compared with its results one time step at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from harness.contract import (
 
 
 class OwnStep:
-    """One layer's step and backward step, asked of a network of one layer.
+    """One layer's step and backward step, computed by a network of one layer.
 
     Args:
         network: A network of `spec`.
@@ -82,21 +82,18 @@ class OwnStep:
         return tuple(part[None].astype(self._dtype) for part in state)
 
     def _load(self, weights: Weights) -> None:
-        # One sequence is run with one dictionary, so most calls load nothing.
+        # A sequence is computed with one dictionary, so that most calls load nothing.
         if weights is not self._loaded:
             layer = {f"layer0.{name}": tensor for name, tensor in weights.items()}
             self._network.load_weights({**layer, **self._outside})
             self._loaded = weights
 
 
-def own_step_spec(spec: NetworkSpec, input_size: int, dtype: str) -> NetworkSpec:
-    """Return the network of one layer whose single steps stand for a layer of `spec`.
+def own_step_spec(spec: NetworkSpec, input_size: int, double: bool) -> NetworkSpec:
+    """Return the network of one layer whose single steps replace a layer of `spec`.
 
-    Raises:
-        ValueError: If the dtype is none of a network's.
+    It computes in float64 if `double`, else in float32.
     """
-    if dtype not in ("float32", "float64"):
-        raise ValueError(f"unknown dtype '{dtype}'; allowed: float32, float64")
     return NetworkSpec(
         cell=spec.cell,
         inputs=Inputs("reals", input_size),
@@ -104,5 +101,5 @@ def own_step_spec(spec: NetworkSpec, input_size: int, dtype: str) -> NetworkSpec
         output_size=1,
         readout=Readout.EVERY,
         target=Target.REAL,
-        dtype="float64" if dtype == "float64" else "float32",
+        dtype="float64" if double else "float32",
     )

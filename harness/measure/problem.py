@@ -1,52 +1,40 @@
-"""From a trial to what it runs on: network, initial values and batches."""
+"""From a trial to what it runs on: network, initial values, batches and costs."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from enum import Enum
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from harness.contract import (
+    Array,
     Batch,
     Cell,
     DeviceProbe,
     Inputs,
     LayerSizes,
-    Network,
     NetworkSpec,
     Oracle,
     Quantity,
     Readout,
+    State,
     Target,
     Task,
     TrainableNetwork,
     Weights,
 )
-from harness.declarations import ImplementationDeclaration
 from harness.errors import RefusedError
-from harness.loading import (
-    build_around,
-    build_network,
-    load_cell,
-    load_equations,
-    load_probe,
-    load_task,
-)
-from harness.measure.equations import EquationSteps
-from harness.measure.own_step import OwnStep, own_step_spec
+from harness.loading import load_probe, load_task
+from harness.measure.subject import Subject, offered
 from harness.registry import Registry
 from harness.store import Reading
-from harness.trial import Trial
-
-ORACLE = "numpy-reference"
-"""The implementation every other is compared with."""
+from harness.trial import PhasesSettings, Trial
 
 HELD_OUT_SEED = 0
-"""One held-out set for every seed, so that all are asked the same questions."""
+"""All seeds share one held-out set, so that all are asked the same questions."""
 
 _SPLITS = {"train": 0, "held_out": 1, "gradients": 2}
 
@@ -56,11 +44,11 @@ class Measurement:
     """What a measure found.
 
     Attributes:
-        outcome: `ok`, or how the trial ended otherwise, with its reason.
+        outcome: `ok`, or how else the trial ended, with its reason.
         readings: Values of the whole trial.
-        facts: What the result says beside its values: kernel, parameters, sizes.
+        facts: What the result holds besides values: kernel, parameters, sizes.
         quantities: Unit and direction of every metric.
-        arrays: Tensors worth keeping, such as trained weights.
+        arrays: Tensors to keep, such as trained weights.
     """
 
     readings: list[Reading]
@@ -85,7 +73,8 @@ class Problem:
         self.trains = offered(registry, trial).trains
         self._registry = registry
         self.trial = trial
-        self.cell: Cell = load_cell(registry, trial.cell)
+        self._subject = Subject.of(registry, trial)
+        self.cell = self._subject.cell
         self.task: Task | None = None
         if trial.task is not None:
             self.task = load_task(registry, trial.task, trial.task_options)
@@ -93,19 +82,17 @@ class Problem:
 
     def _spec(self) -> NetworkSpec:
         trial = self.trial
-        assert trial.hidden_size is not None
         if self.task is not None:
             info = self.task.info
             inputs, output_size = info.inputs, info.output_size
             readout, target = info.readout, info.target
         else:
-            assert trial.input_size is not None
-            inputs, output_size = Inputs("reals", trial.input_size), 1
+            inputs, output_size = Inputs("reals", trial.needed("input_size")), 1
             readout, target = Readout.LAST, Target.REAL
         return NetworkSpec(
             cell=trial.cell,
             inputs=inputs,
-            hidden_size=trial.hidden_size,
+            hidden_size=trial.needed("hidden_size"),
             output_size=output_size,
             readout=readout,
             target=target,
@@ -120,17 +107,30 @@ class Problem:
     def time_steps(self) -> int:
         """Length of the sequences."""
         if self.task is not None:
-            assert self.trial.length is not None
-            return self.task.time_steps(self.trial.length)
-        assert self.trial.time_steps is not None
-        return self.trial.time_steps
+            return self.task.time_steps(self.trial.needed("length"))
+        return self.trial.needed("time_steps")
 
-    def network(self) -> Network:
-        """Build the trial's network; its weights are still unset."""
-        trial = self.trial
-        return build_network(
-            self._registry, trial.implementation, self.spec, self.cell, trial.device
-        )
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The calls that are measured, of a measure that asks for some."""
+        return self.trial.settings_as(PhasesSettings).phases
+
+    def task_and_length(self) -> tuple[Task, int]:
+        """Return the task and its length.
+
+        Raises:
+            ValueError: If the trial has no task.
+        """
+        if self.task is None:
+            raise ValueError(f"{self.trial.label} has no task")
+        return self.task, self.trial.needed("length")
+
+    def network(self) -> TrainableNetwork:
+        """Build the trial's network, without weights.
+
+        If the implementation only infers, the network has no gradients to ask for.
+        """
+        return self._subject.network(self.spec)
 
     def probe(self) -> DeviceProbe | None:
         """Return the probe of the trial's framework on its device, or None."""
@@ -145,37 +145,53 @@ class Problem:
         """
         if not self.trains:
             raise RefusedError(f"{self.trial.implementation} does not train")
-        return cast(TrainableNetwork, self.network())
+        return self.network()
 
     def oracle(self) -> Oracle:
         """Build the float64 reference of the same network."""
-        return build_oracle(self._registry, self.trial, self.spec, self.cell)
+        return self._subject.oracle(self.spec)
 
     def initial_weights(self, draw: int = 0) -> Weights:
         """Draw the network's initial values, in float64; `draw` counts on the seed."""
-        assert self.trial.seed is not None
-        seed = self.trial.seed + draw
+        seed = self.trial.needed("seed") + draw
         return initial_weights(
             self.spec, self.cell, self.trial.init, seed, self.time_steps
         )
 
-    def batch(self, split: str, index: int, size: int) -> Batch:
-        """Draw a batch: a function of task, split, data seed and index alone."""
+    def zero_state(self) -> State:
+        """Return the state before a single sequence."""
+        spec = self.spec
+        zero = np.zeros((spec.num_layers, 1, spec.hidden_size), spec.dtype)
+        return (zero,) * len(self.cell.info.state_parts)
+
+    def batch(self, split: str, index: int, size: int | None = None) -> Batch:
+        """Draw a batch, by default of the trial's size.
+
+        It is a function of task, split, data seed, index and size alone.
+        """
         trial = self.trial
+        size = trial.needed("batch") if size is None else size
         if self.task is None:
             return _random_batch(self.spec, self.time_steps, size, index)
-        assert trial.length is not None
-        assert trial.data_seed is not None
-        data_seed = trial.data_seed if split == "train" else HELD_OUT_SEED
+        train = split == "train"
+        data_seed = trial.needed("data_seed") if train else HELD_OUT_SEED
         name = zlib.crc32(self.task.info.name.encode())
         sequence = np.random.SeedSequence([name, _SPLITS[split], data_seed, index])
         rng = np.random.default_rng(sequence)
-        return self.task.sample(rng, batch=size, length=trial.length)
+        return self.task.sample(rng, batch=size, length=trial.needed("length"))
 
     def batches(self, split: str, sequences: int, size: int) -> Iterator[Batch]:
         """Draw `sequences` in batches of at most `size`."""
         for index, start in enumerate(range(0, sequences, size)):
             yield self.batch(split, index, min(size, sequences - start))
+
+    def facts(self, kernel: str) -> dict[str, Any]:
+        """Return the facts that every result holds: kernel, parameters, time steps."""
+        return {
+            "kernel": kernel,
+            "parameters": self.parameters(),
+            "time_steps": self.time_steps,
+        }
 
     def parameters(self) -> dict[str, int]:
         """Count the network's parameters: canonical, and as each framework counts."""
@@ -192,114 +208,15 @@ class Problem:
                 counts[name] = counts.get(name, outside) + count
         return counts
 
-    def forward_flops(self, batch: int) -> int:
-        """Count the forward operations of a batch: layers and readout."""
-        layers, readout = self._flops
-        readouts = self.spec.readouts(self.time_steps)
-        return batch * (self.time_steps * layers + readouts * readout)
 
-    def step_flops(self) -> int:
-        """Count the forward operations of one time step of one sequence, answered."""
-        return sum(self._flops)
-
-    @property
-    def _flops(self) -> tuple[int, int]:
-        """Operations of all layers in one time step, and of one readout."""
-        layers = sum(
-            self.cell.flops(width, self.spec.hidden_size)
-            for width in self.spec.layer_input_sizes
-        )
-        return layers, 2 * self.spec.hidden_size * self.spec.output_size
-
-
-def by_reference(registry: Registry, trial: Trial) -> bool:
-    """Say whether numpy's reference computes a trial in its implementation's place."""
-    return trial.measure == "gradients" and registry.cell(trial.cell).reference
-
-
-def offered(registry: Registry, trial: Trial) -> ImplementationDeclaration:
-    """Return the declaration of a trial's implementation, which must offer the trial.
-
-    Raises:
-        MisuseError: If the name is unknown.
-        RefusedError: If it does not offer the cell, device, dtype, precision or biases.
-    """
-    declared = registry.implementation(trial.implementation)
-    declined = declared.declines(
-        cell=trial.cell,
-        device=trial.device,
-        dtype=trial.dtype,
-        precision=trial.precision,
-        biases=trial.biases,
+def rows(batch: Batch, which: Array | slice) -> Batch:
+    """Return some sequences of a batch."""
+    return Batch(
+        batch.inputs[which],
+        batch.lengths[which],
+        batch.targets[which],
+        batch.scored[which],
     )
-    if declined is not None:
-        raise RefusedError(declined)
-    return declared
-
-
-class Basis(Enum):
-    """What an implementation of a cell is held against."""
-
-    REFERENCE = "the float64 reference"
-    EQUATIONS = "the cell's equations in float64"
-    OWN_STEPS = "its own single time steps"
-
-
-def basis_of(registry: Registry, cell: str) -> Basis:
-    """Return what a cell has to be held against, the best of it.
-
-    Raises:
-        MisuseError: If the name is unknown.
-    """
-    declared = registry.cell(cell)
-    if declared.reference:
-        return Basis.REFERENCE
-    return Basis.OWN_STEPS if declared.equations is None else Basis.EQUATIONS
-
-
-def build_oracle(
-    registry: Registry, trial: Trial, spec: NetworkSpec, cell: Cell
-) -> Oracle:
-    """Build the float64 reference of a trial's network.
-
-    A cell without a reference is computed by its equations. One without those either
-    is computed by the implementation's own single time steps, in float64 where it
-    offers that.
-
-    Raises:
-        RefusedError: If there is neither and the implementation does not train.
-    """
-    reference = replace(spec, dtype="float64", precision="highest", biases="canonical")
-    basis = basis_of(registry, trial.cell)
-    if basis is Basis.REFERENCE:
-        return cast(Oracle, build_network(registry, ORACLE, reference, cell, "cpu"))
-    if basis is Basis.EQUATIONS:
-        steps = EquationSteps(load_equations(registry, trial.cell), cell.info)
-        return _oracle_around(registry, lambda *_: steps, reference, cell)
-    name = trial.implementation
-    declared = registry.implementation(name)
-    if not declared.trains:
-        raise RefusedError(
-            f"{name} does not train and cell {trial.cell} has neither a reference nor "
-            "equations, so there is nothing to hold it against"
-        )
-    dtype = "float64" if "float64" in declared.dtypes else "float32"
-
-    def own_step(cell_name: str, input_size: int, hidden_size: int) -> OwnStep:
-        small = own_step_spec(reference, input_size, dtype)
-        network = build_network(registry, name, small, cell, trial.device)
-        return OwnStep(cast(TrainableNetwork, network), small, cell)
-
-    return _oracle_around(registry, own_step, reference, cell)
-
-
-def _oracle_around(
-    registry: Registry,
-    layer: Callable[[str, int, int], Any],
-    reference: NetworkSpec,
-    cell: Cell,
-) -> Oracle:
-    return cast(Oracle, build_around(registry, "numpy", layer, reference, cell, "cpu"))
 
 
 def initial_weights(
@@ -307,9 +224,9 @@ def initial_weights(
 ) -> Weights:
     """Draw a network's initial values in float64: one seed, one network, everywhere.
 
-    Each layer has a stream of its own, so that a layer's values do not depend on what
-    stands beside it. The readout is Glorot-uniform with a zero bias (Glorot & Bengio
-    2010), an embedding standard normal.
+    Each layer has its own stream of random numbers, so that its values do not depend on
+    the other layers. The readout is Glorot-uniform with a zero bias (Glorot & Bengio
+    2010), an embedding is standard normal.
 
     Raises:
         ValueError: If the cell knows no such scheme.

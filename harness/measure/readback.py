@@ -1,12 +1,13 @@
-"""Is what ran at a trial's own shape what the certificate says? Read back and compared.
+"""Is a trial's computation right at its own shape? Results are read back and compared.
 
-A certificate is about small shapes. Speed and learning run at shapes of their own, and
-hold what was computed there against the float64 reference.
+A certificate covers small shapes. Speed and learning use shapes of their own, and
+compare what was computed there with the float64 reference.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,30 +15,36 @@ from typing import Any
 import numpy as np
 
 from harness.contract import Array, Batch, Oracle, Quantity, Weights
-from harness.measure.certificate.record import relative_error
-from harness.measure.problem import Problem
+from harness.measure.certificate.record import TOLERANCES, relative_error
+from harness.measure.problem import Problem, rows
 from harness.store import Reading
+from harness.trial import Trial
 
 MOST_STATES = 2**22
-"""Numbers of a state over all time steps that the reference keeps at once; a cell's
-backward pass keeps about ten such arrays, in float64."""
+"""The reference keeps at most so many numbers of a state over all time steps at once. A
+cell's backward pass keeps about ten such arrays, in float64."""
 
 ROOM = 10
-"""An error may be so many times what the last digit of the weights makes. Of 1600
-results of correct float32 code 7 were beyond 1e-5, up to 1.5e-4, all of them sums whose
-terms cancel, and none was beyond 5.5 times its own."""
+"""An error may be so many times as large as the change that the last digit of the
+weights makes. Of 1600 results of correct float32 code 7 were above 1e-5, up to 1.5e-4.
+All of them were sums whose terms cancel, and none was above 5.5 times that change."""
 
 NUDGES = 4
-"""Changes that are tried: a single number may by chance not answer to one of them."""
+"""How many changes of last digits are tried: by chance a number may not respond."""
 
 _UNIT = {"tf32": 2.0**-11, "bf16": 2.0**-8}
-"""Relative distance of two neighbouring numbers, where it is not that of the dtype."""
+"""Relative distance of two neighbouring numbers, if the dtype does not decide it."""
 
 QUANTITIES = {
     "ok": Quantity("yes or no", "higher"),
     "error": Quantity("relative error", "lower"),
     "tolerance": Quantity("relative error", "neither"),
 }
+
+
+def tolerance_of(trial: Trial, times: float = 1, most: float = math.inf) -> float:
+    """Return the certificate's tolerance for a trial, or `times` of it up to `most`."""
+    return min(times * TOLERANCES[trial.dtype, trial.precision].certified, most)
 
 
 class Reference:
@@ -51,18 +58,21 @@ class Reference:
         width = problem.spec.hidden_size * problem.spec.num_layers
         self._most = max(1, MOST_STATES // (width * problem.time_steps))
 
-    def load(self, weights: Weights) -> None:
-        """Take weights, rounded to the dtype of the network on trial."""
-        # The reference must not know more digits than the network can hold.
+    def load(self, weights: Weights, nudge: int | None = None) -> None:
+        """Load weights, rounded to the dtype of the trial's network.
+
+        Args:
+            weights: By name.
+            nudge: If given, the weights are `nudged` first.
+        """
+        if nudge is not None:
+            weights = self.nudged(weights, nudge)
+        # Rounded, so that the reference has no more digits than the network can hold.
         rounded = {n: tensor.astype(self._dtype) for n, tensor in weights.items()}
         self._oracle.load_weights(rounded)
 
-    def load_nudged(self, weights: Weights, nudge: int) -> None:
-        """Take weights with every last digit changed, up or down by chance."""
-        self.load(self.nudged(weights, nudge))
-
     def nudged(self, weights: Weights, nudge: int) -> Weights:
-        """Return weights with every last digit changed, up or down by chance."""
+        """Return weights with every last digit changed, up or down at random."""
         rng = np.random.default_rng(nudge)
         return {
             name: w * (1 + self._unit * rng.choice([-1, 1], w.shape))
@@ -71,7 +81,7 @@ class Reference:
 
     def outputs(self, batch: Batch) -> Array:
         """Return the outputs [batch, readouts, output]."""
-        # What is scored changes no output, and a part without any would be refused.
+        # Which positions are scored changes no output; a part without any is refused.
         asked = replace(batch, scored=np.ones_like(batch.scored))
         parts = [
             self._oracle.forward(self._oracle.place(part)).read().outputs
@@ -82,7 +92,7 @@ class Reference:
     def loss_and_gradients(self, batch: Batch) -> Weights:
         """Return the mean loss over scored positions, and its gradients.
 
-        The sums over parts of the batch are those over the whole.
+        A large batch is computed in parts, whose results are added up.
         """
         total: Weights = {}
         for part in self._parts(batch):
@@ -102,7 +112,7 @@ class Reference:
 
     @property
     def network(self) -> Oracle:
-        """The network that computes it, which takes whole batches."""
+        """The network that computes the reference; it takes whole batches."""
         return self._oracle
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
@@ -111,29 +121,19 @@ class Reference:
 
 
 def gradient_norm(found: Weights) -> float:
-    """Return the norm of all gradients together, as `loss_and_gradients` gave them."""
+    """Return the norm of all gradients together, from `loss_and_gradients`."""
     squares = (np.sum(d**2) for name, d in found.items() if name != "loss")
     return float(np.sqrt(sum(squares)))
 
 
-def rows(batch: Batch, which: Array) -> Batch:
-    """Return some sequences of a batch."""
-    return replace(
-        batch,
-        inputs=batch.inputs[which],
-        lengths=batch.lengths[which],
-        targets=batch.targets[which],
-        scored=batch.scored[which],
-    )
-
-
 @dataclass
 class ReadBack:
-    """The worst error, in units of its tolerance, of all that was compared.
+    """The worst error of several comparisons, relative to its tolerance.
 
     Attributes:
-        tolerance: The largest that this error of a correct computation may be.
-        where: What had this error.
+        tolerance: The largest error that counts as correct there.
+        error: The error.
+        where: The comparison and the tensor with this error.
     """
 
     tolerance: float
@@ -141,35 +141,35 @@ class ReadBack:
     where: str = ""
 
     def refuse(self, where: str) -> None:
-        """Take something to be wrong whatever the numbers are."""
+        """Record a mistake that the numbers do not show."""
         self.error, self.where = float("inf"), where
 
     def compare(
         self,
         found: Weights,
-        expected: Weights,
+        expected: Callable[[int | None], Weights],
         where: str,
         tolerance: float,
-        nudged: Callable[[int], Weights],
     ) -> None:
-        """Hold tensors against the reference's, by name.
+        """Compare tensors with the reference's, by name.
 
-        Some numbers no float32 code computes to many digits: gradients of a chaotic
-        network, sums whose terms cancel. So beyond the tolerance an error may still be
-        up to `ROOM` times that which the reference itself makes when the weights change
-        in their last digit.
+        Float32 code cannot compute some numbers to many digits, such as gradients of a
+        chaotic network or sums whose terms cancel. So an error above the tolerance may
+        be up to `ROOM` times the change of the reference's own result when the last
+        digits of the weights change.
 
         Args:
             found: What was computed.
-            expected: The same by the reference.
+            expected: Computes the same with the reference. It is called with None, and
+                if needed with a number, which says how the weights are `nudged` first.
             where: Names the comparison.
-            tolerance: For what can be computed to many digits.
-            nudged: Computes `expected` with such a change, of a number; asked at need.
+            tolerance: For numbers that can be computed to many digits.
         """
-        worst = errors(found, expected)
+        right = expected(None)
+        worst = errors(found, right)
         changes: list[dict[str, float]] = []
         if max(worst.values()) > tolerance:
-            changes = [errors(nudged(nudge), expected) for nudge in range(NUDGES)]
+            changes = [errors(expected(nudge), right) for nudge in range(NUDGES)]
         for name, error in worst.items():
             response = max((change[name] for change in changes), default=0.0)
             allowed = max(tolerance, ROOM * response)
@@ -179,11 +179,11 @@ class ReadBack:
 
     @property
     def ok(self) -> bool:
-        """Whether all that was compared is right."""
+        """Whether everything that was compared is right."""
         return self.error <= self.tolerance
 
     def reading(self) -> Reading:
-        """Return the verdict; JSON knows no infinity."""
+        """Return the verdict with finite numbers, since JSON has no infinity."""
         values = {"error": min(self.error, 1e300), "tolerance": self.tolerance}
         return Reading("readback", {"ok": int(self.ok), **values})
 
@@ -198,7 +198,7 @@ class ReadBack:
 
 
 def errors(found: Weights, expected: Weights) -> dict[str, float]:
-    """Return each tensor's relative error; infinite where it is missing."""
+    """Return each tensor's relative error; it is infinite for a missing tensor."""
     return {name: _error(found.get(name), tensor) for name, tensor in expected.items()}
 
 

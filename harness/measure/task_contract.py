@@ -1,4 +1,4 @@
-"""Does a task keep its contract? Problems are drawn, and what follows must agree."""
+"""Does a task keep its contract? Problems are drawn and checked."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.contract import Array, Batch, Readout, Target, Task
+from harness.measure.problem import rows
 
 PROBLEMS = 10_000
 FLOOR_TOLERANCE = 0.05
-"""The mean over so many problems is a few hundredths from a closed form at most."""
+"""The mean over `PROBLEMS` problems is a few hundredths from a closed form at most."""
 
 _LENGTHS: tuple[int, ...] = (10, 20, 50, 100, *range(1, 1000))
 _NO_LOSS = 1e-6
 _CERTAIN = 60.0
-"""A logit that leaves every other class a probability of 1e-26."""
+"""A logit that gives every other class a probability of 1e-26."""
 
 
 @dataclass(frozen=True)
 class Clause:
-    """One thing that a task must satisfy.
+    """One requirement of the contract.
 
     Attributes:
-        problem: What was found and what was expected; None where it is satisfied.
+        problem: What was found and what was expected; None if the task satisfies it.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Clause:
 
 @dataclass(frozen=True)
 class TaskCheck:
-    """What was found of a task at one length."""
+    """The result of checking a task at one length."""
 
     task: str
     length: int
@@ -42,7 +43,7 @@ class TaskCheck:
 
     @property
     def broken(self) -> int:
-        """Number of clauses that are not satisfied."""
+        """The number of requirements that are not satisfied."""
         return sum(clause.problem is not None for clause in self.clauses)
 
 
@@ -59,7 +60,7 @@ def check_task(task: Task) -> TaskCheck:
         Clause("shapes and dtypes", shapes),
         Clause("one seed, one batch", _difference(batch, _draw(task, length))),
     ]
-    if shapes is None:  # of a batch of another shape nothing else can be asked
+    if shapes is None:  # nothing else can be checked on a batch of a wrong shape
         clauses += _answers(task, batch, length)
     return TaskCheck(task.info.name, length, tuple(clauses))
 
@@ -185,12 +186,12 @@ def _listed(names: set[str]) -> str:
 
 
 def _wrong_sum(task: Task, outputs: Array, batch: Batch) -> str | None:
-    # Outputs that are wrong here and there, so that every score has something to add.
+    # Some outputs are made wrong, so that every score has something to add up.
     outputs = np.where(np.arange(PROBLEMS)[:, None, None] % 3 == 0, 0.0, outputs)
     whole = task.score(outputs, batch)
     middle = PROBLEMS // 3
     parts = [
-        task.score(outputs[part], _part(batch, part))
+        task.score(outputs[part], rows(batch, part))
         for part in (slice(None, middle), slice(middle, None))
     ]
     for name, tally in whole.items():
@@ -203,15 +204,6 @@ def _wrong_sum(task: Task, outputs: Array, batch: Batch) -> str | None:
     return None
 
 
-def _part(batch: Batch, part: slice) -> Batch:
-    return Batch(
-        batch.inputs[part],
-        batch.lengths[part],
-        batch.targets[part],
-        batch.scored[part],
-    )
-
-
 def _perfect(task: Task, batch: Batch) -> Array:
     """Return the targets as outputs [batch, readouts, output]."""
     if task.info.target is Target.REAL:
@@ -220,7 +212,7 @@ def _perfect(task: Task, batch: Batch) -> Array:
 
 
 def _best_constant(task: Task, batch: Batch) -> Array:
-    """Return, at each readout, what has the least loss without seeing the input."""
+    """Return the answers, one for each readout, with the least loss for all inputs."""
     if task.info.target is Target.REAL:
         answers = np.asarray(batch.targets, np.float64)
     else:

@@ -21,7 +21,7 @@ from harness.run.plan.plan import Plan
 from harness.run.plan.todo import planned
 from harness.run.progress import Progress
 from harness.store import RunFolder, TrialRecord
-from harness.trial import Trial
+from harness.trial import ParitySettings, Settings, Trial
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Request:
                     device=self.device,
                     dtype=self.dtype,
                     precision=precision,
-                    settings={"shapes": "full"} if self.full else {},
+                    settings=ParitySettings("full") if self.full else Settings(),
                 )
 
 

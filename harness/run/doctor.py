@@ -152,7 +152,7 @@ def diagnose(
             for framework, name in _libraries(registry, device):
                 tell(f"measuring {framework} on {place(device, count)}")
                 cell = registry.implementation(name).cells[0]
-                trial = Trial("speed", name, cell, device=device, threads=count)
+                trial = Trial("parity", name, cell, device=device, threads=count)
                 measured.append(_peak(registry, trial, log))
     remember(_best(measured, fitness.verdict))
     distributions = [d for f in registry.frameworks.values() for d in f.distributions]

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from harness.errors import MisuseError
 from harness.machine.facts import describe_environment
+from harness.measure import MEASURES
 from harness.registry import Registry
 from harness.run.engine.local import LocalEngine
 from harness.run.estimate.cost import CostModel, Estimate
@@ -25,7 +26,7 @@ from harness.run.plan.todo import OTHER_ID, Planned, planned
 from harness.run.progress import Progress
 from harness.store import RunFolder
 from harness.suite import Suite
-from harness.trial import Trial
+from harness.trial import LearningSettings, Trial
 
 # Runs of one folder may differ in these: they add trials and change none.
 _EXTENSIBLE = ("seeds", "implementations")
@@ -179,11 +180,11 @@ class Execution:
             return {}
         begun = {}
         for trial in learning:
-            if trial.measure != "learning":  # gradients follow, and have no checkpoint
+            if not MEASURES[trial.measure].has_updates:
                 continue
             found = self.run.checkpoint(self._planned(trial).id)
             if found is not None:
-                budget = int(trial.settings["updates"])
+                budget = trial.settings_as(LearningSettings).updates
                 begun[trial.key()] = int(found.state.get("updates", 0)) / budget
         return begun
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.contract import Weights
+from harness.measure import MEASURES
 from harness.registry import Registry
 from harness.run.job import (
     DEFAULT_OPTIONS,
@@ -125,7 +126,7 @@ class Executor:
             self.progress.skipped(todo)
             return
         found = None
-        if todo.trial.measure == "learning" and not self.options.force:
+        if MEASURES[todo.trial.measure].has_updates and not self.options.force:
             found = self.run.checkpoint(todo.id)
         attempt = self._begin(todo, found)
         start = None if found is None else Start(found.state, found.arrays)
@@ -170,7 +171,7 @@ class Executor:
 
     def _commit(self, todo: Planned, attempt: Attempt, answer: Answer) -> None:
         result = {"outcome": answer.outcome, "reason": answer.reason, **answer.facts}
-        if answer.outcome != "ok" and self.run.standing(todo.id)[0] == "ok":
+        if answer.outcome != "ok" and self.run.outcome_or_damage(todo.id)[0] == "ok":
             # Measured anew for the others of its session: what is good stays.
             attempt.abandon()
             with self._lock:
@@ -192,7 +193,7 @@ class Executor:
 
     def _is_certified(self, trial: Trial) -> bool:
         """Say whether what was timed or learned may stand without a mark."""
-        if trial.measure not in ("speed", "learning"):
+        if not MEASURES[trial.measure].read_back:
             return True
         certificate = self._find(certificate_trial(trial))
         found = self._find(trial)

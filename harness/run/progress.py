@@ -14,25 +14,15 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from harness.measure import gradients
-from harness.measure.certificate import certify
-from harness.measure.learning import training
-from harness.measure.speed import meter
+from harness.measure import MEASURES, takes_turns
 from harness.run.estimate.cost import Cost, CostModel, Totals, duration, stage_s
 from harness.run.plan.plan import LearningGroup, Plan, gradients_trial
 from harness.run.plan.todo import Planned
 from harness.store import Reading, TrialRecord
-from harness.trial import QUESTION, SETTINGS, WHO_COMPUTES, Measure, Trial
+from harness.trial import QUESTION, SETTINGS, WHO_COMPUTES, LearningSettings, Trial
 
 _PACE_FROM = 0.02
 """From this part of its work on, a running trial is predicted by its own pace."""
-
-_WORDS = {
-    "parity": certify.in_words,
-    "learning": training.in_words,
-    "gradients": gradients.in_words,
-    "speed": meter.in_words,
-}
 
 
 def live(
@@ -172,7 +162,7 @@ class Progress:
             left, now = self._left.get(self._key(todo.trial)), time.monotonic()
             begun = 0.0 if left is None else left.begun
             self._running[todo.id] = _Running(todo, now, now, begun, begun)
-            self._turns[todo.trial.session] += todo.trial.measure == "speed"
+            self._turns[todo.trial.session] += takes_turns(todo.trial)
 
     def begins(self, todo: Planned, *, resumed: bool) -> None:
         """Take a trial's pace from here, where its learning begins or goes on."""
@@ -190,7 +180,7 @@ class Progress:
             f"{name} not finite" if value is None else f"{name} {value:.4g}"
             for name, value in list(reading.values.items())[:2]
         )
-        share = reading.x / max(1, int(todo.trial.settings["updates"]))
+        share = reading.x / max(1, todo.trial.settings_as(LearningSettings).updates)
         with self._lock:
             entry = self._running.get(todo.id)
             if entry is not None:
@@ -259,14 +249,14 @@ class Progress:
 
     def _key(self, trial: Trial) -> str:
         # Learning is planned for a candidate and may run on another implementation.
-        if trial.measure not in ("learning", "gradients"):
+        if not MEASURES[trial.measure].of_cell:
             return trial.key()
         on_each = trial.key(QUESTION) in self._on_each
         return trial.key(SETTINGS, () if on_each else WHO_COMPUTES)
 
     def _turns_of(self, trial: Trial) -> int:
         """Return how many trials take turns with one, itself included."""
-        return self._turns[trial.session] if trial.measure == "speed" else 1
+        return self._turns[trial.session] if takes_turns(trial) else 1
 
     def _time_left_s(self) -> float:
         running = {self._key(r.todo.trial): r for r in self._running.values()}
@@ -308,9 +298,9 @@ class Progress:
         return Group(head, *lines)
 
 
-def _summary(measure: Measure, readings: Sequence[Reading]) -> str:
+def _summary(measure: str, readings: Sequence[Reading]) -> str:
     """Return the few words that a line shows of a finished trial."""
     values = {
         (r.split, n): v for r in readings if r.x is None for n, v in r.values.items()
     }
-    return _WORDS[measure](values) if measure in _WORDS else ""
+    return MEASURES[measure].in_words(values)

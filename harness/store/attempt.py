@@ -1,4 +1,4 @@
-"""One try at a trial: its events as they come, its log, its checkpoint, its commit."""
+"""One attempt at a trial: it writes events, log, checkpoint, and at last the commit."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _TAIL_LINES = 20
 
 
 class Attempt:
-    """One try at a trial.
+    """One attempt at a trial.
 
     Args:
-        folder: Of the attempt; made here.
-        header: What its result begins with.
-        number: Gives the commit its place among those of the run.
-        resume: The checkpoint it goes on from; its curve is taken over.
+        folder: The attempt's folder, which is made here.
+        header: The first entries of its result.
+        number: Returns the number of the commit in its run.
+        resume: The checkpoint that it continues from, whose curve is copied.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Attempt:
         folder.mkdir()
         self.log = folder / "log.txt"
         self.log.touch()
-        # Unbuffered: what was told is in the file, and a full disk is told at once.
+        # Unbuffered: a written event is in the file, and a full disk shows at once.
         self._events = (folder / "events.jsonl").open("ab", buffering=0)
         self._resumable_bytes = 0
         if resume is not None:
@@ -62,19 +62,19 @@ class Attempt:
 
     def _append(self, data: bytes) -> None:
         left = memoryview(data)
-        while left:  # a file that runs into a full disk takes a part at first
+        while left:  # an almost full disk takes only a part at first
             left = left[self._events.write(left) :]
 
     def write_log(self, data: bytes) -> None:
-        """Append what the trial printed."""
+        """Append output of the trial."""
         with self.log.open("ab") as log:
             log.write(data)
 
     def restart(self, *, resumed: bool) -> None:
-        """Drop what was told since the last checkpoint: from there the trial begins.
+        """Drop the events since the last checkpoint, where the trial starts again.
 
         Args:
-            resumed: False where it begins anew, whatever was handed to it.
+            resumed: False if the trial did not use its checkpoint and starts anew.
         """
         if not resumed:
             self._resume, self._resumable_bytes = None, 0
@@ -82,11 +82,11 @@ class Attempt:
         self._events.truncate(self._resumable_bytes)
 
     def waited(self) -> None:
-        """Begin the trial's time anew: until now it waited for its machine."""
+        """Start the trial's time again: until now it waited for its machine."""
         self._clock_s = time.monotonic()
 
     def checkpoint(self, state: Mapping[str, Any], arrays: Weights) -> None:
-        """Keep where the trial could go on from; it replaces the one before."""
+        """Write a checkpoint that the trial can continue from; it replaces the last."""
         os.fsync(self._events.fileno())
         events = (self.folder / "events.jsonl").read_bytes()
         write_checkpoint(self.folder, state, arrays, events, self._wall_time_s())
@@ -102,12 +102,13 @@ class Attempt:
         readings: Sequence[Reading] = (),
         arrays: Weights | None = None,
     ) -> Mapping[str, Any]:
-        """Make the trial done: everything before this call was provisional.
+        """Commit the trial; before this call it counts as not done.
 
-        A trial that ended well leaves no checkpoint; another may be gone on with.
+        A trial that ended well leaves no checkpoint. Other trials keep theirs, to be
+        continued.
 
         Returns:
-            What `result.json` holds.
+            The content of `result.json`.
         """
         os.fsync(self._events.fileno())
         self._events.close()

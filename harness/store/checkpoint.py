@@ -1,4 +1,4 @@
-"""Where a learning trial can go on from: one file of an attempt, without pickle."""
+"""A checkpoint that a learning trial can continue from: one file, without pickle."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 NAME = "checkpoint.npz"
 _STATE = "state.json"
-"""Entry that holds everything but the arrays; no array of learning is named so."""
+"""The entry that holds everything but the arrays; no array has this name."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What learning had come to, and the part of the curve that leads there.
+    """The state of learning, and the part of the curve that leads to it.
 
     Attributes:
         state: As the measure gave it.
         arrays: Weights and optimiser state.
-        events: The lines of the curve until here.
-        wall_time_s: Time that the trial had taken, in all its attempts.
+        events: The lines of the curve up to here.
+        wall_time_s: The time that all attempts at the trial took so far.
         attempt: The attempt that left it.
     """
 
@@ -45,7 +45,7 @@ def write_checkpoint(
     events: bytes,
     wall_time_s: float,
 ) -> None:
-    """Replace the checkpoint of an attempt, whole or not at all."""
+    """Replace the checkpoint of an attempt, completely or not at all."""
     import numpy as np
 
     document = {
@@ -59,7 +59,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return what an attempt left, or None where there is none that can be trusted."""
+    """Return an attempt's checkpoint, or None if there is none or it is damaged."""
     try:
         arrays = read_arrays(folder / NAME)
         document = json.loads(arrays.pop(_STATE).tobytes())

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and JSON without what is not finite."""
+"""Files that are written completely or not at all, and JSON of finite numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def to_json(value: Any) -> str:
 def _finite(value: Any) -> Any:
     if isinstance(value, bool):
         return value
-    # The numbers of numpy are of these kinds too.
+    # These include the numbers of NumPy.
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real):
@@ -36,7 +36,7 @@ def _finite(value: Any) -> Any:
 
 
 def write_atomically(file: Path, text: str) -> None:
-    """Write a file that is there whole or not at all, whatever is killed when."""
+    """Write a file completely or not at all, even if the process is killed."""
     _replace(file, lambda stream: stream.write(text.encode()))
 
 
@@ -48,7 +48,7 @@ def write_arrays(file: Path, arrays: Weights) -> None:
 
 
 def read_arrays(file: Path) -> Weights:
-    """Read arrays; their checksums are looked at on the way."""
+    """Read arrays; their checksums are verified."""
     import numpy as np
 
     with np.load(file, allow_pickle=False) as arrays:
@@ -66,7 +66,7 @@ def _replace(file: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk, not only what is in the files."""
+    """Write the names in a folder to disk, not only the contents of its files."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -75,5 +75,5 @@ def sync_folder(folder: Path) -> None:
 
 
 def hash_of(content: bytes) -> str:
-    """Return the hash that a result keeps of each file beside it."""
+    """Return the hash that a result keeps of each of its files."""
     return hashlib.sha256(content).hexdigest()

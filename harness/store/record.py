@@ -1,4 +1,4 @@
-"""A finished trial as it lies in the store."""
+"""A finished trial as it is stored."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Reading:
-    """Values that belong together, at one place of a curve or of the whole trial.
+    """Values that belong together, at points of a curve or for the whole trial.
 
     Attributes:
         split: The part of the trial: `train`, `held_out`, `initial`, a phase, a check.
-        values: By metric; a list where `x` is a list.
-        x: Where on the curve, or None for the whole trial.
+        values: Values by metric; each is a list if `x` is a list.
+        x: The point on the curve, or points, or None for the whole trial.
+        x_unit: The unit of `x`.
     """
 
     split: str
@@ -45,7 +46,7 @@ class TrialRecord:
 
     Attributes:
         result: `result.json`: kernel, framework, parameters, quantities, times.
-        readings: Values of the whole trial, then its curves in the order written.
+        readings: Values of the whole trial, then its curves in order.
     """
 
     id: str

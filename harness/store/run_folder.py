@@ -1,4 +1,4 @@
-"""The folder of one execution of a suite: what is in it, and who writes to it."""
+"""The folder of a run: one execution of a suite, with a folder for each trial."""
 
 from __future__ import annotations
 
@@ -10,42 +10,27 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import from_json
-
 from harness.errors import MisuseError
 from harness.store.attempt import Attempt
 from harness.store.checkpoint import Checkpoint, read_checkpoint
-from harness.store.files import hash_of, read_arrays, sync_folder, write_atomically
-from harness.store.record import SCHEMA, Reading, TrialRecord
+from harness.store.committed import DamagedError, order_of_commit, read_committed
+from harness.store.files import read_arrays, sync_folder, write_atomically
+from harness.store.record import SCHEMA, TrialRecord
 from harness.trial import FOLLOWS, Trial
 
 if TYPE_CHECKING:
     from harness.contract import Weights
 
 _OWN = (".lock", ".run.json.", ".writable-")
-"""How names begin that a run folder may hold before its first `run.json`."""
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """The files of a finished trial, their hashes looked at."""
-
-    result: dict[str, Any]
-    trial: Trial
-    events: bytes
-
-
-class _DamagedError(Exception):
-    """The files of a trial are not what was committed."""
+"""Files whose names begin so may be in a run folder before its first `run.json`."""
 
 
 class RunFolder:
-    """The folder of one execution of a suite."""
+    """The folder of a run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -54,7 +39,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
-        """Open a run folder to write to, making it where there is none.
+        """Open a run folder for writing; make it if it does not exist.
 
         Raises:
             MisuseError: If it cannot be written or holds something else.
@@ -75,10 +60,10 @@ class RunFolder:
         return run
 
     def check(self) -> None:
-        """Look whether a run may be kept here, writing nothing.
+        """Check that a run may be stored here, without writing anything.
 
         Raises:
-            MisuseError: If something else lies here.
+            MisuseError: If the folder holds something else.
         """
         path = self.path
         try:
@@ -86,7 +71,7 @@ class RunFolder:
                 raise MisuseError(f"{path} is a file; give a folder with -o")
             if not (path / "run.json").exists() and self._foreign():
                 raise MisuseError(
-                    f"{path} is not empty and holds no run.json, so it is no run "
+                    f"{path} is not empty and holds no run.json, so it is not a run "
                     "folder; give a new or empty folder with -o"
                 )
         except OSError as error:
@@ -96,7 +81,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Open a run folder to read.
+        """Open a run folder for reading.
 
         Raises:
             MisuseError: If there is none, or a newer version wrote it.
@@ -112,9 +97,9 @@ class RunFolder:
         return run
 
     def _foreign(self) -> list[str]:
-        """Return what lies in a folder beside what a run killed at once leaves.
+        """Return names in the folder that do not come from a run killed at its start.
 
-        One that has lost its `run.json` is known by its trials.
+        A run folder that has lost its `run.json` is recognised by its trials.
         """
         if not self.path.is_dir() or any(self.trials.glob("*/spec.json")):
             return []
@@ -123,7 +108,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for one writer.
+        """Lock the folder for one writer.
 
         Raises:
             MisuseError: If another process holds it.
@@ -195,7 +180,7 @@ class RunFolder:
             raise MisuseError(f"{folder} is a file where a trial belongs; move it away")
         folder.mkdir(exist_ok=True)
         if self.damage(trial_id) is not None:
-            # Kept for whoever wants to look; a new commit would replace it.
+            # Kept to be looked at; a new commit would replace it.
             count = len(list(folder.glob("result.json.damaged-*")))
             damaged = folder / "result.json"
             damaged.rename(folder / f"result.json.damaged-{count + 1}")
@@ -205,7 +190,7 @@ class RunFolder:
             write_atomically(folder / "spec.json", text)
         sync_folder(self.trials)
         with self._lock:
-            if "_sources_by_key" in vars(self):  # else it is read from disk, once
+            if "_sources_by_key" in vars(self):  # otherwise it is read from disk once
                 known = self._sources_by_key.setdefault(trial.key(FOLLOWS), [])
                 known += [dict(sources)] if dict(sources) not in known else []
         for left in folder.glob("attempt-*/.*.tmp"):  # by a process that was killed
@@ -217,7 +202,7 @@ class RunFolder:
         )
 
     def _next_commit(self) -> int:
-        """Return a number above that of every commit: clocks may step back."""
+        """Return the next commit's number, because clocks may step back."""
         with self._lock:
             self._last_commit += 1
             return self._last_commit
@@ -243,7 +228,7 @@ class RunFolder:
     # --- reading ---------------------------------------------------------------------
 
     def checkpoint(self, trial_id: str) -> Checkpoint | None:
-        """Return where an unfinished trial can go on from: the latest that is whole."""
+        """Return the latest undamaged checkpoint of an unfinished trial, or None."""
         for _, folder in reversed(self._attempts(trial_id)):
             found = read_checkpoint(folder)
             if found is not None:
@@ -251,83 +236,24 @@ class RunFolder:
         return None
 
     def read(self, trial_id: str) -> TrialRecord | None:
-        """Return a finished trial, or None where it is not done or damaged."""
+        """Return a finished trial, or None if it is not done or is damaged."""
         try:
-            stored = self._stored(trial_id)
-        except _DamagedError:
+            found = read_committed(self.trials / trial_id)
+        except DamagedError:
             return None
-        if stored is None:
-            return None
-        result = stored.result
-        readings = [Reading.from_json(line) for line in result.pop("readings")]
-        # All lines at once, which is several times as fast as one after the other.
-        lines = from_json(b"[" + b",".join(stored.events.splitlines()) + b"]")
-        readings += [Reading.from_json(line) for line in lines]
-        return TrialRecord(
-            trial_id,
-            stored.trial,
-            result["outcome"],
-            result["reason"],
-            result,
-            tuple(readings),
-        )
+        return None if found is None else found.record()
 
-    def standing(self, trial_id: str) -> tuple[str | None, str | None]:
-        """Return how a trial ended, or None; and what is wrong with it, or None."""
+    def outcome_or_damage(self, trial_id: str) -> tuple[str | None, str | None]:
+        """Return how a trial ended, or None, and what is wrong with it, or None."""
         try:
-            stored = self._stored(trial_id)
-        except _DamagedError as damage:
+            found = read_committed(self.trials / trial_id)
+        except DamagedError as damage:
             return None, str(damage)
-        return (None if stored is None else str(stored.result["outcome"])), None
+        return (None if found is None else str(found.result["outcome"])), None
 
     def damage(self, trial_id: str) -> str | None:
         """Return what is wrong with a trial's files, or None."""
-        return self.standing(trial_id)[1]
-
-    def _stored(self, trial_id: str) -> _Stored | None:
-        """Return what was committed, or None where nothing was.
-
-        Raises:
-            _DamagedError: If that is not what lies there.
-            MisuseError: If a newer version wrote it.
-        """
-        folder = self.trials / trial_id
-        file = folder / "result.json"
-        trial = None
-        try:
-            result = json.loads(file.read_bytes())
-            hashes = dict(result["files"])
-            schema = int(result["schema"])
-            spec = b""
-            if schema <= SCHEMA:
-                _check_result(result)
-                spec = (folder / "spec.json").read_bytes()
-                trial = Trial.from_json(json.loads(spec)["trial"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, FileNotFoundError | NotADirectoryError) and not (
-                file.exists()
-            ):
-                return None
-            raise _DamagedError(
-                "result.json or spec.json is cut short or unreadable"
-            ) from error
-        if trial is None:
-            raise MisuseError(
-                f"{file} has schema {schema}, written by a newer rnn-harness; upgrade"
-            )
-        if result["trial"] != trial_id:
-            raise _DamagedError(f"it is a copy of {result['trial']}")
-        events = b""
-        for name, expected in hashes.items():
-            try:
-                content = spec if name == "spec.json" else (folder / name).read_bytes()
-            except OSError:
-                content = None
-            if content is None or hash_of(content) != expected:
-                raise _DamagedError(f"{name} does not match its hash")
-            if name.endswith("events.jsonl"):
-                events = content
-        return _Stored(result, trial, events)
+        return self.outcome_or_damage(trial_id)[1]
 
     def damaged(self) -> dict[str, str]:
         """Return what is wrong with each damaged trial, by trial id."""
@@ -337,13 +263,13 @@ class RunFolder:
     def records(self) -> list[TrialRecord]:
         """Return the finished trials, the latest of each key.
 
-        They are ordered by cell, as the suite names them, then by commit. What followed
-        a trial that is not the latest of its key is left out with it.
+        They are ordered by cell, as the suite names them, then by commit. A trial that
+        follows a replaced one is left out with it.
         """
         found = [record for p in self._folders() if (record := self.read(p.name))]
         latest: dict[str, TrialRecord] = {}
         superseded = set()
-        for record in sorted(found, key=_commit_order):
+        for record in sorted(found, key=lambda r: order_of_commit(r.result)):
             earlier = latest.pop(record.trial.key(), None)
             if earlier is not None:
                 superseded.add(earlier.id)
@@ -353,21 +279,33 @@ class RunFolder:
             (
                 record
                 for record in latest.values()
-                if record.trial.settings.get("follows") not in superseded
+                if record.trial.follows not in superseded
             ),
             key=lambda r: cells.get(r.trial.cell, -1),
         )
 
     def _cells(self) -> list[str]:
-        """Return the cells as the suite names them, each where it comes first."""
+        """Return the cells in the order of the suite: learning, then speed.
+
+        Cells that neither of them names, but another section does, come first.
+        """
         suite = self.info().get("suite", {})
-        sections = [*suite.get("learning", []), *suite.get("speed", [])]
-        return list(dict.fromkeys(c for section in sections for c in section["cells"]))
+        named = {
+            name: [cell for section in sections for cell in section.get("cells", [])]
+            for name, sections in suite.items()
+            if isinstance(sections, list)
+        }
+        cells = [*named.pop("learning", []), *named.pop("speed", [])]
+        others = [cell for found in named.values() for cell in found]
+        return [
+            *dict.fromkeys(c for c in others if c not in cells),
+            *dict.fromkeys(cells),
+        ]
 
     def sources_of(self, trial: Trial) -> list[dict[str, str]]:
-        """Return the plugin sources that a trial was begun with here, done or not.
+        """Return the plugin sources with which a trial was begun here, done or not.
 
-        A trial that follows another is known by what it follows it with.
+        It need not follow the same trial, since the id of that may have changed.
         """
         with self._lock:
             return list(self._sources_by_key.get(trial.key(FOLLOWS), []))
@@ -385,7 +323,7 @@ class RunFolder:
         return found
 
     def arrays(self, trial_id: str) -> Weights:
-        """Return the arrays a trial stored; empty where it stored none."""
+        """Return the arrays of a trial; empty if it stored none."""
         folder = self.trials / trial_id
         result = json.loads((folder / "result.json").read_bytes())
         for name in result["files"]:
@@ -401,25 +339,6 @@ class RunFolder:
             for folder in self.trials.iterdir()
             if any((folder / n).is_file() for n in ("spec.json", "result.json"))
         )
-
-
-def _check_result(result: Mapping[str, Any]) -> None:
-    """Raise ValueError, KeyError or TypeError unless a result can be read."""
-    for line in result["readings"]:
-        Reading.from_json(line)
-    if not isinstance(result["outcome"], str):
-        raise TypeError("outcome")
-    _ = result["reason"], result["trial"]
-    _ = _order(result)
-
-
-def _commit_order(record: TrialRecord) -> tuple[int, float]:
-    return _order(record.result)
-
-
-def _order(result: Mapping[str, Any]) -> tuple[int, float]:
-    """Return the place of a commit; runs from before commits had numbers come first."""
-    return int(result.get("commit", 0)), float(result["committed_at"])
 
 
 def _holds(file: Path, text: str) -> bool:

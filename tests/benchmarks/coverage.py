@@ -13,7 +13,7 @@ import numpy as np
 from harness.intervals import median_interval, proportion_interval
 from harness.run.engine.session import time_in_turns
 from harness.run.job import Answer
-from harness.trial import Trial
+from harness.trial import SpeedSettings, Trial
 
 ROWS = 400
 
@@ -43,7 +43,7 @@ class _Row:
 def main() -> None:
     """Print the share of intervals that hold the truth, by spread."""
     rng = np.random.default_rng(0)
-    settings = {"rounds": 12, "target": 0.02, "time_budget_s": 1e9}
+    settings = SpeedSettings(time_budget_s=1e9)
     trial = Trial("speed", "drawn", "gru", settings=settings)
     for spread in (0.01, 0.02, 0.05):
         held, turns = 0, []

@@ -31,7 +31,7 @@ from harness.measure.speed.phases import phases_of
 from harness.registry import Registry
 from harness.run.worker.pipe import Message, send
 from harness.store import Reading
-from harness.trial import Trial
+from harness.trial import LearningSettings, SpeedSettings, Trial
 from tests.benchmarks.bare_loops import LOOPS, Loop
 
 TURNS, STARTS = 40, 3
@@ -92,11 +92,11 @@ def _measure(name: str, turns: int) -> None:
         seed=0,
         data_seed=0,
         optimizer=Optimizer(learning_rate=1e-3),
-        settings={
-            "updates": (turns + 2) * CHUNK,
-            "evaluate_every": (turns + 2) * CHUNK,
-            "evaluate_sequences": 2,
-        },
+        settings=LearningSettings(
+            updates=(turns + 2) * CHUNK,
+            evaluate_every=(turns + 2) * CHUNK,
+            evaluate_sequences=2,
+        ),
     )
     problem = Problem(Registry.discover(), trial)
     loop = LOOPS[name](HIDDEN)
@@ -140,7 +140,9 @@ def _speed(problem: Problem, loop: Loop, turns: int) -> MedianInterval:
     place, update, wait = loop
     problem = Problem(
         Registry.discover(),
-        replace(problem.trial, measure="speed", settings={"phases": ["train_step"]}),
+        replace(
+            problem.trial, measure="speed", settings=SpeedSettings(("train_step",))
+        ),
     )
     network = problem.trainable_network()
     network.load_weights(problem.initial_weights())

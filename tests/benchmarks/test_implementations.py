@@ -31,14 +31,15 @@ from harness.measure.certificate.record import TOLERANCES
 from harness.measure.problem import Problem
 from harness.measure.readback import ReadBack, Reference
 from harness.measure.speed.phases import phases_of
-from harness.measure.speed.stability import Turns, unstable
+from harness.measure.speed.stability import unstable
+from harness.measure.speed.turns import Turns
 from harness.registry import Registry
 from harness.run.engine.session_facts import SESSION_WATCH_S, fitness_of_machine
 from harness.run.plan.certificate_cache import RememberedCertificates
 from harness.run.plan.fingerprint import source_hashes
 from harness.run.plan.plan import certificate_trial
 from harness.run.plan.todo import Planned
-from harness.trial import Trial
+from harness.trial import SpeedSettings, Trial
 from tests.benchmarks.conftest import THREADS
 
 REGISTRY = Registry.discover()
@@ -106,7 +107,7 @@ def test_speed(
             seed=0,
             data_seed=0,
             optimizer=Optimizer(learning_rate=1e-3, epsilon=1e-3, clip_norm=0.01),
-            settings={"phases": [phase]},
+            settings=SpeedSettings((phase,)),
         ),
     )
     # The compiler of torch records thousands of things.
@@ -177,13 +178,11 @@ def _hold_against_the_reference(
     """Check the last call, and of training what all calls made of the weights."""
     tolerance = TOLERANCES["float32", "highest"].certified
     made = range(ROUNDS + WARM_UP)
-    reference.load(weights)
-    expected = timed.expected(made)
 
-    def nudged(nudge: int) -> Any:
-        reference.load_nudged(weights, nudge)
+    def expected(nudge: int | None) -> Any:
+        reference.load(weights, nudge)
         return timed.expected(made)
 
     found = ReadBack(tolerance)
-    found.compare(timed.found(), expected, phase, tolerance, nudged)
+    found.compare(timed.found(), expected, phase, tolerance)
     assert found.ok, f"{found.where} is off by {found.error:.2g}"

@@ -27,7 +27,7 @@ def main() -> None:
     from harness.measure.readback import Reference
     from harness.measure.speed.phases import phases_of
     from harness.registry import Registry
-    from harness.trial import Trial
+    from harness.trial import SpeedSettings, Trial
 
     torch.set_num_threads(1)
     registry = Registry.discover()
@@ -42,7 +42,7 @@ def main() -> None:
             hidden_size=hidden_size,
             seed=0,
             optimizer=Optimizer(),
-            settings={"phases": ["forward", "train_step"]},
+            settings=SpeedSettings(("forward", "train_step")),
         )
         problem = Problem(registry, trial)
         network = problem.network()

@@ -11,7 +11,7 @@ from harness.loading import build_network, load_cell, load_task
 from harness.registry import Registry
 from harness.run.worker.process import WorkerDiedError, WorkerProcess
 from harness.store import RunFolder
-from harness.trial import Trial
+from harness.trial import SpeedSettings, Trial
 from tests import helpers
 
 REGISTRY = Registry.discover()
@@ -39,7 +39,7 @@ TIMED = Trial(
     batch=1,
     seed=0,
     data_seed=0,
-    settings={"phases": ["forward"], "readings": 1},
+    settings=SpeedSettings(("forward",), readings=1),
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness.contract import Optimizer
 from harness.run.worker.process import WorkerProcess
-from harness.trial import Trial
+from harness.trial import LearningSettings, Trial
 from tests import helpers
 
 OF_THE_PROCESS = {"compute_time_s": None, "worker": None}
@@ -47,7 +47,7 @@ def _learned(folder: Path, name: str) -> list[dict[str, Any]]:
             seed=seed,
             data_seed=seed,
             optimizer=Optimizer(learning_rate=1e-2),
-            settings={"updates": 60, "evaluate_every": 20, "evaluate_sequences": 50},
+            settings=LearningSettings(60, evaluate_every=20, evaluate_sequences=50),
         )
         for message in worker.ask("measure", name, trial, log=lambda _: None):
             weights = {n: a.tobytes() for n, a in message.arrays.items()}

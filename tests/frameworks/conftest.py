@@ -1,4 +1,7 @@
-"""Nothing here is collected but where it is asked for by path."""
+"""One framework a process: `pytest tests/frameworks --framework jax`.
+
+Nothing here is collected without `--framework`: frameworks disturb each other.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,30 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
+from tests.frameworks.backends import ONLY_FOR, Backend
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--framework", help="whose backend to test in this process")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave these folders out of the whole suite: one framework a process."""
-    asked = (Path(argument.split("::")[0]).resolve() for argument in config.args)
-    return None if any(HERE in path.parents for path in asked) else True
+    """Leave out the files of other frameworks."""
+    # Where this folder is not asked for by name the option is not known.
+    framework = config.getoption("--framework", None)
+    here = ONLY_FOR.get(collection_path.name, [framework])
+    return True if framework is None or framework not in here else None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test for each implementation, or each that a backend lists for it."""
+    backend = Backend.of(metafunc.config.getoption("--framework"))
+    if "implementation" in metafunc.fixturenames:
+        metafunc.parametrize("implementation", backend.implementations)
+    if "template_cell" in metafunc.fixturenames:
+        metafunc.parametrize("template_cell", backend.template_cells)
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return Backend.of(request.config.getoption("--framework"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from itertools import combinations, product
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 
 from harness.measure.certificate.certify import measure_parity
 from harness.measure.certificate.record import Certificate, Tolerance, relative_error
-from harness.measure.certificate.shapes import PAIRWISE, full_grid
+from harness.measure.certificate.shapes import PAIRWISE, Shape, full_grid
+from harness.measure.certificate.trajectories import NAMES
 from harness.measure.problem import Measurement
 from harness.registry import Registry
 from harness.trial import Trial
 from tests import helpers
+from tests.planted import certificate_of, subject_of
 
 SABOTAGE = helpers.PLUGINS / "sabotage.py"
 REGISTRY = Registry.discover()
@@ -59,98 +62,155 @@ UPDATES = {
 }
 GRADIENTS = {"grad w_hh", "grad initial state"}
 FORWARD = {"outputs", "final state", "one time step", "grad w_hh"}
-TRUNCATED = "the gradient is truncated every 50 time steps"
 
-# mistake, cell, checks that must break, checks that must hold, likely cause
-SABOTAGED = [
-    (
+# Unpadded, of 100 and of 13 time steps; scored at every position; padded.
+LONG, SHORT, SCORED, PADDED = (PAIRWISE[i] for i in (0, 7, 5, 2))
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A mistake, and what a certificate finds.
+
+    Attributes:
+        cells: Where it is planted.
+        breaks: Checks that must break.
+        holds: Checks that must hold.
+        cause: The likely cause that is reported.
+        shapes: Where it shows.
+        optimizers: Whether the optimisers are compared.
+        frameworks: Whose implementations it is planted in.
+    """
+
+    mistake: str
+    breaks: set[str]
+    holds: set[str]
+    cause: str
+    shapes: tuple[Shape, ...] = (SHORT,)
+    optimizers: bool = False
+    cells: tuple[str, ...] = ("gru",)
+    frameworks: tuple[str, ...] = ("torch",)
+
+
+BOTH = ("torch", "numpy")
+PLANTED = [
+    Planted(
         "gates-swapped",
-        "gru",
         FORWARD,
         {"grad readout.b"},
         "matches if gates r and z are exchanged",
+        frameworks=BOTH,
     ),
-    (
+    Planted(
         "reset-before",
-        "gru",
         FORWARD,
         {"grad readout.b"},
         "this is the cell gru-reset-before",
+        frameworks=BOTH,
     ),
-    ("truncated", "rnn", GRADIENTS, {"outputs", "final state", "loss"}, TRUNCATED),
-    ("truncated", "gru", GRADIENTS, {"outputs", "final state", "loss"}, TRUNCATED),
-    ("truncated", "lstm", GRADIENTS, {"outputs", "final state", "loss"}, TRUNCATED),
-    (
+    Planted(
+        "truncated",
+        GRADIENTS,
+        {"outputs", "final state", "loss"},
+        "the gradient is truncated every 50 time steps",
+        shapes=(LONG,),
+        cells=("rnn", "gru", "lstm"),
+        frameworks=BOTH,
+    ),
+    Planted(
         "clipped-per-tensor",
-        "gru",
         {"adam updates", "sgd updates", "rmsprop updates"},
         {"outputs", "grad w_hh", "loss", "grad of loss"},
         "gradients are clipped per tensor",
+        optimizers=True,
+        frameworks=BOTH,
     ),
-]
-TORCH_SABOTAGED = [
-    ("bias-forgotten", FORWARD, {"grad readout.b"}, "matches if b_hn is forgotten"),
-    (
+    Planted(
+        "bias-forgotten", FORWARD, {"grad readout.b"}, "matches if b_hn is forgotten"
+    ),
+    Planted(
         "update-gate-negated",
         FORWARD,
         {"grad readout.b"},
         "matches if z and 1 - z are exchanged",
     ),
-    (
+    Planted(
         "wrong-bias-gradient",
         {"grad b", "grad of loss", "adam updates"},
         {"outputs", "grad w_hh", "grad b_hn", "loss"},
         "the gradient of layer0.b is 0.5 times the reference",
+        optimizers=True,
     ),
-    (
+    Planted(
         "loss-over-every-position",
         {"loss", "grad of loss"},
         {"outputs", "grad w_hh", "grad b", *UPDATES},
         "the loss is averaged over every position, scored or not",
+        shapes=(SCORED,),
+        optimizers=True,
     ),
-    (
+    Planted(
         "epsilon-inside",
         {"rmsprop updates"},
         {"outputs", "grad of loss", "adam updates", "sgd updates"},
         "epsilon is added inside the root",
+        optimizers=True,
     ),
-    (
+    Planted(
         "padding-leaks",
         {"outputs", "final state", "grad w_hh"},
         {"one time step", "grad state at split", *UPDATES},
         "padding leaks: sequences are run on beyond their end",
+        shapes=(PADDED, SHORT),
+        optimizers=True,
     ),
-    (
+    Planted(
         "trains-nothing",
         {"adam updates", "sgd updates", "rmsprop updates"},
         {"outputs", "loss", "grad of loss"},
         "no update is taken: the weights stay as they were",
+        optimizers=True,
     ),
+]
+EACH = [
+    pytest.param(
+        row, f"{framework}-{row.mistake}", cell, id=f"{framework}-{row.mistake}-{cell}"
+    )
+    for row in PLANTED
+    for framework in row.frameworks
+    for cell in row.cells
 ]
 
 
 @needs_torch
-@pytest.mark.parametrize(
-    ("implementation", "cell", "expected", "sound", "cause"),
-    [
-        (f"{framework}-{mistake}", *rest)
-        for mistake, *rest in SABOTAGED
-        for framework in ("torch", "numpy")
-    ]
-    + [(f"torch-{mistake}", "gru", *rest) for mistake, *rest in TORCH_SABOTAGED],
-)
+@pytest.mark.parametrize(("row", "implementation", "cell"), EACH)
 def test_a_planted_mistake_is_refused_for_the_right_reason(
-    implementation: str, cell: str, expected: set[str], sound: set[str], cause: str
+    row: Planted, implementation: str, cell: str
 ) -> None:
     registry = Registry.discover([SABOTAGE])
     assert registry.problems == []
-    found = measure_parity(registry, Trial("parity", implementation, cell))
+    subject = subject_of(registry, implementation, cell)
+    found = certificate_of(subject, row.shapes, NAMES if row.optimizers else ())
+    assert row.breaks <= set(found.broken)
+    assert row.holds <= set(found.findings) - set(found.broken)
+    assert {found.causes.get(check) for check in row.breaks} == {row.cause}
+
+
+@needs_torch
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mistake", "cell"), [("torch-gates-swapped", "gru"), ("numpy-truncated", "rnn")]
+)
+def test_a_whole_measurement_has_what_is_broken_and_its_causes(
+    mistake: str, cell: str
+) -> None:
+    (row,) = [row for row in PLANTED if mistake.endswith(row.mistake)]
+    registry = Registry.discover([SABOTAGE])
+    found = measure_parity(registry, Trial("parity", mistake, cell))
     assert found.readings[0].values["certified"] == 0
-    assert expected <= broken(found)
-    assert broken(found).isdisjoint(sound)
-    assert sound <= set(errors(found))
-    causes = found.facts["causes"]
-    assert {causes.get(check) for check in expected} == {cause}
+    assert row.breaks <= broken(found)
+    assert broken(found).isdisjoint(row.holds)
+    assert row.holds <= set(errors(found))
+    assert {found.facts["causes"].get(check) for check in row.breaks} == {row.cause}
 
 
 def test_every_pair_of_levels_occurs_in_some_shape() -> None:

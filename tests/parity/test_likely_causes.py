@@ -11,8 +11,8 @@ from harness.contract import LayerSizes, Weights
 from harness.measure.certificate.diagnosis import diagnose
 from harness.measure.certificate.record import TOLERANCES, Certificate
 from harness.measure.certificate.shapes import PAIRWISE
-from harness.measure.certificate.subject import Subject
 from harness.measure.certificate.trajectories import NAMES, Name
+from harness.measure.subject import Subject
 from harness.registry import Registry
 from harness.trial import Trial
 from implementations.cells.gru import Gru

@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from harness.loading import load_cell
 from harness.measure.certificate import certify as parity
 from harness.measure.certificate import differences, peers, shapes
 from harness.measure.certificate.certify import measure_parity
-from harness.measure.certificate.subject import Subject
 from harness.measure.problem import Measurement
+from harness.measure.subject import Subject
 from harness.registry import Registry
 from harness.report.certificate import certificate_json, certificate_text
 from harness.store import TrialRecord
@@ -152,7 +151,7 @@ def test_half_a_gradient_shows_in_float32_too() -> None:
 def test_half_a_gradient_shows_at_every_shape_and_seed() -> None:
     registry = Registry.discover([PLUGINS / file for file in FILES])
     trial = Trial("parity", "min-gru-wrong-gradient", "min-gru")
-    subject = Subject(registry, trial, load_cell(registry, "min-gru"))
+    subject = Subject.of(registry, trial)
     shape = min(shapes.PAIRWISE, key=lambda s: (s.time_steps, s.num_layers))
     for seed in range(8):
         network = differences._Differences(subject, shape, differences.DOUBLE, seed)

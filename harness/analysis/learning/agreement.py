@@ -32,7 +32,7 @@ from harness.analysis.learning.rows import (
 from harness.analysis.run import JudgedRun
 from harness.contract import Array
 from harness.intervals import CensoredMedian, Interval
-from harness.measure.problem import ORACLE
+from harness.measure.subject import ORACLE
 from harness.store import TrialRecord
 from harness.trial import HOW_COMPUTED, QUESTION, SEEDS, Trial
 

@@ -21,7 +21,7 @@ from harness.analysis.grouping import (
 )
 from harness.analysis.run import JudgedRun
 from harness.store import TrialRecord
-from harness.trial import QUESTION, SEEDS, Trial
+from harness.trial import QUESTION, SEEDS, Settings, Trial
 
 STATES = ("initial", "trained")
 COTANGENTS = ("loss", "random")
@@ -83,7 +83,7 @@ def gradient_rows(run: JudgedRun) -> list[GradientRow]:
 
 def follows_learning(trial: Trial) -> bool:
     """Say whether a gradients trial followed learning; if not, nothing was trained."""
-    return "follows" in trial.settings
+    return trial.follows is not None
 
 
 def _after_learning(run: JudgedRun) -> list[TrialRecord]:
@@ -92,7 +92,7 @@ def _after_learning(run: JudgedRun) -> list[TrialRecord]:
 
 
 def _without_settings(trial: Trial) -> Trial:
-    return replace(trial, settings={})
+    return replace(trial, settings=Settings())
 
 
 def _horizon(members: list[TrialRecord], cotangent: str) -> Horizon:

@@ -26,7 +26,7 @@ from harness.intervals import (
     proportion_interval,
 )
 from harness.store import TrialRecord
-from harness.trial import SEEDS, SESSION, Trial
+from harness.trial import SEEDS, SESSION, LearningSettings, Trial
 
 COUNTED = ("ok", "diverged")
 """Outcomes that say something of the network; the others say it of the machine."""
@@ -170,7 +170,7 @@ def _row(members: Sequence[TrialRecord], where: Heading, first: str) -> Learning
 
 def _seed(record: TrialRecord) -> Seed:
     solved = number(record, "outcome", "solved") == 1 and record.outcome == "ok"
-    planned = record.trial.settings.get("updates")
+    planned = record.trial.settings_as(LearningSettings).updates
     return Seed(
         seed=record.trial.seed,
         outcome=record.outcome,

@@ -33,7 +33,7 @@ from harness.intervals import FEWEST, Interval
 from harness.measure.speed.phases import PHASES
 from harness.measure.speed.stability import WIDEST
 from harness.store import TrialRecord
-from harness.trial import QUESTION, Trial
+from harness.trial import QUESTION, Settings, Trial
 
 PLACEMENT = "place"
 """The placing of a batch on the device: timed like a phase, and no part of any."""
@@ -236,7 +236,7 @@ def _named(speed: Sequence[TrialRecord]) -> tuple[str, ...]:
 
     The budget is named apart, where it differs anywhere.
     """
-    plain = [replace(r.trial, settings={}, implementation="") for r in speed]
+    plain = [replace(r.trial, settings=Settings(), implementation="") for r in speed]
     return tuple(name for name in varying(plain) if name not in _BUDGET)
 
 

@@ -14,7 +14,7 @@ from harness.analysis.speed.ratios import by_round
 from harness.analysis.speed.roofline import Peak, peak_of, session_of
 from harness.measure.speed.phases import PHASES
 from harness.store import TrialRecord
-from harness.trial import HOW_TIMED, Trial
+from harness.trial import HOW_TIMED, SpeedSettings, Trial
 
 UNLIKE = ("machine", "processor", "gpu")
 """What makes two machines unlike, as a trial's result says it."""
@@ -83,7 +83,7 @@ def turns(record: TrialRecord, phase: str) -> dict[int, float]:
     samples = curve(record, phase, "sample_s")[1]
     rounds = curve(record, phase, "round")[1]
     if not rounds:
-        a_turn = int(record.trial.settings.get("readings") or 0)
+        a_turn = record.trial.settings_as(SpeedSettings).readings
         if not a_turn or len(samples) % a_turn:
             return {}
         rounds = [index // a_turn for index in range(len(samples))]

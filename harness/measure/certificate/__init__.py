@@ -1,1 +1,1 @@
-"""Is it the same mathematics? An implementation against the float64 reference."""
+"""Is it the same mathematics? An implementation compared with the reference."""

@@ -1,41 +1,47 @@
-"""Is it the same mathematics? The certificate: everything held against the reference.
+"""Is it the same mathematics? The certificate compares everything with the reference.
 
 Outputs, final states, gradients of weights, inputs and initial state, and the steps of
 the optimiser are compared with the float64 reference, tensor by tensor, as
-|found - reference| / |reference| in the 2-norm. A cell without a reference is held
-against its equations in float64; one without those either against the implementation's
-own single time steps. Both are held against finite differences and invariants as well.
+|found - reference| / |reference| in the 2-norm. A cell without a reference is compared
+with its equations in float64. A cell without equations is compared with the
+implementation's own single time steps. In both cases gradients are also compared with
+finite differences, and invariants are checked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from harness.contract import Array, Batch, State, TrainableNetwork, Weights
+from harness.contract import Array, Batch, State, Weights
 from harness.errors import RefusedError
-from harness.loading import load_cell
 from harness.measure.certificate.diagnosis import diagnose
 from harness.measure.certificate.differences import compare_differences
 from harness.measure.certificate.invariants import compare_invariants
-from harness.measure.certificate.peers import compare_peers
-from harness.measure.certificate.record import QUANTITIES, TOLERANCES, Certificate
-from harness.measure.certificate.shapes import PAIRWISE, Shape, full_grid
-from harness.measure.certificate.subject import (
+from harness.measure.certificate.pair import (
     LARGE_COTANGENT,
     Pair,
-    Subject,
     random_batch,
     split_at,
     weight_points,
 )
+from harness.measure.certificate.peers import compare_peers
+from harness.measure.certificate.record import (
+    QUANTITIES,
+    TOLERANCES,
+    Certificate,
+    in_layer,
+    listed,
+)
+from harness.measure.certificate.shapes import PAIRWISE, full_grid
 from harness.measure.certificate.trajectories import compare_optimizers
-from harness.measure.problem import Basis, Measurement, offered
+from harness.measure.problem import Measurement
+from harness.measure.subject import Basis, Subject, offered
 from harness.measure.work import Work
 from harness.registry import Registry
-from harness.trial import Trial
+from harness.trial import ParitySettings, Trial
 
 _TIME_STEPS = 60_000
 """Time steps of small networks that one certificate computes, roughly."""
@@ -62,7 +68,7 @@ def measure_parity(registry: Registry, trial: Trial) -> Measurement:
 
     Raises:
         RefusedError: If the implementation declines the trial, no tolerance is stated
-            for its precision, or there is nothing to hold it against.
+            for its precision, or there is nothing to compare it with.
     """
     declared = offered(registry, trial)
     key = (trial.dtype, trial.precision)
@@ -71,25 +77,23 @@ def measure_parity(registry: Registry, trial: Trial) -> Measurement:
             f"no tolerance is stated for {trial.dtype} at precision {trial.precision} "
             f"with {trial.biases} biases"
         )
-    subject = Subject(registry, trial, load_cell(registry, trial.cell))
-    shapes: tuple[Shape, ...] = PAIRWISE
-    if trial.settings.get("shapes", "pairwise") == "full":
-        shapes = full_grid()
+    subject, trains = Subject.of(registry, trial), declared.trains
+    shapes = full_grid() if trial.settings_as(ParitySettings).shapes else PAIRWISE
     certificate = Certificate(TOLERANCES[key], len(shapes))
     basis = subject.basis
     against = [basis.value]
     kernels: dict[bool, str] = {}  # with padded batches and without
     for index, shape in enumerate(shapes):
-        pair = subject.pair(shape)
-        Comparison(certificate, pair, declared.trains).run(seed=index)
+        pair = Pair(subject, shape)
+        Comparison(certificate, pair, trains).run(seed=index)
         if shape.padded not in kernels:
             kernels[shape.padded] = pair.network.kernel()
         if basis is not Basis.REFERENCE:
             compare_invariants(certificate, pair, seed=index)
-    if declared.trains:
+    if trains:
         compare_optimizers(certificate, subject)
     if basis is not Basis.REFERENCE:
-        if declared.trains:
+        if trains:
             dtype = compare_differences(certificate, subject)
             against.append(f"finite differences in {dtype}")
         against.append("invariants")
@@ -98,12 +102,13 @@ def measure_parity(registry: Registry, trial: Trial) -> Measurement:
         peers = compare_peers(certificate, subject)
         against += peers
         unproven = _unproven(trial, peers)
-    diagnose(certificate, subject, trains=declared.trains)
+    diagnose(certificate, subject, trains=trains)
+    ran = dict.fromkeys(filter(None, (kernels.get(False), kernels.get(True))))
     return Measurement(
         readings=certificate.readings(),
         facts={
-            "kernel": _kernel(kernels),
-            "against": _listed(against),
+            "kernel": "; padded ".join(ran),
+            "against": listed(against),
             "unproven": unproven,
             **certificate.facts(),
         },
@@ -111,28 +116,15 @@ def measure_parity(registry: Registry, trial: Trial) -> Measurement:
     )
 
 
-def _kernel(kernels: Mapping[bool, str]) -> str:
-    """Return what ran, and what ran padded batches where that was another kernel."""
-    plain, padded = kernels.get(False, ""), kernels.get(True, "")
-    if padded and padded != plain:
-        return f"{plain}; padded {padded}" if plain else padded
-    return plain
-
-
 def _unproven(trial: Trial, peers: Sequence[str]) -> str:
-    """Say what a certificate without reference and equations leaves open."""
+    """Say what is not proven if a cell has neither a reference nor equations."""
     name = trial.implementation
-    same = f" and computes what {_listed(peers)} computes" if peers else ""
+    same = f" and computes what {listed(peers)} computes" if peers else ""
     return (
         f"cell {trial.cell} declares neither a reference nor equations: {name} is "
         f"consistent with itself{same}; that any other implementation computes the "
         "same is not proven"
     )
-
-
-def _listed(words: Sequence[str]) -> str:
-    *first, last = words
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 class Comparison:
@@ -142,7 +134,7 @@ class Comparison:
         self._certificate, self._pair, self._trains = certificate, pair, trains
 
     def run(self, seed: int) -> None:
-        """Compare at both weight points, with inputs drawn from a seed."""
+        """Compare at both `weight_points`, with inputs drawn from a seed."""
         pair = self._pair
         rng = np.random.default_rng(seed)
         batch = random_batch(pair.shape, rng)
@@ -180,7 +172,7 @@ class Comparison:
         expected = oracle.forward(reference, state).read()
         self._compare("outputs", found.outputs, expected.outputs)
         self._compare_states("final state", found.state, expected.state)
-        # From no state: zero is what both must take.
+        # Both must begin with zeros where no state is given.
         start = network.forward(placed).read()
         zero = oracle.forward(reference).read()
         self._compare("outputs", start.outputs, zero.outputs, "from no state,")
@@ -197,46 +189,40 @@ class Comparison:
         state = self._pair.state(rng)
         d_dense = tuple(rng.standard_normal(part.shape) for part in state)
         d_none = tuple(np.zeros(part.shape) for part in state)
-        self._vjps(batch, state, ((dense, d_dense), (last, d_none)), 0)
+        self._vjps(batch, state, ((dense, d_dense), (last, d_none)))
         if not batch.padded:
-            # The gradient to the state at a split point stands for every state
-            # gradient.
+            # The gradient to the state at one split point is checked for all of them.
             oracle, middle = self._pair.oracle, batch.time_steps // 2
             first, second = split_at(batch, middle)
             between = oracle.forward(oracle.place(first), state).read().state
             rounded = tuple(part.astype(np.float32) for part in between)
             cut = slice(middle, None) if readouts > 1 else slice(None)
             halves = ((dense[:, cut], d_dense), (last[:, cut], d_none))
-            self._vjps(second, rounded, halves, middle)
+            self._vjps(second, rounded, halves, "grad state at split")
 
     def _vjps(
         self,
         batch: Batch,
         state: State,
         cotangents: tuple[tuple[Array, State], ...],
-        offset: int,
+        of_state: str = "grad initial state",
     ) -> None:
-        network = cast(TrainableNetwork, self._pair.network)
-        oracle = self._pair.oracle
+        network, oracle = self._pair.network, self._pair.oracle
         placed, reference = network.place(batch), oracle.place(batch)
-        where = "grad state at split" if offset else "grad initial state"
         for d_dense, d_final in cotangents:
             # Rounded to float32, so that both sides start from the same numbers.
             d_outputs = d_dense.astype(np.float32)
             d_state = tuple(d.astype(np.float32) for d in d_final)
             found = network.vjp(placed, state, d_outputs, d_state)
             expected = oracle.vjp(reference, state, d_outputs, d_state)
-            self._compare_states(where, found.state, expected.state)
+            self._compare_states(of_state, found.state, expected.state)
             self._compare("grad inputs", found.inputs, expected.inputs)
             for name, d_tensor in expected.weights.items():
-                check = f"grad {name.split('.')[-1]}"
-                if not name.startswith("layer"):
-                    check = f"grad {name}"
+                check = f"grad {in_layer(name)}"
                 self._compare(check, found.weights[name], d_tensor, name)
 
     def _loss(self, batch: Batch) -> None:
-        network = cast(TrainableNetwork, self._pair.network)
-        oracle = self._pair.oracle
+        network, oracle = self._pair.network, self._pair.oracle
         found = network.loss_and_gradients(network.place(batch)).read()
         expected = oracle.loss_and_gradients(oracle.place(batch)).read()
         self._compare("loss", np.array(found.loss), np.array(expected.loss))

@@ -1,6 +1,6 @@
-"""A network's gradients beside central differences of what it computes itself.
+"""A network's gradients compared with central differences of its own outputs.
 
-They need no reference: a gradient that is not the slope of the outputs is wrong,
+This needs no reference: a gradient that is not the slope of the outputs is wrong,
 whatever the equations are.
 """
 
@@ -10,28 +10,29 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 
-from harness.contract import Array, Batch, State, TrainableNetwork, Weights
-from harness.measure.certificate.record import Certificate, Tolerance
+from harness.contract import Array, Batch, State
+from harness.measure.certificate.pair import Pair
+from harness.measure.certificate.record import Certificate, Tolerance, in_layer
 from harness.measure.certificate.shapes import PAIRWISE, Shape
-from harness.measure.certificate.subject import Subject, random_batch, weight_points
+from harness.measure.subject import Subject
 
 LONGEST = 20
-"""Time steps of the sequences compared: over long ones a slope changes too fast."""
+"""Most time steps of a sequence here: over longer ones a slope changes too fast."""
 
 SHORTER = (1 / 8, 1 / 64, 1 / 512)
-"""Shares of the step that are tried while none is good, and rounding allows it."""
+"""Parts of the step that are tried next if no step agrees, while rounding allows it."""
 
 _FINEST = 1e-9
-"""A step that float64 resolves to seven digits, and float32 not at all."""
+"""Float64 resolves a step of this size to seven digits; float32 does not resolve it."""
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """A dtype with the step that it resolves best, and what is then allowed.
+    """A dtype, the step that it resolves best, and the error that is then allowed.
 
     A central difference with the step h is wrong by h² from curvature and by eps / h
     from rounding; both are eps^(2/3) at h = eps^(1/3).
@@ -50,10 +51,10 @@ class Arithmetic:
         return float(np.cbrt(self.epsilon))
 
     def tolerance(self, time_steps: int) -> Tolerance:
-        """Return what is allowed: curvature and rounding add up over time steps.
+        """Return the allowed error: curvature and rounding add up over time steps.
 
         Correct code was seen at half of it in float32 and a third in float64 with the
-        kinks of relu, at a tenth without; half a gradient is eight times as far off.
+        kinks of relu, at a tenth without them. Half a gradient is eight times over it.
         """
         allowed = 200 * time_steps * self.epsilon ** (2 / 3)
         return Tolerance(allowed, allowed / 3)
@@ -63,13 +64,14 @@ DOUBLE, SINGLE = Arithmetic("float64"), Arithmetic("float32")
 
 
 def compare_differences(certificate: Certificate, subject: Subject) -> str:
-    """Hold every gradient against central differences, at the short shapes.
+    """Compare every gradient with central differences, at the short shapes.
 
-    In float64 where the implementation turns out to compute in it, whatever it
-    declares; in float32 otherwise, where a difference has lost most of its digits.
+    They are taken in float64 if the implementation really computes in float64, whatever
+    it declares. Otherwise they are taken in float32, where a difference has lost most
+    of its digits.
 
     Returns:
-        The dtype the differences were taken in.
+        The dtype in which the differences were taken.
     """
     shapes = [s for s in PAIRWISE if s.time_steps <= LONGEST]
     arithmetic = DOUBLE if _computes_in_float64(subject, shapes[0]) else SINGLE
@@ -86,18 +88,18 @@ def compare_differences(certificate: Certificate, subject: Subject) -> str:
 
 
 def _computes_in_float64(subject: Subject, shape: Shape) -> bool:
-    """Say whether a network asked for float64 resolves what float32 would round away.
+    """Say whether a float64 network resolves what float32 would round away.
 
-    A layer may round to float32 inside and still return float64.
+    A layer may compute in float32 and still return float64.
     """
     try:
         return _Differences(subject, shape, DOUBLE, seed=0).resolves(_FINEST)
-    except Exception:  # whatever a layer that was not made for it raises
+    except Exception:  # a layer that was not made for float64 may raise anything
         return False
 
 
 class _Differences:
-    """One network at one point, and what its cotangents make of outputs and state."""
+    """One network at one point: weights, batch, state and cotangents."""
 
     def __init__(
         self, subject: Subject, shape: Shape, arithmetic: Arithmetic, seed: int
@@ -106,47 +108,34 @@ class _Differences:
         self._allowed = arithmetic.tolerance(shape.time_steps)
         dtype = arithmetic.dtype
         trial = replace(subject.trial, dtype=dtype, precision="highest")
-        subject = replace(subject, trial=trial)
-        spec = subject.spec(shape)
-        self._network = cast(TrainableNetwork, subject.network(spec))
-        self._rng = np.random.default_rng(seed)
-        weights = next(weight_points(spec, subject.cell, seed))
-        self._weights = {name: tensor.astype(dtype) for name, tensor in weights.items()}
-        self._batch = random_batch(shape, self._rng)
-        if shape.inputs.kind == "reals":
-            inputs = self._batch.inputs.astype(dtype)
-            self._batch = replace(self._batch, inputs=inputs)
-        size = (shape.num_layers, shape.batch, shape.hidden_size)
-        parts = subject.cell.info.state_parts
-        self._state = tuple(
-            self._rng.uniform(-0.5, 0.5, size).astype(dtype) for _ in parts
-        )
-        answers = (*self._batch.scored.shape, spec.output_size)
-        self._d_outputs = self._rng.standard_normal(answers).astype(dtype)
+        pair = Pair(replace(subject, trial=trial), shape)
+        case = pair.case(seed, dtype)
+        self._network, self._rng, self._batch = pair.network, case.rng, case.batch
+        self._d_outputs = case.cotangent().astype(dtype)
         self._d_final = tuple(
-            self._rng.standard_normal(size).astype(dtype) for _ in parts
+            self._rng.standard_normal(part.shape).astype(dtype) for part in case.state
         )
+        self._weights = case.weights
+        self._state = {f"state {i}": part for i, part in enumerate(case.state)}
+        self._at = {**case.weights, **self._state}
+        if shape.inputs.kind == "reals":
+            inputs = {"inputs": case.batch.inputs.astype(dtype)}
+            self._at = {**case.weights, **inputs, **self._state}
 
     def errors(self) -> Iterator[tuple[str, float]]:
         """Yield the error of the gradient of every weight, of inputs and of state."""
-        self._network.load_weights(self._weights)
-        placed = self._network.place(self._batch)
-        found = self._network.vjp(placed, self._state, self._d_outputs, self._d_final)
-        for name, tensor in self._weights.items():
-            value = partial(self._value_of_weight, name)
-            of = name.split(".")[-1] if name.startswith("layer") else name
-            error = self._error(tensor, found.weights[name], value)
-            yield f"differences {of}", error
-        if self._shape.inputs.kind == "reals":
-            at, gradient = self._batch.inputs, found.inputs
-            error = self._error(at, gradient, self._value_of_inputs)
-            yield "differences inputs", error
-        for i, part in enumerate(self._state):
-            value = partial(self._value_of_part, i)
-            yield "differences state", self._error(part, found.state[i], value)
+        batch, state = self._loaded(self._at)
+        placed = self._network.place(batch)
+        found = self._network.vjp(placed, state, self._d_outputs, self._d_final)
+        gradients = {**found.weights, "inputs": found.inputs}
+        gradients |= dict(zip(self._state, found.state, strict=True))
+        for name, tensor in self._at.items():
+            of = "state" if name in self._state else in_layer(name)
+            value = partial(self._value_at, name)
+            yield f"differences {of}", self._error(tensor, gradients[name], value)
 
     def resolves(self, step: float) -> bool:
-        """Say whether a step this small shows the slope that a large one shows."""
+        """Say whether a small step gives the same slope as the usual step."""
         direction = {
             n: self._rng.standard_normal(w.shape) for n, w in self._weights.items()
         }
@@ -163,9 +152,9 @@ class _Differences:
     def _error(
         self, at: Array, gradient: Array, value: Callable[[Array], float]
     ) -> float:
-        """Return the larger error of two: along the gradient, and any other way.
+        """Return the larger error of two: along the gradient and in a random direction.
 
-        Along the gradient its length shows, any other way its direction.
+        A wrong length shows along the gradient, a wrong direction in any other one.
         """
         ways = [self._rng.standard_normal(at.shape)]
         gradient = gradient.astype(np.float64)
@@ -177,10 +166,10 @@ class _Differences:
     def _least_error(
         self, at: Array, gradient: Array, value: Callable[[Array], float], way: Array
     ) -> float:
-        """Return the error of the best step, the longest first.
+        """Return the smallest error over steps, tried from the longest on.
 
-        A kink between the two ends, such as that of relu, spoils a difference, and a
-        shorter step misses it. A wrong gradient is wrong with every step.
+        A kink between the two ends, such as that of relu, spoils a difference; a
+        shorter step avoids the kink. A wrong gradient is wrong with every step.
         """
         step = self._arithmetic.step * way
         least = self._error_along(at, gradient, value, step)
@@ -196,11 +185,12 @@ class _Differences:
         self, at: Array, gradient: Array, value: Callable[[Array], float], step: Array
     ) -> float:
         ends = [(at + sign * step).astype(at.dtype) for sign in (1, -1)]
-        # What was moved is what rounding has left of the step.
+        # The distance after rounding, which differs from the step.
         moved = ends[0].astype(np.float64) - ends[1]
         difference = value(ends[0]) - value(ends[1])
         expected = float(np.vdot(gradient, moved))
-        # A way that the gradient hardly meets is measured by what it meets on average.
+        # In a direction almost at right angles to the gradient the slope is near zero:
+        # there the error is relative to the slope in an average direction.
         size = float(np.linalg.norm(gradient) * np.linalg.norm(moved)) / math.sqrt(
             at.size
         )
@@ -208,36 +198,33 @@ class _Differences:
 
     @property
     def _smallest(self) -> float:
-        """The smallest difference of which rounding leaves more than is allowed."""
+        """The smallest difference that rounding changes by no more than is allowed."""
         # Outputs and states are of order 1, and rounding walks at random over time.
         size = np.linalg.norm(self._d_outputs) + sum(map(np.linalg.norm, self._d_final))
         noise = self._arithmetic.epsilon * math.sqrt(self._shape.time_steps) * size
         return float(noise) / self._allowed.certified
 
-    def _value_of_weight(self, name: str, moved: Array) -> float:
+    def _value_at(self, name: str, moved: Array) -> float:
         return self._value({name: moved})
 
-    def _value_of_inputs(self, moved: Array) -> float:
-        return self._value(batch=replace(self._batch, inputs=moved))
+    def _value(self, moved: Mapping[str, Array]) -> float:
+        """Return outputs and final state, weighted with the cotangents and summed.
 
-    def _value_of_part(self, index: int, moved: Array) -> float:
-        before, after = self._state[:index], self._state[index + 1 :]
-        return self._value(state=(*before, moved, *after))
-
-    def _value(
-        self,
-        weights: Mapping[str, Array] | None = None,
-        batch: Batch | None = None,
-        state: State | None = None,
-    ) -> float:
-        """Return the sum that the cotangents make of outputs and final state."""
-        at: Weights = {**self._weights, **(weights or {})}
-        self._network.load_weights(at)
-        placed = self._network.place(batch or self._batch)
-        done = self._network.forward(placed, state or self._state).read()
-        # Added up in float64: the rounding left is the network's own.
+        Args:
+            moved: Tensors that replace those at the point.
+        """
+        batch, state = self._loaded({**self._at, **moved})
+        done = self._network.forward(self._network.place(batch), state).read()
+        # Added up in float64, so that only the network itself rounds.
         total = float(np.vdot(self._d_outputs.astype(np.float64), done.outputs))
         return total + sum(
             float(np.vdot(d.astype(np.float64), part))
             for d, part in zip(self._d_final, done.state, strict=True)
         )
+
+    def _loaded(self, at: Mapping[str, Array]) -> tuple[Batch, State]:
+        """Load the weights of a point, and return its batch and its state."""
+        self._network.load_weights({name: at[name] for name in self._weights})
+        inputs = at.get("inputs", self._batch.inputs)
+        state = tuple(at[name] for name in self._state)
+        return replace(self._batch, inputs=inputs), state

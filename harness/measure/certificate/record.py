@@ -1,8 +1,8 @@
-"""What counts as the same: relative errors, tolerances and their record."""
+"""What a certificate records: relative errors beside their tolerances."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,19 +12,19 @@ from harness.contract import Array, Quantity
 from harness.store import Reading
 
 UNDERFLOW = 1e-30
-"""A reference with a smaller norm is lost in float32 and not compared."""
+"""A reference with a smaller norm underflows in float32 and is not compared."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Certified up to `certified`; worth a look above `warned`."""
+    """An error up to `certified` is certified; one above `warned` is worth a look."""
 
     certified: float
     warned: float
 
     @property
     def doubled(self) -> Tolerance:
-        """Twice as much, where both that are compared may be off."""
+        """Twice the tolerance, for two results that may both be off."""
         return Tolerance(2 * self.certified, 2 * self.warned)
 
 
@@ -41,7 +41,7 @@ TOLERANCES = {
 }
 
 EXACT = Tolerance(0.0, 0.0)
-"""For what must come back bit for bit."""
+"""For tensors that must come back bit for bit."""
 
 QUANTITIES = {
     "error": Quantity("relative error", "lower"),
@@ -61,8 +61,8 @@ QUANTITIES = {
 def relative_error(found: Array, reference: Array) -> float | None:
     """Return |found - reference| / |reference| in the 2-norm.
 
-    None where the reference is below 1e-30: it underflows in float32 and is not
-    compared. Infinite where `found` has another shape or is not finite.
+    It is None if the norm of the reference is below `UNDERFLOW`. It is infinite if
+    `found` has another shape or is not finite.
     """
     if found.shape != reference.shape or not np.isfinite(found).all():
         return float("inf")
@@ -81,11 +81,11 @@ class Finding:
     """The worst comparison of one check.
 
     Attributes:
-        error: None where the reference underflowed and nothing was compared.
+        error: None if the reference underflowed and nothing was compared.
         where: Tensor and shape.
         expected: Norm of the reference.
-        found: Norm of what was found; None where it had another shape, infinite where
-            it was not finite.
+        found: Norm of what was found; None if it had another shape, infinite if it was
+            not finite.
     """
 
     error: float | None
@@ -105,7 +105,7 @@ class Finding:
         return self.error is not None and self.error > self.tolerance.warned
 
     def values(self) -> dict[str, float]:
-        """Return the numbers of a reading; JSON knows no infinity."""
+        """Return the numbers of a reading, all finite, since JSON has no infinity."""
         values = {
             "tolerance": self.tolerance.certified,
             "warned_above": self.tolerance.warned,
@@ -152,7 +152,7 @@ class Certificate:
     def require_equal(
         self, check: str, found: Array, reference: Array, where: str = ""
     ) -> None:
-        """Record whether an array came back bit for bit; the error is a share."""
+        """Record which share of an array did not come back bit for bit."""
         error = float("inf")
         if found.shape == reference.shape and found.dtype == reference.dtype:
             error = float(np.mean(found != reference))
@@ -165,7 +165,7 @@ class Certificate:
         where: str = "",
         tolerance: Tolerance | None = None,
     ) -> None:
-        """Record an error, or None for one that underflowed."""
+        """Record an error, or None if the reference underflowed."""
         self._record(check, Finding(error, tolerance or self.tolerance, where))
 
     def _record(self, check: str, finding: Finding) -> None:
@@ -197,10 +197,22 @@ class Certificate:
         ]
 
     def facts(self) -> Mapping[str, Any]:
-        """Return what stands beside the numbers: where each worst error was, and why.
+        """Return where each worst error was, and the likely cause of each broken check.
 
-        `where` names tensor and shape by check; `causes` the likely cause of a broken
-        check, where it could be told.
+        `where` names tensor and shape of each check. `causes` holds only those broken
+        checks whose likely cause was found.
         """
         where = {c: f.where for c, f in self.findings.items() if f.where}
         return {"where": where, "causes": self.causes}
+
+
+def listed(names: Sequence[str], most: int | None = None) -> str:
+    """Return names as text: "a, b and c", or "a, b and 4 more" beyond `most`."""
+    if most is not None and len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
+
+
+def in_layer(name: str) -> str:
+    """Return a tensor's name in its cell: "w_hh" for "layer0.w_hh"; else the name."""
+    return name.partition(".")[2] if name.startswith("layer") else name

@@ -1,47 +1,42 @@
-"""The optimiser's steps beside the reference's: a few short trainings, held together.
+"""The optimiser's steps compared with the reference's, over a few short trainings.
 
-Each optimiser is run with constants at which every update is clipped, and with others,
-all away from their defaults, at which no update is clipped and at which about half are.
-The latter are taken over several calls, and interrupted as learning is that goes on
-from a checkpoint.
+Each optimiser runs with constants at which every update is clipped. It also runs with
+other constants, all different from the defaults, at which no update is clipped, and
+with the same constants at which about half of the updates are clipped. These last two
+runs take several calls, and are interrupted and continued as learning is from a
+checkpoint.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 
 from harness.contract import (
     Array,
     Batch,
-    Cell,
-    NetworkSpec,
     Optimizer,
     TrainableNetwork,
     Updates,
     Weights,
 )
+from harness.measure.certificate.pair import Pair, random_batch, weight_points
 from harness.measure.certificate.record import Certificate
 from harness.measure.certificate.shapes import TRAINING
-from harness.measure.certificate.subject import (
-    Pair,
-    Subject,
-    random_batch,
-    weight_points,
-)
+from harness.measure.subject import Subject
 
 Name = Literal["adam", "rmsprop", "sgd"]
 NAMES: tuple[Name, ...] = ("adam", "rmsprop", "sgd")
 
-# With ordinary constants correct float32 code drifts from float64 by half within 100
-# updates; with these its noise stays under 2e-6 and every mistake is above 0.1.
+# With ordinary constants correct float32 code differs from float64 by a half after 100
+# updates. With these its noise stays under 2e-6, and every mistake is above 0.1.
 _STEADY = Optimizer(learning_rate=1e-3, epsilon=1e-3, clip_norm=0.01)
 
-# No constant is a default of any framework, nor the one above: a backend that holds a
-# constant of its own takes other steps.
+# No constant is a framework's default or one of those above, so that a backend with a
+# fixed constant of its own takes other steps.
 _OTHER = Optimizer(
     learning_rate=4e-3,
     epsilon=5e-3,
@@ -55,16 +50,17 @@ _OTHER = Optimizer(
 _STEADY_UPDATES = 100
 _OTHER_UPDATES = 20
 _CALL = 5
-"""Updates of one call, where a trajectory is taken over several."""
+"""Updates of one call, if a trajectory takes several calls."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A number of updates by one optimiser, and how many of them are clipped.
+    """A number of updates by one optimiser.
 
     Attributes:
-        interrupted: Whether the network on trial takes them over several calls, and in
-            the middle is given back the weights and moments it had.
+        words: How many of the updates are clipped.
+        interrupted: Whether the implementation takes them in several calls, and gets
+            its weights and moments back in the middle.
     """
 
     words: str
@@ -74,7 +70,12 @@ class Trajectory:
 
 
 def trajectories(name: Name, typical: float) -> tuple[Trajectory, ...]:
-    """Return the trajectories of an optimiser; half clips at a `typical_norm`."""
+    """Return the trajectories of an optimiser.
+
+    Args:
+        name: The optimiser.
+        typical: The `typical_norm`, which about half of the gradients exceed.
+    """
     steady = replace(_STEADY, name=name)
     other = replace(_OTHER, name=name)
     if name == "sgd":  # its steps are as large as the gradient
@@ -94,24 +95,23 @@ def training_batches(updates: int) -> list[Batch]:
     return [random_batch(TRAINING, rng) for _ in range(updates)]
 
 
-def steady_weights(spec: NetworkSpec, cell: Cell) -> Weights:
-    """Return canonical values with half the recurrent matrices.
+def steady_weights(pair: Pair) -> Weights:
+    """Return canonical values with the recurrent matrices halved.
 
-    The optimiser is on trial here, not the recurrence: an identity matrix with relu
-    would amplify rounding over 100 updates up to the tolerance.
+    Only the optimiser is checked here: an identity matrix with relu would amplify
+    rounding over 100 updates up to the tolerance.
     """
-    weights = next(weight_points(spec, cell, 0))
+    weights = next(weight_points(pair.spec, pair.cell, 0))
     return {n: w / 2 if n.endswith("w_hh") else w for n, w in weights.items()}
 
 
 def typical_norm(subject: Subject) -> float:
     """Return the median norm of the reference's gradients before the first update."""
-    spec = subject.spec(TRAINING)
-    oracle = subject.oracle(spec)
-    oracle.load_weights(steady_weights(spec, subject.cell))
+    pair = Pair(subject, TRAINING)
+    pair.oracle.load_weights(steady_weights(pair))
     norms = []
     for batch in training_batches(_OTHER_UPDATES):
-        done = oracle.loss_and_gradients(oracle.place(batch)).read()
+        done = pair.oracle.loss_and_gradients(pair.oracle.place(batch)).read()
         norms.append(np.sqrt(sum(np.sum(g**2) for g in done.gradients.values())))
     return float(np.median(norms))
 
@@ -123,15 +123,15 @@ def compare_optimizers(
     typical = typical_norm(subject)
     for name in names:
         for trajectory in trajectories(name, typical):
-            pair = subject.pair(TRAINING, trajectory.optimizer)
-            pair.load(steady_weights(pair.spec, pair.cell))
+            pair = Pair(subject, TRAINING, trajectory.optimizer)
+            pair.load(steady_weights(pair))
             _compare(certificate, pair, trajectory)
 
 
 def _compare(certificate: Certificate, pair: Pair, trajectory: Trajectory) -> None:
     batches = training_batches(trajectory.updates)
     name, words = trajectory.optimizer.name, trajectory.words
-    network, oracle = cast(TrainableNetwork, pair.network), pair.oracle
+    network, oracle = pair.network, pair.oracle
     found = _updates(network, batches, trajectory.interrupted)
     reference = oracle.train_steps([oracle.place(b) for b in batches]).read()
     check = f"{name} updates"
@@ -158,7 +158,7 @@ def _compare(certificate: Certificate, pair: Pair, trajectory: Trajectory) -> No
 def _updates(
     network: TrainableNetwork, batches: list[Batch], interrupted: bool
 ) -> Updates:
-    """Take the updates in one call, or over several with an interruption."""
+    """Take the updates in one call, or in several with an interruption."""
     if not interrupted:
         return network.train_steps([network.place(b) for b in batches]).read()
     done = []
@@ -174,8 +174,8 @@ def _updates(
 
 
 def _interrupt(network: TrainableNetwork, batches: list[Batch]) -> None:
-    """Train from other weights, then give back the weights and moments there were."""
-    # Copied: they may be the network's own memory.
+    """Train from other weights, then load the weights and moments of before again."""
+    # Copied, because they may be the network's own memory.
     weights = {n: np.array(w) for n, w in network.weights().items()}
     moments = {n: np.array(a) for n, a in network.optimizer_state().items()}
     network.load_weights({n: w / 2 for n, w in weights.items()})

@@ -1,7 +1,7 @@
-"""Does learning compute, at its own batch and length, what the certificate says?
+"""Does learning compute the right numbers at its own batch size and length?
 
-The certificate's shapes are small. A network that is wrong beyond 16 sequences, or cuts
-the gradient every 128 time steps, would learn as nobody certified it.
+The certificate's shapes are small. A network could be wrong beyond 16 sequences, or cut
+the gradient every 128 time steps, and be certified nevertheless.
 """
 
 from __future__ import annotations
@@ -20,41 +20,46 @@ from harness.contract import (
     TrainableNetwork,
     Weights,
 )
-from harness.measure.certificate.record import TOLERANCES
 from harness.measure.learning.update_readback import check_updates
-from harness.measure.problem import Problem, initial_weights
-from harness.measure.readback import ReadBack, Reference, gradient_norm, rows
+from harness.measure.problem import Problem, initial_weights, rows
+from harness.measure.readback import (
+    ReadBack,
+    Reference,
+    gradient_norm,
+    tolerance_of,
+)
 
 LOOSER = 10
-"""Times the certificate's tolerance. Over 100 to 1000 time steps correct float32 code
-was seen up to 5e-5 from the reference, with time constants as long as the sequence."""
+"""The tolerance, as a multiple of the certificate's. Over 100 to 1000 time steps
+correct float32 code was seen up to 5e-5 from the reference, with time constants as long
+as the sequence."""
 
 MOST_TOLERANCE = 0.5
-"""An answer of nothing but zeros has the error 1."""
+"""The tolerance stays below the error of a result of zeros, which is 1."""
 
 LONGEST_MEMORY = 400
-"""Time constants up to this carry the gradient of a last answer back over cuts that
-are hundreds of time steps away; at initial values it is gone after some tens."""
+"""Time constants up to this carry the gradient of the last answer back over hundreds of
+time steps, where it may be cut. At initial values it vanishes after some tens."""
 
 FAINT = 0.1
-"""What enters a cell without gates is scaled by this, to be remembered for long."""
+"""Input weights of a cell without gates are scaled by this, for a long memory."""
 
 
 class LearningReadBack:
-    """A trial's network held against the float64 reference, at chosen weights.
+    """Compares a trial's network with the float64 reference, at chosen weights.
 
-    Outputs are those of the held-out batch: as many of its sequences as a training
-    batch has, spread over it. Loss, gradients and the norm that an update reports are
-    those of a whole training batch, of which every answer is scored, against targets
-    drawn at random: a dense cotangent.
+    Outputs are compared on the held-out batch, for as many of its sequences as a
+    training batch has, spread over the batch. Loss, gradients and the norm that an
+    update reports are compared on a whole training batch. There every answer is scored
+    and targets are random, which makes a dense cotangent.
 
     Attributes:
         found: The worst error of all checks.
 
     Args:
         problem: The trial.
-        network: Its network; a check leaves it with other weights.
-        held_out: A held-out batch as it is and as the network placed it.
+        network: Its network; a check changes its weights.
+        held_out: A held-out batch, as drawn and as the network placed it.
     """
 
     def __init__(
@@ -64,23 +69,18 @@ class LearningReadBack:
         held_out: tuple[Batch, Placed],
     ) -> None:
         trial = problem.trial
-        assert trial.batch is not None
-        certified = TOLERANCES[trial.dtype, trial.precision].certified
-        self._tolerance = min(LOOSER * certified, MOST_TOLERANCE)
+        self._tolerance = tolerance_of(trial, LOOSER, MOST_TOLERANCE)
         self.found = ReadBack(self._tolerance)
         self._problem, self._network = problem, network
         self._reference = Reference(problem)
         batch, self._held_out = held_out
-        spread = np.linspace(0, batch.size - 1, min(batch.size, trial.batch))
+        spread = np.linspace(0, batch.size - 1, min(batch.size, trial.needed("batch")))
         self._rows = np.unique(spread.round().astype(int))
         self._few = rows(batch, self._rows)
         self._batch = dense(problem.batch("train", 0, trial.batch), problem.spec)
 
     def check_start(self) -> None:
-        """Check at the initial values, and where the cell then remembers for long.
-
-        Then the trial's own optimiser, from the initial values.
-        """
+        """Check at initial values, with a long memory, and the trial's optimiser."""
         self.check("initial", self._problem.initial_weights())
         remembering = self._remembering()
         if remembering is not None:
@@ -88,17 +88,14 @@ class LearningReadBack:
         check_updates(self.found, self._problem, self._network, self._reference)
 
     def check(self, where: str, weights: Weights) -> None:
-        """Hold what the network computes at some weights against the reference."""
-        self._reference.load(weights)
-        expected = self._expected()
+        """Compare what the network computes at some weights with the reference."""
         self._network.load_weights(weights)
-        computed = self._computed()
 
-        def nudged(nudge: int) -> Weights:
-            self._reference.load_nudged(weights, nudge)
+        def expected(nudge: int | None) -> Weights:
+            self._reference.load(weights, nudge)
             return self._expected()
 
-        self.found.compare(computed, expected, where, self._tolerance, nudged)
+        self.found.compare(self._computed(), expected, where, self._tolerance)
 
     def _computed(self) -> Weights:
         outputs = self._network.forward(self._held_out).read().outputs
@@ -121,23 +118,22 @@ class LearningReadBack:
             "update's loss": found["loss"],
         }
         if self._problem.spec.biases == "canonical":
-            # A framework's second bias has a gradient of its own.
+            # With native biases a second bias adds its own gradient to the norm.
             expected["update's norm"] = np.array(gradient_norm(found))
         return expected
 
     def _remembering(self) -> Weights | None:
-        """Return initial values with a long memory, or None where none are known.
+        """Return initial values with a long memory, or None if the cell has none.
 
-        Where a gate keeps the state its bias is raised. Elsewhere the recurrent
-        matrices are orthogonal, and what enters is made small: near zero tanh is the
-        identity, and the gradient keeps its norm.
+        If a gate keeps the state, its bias is raised. Otherwise the recurrent matrices
+        are orthogonal and input weights are small: near zero tanh is the identity, and
+        the gradient keeps its norm.
         """
         problem = self._problem
-        assert problem.trial.seed is not None
         gated = problem.cell.info.keep_bias is not None
         memory = min(problem.time_steps, LONGEST_MEMORY)
         scheme = "chrono" if gated else "canonical"
-        seed = problem.trial.seed
+        seed = problem.trial.needed("seed")
         try:
             weights = initial_weights(problem.spec, problem.cell, scheme, seed, memory)
         except ValueError:  # a cell need not know the scheme
@@ -148,7 +144,7 @@ class LearningReadBack:
 
 
 def dense(batch: Batch, spec: NetworkSpec) -> Batch:
-    """Return a batch with random targets, every answer within its sequence scored."""
+    """Return a batch with random targets, in which every answer is scored."""
     rng = np.random.default_rng(0)
     scored = np.ones_like(batch.scored)
     if spec.readout is Readout.EVERY:

@@ -1,4 +1,4 @@
-"""What can it learn? Fresh data every update, held out data every N updates."""
+"""What can it learn? New data in every update, held-out data every N updates."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract import Batch, Quantity, Task, TrainableNetwork, Weights
+from harness.contract import Batch, Quantity, TrainableNetwork, Weights
 from harness.errors import PluginError
 from harness.measure import readback
-from harness.measure.arithmetic import FLOPS_PER_FORWARD, kept_bytes
+from harness.measure.arithmetic import FLOPS_PER_FORWARD, flops_of_call, kept_bytes
 from harness.measure.learning.readback import LearningReadBack
 from harness.measure.problem import Measurement, Problem
 from harness.measure.readback import ReadBack
 from harness.measure.work import SPEC_BYTES, Work
 from harness.registry import Registry
 from harness.store import Reading
-from harness.trial import Trial
+from harness.trial import LearningSettings, Trial
 
 CONSECUTIVE = 3
 """Held-out evaluations past the task's rule that count as solved."""
@@ -31,7 +31,7 @@ _EVENT_BYTES = 45
 """Size of an update's part of the stored curve."""
 
 CHUNK = 20
-"""Updates between two events: often enough to watch, seldom enough to cost nothing."""
+"""Updates between two events: often enough to watch, rarely enough to cost no time."""
 
 QUANTITIES = {
     "gradient_norm": Quantity("norm before clipping", "neither"),
@@ -47,15 +47,16 @@ QUANTITIES = {
 
 @dataclass(frozen=True)
 class Observer:
-    """Who is told how learning goes on, and may have it stop.
+    """Watches learning, and may stop it.
 
     Attributes:
-        emit: Takes each part of a curve.
-        checkpoint: Takes state and arrays that learning can go on from, to the last
-            bit, on the same machine and library versions.
+        emit: Receives each part of a curve.
+        checkpoint: Receives state and arrays from which learning can continue, to the
+            last bit, on the same machine with the same library versions.
         checkpoint_s: Time between two checkpoints.
-        is_stopped: Asked between updates; learning then checkpoints itself and ends.
-        start: State and arrays of the checkpoint to go on from.
+        is_stopped: Asked between updates; if True, learning leaves a checkpoint and
+            ends.
+        start: State and arrays of the checkpoint to continue from.
     """
 
     emit: Callable[[Reading], None]
@@ -68,39 +69,38 @@ class Observer:
 
 
 class _StoppedError(Exception):
-    """Learning was asked to stop, and has left a checkpoint."""
+    """Learning was asked to stop and has left a checkpoint."""
 
 
 def measure_learning(problem: Problem, observer: Observer) -> Measurement:
-    """Train until solved or at the budget; read back before and after.
+    """Train until the task is solved or the updates are used up.
 
-    Settings: `updates`, the budget; `evaluate_every`; `evaluate_sequences`.
+    Results are read back and checked before and after training.
+
+    Settings: `updates`, the most to take; `evaluate_every`; `evaluate_sequences`.
 
     Returns:
-        The outcome `ok`; `diverged` where a loss or gradient is no longer finite; or
-        `stopped` where the observer asked for it. The trained weights as arrays.
+        The outcome is `ok`, or `diverged` if a loss or gradient is not finite, or
+        `stopped` if the observer stopped it. The arrays are the trained weights.
     """
-    assert problem.task is not None
     network = problem.trainable_network()
-    study = _Study(problem, problem.task, network, observer)
+    study = _Study(problem, network, observer)
     try:
         reason = study.train()
     except _StoppedError:
         return Measurement([], {}, {}, "stopped", "the run was stopped")
-    # Copied: the network's own memory changes when it is read back.
+    # Copied, because checking changes the network's own memory.
     trained = {n: np.array(tensor) for n, tensor in network.weights().items()}
     if reason is None:
         study.read_back.check("trained", trained)
     return Measurement(
         readings=study.readings(),
         facts={
-            "kernel": network.kernel(),
-            "parameters": problem.parameters(),
-            "time_steps": problem.time_steps,
-            "headline": problem.task.info.headline,
+            **problem.facts(network.kernel()),
+            "headline": study.task.info.headline,
             "read_back_at": study.read_back.found.where,
         },
-        quantities={**QUANTITIES, **problem.task.info.scores},
+        quantities={**QUANTITIES, **study.task.info.scores},
         outcome="ok" if reason is None else "diverged",
         reason=reason,
         arrays=trained,
@@ -108,21 +108,20 @@ def measure_learning(problem: Problem, observer: Observer) -> Measurement:
 
 
 class _Study:
-    """One training run: its place, its norms, its row of solved evaluations."""
+    """One training run and its progress."""
 
     def __init__(
         self,
         problem: Problem,
-        task: Task,
         network: TrainableNetwork,
         observer: Observer,
     ) -> None:
-        settings = problem.trial.settings
-        self._problem, self._task, self._network = problem, task, network
+        settings = problem.trial.settings_as(LearningSettings)
+        self._problem, self._network = problem, network
+        self.task, self._length = problem.task_and_length()
         self._observer, self._emit = observer, observer.emit
-        self._budget = int(settings["updates"])
-        self._every = int(settings["evaluate_every"])
-        sequences = int(settings["evaluate_sequences"])
+        self._budget, self._every = settings.updates, settings.evaluate_every
+        sequences = settings.evaluate_sequences
         self._held_out = [
             (batch, network.place(batch))
             for batch in problem.batches("held_out", sequences, EVALUATION_BATCH)
@@ -144,7 +143,7 @@ class _Study:
         return len(self._solved_at) >= CONSECUTIVE
 
     def train(self) -> str | None:
-        """Train; return why the loss stopped being finite, or None.
+        """Train; return why a loss or gradient is not finite, or None.
 
         Raises:
             _StoppedError: If the observer stopped it; a checkpoint is left.
@@ -155,7 +154,7 @@ class _Study:
         marks = [*range(0, self._budget, self._every), self._budget]
         for start, end in pairwise(marks):
             for first in range(start, end, CHUNK):
-                if first < self._updates:  # before the checkpoint this goes on from
+                if first < self._updates:  # done before the checkpoint
                     continue
                 self._checkpoint()
                 reason = self._update(range(first, min(first + CHUNK, end)))
@@ -169,7 +168,7 @@ class _Study:
         return None
 
     def _checkpoint(self) -> None:
-        """Leave a checkpoint where it is time to, or the end is asked for."""
+        """Leave a checkpoint if it is time to, or if learning is stopped."""
         stopped = self._observer.is_stopped()
         due = time.monotonic() - self._saved_at >= self._observer.checkpoint_s
         if stopped or due:
@@ -205,10 +204,8 @@ class _Study:
         self.read_back.found = ReadBack.from_json(state["read_back"])
 
     def _update(self, indices: range) -> str | None:
-        size = self._problem.trial.batch
-        assert size is not None
         placed = [
-            self._network.place(self._problem.batch("train", index, size))
+            self._network.place(self._problem.batch("train", index))
             for index in indices
         ]
         done = self._network.train_steps(placed).read()
@@ -235,13 +232,13 @@ class _Study:
         for batch, placed in self._held_out:
             outputs = self._network.forward(placed).read().outputs
             self._check_shape(outputs.shape, batch)
-            for name, tally in self._task.score(outputs, batch).items():
+            for name, tally in self.task.score(outputs, batch).items():
                 total[name] = total[name] + tally if name in total else tally
         scores = {name: tally.mean for name, tally in total.items()}
         loss = scores["loss"]
         self._emit(Reading("held_out", scores, self._updates, "updates"))
         self._evaluated_at = self._updates
-        if self._task.solved(loss, scores):
+        if self.task.solved(loss, scores):
             self._solved_at.append(self._updates)
         else:
             self._solved_at = []
@@ -250,15 +247,13 @@ class _Study:
         return f"held-out loss became {_named(loss)} at update {self._updates}"
 
     def _check_shape(self, found: tuple[int, ...], batch: Batch) -> None:
-        expected = (*batch.scored.shape, self._task.info.output_size)
+        expected = (*batch.scored.shape, self.task.info.output_size)
         if found != expected:
             name = self._problem.trial.implementation
             raise PluginError(name, f"outputs have shape {found}, not {expected}")
 
     def readings(self) -> list[Reading]:
         """Return the values of the whole trial."""
-        length = self._problem.trial.length
-        assert length is not None
         outcome: dict[str, float] = {
             "solved": int(self._is_solved),
             "updates": self._updates,
@@ -269,7 +264,7 @@ class _Study:
             outcome["updates_to_solve"] = self._solved_at[0]
         readings = [
             Reading("outcome", outcome),
-            Reading("floor", dict(self._task.floor(length=length))),
+            Reading("floor", dict(self.task.floor(length=self._length))),
             self.read_back.found.reading(),
         ]
         if self._clip is not None and self._updates:
@@ -284,16 +279,17 @@ def _named(value: float) -> str:
 
 def work(registry: Registry, trial: Trial) -> Work:
     """Return what learning computes when it uses all its updates."""
-    problem, settings = Problem(registry, trial), trial.settings
-    batch, updates = trial.batch or 1, int(settings["updates"])
-    sequences = int(settings["evaluate_sequences"])
-    evaluations = 1 + updates / max(1, int(settings["evaluate_every"]))
+    problem, settings = Problem(registry, trial), trial.settings_as(LearningSettings)
+    batch, updates = trial.batch or 1, settings.updates
+    sequences = settings.evaluate_sequences
+    evaluations = 1 + updates / max(1, settings.evaluate_every)
     calls = math.ceil(sequences / EVALUATION_BATCH) * evaluations
     one = update_work(registry, trial)
     sizes = max(problem.parameters().values())
     return Work(
         updates * one.time_steps + calls * problem.time_steps,
-        updates * one.flops + evaluations * problem.forward_flops(sequences),
+        updates * one.flops
+        + evaluations * flops_of_call(problem, "forward", sequences),
         start_s=0.5,
         activation_bytes=kept_bytes(
             problem, max(batch, min(sequences, EVALUATION_BATCH) // 4)
@@ -305,7 +301,7 @@ def work(registry: Registry, trial: Trial) -> Work:
 def update_work(registry: Registry, trial: Trial) -> Work:
     """Return what one update computes."""
     problem, passes = Problem(registry, trial), FLOPS_PER_FORWARD["train_step"]
-    flops = problem.forward_flops(trial.batch or 1)
+    flops = flops_of_call(problem, "forward", trial.batch or 1)
     return Work(passes * problem.time_steps, passes * flops)
 
 

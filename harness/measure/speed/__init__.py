@@ -1,1 +1,1 @@
-"""How fast is it? Phases of a trial, timed in turns."""
+"""How fast is it? The phases of a trial are timed in turns."""

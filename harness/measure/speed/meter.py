@@ -1,25 +1,25 @@
-"""How fast is it? Phases timed in turns, and what the timed calls computed.
+"""How fast is it? Phases are timed in turns, and results of timed calls are checked.
 
-A turn is one dropped reading and a few kept ones. Whoever holds several meters gives
-them turns in random order, so that a drift of the machine hits all alike.
+A turn is one reading that is dropped and a few that are kept. Several meters take turns
+in random order, so that a drift of the machine affects all of them alike.
 
-What is placed is placed before the clock starts, and timed by itself.
+Batches are placed before the clock starts. Placing is timed separately.
 
-No call is asked what another was asked. Every turn of a phase has weights of its own,
-and every call of a turn a batch of its own, placed before the clock starts; only where
-a turn's batches exceed `MOST_BYTES` does it come back to them, after `FEWEST_BATCHES`
-at the soonest. So an answer kept from before is the answer to another question. What
-the last call of a turn computed, and of training what all its calls together made of
-the weights, is read back; of `DRAWS` turns, picked by chance after they ended, it is
-held against the float64 reference on the same weights and batches.
+No two calls compute the same. Every turn of a phase has its own weights, and every call
+of a turn its own batch. Only if a turn's batches exceed `MOST_BYTES` are they used
+again, after `FEWEST_BATCHES` at the soonest. So a result that was kept from an earlier
+call is wrong for this one. The result of a turn's last call is read back; for training,
+that is what all calls together made of the weights. For `DRAWS` turns, picked at random
+after they ended, it is compared with the float64 reference on the same weights and
+batches.
 
-Reading it may take what copying it takes and no more than a call: an answer that is
-computed only when it is read was not computed under the clock.
+Reading a result may take as long as copying it, and no longer than a call. A result
+that is computed only when it is read was not computed while the clock ran.
 
-A right read-back says that those calls computed all they had to, at the shape timed.
-It does not say so of calls in the middle of a turn that left no trace, of turns that
-were not picked (a mistake in half of them escapes once in eight), or of a plugin that
-behaves differently because it knows that it is timed.
+A right read-back shows that those calls computed everything at the timed shape. It says
+nothing about calls in the middle of a turn that left no trace, about turns that were
+not picked (a mistake in half of them escapes once in eight), or about a plugin that
+behaves differently because it detects that it is timed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract import DeviceProbe, FrameworkState, Quantity, Weights
+from harness.contract import DeviceProbe, FrameworkState, Weights
 from harness.errors import PluginError, RefusedError, UnavailableError
 from harness.intervals import MedianInterval, median_interval
 from harness.machine import clock as timing
@@ -46,71 +46,43 @@ from harness.machine.clock import (
     warm_up,
 )
 from harness.machine.load import OtherLoad
-from harness.machine.reason import Reason
-from harness.measure import readback
-from harness.measure.arithmetic import (
-    FLOPS_PER_FORWARD,
-    check_memory,
-    check_threads,
-    flops_of_call,
-    kept_bytes,
-    least_bytes_of_call,
-)
-from harness.measure.certificate.record import TOLERANCES
+from harness.measure.arithmetic import FLOPS_PER_FORWARD, flops_of_call, kept_bytes
+from harness.measure.capacity import check_memory, check_threads
 from harness.measure.problem import Measurement, Problem
-from harness.measure.readback import ReadBack, Reference
+from harness.measure.readback import ReadBack, Reference, tolerance_of
 from harness.measure.speed.phases import Batches, Phase, phases_of
-from harness.measure.speed.stability import Turns, unstable
+from harness.measure.speed.results import QUANTITIES, placement, results
+from harness.measure.speed.stability import unstable
+from harness.measure.speed.turns import Turns
 from harness.measure.work import Work
 from harness.registry import Registry
-from harness.store import Reading
-from harness.trial import Trial
+from harness.trial import SpeedSettings, Trial
 
 DRAWS = 3
-"""Turns of a phase, each with weights drawn for it, that are held against the
-reference."""
+"""Turns of a phase that are compared with the reference."""
 
 COPY_BYTES_PER_S = 1e9
 COPY_S = 2e-4
-"""What reading an answer may take beside a call: its bytes, and each of its tensors."""
+"""Reading a result may take so long: a rate for its bytes, and a time per tensor."""
 
 _READ_S = 5e-5
-"""What reading an answer for the first time may take beside reading it once more."""
+"""Reading a result for the first time may take so much longer than reading it again."""
 
 MOST_LOOPS = 250
-"""The reference has to take as many updates as a turn has calls."""
-
-MOST_LATENCIES = 4000
-"""Latencies of single calls that are stored; percentiles are those of all."""
+"""Most calls of a reading: the reference has to repeat every update of a turn."""
 
 _WARM_UP_INPUTS = 8
-
-_S = Quantity("s", "lower")
-_PER_S = Quantity("tokens/s", "higher")
-
-QUANTITIES = {
-    **dict.fromkeys(("time_s", "time_low_s", "time_high_s", "sample_s"), _S),
-    **dict.fromkeys(("latency_s", "latency_p50_s", "latency_p95_s"), _S),
-    **dict.fromkeys(("latency_p99_s", "first_call_s"), _S),
-    **dict.fromkeys(("device_time_s", "device_s"), _S),
-    **dict.fromkeys(("tokens_per_s", "tokens_low_per_s", "tokens_high_per_s"), _PER_S),
-    "flop_per_s": Quantity("FLOP/s", "higher"),
-    "flops": Quantity("FLOP", "neither"),
-    "least_bytes": Quantity("bytes", "neither"),
-    "bytes": Quantity("bytes", "neither"),
-    "loops": Quantity("calls", "neither"),
-    "round": Quantity("rounds", "neither"),
-    "at_s": Quantity("s", "neither"),
-    "own_load": Quantity("cores", "neither"),
-    "other_load": Quantity("cores", "lower"),
-    "shaky": Quantity("yes or no", "lower"),
-    **readback.QUANTITIES,
-}
 
 
 @dataclass(frozen=True)
 class _Turn:
-    """One turn: its weights, the inputs of its calls in order, what it computed."""
+    """One turn.
+
+    Attributes:
+        draw: Which initial values its weights are.
+        inputs: The indices of the inputs of its calls, in order.
+        found: What its calls computed.
+    """
 
     draw: int
     inputs: tuple[int, ...]
@@ -119,46 +91,38 @@ class _Turn:
 
 @dataclass
 class _Clocked:
-    """What was seen of one phase.
+    """A phase and the record of its turns.
 
     Attributes:
-        picked: Turns to be held against the reference.
-        late_s: Least time of reading an answer, beside what copying it takes.
-        rounds: The round of each turn, and the seconds since the meter was made.
-        device_s: What the device's own clock says of each reading, on a GPU.
+        picked: Turns to compare with the reference.
+        late_s: The least time that reading a result took beyond copying it.
     """
 
     phase: Phase
     turns: Turns
-    first_call_s: float = 0.0
     picked: list[_Turn] = field(default_factory=list)
     late_s: float = math.inf
-    rounds: list[tuple[int, float]] = field(default_factory=list)
-    latencies_s: list[float] = field(default_factory=list)
-    device_s: list[float] = field(default_factory=list)
 
 
 class SpeedMeter:
     """The phases of one trial, timed a turn at a time.
 
-    Settings: `phases`; `readings`, kept in a turn beside the first, which is dropped.
+    Settings: `phases`; `readings`, which a turn keeps after one that is dropped.
 
     Raises:
         RefusedError: If the implementation does not offer what the trial asks.
-        MemoryError: If the trial's shape cannot fit into what memory is free.
+        MemoryError: If the trial's shape cannot fit into the free memory.
     """
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         trial = problem.trial
-        assert trial.batch is not None
         check_threads(problem)
-        check_memory(problem)
-        self._size = trial.batch
-        self._readings = int(trial.settings["readings"])
+        check_memory(problem, read_back=True)
+        self._readings = trial.settings_as(SpeedSettings).readings
         self._network = problem.network()
         self._reference = Reference(problem)
-        self._chance = np.random.default_rng()  # what is picked cannot be known before
+        self._chance = np.random.default_rng()  # nobody can know before what is picked
         self._made = time.perf_counter()
         self._clock, self._other_load = ClockCheck(), OtherLoad()
         threads = trial.threads if trial.device == "cpu" else None
@@ -182,7 +146,7 @@ class SpeedMeter:
     # --- the clock -------------------------------------------------------------------
 
     def warm_up(self) -> None:
-        """Call every phase until it is stationary, and make a turn's inputs."""
+        """Call every phase until it gets no faster, and make the inputs of a turn."""
         for clocked in self._phases.values():
             phase, turns = clocked.phase, clocked.turns
             self._load(phase, 0)
@@ -190,13 +154,13 @@ class SpeedMeter:
             phase.inputs.grow(_WARM_UP_INPUTS)
             ring = itertools.cycle(range(min(_WARM_UP_INPUTS, len(phase.inputs))))
             warm = warm_up(lambda p=phase, r=ring: p.call(p.inputs[next(r)]))  # type: ignore[misc]
-            clocked.first_call_s = warm.first_call_s
+            turns.first_call_s = warm.first_call_s
             turns.stationary = warm.stationary
             turns.loops = min(loops_for(self._fresh_call_s(phase)), MOST_LOOPS)
             phase.inputs.grow(turns.loops * (1 + self._readings))
 
     def _fresh_call_s(self, phase: Phase) -> float:
-        """Return the seconds of a call when weights and input are ones not yet seen."""
+        """Return the seconds of a call with new weights and a new input."""
         self._load(phase, 1)
         count = min(_WARM_UP_INPUTS, len(phase.inputs))
         call = _calls(phase, range(count))
@@ -211,11 +175,11 @@ class SpeedMeter:
 
         Args:
             name: The phase.
-            number: The round that the turn belongs to; one after the other if None.
+            number: The round of the turn; if None, rounds are counted here.
         """
         clocked = self._phases[name]
         phase, seen = clocked.phase, clocked.turns
-        draw = 2 + len(seen.readings)  # two were used to warm up
+        draw = 2 + len(seen.readings)  # the warm-up used two
         inputs = self._in_order(phase, seen.loops * (1 + self._readings))
         call = _calls(phase, inputs)
         self._load(phase, draw)
@@ -223,24 +187,22 @@ class SpeedMeter:
             reading_s(call, seen.loops)
             begun_s = time.perf_counter()
             readings = self._timed(call, clocked)
-        # Copied: a network may answer with the very memory that it computes in.
+        # Copied, because a network may return the memory that it computes in.
         first_s, computed = _timed_copy(phase.found)
         second_s, _ = _timed_copy(phase.found)
-        # What was computed when it was read is read faster once more, or takes longer
-        # than copying it ever does.
+        # A result that was computed when it was read is read faster the second time, or
+        # takes longer than any copy.
         late_s = max(first_s - second_s - _READ_S, first_s - _copy_s(computed))
         clocked.late_s = min(clocked.late_s, late_s)
-        clocked.latencies_s += phase.latencies_s[seen.loops :]
+        seen.latencies_s += phase.latencies_s[seen.loops :]
         self._pick(clocked, _Turn(draw, inputs, computed))
         count = len(seen.readings)
-        clocked.rounds.append(
-            (count if number is None else number, begun_s - self._made)
-        )
+        seen.rounds.append((count if number is None else number, begun_s - self._made))
         seen.readings.append(readings)
         return readings
 
     def _timed(self, call: Callable[[], None], clocked: _Clocked) -> list[float]:
-        """Take the kept readings of a turn, and note what was seen meanwhile."""
+        """Take the kept readings of a turn, and record the machine meanwhile."""
         seen, before = clocked.turns, self._state()
         self._clock.look()
         self._other_load.begin()
@@ -251,7 +213,7 @@ class SpeedMeter:
         if self._other_load.readable:
             seen.other_load.append(other_load)
         seen.own_load.append(self._other_load.own)
-        seen.aside_s.append(self._other_load.aside_s)
+        seen.waited_s.append(self._other_load.waited_s)
         seen.clock_wrong |= self._clock.wrong
         seen.pieces.append(np.concatenate([reading.pieces for reading in taken]))
         seen.built.append(after.builds > before.builds)
@@ -263,23 +225,23 @@ class SpeedMeter:
         return FrameworkState() if self._probe is None else self._probe.state()
 
     def _reading(self, call: Callable[[], None], clocked: _Clocked) -> timing.Reading:
-        """Take one reading by the wall clock, and beside it by the device's own."""
+        """Take one reading by the wall clock, and also by the device's clock."""
         loops = clocked.turns.loops
         if self._timer is None:
             return timing.reading(call, loops)
         self._timer.start()
         found = timing.reading(call, loops)
-        clocked.device_s.append(self._timer.stop() / loops)
+        clocked.turns.device_s.append(self._timer.stop() / loops)
         return found
 
     def _in_order(self, phase: Phase, count: int) -> tuple[int, ...]:
-        """Return so many inputs in a row, from anywhere in the ring."""
+        """Return the indices of inputs in a row, from a random start on, repeating."""
         ring = len(phase.inputs)
         start = int(self._chance.integers(ring))
         return tuple((start + i) % ring for i in range(count))
 
     def _pick(self, clocked: _Clocked, turn: _Turn) -> None:
-        """Keep `DRAWS` turns of those seen so far, each with the same probability."""
+        """Keep `DRAWS` of the turns so far, each with the same probability."""
         picked, count = clocked.picked, 1 + len(clocked.turns.readings)
         if len(picked) < DRAWS:
             picked.append(turn)
@@ -289,12 +251,10 @@ class SpeedMeter:
     # --- the check -------------------------------------------------------------------
 
     def _read_back(self, intervals: Mapping[str, MedianInterval]) -> ReadBack:
-        trial = self._problem.trial
-        tolerance = TOLERANCES[trial.dtype, trial.precision].certified
-        found = ReadBack(tolerance)
+        found = ReadBack(tolerance_of(self._problem.trial))
         for name, clocked in self._phases.items():
             for turn in clocked.picked:
-                self._compare(found, name, turn, tolerance)
+                self._compare(found, name, turn)
             call_s = intervals[name].median
             if clocked.late_s > call_s:
                 found.refuse(
@@ -303,41 +263,39 @@ class SpeedMeter:
                 )
         return found
 
-    def _compare(
-        self, found: ReadBack, name: str, turn: _Turn, tolerance: float
-    ) -> None:
+    def _compare(self, found: ReadBack, name: str, turn: _Turn) -> None:
         weights = self._problem.initial_weights(turn.draw)
-        expected = self._phases[name].phase.expected
 
-        def nudged(nudge: int) -> Weights:
-            self._reference.load_nudged(weights, nudge)
-            return expected(turn.inputs)
+        def expected(nudge: int | None) -> Weights:
+            self._reference.load(weights, nudge)
+            return self._phases[name].phase.expected(turn.inputs)
 
-        self._reference.load(weights)
-        right = expected(turn.inputs)
-        found.compare(turn.found, right, name, tolerance, nudged)
+        found.compare(turn.found, expected, name, tolerance_of(self._problem.trial))
 
     # --- the result ------------------------------------------------------------------
 
     def finish(self) -> Measurement:
         """Return every phase's median, interval, rates, doubts and raw samples."""
-        intervals = {
-            name: median_interval(clocked.turns.readings)
-            for name, clocked in self._phases.items()
-        }
+        turns = {name: clocked.turns for name, clocked in self._phases.items()}
+        if "train_step" in turns and "loss_and_gradients" in turns:
+            # The update uses what the first call of `loss_and_gradients` has built.
+            update, gradients = turns["train_step"], turns["loss_and_gradients"]
+            update.first_call_s = max(update.first_call_s, gradients.first_call_s)
+        intervals = {name: median_interval(t.readings) for name, t in turns.items()}
         read_back = self._read_back(intervals)
-        readings = [read_back.reading(), *self._placement()]
-        doubts = {}
-        for name, clocked in self._phases.items():
-            interval = intervals[name]
-            doubts[name] = unstable(clocked.turns, interval)
-            readings += self._phase_readings(name, clocked, interval, doubts[name])
+        doubts = {name: unstable(t, intervals[name]) for name, t in turns.items()}
+        readings = [read_back.reading()]
+        rings = [clocked.phase.inputs for clocked in self._phases.values()]
+        batches = next((ring for ring in rings if isinstance(ring, Batches)), None)
+        if batches is not None:
+            readings.append(placement(batches))
+        for name, seen in turns.items():
+            shaky = bool(doubts[name])
+            readings += results(self._problem, name, seen, intervals[name], shaky)
         return Measurement(
             readings=readings,
             facts={
-                "kernel": self._network.kernel(),
-                "parameters": self._problem.parameters(),
-                "time_steps": self._problem.time_steps,
+                **self._problem.facts(self._network.kernel()),
                 "read_back_at": read_back.where,
                 "unstable": {
                     name: [doubt.to_json() for doubt in found]
@@ -348,70 +306,11 @@ class SpeedMeter:
             quantities=QUANTITIES,
         )
 
-    def _placement(self) -> list[Reading]:
-        """Return how long placing a batch takes, the first one left out."""
-        rings = [clocked.phase.inputs for clocked in self._phases.values()]
-        batches = next((ring for ring in rings if isinstance(ring, Batches)), None)
-        if batches is None:
-            return []
-        found = median_interval([[s] for s in batches.place_s[1:]])
-        times = {"time_s": found.median, "time_low_s": found.low}
-        times |= {"time_high_s": found.high}
-        return [Reading("place", {**times, "bytes": batches.batch(0).inputs.nbytes})]
-
-    def _first_call_s(self, name: str) -> float:
-        """Return what a phase takes when nothing has been called before.
-
-        What an update needs for its gradients was built when these were first asked.
-        """
-        found = self._phases[name].first_call_s
-        gradients = self._phases.get("loss_and_gradients")
-        if name == "train_step" and gradients is not None:
-            return max(found, gradients.first_call_s)
-        return found
-
-    def _phase_readings(
-        self,
-        name: str,
-        clocked: _Clocked,
-        found: MedianInterval,
-        doubts: Sequence[Reason],
-    ) -> list[Reading]:
-        turns, stream = clocked.turns, name == "stream"
-        batch = 1 if stream else self._size
-        tokens = batch * (1 if stream else self._problem.time_steps)
-        flops = flops_of_call(self._problem, name, batch)
-        latencies = np.array(clocked.latencies_s)
-        values = {
-            "time_s": found.median,
-            "time_low_s": found.low,
-            "time_high_s": found.high,
-            "first_call_s": self._first_call_s(name),
-            "tokens_per_s": tokens / found.median,
-            "tokens_low_per_s": tokens / found.high,
-            "tokens_high_per_s": tokens / found.low,
-            "flop_per_s": flops / found.median,
-            "flops": flops,
-            "least_bytes": least_bytes_of_call(self._problem, name, batch),
-            "loops": turns.loops,
-            "shaky": int(bool(doubts)),
-        }
-        series = _samples(name, clocked)
-        if clocked.device_s:
-            values["device_time_s"] = float(np.median(clocked.device_s))
-        if len(latencies):
-            for share in (50, 95, 99):
-                values[f"latency_p{share}_s"] = float(np.percentile(latencies, share))
-            kept = latencies[:: math.ceil(len(latencies) / MOST_LATENCIES)].tolist()
-            x = list(range(len(kept)))
-            series.append(Reading(name, {"latency_s": kept}, x, "time steps"))
-        return [Reading(name, values), *series]
-
 
 def _probe_of(problem: Problem) -> DeviceProbe | None:
-    """Return the probe of a trial's framework.
+    """Return the probe of a trial's framework, or None if it has none.
 
-    On the CPU it tells of doubts alone, and one that cannot be used is none.
+    On the CPU the probe is needed only for doubts, so that an unusable one is ignored.
     """
     if problem.trial.device != "cpu":
         return problem.probe()
@@ -422,46 +321,20 @@ def _probe_of(problem: Problem) -> DeviceProbe | None:
 
 
 def _calls(phase: Phase, inputs: Sequence[int]) -> Callable[[], None]:
-    """Return a call of a phase that takes one input after the other."""
+    """Return a call of a phase that takes the next input each time."""
     ready, call = iter([phase.inputs[index] for index in inputs]), phase.call
     return lambda: call(next(ready))
 
 
-def _samples(name: str, clocked: _Clocked) -> list[Reading]:
-    """Return the raw readings in order, and what was seen of the machine meanwhile."""
-    turns = clocked.turns
-    samples = [sample for turn in turns.readings for sample in turn]
-    places = [
-        place
-        for place, turn in zip(clocked.rounds, turns.readings, strict=True)
-        for _ in turn
-    ]
-    values = {
-        "sample_s": samples,
-        "round": [number for number, _ in places],
-        "at_s": [round(at_s, 4) for _, at_s in places],
-    }
-    if clocked.device_s:
-        values["device_s"] = clocked.device_s
-    loads = {"own_load": [round(load, 3) for load in turns.own_load]}
-    if turns.other_load:
-        loads["other_load"] = [round(load, 3) for load in turns.other_load]
-    rounds = [number for number, _ in clocked.rounds]
-    return [
-        Reading(name, values, list(range(len(samples))), "readings"),
-        Reading(name, loads, rounds, "rounds"),
-    ]
-
-
 def _timed_copy(found: Callable[[], Weights]) -> tuple[float, Weights]:
-    """Read an answer; return how long that took, and a copy."""
+    """Read a result; return how long that took, and a copy."""
     start_s = time.perf_counter()
     computed = {name: np.array(tensor) for name, tensor in found().items()}
     return time.perf_counter() - start_s, computed
 
 
 def _copy_s(tensors: Weights) -> float:
-    """Return what copying tensors to the host may take."""
+    """Return the seconds that copying tensors to the host may take."""
     count = sum(tensor.nbytes for tensor in tensors.values())
     return COPY_S * (1 + len(tensors)) + count / COPY_BYTES_PER_S
 
@@ -471,15 +344,14 @@ def work(registry: Registry, trial: Trial) -> Work:
 
     The fewest rounds are counted; how many a session takes shows only while it runs.
     """
-    problem, settings = Problem(registry, trial), trial.settings
-    batch, phases = trial.batch or 1, settings["phases"]
-    rounds, readings = int(settings["rounds"]), int(settings["readings"])
-    calls = _WARM_UP_INPUTS + (rounds + DRAWS) * (1 + readings)
+    problem, settings = Problem(registry, trial), trial.settings_as(SpeedSettings)
+    batch, phases = trial.batch or 1, settings.phases
+    calls = _WARM_UP_INPUTS + (settings.rounds + DRAWS) * (1 + settings.readings)
     # A time step of `stream` is repeated until it takes about as long as a pass.
     passes = calls * sum(FLOPS_PER_FORWARD.get(phase, 1) for phase in phases)
     return Work(
         passes * problem.time_steps,
-        passes * problem.forward_flops(batch),
+        passes * flops_of_call(problem, "forward", batch),
         start_s=1.0,
         least_s=2 * calls * len(phases) * timing.READING_S,
         activation_bytes=kept_bytes(problem, batch),

@@ -14,7 +14,7 @@ from typing import Any
 from harness.contract import Weights
 from harness.machine.lock import measuring
 from harness.machine.peak import Peak
-from harness.measure.problem import by_reference
+from harness.measure import MEASURES, by_reference
 from harness.registry import Registry
 from harness.run.engine.session import Ask, Stands, time_in_turns
 from harness.run.engine.session_facts import Peaks, fitness_before, place_of
@@ -280,7 +280,7 @@ class Crew:
         device = trial.device
         if by_reference(self._registry, trial):
             framework, device = "numpy", "cpu"
-        own = trial.key() if trial.measure == "memory" else ""
+        own = trial.key() if MEASURES[trial.measure].own_worker else ""
         return WorkerKind(framework, device, trial.threads, trial.precision, own)
 
     def _worker(self, kind: WorkerKind) -> WorkerProcess:

@@ -21,7 +21,7 @@ import numpy as np
 
 from harness.intervals import median_interval, ratio_interval
 from harness.run.job import Answer
-from harness.trial import IMPLEMENTATION, SETTINGS, Trial
+from harness.trial import IMPLEMENTATION, SETTINGS, SpeedSettings, Trial
 
 _LOOK_AGAIN = 1.25
 """Rounds from one look at the intervals to the next, as a factor. Who looks after every
@@ -124,10 +124,10 @@ class _Turns:
     def __init__(self, trials: Mapping[str, Trial], ask: Ask, sink: Rounds) -> None:
         self._trials, self._ask_worker, self._sink = trials, ask, sink
         self._answers: dict[str, Answer] = {}
-        settings = [trial.settings for trial in trials.values()]
-        self._fewest = max(int(s["rounds"]) for s in settings)
-        self._target = min(float(s["target"]) for s in settings)
-        self._budget_s = max(float(s["time_budget_s"]) for s in settings)
+        settings = [trial.settings_as(SpeedSettings) for trial in trials.values()]
+        self._fewest = max(each.rounds for each in settings)
+        self._target = min(each.target for each in settings)
+        self._budget_s = max(each.time_budget_s for each in settings)
         self._baselines: dict[tuple[object, ...], _Row] = {}
 
     def answers(self) -> dict[str, Answer]:

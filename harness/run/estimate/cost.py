@@ -9,11 +9,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean, geometric_mean
 
 from harness.machine.facts import processor
-from harness.measure import gradients, memory
-from harness.measure.certificate import certify
-from harness.measure.learning import training
-from harness.measure.problem import by_reference
-from harness.measure.speed import meter
+from harness.measure import MEASURES, by_reference, takes_turns
+from harness.measure.learning.training import update_work
 from harness.measure.work import Work
 from harness.registry import Registry
 from harness.run.estimate.calibration import Calibration, calibrate
@@ -37,14 +34,6 @@ _NEWEST = 30
 
 _PROCESS_BYTES = 400 * 2**20
 """Memory of a worker of which nothing is known."""
-
-_WORK = {
-    "parity": certify.work,
-    "learning": training.work,
-    "gradients": gradients.work,
-    "speed": meter.work,
-    "memory": memory.work,
-}
 
 
 @dataclass(frozen=True)
@@ -177,14 +166,14 @@ class CostModel:
             _disk_bytes(seen, work),
             basis,
             share,
-            at_most=trial.measure == "learning" and basis not in _SAME_SHAPE,
+            at_most=MEASURES[trial.measure].has_updates and basis not in _SAME_SHAPE,
         )
 
     def _nearest(self, trial: Trial) -> tuple[str, Sequence[Observation]]:
         """Return what a trial has in common with the nearest ones, and these."""
         keys = self._keys(trial)
         rungs = list(zip(_RUNGS, (_here(keys[0]), *keys), strict=True))
-        if trial.measure == "learning":
+        if MEASURES[trial.measure].has_updates:
             rungs.insert(len(_SAME_SHAPE), (_TIMED, _update_key(trial)))
         for basis, key in rungs:
             if self._seen[key]:
@@ -215,9 +204,9 @@ class CostModel:
         key = alike(trial)
         if key not in self._works:
             try:
-                self._works[key] = _WORK[trial.measure](self._registry, trial)
+                self._works[key] = MEASURES[trial.measure].work(self._registry, trial)
             except Exception:
-                self._works[key] = certify.work(self._registry, trial)
+                self._works[key] = MEASURES["parity"].work(self._registry, trial)
         return self._works[key]
 
     def _ratio(self, seen: Sequence[Observation]) -> float:
@@ -288,7 +277,7 @@ class CostModel:
     @property
     def known(self) -> int:
         """Number of finished trials that were seen."""
-        return sum(len(self._seen[measure]) for measure in _WORK)
+        return sum(len(self._seen[measure]) for measure in MEASURES)
 
     def _take_in(self, observations: Iterable[Observation]) -> None:
         for observation in observations:
@@ -316,7 +305,7 @@ class CostModel:
         timed = replace(
             one,
             alike=(_update_key(trial),),
-            work=training.update_work(self._registry, trial),
+            work=update_work(self._registry, trial),
             wall_time_s=_BESIDE_UPDATES * update_s,
             disk_bytes=None,
         )
@@ -347,7 +336,7 @@ def shape(trial: Trial) -> str:
 
 def alike(trial: Trial) -> str:
     """Return a key that trials share for which the same cost is predicted."""
-    follows = "follows" in trial.settings
+    follows = trial.follows is not None
     return f"{trial.key(SESSION, SEEDS, START, FOLLOWS)} {follows}"
 
 
@@ -381,7 +370,7 @@ def stage_s(stage: Iterable[tuple[Trial, float]], jobs: int) -> float:
     """
     free, alone_s = [0.0] * jobs, 0.0
     for trial, seconds in stage:
-        if trial.measure == "speed":
+        if takes_turns(trial):
             alone_s += seconds
         else:
             heapq.heapreplace(free, free[0] + seconds)

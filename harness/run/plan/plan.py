@@ -8,11 +8,18 @@ from typing import Any
 
 from harness.contract import Optimizer
 from harness.errors import MisuseError
-from harness.measure.problem import ORACLE
+from harness.measure.subject import ORACLE
 from harness.registry import Registry
 from harness.run.plan.filter import compile_filter
 from harness.suite import GradientsSection, LearningSection, SpeedSection, Suite
-from harness.trial import CERTIFIED, Trial
+from harness.trial import (
+    CERTIFIED,
+    GradientsSettings,
+    LearningSettings,
+    PhasesSettings,
+    SpeedSettings,
+    Trial,
+)
 
 # What is timed must be what is checked afterwards: with these constants float32 stays
 # within the certificate's tolerance of float64 over the updates of one turn.
@@ -150,11 +157,15 @@ def make_plan(
 
 def _without_stream(kept: Sequence[Trial], every: Sequence[Trial]) -> tuple[str, ...]:
     """Say where `stream` is timed, if a filter left all of that out."""
-    if not kept or any("stream" in t.settings["phases"] for t in kept):
+    if not kept or any(map(_streams, kept)):
         return ()
-    sizes = [t for t in every if "stream" in t.settings["phases"]]
+    sizes = filter(_streams, every)
     words = dict.fromkeys(f"batch {t.batch}, {t.time_steps} time steps" for t in sizes)
     return (f"-k leaves out stream, which is timed at {' and '.join(words)} alone",)
+
+
+def _streams(trial: Trial) -> bool:
+    return "stream" in trial.settings_as(SpeedSettings).phases
 
 
 def without_certificates(plan: Plan) -> Plan:
@@ -187,8 +198,8 @@ def _plan(
     timed = _timed(learning)
     sessions: dict[str, tuple[Trial, ...]] = {}
     for trial in _unique([*speed, *timed]):
-        assert trial.session is not None
-        sessions[trial.session] = (*sessions.get(trial.session, ()), trial)
+        name = trial.session or ""
+        sessions[name] = (*sessions.get(name, ()), trial)
     parity = _unique([*certificates, *map(certificate_trial, trials)])
     settled, notes = _settled(learning)
     return Plan(
@@ -393,11 +404,9 @@ def _learning_trial(
         data_seed=seed,
         init=section.init,
         optimizer=section.optimizer_constants,
-        settings={
-            "updates": section.updates,
-            "evaluate_every": section.evaluate_every,
-            "evaluate_sequences": section.evaluate_sequences,
-        },
+        settings=LearningSettings(
+            section.updates, section.evaluate_every, section.evaluate_sequences
+        ),
     )
 
 
@@ -445,13 +454,13 @@ def _speed_trials(
             seed=0,
             data_seed=0,
             optimizer=TIMED_OPTIMIZER,
-            settings={
-                "phases": phases,
-                "rounds": section.rounds,
-                "readings": section.readings,
-                "target": section.target,
-                "time_budget_s": section.time_budget_s,
-            },
+            settings=SpeedSettings(
+                phases,
+                section.rounds,
+                section.readings,
+                section.target,
+                section.time_budget_s,
+            ),
         )
         for threads in section.threads
         for precision in section.precision
@@ -465,7 +474,9 @@ def _speed_trials(
     ]
 
 
-def _shapes(section: SpeedSection) -> Iterator[tuple[dict[str, Any], list[str]]]:
+def _shapes(
+    section: SpeedSection,
+) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
     """Yield sizes and what is timed at them.
 
     A single time step of one sequence is the same whatever the batch and the time
@@ -476,9 +487,9 @@ def _shapes(section: SpeedSection) -> Iterator[tuple[dict[str, Any], list[str]]]
     for sizes in sorted(every, key=lambda s: s["batch"] * s["time_steps"]):
         least.setdefault(_of_a_step(sizes), sizes)
     for sizes in every:
-        phases: list[str] = list(section.phases)
+        phases: tuple[str, ...] = section.phases
         if least[_of_a_step(sizes)] != sizes:
-            phases = [name for name in phases if name != "stream"]
+            phases = tuple(name for name in phases if name != "stream")
         if phases:
             yield sizes, phases
 
@@ -505,8 +516,8 @@ def _arithmetic(dtype: str, precision: str) -> str:
 
 def memory_trial(trial: Trial) -> Trial:
     """Return the trial that measures the peak memory of a speed trial's phases."""
-    phases = trial.settings["phases"]
-    return replace(trial, measure="memory", session=None, settings={"phases": phases})
+    phases = PhasesSettings(trial.settings_as(SpeedSettings).phases)
+    return replace(trial, measure="memory", session=None, settings=phases)
 
 
 def timed_trial(trial: Trial) -> Trial:
@@ -529,13 +540,9 @@ def timed_trial(trial: Trial) -> Trial:
         ),
         # Learning chooses by it and time to solve takes it along, whose other factor
         # is known far less.
-        settings={
-            "phases": ["train_step"],
-            "rounds": 12,
-            "readings": 4,
-            "target": 0.05,
-            "time_budget_s": 5.0,
-        },
+        settings=SpeedSettings(
+            ("train_step",), rounds=12, readings=4, target=0.05, time_budget_s=5.0
+        ),
     )
 
 
@@ -546,4 +553,6 @@ def certificate_trial(trial: Trial) -> Trial:
 
 def gradients_trial(learning: Trial, learning_id: str) -> Trial:
     """Return the gradients trial that follows a learning trial."""
-    return replace(learning, measure="gradients", settings={"follows": learning_id})
+    return replace(
+        learning, measure="gradients", settings=GradientsSettings(learning_id)
+    )

@@ -47,7 +47,7 @@ def planned(
     """
     sources = source_hashes(registry, trial)
     trial_id = trial.identity(sources)
-    outcome, damage = run.standing(trial_id)
+    outcome, damage = run.outcome_or_damage(trial_id)
     if damage is not None:
         runs, why = True, f"its result is damaged ({damage})"
     elif outcome is None:

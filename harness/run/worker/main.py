@@ -42,16 +42,9 @@ from harness.machine.facts import framework_versions, machine_name, processor
 from harness.machine.gpu import VISIBLE, gpu_name
 from harness.machine.peak import measure_peak
 from harness.machine.pinning import pinned_variables
-from harness.measure.certificate.certify import measure_parity
-from harness.measure.gradients import measure_gradients
-from harness.measure.learning.training import Observer, measure_learning
-from harness.measure.memory import (
-    DeviceMemory,
-    Gauge,
-    ResidentMemory,
-    measure_memory,
-)
-from harness.measure.problem import Measurement, Problem, by_reference
+from harness.measure import MEASURES, Request, by_reference
+from harness.measure.learning.training import Observer
+from harness.measure.problem import Measurement, Problem
 from harness.measure.speed.meter import SpeedMeter
 from harness.registry import Registry
 from harness.run.worker.outcome import outcome_of
@@ -67,53 +60,69 @@ class Worker:
     def __init__(self, registry: Registry, answers: IO[bytes]) -> None:
         self._registry = registry
         self._answers = answers
-        self._meters: dict[str, tuple[Trial, SpeedMeter]] = {}
+        self._meters: dict[str, SpeedMeter] = {}
         self._spent_s: dict[str, float] = {}
         self._stop = False
 
     def answer(self, request: Message) -> None:
         """Answer one request; an error is an answer too."""
-        command = request.values["command"]
         key = str(request.values["id"])
-        start_s = time.perf_counter() - self._spent_s.pop(key, 0.0)
+        begin_s = time.perf_counter() - self._spent_s.pop(key, 0.0)
         try:
-            if command == "measure":
-                trial = _trial(request)
-                found = self._measure(trial, request)
-                self._result(trial, found, time.perf_counter() - start_s)
-            elif command == "open":
-                trial = _trial(request)
-                if self._meters.pop(key, None):  # of a session that is started again
-                    gc.collect()
-                meter = SpeedMeter(Problem(self._registry, trial))
-                self._meters[key] = (trial, meter)
-                self._send({"kind": "opened", "phases": list(meter.phases)})
-            elif command == "warm":
-                _, meter = self._meters[key]
-                meter.warm_up()
-                self._send({"kind": "warmed"})
-            elif command == "turn":
-                _, meter = self._meters[key]
-                values = request.values
-                readings = meter.turn(values["phase"], values["round"])
-                self._send({"kind": "turned", "readings_s": readings})
-            elif command == "probe":
-                self._build(_trial(request))
-                self._send({"kind": "probed"})
-            elif command == "peak":
-                self._peak(_trial(request))
+            found = self._obey(request, key)
+            if isinstance(found, Measurement):
+                took_s = time.perf_counter() - begin_s
+                found_by = self._found_by(_trial(request)) | {"compute_time_s": took_s}
+                self._send(_result(found, found_by), found.arrays)
             else:
-                trial, meter = self._meters.pop(key)
-                found = meter.finish()
-                self._result(trial, found, time.perf_counter() - start_s)
+                self._send(found)
             if key in self._meters:
-                self._spent_s[key] = time.perf_counter() - start_s
+                self._spent_s[key] = time.perf_counter() - begin_s
         except (Exception, SystemExit) as error:
             self._meters.pop(key, None)
             outcome, reason = outcome_of(error)
             self._send({"kind": "error", "outcome": outcome, "reason": reason})
 
-    def _build(self, trial: Trial) -> None:
+    def _obey(self, request: Message, key: str) -> Measurement | dict[str, Any]:
+        """Return what a request asks for: a measurement, or the values of an answer."""
+        command, trial = request.values["command"], _trial(request)
+        if command == "measure":
+            return self._measure(trial, request)
+        if command == "probe":
+            return self._probe(trial)
+        if command == "peak":
+            return self._peak(trial)
+        if command == "open":
+            return self._open(trial, key)
+        meter = self._meters[key]
+        if command == "warm":
+            meter.warm_up()
+            return {"kind": "warmed"}
+        if command == "turn":
+            readings = meter.turn(request.values["phase"], request.values["round"])
+            return {"kind": "turned", "readings_s": readings}
+        return self._meters.pop(key).finish()
+
+    def _open(self, trial: Trial, key: str) -> dict[str, Any]:
+        if self._meters.pop(key, None):  # of a session that is started again
+            gc.collect()
+        make = MEASURES[trial.measure].meter
+        if make is None:
+            raise RefusedError(f"a {trial.measure} trial takes no turns")
+        self._meters[key] = make(Problem(self._registry, trial))
+        return {"kind": "opened", "phases": list(self._meters[key].phases)}
+
+    def _measure(self, trial: Trial, request: Message) -> Measurement:
+        run = MEASURES[trial.measure].run
+        if run is None:
+            raise RefusedError(f"a {trial.measure} trial is measured in turns")
+
+        def observer() -> Observer:
+            return self._observer(trial, request)
+
+        return run(Request(self._registry, trial, request.arrays, observer))
+
+    def _probe(self, trial: Trial) -> dict[str, Any]:
         """Build the smallest network of a trial: its plugin, its framework, load."""
         spec = NetworkSpec(
             cell=trial.cell,
@@ -126,38 +135,21 @@ class Worker:
         )
         cell = load_cell(self._registry, trial.cell)
         build_network(self._registry, trial.implementation, spec, cell, trial.device)
+        return {"kind": "probed"}
 
-    def _peak(self, trial: Trial) -> None:
-        """Answer the best rates in a trial's dtype and precision, on its device."""
+    def _peak(self, trial: Trial) -> dict[str, Any]:
+        """Measure the best rates in a trial's dtype and precision, on its device."""
         framework = self._registry.framework_of(trial.implementation).name
         probe = load_probe(self._registry, framework, trial.device)
         if probe is None:
             raise RefusedError(f"the framework '{framework}' declares no probe")
         peak = measure_peak(probe, trial.dtype, trial.precision)
         facts = {"peak": peak.to_json()}
-        self._send({"kind": "result", "outcome": "ok", "reason": None, "facts": facts})
+        return {"kind": "result", "outcome": "ok", "reason": None, "facts": facts}
 
     def stop(self) -> None:
-        """Have the learning trial at hand, and those to come, end at a checkpoint."""
+        """Make the learning trial at hand, and later ones, end at a checkpoint."""
         self._stop = True
-
-    def _measure(self, trial: Trial, request: Message) -> Measurement:
-        if trial.measure == "parity":
-            return measure_parity(self._registry, trial)
-        if trial.measure == "memory":
-            return measure_memory(self._registry, trial, self._gauges)
-        problem = Problem(self._registry, trial)
-        if trial.measure == "gradients":
-            # No trained weights come with a trial that follows no learning.
-            return measure_gradients(problem, dict(request.arrays) or None)
-        return measure_learning(problem, self._observer(trial, request))
-
-    def _gauges(self, problem: Problem) -> list[Gauge]:
-        """Return what tells memory: this process's, and its device's."""
-        found: list[Gauge] = [ResidentMemory()]
-        if problem.trial.device != "cpu" and (probe := problem.probe()) is not None:
-            found.append(DeviceMemory(probe))
-        return found
 
     def _observer(self, trial: Trial, request: Message) -> Observer:
         """Return what a learning trial tells of itself, and asks, while it runs."""
@@ -193,34 +185,31 @@ class Worker:
             },
         }
 
-    def _result(self, trial: Trial, found: Measurement, compute_time_s: float) -> None:
-        facts = {
+    def _found_by(self, trial: Trial) -> dict[str, Any]:
+        """Return what computed a trial, as its result says it."""
+        return {
             **self._environment(trial),
             "machine": machine_name(),
             "visible_devices": os.environ.get(VISIBLE),
             "python": platform.python_version(),
-            "compute_time_s": compute_time_s,
             "worker": os.getpid(),
-            **found.facts,
-            "quantities": {
-                name: dataclasses.asdict(q) for name, q in found.quantities.items()
-            },
         }
-        self._send(
-            {
-                "kind": "result",
-                "outcome": found.outcome,
-                "reason": found.reason,
-                "facts": facts,
-                "readings": [reading.to_json() for reading in found.readings],
-            },
-            found.arrays,
-        )
 
     def _send(self, values: Mapping[str, Any], arrays: Weights | None = None) -> None:
         with contextlib.suppress(OSError, ValueError):  # what is printed comes first
             sys.stdout.flush()
         send(self._answers, Message(values, arrays or {}))
+
+
+def _result(found: Measurement, found_by: Mapping[str, Any]) -> dict[str, Any]:
+    quantities = {n: dataclasses.asdict(q) for n, q in found.quantities.items()}
+    return {
+        "kind": "result",
+        "outcome": found.outcome,
+        "reason": found.reason,
+        "facts": {**found_by, **found.facts, "quantities": quantities},
+        "readings": [reading.to_json() for reading in found.readings],
+    }
 
 
 def _trial(request: Message) -> Trial:

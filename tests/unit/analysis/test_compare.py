@@ -30,7 +30,7 @@ from harness.analysis.run import JudgedRun
 from harness.errors import MisuseError
 from harness.report.tables.compare import compare_json, compare_sentence, compare_table
 from harness.store import Reading, RunFolder, to_json
-from harness.trial import Trial
+from harness.trial import SpeedSettings, Trial
 from tests import fake_runs, helpers
 
 ROUNDS = 24
@@ -41,7 +41,7 @@ SHAPE = {
     "length": None,
     "time_steps": 50,
     "input_size": 2,
-    "settings": {"phases": ["forward"], "rounds": ROUNDS, "readings": 2},
+    "settings": SpeedSettings(("forward",), ROUNDS, readings=2),
 }
 
 

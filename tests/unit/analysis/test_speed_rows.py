@@ -33,7 +33,9 @@ from harness.report.tables.speed import (
 )
 from harness.report.terminal import render
 from harness.report.text import percent, seconds, size, times
+from harness.run.plan.plan import memory_trial
 from harness.store import Reading, to_json
+from harness.trial import SpeedSettings
 from tests import fake_runs
 from tests.fake_runs import Writer
 
@@ -624,9 +626,11 @@ def test_placing_a_batch_is_a_row_and_part_of_nothing_else(writer: Writer) -> No
 
 
 def test_memory_of_the_same_sizes_stands_beside_a_timing(writer: Writer) -> None:
-    trial = fake_runs.speed_trial("torch-native", "gru", settings={"rounds": 3})
+    trial = fake_runs.speed_trial(
+        "torch-native", "gru", settings=SpeedSettings(rounds=3)
+    )
     fake_runs.speed(writer, trial, 0.01)
-    fake_runs.memory(writer, replace(trial, settings={"phases": ["forward"]}), 4e7)
+    fake_runs.memory(writer, replace(trial, settings=SpeedSettings(("forward",))), 4e7)
     for changes in ({"batch": 64}, {"threads": 2}, {"implementation": "jax-scan"}):
         fake_runs.memory(writer, replace(trial, **changes), 9e7)
     found = summary(writer)
@@ -648,7 +652,7 @@ def test_memory_of_another_machine_stands_beside_nothing(writer: Writer) -> None
 def test_a_memory_pass_that_did_not_end_ok_is_told(writer: Writer) -> None:
     trial = fake_runs.speed_trial("torch-native", "gru")
     fake_runs.speed(writer, trial, 0.01)
-    failed = replace(trial, measure="memory", session=None)
+    failed = memory_trial(trial)
     writer.commit(failed, outcome="out_of_memory", reason="9 GiB")
     found = summary(writer)
     assert rates_table(found).rows[0].cells[-1] == "out of memory"
@@ -706,7 +710,7 @@ def test_the_first_call_of_a_fresh_process_counts_where_there_is_one(
     trial = fake_runs.speed_trial("torch-native", "gru")
     fake_runs.speed(writer, trial, 0.01)
     (warm,) = {r.first_call_s for r in summary(writer).speed if r.phase == "forward"}
-    weighed = replace(trial, measure="memory", session=None, settings={"phases": []})
+    weighed = memory_trial(trial)
     writer.commit(weighed, readings=[Reading("forward", {"first_call_s": 7.0})])
     found = {r.phase: r.first_call_s for r in summary(writer).speed}
     assert warm != found["forward"] == 7.0

@@ -22,7 +22,7 @@ from harness.report.tables.learning import horizon_table, learned_table, learnin
 from harness.report.tables.solve_time import solve_table
 from harness.report.terminal import all_tables, end_of_run
 from harness.store import Reading, TrialRecord
-from harness.trial import Trial
+from harness.trial import GradientsSettings, Trial
 from tests import fake_runs
 
 
@@ -211,7 +211,7 @@ def test_a_read_back_that_differs_marks_the_learning_and_what_follows_from_it(
         trial = fake_runs.learning_trial("gru", seed)
         fake_runs.learning(writer, trial, 1000, read_back=seed != 1)
         (last,) = (r.id for r in writer.run.records() if r.trial == trial)
-        follows = {"settings": {"follows": last}}
+        follows = {"settings": GradientsSettings(last)}
         writer.commit(replace(trial, measure="gradients", **follows))
     fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 0.014)
     records = writer.run.records()
@@ -256,7 +256,7 @@ def test_a_certificate_that_ended_badly_takes_none_away(
 ) -> None:
     writer = fake_runs.Writer.create(tmp_path / "run")
     for number, outcome in enumerate(ended):
-        trial = Trial("parity", "torch-native", "gru", settings={"number": number})
+        trial = Trial("parity", "torch-native", "gru", threads=1, seed=number)
         verdict = Reading("certificate", {"certified": 1})
         writer.commit(trial, outcome=outcome, readings=[verdict])
     fake_runs.learning(writer, fake_runs.learning_trial("gru", 0), 1000)

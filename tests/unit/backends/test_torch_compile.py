@@ -21,7 +21,7 @@ from harness.measure.problem import Problem, initial_weights
 from harness.measure.speed.meter import SpeedMeter
 from harness.registry import Registry
 from harness.run.plan.plan import TIMED_OPTIMIZER
-from harness.trial import Trial
+from harness.trial import SpeedSettings, Trial
 
 torch = pytest.importorskip("torch")
 
@@ -90,10 +90,7 @@ def compiled_by_phase() -> dict[str, int]:
         seed=0,
         data_seed=0,
         optimizer=TIMED_OPTIMIZER,
-        settings={
-            "phases": ["forward", "loss_and_gradients", "train_step"],
-            "readings": 1,
-        },
+        settings=SpeedSettings(readings=1),
     )
     graphs_of.cache_clear()
     counted = [graphs()]

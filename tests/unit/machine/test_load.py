@@ -120,7 +120,7 @@ def test_waiting_for_a_core_is_told_and_sleeping_is_none() -> None:
         "load.begin()\n"
         "while time.process_time() < end_s: pass\n"
         "load.end()\n"
-        "print(load.aside_s)"
+        "print(load.waited_s)"
     )
     load = OtherLoad()
     load.begin()
@@ -129,4 +129,4 @@ def test_waiting_for_a_core_is_told_and_sleeping_is_none() -> None:
     load.end()
     # Two share a core: each waits as long as it computes.
     assert float(found) > 0.1
-    assert load.aside_s < 0.1 * float(found) + 0.05
+    assert load.waited_s < 0.1 * float(found) + 0.05

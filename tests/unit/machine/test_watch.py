@@ -16,7 +16,8 @@ import pytest
 from harness.machine.fitness import Fitness, judge
 from harness.machine.gpu import Gpu, look_at_gpu
 from harness.machine.load import LEAST_S, OtherLoad
-from harness.machine.watch import Machine, System, _of_work, watch_machine
+from harness.machine.system import System
+from harness.machine.watch import Machine, _of_work, watch_machine
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/stat").exists(), reason="only Linux tells of itself in /proc"

@@ -12,7 +12,8 @@ import pytest
 
 from harness.contract import Array, LayerSizes, ReferenceCell, State, Weights
 from harness.measure.gradients import measure_gradients
-from harness.measure.problem import ORACLE, Problem
+from harness.measure.problem import Problem
+from harness.measure.subject import ORACLE
 from harness.registry import Registry
 from harness.trial import Trial
 from implementations.cells.gates import sigmoid

@@ -24,7 +24,8 @@ from harness.contract import Array, LayerSizes, ReferenceCell, Weights
 from harness.errors import MisuseError
 from harness.machine.pinning import worker_environment
 from harness.measure.gradients import measure_gradients
-from harness.measure.problem import ORACLE, Problem
+from harness.measure.problem import Problem
+from harness.measure.subject import ORACLE
 from harness.registry import Registry
 from harness.report.figures.initial_values import draw_initial_values
 from harness.report.figures.style import Palette, drawing
@@ -32,7 +33,7 @@ from harness.report.tables.initial_values import initial_values_table
 from harness.run.plan.plan import Plan, make_plan
 from harness.store import Reading, RunFolder
 from harness.suite import Init, Suite, load_suite
-from harness.trial import Trial
+from harness.trial import GradientsSettings, Trial
 from implementations.cells.gru import Gru, GruResetBefore
 from implementations.cells.initial import SCHEMES
 from implementations.cells.lstm import Lstm
@@ -456,7 +457,7 @@ def invented_run(tmp_path: Path) -> RunFolder:
     crashed = trial("gru", "native-keras")
     writer.commit(crashed, outcome="crashed", reason="signal 11")
     # A trial that followed learning is another figure's.
-    followed = replace(trial("gru", "canonical"), settings={"follows": "x"})
+    followed = replace(trial("gru", "canonical"), settings=GradientsSettings("x"))
     commit(writer, followed, 0.5)
     return writer.run
 

@@ -7,19 +7,14 @@ import pytest
 
 from harness.contract import Optimizer
 from harness.loading import load_cell
-from harness.machine.watch import System
-from harness.measure import arithmetic
-from harness.measure.arithmetic import (
-    check_memory,
-    flops_of_call,
-    least_bytes_of_call,
-    least_host_bytes,
-    least_memory_bytes,
-)
+from harness.machine.system import System
+from harness.measure import capacity
+from harness.measure.arithmetic import flops_of_call, least_bytes_of_call
+from harness.measure.capacity import check_memory, least_host_bytes, least_memory_bytes
 from harness.measure.problem import Problem
 from harness.registry import Registry
 from harness.store import RunFolder
-from harness.trial import Trial
+from harness.trial import PhasesSettings, Trial
 from tests import helpers
 
 REGISTRY = Registry.discover()
@@ -112,7 +107,7 @@ def test_of_an_embedding_only_what_is_looked_up_moves() -> None:
 def test_what_cannot_fit_into_memory_is_refused_before_anything_is_drawn(
     tmp_path: Path,
 ) -> None:
-    asked = problem(settings={"phases": ["forward", "train_step"]})
+    asked = problem(settings=PhasesSettings(("forward", "train_step")))
     drawn, placed, states = 8 * B * T * I, 8 * 4 * B * T * I, 4 * B * T * H
     assert least_memory_bytes(asked) == drawn + placed + states + 2 * 4 * WEIGHTS
     check_memory(asked)
@@ -131,21 +126,21 @@ def test_what_cannot_fit_into_memory_is_refused_before_anything_is_drawn(
 def stands_in(monkeypatch: pytest.MonkeyPatch, **found: int | None) -> None:
     """A machine with so much free memory, control group's memory and GPU memory."""
     free = SimpleNamespace(available=found["free"])
-    monkeypatch.setattr(arithmetic.psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(capacity.psutil, "virtual_memory", lambda: free)
     monkeypatch.setattr(System, "memory_left_bytes", lambda _: found.get("left"))
-    monkeypatch.setattr(arithmetic, "gpu_free_memory", lambda: found.get("gpu"))
-    arithmetic._free_at_first.cache_clear()
+    monkeypatch.setattr(capacity, "gpu_free_memory", lambda: found.get("gpu"))
+    capacity._free_at_first.cache_clear()
 
 
 def on_gpu(**changes: object) -> Problem:
-    settings = {"phases": ["forward", "train_step"]}
+    settings = PhasesSettings(("forward", "train_step"))
     return problem(
         implementation="torch-native", device="cuda:0", settings=settings, **changes
     )
 
 
 def test_the_limit_of_a_control_group_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = problem(settings={"phases": ["forward", "train_step"]})
+    asked = problem(settings=PhasesSettings(("forward", "train_step")))
     needed = least_memory_bytes(asked)
     stands_in(monkeypatch, free=2**40, left=needed)
     check_memory(asked)
@@ -165,14 +160,14 @@ def test_of_a_gpu_its_own_memory_counts_and_of_the_host_what_the_reference_takes
     needed = placed + states + 2 * 4 * WEIGHTS
     assert least_memory_bytes(asked) == needed
     host = 8 * B * T * I + 8 * B * T * H
-    assert least_host_bytes(asked) == host
+    assert least_host_bytes(asked, read_back=True) == host
     assert least_host_bytes(on_gpu(measure="memory")) == 8 * B * T * I
 
     stands_in(monkeypatch, free=host, gpu=needed)
     check_memory(asked)
     stands_in(monkeypatch, free=host - 1, gpu=2**40)
     with pytest.raises(MemoryError, match="of this machine's memory"):
-        check_memory(asked)
+        check_memory(asked, read_back=True)
     stands_in(monkeypatch, free=2**40, gpu=needed - 1)
     with pytest.raises(MemoryError, match=r"on cuda:0 and .* free there; give a smal"):
         check_memory(asked)
@@ -187,5 +182,5 @@ def test_what_a_framework_keeps_of_a_gpu_for_later_is_still_free_to_it(
     needed = least_memory_bytes(asked)
     stands_in(monkeypatch, free=2**40, gpu=needed)
     check_memory(asked)
-    monkeypatch.setattr(arithmetic, "gpu_free_memory", lambda: 0)
+    monkeypatch.setattr(capacity, "gpu_free_memory", lambda: 0)
     check_memory(asked)

@@ -34,7 +34,7 @@ from harness.measure.speed import phases as measured_phases
 from harness.measure.speed.meter import SpeedMeter
 from harness.registry import Registry
 from harness.store import Reading
-from harness.trial import Trial
+from harness.trial import LearningSettings, SpeedSettings, Trial
 from implementations.numpy_reference.network import NumpyNetwork
 from tests import helpers
 
@@ -53,17 +53,13 @@ LEARNING = Trial(
     seed=0,
     data_seed=0,
     optimizer=Optimizer(learning_rate=0.01),
-    settings={"updates": 45, "evaluate_every": 10, "evaluate_sequences": 100},
+    settings=LearningSettings(45, evaluate_every=10, evaluate_sequences=100),
 )
 SPEED = replace(
     LEARNING,
     measure="speed",
     optimizer=Optimizer(learning_rate=1e-3, epsilon=1e-3, clip_norm=0.01),
-    settings={
-        "phases": ["forward", "loss_and_gradients", "train_step"],
-        "rounds": 2,
-        "readings": 2,
-    },
+    settings=SpeedSettings(rounds=2, readings=2),
 )
 
 
@@ -126,7 +122,7 @@ class SolvedWhen:
 def test_solved_is_the_first_of_three_evaluations_in_a_row(
     script: str, solved: int, at: int | None, updates: int
 ) -> None:
-    settings = {**LEARNING.settings, "updates": 60}
+    settings = replace(LEARNING.settings, updates=60)
     problem = Problem(REGISTRY, replace(LEARNING, settings=settings))
     problem.task = SolvedWhen(problem.task, script)  # type: ignore[assignment]
     values = whole(learn(problem)[0])
@@ -430,7 +426,7 @@ def test_a_network_that_is_wrong_for_large_batches_is_noticed(
 def test_a_gradient_cut_short_at_128_time_steps_is_noticed(
     cell: str, task: str, length: int
 ) -> None:
-    settings = {**LEARNING.settings, "updates": 1}
+    settings = replace(LEARNING.settings, updates=1)
     trial = replace(LEARNING, cell=cell, task=task, length=length, settings=settings)
     problem = Problem(REGISTRY, trial)
     values = whole(learn(with_network(problem, truncated(problem, 128)))[0])
@@ -515,7 +511,7 @@ def test_an_optimiser_that_is_wrong_at_the_constants_of_the_trial_is_noticed(
         hidden_size=32,
         batch=32,
         optimizer=Optimizer(learning_rate=0.01, clip_norm=1.0),
-        settings={**LEARNING.settings, "updates": 1},
+        settings=replace(LEARNING.settings, updates=1),
     )
     found, _ = learn(Problem(registry, trial))
     values = whole(found)
@@ -867,7 +863,7 @@ class Remembering:
 @pytest.mark.parametrize("keeps", ["last", "turn", "all"])
 @pytest.mark.parametrize("by", ["identity", "values"])
 def test_an_answer_kept_from_an_earlier_call_is_of_no_use(keeps: str, by: str) -> None:
-    settings = {**SPEED.settings, "phases": ["forward", "loss_and_gradients"]}
+    settings = replace(SPEED.settings, phases=("forward", "loss_and_gradients"))
     problem = Problem(REGISTRY, replace(SPEED, settings=settings))
     network = Remembering(problem.network(), keeps, by)
     problem.network = lambda: network  # type: ignore[method-assign,assignment]
@@ -932,7 +928,7 @@ class DeviceClock:
 
 
 def test_on_a_device_its_own_clock_stands_beside_the_wall_clock() -> None:
-    settings = {**SPEED.settings, "phases": ["forward"]}
+    settings = replace(SPEED.settings, phases=("forward",))
     meter = SpeedMeter(Problem(REGISTRY, replace(SPEED, settings=settings)))
     meter._timer = DeviceClock()
     meter.warm_up()

@@ -1,7 +1,6 @@
 """Peak memory: what was taken shows, phase by phase, and nothing of what was before."""
 
-from __future__ import annotations
-
+import dataclasses
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from harness.errors import RefusedError
 from harness.measure.memory import DeviceMemory, ResidentMemory, measure_memory
 from harness.registry import Registry
 from harness.store import RunFolder
-from harness.trial import Trial
+from harness.trial import PhasesSettings, Trial
 from tests import helpers
 
 MIB = 2**20
@@ -30,7 +29,7 @@ def trial(implementation: str, **changes: object) -> Trial:
         hidden_size=4,
         seed=0,
         data_seed=0,
-        settings={"phases": PHASES},
+        settings=PhasesSettings(PHASES),
         **changes,  # type: ignore[arg-type]
     )
 
@@ -87,7 +86,7 @@ def test_what_only_infers_has_nothing_to_weigh_of_training() -> None:
     if registry.unavailable("onnxruntime") is not None:
         pytest.skip("no onnxruntime")
     asked = trial("onnxruntime")
-    asked = Trial(**{**vars(asked), "settings": {"phases": ["train_step"]}})
+    asked = dataclasses.replace(asked, settings=PhasesSettings(("train_step",)))
     with pytest.raises(RefusedError, match="does not train"):
         measure_memory(registry, asked, lambda _: [ResidentMemory()])
 

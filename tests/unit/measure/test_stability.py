@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from harness.intervals import median_interval
-from harness.measure.speed.stability import Turns, unstable
+from harness.measure.speed.stability import unstable
+from harness.measure.speed.turns import Turns
 
 
 def steady(count: int = 30, spread: float = 0.005, seed: int = 0) -> Turns:
@@ -124,8 +125,8 @@ def test_being_put_aside_now_and_then_is_not_uneven() -> None:
     assert kinds(shared) == ["uneven"]
     # The system says that it waited for a core so long: half of the time.
     waited_s = sum(turn[:, 1].sum() for turn in shared.pieces) / 2
-    assert kinds(replace(shared, aside_s=[waited_s / 30] * 30)) == []
-    assert kinds(replace(shared, aside_s=[waited_s / 300] * 30)) == ["uneven"]
+    assert kinds(replace(shared, waited_s=[waited_s / 30] * 30)) == []
+    assert kinds(replace(shared, waited_s=[waited_s / 300] * 30)) == ["uneven"]
 
 
 def test_slow_calls_are_seen_among_those_that_are_not_timed_by_themselves() -> None:

@@ -14,7 +14,7 @@ from harness.errors import RefusedError
 from harness.measure.problem import Measurement, Problem
 from harness.measure.speed.meter import SpeedMeter
 from harness.registry import Registry
-from harness.trial import Trial
+from harness.trial import SpeedSettings, Trial
 
 REGISTRY = Registry.discover()
 
@@ -30,7 +30,7 @@ TRIAL = Trial(
     seed=0,
     data_seed=0,
     optimizer=Optimizer(learning_rate=1e-3, epsilon=1e-3, clip_norm=0.01),
-    settings={"phases": ["stream"], "readings": 2},
+    settings=SpeedSettings(("stream",), readings=2),
 )
 TASK = replace(
     TRIAL, task="copy-memory", length=5, time_steps=None, input_size=None, num_layers=1
@@ -126,7 +126,7 @@ def test_a_stream_that_forgets_is_not_certified(mistake: str, ok: int) -> None:
 def test_a_phase_that_an_implementation_does_not_have_is_refused() -> None:
     if REGISTRY.unavailable("onnxruntime"):
         pytest.skip("no onnxruntime")
-    settings = {"phases": ["train_step"], "readings": 1}
+    settings = SpeedSettings(("train_step",), readings=1)
     trial = replace(TRIAL, implementation="onnxruntime", settings=settings)
     with pytest.raises(RefusedError, match="onnxruntime does not train"):
         SpeedMeter(Problem(REGISTRY, trial))

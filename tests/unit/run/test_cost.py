@@ -23,13 +23,13 @@ from harness.run.plan.todo import Planned
 from harness.run.progress import Progress, _Running
 from harness.store import Reading, RunFolder, TrialRecord
 from harness.suite import load_suite
-from harness.trial import Trial
+from harness.trial import GradientsSettings, LearningSettings, SpeedSettings, Trial
 from tests import helpers
 
 REGISTRY = Registry.discover()
 HERE = Calibration(step_s=1e-5, flop_per_s=1e10)
 SIZES = {"worker_memory_bytes": 2**28, "disk_bytes": 5000}
-TIMED = {"phases": ["train_step"], "rounds": 3, "readings": 2}
+TIMED = SpeedSettings(("train_step",), rounds=3, readings=2)
 
 
 def learning(**changes: object) -> Trial:
@@ -44,7 +44,7 @@ def learning(**changes: object) -> Trial:
         seed=0,
         data_seed=0,
         optimizer=Optimizer(),
-        settings={"updates": 2000, "evaluate_every": 100, "evaluate_sequences": 500},
+        settings=LearningSettings(2000, evaluate_sequences=500),
     )
     return replace(trial, **changes)  # type: ignore[arg-type]
 
@@ -62,7 +62,7 @@ def ended(
     **result: object,
 ) -> TrialRecord:
     """Return a trial that ended well."""
-    most = trial.settings.get("updates")
+    most = getattr(trial.settings, "updates", None)
     outcome = Reading("outcome", {"updates": updates, "budget": most})
     readings = [outcome] if updates else []
     readings += [Reading("train_step", {"time_s": update_s})] if update_s else []
@@ -109,7 +109,7 @@ def test_twice_the_updates_take_twice_the_time() -> None:
     seen = model()
     for seed in range(3):
         seen.learn(ended(learning(seed=seed), 40.0, updates=2000))
-    twice = learning(settings={**learning().settings, "updates": 4000})
+    twice = learning(settings=LearningSettings(4000, evaluate_sequences=500))
     assert seen.predict(twice).wall_time_s == pytest.approx(80, rel=0.15)
 
 
@@ -179,8 +179,7 @@ def test_a_sentence_says_what_the_disk_is_for() -> None:
 
 def test_what_the_reference_computes_is_known_from_the_reference() -> None:
     seen = model()
-    settings: dict[str, object] = {"settings": {}}
-    of_numpy = learning(measure="gradients", **settings)
+    of_numpy = learning(measure="gradients", settings=GradientsSettings())
     of_torch = replace(of_numpy, implementation="torch-native")
     seen.learn(ended(of_numpy, 3.0))
     assert seen.predict(of_torch).basis == "the same framework"

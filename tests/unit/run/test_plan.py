@@ -18,7 +18,7 @@ from harness.run.plan.plan import (
 from harness.run.plan.todo import planned
 from harness.store import Reading, RunFolder
 from harness.suite import built_in_suites, load_suite
-from harness.trial import Trial
+from harness.trial import SpeedSettings, Trial
 from tests import helpers
 
 
@@ -382,8 +382,8 @@ def test_a_single_time_step_is_timed_once_for_each_size(tmp_path: Path) -> None:
         found = plan(str(file))
         assert len(found.memory) == len(speed(found))
         return {
-            (t.implementation, t.batch, t.time_steps, t.hidden_size): t.settings[
-                "phases"
+            (t.implementation, t.batch, t.time_steps, t.hidden_size): [
+                *t.settings_as(SpeedSettings).phases
             ]
             for t in speed(found)
         }

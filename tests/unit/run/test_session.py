@@ -17,13 +17,13 @@ from harness.machine import clock as timing
 from harness.run.engine import session
 from harness.run.engine.session import time_in_turns
 from harness.run.job import Answer
-from harness.trial import Trial
+from harness.trial import SpeedSettings, Trial
 
 OK = Answer("ok", None)
 
 
 def trial(name: str, **settings: Any) -> Trial:
-    asked = {"rounds": 12, "target": 0.02, "time_budget_s": 60.0, **settings}
+    asked = SpeedSettings(**{"time_budget_s": 60.0, **settings})
     return Trial("speed", name, "gru", batch=1, time_steps=2, settings=asked)
 
 

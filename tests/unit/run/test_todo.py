@@ -18,7 +18,7 @@ from harness.run.plan.plan import gradients_trial, make_plan
 from harness.run.plan.todo import planned
 from harness.store import RunFolder
 from harness.suite import load_suite
-from harness.trial import Trial
+from harness.trial import LearningSettings, Trial
 from tests import helpers
 
 
@@ -141,7 +141,7 @@ def clear_caches() -> None:
         {"hidden_size": 9},
         {"device": "cuda:0"},
         {"task_options": {"symbols": 3}},
-        {"settings": {"updates": 41}},
+        {"settings": LearningSettings(41)},
     ],
 )
 def test_an_id_changes_with_the_trial(changes: dict[str, Any]) -> None:

@@ -18,7 +18,15 @@ from harness.analysis.run import JudgedRun
 from harness.contract import Optimizer
 from harness.errors import MisuseError
 from harness.store import Reading, RunFolder, to_json, write_atomically
-from harness.trial import Trial
+from harness.trial import (
+    SETTINGS_OF,
+    GradientsSettings,
+    LearningSettings,
+    ParitySettings,
+    Settings,
+    SpeedSettings,
+    Trial,
+)
 from tests import helpers
 
 SOURCES = {"cell gru": "0"}
@@ -32,7 +40,7 @@ LEARNING = Trial(
     batch=4,
     seed=0,
     data_seed=0,
-    settings={"updates": 20},
+    settings=LearningSettings(updates=20),
 )
 EVENTS = (
     Reading("train", {"loss": [0.5, 0.25]}, [1, 2], "updates"),
@@ -113,11 +121,23 @@ def test_a_failed_trial_is_replaced_by_the_one_that_ends_well(run: RunFolder) ->
     assert len(list((run.trials / trial_id).glob("attempt-*"))) == 2
 
 
-def test_records_keep_the_latest_of_each_slot_and_what_followed_it(
+def test_cells_are_in_the_order_of_a_suite_that_measures_gradients_alone(
+    run: RunFolder,
+) -> None:
+    cells = ["lstm", "rnn", "gru"]
+    run.write_info({"suite": {"name": "tiny", "gradients": [{"cells": cells}]}})
+    for cell in reversed(cells):
+        commit(run, Trial("gradients", "numpy-reference", cell))
+    assert [record.trial.cell for record in run.records()] == cells
+
+
+def test_records_keep_the_latest_of_each_key_and_what_followed_it(
     run: RunFolder,
 ) -> None:
     def gradients(followed: str) -> Trial:
-        return replace(LEARNING, measure="gradients", settings={"follows": followed})
+        return replace(
+            LEARNING, measure="gradients", settings=GradientsSettings(followed)
+        )
 
     old = commit(run, sources={"cell gru": "old"})
     commit(run, gradients(old))
@@ -344,6 +364,15 @@ def _set(text: str) -> Any:
     return lambda file: file.write_text(text)
 
 
+def _settings_become(settings: dict[str, object]) -> Any:
+    def harm(file: Path) -> None:
+        spec = json.loads(file.read_text())
+        spec["trial"]["settings"] = settings
+        file.write_text(json.dumps(spec))
+
+    return harm
+
+
 @pytest.mark.parametrize(
     ("name", "harm", "told"),
     [
@@ -356,6 +385,9 @@ def _set(text: str) -> Any:
         ("spec.json", _cut, "cut short"),
         ("spec.json", _set('{"trial": []}'), "cut short"),
         ("spec.json", Path.unlink, "unreadable"),
+        ("spec.json", _settings_become({"updates": "many"}), "updates is 'many', not"),
+        ("spec.json", _settings_become({"evaluate_every": 1}), "argument: 'updates'"),
+        ("spec.json", _settings_become({"of_later": 1}), "argument 'of_later'"),
         ("attempt-001/events.jsonl", _flip, "events.jsonl does not match its hash"),
         ("attempt-001/events.jsonl", _cut, "events.jsonl does not match its hash"),
         ("attempt-001/events.jsonl", Path.unlink, "does not match its hash"),
@@ -603,9 +635,30 @@ def test_a_reading_survives_its_line(reading: Reading) -> None:
     assert Reading.from_json(json.loads(line)) == reading
 
 
+_settings = st.one_of(
+    st.builds(
+        LearningSettings,
+        updates=st.integers(1, 2**53),
+        evaluate_every=st.integers(1, 99),
+    ),
+    st.builds(
+        SpeedSettings,
+        phases=st.lists(_name, max_size=2),
+        target=st.floats(1e-9, 1e3),
+    ),
+    st.builds(GradientsSettings, follows=st.none() | _name),
+    st.builds(ParitySettings),
+)
+
+
+def _of_settings(settings: Settings) -> str:
+    return next(name for name, kind in SETTINGS_OF.items() if kind is type(settings))
+
+
 _trials = st.builds(
-    Trial,
-    measure=st.sampled_from(["parity", "learning", "gradients", "speed"]),
+    lambda settings, **fields: Trial(
+        _of_settings(settings), settings=settings, **fields
+    ),
     implementation=_name,
     cell=_name,
     device=st.sampled_from(["cpu", "cuda:0"]),
@@ -621,7 +674,7 @@ _trials = st.builds(
         learning_rate=st.floats(1e-9, 1e3),
         clip_norm=st.none() | st.floats(1e-9, 1e3),
     ),
-    settings=st.dictionaries(_name, _number | st.lists(_name, max_size=2), max_size=2),
+    settings=_settings,
 )
 
 

@@ -1,8 +1,8 @@
-"""Why a certificate is broken: mistakes tried one by one against what was found.
+"""Why is a certificate broken? Known mistakes are tried one by one.
 
-A hypothesis is a change to the reference, such as two gates exchanged. Where the
-changed reference agrees with what was found, within the tolerance that the right one
-missed, the change is the likely cause. Nothing is tried while nothing is broken.
+A hypothesis is a change to the reference, such as two exchanged gates. If the changed
+reference agrees with what was found, within the tolerance of the certificate, that
+change is the likely cause. Nothing is tried if nothing is broken.
 """
 
 from harness.measure.certificate.diagnosis.causes import diagnose

@@ -1,4 +1,4 @@
-"""Which question to ask of a broken certificate: the first that explains the rest."""
+"""Which kind of cause to look for: the first broken kind of check explains the rest."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from harness.measure.certificate.diagnosis.loss import loss_cause
 from harness.measure.certificate.diagnosis.optimizers import optimizer_cause
 from harness.measure.certificate.diagnosis.outputs import output_cause
 from harness.measure.certificate.record import Certificate
-from harness.measure.certificate.subject import Subject
 from harness.measure.certificate.trajectories import NAMES
-from harness.measure.problem import Basis
+from harness.measure.subject import Basis, Subject
 
 FORWARD = ("outputs", "final state", "one time step")
 LOSS = ("loss", "grad of loss")
 
 TELLING = 1e-3
-"""With a wider tolerance, as products in bfloat16 need, mistakes cannot be told apart:
-the reference agrees with too many of them."""
+"""With a wider tolerance, which products in bfloat16 need, mistakes cannot be
+distinguished: too many of them agree with what was found."""
 
 
 def diagnose(certificate: Certificate, subject: Subject, *, trains: bool) -> None:
@@ -29,7 +28,7 @@ def diagnose(certificate: Certificate, subject: Subject, *, trains: bool) -> Non
     if not broken or subject.basis is Basis.OWN_STEPS or tolerance > TELLING:
         return
     if broken & set(FORWARD):
-        # A wrong output makes wrong gradients, losses and updates.
+        # Wrong outputs make wrong gradients, losses and updates.
         _write(certificate, broken, output_cause(subject, tolerance))
         return
     if not trains:
@@ -49,11 +48,11 @@ def diagnose(certificate: Certificate, subject: Subject, *, trains: bool) -> Non
 
 
 def _explained(broken: set[str], cause: GradientCause) -> set[str]:
-    """Return the checks that wrong gradients break, themselves and what follows."""
+    """Return the checks that wrong gradients break, directly or by what follows."""
     explained = set(cause.checks)
     if "grad initial state" in explained:
         explained.add("grad state at split")
-    if "grad inputs" in explained:  # the embedding's gradient is theirs, added up
+    if "grad inputs" in explained:  # their sums are the embedding's gradient
         explained.add("grad embedding")
     if cause.of_weights:
         explained |= {c for c in broken if not c.startswith("grad ") or c in LOSS}

@@ -1,4 +1,4 @@
-"""Mistakes that are another time step, forward or back: what the reference becomes."""
+"""Mistakes inside a time step, forward or backward, as steps for the reference."""
 
 from __future__ import annotations
 
@@ -8,53 +8,31 @@ from functools import partial
 
 import numpy as np
 
-from harness.contract import (
-    Array,
-    CellInfo,
-    Equations,
-    Saved,
-    State,
-    Weights,
-)
+from harness.contract import Array, CellInfo, Equations, Saved, State, Weights
 from harness.measure.certificate.diagnosis.changed_weights import EVERY, of_row
-from harness.measure.certificate.subject import Steps
 from harness.measure.equations import EquationSteps, Operations, Traced
+from harness.measure.subject import Steps
 
 # --- forward -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class HardSigmoid(Operations):
-    """Operations whose sigmoid is max(0, min(1, slope a + 1/2))."""
+    """Operations with sigmoid(a) = max(0, min(1, slope a + 1/2))."""
 
     slope: float
 
     def sigmoid(self, a: Traced) -> Traced:
-        """Compute the line, bounded."""
+        """Compute the line, bounded to 0 and 1; it keeps no way back."""
         return Traced(np.clip(self.slope * a.value + 0.5, 0, 1))
-
-
-def with_hard_sigmoid(
-    equations: Equations, info: CellInfo
-) -> Iterator[tuple[str, Steps]]:
-    """Yield a cell with each hard sigmoid in use; it has no way back."""
-    for slope, words, whose in (
-        (1 / 6, "a/6", "torch's, JAX's and Keras 3's"),
-        (0.2, "0.2 a", "Keras 2's and ONNX's"),
-    ):
-        yield (
-            f"matches if sigmoid is a hard sigmoid, {words} + 1/2 between 0 and 1, "
-            f"{whose}",
-            EquationSteps(_in_operations(equations, partial(HardSigmoid, slope)), info),
-        )
 
 
 @dataclass
 class ReluForTanh(Operations):
-    """Operations of one time step whose tanh is relu.
+    """Operations of one time step with relu instead of tanh.
 
     Args:
-        only_first: Whether only the first tanh is, which is the candidate's.
+        only_first: Replace only the first tanh, which is the candidate's.
     """
 
     only_first: bool
@@ -68,25 +46,27 @@ class ReluForTanh(Operations):
         return self.relu(a)
 
 
-def with_relu(equations: Equations, info: CellInfo) -> Iterator[tuple[str, Steps]]:
-    """Yield a cell with relu for the tanh of its candidate, and for each tanh."""
-    for words, only_first in (("the candidate's tanh", True), ("every tanh", False)):
-        yield (
-            f"matches if relu stands in place of {words}",
-            EquationSteps(
-                _in_operations(equations, partial(ReluForTanh, only_first)), info
-            ),
-        )
+def other_activations(
+    equations: Equations, info: CellInfo
+) -> Iterator[tuple[str, Steps]]:
+    """Yield the cell's steps with each usual hard sigmoid, and with relu for tanh."""
 
+    def with_operations(operations: Callable[[], Operations]) -> Steps:
+        # The operations are made anew for each time step, in which they count.
+        return EquationSteps(lambda _, *rest: equations(operations(), *rest), info)
 
-def _in_operations(
-    equations: Equations, operations: Callable[[], Operations]
-) -> Equations:
-    """Return equations that are written in other operations than they are given.
-
-    `operations` is called for those of each time step.
-    """
-    return lambda _, w, a, state: equations(operations(), w, a, state)
+    hard = "matches if sigmoid is a hard sigmoid, {} + 1/2 between 0 and 1, {}"
+    relu = "matches if relu stands in place of {}"
+    for words, operations in (
+        (
+            hard.format("a/6", "torch's, JAX's and Keras 3's"),
+            partial(HardSigmoid, 1 / 6),
+        ),
+        (hard.format("0.2 a", "Keras 2's and ONNX's"), partial(HardSigmoid, 0.2)),
+        (relu.format("the candidate's tanh"), partial(ReluForTanh, True)),
+        (relu.format("every tanh"), partial(ReluForTanh, False)),
+    ):
+        yield words, with_operations(operations)
 
 
 # --- back ----------------------------------------------------------------------------
@@ -94,10 +74,10 @@ def _in_operations(
 
 @dataclass(frozen=True)
 class NoWayThroughGates:
-    """No gradient reaches what some gates are computed from.
+    """Steps in which no gradient flows back through some gates.
 
-    Their rows hand nothing back and get nothing. The gates themselves stand in what the
-    step kept, so that the rest of the way back is as it was.
+    The rows of these gates get no gradient and pass none on. The step has kept the
+    gates' values, so that the other gradients are right.
     """
 
     steps: Steps
@@ -111,7 +91,7 @@ class NoWayThroughGates:
     def step_backward(
         self, weights: Weights, saved: Saved, d_state: State
     ) -> tuple[Weights, Array, State]:
-        """As the right cell with rows of zeros, and zeros for these rows."""
+        """As the right cell, with zeros in the rows of these gates."""
         found, d_x, before = self.steps.step_backward(
             self._without(weights), saved, d_state
         )
@@ -127,18 +107,18 @@ class NoWayThroughGates:
 
 
 Pull = Callable[[int, State], State]
-"""Called with a time step and a gradient there; returns what is handed on."""
+"""Called with a time step and the gradient there; returns the gradient passed on."""
 
 
 @dataclass
 class ChangedWayBack:
-    """Changes the gradient to the state where a time step takes it and hands it on.
+    """Steps that change the gradient to the state on its way back in time.
 
     Args:
         steps: The right cell.
-        time_steps: Length of the sequences: layer after layer is run over all of it.
-        entering: Changes the gradient that a time step takes, the outputs' in it.
-        leaving: Changes the gradient to the state before, that it hands on.
+        time_steps: Length of the sequences; each layer runs over all of it in turn.
+        entering: Changes the gradient that a time step gets, the outputs' included.
+        leaving: Changes the gradient to the previous state, which it passes on.
     """
 
     steps: Steps
@@ -148,7 +128,7 @@ class ChangedWayBack:
     _taken: int = 0
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
-        """As the right cell, and count."""
+        """As the right cell; count the time steps."""
         after, saved = self.steps.step(weights, x, state)
         t = self._taken % self.time_steps
         self._taken += 1
@@ -165,5 +145,5 @@ class ChangedWayBack:
 
 
 def unchanged(_: int, d_state: State) -> State:
-    """Hand the gradient on."""
+    """Pass the gradient on."""
     return d_state

@@ -1,4 +1,4 @@
-"""Mistakes that are another reading of the weights: order, sign, size, biases."""
+"""Mistakes that amount to other weights: their order, sign, size, and biases."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from harness.contract import Array, CellInfo, Weights
+from harness.contract import Array, CellInfo, Weights, layer_weights
 
 EVERY = ("w_ih", "w_hh", "b")
-"""The tensors that have a row a gate."""
+"""The tensors that have one row for each gate."""
 
 Change = Callable[[Weights], Weights]
 
 
 def changed_weights(info: CellInfo, weights: Weights) -> Iterator[tuple[str, Weights]]:
-    """Yield mistakes with the weights that they compute with, the simple ones first."""
+    """Yield mistakes, simple ones first, and the weights that each computes with."""
     names = dict.fromkeys(n.partition(".")[2] for n in weights if "." in n)
     for words, change in itertools.chain(
         _exchanges(info.gates),
@@ -29,17 +29,11 @@ def changed_weights(info: CellInfo, weights: Weights) -> Iterator[tuple[str, Wei
 
 def of_layers(weights: Weights, change: Change) -> Weights:
     """Apply a change to the tensors of every layer."""
-    layers = dict.fromkeys(
-        n.partition(".")[0] for n in weights if n.startswith("layer")
-    )
+    layers = {n.partition(".")[0] for n in weights if n.startswith("layer")}
     changed = dict(weights)
-    for layer in layers:
-        own = {
-            n.removeprefix(f"{layer}."): w
-            for n, w in weights.items()
-            if n.startswith(f"{layer}.")
-        }
-        changed |= {f"{layer}.{n}": w for n, w in change(own).items()}
+    for layer in range(len(layers)):
+        own = change(layer_weights(weights, layer))
+        changed |= {f"layer{layer}.{n}": w for n, w in own.items()}
     return changed
 
 
@@ -82,8 +76,8 @@ def _of_gate(gate: str, k: int) -> Iterator[tuple[str, Change]]:
     )
     yield f"matches if {bias} is forgotten", changed(["b"], lambda row: 0 * row)
     yield f"matches if {bias} is added twice", changed(["b"], lambda row: 2 * row)
-    # As TensorFlow's first LSTM cells did with `forget_bias`, and as Keras does to what
-    # it draws itself with `unit_forget_bias`.
+    # TensorFlow's first LSTM cells did this with `forget_bias`; Keras does it to the
+    # biases that it draws itself with `unit_forget_bias`.
     yield f"matches if 1 is added to {bias}", changed(["b"], lambda row: row + 1)
     yield (
         f"matches if {bias} is 1 whatever is loaded",

@@ -1,4 +1,4 @@
-"""What was done to a gradient whose outputs are right."""
+"""What is the likely cause if outputs are right and gradients are wrong?"""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 import numpy as np
 
-from harness.contract import Array, Batch, State, TrainableNetwork, Weights
+from harness.contract import Array, State, TrainableNetwork
 from harness.measure.certificate.diagnosis.changed_steps import (
     ChangedWayBack,
     NoWayThroughGates,
@@ -20,56 +19,40 @@ from harness.measure.certificate.diagnosis.evidence import (
     Found,
     common_factor,
     disagreeing,
-    listed,
+    first_match,
     most_telling,
     without_hypothesis,
 )
+from harness.measure.certificate.pair import LARGE_COTANGENT, Case, Pair
+from harness.measure.certificate.record import in_layer, listed
 from harness.measure.certificate.shapes import PAIRWISE, Shape
-from harness.measure.certificate.subject import (
-    LARGE_COTANGENT,
-    Pair,
-    Steps,
-    Subject,
-    random_batch,
-    weight_points,
-)
-from harness.measure.problem import Basis
+from harness.measure.subject import Basis, Steps, Subject
 
 TRUNCATIONS = (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 35, 40, 50, 64)
 BOUNDS = tuple(m * 10.0**e for e in range(-3, 3) for m in (1, 2, 5))
-"""Numbers a person might bound a gradient by."""
+"""Round numbers that somebody might choose as a bound on a gradient."""
 
 MATCHES = 10
-"""Tolerances within which a hypothesis agrees: without a part of it a gradient may be
-smaller, and its rounding is then a larger share."""
+"""A hypothesis agrees within so many tolerances: a gradient that lacks a part may be
+smaller, and then its rounding is a larger share of it."""
 
 
 @dataclass(frozen=True)
-class _Case:
-    """One pull of cotangents back, through the network on trial or a changed cell."""
+class _Pull:
+    """A cotangent of the outputs, which networks pull back."""
 
-    subject: Subject
-    pair: Pair
-    weights: Weights
-    batch: Batch
-    state: State
+    case: Case
     d_outputs: Array
 
-    def of(self, network: TrainableNetwork) -> Found:
+    def back(self, network: TrainableNetwork) -> Found:
         """Return the gradients of weights, inputs and initial state."""
-        d_final = tuple(np.zeros(part.shape, np.float32) for part in self.state)
-        placed = network.place(self.batch)
-        found = network.vjp(placed, self.state, self.d_outputs, d_final)
-        names = self.pair.cell.info.state_parts
-        parts = zip(names, found.state, strict=True)
+        state = self.case.state
+        d_final = tuple(np.zeros(part.shape, np.float32) for part in state)
+        placed = network.place(self.case.batch)
+        found = network.vjp(placed, state, self.d_outputs, d_final)
+        parts = zip(self.case.pair.cell.info.state_parts, found.state, strict=True)
         states = {f"the initial state {name}": part for name, part in parts}
         return {**found.weights, "the inputs": found.inputs, **states}
-
-    def around(self, steps: Steps) -> Found:
-        """Return the gradients of the reference with changed time steps."""
-        changed = self.subject.oracle_around(self.pair.spec, steps)
-        changed.load_weights(self.weights)
-        return self.of(changed)
 
 
 @dataclass(frozen=True)
@@ -77,8 +60,8 @@ class GradientCause:
     """A likely cause, and the tensors whose gradients it explains.
 
     Attributes:
-        words: For people.
-        tensors: Names as in `_Case.of`: "layer0.w_hh", "the initial state h".
+        words: The cause as text.
+        tensors: Names as in `_Pull.back`: "layer0.w_hh", "the initial state h".
     """
 
     words: str
@@ -91,58 +74,61 @@ class GradientCause:
 
     @property
     def of_weights(self) -> bool:
-        """Whether a weight is among them: a wrong loss gradient and update follow."""
+        """Whether a weight is among them, so that losses and updates are wrong too."""
         return _any_weight(self.tensors)
 
 
 def gradient_cause(subject: Subject, tolerance: float) -> GradientCause | None:
-    """Return the likely cause of wrong gradients, None where it cannot be told."""
+    """Return the likely cause of wrong gradients, or None if none is found."""
     worst = _worst(subject, tolerance)
     if worst is None:
         return None
-    case, found, expected, wrong = worst
-    again = case.of(cast(TrainableNetwork, case.pair.network))
+    pull, found, expected, wrong = worst
+    again = pull.back(pull.case.pair.network)
     explained = tuple(found if _any_weight(wrong) else wrong)
     words = without_hypothesis(found, again, tolerance, "the gradient of ")
+    missing = [name for name in wrong if not np.any(found[name])]
+    if words is None and missing != wrong:
+        changed = (
+            (cause, pull.back(pull.case.around(steps)))
+            for cause, steps in _hypotheses(pull.case, found)
+        )
+        words = first_match(changed, found, MATCHES * tolerance)
     if words is not None:
         return GradientCause(words, explained)
-    missing = [name for name in wrong if not np.any(found[name])]
-    if missing != wrong:
-        words = _matching(case, found, tolerance)
-        if words is not None:
-            return GradientCause(words, explained)
     if missing:
-        words = f"no gradient reaches {listed(missing)}"
+        words = f"no gradient reaches {listed(missing, 3)}"
         return GradientCause(words, tuple(missing))
     factor = common_factor([(found[n], expected[n]) for n in wrong], tolerance)
     if factor is not None:
-        words = f"the gradient of {listed(wrong)} is {factor:.4g} times the reference"
+        of = listed(wrong, 3)
+        words = f"the gradient of {of} is {factor:.4g} times the reference"
         return GradientCause(words, tuple(wrong))
     return None
 
 
 def _worst(
     subject: Subject, tolerance: float
-) -> tuple[_Case, Found, Found, list[str]] | None:
-    """Return the call where most checks disagree, of equal ones the most telling.
+) -> tuple[_Pull, Found, Found, list[str]] | None:
+    """Return the call with most disagreeing checks, of equal ones the first shape's.
 
-    Where a gradient fades, a cut shows in the initial state alone, as if that were
-    detached; at another shape it shows in the weights as well. Padded sequences come
-    last: a layer may be called once for each length, and what is wrong at the start of
-    a call then shows within them.
+    If a gradient fades, a cut shows in the initial state only, as if that were
+    detached; at another shape it shows in the weights too. Padded sequences come last:
+    a layer may be called once for each length, and then a mistake at the start of a
+    call shows inside a sequence.
     """
     worst, most, padded = None, 0, False
     for shape in most_telling(PAIRWISE, long=True):
         if worst is not None and shape.padded != padded:
             break
         padded = shape.padded
-        case = _case(subject, shape)
-        found = case.of(cast(TrainableNetwork, case.pair.network))
-        expected = case.of(case.pair.oracle)
+        pull = _pull(subject, shape)
+        found = pull.back(pull.case.pair.network)
+        expected = pull.back(pull.case.pair.oracle)
         wrong = disagreeing(found, expected, tolerance)
         count = len({_check(name) for name in wrong})
         if count > most:
-            worst, most = (case, found, expected, wrong), count
+            worst, most = (pull, found, expected, wrong), count
         if all(n in wrong or n.startswith("readout.") for n in found):
             break
     return worst
@@ -152,44 +138,29 @@ def _check(tensor: str) -> str:
     """Return the check that a tensor's gradient belongs to."""
     if tensor.startswith("the initial state"):
         return "grad initial state"
-    if tensor.startswith("layer"):
-        return f"grad {tensor.partition('.')[2]}"
-    return f"grad {tensor.removeprefix('the ')}"
+    return f"grad {in_layer(tensor).removeprefix('the ')}"
 
 
 def _any_weight(tensors: Iterable[str]) -> bool:
     return not all(name.startswith("the ") for name in tensors)
 
 
-def _case(subject: Subject, shape: Shape) -> _Case:
-    pair = subject.pair(shape)
-    rng = np.random.default_rng(0)
-    batch = random_batch(shape, rng)
-    # The longer memory shows better where a gradient was cut.
-    *_, weights = weight_points(pair.spec, pair.cell, 0)
-    weights = pair.load(weights)
-    state = pair.state(rng)
-    d_outputs = rng.standard_normal((*batch.scored.shape, pair.spec.output_size))
-    d_outputs = (LARGE_COTANGENT * d_outputs).astype(np.float32)
-    return _Case(subject, pair, weights, batch, state, d_outputs)
+def _pull(subject: Subject, shape: Shape) -> _Pull:
+    pair = Pair(subject, shape)
+    case = pair.case(0, point=1)  # a long memory shows a cut better
+    pair.load(case.weights)
+    return _Pull(case, (LARGE_COTANGENT * case.cotangent()).astype(np.float32))
 
 
-def _matching(case: _Case, found: Found, tolerance: float) -> str | None:
-    for cause, steps in _hypotheses(case, found):
-        if not disagreeing(found, case.around(steps), MATCHES * tolerance):
-            return cause
-    return None
-
-
-def _hypotheses(case: _Case, found: Found) -> Iterator[tuple[str, Steps]]:
-    """Yield mistakes with the time steps they make, the simple ones first."""
-    steps = case.subject.steps()
+def _hypotheses(case: Case, found: Found) -> Iterator[tuple[str, Steps]]:
+    """Yield mistakes, simple ones first, and the time steps that each makes."""
+    steps = case.pair.subject.steps()
     back = partial(ChangedWayBack, steps, case.batch.time_steps)
     for every in TRUNCATIONS:
         words = f"the gradient is truncated every {every} time steps"
         if every == 1:
             words = "no gradient flows through time: the state is detached in each step"
-        for start in (False, True):  # whether the initial state is detached as well
+        for start in (False, True):  # whether the initial state is detached too
             yield words, back(unchanged, partial(_cut, every=every, start=start))
     names = case.pair.cell.info.state_parts
     for k, name in enumerate(names):
@@ -198,7 +169,7 @@ def _hypotheses(case: _Case, found: Found) -> Iterator[tuple[str, Steps]]:
             yield words, back(unchanged, partial(_without_part, part=k))
     yield from _blind_gates(case, steps)
     for words, bounded in _bounds(case, found):
-        # Of all that reaches a state, or of what a time step hands to the one before.
+        # Of the gradient that a time step gets, or of the one that it passes on.
         yield words, back(bounded, unchanged)
         yield words, back(unchanged, bounded)
 
@@ -213,14 +184,14 @@ def _without_part(_: int, before: State, part: int) -> State:
     return tuple(np.zeros_like(d) if i == part else d for i, d in enumerate(before))
 
 
-def _blind_gates(case: _Case, steps: Steps) -> Iterator[tuple[str, Steps]]:
+def _blind_gates(case: Case, steps: Steps) -> Iterator[tuple[str, Steps]]:
     info = case.pair.cell.info
     gates = range(len(info.gates))
-    if len(gates) == 1 or case.subject.basis is not Basis.REFERENCE:
+    if len(gates) == 1 or case.pair.subject.basis is not Basis.REFERENCE:
         return
     for count in gates[1:]:
         for chosen in itertools.combinations(gates, count):
-            names = listed([info.gates[k] for k in chosen])
+            names = listed([info.gates[k] for k in chosen], 3)
             words = f"matches if no gradient flows through {names}"
             yield words, NoWayThroughGates(steps, info, chosen)
 
@@ -230,10 +201,10 @@ def _blind_gates(case: _Case, steps: Steps) -> Iterator[tuple[str, Steps]]:
 _BOUNDED = "matches if the gradient to the state is {} in each time step"
 
 
-def _bounds(case: _Case, found: Found) -> Iterator[tuple[str, partial[State]]]:
-    """Yield bounds on the gradient to the state, inside time.
+def _bounds(case: Case, found: Found) -> Iterator[tuple[str, partial[State]]]:
+    """Yield bounds on the gradient to the state in each time step.
 
-    A bound is a round number, or what the gradient to the initial state shows of it.
+    A bound is a round number, or the size of the gradient to the initial state.
     """
     names = case.pair.cell.info.state_parts
     states = [found[f"the initial state {name}"] for name in names]

@@ -1,48 +1,41 @@
-"""Which other mean, or which other loss, gives the loss that was found."""
+"""Which other mean or other loss gives the loss that was found?"""
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterator
 
 import numpy as np
 
-from harness.contract import (
-    Array,
-    Batch,
-    LossAndGradients,
-    Readout,
-    Target,
-    TrainableNetwork,
-)
+from harness.contract import Array, Batch, Readout, Target, TrainableNetwork
 from harness.measure.certificate.diagnosis.evidence import (
     Found,
-    agrees,
     common_factor,
     disagreeing,
+    first_match,
     without_hypothesis,
 )
+from harness.measure.certificate.pair import Pair
 from harness.measure.certificate.shapes import PAIRWISE, Shape
-from harness.measure.certificate.subject import Subject, random_batch, weight_points
+from harness.measure.subject import Subject
 
 
 def loss_cause(subject: Subject, tolerance: float) -> str | None:
-    """Return the likely cause of a wrong loss, None where it cannot be told."""
+    """Return the likely cause of a wrong loss, or None if none is found."""
     for shape in sorted(PAIRWISE, key=_ambiguity):
-        pair = subject.pair(shape)
-        rng = np.random.default_rng(0)
-        batch = random_batch(shape, rng)
-        pair.load(next(weight_points(pair.spec, pair.cell, 0)))
-        network = cast(TrainableNetwork, pair.network)
-        found, expected = _of(network, batch), _of(pair.oracle, batch)
+        pair = Pair(subject, shape)
+        case = pair.case(0)
+        pair.load(case.weights)
+        found, expected = (_of(n, case.batch) for n in (pair.network, pair.oracle))
         if not disagreeing(found, expected, tolerance):
             continue
-        cause = without_hypothesis(found, _of(network, batch), tolerance)
+        cause = without_hypothesis(found, _of(pair.network, case.batch), tolerance)
         if cause is not None:
             return cause
-        if not agrees(found["the loss"], expected["the loss"], tolerance):
-            outputs = pair.oracle.forward(pair.oracle.place(batch)).read().outputs
-            value = float(found["the loss"])
-            return _matching_loss(shape, batch, outputs, value, tolerance)
+        of_loss = {"the loss": found["the loss"]}
+        if disagreeing(of_loss, {"the loss": expected["the loss"]}, tolerance):
+            outputs = pair.oracle.forward(pair.oracle.place(case.batch)).read().outputs
+            others = _other_losses(shape.target, outputs, case.batch)
+            return first_match(others, of_loss, tolerance)
         names = [name for name in expected if name != "the loss"]
         factor = common_factor([(found[n], expected[n]) for n in names], tolerance)
         if factor is not None:
@@ -51,20 +44,21 @@ def loss_cause(subject: Subject, tolerance: float) -> str | None:
 
 
 def _ambiguity(shape: Shape) -> tuple[bool, bool]:
-    # Of one readout, or one sequence, several means are the same number.
+    # With one readout or one sequence several means are the same number.
     return shape.readout is Readout.LAST, shape.batch == 1
 
 
 def _of(network: TrainableNetwork, batch: Batch) -> Found:
-    done: LossAndGradients = network.loss_and_gradients(network.place(batch)).read()
+    done = network.loss_and_gradients(network.place(batch)).read()
     gradients = {f"the gradient of {n}": g for n, g in done.gradients.items()}
     return {"the loss": np.array(done.loss), **gradients}
 
 
-def _matching_loss(
-    shape: Shape, batch: Batch, outputs: Array, found: float, tolerance: float
-) -> str | None:
-    losses = _position_losses(shape.target, outputs, batch.targets)
+def _other_losses(
+    target: Target, outputs: Array, batch: Batch
+) -> Iterator[tuple[str, Found]]:
+    """Yield other means and other losses of the outputs."""
+    losses = _position_losses(target, outputs, batch.targets)
     scored = np.where(batch.scored, losses, 0)
     per_sequence = scored.sum(axis=1) / np.maximum(batch.scored.sum(axis=1), 1)
     mean = scored.sum() / batch.scored.sum()
@@ -79,9 +73,7 @@ def _matching_loss(
         ("the loss is summed over outputs, not averaged", mean * outputs.shape[-1]),
         ("the loss is in bits, not nats", mean / np.log(2)),
     ):
-        if agrees(np.array(found), np.array(value), tolerance):
-            return words
-    return None
+        yield words, {"the loss": np.array(value)}
 
 
 def _position_losses(target: Target, outputs: Array, targets: Array) -> Array:

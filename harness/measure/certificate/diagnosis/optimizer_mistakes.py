@@ -12,8 +12,32 @@ from harness.contract import Array, Optimizer, Weights
 from harness.measure.certificate.trajectories import Name
 
 Moments = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update of one tensor.
+
+    Attributes:
+        moments: The moments after the previous update; a step replaces them.
+        number: The number of the update; the first is 1.
+    """
+
+    optimizer: Optimizer
+    gradient: Array
+    moments: Moments
+    number: int
+
+    def average(self, name: str, value: Array, decay: float) -> Array:
+        """Update a moving average, which starts at zero, and return it."""
+        before = self.moments.get(name, np.zeros_like(value))
+        self.moments[name] = before + (1 - decay) * (value - before)
+        return self.moments[name]
+
+
 Clip = Callable[[Weights, float], Weights]
-Step = Callable[[Optimizer, Array, Moments, int], Array]
+Step = Callable[[Update], Array]
+"""Returns the change that is subtracted from the tensor."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +70,9 @@ def mistakes(name: Name) -> Iterator[Mistake]:
 
 
 def _holding(step: Step, constants: dict[str, Any]) -> Step:
-    """Return an optimiser's step with constants of its own."""
-    return lambda o, g, moments, update: step(
-        replace(o, **constants), g, moments, update
+    """Return an optimiser's step with fixed constants, whatever is asked for."""
+    return lambda update: step(
+        replace(update, optimizer=replace(update.optimizer, **constants))
     )
 
 
@@ -94,89 +118,77 @@ def _clip_nothing(gradients: Weights, _: float) -> Weights:
 # --- steps ---------------------------------------------------------------------------
 
 
-def _averages(optimizer: Optimizer, g: Array, moments: Moments) -> tuple[Array, Array]:
-    first = moments.get("first", np.zeros_like(g))
-    second = moments.get("second", np.zeros_like(g))
-    moments["first"] = first + (1 - optimizer.beta1) * (g - first)
-    moments["second"] = second + (1 - optimizer.beta2) * (g * g - second)
-    return moments["first"], moments["second"]
+def _averages(update: Update) -> tuple[Array, Array]:
+    optimizer, g = update.optimizer, update.gradient
+    first = update.average("first", g, optimizer.beta1)
+    return first, update.average("second", g * g, optimizer.beta2)
 
 
-def _adam(optimizer: Optimizer, g: Array, moments: Moments, update: int) -> Array:
-    first, second = _averages(optimizer, g, moments)
-    first = first / (1 - optimizer.beta1**update)
-    second = second / (1 - optimizer.beta2**update)
+def _corrected(update: Update) -> tuple[Array, Array]:
+    optimizer, (first, second) = update.optimizer, _averages(update)
+    first = first / (1 - optimizer.beta1**update.number)
+    return first, second / (1 - optimizer.beta2**update.number)
+
+
+def _adam(update: Update) -> Array:
+    optimizer, (first, second) = update.optimizer, _corrected(update)
     return optimizer.learning_rate * first / (np.sqrt(second) + optimizer.epsilon)
 
 
-def _adam_inside(
-    optimizer: Optimizer, g: Array, moments: Moments, update: int
-) -> Array:
-    first, second = _averages(optimizer, g, moments)
-    first = first / (1 - optimizer.beta1**update)
-    second = second / (1 - optimizer.beta2**update)
+def _adam_inside(update: Update) -> Array:
+    optimizer, (first, second) = update.optimizer, _corrected(update)
     return optimizer.learning_rate * first / np.sqrt(second + optimizer.epsilon)
 
 
-def _adam_epsilon_hat(
-    optimizer: Optimizer, g: Array, moments: Moments, update: int
-) -> Array:
-    first, second = _averages(optimizer, g, moments)
-    corrected = np.sqrt(1 - optimizer.beta2**update) / (1 - optimizer.beta1**update)
-    root = np.sqrt(second) + optimizer.epsilon
-    return optimizer.learning_rate * float(corrected) * first / root
+def _adam_epsilon_hat(update: Update) -> Array:
+    correction = np.sqrt(1 - update.optimizer.beta2**update.number)
+    correction /= 1 - update.optimizer.beta1**update.number
+    return float(correction) * _adam_uncorrected(update)
 
 
-def _adam_uncorrected(
-    optimizer: Optimizer, g: Array, moments: Moments, update: int
-) -> Array:
-    first, second = _averages(optimizer, g, moments)
+def _adam_uncorrected(update: Update) -> Array:
+    optimizer, (first, second) = update.optimizer, _averages(update)
     return optimizer.learning_rate * first / (np.sqrt(second) + optimizer.epsilon)
 
 
-def _second(optimizer: Optimizer, g: Array, moments: Moments) -> Array:
-    second = moments.get("second", np.zeros_like(g))
-    moments["second"] = second + (1 - optimizer.decay) * (g * g - second)
-    return moments["second"]
+def _second(update: Update) -> Array:
+    return update.average("second", update.gradient**2, update.optimizer.decay)
 
 
-def _rmsprop(optimizer: Optimizer, g: Array, moments: Moments, update: int) -> Array:
-    root = np.sqrt(_second(optimizer, g, moments)) + optimizer.epsilon
-    return optimizer.learning_rate * g / root
+def _rmsprop(update: Update) -> Array:
+    root = np.sqrt(_second(update)) + update.optimizer.epsilon
+    return update.optimizer.learning_rate * update.gradient / root
 
 
-def _rmsprop_inside(
-    optimizer: Optimizer, g: Array, moments: Moments, update: int
-) -> Array:
-    root = np.sqrt(_second(optimizer, g, moments) + optimizer.epsilon)
-    return optimizer.learning_rate * g / root
+def _rmsprop_inside(update: Update) -> Array:
+    root = np.sqrt(_second(update) + update.optimizer.epsilon)
+    return update.optimizer.learning_rate * update.gradient / root
 
 
-def _velocity(
-    optimizer: Optimizer, g: Array, moments: Moments, share: float = 1.0
-) -> Array:
-    before = moments.get("momentum")
-    new = g if before is None else optimizer.momentum * before + share * g
-    moments["momentum"] = new
+def _velocity(update: Update, share: float = 1.0) -> Array:
+    new, before = update.gradient, update.moments.get("momentum")
+    if before is not None:
+        new = update.optimizer.momentum * before + share * new
+    update.moments["momentum"] = new
     return new
 
 
-def _sgd(optimizer: Optimizer, g: Array, moments: Moments, update: int) -> Array:
-    return optimizer.learning_rate * _velocity(optimizer, g, moments)
+def _sgd(update: Update) -> Array:
+    return update.optimizer.learning_rate * _velocity(update)
 
 
-def _nesterov(optimizer: Optimizer, g: Array, moments: Moments, update: int) -> Array:
-    ahead = optimizer.momentum * _velocity(optimizer, g, moments)
-    return optimizer.learning_rate * (g + ahead)
+def _nesterov(update: Update) -> Array:
+    ahead = update.optimizer.momentum * _velocity(update)
+    return update.optimizer.learning_rate * (update.gradient + ahead)
 
 
-def _dampened(optimizer: Optimizer, g: Array, moments: Moments, update: int) -> Array:
-    share = 1 - optimizer.momentum
-    return optimizer.learning_rate * _velocity(optimizer, g, moments, share)
+def _dampened(update: Update) -> Array:
+    share = 1 - update.optimizer.momentum
+    return update.optimizer.learning_rate * _velocity(update, share)
 
 
-def _no_momentum(optimizer: Optimizer, g: Array, _: Moments, update: int) -> Array:
-    return optimizer.learning_rate * g
+def _no_momentum(update: Update) -> Array:
+    return update.optimizer.learning_rate * update.gradient
 
 
 _STEPS: dict[Name, tuple[tuple[str, Step], ...]] = {
@@ -193,7 +205,7 @@ _STEPS: dict[Name, tuple[tuple[str, Step], ...]] = {
     ),
 }
 
-_CONSTANTS: dict[Name, tuple[dict[str, Any], ...]] = {
+_CONSTANTS: dict[Name, tuple[dict[str, float], ...]] = {
     "adam": (
         {"learning_rate": 1e-3},
         {"beta1": 0.9},
@@ -210,10 +222,6 @@ _CONSTANTS: dict[Name, tuple[dict[str, Any], ...]] = {
         {"epsilon": 1e-8},
         {"epsilon": 1e-7},
     ),
-    "sgd": (
-        {"learning_rate": 1e-3},
-        {"learning_rate": 1e-2},
-        {"momentum": 0.9},
-    ),
+    "sgd": ({"learning_rate": 1e-3}, {"learning_rate": 1e-2}, {"momentum": 0.9}),
 }
-"""What torch, Keras or optax take where nothing is asked for."""
+"""The defaults of torch, Keras or optax."""

@@ -1,88 +1,46 @@
-"""Layers of somebody's own: what is taken, what is refused, and what really ran."""
-
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from harness.contract import Batch, Inputs, NetworkSpec, Target
+from harness.contract import Batch, NetworkSpec
 from harness.errors import PluginError, describe_error
-from harness.loading import build_network, load_cell
 from implementations.tensorflow_backend.kernel import kernel_of
 from implementations.tensorflow_backend.network import TensorFlowNetwork
+from tests import probe_cases as cases
 from tests.backend_cases import (
     BATCH,
-    REGISTRY,
-    SPEC,
     build,
     draw_batch,
     draw_state,
     draw_weights,
     errors_against_reference,
 )
-
-SMALL = replace(
-    SPEC, inputs=Inputs("reals", 2), num_layers=1, target=Target.REAL, cell="gru"
-)
-STACKED = {"return_sequences": True, "return_state": True}
+from tests.frameworks.backends import SMALL, Backend
+from tests.frameworks.keras_layers import STACKED, gru
 
 
 def network_of(
     make: Any, spec: NetworkSpec = SMALL, device: str = "cpu"
 ) -> TensorFlowNetwork:
     """Build a network of the layers that `make` returns for a hidden size."""
-    cell = load_cell(REGISTRY, spec.cell)
-    network = TensorFlowNetwork(spec, cell, device, lambda name, i, h: make(h))
-    network.load_weights(draw_weights(spec))
+    network: TensorFlowNetwork = Backend.of("tensorflow").network_of(
+        lambda name, i, h: make(h), spec, device
+    )
     return network
 
 
-def gru(hidden_size: int, **changes: Any) -> Any:
-    return layers.GRU(hidden_size, **{**STACKED, **changes})
-
-
 # --- what is taken -------------------------------------------------------------------
-
-PLUGIN = """\
-from harness import declare_implementation
-
-declare_implementation(
-    "my-lstm",
-    framework="tensorflow",
-    cells=["lstm"],
-    dtypes=["float32", "float64"],
-    layer="my_lstm:layer",
-)
-
-def layer(cell, input_size, hidden_size):
-    from keras.layers import RNN, LSTMCell
-
-    return RNN(LSTMCell(hidden_size), return_sequences=True, return_state=True)
-"""
-
-
-def test_a_plugin_file_of_a_few_lines_computes_what_the_reference_does(
-    tmp_path: Path,
-) -> None:
-    file = tmp_path / "my_lstm.py"
-    file.write_text(PLUGIN, encoding="utf-8")
-    registry = type(REGISTRY).discover([file])
-    assert registry.problems == []
-    spec = replace(SMALL, cell="lstm", dtype="float64")
-    cell = load_cell(registry, "lstm")
-    network = cast(
-        TensorFlowNetwork, build_network(registry, "my-lstm", spec, cell, "cpu")
-    )
-    network.load_weights(draw_weights(spec))
-    errors = errors_against_reference(network, spec)
-    assert max(errors.values()) < 1e-14, errors
 
 
 class Integrator(layers.Layer):  # type: ignore[misc]
@@ -189,11 +147,6 @@ def test_graphs_are_traced_once_a_batch_size_for_every_length() -> None:
 # --- what is refused -----------------------------------------------------------------
 
 
-class NoState(layers.Layer):  # type: ignore[misc]
-    def call(self, x: Any) -> Any:
-        return x
-
-
 class Unrolled(Integrator):
     def call(self, x: Any, initial_state: Any = None, mask: Any = None) -> Any:
         outputs, final = super().call(x, initial_state, mask)
@@ -221,30 +174,6 @@ class Answering(layers.GRU):  # type: ignore[misc]
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda h: None, "returned NoneType; expected a keras.layers.Layer"),
-        (lambda h: NoState(), "expected call(x, initial_state, mask)"),
-        (
-            lambda h: layers.Bidirectional(gru(h)),
-            "Bidirectional: has 2 parameters named 'kernel'; expected one layer",
-        ),
-        (
-            lambda h: layers.RNN([layers.GRUCell(h), layers.GRUCell(h)], **STACKED),
-            "RNN: has 2 parameters named 'kernel'; expected one layer",
-        ),
-        (
-            lambda h: gru(h, use_bias=False),
-            "GRU: parameter 'bias' is missing; expected shape (2, 18)",
-        ),
-        (
-            lambda h: gru(h, reset_after=False),
-            "parameter 'bias' has shape (18,); expected shape (2, 18); a GRU with "
-            "reset_after=False computes the cell gru-reset-before: declare it for that "
-            "one, or give it reset_after=True",
-        ),
-        (
-            lambda h: gru(h, dtype="mixed_bfloat16"),
-            "GRU: has the dtype policy mixed_bfloat16; expected float32",
-        ),
         (Rounded, "Rounded: has the dtype policy float16; expected float32"),
         (
             lambda h: gru(h, return_sequences=False),
@@ -255,11 +184,6 @@ class Answering(layers.GRU):  # type: ignore[misc]
             lambda h: gru(h, return_state=False),
             "GRU: answered float32 (1, 2, 6); expected outputs float32 (1, 2, 6), "
             "[batch, time, hidden], and 1 state parts float32 (1, 6)",
-        ),
-        (
-            lambda h: gru(h, stateful=True),
-            "GRU: keeps its state from call to call (stateful=True); expected a layer "
-            "that starts from initial_state; build it with stateful=False",
         ),
         (
             lambda h: Answering(h, lambda o, s: (ops.cast(o, "float16"), s)),
@@ -291,7 +215,7 @@ def test_an_error_of_a_layer_is_told_as_it_was_raised() -> None:
     with pytest.raises(RuntimeError) as caught:
         network_of(lambda h: Answering(h, fail))
     assert describe_error(caught.value).startswith(
-        "RuntimeError: no kernel here (test_layers.py:"
+        "RuntimeError: no kernel here (test_tensorflow.py:"
     )
 
 
@@ -301,7 +225,7 @@ def test_a_loop_over_a_length_that_must_be_known_is_refused_with_its_place() -> 
     assert "Unrolled: runs over 2 time steps but not over any number" in str(
         caught.value
     )
-    assert "(test_layers.py:" in str(caught.value)
+    assert "(test_tensorflow.py:" in str(caught.value)
 
 
 # --- what really ran -----------------------------------------------------------------
@@ -383,6 +307,67 @@ def test_on_the_cpu_keras_does_not_take_cudnn_where_a_gpu_is_there(cell: str) ->
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+# --- precision, threads, what the probe reports ---------------------------------------
+
+
+def test_no_product_is_rounded_to_tf32() -> None:
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    build("tensorflow-keras", SMALL)
+    assert not tf.config.experimental.tensor_float_32_execution_enabled()
+
+
+@pytest.mark.skipif(
+    os.environ.get("TF_NUM_INTRAOP_THREADS") != "1", reason="threads are not pinned"
+)
+def test_one_thread_is_one_thread() -> None:
+    """With a worker's variables one thread computes, beside the one that waits."""
+
+    def busy() -> dict[str, int]:
+        """Return the clock ticks of every thread but the one that waits."""
+        times = {}
+        for task in Path("/proc/self/task").iterdir():
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+            times[task.name] = int(fields[11]) + int(fields[12])
+        return {name: t for name, t in times.items() if name != str(os.getpid())}
+
+    spec = replace(SMALL, hidden_size=256)
+    network = build("tensorflow-loop", spec)
+    batch = network.place(draw_batch(spec))
+    network.train_steps([batch]).wait()
+    before = busy()
+    network.train_steps([batch] * 240).wait()
+    spent = [time - before.get(name, 0) for name, time in busy().items()]
+    most, *others = sorted(spent, reverse=True)
+    assert most > 20
+    assert sum(others) <= 0.2 * most, spent
+
+
+def test_what_is_traced_is_reported_and_what_runs_again_is_not() -> None:
+    probe = cases.load("tensorflow")
+    double = tf.function(lambda x: 2 * x)
+    cases.assert_tells_what_is_built(probe, double, tf.ones(2), tf.ones(3))
+    # What is freed at once is reported, too.
+    before = probe.state()
+    tf.function(lambda x: 2 * x)(tf.ones(2))
+    assert probe.state().builds > before.builds
+
+
+SET = """\
+import tensorflow as tf
+from tests import probe_cases as cases
+probe = cases.load("tensorflow")
+print(probe.state().threads)
+tf.config.threading.set_intra_op_parallelism_threads(3)
+tf.ones(2)
+print(probe.state().threads)
+"""
+
+
+def test_threads_are_reported_where_somebody_has_set_them() -> None:
+    found = subprocess.check_output([sys.executable, "-c", SET], text=True)
+    assert found.split() == ["None", "3"]
+
+
 # --- on a GPU ------------------------------------------------------------------------
 
 on_gpu = pytest.mark.skipif(
@@ -401,21 +386,3 @@ def test_on_a_gpu_a_layer_that_leaves_cudnn_is_reported() -> None:
         for dropout in (0.0, 0.1)
     }
     assert found == {0.0: "cuDNN", 0.1: "TensorFlow while loop"}
-
-
-@pytest.mark.gpu
-@on_gpu
-@pytest.mark.parametrize("name", ["tensorflow-keras", "tensorflow-loop"])
-@pytest.mark.parametrize("cell", ["rnn", "rnn-relu", "gru", "gru-reset-before", "lstm"])
-def test_a_gpu_gives_what_the_cpu_gives_without_tf32(name: str, cell: str) -> None:
-    # TF32 has a unit roundoff of 5e-4; float32 at 9 time steps stays near 1e-6.
-    spec = replace(SPEC, cell=cell)
-    declared = load_cell(REGISTRY, cell)
-    network = cast(
-        TensorFlowNetwork, build_network(REGISTRY, name, spec, declared, "cuda:0")
-    )
-    network.load_weights(draw_weights(spec))
-    errors = errors_against_reference(network, spec)
-    assert max(errors.values()) < 1e-5, errors
-    fused = name == "tensorflow-keras" and cell in ("gru", "lstm")
-    assert network.kernel() == ("cuDNN" if fused else "TensorFlow while loop")

@@ -1,0 +1,123 @@
+"""What is stored about a timed phase: its median, rates and raw samples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from harness.contract import Quantity
+from harness.intervals import MedianInterval, median_interval
+from harness.measure import readback
+from harness.measure.arithmetic import flops_of_call, least_bytes_of_call
+from harness.measure.problem import Problem
+from harness.measure.speed.phases import Batches
+from harness.measure.speed.turns import Turns
+from harness.store import Reading
+
+MOST_LATENCIES = 4000
+"""At most so many latencies are stored; percentiles are taken over all of them."""
+
+_S = Quantity("s", "lower")
+_PER_S = Quantity("tokens/s", "higher")
+
+QUANTITIES = {
+    **dict.fromkeys(("time_s", "time_low_s", "time_high_s", "sample_s"), _S),
+    **dict.fromkeys(("latency_s", "latency_p50_s", "latency_p95_s"), _S),
+    **dict.fromkeys(("latency_p99_s", "first_call_s"), _S),
+    **dict.fromkeys(("device_time_s", "device_s"), _S),
+    **dict.fromkeys(("tokens_per_s", "tokens_low_per_s", "tokens_high_per_s"), _PER_S),
+    "flop_per_s": Quantity("FLOP/s", "higher"),
+    "flops": Quantity("FLOP", "neither"),
+    "least_bytes": Quantity("bytes", "neither"),
+    "bytes": Quantity("bytes", "neither"),
+    "loops": Quantity("calls", "neither"),
+    "round": Quantity("rounds", "neither"),
+    "at_s": Quantity("s", "neither"),
+    "own_load": Quantity("cores", "neither"),
+    "other_load": Quantity("cores", "lower"),
+    "shaky": Quantity("yes or no", "lower"),
+    **readback.QUANTITIES,
+}
+
+
+def placement(batches: Batches) -> Reading:
+    """Return how long placing a batch takes, without the first one."""
+    found = median_interval([[s] for s in batches.place_s[1:]])
+    size = {"bytes": batches.batch(0).inputs.nbytes}
+    return Reading("place", {**_times(found), **size})
+
+
+def results(
+    problem: Problem, phase: str, turns: Turns, found: MedianInterval, shaky: bool
+) -> list[Reading]:
+    """Return the values of a phase, then its raw samples.
+
+    Args:
+        problem: The trial.
+        phase: Its name.
+        turns: What was recorded.
+        found: The median and its interval.
+        shaky: Whether the median is doubted.
+    """
+    batch, time_steps = problem.trial.batch or 1, problem.time_steps
+    if phase == "stream":
+        batch = time_steps = 1
+    tokens = batch * time_steps
+    flops = flops_of_call(problem, phase, batch)
+    values = {
+        **_times(found),
+        "first_call_s": turns.first_call_s,
+        "tokens_per_s": tokens / found.median,
+        "tokens_low_per_s": tokens / found.high,
+        "tokens_high_per_s": tokens / found.low,
+        "flop_per_s": flops / found.median,
+        "flops": flops,
+        "least_bytes": least_bytes_of_call(problem, phase, batch),
+        "loops": turns.loops,
+        "shaky": int(shaky),
+    }
+    series = _samples(phase, turns)
+    if turns.device_s:
+        values["device_time_s"] = float(np.median(turns.device_s))
+    latencies = np.array(turns.latencies_s)
+    if len(latencies):
+        for share in (50, 95, 99):
+            values[f"latency_p{share}_s"] = float(np.percentile(latencies, share))
+        kept = latencies[:: math.ceil(len(latencies) / MOST_LATENCIES)].tolist()
+        x = list(range(len(kept)))
+        series.append(Reading(phase, {"latency_s": kept}, x, "time steps"))
+    return [Reading(phase, values), *series]
+
+
+def _times(found: MedianInterval) -> dict[str, float]:
+    return {
+        "time_s": found.median,
+        "time_low_s": found.low,
+        "time_high_s": found.high,
+    }
+
+
+def _samples(phase: str, turns: Turns) -> list[Reading]:
+    """Return the raw readings in order, and the load of the machine in each round."""
+    samples = [sample for turn in turns.readings for sample in turn]
+    places = [
+        place
+        for place, turn in zip(turns.rounds, turns.readings, strict=True)
+        for _ in turn
+    ]
+    values = {
+        "sample_s": samples,
+        "round": [number for number, _ in places],
+        "at_s": [round(at_s, 4) for _, at_s in places],
+    }
+    if turns.device_s:
+        values["device_s"] = turns.device_s
+    loads = {"own_load": [round(load, 3) for load in turns.own_load]}
+    if turns.other_load:
+        loads["other_load"] = [round(load, 3) for load in turns.other_load]
+    rounds = [number for number, _ in turns.rounds]
+    return [
+        Reading(phase, values, list(range(len(samples))), "readings"),
+        Reading(phase, loads, rounds, "rounds"),
+    ]

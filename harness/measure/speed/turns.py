@@ -1,0 +1,46 @@
+"""What is recorded during the turns of one phase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class Turns:
+    """What was recorded during the turns of one phase.
+
+    Attributes:
+        readings: Kept readings of each turn, in seconds per call.
+        other_load: Cores that other processes kept busy during each turn.
+        own_load: Cores that this process and its children kept busy during each turn.
+        pieces: Calls and seconds of the pieces of each turn's readings [pieces, 2].
+        waited_s: Seconds that threads waited for a core during each turn.
+        built: Whether the framework traced or compiled something during each turn.
+        set_threads: The framework's number of threads in each turn, if it reports it.
+        loops: Calls in one reading.
+        stationary: Whether the warm-up ended with calls that got no faster.
+        clock_wrong: Whether the clock stepped or ran at another rate.
+        threads: The number asked for, or None if it is not checked.
+        rounds: The round of each turn, and its seconds since the meter was made.
+        device_s: Seconds of each reading by the device's own clock, on a GPU.
+        latencies_s: Seconds of single calls, if each is timed alone.
+        first_call_s: Seconds of the first call, which may build and compile.
+    """
+
+    readings: list[list[float]] = field(default_factory=list)
+    other_load: list[float] = field(default_factory=list)
+    own_load: list[float] = field(default_factory=list)
+    pieces: list[np.ndarray] = field(default_factory=list)
+    waited_s: list[float] = field(default_factory=list)
+    built: list[bool] = field(default_factory=list)
+    set_threads: list[int] = field(default_factory=list)
+    loops: int = 1
+    stationary: bool = True
+    clock_wrong: bool = False
+    threads: int | None = None
+    rounds: list[tuple[int, float]] = field(default_factory=list)
+    device_s: list[float] = field(default_factory=list)
+    latencies_s: list[float] = field(default_factory=list)
+    first_call_s: float = 0.0

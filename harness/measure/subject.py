@@ -1,0 +1,169 @@
+"""An implementation's network, and the reference that it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Protocol, cast
+
+from harness.contract import (
+    Array,
+    Cell,
+    NetworkSpec,
+    Oracle,
+    ReferenceCell,
+    Saved,
+    State,
+    TrainableNetwork,
+    Weights,
+)
+from harness.declarations import ImplementationDeclaration
+from harness.errors import RefusedError
+from harness.loading import build_around, build_network, load_cell, load_equations
+from harness.measure.equations import EquationSteps
+from harness.measure.own_step import OwnStep, own_step_spec
+from harness.registry import Registry
+from harness.trial import Trial
+
+ORACLE = "numpy-reference"
+"""The implementation that all others are compared with."""
+
+
+class Basis(Enum):
+    """What an implementation of a cell is compared with."""
+
+    REFERENCE = "the float64 reference"
+    EQUATIONS = "the cell's equations in float64"
+    OWN_STEPS = "its own single time steps"
+
+
+class Steps(Protocol):
+    """One time step of a layer and its backward step, in float64."""
+
+    def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
+        """As `ReferenceCell.step`."""
+
+    def step_backward(
+        self, weights: Weights, saved: Saved, d_state: State
+    ) -> tuple[Weights, Array, State]:
+        """As `ReferenceCell.step_backward`."""
+
+
+def offered(registry: Registry, trial: Trial) -> ImplementationDeclaration:
+    """Return the declaration of a trial's implementation, which must offer the trial.
+
+    Raises:
+        MisuseError: If the name is unknown.
+        RefusedError: If it does not offer the cell, device, dtype, precision or biases.
+    """
+    declared = registry.implementation(trial.implementation)
+    declined = declines(declared, trial)
+    if declined is not None:
+        raise RefusedError(declined)
+    return declared
+
+
+def declines(declared: ImplementationDeclaration, trial: Trial) -> str | None:
+    """Return why an implementation does not offer what a trial asks for, or None."""
+    return declared.declines(
+        cell=trial.cell,
+        device=trial.device,
+        dtype=trial.dtype,
+        precision=trial.precision,
+        biases=trial.biases,
+    )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An implementation of a cell, and what it is compared with."""
+
+    registry: Registry
+    trial: Trial
+    cell: Cell
+
+    @classmethod
+    def of(cls, registry: Registry, trial: Trial) -> Subject:
+        """Load the trial's cell."""
+        return cls(registry, trial, load_cell(registry, trial.cell))
+
+    @property
+    def basis(self) -> Basis:
+        """What the implementation is compared with: the best that the cell has."""
+        declared = self.registry.cell(self.trial.cell)
+        if declared.reference:
+            return Basis.REFERENCE
+        return Basis.OWN_STEPS if declared.equations is None else Basis.EQUATIONS
+
+    def network(self, spec: NetworkSpec) -> TrainableNetwork:
+        """Build the implementation's network.
+
+        If the implementation only infers, the network has no gradients to ask for.
+        """
+        found = build_network(
+            self.registry,
+            self.trial.implementation,
+            spec,
+            self.cell,
+            self.trial.device,
+        )
+        return cast(TrainableNetwork, found)
+
+    def oracle(self, spec: NetworkSpec) -> Oracle:
+        """Build the float64 reference of a network.
+
+        A cell without a reference is computed by its equations. A cell without either
+        is computed by the implementation's own single time steps, in float64 where the
+        implementation offers it.
+
+        Raises:
+            RefusedError: If the cell has neither and the implementation does not train.
+        """
+        if self.basis is Basis.REFERENCE:
+            found = build_network(
+                self.registry, ORACLE, _in_float64(spec), self.cell, "cpu"
+            )
+            return cast(Oracle, found)
+        if self.basis is Basis.EQUATIONS:
+            return self.oracle_around(spec, self.steps())
+        return self._around(spec, self._own_steps(spec))
+
+    def steps(self) -> Steps:
+        """Return one layer's time step, from the cell's reference or its equations."""
+        if self.basis is Basis.REFERENCE:
+            return cast(ReferenceCell, self.cell)
+        equations = load_equations(self.registry, self.trial.cell)
+        return EquationSteps(equations, self.cell.info)
+
+    def oracle_around(self, spec: NetworkSpec, steps: Steps) -> Oracle:
+        """Build the reference around other time steps, the same in every layer."""
+        return self._around(spec, lambda *_: steps)
+
+    def _own_steps(self, spec: NetworkSpec) -> Callable[[str, int, int], Steps]:
+        """Return what makes a layer from the implementation's single time steps."""
+        name = self.trial.implementation
+        declared = self.registry.implementation(name)
+        if not declared.trains:
+            raise RefusedError(
+                f"{name} does not train and cell {self.trial.cell} has neither a "
+                "reference nor equations, so there is nothing to compare it with"
+            )
+
+        def layer(_: str, input_size: int, __: int) -> OwnStep:
+            small = own_step_spec(spec, input_size, "float64" in declared.dtypes)
+            return OwnStep(self.network(small), small, self.cell)
+
+        return layer
+
+    def _around(
+        self, spec: NetworkSpec, layer: Callable[[str, int, int], Any]
+    ) -> Oracle:
+        found = build_around(
+            self.registry, "numpy", layer, _in_float64(spec), self.cell, "cpu"
+        )
+        return cast(Oracle, found)
+
+
+def _in_float64(spec: NetworkSpec) -> NetworkSpec:
+    return replace(spec, dtype="float64", precision="highest", biases="canonical")

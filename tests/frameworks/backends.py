@@ -1,0 +1,143 @@
+"""In what the backends differ that `tests/frameworks` asks the same questions."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness.contract import Inputs, NetworkSpec, Target
+from harness.loading import load_cell
+from tests.backend_cases import REGISTRY, SPEC, draw_weights
+
+CELLS = ["rnn", "rnn-relu", "gru", "gru-reset-before", "lstm"]
+SMALL = replace(
+    SPEC, inputs=Inputs("reals", 2), num_layers=1, target=Target.REAL, cell="gru"
+)
+
+ONLY_FOR = {
+    "test_jax.py": ["jax"],
+    "test_jax_state_gradients.py": ["jax"],
+    "test_keras.py": ["keras-jax", "tensorflow"],
+    "test_keras_jax.py": ["keras-jax"],
+    "test_tensorflow.py": ["tensorflow"],
+    # keras-jax has the optimiser, the loss and the probe of jax.
+    "test_planted.py": ["jax", "tensorflow"],
+    "test_probe.py": ["jax", "tensorflow"],
+    "test_plugin_file.py": ["jax", "tensorflow"],
+}
+"""Files that other frameworks leave out; any other file is of every framework."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A framework's backend.
+
+    Attributes:
+        framework: Its name.
+        implementations: What it computes, to be held against the reference.
+        network: Module and name of what builds a network of layers.
+        held: The attribute of a network that holds its parameters.
+        rounding: The largest error in each dtype that it computes in.
+        differences: An implementation, and the dtype of its finite differences.
+        template_cells: Cells to write a layer of by `rnn-harness new`.
+        loop: The words for its loop over time.
+        fused: What else runs on a GPU, by implementation and cell.
+    """
+
+    framework: str
+    implementations: tuple[str, ...]
+    network: str
+    held: str
+    rounding: Mapping[str, float]
+    differences: tuple[str, str]
+    template_cells: tuple[str, ...]
+    loop: str
+    fused: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+    @staticmethod
+    def of(framework: str) -> Backend:
+        return next(b for b in BACKENDS if b.framework == framework)
+
+    @property
+    def version(self) -> str:
+        """The words for its library: "jax 0.8.0"."""
+        name = self.framework.rpartition("-")[2]
+        return f"{name} {importlib.import_module(name).__version__}"
+
+    def on_gpu(self) -> bool:
+        """Say whether the framework of this process sees a GPU."""
+        if self.framework == "tensorflow":
+            import tensorflow
+
+            return bool(tensorflow.config.list_physical_devices("GPU"))
+        import jax
+
+        return bool(jax.default_backend() == "gpu")
+
+    def default_dtype(self) -> str:
+        """Return the dtype that the framework of this process computes in unasked."""
+        if self.framework == "tensorflow":
+            import keras
+
+            return str(keras.config.dtype_policy().name)
+        from jax import numpy
+
+        return str(numpy.zeros(1).dtype)
+
+    def kernel_on_gpu(self, implementation: str, cell: str) -> str:
+        return self.fused.get((implementation, cell), self.loop)
+
+    def network_of(
+        self, layer: Callable[..., Any], spec: NetworkSpec = SMALL, device: str = "cpu"
+    ) -> Any:
+        """Build a network of what `layer(cell, input_size, hidden_size)` returns."""
+        module, _, name = self.network.partition(":")
+        build = getattr(importlib.import_module(module), name)
+        network = build(spec, load_cell(REGISTRY, spec.cell), device, layer)
+        network.load_weights(draw_weights(spec))
+        return network
+
+    def parameters(self, network: Any) -> dict[str, Any]:
+        """Return what a network holds of its layers, by name, as NumPy arrays."""
+        held = getattr(network, self.held)
+        return {n: p.__array__() for n, p in held.items() if n.startswith("layer")}
+
+
+# Nine time steps in float64; in float32 the same are near 1e-7.
+BACKENDS = (
+    Backend(
+        "jax",
+        ("jax-scan",),
+        network="implementations.jax_backend.network:JaxNetwork",
+        held="_weights",
+        rounding={"float64": 1e-13},
+        differences=("jax-scan", "float64"),
+        # Its gru is certified whole, see tests/unit/plugins/test_docs_certificates.py.
+        template_cells=("rnn-relu", "gru-reset-before", "lstm"),
+        loop="XLA while loop",
+    ),
+    Backend(
+        "keras-jax",
+        ("keras-jax",),
+        network="implementations.jax_backend.keras_network:network",
+        held="_weights",
+        rounding={"float32": 1e-5},
+        differences=("keras-jax", "float32"),
+        # The template of tensorflow computes here; its other cells are tested there.
+        template_cells=("lstm",),
+        loop="XLA while loop",
+    ),
+    Backend(
+        "tensorflow",
+        ("tensorflow-keras", "tensorflow-loop"),
+        network="implementations.tensorflow_backend.network:TensorFlowNetwork",
+        held="_variables",
+        rounding={"float64": 1e-14},
+        differences=("tensorflow-loop", "float64"),
+        template_cells=("rnn-relu", "gru-reset-before", "lstm"),
+        loop="TensorFlow while loop",
+        fused={("tensorflow-keras", c): "cuDNN" for c in ("gru", "lstm")},
+    ),
+)

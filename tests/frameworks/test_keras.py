@@ -1,0 +1,129 @@
+"""Keras layers on TensorFlow and on JAX: biases, parameters, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from harness.contract import Inputs, Optimizer
+from harness.errors import PluginError, UnavailableError
+from harness.loading import load_cell
+from tests.backend_cases import REGISTRY, build, draw_batch
+from tests.frameworks.backends import SMALL, Backend
+from tests.frameworks.keras_layers import STACKED, ZERO, NoState, gru
+
+OTHER_BACKEND = {"tensorflow": "jax", "jax": "torch"}
+
+
+@pytest.fixture
+def stock(backend: Backend) -> str:
+    """The implementation whose layers are Keras' own."""
+    return backend.implementations[0]
+
+
+# --- biases --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("biases", "moves"), [("canonical", False), ("native", True)])
+def test_redundant_biases_stay_zero_in_canonical_mode_only(
+    backend: Backend, stock: str, biases: Any, moves: bool
+) -> None:
+    spec = replace(SMALL, biases=biases, optimizer=Optimizer("sgd"))
+    network = build(stock, spec)
+    batch = network.place(draw_batch(spec))
+    gradients = network.loss_and_gradients(batch).read().gradients
+    norm = network.train_steps([batch] * 2).read().gradient_norms[0]
+    first, second = backend.parameters(network)["layer0.bias"]
+    redundant, needed = second[:12], second[12:]  # of z and r; b_hn of n
+    assert (redundant != 0).all() == moves
+    assert (needed != 0).all()
+    squares = {name: (g**2).sum() for name, g in gradients.items()}
+    # A bias that is trained has the gradient of its twin, and counts in the norm.
+    twice = (gradients["layer0.b"][:2] ** 2).sum() if moves else 0
+    assert norm == pytest.approx(np.sqrt(sum(squares.values()) + twice), rel=1e-5)
+    z, r = first[:6] + second[:6], first[6:12] + second[6:12]
+    found = network.weights()["layer0.b"]
+    np.testing.assert_array_equal(found, np.stack([r, z, first[12:]]))
+
+
+@pytest.mark.parametrize(
+    ("cell", "count"), [("rnn", 640 - 20), ("gru", 1920), ("lstm", 2560 - 80)]
+)
+def test_keras_trains_as_many_parameters_as_it_ships(
+    backend: Backend, stock: str, cell: str, count: int
+) -> None:
+    spec = replace(SMALL, cell=cell, inputs=Inputs("reals", 10), hidden_size=20)
+    network = build(stock, replace(spec, biases="native"))
+    shipped = sum(p.size for p in backend.parameters(network).values())
+    declared = load_cell(REGISTRY, cell).parameter_counts(10, 20)
+    assert shipped == declared["keras"] == count
+
+
+# --- what is refused -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda h: None, "returned NoneType; expected a keras.layers.Layer"),
+        (lambda h: NoState(), "expected call(x, initial_state, mask)"),
+        (
+            lambda h: layers.Bidirectional(gru(h)),
+            "Bidirectional: has 2 parameters named 'kernel'; expected one layer",
+        ),
+        (
+            lambda h: layers.RNN([layers.GRUCell(h, **ZERO) for _ in "ab"], **STACKED),
+            "RNN: has 2 parameters named 'kernel'; expected one layer",
+        ),
+        (
+            lambda h: gru(h, use_bias=False),
+            "GRU: parameter 'bias' is missing; expected shape (2, 18)",
+        ),
+        (
+            lambda h: gru(h, reset_after=False),
+            "parameter 'bias' has shape (18,); expected shape (2, 18); a GRU with "
+            "reset_after=False computes the cell gru-reset-before: declare it for that "
+            "one, or give it reset_after=True",
+        ),
+        (
+            lambda h: gru(h, dtype="mixed_bfloat16"),
+            "GRU: has the dtype policy mixed_bfloat16; expected float32",
+        ),
+        (
+            lambda h: gru(h, stateful=True),
+            "GRU: keeps its state from call to call (stateful=True); expected a layer "
+            "that starts from initial_state; build it with stateful=False",
+        ),
+    ],
+)
+def test_a_layer_of_another_form_is_refused_when_it_is_built(
+    backend: Backend, make: Any, words: str
+) -> None:
+    with pytest.raises(PluginError) as caught:
+        backend.network_of(lambda cell, i, h: make(h))
+    assert words in str(caught.value)
+
+
+def test_a_gru_declared_for_the_other_form_is_shown_its_own(backend: Backend) -> None:
+    spec = replace(SMALL, cell="gru-reset-before")
+    with pytest.raises(PluginError) as caught:
+        backend.network_of(lambda cell, i, h: gru(h), spec)
+    assert str(caught.value) == (
+        "GRU: parameter 'bias' has shape (2, 18); expected shape (18,); a GRU with "
+        "reset_after=True computes the cell gru: declare it for that one, or give it "
+        "reset_after=False"
+    )
+
+
+def test_another_backend_of_keras_is_unavailable(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = keras.backend.backend()
+    monkeypatch.setattr(keras.backend, "backend", lambda: OTHER_BACKEND[here])
+    with pytest.raises(UnavailableError, match=f"KERAS_BACKEND must be {here}"):
+        backend.network_of(lambda cell, i, h: gru(h))

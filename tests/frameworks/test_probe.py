@@ -1,0 +1,30 @@
+"""What a framework's device probe measures with."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import probe_cases as cases
+from tests.frameworks.backends import Backend
+
+
+def test_calls_wait_and_report_nothing_of_a_gpu_that_is_not_there(
+    backend: Backend,
+) -> None:
+    if backend.on_gpu():
+        pytest.skip("there is a CUDA device")
+    framework = backend.framework
+    cases.assert_waits_and_tells_nothing_of_a_gpu(framework, "float32", "float64")
+    cases.assert_refuses(framework, "tf32")
+    cases.assert_misses_a_gpu(framework)
+
+
+def test_bfloat16_is_multiplied(backend: Backend) -> None:
+    cases.load(backend.framework).matmul(64, "float32", "bf16")()
+
+
+@pytest.mark.gpu
+def test_a_gpu_reports_its_peak(backend: Backend) -> None:
+    if not backend.on_gpu():
+        pytest.skip("no CUDA device")
+    cases.assert_sees_a_gpu(backend.framework)

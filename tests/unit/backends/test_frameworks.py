@@ -1,0 +1,40 @@
+"""Backends whose frameworks disturb others, in a process each: `tests/frameworks`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from harness.machine.pinning import worker_environment
+from harness.registry import Registry
+from tests import helpers
+from tests.frameworks.backends import BACKENDS, Backend
+
+FOLDER = "tests/frameworks"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # the inner tests have their own
+@pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.framework)
+def test_the_backend_passes_its_own_tests(backend: Backend) -> None:
+    """Run them with the environment of a worker, or skip what is not installed."""
+    registry = Registry.discover()
+    reason = registry.unavailable(backend.implementations[0])
+    if reason is not None:
+        pytest.skip(reason)
+    framework = registry.frameworks[backend.framework]
+    options = ["--framework", backend.framework, "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", FOLDER, *options],
+        cwd=helpers.ROOT,
+        env={**worker_environment(1), **framework.environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    print(done.stdout)
+    if done.returncode != 0:
+        pytest.fail(f"in {FOLDER}:\n{done.stdout}", pytrace=False)
