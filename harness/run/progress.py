@@ -14,21 +14,38 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from harness.measure import MEASURES, takes_turns
+from harness.measure import gradients
+from harness.measure.certificate import certify
+from harness.measure.learning import training
+from harness.measure.speed import meter
 from harness.run.estimate.cost import Cost, CostModel, Totals, duration, stage_s
 from harness.run.plan.plan import LearningGroup, Plan, gradients_trial
 from harness.run.plan.todo import Planned
 from harness.store import Reading, TrialRecord
-from harness.trial import QUESTION, SETTINGS, WHO_COMPUTES, LearningSettings, Trial
+from harness.trial import (
+    QUESTION,
+    SETTINGS,
+    WHO_COMPUTES,
+    LearningSettings,
+    Measure,
+    Trial,
+)
 
 _PACE_FROM = 0.02
 """From this part of its work on, a running trial is predicted by its own pace."""
+
+_WORDS = {
+    "parity": certify.in_words,
+    "learning": training.in_words,
+    "gradients": gradients.in_words,
+    "speed": meter.in_words,
+}
 
 
 def live(
     console: Console, shown: Callable[[], RenderableType]
 ) -> AbstractContextManager[object]:
-    """Show at the foot of a terminal what a function returns; elsewhere nothing."""
+    """Show what a function returns at the foot of a terminal, and nowhere else."""
     if not console.is_terminal:
         return nullcontext()
     return Live(
@@ -55,9 +72,10 @@ class _Running:
     """A trial that runs.
 
     Attributes:
-        since: When it started, or ended to wait.
-        computes: When it began to compute, `begun` of its updates being done.
-        done: The part of its updates or rounds that is done.
+        since: When it started, without what it waited for.
+        computes: When it began to compute.
+        begun: The part of its updates that was done by then.
+        done: The part of its updates or rounds that is done now.
         text: Its last score.
     """
 
@@ -69,7 +87,7 @@ class _Running:
     text: str = ""
 
     def left_s(self, cost: Cost, turns: int) -> float:
-        """Return its own seconds left, by its own pace once it has one.
+        """Return the seconds left, by the trial's own pace once it has one.
 
         Args:
             cost: What the trial was predicted to take.
@@ -83,7 +101,7 @@ class _Running:
 
 
 class Progress:
-    """Tells of a run: a live display on a terminal, else a line for each trial.
+    """Shows how far a run is: a live display on a terminal, a line for each trial.
 
     Args:
         console: Standard error.
@@ -100,6 +118,7 @@ class Progress:
         self._on_each: set[str] = set()
         self._turns: Counter[str | None] = Counter()
         self._took: list[tuple[Trial, Cost]] = []
+        self._ends: float | None = None
         self._live = live(console, self.shown)
 
     def __enter__(self) -> Progress:
@@ -117,11 +136,11 @@ class Progress:
         to_run: Iterable[Trial] | None = None,
         begun: Mapping[str, float] | None = None,
     ) -> None:
-        """Take in the whole plan: what is to come, in which stage.
+        """Take in what will run, stage by stage.
 
         Args:
-            plan: All trials, those that are done too.
-            to_run: Those that are not done; all where it is None.
+            plan: All trials, finished ones too.
+            to_run: The trials that will run; None for all of them.
             begun: By key, the part of its updates from which learning goes on.
         """
         begun = begun or {}
@@ -146,31 +165,31 @@ class Progress:
         return [trial, gradients_trial(trial, "")][: 1 + group.follow_gradients]
 
     def took(self) -> Totals:
-        """Return what the trials took that have ended."""
+        """Return what the finished trials took."""
         with self._lock:
             wall_time_s = time.monotonic() - self._start_s
             return self._model.totals(wall_time_s, self._took, self._jobs)
 
     def skipped(self, todo: Planned) -> None:
-        """Count a trial that was done before."""
+        """Leave out a trial that was done before."""
         with self._lock:
             self._left.pop(self._key(todo.trial), None)
 
     def started(self, todo: Planned) -> None:
         """Show a trial as running."""
+        now = time.monotonic()
         with self._lock:
-            left, now = self._left.get(self._key(todo.trial)), time.monotonic()
+            left = self._left.get(self._key(todo.trial))
             begun = 0.0 if left is None else left.begun
             self._running[todo.id] = _Running(todo, now, now, begun, begun)
-            self._turns[todo.trial.session] += takes_turns(todo.trial)
+            self._turns[todo.trial.session] += todo.trial.measure == "speed"
 
     def begins(self, todo: Planned, *, resumed: bool) -> None:
-        """Take a trial's pace from here, where its learning begins or goes on."""
+        """Measure a trial's pace from here, where its learning begins or resumes."""
         with self._lock:
-            entry = self._running.get(todo.id)
-            if entry is not None:
-                entry.begun = entry.done = entry.begun if resumed else 0.0
-                entry.computes = time.monotonic()
+            entry = self._running[todo.id]
+            entry.begun = entry.done = entry.begun if resumed else 0.0
+            entry.computes = time.monotonic()
 
     def event(self, todo: Planned, reading: Reading) -> None:
         """Show the last score of a running trial."""
@@ -180,33 +199,30 @@ class Progress:
             f"{name} not finite" if value is None else f"{name} {value:.4g}"
             for name, value in list(reading.values.items())[:2]
         )
-        share = reading.x / max(1, todo.trial.settings_as(LearningSettings).updates)
-        with self._lock:
-            entry = self._running.get(todo.id)
-            if entry is not None:
-                entry.text, entry.done = f"update {reading.x:.0f}, {score}", share
+        done = reading.x / max(1, todo.trial.settings_as(LearningSettings).updates)
+        self._note([todo], f"update {reading.x:.0f}, {score}", done)
 
     def round(self, todo: Sequence[Planned], number: int, rounds: int) -> None:
-        """Show how far a speed session is."""
+        """Show which round a speed session is in."""
+        self._note(todo, f"round {number} of at most {rounds}", number / rounds)
+
+    def _note(self, todo: Sequence[Planned], text: str, done: float) -> None:
         with self._lock:
-            for trial in todo:
-                entry = self._running.get(trial.id)
-                if entry is not None:
-                    entry.text = f"round {number} of at most {rounds}"
-                    entry.done = number / rounds
+            self._ends = None
+            for each in todo:
+                entry = self._running[each.id]
+                entry.text, entry.done = text, done
 
     def waits(self, todo: Sequence[Planned], for_what: str | None) -> None:
-        """Tell what trials wait for, or begin their time anew where they go on."""
+        """Print what trials wait for; with None they go on, and their time starts."""
         with self._lock:
-            for trial in todo:
-                entry = self._running.get(trial.id)
-                if entry is not None:
-                    entry.since = entry.computes = time.monotonic()
-                    entry.text = for_what or ""
+            for each in todo:
+                entry = self._running[each.id]
+                entry.since = entry.computes = time.monotonic()
+                entry.text = for_what or ""
         if for_what is not None:
-            label = todo[0].trial.label
             more = f" and {len(todo) - 1} more" if len(todo) > 1 else ""
-            line = f"{label}{more}: waits for {for_what}"
+            line = f"{todo[0].trial.label}{more}: waits for {for_what}"
             self._console.print(Text(line), soft_wrap=True)
 
     def finished(
@@ -219,15 +235,20 @@ class Progress:
         certified: bool = True,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """Print how a trial ended; a timing without a certificate is marked.
+        """Print how a trial ended, and learn from what it took.
 
-        What it took is learned from `facts`, which its `result.json` holds.
+        Args:
+            todo: The trial, which was started.
+            outcome: How it ended.
+            reason: Why, where that is not `ok`.
+            readings: Its values.
+            certified: False to mark its numbers as uncertified.
+            facts: What its `result.json` holds.
         """
         facts = facts or {}
         with self._lock:
-            entry = self._running.pop(todo.id, None)
+            took_s = time.monotonic() - self._running.pop(todo.id).since
             self._left.pop(self._key(todo.trial), None)
-            took_s = time.monotonic() - entry.since if entry is not None else 0.0
             memory, disk = facts.get("worker_memory_bytes"), facts.get("disk_bytes")
             self._took.append((todo.trial, Cost(took_s, memory or 0, disk or 0)))
             if "wall_time_s" in facts:
@@ -235,7 +256,7 @@ class Progress:
                     todo.id, todo.trial, outcome, reason, facts, tuple(readings)
                 )
                 self._model.learn(record, self._turns_of(todo.trial))
-            done, left = len(self._took), len(self._left)
+            done, left, self._ends = len(self._took), len(self._left), None
             left_s = self._time_left_s()
         what = f"{outcome}: {reason}"
         if outcome == "ok":
@@ -248,31 +269,31 @@ class Progress:
     # --- time left -------------------------------------------------------------------
 
     def _key(self, trial: Trial) -> str:
-        # Learning is planned for a candidate and may run on another implementation.
-        if not MEASURES[trial.measure].of_cell:
+        """Return a key of a trial as it was planned.
+
+        Learning is planned for one candidate and may run on another.
+        """
+        if trial.measure not in ("learning", "gradients"):
             return trial.key()
         on_each = trial.key(QUESTION) in self._on_each
         return trial.key(SETTINGS, () if on_each else WHO_COMPUTES)
 
     def _turns_of(self, trial: Trial) -> int:
         """Return how many trials take turns with one, itself included."""
-        return self._turns[trial.session] if takes_turns(trial) else 1
+        return self._turns[trial.session] if trial.measure == "speed" else 1
 
     def _time_left_s(self) -> float:
+        """Return the seconds until all trials have ended."""
         running = {self._key(r.todo.trial): r for r in self._running.values()}
         stages: dict[int, list[tuple[Trial, float]]] = {}
         for key, left in self._left.items():
             entry = running.get(key)
             trial = left.trial if entry is None else entry.todo.trial
-            cost, turns = self._model.predict(trial), self._turns_of(trial)
-            stages.setdefault(left.stage, []).append(
-                (
-                    trial,
-                    cost.left_s(left.begun)
-                    if entry is None
-                    else entry.left_s(cost, turns),
-                )
-            )
+            cost = self._model.predict(trial)
+            left_s = cost.left_s(left.begun)
+            if entry is not None:
+                left_s = entry.left_s(cost, self._turns_of(trial))
+            stages.setdefault(left.stage, []).append((trial, left_s))
         return sum(stage_s(stage, self._jobs) for stage in stages.values())
 
     def refine(self, plan: Plan) -> None:
@@ -285,22 +306,25 @@ class Progress:
                         left.trial = trial
 
     def shown(self) -> RenderableType:
-        """Return what stands at the foot of a terminal now: how far, and what runs."""
+        """Return the foot of a terminal: how far the run is, and what runs now."""
         with self._lock:
             lines = [
                 Text(f"  {entry.todo.trial.label}  {entry.text}", style="dim")
                 for entry in list(self._running.values())[: 2 * self._jobs]
             ]
+            now = time.monotonic()
+            if self._ends is None:  # between two events the clock runs down
+                self._ends = now + self._time_left_s()
             head = Text(
                 f"{len(self._took)} done, {len(self._left)} left, "
-                f"about {duration(self._time_left_s())}"
+                f"about {duration(max(self._ends - now, 0.0))}"
             )
         return Group(head, *lines)
 
 
-def _summary(measure: str, readings: Sequence[Reading]) -> str:
+def _summary(measure: Measure, readings: Sequence[Reading]) -> str:
     """Return the few words that a line shows of a finished trial."""
     values = {
         (r.split, n): v for r in readings if r.x is None for n, v in r.values.items()
     }
-    return MEASURES[measure].in_words(values)
+    return _WORDS[measure](values) if measure in _WORDS else ""
