@@ -20,8 +20,7 @@ from rich.console import Console
 from harness import cli
 from harness.registry import Registry
 from harness.run.estimate.calibration import Calibration
-from harness.run.estimate.cost import CostModel
-from harness.run.estimate.history import History
+from harness.run.estimate.model import CostModel
 from harness.run.progress import Progress
 from harness.store import RunFolder
 
@@ -148,7 +147,7 @@ def call(
 
 def progress(registry: Registry) -> Progress:
     """Return progress that knows nothing of what trials cost."""
-    model = CostModel(registry, (), History(), lambda: Calibration(1e-6, 1e9))
+    model = CostModel(registry, calibration=lambda: Calibration(1e-6, 1e9))
     return Progress(Console(stderr=True), 1, model)
 
 

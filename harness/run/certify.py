@@ -11,8 +11,8 @@ from rich.console import Console
 
 from harness.registry import Registry
 from harness.run.engine.local import LocalEngine
-from harness.run.estimate.cost import CostModel
-from harness.run.estimate.history import History
+from harness.run.estimate.history import user_file
+from harness.run.estimate.model import CostModel
 from harness.run.executor import Executor
 from harness.run.job import Limits
 from harness.run.plan.certificate_cache import RememberedCertificates
@@ -109,7 +109,7 @@ def certify(
     trials = request.trials(registry)
     run = RunFolder.create(folder)
     plan = Plan(tuple(trials), {}, ())
-    model = CostModel(registry, (), History.of_user())
+    model = CostModel(registry, file=user_file())
     with Progress(console, jobs, model) as progress:
         progress.expect(plan)
         engine = LocalEngine(registry, jobs, Limits(), folder / "workers.log")

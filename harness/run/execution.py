@@ -16,8 +16,9 @@ from harness.machine.facts import describe_environment
 from harness.measure import MEASURES
 from harness.registry import Registry
 from harness.run.engine.local import LocalEngine
-from harness.run.estimate.cost import CostModel, Estimate
-from harness.run.estimate.history import History
+from harness.run.estimate.cost import Estimate
+from harness.run.estimate.history import user_file
+from harness.run.estimate.model import CostModel
 from harness.run.executor import Executor
 from harness.run.job import DEFAULT_OPTIONS, Engine, Options, StoppedError
 from harness.run.plan.certificate_cache import RememberedCertificates
@@ -146,7 +147,7 @@ class Execution:
     def _model(self) -> CostModel:
         """What trials cost, from those of this folder and of earlier runs."""
         records = self.run.records()
-        return CostModel(self.registry, records, History.of_user())
+        return CostModel(self.registry, records, user_file())
 
     def estimate(self) -> Estimate:
         """Return what is left to run will take."""

@@ -30,8 +30,7 @@ from harness.registry import Registry
 from harness.run.engine.pool import Crew
 from harness.run.engine.session import Ask, Stands, time_in_turns
 from harness.run.engine.session_facts import Peaks, fitness_before, place_of
-from harness.run.estimate.cost import CostModel
-from harness.run.estimate.history import History
+from harness.run.estimate.model import CostModel
 from harness.run.executor import Executor, session_name
 from harness.run.job import Answer, Job, Limits, Options, Sink
 from harness.run.plan.plan import Plan, certificate_trial, make_plan
@@ -113,7 +112,7 @@ class _Side(Executor):
         self.name, self._commit_hash, self.limits = name, commit, limits
         self.crew = Crew(registry, limits, self._write)
         self.peaks = Peaks(registry, self.crew.peak)
-        model = CostModel(registry, (), History())
+        model = CostModel(registry)
         progress = Progress(_Console(name, console), 1, model)
         engine = _Engine(self.crew)
         super().__init__(run, registry, engine, progress, {}, lambda: None)

@@ -14,11 +14,9 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from harness.measure import gradients
-from harness.measure.certificate import certify
-from harness.measure.learning import training
-from harness.measure.speed import meter
-from harness.run.estimate.cost import Cost, CostModel, Totals, duration, stage_s
+from harness.measure import MEASURES, takes_turns
+from harness.run.estimate.cost import Cost, Totals, duration, stage_s
+from harness.run.estimate.model import CostModel
 from harness.run.plan.plan import LearningGroup, Plan, gradients_trial
 from harness.run.plan.todo import Planned
 from harness.store import Reading, TrialRecord
@@ -27,19 +25,11 @@ from harness.trial import (
     SETTINGS,
     WHO_COMPUTES,
     LearningSettings,
-    Measure,
     Trial,
 )
 
 _PACE_FROM = 0.02
 """From this part of its work on, a running trial is predicted by its own pace."""
-
-_WORDS = {
-    "parity": certify.in_words,
-    "learning": training.in_words,
-    "gradients": gradients.in_words,
-    "speed": meter.in_words,
-}
 
 
 def live(
@@ -182,7 +172,7 @@ class Progress:
             left = self._left.get(self._key(todo.trial))
             begun = 0.0 if left is None else left.begun
             self._running[todo.id] = _Running(todo, now, now, begun, begun)
-            self._turns[todo.trial.session] += todo.trial.measure == "speed"
+            self._turns[todo.trial.session] += takes_turns(todo.trial)
 
     def begins(self, todo: Planned, *, resumed: bool) -> None:
         """Measure a trial's pace from here, where its learning begins or resumes."""
@@ -260,7 +250,9 @@ class Progress:
             left_s = self._time_left_s()
         what = f"{outcome}: {reason}"
         if outcome == "ok":
-            what = _summary(todo.trial.measure, readings)
+            whole = (reading for reading in readings if reading.x is None)
+            values = {(r.split, n): v for r in whole for n, v in r.values.items()}
+            what = MEASURES[todo.trial.measure].in_words(values)
             what += "" if certified else " · UNCERTIFIED"
         line = f"[{done}/{done + left}] {todo.trial.label}: {what} · {took_s:.1f} s"
         line += f" · {duration(left_s)} left" if left else ""
@@ -273,14 +265,14 @@ class Progress:
 
         Learning is planned for one candidate and may run on another.
         """
-        if trial.measure not in ("learning", "gradients"):
+        if not MEASURES[trial.measure].of_cell:
             return trial.key()
         on_each = trial.key(QUESTION) in self._on_each
         return trial.key(SETTINGS, () if on_each else WHO_COMPUTES)
 
     def _turns_of(self, trial: Trial) -> int:
         """Return how many trials take turns with one, itself included."""
-        return self._turns[trial.session] if trial.measure == "speed" else 1
+        return self._turns[trial.session] if takes_turns(trial) else 1
 
     def _time_left_s(self) -> float:
         """Return the seconds until all trials have ended."""
@@ -320,11 +312,3 @@ class Progress:
                 f"about {duration(max(self._ends - now, 0.0))}"
             )
         return Group(head, *lines)
-
-
-def _summary(measure: Measure, readings: Sequence[Reading]) -> str:
-    """Return the few words that a line shows of a finished trial."""
-    values = {
-        (r.split, n): v for r in readings if r.x is None for n, v in r.values.items()
-    }
-    return _WORDS[measure](values) if measure in _WORDS else ""

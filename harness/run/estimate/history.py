@@ -1,4 +1,4 @@
-"""What trials took on this machine, kept in the user's cache for later runs."""
+"""What trials took on this machine: a file of one line for each, for later runs."""
 
 from __future__ import annotations
 
@@ -54,53 +54,43 @@ class Observation:
         return found
 
 
-class History:
-    """Observations in a file, one on each line; the newest are kept.
+def user_file() -> Path | None:
+    """Return the file in the user's cache folder, or None where there is no cache."""
+    cache = user_cache()
+    return None if cache is None else cache / "costs.jsonl"
 
-    A file that cannot be read or written counts as empty.
 
-    Args:
-        file: Where observations are kept, or None to forget them after the run.
+def observations(file: Path, machine: str) -> list[Observation]:
+    """Return what was seen on a machine, the oldest first.
+
+    Lines that hold no observation are skipped, and a file that cannot be read counts
+    as empty. A file of many more than `MOST_LINES` is cut to the newest.
     """
+    found = []
+    for line in _newest_lines(file):
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+            found.append(Observation.from_json(json.loads(line)))
+    return [seen for seen in found if seen.machine == machine]
 
-    def __init__(self, file: Path | None = None) -> None:
-        self._file = file
 
-    @classmethod
-    def of_user(cls) -> History:
-        """Return the history in the user's cache folder."""
-        cache = user_cache()
-        return cls() if cache is None else cls(cache / "costs.jsonl")
-
-    def observations(self, machine: str) -> list[Observation]:
-        """Return what was seen on a machine, the oldest first; skip damaged lines."""
-        found = []
-        for line in self._lines():
-            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-                found.append(Observation.from_json(json.loads(line)))
-        return [seen for seen in found if seen.machine == machine]
-
-    def _lines(self) -> list[str]:
-        """Return the newest lines; a file of many more is cut to them."""
-        if self._file is None:
-            return []
-        try:
-            text = self._file.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return []
-        lines = [line for line in text.splitlines() if line]
-        if len(lines) > 1.2 * MOST_LINES:
-            with contextlib.suppress(OSError):
-                write_atomically(self._file, "\n".join(lines[-MOST_LINES:]) + "\n")
-        return lines[-MOST_LINES:]
-
-    def add(self, observations: Iterable[Observation]) -> None:
-        """Append observations."""
-        if self._file is None:
-            return
+def _newest_lines(file: Path) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = [line for line in text.splitlines() if line]
+    newest = lines[-MOST_LINES:]
+    if len(lines) > 1.2 * MOST_LINES:
         with contextlib.suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("a", encoding="utf-8") as stream:
-                for seen in observations:
-                    # The line before may lack its end: a process was killed there.
-                    stream.write(f"\n{json.dumps(asdict(seen))}\n")
+            write_atomically(file, "\n".join(newest) + "\n")
+    return newest
+
+
+def append(file: Path, seen: Iterable[Observation]) -> None:
+    """Append observations to the file, if it can be written."""
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as stream:
+            for observation in seen:
+                # A process that was killed leaves a line without its end.
+                stream.write(f"\n{json.dumps(asdict(observation))}\n")

@@ -13,8 +13,9 @@ from harness.contract import Optimizer
 from harness.registry import Registry
 from harness.run.estimate import calibration
 from harness.run.estimate.calibration import Calibration
-from harness.run.estimate.cost import Cost, CostModel, Totals
-from harness.run.estimate.history import MOST_LINES, History
+from harness.run.estimate.cost import Cost, Totals
+from harness.run.estimate.history import MOST_LINES
+from harness.run.estimate.model import CostModel
 from harness.run.execution import Execution
 from harness.run.executor import Executor
 from harness.run.job import Options
@@ -50,7 +51,7 @@ def learning(**changes: object) -> Trial:
 
 
 def model(file: Path | None = None, *records: TrialRecord) -> CostModel:
-    return CostModel(REGISTRY, records, History(file), lambda: HERE)
+    return CostModel(REGISTRY, records, file, lambda: HERE)
 
 
 def ended(
@@ -124,7 +125,7 @@ def test_learning_solved_at_a_quarter_of_its_budget_is_expected_to_be_again() ->
 
 
 def test_nothing_is_timed_where_nothing_is_predicted() -> None:
-    unused = CostModel(REGISTRY, (), History(), pytest.fail)
+    unused = CostModel(REGISTRY, calibration=pytest.fail)
     assert unused.estimate([[], []], 2).trials == 0
 
 
