@@ -26,7 +26,7 @@ DEVICE ?= cuda
 TEST_JOBS ?= 2
 PYTEST_SIDE_BY_SIDE := $(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: run run-gpu test benchmark format clean
+.PHONY: run run-gpu test test-quick test-all static benchmark format clean
 
 run: $(STAMPS)/run
 	$(BIN)/rnn-harness run quick
@@ -35,13 +35,26 @@ run-gpu: $(GPU)/core/.done $(GPU_FRAMEWORKS:%=$(GPU)/%/.done)
 	$(GPU)/core/bin/rnn-harness run $(SUITE) --device $(DEVICE) -o results/runs/$(SUITE)-$(DEVICE) \
 	  $(foreach name,$(GPU_FRAMEWORKS),--set environments.$(name)=$(GPU)/$(name)/bin/python)
 
-test: $(STAMPS)/test
+test: static
+	$(PYTEST_SIDE_BY_SIDE) -m "not alone"
+	$(BIN)/pytest -m alone
+
+# For the loop while writing: what is neither slow nor needs the machine for itself.
+test-quick: $(STAMPS)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PYTEST_SIDE_BY_SIDE) -m "not alone and not slow" -q
+
+# What a change can hardly break, and takes minutes more.
+test-all: test
+	$(BIN)/python -m tests.faults.kills --kills 100
+
+static: $(STAMPS)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST_SIDE_BY_SIDE) -m "not alone"
-	$(BIN)/pytest -m alone
 
 benchmark: $(STAMPS)/test
 	$(BIN)/pytest tests/benchmarks --benchmark-only -o addopts=

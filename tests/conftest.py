@@ -31,10 +31,14 @@ def _module_shared(item: pytest.Item) -> str | None:
     return module if any(f.scope != "function" for f in of_module) else None
 
 
-# Environments are chosen in the user's folder; tests and the commands they start have
-# one of their own.
+# What a user chose and what was measured before lie in the user's folders. Tests, and
+# the commands that they start, have folders of their own.
 _FOLDER = tempfile.TemporaryDirectory(prefix="rnn-harness-tests-")
 os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CONFIG_HOME"] = _FOLDER.name
+
+# JAX compiles a program once for all tests of a worker, however often they build it.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_FOLDER.name}/jax"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

@@ -27,7 +27,7 @@ from harness.store import RunFolder
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PLUGINS = HERE / "fake_plugins"
-PATIENCE_S = 90.0
+PATIENCE_S = 240.0
 
 
 def suite(*sections: str, name: str = "tiny") -> str:
@@ -151,7 +151,7 @@ def progress(registry: Registry) -> Progress:
     return Progress(Console(stderr=True), 1, model)
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
     """Poll until a condition holds and return what it gave."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -182,6 +182,7 @@ def test_an_option_a_task_does_not_take_is_told(
 # --- in a worker: what one plugin does harms no other --------------------------------
 
 
+@pytest.mark.slow
 def test_check_tells_each_end_and_goes_on_to_the_next(tmp_path: Path) -> None:
     names = ["exits_hard", "segfaults", "exits", "layer_raises", "wrong_layer"]
     names += ["cell_lacks_step_backward", "absent_framework", "prints"]
@@ -208,6 +209,7 @@ def test_check_tells_each_end_and_goes_on_to_the_next(tmp_path: Path) -> None:
     assert code == 4
 
 
+@pytest.mark.slow
 def test_a_run_keeps_what_ends_well_beside_what_crashes_and_diverges(
     tmp_path: Path,
 ) -> None:

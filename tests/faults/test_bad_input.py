@@ -256,6 +256,7 @@ def test_packages_of_others_under_our_names_are_told(here: Path) -> None:
     assert "run from another folder or rename it" in err
 
 
+@pytest.mark.slow
 def test_a_truncated_result_is_measured_again_and_the_old_one_is_kept(
     here: Path,
 ) -> None:

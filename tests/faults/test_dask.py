@@ -23,9 +23,13 @@ from harness.suite import Suite
 from harness.trial import Trial
 from tests import helpers
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("distributed") is None, reason="no module 'distributed'"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("distributed") is None,
+        reason="no module 'distributed'",
+    ),
+]
 RUN = ("run", "tiny.toml", "-o", "out", "--executor", "dask")
 ROOT = helpers.HERE.parent
 

@@ -8,6 +8,8 @@ import pytest
 from harness.store import RunFolder
 from tests import helpers
 
+pytestmark = pytest.mark.slow
+
 RUN = ("run", "tiny.toml", "-o", "out", "-j", 1)
 
 

@@ -8,6 +8,8 @@ from harness.run.worker.log import HEAD_BYTES, TAIL_BYTES
 from harness.store import RunFolder, TrialRecord
 from tests import helpers
 
+pytestmark = pytest.mark.slow
+
 MARK = "RNN_HARNESS_TEST"
 FILE = helpers.PLUGINS / "misbehaves.py"
 TIMEOUT_S, LIMIT_MB = 15, 500

@@ -12,6 +12,8 @@ from harness.run.worker.process import WorkerProcess
 from harness.trial import LearningSettings, Trial
 from tests import helpers
 
+pytestmark = pytest.mark.slow
+
 OF_THE_PROCESS = {"compute_time_s": None, "worker": None}
 
 

@@ -4,10 +4,14 @@ import time
 from pathlib import Path
 from typing import IO
 
+import pytest
+
 from harness.analysis.run import JudgedRun
 from harness.analysis.summary import summarize
 from harness.store import RunFolder
 from tests import helpers
+
+pytestmark = pytest.mark.slow
 
 SHAPE = {"batch": 8, "time_steps": 20, "input_size": 2, "hidden_size": 16}
 

@@ -14,6 +14,8 @@ import pytest
 from harness.store import RunFolder
 from tests import helpers
 
+pytestmark = pytest.mark.slow
+
 RUN = ("run", "tiny.toml", "-o", "out", "-j", 1)
 ROOM_KB = 160
 """Room for the first trial's files and not for the second's."""

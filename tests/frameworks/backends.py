@@ -114,7 +114,7 @@ BACKENDS = (
         held="_weights",
         rounding={"float64": 1e-13},
         differences=("jax-scan", "float64"),
-        # Its gru is certified whole, see tests/unit/plugins/test_docs_certificates.py.
+        # Its gru is certified whole, see tests/unit/plugins/test_docs_plugins.py.
         template_cells=("rnn-relu", "gru-reset-before", "lstm"),
         loop="XLA while loop",
     ),

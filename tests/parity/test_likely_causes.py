@@ -249,6 +249,7 @@ class Fading(Gru):
         return {n: w / 2 if n == "w_hh" else w for n, w in drawn.items()}
 
 
+@pytest.mark.slow
 def test_a_cut_that_fades_is_not_taken_for_a_detached_initial_state(
     registry: Registry,
 ) -> None:
@@ -276,6 +277,7 @@ def test_a_detached_initial_state_explains_no_gradient_of_a_weight(
     assert certificate.causes == dict.fromkeys(states, cause)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", ["numpy", "torch"])
 @pytest.mark.parametrize(
     ("mistake", "optimizers", "broken", "cause"),

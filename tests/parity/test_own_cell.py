@@ -90,6 +90,7 @@ def test_the_parallel_form_of_min_gru_is_certified_by_its_equations() -> None:
         assert 0 < of[check] < 1e-7
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_shapes")
 @pytest.mark.parametrize(
     ("mistake", "expected", "sound"),

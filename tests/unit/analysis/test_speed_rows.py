@@ -534,6 +534,7 @@ def percentiles(sample: list[float]) -> list[float]:
     return [float(np.percentile(sample, 100 * share)) for share in SHARES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", [6, 12])
 def test_intervals_of_latencies_hold_what_turns_do_to_them(turns: int) -> None:
     rng = np.random.default_rng(turns)

@@ -31,6 +31,7 @@ from implementations.torch_backend.kernel import kernel_of, layer_call  # noqa: 
 from implementations.torch_backend.network import TorchNetwork  # noqa: E402
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(
         tuple(map(int, torch.__version__.split(".")[:2])) < compiled.OLDEST,
         reason=f"torch {torch.__version__} is older than torch-compile needs",
@@ -232,7 +233,6 @@ def test_values_and_gradients_are_the_loops_where_nothing_is_compiled() -> None:
                 assert_agree(cell, time_steps, batch, hidden_size=5)
 
 
-@pytest.mark.slow
 def test_three_graphs_give_the_loops_values_and_gradients_at_every_size(
     compiled_by_phase: Mapping[str, int],
 ) -> None:
@@ -286,7 +286,6 @@ def build(layers: int = 1) -> TorchNetwork:
     return network
 
 
-@pytest.mark.slow
 def test_the_kernel_is_a_graph_and_a_fall_back_to_eager_code_is_reported() -> None:
     network = build(layers=2)
     x, state = np.ones((4, 3)), (np.zeros((2, 4, 6)),)
@@ -303,7 +302,6 @@ def test_the_kernel_is_a_graph_and_a_fall_back_to_eager_code_is_reported() -> No
     np.testing.assert_allclose(eager_outputs, compiled_outputs, **CLOSE)
 
 
-@pytest.mark.slow
 def test_a_way_back_that_is_not_compiled_is_reported() -> None:
     layer, _ = pair("gru", 6)
     x = torch.ones(4, 2, 3, dtype=torch.float64)
@@ -334,7 +332,6 @@ def test_a_graph_that_breaks_is_told_by_the_number_of_its_pieces() -> None:
 # --- compiling, and when it cannot be done -------------------------------------------
 
 
-@pytest.mark.slow
 def test_compiling_falls_into_the_first_call_of_a_phase_and_nowhere_else(
     compiled_by_phase: Mapping[str, int],
 ) -> None:
@@ -377,7 +374,6 @@ def test_an_older_torch_is_unavailable_in_one_sentence(
 
 
 @pytest.mark.gpu
-@pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_the_graphs_give_the_loops_values_and_gradients() -> None:
     layers = [layer.cuda() for layer in pair("gru", 16)]

@@ -218,6 +218,7 @@ def test_torch_sees_a_gpu() -> None:
     cases.assert_sees_a_gpu("torch")
 
 
+@pytest.mark.slow
 def test_torch_tells_its_threads_and_what_dynamo_was_given() -> None:
     code = (
         "import sys, torch\n"
@@ -258,6 +259,7 @@ def test_a_probe_is_checked_when_it_is_declared_and_when_it_is_loaded(
 # --- asking a worker -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_crew_answers_the_peak_of_a_trials_framework_or_why_there_is_none() -> None:
     crew = Crew(Registry.discover(), Limits(), lambda _: None)
     try:

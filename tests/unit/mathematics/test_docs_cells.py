@@ -356,6 +356,7 @@ def test_every_cell_and_scheme_is_in_the_table_of_initial_values_once() -> None:
     assert set(found) == {(name, scheme) for name in said for scheme in SCHEMES}
 
 
+@pytest.mark.slow
 @each_cell
 def test_the_table_of_initial_values_is_what_they_are(name: str) -> None:
     """A line holds for each scheme that it names; both GRUs have the same lines."""
@@ -374,6 +375,7 @@ def test_schemes_on_one_line_draw_the_same_values() -> None:
                     np.testing.assert_array_equal(other[name], tensor)
 
 
+@pytest.mark.slow
 def test_the_horizons_of_initial_values_are_those_measured_for_one_seed() -> None:
     """One of the five seeds, which lies in the printed range."""
     registry = Registry.discover()

@@ -65,6 +65,7 @@ def ours(name: str, scheme: str) -> list[Weights]:
     ]
 
 
+@pytest.mark.slow
 @each_cell
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_initial_values_are_float64_in_the_declared_shapes(
@@ -213,6 +214,7 @@ def test_native_torch_gives_the_cell_that_torch_lacks_what_its_rule_gives() -> N
     alike(ours("gru-reset-before", "native-torch"), expected)
 
 
+@pytest.mark.slow
 @each_cell
 def test_native_keras_is_what_keras_starts_from(
     of_keras: Mapping[str, Any], name: str
@@ -397,6 +399,7 @@ def test_the_identity_of_the_rectified_network_loses_gradient_once() -> None:
     np.testing.assert_allclose(others, first, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_a_suite_of_initial_values_runs_reports_and_goes_on(tmp_path: Path) -> None:
     suite = helpers.write(tmp_path / "starts.toml", SECTION)
     arguments = ("run", suite, "-o", tmp_path / "run")

@@ -104,6 +104,7 @@ def test_of_an_embedding_only_what_is_looked_up_moves() -> None:
     )
 
 
+@pytest.mark.slow
 def test_what_cannot_fit_into_memory_is_refused_before_anything_is_drawn(
     tmp_path: Path,
 ) -> None:

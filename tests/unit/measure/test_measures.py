@@ -421,6 +421,7 @@ def test_a_network_that_is_wrong_for_large_batches_is_noticed(
     assert found.outcome == "ok", "what was learned is kept, and marked"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["rnn", "rnn-relu", "gru", "gru-reset-before", "lstm"])
 @pytest.mark.parametrize(("task", "length"), [("adding", 250), ("copy-memory", 150)])
 def test_a_gradient_cut_short_at_128_time_steps_is_noticed(
@@ -486,6 +487,7 @@ def test_where_the_last_digit_of_the_weights_decides_more_is_allowed() -> None:
     assert not checked(mild, {**mild, "layer0.b": wrong["layer0.b"]}).found.ok
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed")
 @pytest.mark.parametrize("task", ["adding", "copy-memory"])
 @pytest.mark.parametrize(
@@ -720,6 +722,7 @@ def speed(problem: Problem) -> dict[tuple[str, str], Any]:
     return whole(meter.finish())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["numpy-reference", "torch-native"])
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_what_the_timed_calls_computed_is_right(implementation: str, cell: str) -> None:
@@ -757,6 +760,7 @@ class Lazy:
         return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lazy", ["forward", "loss_and_gradients", "train_steps"])
 def test_a_timed_call_that_computes_nothing_is_noticed(lazy: str) -> None:
     problem = Problem(REGISTRY, SPEED)
@@ -794,6 +798,7 @@ class Deferring:
         return self.done if hasattr(self, "done") else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["forward", "loss_and_gradients", "train_steps"])
 @pytest.mark.parametrize("small", [False, True])
 def test_an_answer_computed_when_it_is_read_is_noticed(
@@ -939,6 +944,7 @@ def test_on_a_device_its_own_clock_stands_beside_the_wall_clock() -> None:
     assert whole(found)["forward", "device_time_s"] == pytest.approx(np.median(device))
 
 
+@pytest.mark.slow
 def test_the_first_call_of_an_update_is_no_less_than_that_of_its_gradients() -> None:
     problem = Problem(REGISTRY, SPEED)
     network, built = problem.network(), []

@@ -59,6 +59,7 @@ def test_what_the_process_held_before_is_not_counted() -> None:
     assert held.sum() > 0
 
 
+@pytest.mark.slow
 def test_a_run_weighs_each_trial_in_a_process_of_its_own(tmp_path: Path) -> None:
     section = helpers.speed(
         "keeps-250",

@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +51,7 @@ def written(new: NewPlugin, folder: Path) -> str:
 MY_GRU = NewPlugin("implementation", "my-gru", "torch")
 UGRNN = NewPlugin("cell", "ugrnn")
 FIRST_VALUE = NewPlugin("task", "first-value")
+FEW_SHAPES = ("--json", "--plugin", helpers.PLUGINS / "few_shapes.py")
 RIGHT, WRONG = "h = z * h + (1 - z) * n", "h = z * n + (1 - z) * h"
 
 
@@ -145,111 +145,14 @@ def test_every_link_leads_somewhere() -> None:
 # --- certificates --------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Group:
-    """What one `rnn-harness check` certifies, in a process of its own.
-
-    Attributes:
-        files: What is written and named on the command line.
-        names: Implementations to certify, each with a built-in one of its framework.
-        arguments: What else is on the command line.
-    """
-
-    files: Mapping[str, str]
-    names: Mapping[str, str]
-    arguments: tuple[str, ...] = ()
-
-    def start(self, folder: Path) -> subprocess.Popen[str] | None:
-        """Start with whatever is installed here."""
-        here = [n for n, other in self.names.items() if not REGISTRY.unavailable(other)]
-        if not here:
-            return None
-        folder.mkdir()
-        for name, text in self.files.items():
-            helpers.write(folder / name, text)
-        only = ("-k", " or ".join(here))
-        command = ("check", "-j", 1, *self.files, *only, *self.arguments)
-        return helpers.start(*command, cwd=folder)
-
-
-COMPILED = {
-    "own-jax": "jax-scan",
-    "jax-scan": "jax-scan",
-    "own-tensorflow": "tensorflow-loop",
-    "stock-tensorflow": "tensorflow-loop",
-    "tensorflow-loop": "tensorflow-loop",
-    "stock-keras-jax": "keras-jax",
-}
-"""Implementations whose framework takes seconds to compile each shape."""
-
-
-def groups(folder: Path) -> dict[str, Group]:
-    ugrnn, my_gru = written(UGRNN, folder), block("my_gru.py")
-    own = {
-        f"own_{name}.py": written(
-            NewPlugin("implementation", f"own-{name}", name), folder
-        )
-        for name in ("numpy", "tensorflow", "jax")
-    }
-    methods = block("into the class of ugrnn.py")
-    with_reference = f"{ugrnn}\n{methods}".replace(", reference=False", "")
-    few = ("--json", "--plugin", str(helpers.PLUGINS / "few_shapes.py"))
-    return {
-        "whole": Group(
-            {
-                "ugrnn.py": ugrnn,
-                "my_gru.py": my_gru,
-                "unflattened.py": block("unflattened.py"),
-                "own_numpy.py": own["own_numpy.py"],
-            },
-            {
-                "torch-loop": "torch-loop",
-                "my-gru": "torch-loop",
-                "unflattened": "torch-loop",
-                "own-numpy": "numpy-reference",
-            },
-        ),
-        "mistaken": Group(
-            {"my_gru.py": my_gru.replace(RIGHT, WRONG)}, {"my-gru": "torch-loop"}
-        ),
-        "reference": Group(
-            {"ugrnn.py": with_reference}, {"torch-loop": "torch-loop"}, ("--json",)
-        ),
-        "few": Group(
-            {
-                "ugrnn.py": ugrnn,
-                "stock_keras.py": block("stock_keras.py"),
-                "own_tensorflow.py": own["own_tensorflow.py"],
-                "own_jax.py": own["own_jax.py"],
-            },
-            COMPILED,
-            few,
-        ),
-    }
-
-
-Ended = Mapping[str, tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
-    """Run all groups side by side: exit code, standard output, standard error."""
-    folder = tmp_path_factory.mktemp("plugins")
-    (folder / "new").mkdir()
-    started = {
-        name: process
-        for name, group in groups(folder / "new").items()
-        if (process := group.start(folder / name)) is not None
-    }
-    try:
-        found = {}
-        for name, process in started.items():
-            out, err = process.communicate(timeout=850)
-            found[name] = (process.returncode, out, err)
-        yield found
-    finally:
-        for process in started.values():
-            process.kill()
+def check(
+    folder: Path, files: Mapping[str, str], names: Sequence[str], *options: object
+) -> tuple[int, str, str]:
+    """Certify implementations of files: exit code, standard output and error."""
+    for name, text in files.items():
+        helpers.write(folder / name, text)
+    only = ("-k", " or ".join(names))
+    return helpers.run("check", "-j", 1, *files, *only, *options, cwd=folder)
 
 
 NUMBER = re.compile(r"\d\.\d+(e[-+]\d+)?|\d+\.\d+")
@@ -288,50 +191,51 @@ def certificates(out: str) -> dict[str, str]:
     return {text.partition(" · ")[0]: text for text in found}
 
 
+def assert_every_check_is_named(certificate: str) -> None:
+    """Assert that the page names the checks of a certificate."""
+    rows = re.findall(r"^\| ([^|]+) \|", TEXT, re.MULTILINE)
+    names = [name for row in rows for name in row.split(", ")]
+    patterns = [re.sub("TENSOR", ".+", name) for name in names]
+    patterns = [re.sub("OPTIMISER", "(adam|rmsprop|sgd)", p) for p in patterns]
+    checks = [line[2:28].strip() for line in certificate.splitlines()[2:-1]]
+    assert len(checks) in (23, 33)
+    for name in checks:
+        assert any(re.fullmatch(p, name) for p in patterns), name
+
+
 @needs_torch
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # the first of them waits for all
-def test_what_is_written_and_what_is_there_already_is_certified(ended: Ended) -> None:
-    code, out, err = ended["whole"]
+def test_what_new_writes_is_certified_and_the_page_names_every_check(
+    tmp_path: Path,
+) -> None:
+    files = {"ugrnn.py": written(UGRNN, tmp_path), "my_gru.py": block("my_gru.py")}
+    code, out, err = check(tmp_path, files, ["torch-loop", "my-gru"])
     assert code == 0, err
     found = certificates(out)
-    assert set(found) == {"torch-loop", "my-gru", "unflattened", "own-numpy"}
+    assert set(found) == {"torch-loop", "my-gru"}
     for name, text in found.items():
         last = text.splitlines()[-1]
         assert last == f"certified: {33 if name == 'torch-loop' else 23} checks"
+        assert_every_check_is_named(text)
     assert "8 shapes against the float64 reference" in found["my-gru"]
     assert_shown("rnn-harness check ugrnn.py -k torch-loop", found["torch-loop"])
 
 
 @needs_torch
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_mistake_is_shown_with_its_cause(ended: Ended) -> None:
-    code, out, _ = ended["mistaken"]
+def test_a_mistake_is_shown_with_its_cause(tmp_path: Path) -> None:
+    mistaken = {"my_gru.py": block("my_gru.py").replace(RIGHT, WRONG)}
+    code, out, _ = check(tmp_path, mistaken, ["my-gru"])
     assert code == 3
     assert_shown("rnn-harness check my_gru.py", out)
 
 
 @needs_torch
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_page_names_every_check(ended: Ended) -> None:
-    rows = re.findall(r"^\| ([^|]+) \|", TEXT, re.MULTILINE)
-    names = [name for row in rows for name in row.split(", ")]
-    patterns = [re.sub("TENSOR", ".+", name) for name in names]
-    patterns = [re.sub("OPTIMISER", "(adam|rmsprop|sgd)", p) for p in patterns]
-    for text in certificates(ended["whole"][1]).values():
-        checks = [line[2:28].strip() for line in text.splitlines()[2:-1]]
-        assert len(checks) in (23, 33)
-        for check in checks:
-            assert any(re.fullmatch(p, check) for p in patterns), check
-
-
-@needs_torch
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_reference_of_the_page_is_that_of_its_equations(ended: Ended) -> None:
-    code, out, err = ended["reference"]
+def test_the_reference_of_the_page_is_that_of_its_equations(tmp_path: Path) -> None:
+    methods = block("into the class of ugrnn.py")
+    text = f"{written(UGRNN, tmp_path)}\n{methods}".replace(", reference=False", "")
+    code, out, err = check(tmp_path, {"ugrnn.py": text}, ["torch-loop"], *FEW_SHAPES)
     assert code == 0, err
     (found,) = json.loads(out)
     assert found["against"] == "the float64 reference"
@@ -340,22 +244,47 @@ def test_the_reference_of_the_page_is_that_of_its_equations(ended: Ended) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", COMPILED)
-def test_the_same_holds_in_every_framework(name: str, ended: Ended) -> None:
-    if (reason := REGISTRY.unavailable(COMPILED[name])) is not None:
+@pytest.mark.parametrize(
+    ("built_in", "own", "files"),
+    [
+        ("numpy-reference", ["own-numpy"], ["own_numpy.py"]),
+        ("torch-loop", ["unflattened"], ["unflattened.py"]),
+        ("jax-scan", ["own-jax", "jax-scan"], ["own_jax.py", "ugrnn.py"]),
+        ("keras-jax", ["stock-keras-jax"], ["stock_keras.py"]),
+        (
+            "tensorflow-loop",
+            ["own-tensorflow", "stock-tensorflow", "tensorflow-loop"],
+            ["own_tensorflow.py", "stock_keras.py", "ugrnn.py"],
+        ),
+    ],
+)
+def test_the_same_holds_in_every_framework(
+    built_in: str, own: list[str], files: list[str], tmp_path: Path
+) -> None:
+    """Certify what `new` writes and what the page shows, at two shapes."""
+    if (reason := REGISTRY.unavailable(built_in)) is not None:
         pytest.skip(reason)
-    code, out, err = ended["few"]
+    texts = {name: text_of(name, tmp_path) for name in files}
+    code, out, err = check(tmp_path, texts, own, *FEW_SHAPES)
     assert code == 0, err
-    (found,) = [c for c in json.loads(out) if c["implementation"] == name]
-    cell = "ugrnn" if name in ("jax-scan", "tensorflow-loop") else "gru"
-    assert (found["cell"], found["outcome"]) == (cell, "ok")
-    assert found["checks"]["certificate"] == {
-        **found["checks"]["certificate"],
-        "certified": 1,
-        "broken": 0,
-        "shapes": 2,
-    }
-    assert 0 < found["checks"]["grad w_hh"]["error"] < 1e-5
-    if cell == "ugrnn":
-        assert 0 < found["checks"]["differences w_hh"]["error"] < 1e-6
+    found = {c["implementation"]: c for c in json.loads(out)}
+    assert found.keys() == set(own)
+    for name, certificate in found.items():
+        cell, checks = "ugrnn" if name == built_in else "gru", certificate["checks"]
+        assert (certificate["cell"], certificate["outcome"]) == (cell, "ok")
+        whole = {"certified": 1, "broken": 0, "shapes": 2}
+        assert checks["certificate"] == {**checks["certificate"], **whole}
+        assert 0 < checks["grad w_hh"]["error"] < 1e-5
+        if cell == "ugrnn":
+            assert 0 < checks["differences w_hh"]["error"] < 1e-6
+
+
+def text_of(name: str, folder: Path) -> str:
+    """Return a file that the page shows, or that `rnn-harness new` writes."""
+    if name == "ugrnn.py":
+        return written(UGRNN, folder)
+    if name.startswith("own_"):
+        framework = name.removeprefix("own_").removesuffix(".py")
+        new = NewPlugin("implementation", f"own-{framework}", framework)
+        return written(new, folder)
+    return block(name)

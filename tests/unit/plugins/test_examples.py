@@ -21,6 +21,7 @@ EXAMPLE = ROOT / "examples" / "next_value.py"
 HARNESS = Path(sys.executable).parent / "rnn-harness"
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs_as_the_readme_says(tmp_path: Path) -> None:
     done = subprocess.run(
         [

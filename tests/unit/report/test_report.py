@@ -26,6 +26,8 @@ from harness.report.text import number, one_line, seconds, seeds, short
 from harness.store import RunFolder
 from tests import fake_runs
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "br", "hr", "img", "input", "link", "use", "path"}
 
 

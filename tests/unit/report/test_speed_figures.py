@@ -211,6 +211,7 @@ def roofs(rows: Sequence[SpeedRow]) -> list[str]:
         return written(roofline.draw_roofline(rows, (), palette).svg)
 
 
+@pytest.mark.slow
 def test_no_panel_of_the_roofline_is_empty_and_all_are_written_alike(
     tmp_path: Path,
 ) -> None:
@@ -380,6 +381,7 @@ def test_panels_are_few_and_of_every_cell() -> None:
 # --- all together --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sweep_has_a_bounded_number_of_figures(
     run: RunFolder, summary: Summary
 ) -> None:
@@ -412,6 +414,7 @@ def test_a_sweep_has_a_bounded_number_of_figures(
     assert "**Shaky timings and what to do" in text
 
 
+@pytest.mark.slow
 def test_a_figure_is_the_same_bytes_on_a_second_drawing(summary: Summary) -> None:
     panels = [panel(summary, "batch", "hidden 64")]
     names = [line.implementation for line in panels[0].lines]

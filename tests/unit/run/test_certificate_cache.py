@@ -16,6 +16,8 @@ from harness.store import RunFolder, TrialRecord
 from harness.trial import Trial
 from tests import helpers
 
+pytestmark = pytest.mark.slow
+
 SUITE = helpers.suite(helpers.speed("numpy-reference"))
 CHECK = ("check", "numpy-reference", "-k", "rnn")
 SAYS = "certificates from earlier runs"

@@ -187,6 +187,7 @@ def only(*implementations: str, files: tuple[Path, ...] = ()) -> Registry:
     return registry
 
 
+@pytest.mark.slow
 def test_each_library_is_measured_once_at_each_place_and_a_broken_one_is_told(
     tmp_path: Path, machine: list[Machine], monkeypatch: pytest.MonkeyPatch
 ) -> None:

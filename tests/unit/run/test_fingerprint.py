@@ -89,6 +89,7 @@ SUITE = helpers.suite(
 )
 
 
+@pytest.mark.slow
 def test_without_certificates_numbers_are_kept_and_marked_until_certified(
     tmp_path: Path,
 ) -> None:

@@ -140,6 +140,7 @@ def checkout(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return repository
 
 
+@pytest.mark.slow
 def test_a_slower_working_tree_is_told_from_its_base_in_one_session(
     checkout: Path, scratch: Path
 ) -> None:
@@ -180,6 +181,7 @@ def test_a_slower_working_tree_is_told_from_its_base_in_one_session(
     assert "give a new folder with -o" in again[2]
 
 
+@pytest.mark.slow
 def test_a_side_that_hangs_is_ended_when_its_time_is_out(
     repository: Path, scratch: Path
 ) -> None:
@@ -195,6 +197,7 @@ def test_a_side_that_hangs_is_ended_when_its_time_is_out(
     assert nothing_left(repository, scratch)
 
 
+@pytest.mark.slow
 def test_a_side_that_takes_too_much_memory_is_ended(
     repository: Path, scratch: Path
 ) -> None:
@@ -211,6 +214,7 @@ def test_a_side_that_takes_too_much_memory_is_ended(
     assert timing(repository / "out/new", "mine").outcome == "out_of_memory"
 
 
+@pytest.mark.slow
 def test_sides_with_the_same_sources_are_said_to_have_them(
     repository: Path, scratch: Path
 ) -> None:
@@ -222,6 +226,7 @@ def test_sides_with_the_same_sources_are_said_to_have_them(
     assert err.count("have the same sources: ") == 1
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_both_sides_while_they_are_timed(
     repository: Path, scratch: Path
 ) -> None:
@@ -247,6 +252,7 @@ def test_a_terminal_shows_both_sides_while_they_are_timed(
     assert re.search(f"{rounds}*{rounds.replace('base', 'new')}", text), text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "stage"),
     [(signal.SIGINT, 130, "session 1 of 1"), (signal.SIGTERM, 143, "certificates")],

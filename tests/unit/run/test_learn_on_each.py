@@ -17,6 +17,8 @@ from harness.suite import LearningSection, load_suite
 from harness.trial import Trial
 from tests import fake_runs, helpers
 
+pytestmark = pytest.mark.slow
+
 # A numpy network whose bias gradient is half too large, and one that never trains.
 PLUGIN = """\
 from harness import declare_implementation

@@ -628,6 +628,7 @@ _readings = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(_readings)
 def test_a_reading_survives_its_line(reading: Reading) -> None:
     line = to_json(reading.to_json())
