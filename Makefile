@@ -22,8 +22,9 @@ CUDA_keras-jax ?= keras jax[cuda12]
 SUITE ?= frameworks
 DEVICE ?= cuda
 
-# Tests side by side; those that measure time run alone, afterwards.
-TEST_JOBS ?= 2
+# Tests side by side: one more than there are cores, for many of them wait. Those that
+# measure time run alone, afterwards.
+TEST_JOBS ?= $(shell cores=$$(nproc); echo $$((cores < 8 ? cores + 1 : 8)))
 PYTEST_SIDE_BY_SIDE := $(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: run run-gpu test test-quick test-all static benchmark format clean
