@@ -91,7 +91,7 @@ class _Running:
 
 
 class Progress:
-    """Shows how far a run is: a live display on a terminal, a line for each trial.
+    """Shows how far a run is: a line for each trial, on a terminal also what runs.
 
     Args:
         console: Standard error.

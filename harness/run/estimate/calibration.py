@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 from harness.measure.work import Work
 
-# How much more than numpy's empty steps and arithmetic a trial takes, before any was
-# seen: measured with the reference and with torch on one thread.
+# A trial takes about this many times numpy's empty steps and arithmetic.
 _STEPS, _ARITHMETIC = 3.0, 1.5
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How fast numpy is here: seconds of an empty time step, operations a second."""
+    """How fast numpy is: seconds of an empty time step, operations in a second."""
 
     step_s: float
     flop_per_s: float
@@ -24,7 +23,7 @@ class Calibration:
         """Return the seconds that a share of the work would take."""
         steps_s = _STEPS * work.time_steps * self.step_s
         flops_s = _ARITHMETIC * work.flops / self.flop_per_s
-        return work.start_s + share * max(steps_s + flops_s, work.least_s)
+        return work.start_s + share * max(steps_s + flops_s, work.least_s, 1e-6)
 
 
 @functools.cache

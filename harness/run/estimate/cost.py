@@ -29,20 +29,23 @@ class Cost:
     at_most: bool = False
 
     def end(self, done: float) -> float:
-        """Return where in its updates a trial will end that has done a part of them.
+        """Return the part of its updates after which a trial will end.
 
-        A trial that went on where others had ended is expected to use all updates.
+        A trial that did more than others did is expected to use all its updates.
+
+        Args:
+            done: The part that it has done.
         """
         return self.share if done < self.share else 1.0
 
     def left_s(self, done: float) -> float:
-        """Return the seconds left of a trial that has done a part of its updates."""
+        """Return the seconds that are left after a part of the updates is done."""
         return self.wall_time_s * (self.end(done) - done) / self.share
 
 
 @dataclass(frozen=True)
 class Totals:
-    """What trials take together; memory is that of all workers, at its peak."""
+    """What trials take together; memory is the sum of all workers' peaks."""
 
     wall_time_s: float
     memory_bytes: int
@@ -64,7 +67,7 @@ class Estimate:
         trials: Number of trials that will run.
         jobs: Trials side by side.
         known: Number of finished trials that the estimate rests on.
-        guessed: Number of trials of which no trial like them was seen.
+        guessed: Number of trials that are like no trial seen before.
         at_most: Whether some learning may end earlier.
     """
 
@@ -87,9 +90,13 @@ class Estimate:
 
 
 def stage_s(stage: Iterable[tuple[Trial, float]], jobs: int) -> float:
-    """Return the time of trials and their seconds: each job takes the next when free.
+    """Return the seconds of a stage, in which each free job takes the next trial.
 
     Trials that take turns run one session after the other.
+
+    Args:
+        stage: Trials, each with its seconds.
+        jobs: Trials side by side.
     """
     free, alone_s = [0.0] * jobs, 0.0
     for trial, seconds in stage:

@@ -1,4 +1,4 @@
-"""What trials took on this machine: a file of one line for each, for later runs."""
+"""What trials took on this machine, kept in a file for later runs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MOST_LINES = 5000
 
 @dataclass(frozen=True)
 class Observation:
-    """What one finished trial took, or one timed update.
+    """What one finished trial took, or one timed update: a line of the file.
 
     Attributes:
         machine: The worker's processor, as `machine.facts.processor` names it.
         alike: Keys that the trial shares with trials like it, the narrowest first.
         share: The part of its updates that learning used.
-        wall_time_s: Its own part of the time where trials took turns.
+        wall_time_s: The trial's own part of the time, where trials took turns.
         memory_bytes: Peak of the worker's processes, or None where unknown.
         disk_bytes: Size of what it stored, or None where unknown.
     """
@@ -49,13 +49,15 @@ class Observation:
         found = cls(**{**values, "work": work, "alike": alike})
         numbers = [*asdict(work).values(), found.share, found.wall_time_s]
         numbers += [found.memory_bytes or 0, found.disk_bytes or 0]
-        if not all(math.isfinite(n) and n >= 0 for n in numbers) or not found.share:
+        if not all(math.isfinite(n) and n >= 0 for n in numbers) or not (
+            found.share and work.file_bytes
+        ):
             raise ValueError("a number is negative or not finite")
         return found
 
 
 def user_file() -> Path | None:
-    """Return the file in the user's cache folder, or None where there is no cache."""
+    """Return the file in the user's cache folder; None without such a folder."""
     cache = user_cache()
     return None if cache is None else cache / "costs.jsonl"
 
@@ -68,7 +70,9 @@ def observations(file: Path, machine: str) -> list[Observation]:
     """
     found = []
     for line in _newest_lines(file):
-        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+        with contextlib.suppress(
+            ValueError, TypeError, KeyError, AttributeError, OverflowError
+        ):
             found.append(Observation.from_json(json.loads(line)))
     return [seen for seen in found if seen.machine == machine]
 

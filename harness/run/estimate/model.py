@@ -30,27 +30,27 @@ _RUNGS = (
     "the same measure",
 )
 _BESIDE_UPDATES = 1.3
-"""Time of learning for each second of timed updates: data and events."""
+"""Seconds of learning for each second of timed updates: it also draws batches."""
 
 _NEWEST = 30
 """Observations that one prediction uses, at most."""
 
 _PROCESS_BYTES = 400 * 2**20
-"""Memory of a worker of which nothing is known."""
+"""Memory of a worker before any was seen."""
 
 
 class CostModel:
     """Predicts a trial from the trials nearest to it, and learns while a run goes on.
 
-    The time expected of a trial's work is multiplied by what trials of the same shape
-    took of theirs; where none was seen, trials of the same implementation and cell,
-    then of the same framework, then of the same measure. Learning of a shape that was
-    not seen is known by its timed updates.
+    Each trial's work gives an expected time, which is multiplied by the ratio of real
+    to expected time of the nearest trials: those of the same shape; if none was seen,
+    those of the same implementation and cell, then of the same framework, then of the
+    same measure. For learning of a new shape, a timed update gives the ratio.
 
     Args:
         registry: Knows each implementation's framework and each cell's operations.
         records: Finished trials of this run.
-        file: Where what trials took is kept for later runs; None to forget it.
+        file: Keeps what trials took for later runs; None to forget it.
         calibration: Measures how fast numpy is here; called when that is needed.
     """
 
@@ -98,7 +98,7 @@ class CostModel:
         )
 
     def _nearest(self, trial: Trial) -> tuple[str, Sequence[Observation]]:
-        """Return what a trial has in common with the nearest ones, and these."""
+        """Return the nearest observations, after what they share with the trial."""
         keys = self._keys(trial)
         rungs = list(zip(_RUNGS, (_here(keys[0]), *keys), strict=True))
         if MEASURES[trial.measure].has_updates:
@@ -109,7 +109,7 @@ class CostModel:
         return _GUESS, []
 
     def _keys(self, trial: Trial) -> tuple[str, ...]:
-        """Return what a trial shares with others, the narrowest first."""
+        """Return the keys of what a trial shares with others, the narrowest first."""
         measure, where = trial.measure, f"{trial.device.split(':')[0]} {trial.threads}"
         return (
             f"{measure} {shape(trial)}",
@@ -140,13 +140,13 @@ class CostModel:
         return self._works[key]
 
     def _ratio(self, seen: Sequence[Observation]) -> float:
-        """Return the time that trials took over that expected of their work."""
+        """Return the mean ratio of real to expected time; 1 if nothing was seen."""
         expected_s = self._calibrate().expected_s
         ratios = [max(o.wall_time_s, 1e-3) / expected_s(o.work, o.share) for o in seen]
         return fmean(ratios or [1.0])
 
     def _pace(self, basis: str) -> float:
-        """Return the time that trials took in this run over that predicted for them.
+        """Return the mean ratio of real to predicted time in this run.
 
         A shared machine is slower on one day than on another.
         """
@@ -192,7 +192,7 @@ class CostModel:
     def totals(
         self, wall_time_s: float, every: Iterable[tuple[Trial, Cost]], jobs: int
     ) -> Totals:
-        """Return what trials take; each job keeps a worker of each framework."""
+        """Add up what trials take; each job keeps a worker of each framework."""
         workers = defaultdict(list)
         disk_bytes = 0
         for trial, cost in every:
@@ -280,7 +280,7 @@ def _update_key(trial: Trial) -> str:
 
 
 def _memory_bytes(seen: Sequence[Observation], work: Work) -> int:
-    """Return the most that any took, and what this trial keeps beyond that one."""
+    """Return the highest peak, and what this trial keeps beyond that one."""
     peaks = [
         o.memory_bytes + max(0, work.activation_bytes - o.work.activation_bytes)
         for o in seen

@@ -356,6 +356,31 @@ def test_trials_that_took_turns_share_the_time_of_their_session() -> None:
     assert found.predict(timed).wall_time_s == pytest.approx(30)
 
 
+@pytest.mark.parametrize(
+    ("measure", "values", "words"),
+    [
+        ("parity", ("certificate", {"certified": 1, "checks": 9}), "certified (9"),
+        (
+            "parity",
+            ("certificate", {"certified": 0, "checks": 9, "broken": 2}),
+            "NOT certified (2 of 9 checks broken)",
+        ),
+        ("learning", ("outcome", {"solved": 0, "budget": 7}), "not solved within 7 u"),
+        ("gradients", ("initial", {"horizon_loss": 5}), "horizon 5 before training"),
+        ("speed", ("forward", {"time_s": 0.002}), "forward 2 ms"),
+    ],
+)
+def test_a_finished_trial_is_shown_in_the_words_of_its_measure(
+    measure: str, values: tuple[str, dict[str, object]], words: str
+) -> None:
+    shown = io.StringIO()
+    progress = Progress(Console(file=shown, width=200), 1, model())
+    todo = Planned(learning(measure=measure), "id", {}, True, "new")
+    progress.started(todo)
+    progress.finished(todo, "ok", None, [Reading(*values)])
+    assert words in shown.getvalue()
+
+
 # --- what earlier runs saw -----------------------------------------------------------
 
 
@@ -386,6 +411,8 @@ def test_lines_that_are_no_observations_are_skipped(tmp_path: Path) -> None:
         {**line, "share": 0.0},
         {**line, "alike": 7},
         {**line, "work": {"calls": 1.0}},
+        {**line, "work": {"time_steps": 1.0, "file_bytes": 0}},
+        {**line, "wall_time_s": 10**400},
         {**line, "update_s": 0.1},  # of another version
         {"machine": line["machine"]},
         [],
