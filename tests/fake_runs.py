@@ -13,7 +13,7 @@ import numpy as np
 from harness.analysis.run import JudgedRun
 from harness.analysis.summary import Summary, summarize
 from harness.contract import Optimizer
-from harness.run.plan.plan import memory_trial
+from harness.run.plan.derived import memory_trial
 from harness.store import Reading, RunFolder
 from harness.trial import GradientsSettings, LearningSettings, Trial
 

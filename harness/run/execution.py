@@ -22,7 +22,8 @@ from harness.run.estimate.model import CostModel
 from harness.run.executor import Executor
 from harness.run.job import DEFAULT_OPTIONS, Engine, Options, StoppedError
 from harness.run.plan.certificate_cache import RememberedCertificates
-from harness.run.plan.plan import Plan, gradients_trial, make_plan, without_certificates
+from harness.run.plan.derived import gradients_trial
+from harness.run.plan.plan import Plan, make_plan, without_certificates
 from harness.run.plan.todo import OTHER_ID, Planned, planned
 from harness.run.progress import Progress
 from harness.store import RunFolder

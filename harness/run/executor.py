@@ -25,12 +25,9 @@ from harness.run.job import (
     StoppedError,
 )
 from harness.run.plan.choice import Choice, admit, choose
-from harness.run.plan.plan import (
-    LearningGroup,
-    Plan,
-    certificate_trial,
-    gradients_trial,
-)
+from harness.run.plan.derived import certificate_trial, gradients_trial
+from harness.run.plan.expand import LearningGroup
+from harness.run.plan.plan import Plan
 from harness.run.plan.todo import Planned, planned
 from harness.run.progress import Progress
 from harness.store import Attempt, Checkpoint, Reading, RunFolder, TrialRecord

@@ -33,7 +33,8 @@ from harness.run.engine.session_facts import Peaks, fitness_before, place_of
 from harness.run.estimate.model import CostModel
 from harness.run.executor import Executor, session_name
 from harness.run.job import Answer, Job, Limits, Options, Sink
-from harness.run.plan.plan import Plan, certificate_trial, make_plan
+from harness.run.plan.derived import certificate_trial
+from harness.run.plan.plan import Plan, make_plan
 from harness.run.plan.todo import Planned
 from harness.run.progress import Progress, live
 from harness.run.worktree import Checkout, counterparts, overlay

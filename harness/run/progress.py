@@ -17,7 +17,9 @@ from rich.text import Text
 from harness.measure import MEASURES, takes_turns
 from harness.run.estimate.cost import Cost, Totals, duration, stage_s
 from harness.run.estimate.model import CostModel
-from harness.run.plan.plan import LearningGroup, Plan, gradients_trial
+from harness.run.plan.derived import gradients_trial
+from harness.run.plan.expand import LearningGroup
+from harness.run.plan.plan import Plan
 from harness.run.plan.todo import Planned
 from harness.store import Reading, TrialRecord
 from harness.trial import (

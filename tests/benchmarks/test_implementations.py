@@ -36,8 +36,8 @@ from harness.measure.speed.turns import Turns
 from harness.registry import Registry
 from harness.run.engine.session_facts import SESSION_WATCH_S, fitness_of_machine
 from harness.run.plan.certificate_cache import RememberedCertificates
+from harness.run.plan.derived import certificate_trial
 from harness.run.plan.fingerprint import source_hashes
-from harness.run.plan.plan import certificate_trial
 from harness.run.plan.todo import Planned
 from harness.trial import SpeedSettings, Trial
 from tests.benchmarks.conftest import THREADS

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.run.plan.plan import LearningGroup, certificate_trial, timed_trial
+from harness.run.plan.derived import certificate_trial, timed_trial
+from harness.run.plan.expand import LearningGroup
 from harness.store import TrialRecord
 from harness.trial import Trial
 

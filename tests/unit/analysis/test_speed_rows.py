@@ -33,7 +33,7 @@ from harness.report.tables.speed import (
 )
 from harness.report.terminal import render
 from harness.report.text import percent, seconds, size, times
-from harness.run.plan.plan import memory_trial
+from harness.run.plan.derived import memory_trial
 from harness.store import Reading, to_json
 from harness.trial import SpeedSettings
 from tests import fake_runs

@@ -20,7 +20,7 @@ from harness.loading import build_network, load_cell
 from harness.measure.problem import Problem, initial_weights
 from harness.measure.speed.meter import SpeedMeter
 from harness.registry import Registry
-from harness.run.plan.plan import TIMED_OPTIMIZER
+from harness.run.plan.derived import TIMED_OPTIMIZER
 from harness.trial import SpeedSettings, Trial
 
 torch = pytest.importorskip("torch")

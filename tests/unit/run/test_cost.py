@@ -19,7 +19,8 @@ from harness.run.estimate.model import CostModel
 from harness.run.execution import Execution
 from harness.run.executor import Executor
 from harness.run.job import Options
-from harness.run.plan.plan import LearningGroup, Plan
+from harness.run.plan.expand import LearningGroup
+from harness.run.plan.plan import Plan
 from harness.run.plan.todo import Planned
 from harness.run.progress import Progress, _Running
 from harness.store import Reading, RunFolder, TrialRecord

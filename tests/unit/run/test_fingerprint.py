@@ -13,8 +13,8 @@ import pytest
 
 from harness.registry import Registry
 from harness.run.plan import fingerprint as sources
+from harness.run.plan.derived import certificate_trial
 from harness.run.plan.fingerprint import source_hashes
-from harness.run.plan.plan import certificate_trial
 from harness.run.plan.todo import planned
 from harness.store import RunFolder
 from harness.trial import Trial

@@ -10,7 +10,8 @@ from harness.errors import MisuseError
 from harness.registry import Registry
 from harness.run.execution import Execution
 from harness.run.plan.choice import admit
-from harness.run.plan.plan import Plan, certificate_trial, make_plan
+from harness.run.plan.derived import certificate_trial
+from harness.run.plan.plan import Plan, make_plan
 from harness.run.plan.todo import planned
 from harness.store import RunFolder, TrialRecord
 from harness.suite import LearningSection, load_suite

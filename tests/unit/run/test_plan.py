@@ -9,12 +9,8 @@ import pytest
 from harness.errors import MisuseError
 from harness.registry import Registry
 from harness.run.plan.choice import choose
-from harness.run.plan.plan import (
-    Plan,
-    certificate_trial,
-    make_plan,
-    timed_trial,
-)
+from harness.run.plan.derived import certificate_trial, timed_trial
+from harness.run.plan.plan import Plan, make_plan
 from harness.run.plan.todo import planned
 from harness.store import Reading, RunFolder
 from harness.suite import built_in_suites, load_suite

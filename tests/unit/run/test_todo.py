@@ -13,8 +13,9 @@ from harness.registry import Registry
 from harness.run.execution import Execution
 from harness.run.job import Options
 from harness.run.plan import fingerprint as sources
+from harness.run.plan.derived import gradients_trial
 from harness.run.plan.fingerprint import source_hashes
-from harness.run.plan.plan import gradients_trial, make_plan
+from harness.run.plan.plan import make_plan
 from harness.run.plan.todo import planned
 from harness.store import RunFolder
 from harness.suite import load_suite

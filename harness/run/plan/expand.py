@@ -1,0 +1,316 @@
+"""From a section of a suite to its trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.errors import MisuseError
+from harness.measure.subject import ORACLE
+from harness.registry import Registry
+from harness.run.plan.derived import TIMED_OPTIMIZER
+from harness.suite import GradientsSection, LearningSection, SpeedSection
+from harness.trial import LearningSettings, SpeedSettings, Trial
+
+
+@dataclass(frozen=True)
+class LearningGroup:
+    """One learning trial, once for each implementation that could run it.
+
+    Attributes:
+        follow_gradients: Whether a gradients trial follows.
+        learn_on: Implementations to learn on, the first that is certified; where
+            there is none, the fastest certified one.
+        chosen: What was chosen earlier in this run.
+        on_each: Whether nothing is chosen: the only candidate learns if certified.
+    """
+
+    candidates: tuple[Trial, ...]
+    follow_gradients: bool
+    learn_on: tuple[str, ...] = ()
+    chosen: str | None = None
+    on_each: bool = False
+
+    @property
+    def implementations(self) -> tuple[str, ...]:
+        """Names of the candidates."""
+        return tuple(trial.implementation for trial in self.candidates)
+
+    @property
+    def likely(self) -> tuple[Trial, ...]:
+        """The candidates of which one will learn, unless none of them is certified."""
+        wanted = (self.chosen,) if self.chosen else self.learn_on[:1]
+        found = tuple(t for t in self.candidates if t.implementation in wanted)
+        return found or self.candidates
+
+    @property
+    def choice_key(self) -> str:
+        """What one choice of implementation is made for: all seeds alike."""
+        trial = self.candidates[0]
+        sizes = f"{trial.hidden_size}x{trial.num_layers} batch {trial.batch}"
+        return f"{trial.task} {trial.length} {trial.cell} {sizes} {trial.dtype}"
+
+
+def _device_of(name: str, device: str) -> str:
+    """Return where an implementation runs: the reference stays on the processor.
+
+    Whatever runs elsewhere is still compared with it.
+    """
+    return "cpu" if name == ORACLE else device
+
+
+def _implementations(
+    asked: Sequence[str] | None,
+    registry: Registry,
+    cell: str,
+    device: str,
+    dtype: str,
+    precision: str = "highest",
+) -> list[str]:
+    """Return who computes a cell: those asked for, and every plugin file's.
+
+    Whoever names a plugin file wants it measured. Where nobody is asked for, those
+    that do not offer the device, dtype or precision, or whose framework is not
+    installed, are left out: none of them was wanted.
+    """
+    declared = registry.implementations.values()
+    if asked is not None:
+        names = list(asked)
+    else:
+        names = [
+            d.name
+            for d in declared
+            if device.split(":")[0] in d.devices
+            and dtype in d.dtypes
+            and precision in d.precisions
+            and registry.unavailable(d.name) is None
+        ]
+    names += [d.name for d in declared if d.file is not None and d.name not in names]
+    return [n for n in names if cell in registry.implementation(n).cells]
+
+
+def learning_groups(
+    section: LearningSection,
+    registry: Registry,
+    device: str,
+    choices: Mapping[str, str],
+    *,
+    where: str,
+) -> list[LearningGroup]:
+    """Return a group for each length, cell and seed of a section.
+
+    Args:
+        section: The section.
+        registry: Knows which implementations train a cell.
+        device: `cpu` or `cuda:N`.
+        choices: Implementations chosen earlier in this run, by `choice_key`.
+        where: The section's name, for messages.
+
+    Raises:
+        MisuseError: If no implementation trains a cell, or a listed one does not.
+    """
+    groups = []
+    for length in section.length:
+        for cell in section.cells:
+            asked, dtype = section.implementations, section.dtype
+            names = _trainers(asked, registry, cell, device, dtype)
+            idle = [n for n in asked or () if not registry.implementation(n).trains]
+            if idle or not names:
+                trainers = _trainers(None, registry, cell, device, dtype)
+                what = f"the cell '{cell}' on {device} in {dtype}"
+                raise _cannot_learn(where, what, asked or (), idle, trainers)
+            for seed in section.seeds:
+                candidates = tuple(
+                    _learning_trial(section, name, cell, length, seed, device)
+                    for name in names
+                )
+                if section.learn_on_each:
+                    groups += [
+                        LearningGroup((trial,), section.gradients, on_each=True)
+                        for trial in candidates
+                        if _wanted_on_each(section, trial.implementation, registry)
+                    ]
+                    continue
+                group = LearningGroup(
+                    candidates, section.gradients, section.learn_on or ()
+                )
+                chosen = choices.get(group.choice_key)
+                if chosen is not None and chosen not in names:
+                    raise _lacks_choice(group, chosen)
+                groups.append(replace(group, chosen=chosen))
+    return groups
+
+
+def _trainers(
+    asked: Sequence[str] | None, registry: Registry, cell: str, device: str, dtype: str
+) -> list[str]:
+    names = _implementations(asked, registry, cell, device, dtype)
+    return [name for name in names if registry.implementation(name).trains]
+
+
+def _cannot_learn(
+    where: str,
+    cell: str,
+    asked: Sequence[str],
+    idle: Sequence[str],
+    trainers: Sequence[str],
+) -> MisuseError:
+    """Name who was asked in vain, `idle` those that do not train, and who trains."""
+    if not asked:
+        return MisuseError(f"{where}: no implementation trains {cell}")
+    if idle:
+        vain = f"{_quoted(idle)} {'do' if idle[1:] else 'does'} not train; leave "
+        vain += "them out" if idle[1:] else "it out"
+    else:
+        vain = f"{_quoted(asked)} {'do' if asked[1:] else 'does'} not compute the cell"
+    known = ", ".join(trainers) or "no implementation known here"
+    return MisuseError(f"{where}.implementations: {vain}; {cell} is trained by {known}")
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return " and ".join(f"'{name}'" for name in names)
+
+
+def _wanted_on_each(section: LearningSection, name: str, registry: Registry) -> bool:
+    """Leave out a plugin file's implementation in a dtype that it does not offer."""
+    listed = name in (section.implementations or ())
+    return listed or section.dtype in registry.implementation(name).dtypes
+
+
+def _lacks_choice(group: LearningGroup, chosen: str) -> MisuseError:
+    names = ", ".join(trial.implementation for trial in group.candidates)
+    return MisuseError(
+        f"this run learns '{group.choice_key}' on '{chosen}', a choice made once, and "
+        f"that is not among its implementations now ({names}); give the same "
+        "implementations and --plugin files as before, or another folder with -o"
+    )
+
+
+def _learning_trial(
+    section: LearningSection, name: str, cell: str, length: int, seed: int, device: str
+) -> Trial:
+    return Trial(
+        measure="learning",
+        implementation=name,
+        cell=cell,
+        device=_device_of(name, device),
+        dtype=section.dtype,
+        threads=1,
+        task=section.task,
+        task_options=section.task_options,
+        length=length,
+        hidden_size=section.hidden_size,
+        num_layers=section.num_layers,
+        batch=section.batch,
+        seed=seed,
+        data_seed=seed,
+        init=section.init,
+        optimizer=section.optimizer_constants,
+        settings=LearningSettings(
+            section.updates, section.evaluate_every, section.evaluate_sequences
+        ),
+    )
+
+
+def initial_gradients(section: GradientsSection) -> list[Trial]:
+    """Return trials in float64, which is what the reference computes gradients in."""
+    return [
+        Trial(
+            measure="gradients",
+            implementation=ORACLE,
+            cell=cell,
+            dtype="float64",
+            task=section.task,
+            task_options=section.task_options,
+            length=length,
+            hidden_size=section.hidden_size,
+            num_layers=section.num_layers,
+            seed=seed,
+            data_seed=seed,
+            init=init,
+        )
+        for length in section.length
+        for cell in section.cells
+        for init in section.init
+        for seed in section.seeds
+    ]
+
+
+def speed_trials(section: SpeedSection, registry: Registry, device: str) -> list[Trial]:
+    """Return the trials of a section; those of one shape and budget share a session."""
+    return [
+        Trial(
+            measure="speed",
+            implementation=name,
+            cell=cell,
+            device=_device_of(name, device),
+            dtype=section.dtype,
+            precision=precision,
+            threads=threads,
+            session=(
+                f"{'x'.join(map(str, sizes.values()))} {arithmetic} {device} "
+                f"{threads} {'thread' if threads == 1 else 'threads'}"
+            ),
+            **sizes,
+            seed=0,
+            data_seed=0,
+            optimizer=TIMED_OPTIMIZER,
+            settings=SpeedSettings(
+                phases,
+                section.rounds,
+                section.readings,
+                section.target,
+                section.time_budget_s,
+            ),
+        )
+        for threads in section.threads
+        for precision in section.precision
+        for arithmetic in [_arithmetic(section.dtype, precision)]
+        for sizes, phases in _shapes(section)
+        for cell in section.cells
+        for name in _implementations(
+            section.implementations, registry, cell, device, section.dtype, precision
+        )
+        if _has_a_phase(section, phases, registry, name)
+    ]
+
+
+def _shapes(
+    section: SpeedSection,
+) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
+    """Yield sizes and what is timed at them.
+
+    A single time step of one sequence is the same whatever the batch and the time
+    steps: of the sizes that differ in nothing else the least have `stream`.
+    """
+    every = [sizes for shape in section.shapes for sizes in shape.sizes]
+    least: dict[tuple[int, ...], dict[str, Any]] = {}
+    for sizes in sorted(every, key=lambda s: s["batch"] * s["time_steps"]):
+        least.setdefault(_of_a_step(sizes), sizes)
+    for sizes in every:
+        phases: tuple[str, ...] = section.phases
+        if least[_of_a_step(sizes)] != sizes:
+            phases = tuple(name for name in phases if name != "stream")
+        if phases:
+            yield sizes, phases
+
+
+def _of_a_step(sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(n for name, n in sizes.items() if name not in ("batch", "time_steps"))
+
+
+def _has_a_phase(
+    section: SpeedSection, phases: Sequence[str], registry: Registry, name: str
+) -> bool:
+    """Say whether there is anything to time; what is asked for by name is refused.
+
+    Not where its only phase is timed at other sizes.
+    """
+    infers = {"forward", "stream"} & set(phases)
+    listed = name in (section.implementations or ()) and "stream" not in section.phases
+    return bool(infers) or listed or registry.implementation(name).trains
+
+
+def _arithmetic(dtype: str, precision: str) -> str:
+    return dtype if precision == "highest" else f"{dtype} {precision}"
