@@ -1,10 +1,15 @@
 """Declarations of the built-in frameworks, cells and implementations."""
 
+from functools import partial
+
 from harness.declarations import (
+    CellDeclaration,
     declare_cell,
     declare_framework,
     declare_implementation,
 )
+
+# --- frameworks ----------------------------------------------------------------------
 
 numpy = declare_framework(
     "numpy",
@@ -38,7 +43,6 @@ jax = declare_framework(
     modules=["jax"],
     factory="implementations.jax_backend.network:JaxNetwork",
     probe="implementations.jax_backend.probe:JaxProbe",
-    distributions=["jax"],
     extra="jax",
 )
 
@@ -48,52 +52,54 @@ keras_jax = declare_framework(
     modules=["keras", "jax"],
     factory="implementations.jax_backend.keras_network:network",
     probe="implementations.jax_backend.probe:JaxProbe",
-    distributions=["keras", "jax"],
     extra="keras-jax",
     environment={"KERAS_BACKEND": "jax"},
 )
 
 onnxruntime = declare_framework(
-    "onnxruntime",
-    modules=["onnxruntime", "onnx"],
-    distributions=["onnxruntime", "onnx"],
-    extra="onnx",
+    "onnxruntime", modules=["onnxruntime", "onnx"], extra="onnx"
 )
 
-rnn = declare_cell(
-    "rnn",
-    factory="implementations.cells.rnn:Rnn",
-    equations="implementations.cells.equations:rnn",
-    summary="tanh Elman network: no gates",
-)
+# --- cells ---------------------------------------------------------------------------
 
-rnn_relu = declare_cell(
+
+def _cell(name: str, factory: str, summary: str) -> CellDeclaration:
+    """Declare a cell whose equations are a function of its name."""
+    return declare_cell(
+        name,
+        factory=f"implementations.cells.{factory}",
+        equations=f"implementations.cells.equations:{name.replace('-', '_')}",
+        summary=summary,
+    )
+
+
+rnn = _cell("rnn", "rnn:Rnn", "tanh Elman network: no gates")
+rnn_relu = _cell(
     "rnn-relu",
-    factory="implementations.cells.rnn:RnnRelu",
-    equations="implementations.cells.equations:rnn_relu",
-    summary="rectified linear units; canonical initial values make it an integrator",
+    "rnn:RnnRelu",
+    "rectified linear units; canonical initial values make it an integrator",
 )
-
-gru = declare_cell(
+gru = _cell(
     "gru",
-    factory="implementations.cells.gru:Gru",
-    equations="implementations.cells.equations:gru",
-    summary="reset applied after the recurrent product (the cuDNN form)",
+    "gru:Gru",
+    "reset applied after the recurrent product (the cuDNN form)",
 )
-
-gru_reset_before = declare_cell(
+gru_reset_before = _cell(
     "gru-reset-before",
-    factory="implementations.cells.gru:GruResetBefore",
-    equations="implementations.cells.equations:gru_reset_before",
-    summary="reset applied to the state before the recurrent product (Cho et al. 2014)",
+    "gru:GruResetBefore",
+    "reset applied to the state before the recurrent product (Cho et al. 2014)",
 )
+lstm = _cell("lstm", "lstm:Lstm", "input, forget and output gates around a cell state")
 
-lstm = declare_cell(
-    "lstm",
-    factory="implementations.cells.lstm:Lstm",
-    equations="implementations.cells.equations:lstm",
-    summary="input, forget and output gates around a cell state",
-)
+# --- implementations -----------------------------------------------------------------
+
+_IN_TORCH = ["rnn", "rnn-relu", "gru", "lstm"]
+"""The cells that torch has layers of."""
+
+_EVERY_CELL = ["rnn", "rnn-relu", "gru", "gru-reset-before", "lstm"]
+
+_on_any_device = partial(declare_implementation, devices=["cpu", "cuda"])
+_in_any_dtype = partial(_on_any_device, dtypes=["float32", "float64"])
 
 numpy_reference = declare_implementation(
     "numpy-reference",
@@ -104,97 +110,83 @@ numpy_reference = declare_implementation(
     summary="the cells' own equations, step by step: the oracle",
 )
 
-torch_native = declare_implementation(
+torch_native = _in_any_dtype(
     "torch-native",
     framework="torch",
     layer="implementations.torch_backend.native:layer",
-    cells=["rnn", "rnn-relu", "gru", "lstm"],
-    devices=["cpu", "cuda"],
-    dtypes=["float32", "float64"],
+    cells=_IN_TORCH,
     precisions=["highest", "tf32", "bf16"],
     biases=["canonical", "native"],
     summary="nn.RNN, nn.GRU and nn.LSTM",
 )
 
-torch_loop = declare_implementation(
+torch_loop = _in_any_dtype(
     "torch-loop",
     framework="torch",
     loop="implementations.torch_backend.loop:layer",
     cells="equations",
-    devices=["cpu", "cuda"],
-    dtypes=["float32", "float64"],
     precisions=["highest", "tf32", "bf16"],
     summary="the equations in torch operations, a Python loop over time",
 )
 
-torch_compile = declare_implementation(
+torch_compile = _in_any_dtype(
     "torch-compile",
     framework="torch",
     loop="implementations.torch_backend.compiled:layer",
     cells="equations",
-    devices=["cpu", "cuda"],
-    dtypes=["float32", "float64"],
     summary="the equations compiled by torch.compile, for any length at once",
 )
 
 torch_cuda_graph = declare_implementation(
     "torch-cuda-graph",
     framework="torch",
-    factory="implementations.torch_backend.cuda_graph:network",
-    cells=["rnn", "rnn-relu", "gru", "lstm"],
+    factory="implementations.torch_backend.cuda_graph:GraphNetwork",
+    cells=_IN_TORCH,
     devices=["cuda"],
     dtypes=["float32", "float64"],
     precisions=["highest", "tf32"],
     summary="nn.RNN, nn.GRU and nn.LSTM, each pass recorded once and replayed",
 )
 
-tensorflow_keras = declare_implementation(
+tensorflow_keras = _in_any_dtype(
     "tensorflow-keras",
     framework="tensorflow",
-    layer="implementations.tensorflow_backend.stock:layer",
-    cells=["rnn", "rnn-relu", "gru", "gru-reset-before", "lstm"],
-    devices=["cpu", "cuda"],
-    dtypes=["float32", "float64"],
+    layer="implementations.keras_layers:stock",
+    cells=_EVERY_CELL,
     biases=["canonical", "native"],
     summary="keras.layers.SimpleRNN, GRU and LSTM on TensorFlow",
 )
 
-tensorflow_loop = declare_implementation(
+tensorflow_loop = _in_any_dtype(
     "tensorflow-loop",
     framework="tensorflow",
     loop="implementations.tensorflow_backend.loop:layer",
     cells="equations",
-    devices=["cpu", "cuda"],
-    dtypes=["float32", "float64"],
     summary="the equations in tf.while_loop under tf.function",
 )
 
-jax_scan = declare_implementation(
+jax_scan = _in_any_dtype(
     "jax-scan",
     framework="jax",
     loop="implementations.jax_backend.scan:layer",
     cells="equations",
-    devices=["cpu", "cuda"],
-    dtypes=["float32", "float64"],
     summary="the equations in jax.lax.scan under jit",
 )
 
-keras_on_jax = declare_implementation(
+keras_on_jax = _on_any_device(
     "keras-jax",
     framework="keras-jax",
-    layer="implementations.jax_backend.stock:layer",
-    cells=["rnn", "rnn-relu", "gru", "gru-reset-before", "lstm"],
-    devices=["cpu", "cuda"],
+    layer="implementations.keras_layers:stock",
+    cells=_EVERY_CELL,
     biases=["canonical", "native"],
     summary="keras.layers.SimpleRNN, GRU and LSTM on JAX",
 )
 
-onnx_inference = declare_implementation(
+onnx_inference = _on_any_device(
     "onnxruntime",
     framework="onnxruntime",
     factory="implementations.onnx_backend.network:OnnxNetwork",
-    cells=["rnn", "rnn-relu", "gru", "gru-reset-before", "lstm"],
-    devices=["cpu", "cuda"],
+    cells=_EVERY_CELL,
     trains=False,
     summary="ONNX's RNN, GRU and LSTM nodes: inference only",
 )

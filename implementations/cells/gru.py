@@ -6,23 +6,23 @@ the other.
 
 from __future__ import annotations
 
-import math
+from typing import ClassVar
 
 import numpy as np
 
-from harness.contract import Array, CellInfo, LayerSizes, Saved, State, Weights
+from harness.contract import Array, CellInfo, Saved, State, Weights
+from implementations.cells.base import BuiltInCell
 from implementations.cells.gates import (
     products,
     products_backward,
     sigmoid,
     sum_over_batch,
 )
-from implementations.cells.initial import chrono_bias, draw_weights
 
 RESET, UPDATE, CANDIDATE = range(3)
 
 
-class Gru:
+class Gru(BuiltInCell):
     """A gated recurrent unit with the reset after the recurrent product.
 
         r_t = σ(W_r x_t + U_r h_{t-1} + b_r)        reset gate: 0 ignores the past
@@ -43,49 +43,19 @@ class Gru:
         keep_bias=("b", UPDATE),
         source="Cho et al. (2014), arXiv:1406.1078v1; with b_hn, the form of cuDNN",
     )
+    # For each of two gates the sum of both products, the bias and the sigmoid, then n:
+    # two biases, the reset, the sum and tanh (5), and h (4).
+    elementwise = 2 * 3 + 5 + 4
+    # Of the second biases only the candidate's, `b_hn`, does something that the first
+    # does not. Keras has them with `reset_after=True`.
+    biases: ClassVar = {"torch": 2, "keras": 2}
 
     def weight_shapes(
         self, input_size: int, hidden_size: int
     ) -> dict[str, tuple[int, ...]]:
         """Return the shapes of `w_ih`, `w_hh`, `b` and `b_hn`."""
-        return {**_shapes(input_size, hidden_size), "b_hn": (hidden_size,)}
-
-    def initial_weights(
-        self, scheme: str, rng: np.random.Generator, sizes: LayerSizes
-    ) -> Weights:
-        """Draw initial values: `canonical` b_z = 1, `chrono` b_z = log U(1, T - 1).
-
-        `native-keras` are those of `reset_after=True`.
-
-        Raises:
-            ValueError: If no scheme has that name.
-        """
-        shapes = self.weight_shapes(sizes.input_size, sizes.hidden_size)
-        return _initial_weights(scheme, rng, sizes, shapes)
-
-    def flops(self, input_size: int, hidden_size: int) -> int:
-        """Count the operations of a step: 6 H (I + H) + 15 H.
-
-        A multiply-add counts 2, every other elementwise operation and every activation
-        1. The 15 H are, for each of two gates, the sum of both products, the bias and
-        the sigmoid (6), then n: two biases, the reset, the sum and tanh (5), and h (4).
-        """
-        return 6 * hidden_size * (input_size + hidden_size) + 15 * hidden_size
-
-    def parameter_counts(self, input_size: int, hidden_size: int) -> dict[str, int]:
-        """Count parameters; torch and Keras (`reset_after=True`) have 6 H biases.
-
-        Of the second bias of every block only the candidate's, `b_hn`, does something
-        that the first does not.
-        """
-        shapes = self.weight_shapes(input_size, hidden_size)
-        canonical = sum(map(math.prod, shapes.values()))
-        with_all_biases = canonical + 2 * hidden_size
-        return {
-            "canonical": canonical,
-            "torch": with_all_biases,
-            "keras": with_all_biases,
-        }
+        shapes = super().weight_shapes(input_size, hidden_size)
+        return {**shapes, "b_hn": (hidden_size,)}
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
         """Advance one time step: x [batch, input], h [batch, hidden]."""
@@ -132,7 +102,7 @@ class Gru:
         return d_weights, d_x, (d_h * z + d_h_products,)
 
 
-class GruResetBefore:
+class GruResetBefore(BuiltInCell):
     """A gated recurrent unit with the reset before the recurrent product.
 
         r_t = σ(W_r x_t + U_r h_{t-1} + b_r)        reset gate: 0 ignores the past
@@ -153,41 +123,11 @@ class GruResetBefore:
         keep_bias=("b", UPDATE),
         source="Cho et al. (2014), EMNLP, arXiv:1406.1078v3, eq. 5-8",
     )
-
-    def weight_shapes(
-        self, input_size: int, hidden_size: int
-    ) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of `w_ih`, `w_hh` and `b`."""
-        return _shapes(input_size, hidden_size)
-
-    def initial_weights(
-        self, scheme: str, rng: np.random.Generator, sizes: LayerSizes
-    ) -> Weights:
-        """Draw initial values: `canonical` b_z = 1, `chrono` b_z = log U(1, T - 1).
-
-        `native-keras` are those of `reset_after=False`. torch has no such layer:
-        `native-torch` draws each of its tensors as torch does, with two biases a gate.
-
-        Raises:
-            ValueError: If no scheme has that name.
-        """
-        shapes = self.weight_shapes(sizes.input_size, sizes.hidden_size)
-        return _initial_weights(scheme, rng, sizes, shapes)
-
-    def flops(self, input_size: int, hidden_size: int) -> int:
-        """Count the operations of a step: 6 H (I + H) + 14 H.
-
-        A multiply-add counts 2, every other elementwise operation and every activation
-        1. The 14 H are, for each of two gates, the sum of both products, the bias and
-        the sigmoid (6), then n: the reset, the sum, the bias and tanh (4), and h (4).
-        """
-        return 6 * hidden_size * (input_size + hidden_size) + 14 * hidden_size
-
-    def parameter_counts(self, input_size: int, hidden_size: int) -> dict[str, int]:
-        """Count parameters; Keras is `reset_after=False`, torch has no such layer."""
-        shapes = self.weight_shapes(input_size, hidden_size)
-        canonical = sum(map(math.prod, shapes.values()))
-        return {"canonical": canonical, "keras": canonical}
+    # For each of two gates the sum of both products, the bias and the sigmoid, then n:
+    # the reset, the sum, the bias and tanh (4), and h (4).
+    elementwise = 2 * 3 + 4 + 4
+    # Keras has it with `reset_after=False`. torch has no such layer.
+    biases: ClassVar = {"keras": 1}
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
         """Advance one time step: x [batch, input], h [batch, hidden]."""
@@ -234,25 +174,3 @@ class GruResetBefore:
         }
         # h' reaches h directly, scaled by z, through q, scaled by r, and by the gates.
         return d_weights, d_x, (d_h * z + d_q * r + d_h_products,)
-
-
-def _shapes(input_size: int, hidden_size: int) -> dict[str, tuple[int, ...]]:
-    return {
-        "w_ih": (3, hidden_size, input_size),
-        "w_hh": (3, hidden_size, hidden_size),
-        "b": (3, hidden_size),
-    }
-
-
-def _initial_weights(
-    scheme: str,
-    rng: np.random.Generator,
-    sizes: LayerSizes,
-    shapes: dict[str, tuple[int, ...]],
-) -> Weights:
-    weights = draw_weights(scheme, rng, shapes)
-    if scheme == "canonical":
-        weights["b"][UPDATE] = 1
-    elif scheme == "chrono":
-        weights["b"][UPDATE] = chrono_bias(rng, sizes.hidden_size, sizes.time_steps)
-    return weights

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import math
+from typing import ClassVar
 
 import numpy as np
 
 from harness.contract import Array, CellInfo, LayerSizes, Saved, State, Weights
+from implementations.cells.base import BuiltInCell
 from implementations.cells.gates import (
     products,
     products_backward,
     sigmoid,
     sum_over_batch,
 )
-from implementations.cells.initial import chrono_bias, draw_weights
 
 INPUT, FORGET, CANDIDATE, OUTPUT = range(4)
 
 
-class Lstm:
+class Lstm(BuiltInCell):
     """Long short-term memory with forget gate, without peepholes.
 
         i_t = σ(W_i x_t + U_i h_{t-1} + b_i)        input gate
@@ -44,16 +44,10 @@ class Lstm:
         source="Hochreiter & Schmidhuber (1997); forget gate, Gers, Schmidhuber & "
         "Cummins (2000)",
     )
-
-    def weight_shapes(
-        self, input_size: int, hidden_size: int
-    ) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of `w_ih`, `w_hh` and `b`."""
-        return {
-            "w_ih": (4, hidden_size, input_size),
-            "w_hh": (4, hidden_size, hidden_size),
-            "b": (4, hidden_size),
-        }
+    # For each of four gates the sum of both products, the bias and the activation, then
+    # c (3) and h (2).
+    elementwise = 4 * 3 + 3 + 2
+    biases: ClassVar = {"torch": 2, "keras": 1}
 
     def initial_weights(
         self, scheme: str, rng: np.random.Generator, sizes: LayerSizes
@@ -66,34 +60,12 @@ class Lstm:
         Raises:
             ValueError: If no scheme has that name.
         """
-        shapes = self.weight_shapes(sizes.input_size, sizes.hidden_size)
-        weights = draw_weights(scheme, rng, shapes)
-        b = weights["b"]
-        if scheme in ("canonical", "native-keras"):
-            b[FORGET] = 1
+        weights = super().initial_weights(scheme, rng, sizes)
+        if scheme == "native-keras":
+            weights["b"][FORGET] = 1
         elif scheme == "chrono":
-            b[FORGET] = chrono_bias(rng, sizes.hidden_size, sizes.time_steps)
-            b[INPUT] = -b[FORGET]
+            weights["b"][INPUT] = -weights["b"][FORGET]
         return weights
-
-    def flops(self, input_size: int, hidden_size: int) -> int:
-        """Count the operations of a step: 8 H (I + H) + 17 H.
-
-        A multiply-add counts 2, every other elementwise operation and every activation
-        1. The 17 H are, for each of four blocks, the sum of both products, the bias and
-        the activation (12), then c (3) and h (2).
-        """
-        return 8 * hidden_size * (input_size + hidden_size) + 17 * hidden_size
-
-    def parameter_counts(self, input_size: int, hidden_size: int) -> dict[str, int]:
-        """Count parameters; torch has two biases a block, Keras one."""
-        shapes = self.weight_shapes(input_size, hidden_size)
-        canonical = sum(map(math.prod, shapes.values()))
-        return {
-            "canonical": canonical,
-            "torch": canonical + 4 * hidden_size,
-            "keras": canonical,
-        }
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
         """Advance one time step: x [batch, input], h and c [batch, hidden]."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
 from harness.contract import Array, CellInfo, LayerSizes, Saved, State, Weights
-from implementations.cells.initial import NATIVE_SCHEMES, draw_weights
+from implementations.cells.base import BuiltInCell
+from implementations.cells.initial import NATIVE_SCHEMES
 
 
-class _Elman(ABC):
+class _Elman(BuiltInCell):
     """One block, h_t = φ(W_ih x_t + W_hh h_{t-1} + b), for an activation φ.
 
     `w_ih` [1, hidden, input], `w_hh` [1, hidden, hidden], `b` [1, hidden].
     """
+
+    # The sum of both products, the bias and the activation.
+    elementwise = 3
+    biases: ClassVar = {"torch": 2, "keras": 1}
 
     @abstractmethod
     def _activation(self, a: Array) -> Array:
@@ -24,34 +29,6 @@ class _Elman(ABC):
     @abstractmethod
     def _slope(self, h: Array) -> Array:
         """Compute φ'(a) from h = φ(a)."""
-
-    def weight_shapes(
-        self, input_size: int, hidden_size: int
-    ) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of `w_ih`, `w_hh` and `b`."""
-        return {
-            "w_ih": (1, hidden_size, input_size),
-            "w_hh": (1, hidden_size, hidden_size),
-            "b": (1, hidden_size),
-        }
-
-    def flops(self, input_size: int, hidden_size: int) -> int:
-        """Count the operations of a step: 2 H (I + H) + 3 H.
-
-        A multiply-add counts 2, every other elementwise operation and every activation
-        1. The 3 H are the sum of both products, the bias and the activation.
-        """
-        return 2 * hidden_size * (input_size + hidden_size) + 3 * hidden_size
-
-    def parameter_counts(self, input_size: int, hidden_size: int) -> dict[str, int]:
-        """Count parameters; torch has two biases, Keras one."""
-        shapes = self.weight_shapes(input_size, hidden_size)
-        canonical = sum(map(math.prod, shapes.values()))
-        return {
-            "canonical": canonical,
-            "torch": canonical + hidden_size,
-            "keras": canonical,
-        }
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
         """Advance one time step: x [batch, input], h [batch, hidden]."""
@@ -97,17 +74,6 @@ class Rnn(_Elman):
         source="Elman (1990), Finding structure in time; with tanh",
     )
 
-    def initial_weights(
-        self, scheme: str, rng: np.random.Generator, sizes: LayerSizes
-    ) -> Weights:
-        """Draw initial values; without a gate all but `native-torch` are the same.
-
-        Raises:
-            ValueError: If no scheme has that name.
-        """
-        shapes = self.weight_shapes(sizes.input_size, sizes.hidden_size)
-        return draw_weights(scheme, rng, shapes)
-
     def _activation(self, a: Array) -> Array:
         h: Array = np.tanh(a)
         return h
@@ -148,10 +114,9 @@ class RnnRelu(_Elman):
         Raises:
             ValueError: If no scheme has that name.
         """
-        shapes = self.weight_shapes(sizes.input_size, sizes.hidden_size)
-        weights = draw_weights(scheme, rng, shapes)
+        weights = super().initial_weights(scheme, rng, sizes)
         if scheme not in NATIVE_SCHEMES:
-            weights["w_ih"] = rng.normal(0, 1e-3, shapes["w_ih"])
+            weights["w_ih"] = rng.normal(0, 1e-3, weights["w_ih"].shape)
             weights["w_hh"] = np.eye(sizes.hidden_size)[None]
         return weights
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,19 +14,11 @@ from jax import numpy as jnp
 from harness.contract import NetworkSpec, Readout, Target
 from implementations.jax_backend.layer import Layer, Parts, Tensors, check_answer
 from implementations.shared import optimizers
+from implementations.shared.network import PlacedBatch
 
 Moments = dict[str, Tensors]
 """The optimiser's moments by name, each of every tensor."""
 Corrections = tuple[Array, Array]
-
-
-class PlacedBatch(NamedTuple):
-    """A batch on the device with time first; see `implementations.shared.batches`."""
-
-    x: Array
-    active: Array | None
-    targets: Array
-    weights: Array
 
 
 @dataclass(frozen=True)
@@ -103,14 +94,15 @@ class Model:
     def loss(self, weights: Tensors, batch: PlacedBatch) -> Array:
         """Return the mean loss over scored positions."""
         state = self.zero_state(batch.x.shape[1])
-        outputs, _ = self.forward(weights, batch.x, batch.active, state)
+        outputs, _ = self.forward(weights, batch.x, batch.padding, state)
         if self.spec.target is Target.CLASS:
             logs = jax.nn.log_softmax(outputs)
             targets = batch.targets[..., None]
             losses = -jnp.take_along_axis(logs, targets, axis=-1)[..., 0]
         else:
             losses = ((outputs - batch.targets) ** 2).mean(axis=-1)
-        return (losses * batch.weights).sum()
+        loss: Array = (losses * batch.weights).sum()
+        return loss
 
     def loss_and_gradients(
         self, weights: Tensors, batch: PlacedBatch

@@ -11,7 +11,7 @@ from jax import numpy as jnp
 
 from harness.contract import FrameworkState
 from implementations.jax_backend.network import find_device
-from implementations.shared.precision import refuse_tf32_off_gpu
+from implementations.shared.device import Probe
 
 _BUILDS = "/jax/core/compile/"
 """How the events of tracing, lowering and compiling begin."""
@@ -31,7 +31,7 @@ class _Builds:
 _builds = _Builds()
 
 
-class JaxProbe:
+class JaxProbe(Probe):
     """A `DeviceProbe` of XLA's matrix product, memory and allocator.
 
     Raises:
@@ -39,13 +39,10 @@ class JaxProbe:
     """
 
     def __init__(self, device: str) -> None:
-        self._place = device
+        super().__init__(device)
         self._device = find_device(device)
-        self._on_gpu = device != "cpu"
 
-    def matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
-        """Return a call that multiplies two square matrices and waits."""
-        refuse_tf32_off_gpu(precision, self._place)
+    def _matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
         # XLA takes TF32 for float32 on a GPU wherever no more than HIGH is asked for.
         asked = jax.lax.Precision.HIGHEST
         if precision != "highest":
@@ -78,16 +75,10 @@ class JaxProbe:
         placed: jax.Array = jax.device_put(array, self._device)
         return placed
 
-    def peak_bytes(self) -> int | None:
-        """Return the most that arrays took of the GPU since the process began."""
-        stats = self._device.memory_stats() if self._on_gpu else None
+    def _peak_bytes(self) -> int | None:
+        """Return the peak since the process began: JAX cannot forget it."""
+        stats = self._device.memory_stats()
         return None if stats is None else stats.get("peak_bytes_in_use")
-
-    def reset_peak(self) -> None:
-        """Do nothing: JAX cannot forget its peak."""
-
-    def timer(self) -> None:
-        """Return None: JAX shows no events of a device."""
 
     def state(self) -> FrameworkState:
         """Return what was traced and compiled; JAX does not tell its threads."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_info
@@ -12,16 +12,10 @@ from threadpoolctl import threadpool_info
 from harness.conformance import check_call
 from harness.contract import (
     Array,
-    Batch,
-    Forward,
-    Gradients,
-    Handle,
-    LossAndGradients,
     NetworkSpec,
     Readout,
     ReferenceCell,
     State,
-    Updates,
     Weights,
     layer_weights,
 )
@@ -34,33 +28,12 @@ from implementations.numpy_reference.sequence import (
     run_backward,
     run_forward,
 )
-from implementations.shared.batches import (
-    check_cotangents,
-    check_state,
-    check_step,
-    check_weights,
-    encode,
-    host_batch,
-)
-
-R = TypeVar("R")
+from implementations.shared.batches import HostBatch
+from implementations.shared.layout import CanonicalLayout
+from implementations.shared.network import Parts, PlacedBatch, SharedNetwork
+from implementations.shared.optimizers import moments
 
 LayerFactory = Callable[[str, int, int], Steps]
-
-
-@dataclass(frozen=True)
-class PlacedBatch:
-    """A batch with time first, in the network's dtype.
-
-    Attributes:
-        x: [time, batch, input] reals or one-hot vectors, or tokens [time, batch].
-        active: bool [time, batch, 1], or None where no sequence is padded.
-    """
-
-    x: Array
-    active: Array | None
-    targets: Array
-    scored: Array
 
 
 @dataclass(frozen=True)
@@ -73,7 +46,7 @@ class ForwardTrace:
     traces: list[Trace]
 
 
-class NumpyNetwork:
+class NumpyNetwork(SharedNetwork):
     """A network that computes every equation with numpy, one time step at a time.
 
     Args:
@@ -91,117 +64,35 @@ class NumpyNetwork:
         device: str,
         layer: LayerFactory | None = None,
     ) -> None:
-        self._spec = spec
-        self._parts = len(cell.info.state_parts)
+        widths = spec.layer_input_sizes
+        super().__init__(
+            spec, cell, [CanonicalLayout(cell, w, spec.hidden_size) for w in widths]
+        )
         self._steps: list[Steps] = [
             cell if layer is None else _checked(layer(spec.cell, w, spec.hidden_size))
-            for w in spec.layer_input_sizes
+            for w in widths
         ]
         self._dtype = np.dtype(spec.dtype)
-        self._shapes = spec.weight_shapes(cell)
-        self._weights = {n: np.zeros(s, self._dtype) for n, s in self._shapes.items()}
-        self._optimizer_state: dict[str, Array] = {}
+        self._weights = self._zeros()
+        self._moments = {m: self._zeros() for m in moments(spec.optimizer)}
 
-    def load_weights(self, weights: Weights) -> None:
-        """Take canonical weights and forget the optimiser's moments.
+    def _zeros(self) -> Weights:
+        return {n: np.zeros(s, self._dtype) for n, s in self._shapes.items()}
 
-        Raises:
-            InputError: If a tensor is missing, misshapen or not finite.
-        """
-        check_weights(self._shapes, weights, self._spec.dtype)
-        self._weights = {n: np.array(weights[n], self._dtype) for n in self._shapes}
-        self._optimizer_state = {}
+    def _put(self, array: Array) -> Array:
+        return array
 
-    def weights(self) -> Weights:
-        """Return a copy of the canonical weights."""
-        return {name: tensor.copy() for name, tensor in self._weights.items()}
+    def _real(self, array: Array) -> Array:
+        return np.array(array, self._dtype)
 
-    def place(self, batch: Batch) -> PlacedBatch:
-        """Put time first and turn tokens of a small vocabulary into one-hot vectors.
+    def _on_host(self, tensors: Any) -> Any:
+        return tensors
 
-        Raises:
-            InputError: If the batch does not fit the network.
-        """
-        host = host_batch(self._spec, batch)
-        return PlacedBatch(host.x, host.active, batch.targets, batch.scored)
+    def _wait(self, tensors: Any) -> None:
+        pass
 
-    def forward(
-        self, placed: PlacedBatch, state: State | None = None
-    ) -> Handle[Forward]:
-        """Compute outputs [batch, readouts, output] and the final state."""
-        done = self._forward(placed, state)
-        return _finished(lambda: Forward(done.outputs, done.state))
-
-    def step(self, x: Array, state: State) -> Handle[Forward]:
-        """Advance one time step and answer, whatever the readout."""
-        check_step(self._spec, x)
-        encoded = encode(self._spec, x)[None]
-        done = self._forward(PlacedBatch(encoded, None, x, x), state)
-        return _finished(lambda: Forward(done.outputs, done.state))
-
-    def vjp(
-        self,
-        placed: PlacedBatch,
-        state: State | None,
-        d_outputs: Array,
-        d_final: State,
-    ) -> Gradients:
-        """Pull cotangents of outputs and final state back to all that entered."""
-        time_steps = len(placed.x)
-        check_cotangents(self._spec, self._parts, d_outputs, d_final, time_steps)
-        done = self._forward(placed, state)
-        d_weights, d_x, d_states = self._backward(placed, done, d_outputs, d_final)
-        return Gradients(
-            d_weights,
-            np.swapaxes(d_x, 0, 1),
-            tuple(np.stack(part) for part in _parts_of_layers(d_states, 0)),
-        )
-
-    def state_gradients(
-        self, placed: PlacedBatch, d_outputs: Array | None
-    ) -> tuple[Array, ...]:
-        """Return the total derivative for every state.
-
-        One array [time + 1, layers, batch, hidden] a state part; `d_outputs` None
-        takes the gradient of the loss.
-        """
-        done = self._forward(placed, None)
-        if d_outputs is None:
-            d_outputs = self._loss(placed, done)[1]
-        d_final = tuple(np.zeros_like(part) for part in done.state)
-        _, _, d_states = self._backward(placed, done, d_outputs, d_final)
-        times = range(len(placed.x) + 1)
-        by_time = [_parts_of_layers(d_states, t) for t in times]
-        return tuple(np.stack(part) for part in zip(*by_time, strict=True))
-
-    def loss_and_gradients(self, placed: PlacedBatch) -> Handle[LossAndGradients]:
-        """Compute the mean loss over scored positions and every weight's gradient."""
-        loss, gradients = self._loss_and_gradients(placed)
-        return _finished(lambda: LossAndGradients(loss, gradients))
-
-    def train_steps(self, placed: Sequence[PlacedBatch]) -> Handle[Updates]:
-        """Take one optimiser update on each batch."""
-        losses, norms = [], []
-        for batch in placed:
-            loss, gradients = self._loss_and_gradients(batch)
-            clipped, norm = optimizers.clip(gradients, self._spec.optimizer.clip_norm)
-            optimizers.step(
-                self._spec.optimizer, self._weights, clipped, self._optimizer_state
-            )
-            losses.append(loss)
-            norms.append(norm)
-        return _finished(lambda: Updates(np.array(losses), np.array(norms)))
-
-    def optimizer_state(self) -> dict[str, Array]:
-        """Return `updates` and the moments of every tensor."""
-        return {name: array.copy() for name, array in self._optimizer_state.items()}
-
-    def load_optimizer_state(self, arrays: Mapping[str, Array]) -> None:
-        """Take what `optimizer_state` returned."""
-        self._optimizer_state = {
-            name: np.array(a, None if name == "updates" else self._dtype)
-            for name, a in arrays.items()
-        }
+    def _padding(self, host: HostBatch) -> Array | None:
+        return host.active
 
     def kernel(self) -> str:
         """Name the loaded BLAS, whose matrix product does the work."""
@@ -209,25 +100,23 @@ class NumpyNetwork:
         names = {f"{i['internal_api']} {i['version']}" for i in loaded}
         return ", ".join(sorted(names)) or "no BLAS"
 
-    # --- inside ----------------------------------------------------------------------
+    # --- forward ---------------------------------------------------------------------
 
-    def _zero_state(self, batch: int) -> State:
-        shape = (self._spec.num_layers, batch, self._spec.hidden_size)
-        return tuple(np.zeros(shape, self._dtype) for _ in range(self._parts))
+    def _forward(
+        self, x: Array, padding: Array | None, state: Parts
+    ) -> tuple[Array, Parts]:
+        done = self._trace(x, padding, state)
+        return done.outputs, done.state
 
-    def _forward(self, placed: PlacedBatch, state: State | None) -> ForwardTrace:
-        x = placed.x
+    def _trace(self, x: Array, active: Array | None, state: Parts) -> ForwardTrace:
         if self._spec.inputs.embedded:
             x = self._weights["embedding"][x]
-        if state is None:
-            state = self._zero_state(x.shape[1])
-        check_state(self._spec, self._parts, state, x.shape[1])
         finals, traces = [], []
         for layer in range(self._spec.num_layers):
-            initial = tuple(part[layer].astype(self._dtype) for part in state)
+            initial = tuple(part[layer] for part in state)
             weights = layer_weights(self._weights, layer)
             x, final, trace = run_forward(
-                self._steps[layer], weights, x, initial, placed.active
+                self._steps[layer], weights, x, initial, active
             )
             finals.append(final)
             traces.append(trace)
@@ -237,20 +126,53 @@ class NumpyNetwork:
         final_state = tuple(np.stack(part) for part in zip(*finals, strict=True))
         return ForwardTrace(outputs, top, final_state, traces)
 
+    # --- gradients -------------------------------------------------------------------
+
+    def _pull(
+        self, placed: PlacedBatch, state: Parts, d_outputs: Array, d_final: Parts
+    ) -> tuple[Weights, Array, State]:
+        done = self._trace(placed.x, placed.padding, state)
+        d_weights, d_x, d_states = self._backward(placed, done, d_outputs, d_final)
+        d_initial = tuple(np.stack(part) for part in _parts_of_layers(d_states, 0))
+        return d_weights, d_x, d_initial
+
+    def state_gradients(
+        self, placed: PlacedBatch, d_outputs: Array | None
+    ) -> tuple[Array, ...]:
+        """Return the total derivative for every state.
+
+        One array [time + 1, layers, batch, hidden] a state part; `d_outputs` None
+        takes the gradient of the loss.
+        """
+        done = self._from_zero(placed)
+        if d_outputs is None:
+            d_outputs = self._loss(placed, done)[1]
+        d_outputs = d_outputs.astype(self._dtype)
+        d_final = tuple(np.zeros_like(part) for part in done.state)
+        _, _, d_states = self._backward(placed, done, d_outputs, d_final)
+        times = range(len(placed.x) + 1)
+        by_time = [_parts_of_layers(d_states, t) for t in times]
+        return tuple(np.stack(part) for part in zip(*by_time, strict=True))
+
+    def _from_zero(self, placed: PlacedBatch) -> ForwardTrace:
+        zero = self._zero_state(placed.x.shape[1])
+        return self._trace(placed.x, placed.padding, zero)
+
     def _backward(
-        self, placed: PlacedBatch, done: ForwardTrace, d_outputs: Array, d_final: State
+        self,
+        placed: PlacedBatch,
+        done: ForwardTrace,
+        d_outputs: Array,
+        d_final: Parts,
     ) -> tuple[Weights, Array, list[list[State]]]:
         """Return gradients of weights and inputs, and each layer's state gradients."""
-        d_outputs = d_outputs.astype(self._dtype)
         gradients = {
             "readout.w": np.einsum("bro,brh->oh", d_outputs, done.top),
             "readout.b": d_outputs.sum(axis=(0, 1)),
         }
         d_top = d_outputs @ self._weights["readout.w"]
-        finals = [
-            tuple(part[layer].astype(self._dtype) for part in d_final)
-            for layer in range(self._spec.num_layers)
-        ]
+        layers = range(self._spec.num_layers)
+        finals = [tuple(part[layer] for part in d_final) for layer in layers]
         shape = (len(placed.x), *finals[-1][0].shape)
         if self._spec.readout is Readout.LAST:
             d_x = np.zeros(shape, self._dtype)
@@ -258,7 +180,7 @@ class NumpyNetwork:
         else:
             d_x = np.swapaxes(d_top, 0, 1)
         d_states: list[list[State]] = []
-        for layer in reversed(range(self._spec.num_layers)):
+        for layer in reversed(layers):
             d_layer, d_x, states = run_backward(
                 self._steps[layer],
                 layer_weights(self._weights, layer),
@@ -274,24 +196,30 @@ class NumpyNetwork:
         return {name: gradients[name] for name in self._shapes}, d_x, d_states
 
     def _loss(self, placed: PlacedBatch, done: ForwardTrace) -> tuple[float, Array]:
+        scored = placed.weights > 0
         return loss_and_gradient(
-            self._spec.target, done.outputs, placed.targets, placed.scored
+            self._spec.target, done.outputs, placed.targets, scored
         )
 
+    # --- training --------------------------------------------------------------------
+
     def _loss_and_gradients(self, placed: PlacedBatch) -> tuple[float, Weights]:
-        done = self._forward(placed, None)
+        done = self._from_zero(placed)
         loss, d_outputs = self._loss(placed, done)
         d_final = tuple(np.zeros_like(part) for part in done.state)
         return loss, self._backward(placed, done, d_outputs, d_final)[0]
+
+    def _update(self, placed: PlacedBatch) -> tuple[float, float]:
+        optimizer = self._spec.optimizer
+        loss, gradients = self._loss_and_gradients(placed)
+        clipped, norm = optimizers.clip(gradients, optimizer.clip_norm)
+        optimizers.step(optimizer, self._weights, clipped, self._moments, self._updates)
+        return loss, norm
 
 
 def _parts_of_layers(d_states: list[list[State]], t: int) -> list[list[Array]]:
     """Regroup the states after t time steps: by part, then by layer."""
     return [list(p) for p in zip(*(layer[t] for layer in d_states), strict=True)]
-
-
-def _finished(read: Callable[[], R]) -> Handle[R]:
-    return Handle(wait=lambda: None, read=read)
 
 
 def _checked(layer: Steps) -> Steps:

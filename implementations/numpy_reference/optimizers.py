@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from harness.contract import Array, Optimizer, Weights
+from implementations.shared.optimizers import CLIP_EPSILON
 
-CLIP_EPSILON = 1e-6
-"""torch's `clip_grad_norm_` divides by the norm plus this."""
+Moments = Mapping[str, Array]
+"""What an optimiser keeps of one tensor by name; changed in place."""
 
 
 def global_norm(gradients: Weights) -> float:
@@ -27,64 +28,59 @@ def clip(gradients: Weights, clip_norm: float | None) -> tuple[Weights, float]:
 
 
 def step(
-    optimizer: Optimizer, weights: Weights, gradients: Weights, state: dict[str, Array]
+    optimizer: Optimizer,
+    weights: Weights,
+    gradients: Weights,
+    moments: Mapping[str, Weights],
+    update: int,
 ) -> None:
-    """Take one step, changing `weights` and `state` in place.
+    """Take one step, changing `weights` and `moments` in place.
 
-    `state` holds `updates` and one array a tensor and moment, such as
-    `first/layer0.w_hh`; it may be empty before the first step.
+    Args:
+        optimizer: The optimiser with its constants.
+        weights: Every tensor by name.
+        gradients: After clipping.
+        moments: The tensors of each moment that `shared.optimizers.moments` names, zero
+            before the first step.
+        update: The step's number, counted from 1.
     """
-    updates = int(state.get("updates", np.zeros((), np.int64))) + 1
-    state["updates"] = np.asarray(updates, np.int64)
     take = _STEPS[optimizer.name]
     for name, gradient in gradients.items():
-        weights[name] -= take(optimizer, gradient, state, name, updates)
+        own = {moment: tensors[name] for moment, tensors in moments.items()}
+        change = take(optimizer, gradient, own, update)
+        weights[name] -= np.asarray(change, gradient.dtype)
 
 
-def _moment(state: dict[str, Array], key: str, like: Array) -> Array:
-    return state.setdefault(key, np.zeros_like(like))
-
-
-def _adam(
-    optimizer: Optimizer, g: Array, state: dict[str, Array], name: str, updates: int
-) -> Array:
+def _adam(optimizer: Optimizer, g: Array, moments: Moments, update: int) -> Array:
     """Kingma & Ba (2015), algorithm 1: bias correction first, then epsilon."""
     beta1, beta2 = optimizer.beta1, optimizer.beta2
-    first = _moment(state, f"first/{name}", g)
-    second = _moment(state, f"second/{name}", g)
+    first, second = moments["first"], moments["second"]
     first += (1 - beta1) * (g - first)
     second += (1 - beta2) * (g * g - second)
-    corrected = first / (1 - beta1**updates)
-    root = np.sqrt(second) / np.sqrt(1 - beta2**updates)
-    return np.asarray(
-        optimizer.learning_rate * corrected / (root + optimizer.epsilon), g.dtype
-    )
+    corrected = first / (1 - beta1**update)
+    root: Array = np.sqrt(second) / np.sqrt(1 - beta2**update)
+    return optimizer.learning_rate * corrected / (root + optimizer.epsilon)
 
 
-def _rmsprop(
-    optimizer: Optimizer, g: Array, state: dict[str, Array], name: str, _: int
-) -> Array:
+def _rmsprop(optimizer: Optimizer, g: Array, moments: Moments, update: int) -> Array:
     """Tieleman & Hinton (2012), uncentred; epsilon outside the root."""
-    second = _moment(state, f"second/{name}", g)
+    second = moments["second"]
     second += (1 - optimizer.decay) * (g * g - second)
-    return np.asarray(
-        optimizer.learning_rate * g / (np.sqrt(second) + optimizer.epsilon), g.dtype
-    )
+    root: Array = np.sqrt(second)
+    return optimizer.learning_rate * g / (root + optimizer.epsilon)
 
 
-def _sgd(
-    optimizer: Optimizer, g: Array, state: dict[str, Array], name: str, _: int
-) -> Array:
+def _sgd(optimizer: Optimizer, g: Array, moments: Moments, update: int) -> Array:
     """Gradient descent with heavy-ball momentum, undamped."""
     if optimizer.momentum == 0:
-        return np.asarray(optimizer.learning_rate * g, g.dtype)
-    momentum = _moment(state, f"momentum/{name}", g)
+        return optimizer.learning_rate * g
+    momentum = moments["momentum"]
     momentum *= optimizer.momentum
     momentum += g
-    return np.asarray(optimizer.learning_rate * momentum, g.dtype)
+    return optimizer.learning_rate * momentum
 
 
-_STEPS: dict[str, Callable[[Optimizer, Array, dict[str, Array], str, int], Array]] = {
+_STEPS: dict[str, Callable[[Optimizer, Array, Moments, int], Array]] = {
     "adam": _adam,
     "rmsprop": _rmsprop,
     "sgd": _sgd,

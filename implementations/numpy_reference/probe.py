@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from harness.contract import FrameworkState
 from harness.errors import RefusedError
+from implementations.shared.device import Probe
 
 
-class NumpyProbe:
+class NumpyProbe(Probe):
     """A `DeviceProbe` of numpy's BLAS and of its own loop over memory.
 
     Raises:
@@ -20,9 +20,9 @@ class NumpyProbe:
     def __init__(self, device: str) -> None:
         if device != "cpu":
             raise RefusedError(f"numpy computes on the cpu; asked was {device}")
+        super().__init__(device)
 
-    def matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
-        """Return a call that multiplies two square matrices."""
+    def _matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
         if precision != "highest":
             raise RefusedError(f"numpy computes at highest; asked was {precision}")
         rng = np.random.default_rng(0)
@@ -43,16 +43,3 @@ class NumpyProbe:
             np.negative(held, out=held)
 
         return call
-
-    def peak_bytes(self) -> None:
-        """Return None: there is no device."""
-
-    def reset_peak(self) -> None:
-        """Do nothing: there is no device."""
-
-    def timer(self) -> None:
-        """Return None: there is no device."""
-
-    def state(self) -> FrameworkState:
-        """Return nothing: numpy builds nothing and does not tell its threads."""
-        return FrameworkState()

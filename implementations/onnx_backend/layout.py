@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from harness.contract import Array, Cell, Weights
-from implementations.shared.layout import GateLayout, Shapes
+from harness.contract import Array, Cell
+from implementations.shared.layout import GateLayout
 
-# Where ONNX's gates, z r h and i o f c, stand in canonical order, r z n and i f g o.
-_ORDERS = {("r", "z", "n"): (1, 0, 2), ("i", "f", "g", "o"): (0, 3, 1, 2)}
+_ORDERS: dict[tuple[str, ...], list[int]] = {
+    ("r", "z", "n"): [1, 0, 2],
+    ("i", "f", "g", "o"): [0, 3, 1, 2],
+}
+"""Where ONNX's gates, z r h and i o f c, are in canonical order, r z n and i f g o."""
 
 
 class OnnxLayout(GateLayout):
@@ -21,42 +24,18 @@ class OnnxLayout(GateLayout):
 
     def __init__(self, cell: Cell, input_size: int, hidden_size: int) -> None:
         super().__init__(cell, input_size, hidden_size)
-        gates = cell.info.gates
-        self._order = list(_ORDERS.get(gates, range(len(gates))))
-        rows = len(gates) * hidden_size
-        self.shapes: Shapes = {
-            "W": (1, rows, input_size),
-            "R": (1, rows, hidden_size),
-            "B": (1, 2 * rows),
+        self._order = _ORDERS.get(cell.info.gates, slice(None))
+        self.shapes = {
+            "W": (1, self._rows, input_size),
+            "R": (1, self._rows, hidden_size),
+            "B": (1, 2 * self._rows),
         }
-        self.needed: Weights = {}
+        self.needed = {}
 
-    def from_canonical(self, weights: Weights) -> Weights:
-        """Return the three tensors of a node."""
-        first, second = weights["b"][self._order], self.second_bias(weights)
-        found = {
-            "W": weights["w_ih"][self._order],
-            "R": weights["w_hh"][self._order],
-            "B": np.concatenate([first, second[self._order]]),
-        }
-        return {
-            name: np.ascontiguousarray(tensor).reshape(self.shapes[name])
-            for name, tensor in found.items()
-        }
+    def _packed(
+        self, w_ih: Array, w_hh: Array, first: Array, second: Array
+    ) -> Sequence[Array]:
+        return w_ih, w_hh, np.stack([first, second])
 
-    def values(self, tensors: Mapping[str, Array]) -> Weights:
-        """Return canonical weights; the second biases but `b_hn` are zero."""
-        first, second = tensors["B"].reshape(2, -1)
-        return self.collect(
-            self._by_gate(tensors["W"]),
-            self._by_gate(tensors["R"]),
-            self._by_gate(first),
-            self._by_gate(second),
-        )
-
-    gradients = values
-
-    def _by_gate(self, tensor: Array) -> Array:
-        gates = len(self._order)
-        by_gate: Array = tensor.reshape(gates, tensor.size // gates)
-        return by_gate[np.argsort(self._order)]
+    def _unpacked(self, tensors: Mapping[str, Array]) -> Sequence[Array]:
+        return [tensors["W"][0], tensors["R"][0], *tensors["B"].reshape(2, -1)]

@@ -6,8 +6,9 @@ matters. In `canonical` mode it stays zero and is not trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -38,10 +39,6 @@ class Layout(Protocol):
         """Return canonical gradients, or moments; redundant biases' drop out."""
 
 
-LayoutOf = Callable[[Cell, int, int], Layout]
-"""Makes a layout of (cell, input_size, hidden_size)."""
-
-
 class CanonicalLayout:
     """The canonical tensors under their own names."""
 
@@ -60,29 +57,74 @@ class CanonicalLayout:
     gradients = values
 
 
-class GateLayout:
-    """Matrices and biases of all gates stacked: what torch and Keras have in common."""
+class GateLayout(ABC):
+    """Matrices and biases of all gates stacked: the layout of a framework's layers.
+
+    Beside the bias of W x + b there may be a second one, of U h. Only their sum
+    matters, except for the GRU's candidate: its second bias, `b_hn`, is inside the
+    product with the reset gate.
+
+    Attributes:
+        shapes: The layer's own tensors.
+        needed: For tensors with redundant entries, 1 where an entry is not redundant.
+    """
+
+    shapes: Shapes
+    needed: Weights
+    _order: Any = slice(None)
+    """Where the layer's gates are in canonical order."""
 
     def __init__(self, cell: Cell, input_size: int, hidden_size: int) -> None:
         self._canonical_shapes = cell.weight_shapes(input_size, hidden_size)
         self._gates = cell.info.gates
-        self._hidden_size = hidden_size
+        self._rows = len(self._gates) * hidden_size
+        self._second_needed = np.zeros((len(self._gates), hidden_size), bool)
+        if "b_hn" in self._canonical_shapes:
+            self._second_needed[self._gates.index("n")] = True
 
-    def second_bias(self, weights: Weights) -> Array:
-        """Return the bias beside U h, [gates, hidden]: `b_hn`, else zero."""
-        second = np.zeros((len(self._gates), self._hidden_size), weights["b"].dtype)
+    @abstractmethod
+    def _packed(
+        self, w_ih: Array, w_hh: Array, first: Array, second: Array
+    ) -> Sequence[Array]:
+        """Return the layer's tensors, in the order of `shapes`.
+
+        Matrices are [gates, hidden, size] and biases [gates, hidden], with the gates in
+        the layer's order.
+        """
+
+    @abstractmethod
+    def _unpacked(self, tensors: Mapping[str, Array]) -> Sequence[Array]:
+        """Return what `_packed` takes, each with the gates stacked into one axis."""
+
+    def hint(self, found: Shapes) -> str:
+        """Return what to do about tensors of other shapes, or ""."""
+        return ""
+
+    def from_canonical(self, weights: Weights) -> Weights:
+        """Return the layer's tensors; the redundant bias is zero."""
+        b = weights["b"]
+        second = np.zeros(b.shape, b.dtype)
         if "b_hn" in weights:
             second[self._gates.index("n")] = weights["b_hn"]
-        return second
+        canonical = (weights["w_ih"], weights["w_hh"], b, second)
+        packed = self._packed(*(tensor[self._order] for tensor in canonical))
+        return {
+            name: np.ascontiguousarray(tensor).reshape(shape)
+            for (name, shape), tensor in zip(self.shapes.items(), packed, strict=True)
+        }
 
-    def _second_needed(self) -> Array:
-        needed = np.zeros((len(self._gates), self._hidden_size), bool)
-        if "b_hn" in self._canonical_shapes:
-            needed[self._gates.index("n")] = True
-        return needed
+    def values(self, tensors: Mapping[str, Array]) -> Weights:
+        """Return canonical weights: the two biases of a gate are summed."""
+        return self._canonical(tensors, summed=True)
 
-    def collect(self, w_ih: Array, w_hh: Array, b: Array, second: Array) -> Weights:
-        """Return canonical tensors of those of all gates, in canonical order."""
+    def gradients(self, tensors: Mapping[str, Array]) -> Weights:
+        """Return canonical gradients, or moments: those of the first bias."""
+        return self._canonical(tensors, summed=False)
+
+    def _canonical(self, tensors: Mapping[str, Array], *, summed: bool) -> Weights:
+        w_ih, w_hh, b, second = map(self._by_gate, self._unpacked(tensors))
+        if summed:
+            b = b + np.where(self._second_needed, 0, second)
         found = {"w_ih": w_ih, "w_hh": w_hh, "b": b}
         if "b_hn" in self._canonical_shapes:
             found["b_hn"] = second[self._gates.index("n")]
@@ -91,53 +133,33 @@ class GateLayout:
             for name, shape in self._canonical_shapes.items()
         }
 
+    def _by_gate(self, tensor: Array) -> Array:
+        """Return [gates, hidden, …] in canonical order of [gates * hidden, …]."""
+        gates, hidden_size = self._second_needed.shape
+        places = np.arange(gates)[self._order]
+        by_gate = tensor.reshape(gates, hidden_size, *tensor.shape[1:])
+        canonical: Array = by_gate[np.argsort(places)]
+        return canonical
+
 
 class TorchLayout(GateLayout):
-    """The layout of `nn.RNN`, `nn.GRU` and `nn.LSTM`.
-
-    The gates are stacked into one axis, in canonical order. Every gate has two biases,
-    `bias_ih` and `bias_hh`. Only their sum matters, but for the GRU's candidate, whose
-    `bias_hh` stands inside the product with the reset gate.
-    """
+    """The layout of `nn.RNN`, `nn.GRU` and `nn.LSTM`: gates in canonical order."""
 
     def __init__(self, cell: Cell, input_size: int, hidden_size: int) -> None:
         super().__init__(cell, input_size, hidden_size)
-        rows = len(self._gates) * hidden_size
-        self.shapes: Shapes = {
-            "weight_ih_l0": (rows, input_size),
-            "weight_hh_l0": (rows, hidden_size),
-            "bias_ih_l0": (rows,),
-            "bias_hh_l0": (rows,),
+        self.shapes = {
+            "weight_ih_l0": (self._rows, input_size),
+            "weight_hh_l0": (self._rows, hidden_size),
+            "bias_ih_l0": (self._rows,),
+            "bias_hh_l0": (self._rows,),
         }
-        self.needed: Weights = {"bias_hh_l0": self._second_needed().reshape(-1)}
+        self.needed = {"bias_hh_l0": self._second_needed.reshape(-1)}
 
-    def from_canonical(self, weights: Weights) -> Weights:
-        """Return torch's four tensors; the redundant bias is zero."""
-        tensors = (
-            weights["w_ih"],
-            weights["w_hh"],
-            weights["b"],
-            self.second_bias(weights),
-        )
-        return {
-            name: tensor.reshape(shape)
-            for (name, shape), tensor in zip(self.shapes.items(), tensors, strict=True)
-        }
+    def _packed(self, *tensors: Array) -> Sequence[Array]:
+        return tensors
 
-    def values(self, tensors: Mapping[str, Array]) -> Weights:
-        """Return canonical weights: the two biases of a gate are summed."""
-        redundant = np.where(self.needed["bias_hh_l0"], 0, tensors["bias_hh_l0"])
-        return self._canonical(tensors, tensors["bias_ih_l0"] + redundant)
-
-    def gradients(self, tensors: Mapping[str, Array]) -> Weights:
-        """Return canonical gradients, or moments: those of the first bias."""
-        return self._canonical(tensors, tensors["bias_ih_l0"])
-
-    def _canonical(self, tensors: Mapping[str, Array], bias: Array) -> Weights:
-        second = tensors["bias_hh_l0"].reshape(len(self._gates), -1)
-        return self.collect(
-            tensors["weight_ih_l0"], tensors["weight_hh_l0"], bias, second
-        )
+    def _unpacked(self, tensors: Mapping[str, Array]) -> Sequence[Array]:
+        return [tensors[name] for name in self.shapes]
 
 
 class KerasLayout(GateLayout):
@@ -150,26 +172,25 @@ class KerasLayout(GateLayout):
 
     def __init__(self, cell: Cell, input_size: int, hidden_size: int) -> None:
         super().__init__(cell, input_size, hidden_size)
-        # Exchanging r and z is its own inverse.
-        self._order = [1, 0, 2] if self._gates == ("r", "z", "n") else slice(None)
-        columns = len(self._gates) * hidden_size
-        self._two_biases = "b_hn" in self._canonical_shapes
-        self.shapes: Shapes = {
-            "kernel": (input_size, columns),
-            "recurrent_kernel": (hidden_size, columns),
-            "bias": (2, columns) if self._two_biases else (columns,),
+        self._is_gru = self._gates == ("r", "z", "n")
+        if self._is_gru:
+            self._order = [1, 0, 2]
+        self._two_biases = bool(self._second_needed.any())
+        self.shapes = {
+            "kernel": (input_size, self._rows),
+            "recurrent_kernel": (hidden_size, self._rows),
+            "bias": (2, self._rows) if self._two_biases else (self._rows,),
         }
-        self.needed: Weights = {}
+        self.needed = {}
         if self._two_biases:
-            second = self._second_needed()[self._order].reshape(-1)
+            second = self._second_needed[self._order].reshape(-1)
             self.needed = {"bias": np.stack([np.ones_like(second), second])}
 
     def hint(self, found: Shapes) -> str:
         """Return what to do about a GRU of the cell's other form, or ""."""
-        columns = self.shapes["recurrent_kernel"][1]
-        forms = {(columns,): False, (2, columns): True}
+        forms = {(self._rows,): False, (2, self._rows): True}
         reset_after = forms.get(found.get("bias", ()))
-        if self._gates != ("r", "z", "n") or reset_after in (None, self._two_biases):
+        if not self._is_gru or reset_after in (None, self._two_biases):
             return ""
         other = "gru" if reset_after else "gru-reset-before"
         return (
@@ -177,53 +198,21 @@ class KerasLayout(GateLayout):
             f"declare it for that one, or give it reset_after={not reset_after}"
         )
 
-    def from_canonical(self, weights: Weights) -> Weights:
-        """Return Keras' three tensors; the redundant bias is zero."""
-        bias = weights["b"][self._order].reshape(-1)
-        if self._two_biases:
-            second = self.second_bias(weights)[self._order].reshape(-1)
-            bias = np.stack([bias, second])
-        return {
-            "kernel": self._side_by_side(weights["w_ih"]),
-            "recurrent_kernel": self._side_by_side(weights["w_hh"]),
-            "bias": bias,
-        }
+    def _packed(
+        self, w_ih: Array, w_hh: Array, first: Array, second: Array
+    ) -> Sequence[Array]:
+        kernels = [w.reshape(self._rows, -1).T for w in (w_ih, w_hh)]
+        return [*kernels, np.stack([first, second]) if self._two_biases else first]
 
-    def _side_by_side(self, matrices: Array) -> Array:
-        ordered = matrices[self._order]
-        return np.ascontiguousarray(ordered.reshape(-1, ordered.shape[-1]).T)
-
-    def _by_gate(self, tensor: Array) -> Array:
-        """Return [gates, hidden, …] in canonical order of [gates * hidden, …]."""
-        shape = (len(self._gates), self._hidden_size, *tensor.shape[1:])
-        by_gate: Array = tensor.reshape(shape)[self._order]
-        return by_gate
-
-    def values(self, tensors: Mapping[str, Array]) -> Weights:
-        """Return canonical weights: the two biases of a gate are summed."""
+    def _unpacked(self, tensors: Mapping[str, Array]) -> Sequence[Array]:
         bias = tensors["bias"]
-        if self._two_biases:
-            bias = bias[0] + np.where(self.needed["bias"][1], 0, bias[1])
-        return self._canonical(tensors, bias)
-
-    def gradients(self, tensors: Mapping[str, Array]) -> Weights:
-        """Return canonical gradients, or moments: those of the first bias."""
-        bias = tensors["bias"]
-        return self._canonical(tensors, bias[0] if self._two_biases else bias)
-
-    def _canonical(self, tensors: Mapping[str, Array], bias: Array) -> Weights:
-        second = tensors["bias"][1] if self._two_biases else bias
-        return self.collect(
-            self._by_gate(tensors["kernel"].T),
-            self._by_gate(tensors["recurrent_kernel"].T),
-            self._by_gate(bias),
-            self._by_gate(second),
-        )
+        first, second = bias if self._two_biases else (bias, np.zeros_like(bias))
+        return [tensors["kernel"].T, tensors["recurrent_kernel"].T, first, second]
 
 
 def layout_of(
     found: Shapes,
-    stock: LayoutOf,
+    stock: type[GateLayout],
     cell: Cell,
     input_size: int,
     hidden_size: int,
@@ -242,12 +231,12 @@ def layout_of(
     Raises:
         PluginError: Naming the parameter that is missing, unknown or misshapen.
     """
-    layout: Layout = CanonicalLayout(cell, input_size, hidden_size)
+    layout: CanonicalLayout | GateLayout
+    layout = CanonicalLayout(cell, input_size, hidden_size)
     hint = ""
     if set(found) != set(layout.shapes):
         layout = stock(cell, input_size, hidden_size)
-        if isinstance(layout, KerasLayout):
-            hint = layout.hint(found)
+        hint = layout.hint(found)
     for name, shape in layout.shapes.items():
         if found.get(name) != shape:
             what = f"has shape {found[name]}" if name in found else "is missing"
@@ -282,43 +271,41 @@ class NetworkLayout:
             for name, shape in canonical_shapes.items()
             if not name.startswith("layer")
         }
-        self.shapes: Shapes = {**self.outside, **_joined(x.shapes for x in layouts)}
-        self.needed: Weights = _joined(x.needed for x in layouts)
+        self.shapes: Shapes = {
+            **self.outside,
+            **with_layer_names(x.shapes for x in layouts),
+        }
+        self.needed: Weights = with_layer_names(x.needed for x in layouts)
 
     def from_canonical(self, weights: Weights) -> Weights:
         """Return every tensor as the network keeps it."""
-        parts = (
-            layout.from_canonical(layer_weights(weights, i))
-            for i, layout in enumerate(self._layouts)
-        )
-        return {name: weights[name] for name in self.outside} | _joined(parts)
+        parts = (layout.from_canonical(own) for layout, own in self._by_layer(weights))
+        return {name: weights[name] for name in self.outside} | with_layer_names(parts)
 
     def values(self, tensors: Weights) -> Weights:
         """Return canonical weights, in canonical order."""
-        parts = (
-            layout.values(layer_weights(tensors, i))
-            for i, layout in enumerate(self._layouts)
-        )
+        parts = (layout.values(own) for layout, own in self._by_layer(tensors))
         return self._ordered(tensors, parts)
 
     def gradients(self, tensors: Weights) -> Weights:
         """Return canonical gradients, or moments, in canonical order."""
-        parts = (
-            layout.gradients(layer_weights(tensors, i))
-            for i, layout in enumerate(self._layouts)
-        )
+        parts = (layout.gradients(own) for layout, own in self._by_layer(tensors))
         return self._ordered(tensors, parts)
 
+    def _by_layer(self, tensors: Weights) -> Iterator[tuple[Layout, Weights]]:
+        for i, layout in enumerate(self._layouts):
+            yield layout, layer_weights(tensors, i)
+
     def _ordered(self, tensors: Weights, parts: Iterable[Weights]) -> Weights:
-        found = {name: tensors[name] for name in self.outside} | _joined(parts)
+        found = {name: tensors[name] for name in self.outside} | with_layer_names(parts)
         return {name: found[name].copy() for name in self._canonical_names}
 
 
 T = TypeVar("T")
 
 
-def _joined(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
-    """Put the name of its layer before every tensor's."""
+def with_layer_names(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
+    """Join what belongs to each layer, under names such as `layer0.w_ih`."""
     return {
         f"layer{i}.{name}": tensor
         for i, part in enumerate(parts)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,25 +11,21 @@ import tensorflow as tf
 
 from harness.contract import Cell, NetworkSpec
 from harness.errors import PluginError, describe_error
-from implementations.shared.keras_layers import check_stateless
+from implementations import keras_layers
+from implementations.keras_layers import LayerFactory
 from implementations.shared.layout import KerasLayout, Layout, layout_of
 
 Tensor = Any
 Parts = tuple[Tensor, ...]
 """One tensor [batch, hidden] a state part."""
 
-LayerFactory = Callable[[str, int, int], object]
-"""Called with (cell, input_size, hidden_size); returns a `keras.layers.Layer` that is
-called as `keras.layers.GRU(return_sequences=True, return_state=True)`: (x [batch, time,
-input], initial_state=, mask=) to (outputs, *state). Its weights are the canonical ones
-or Keras'. A trace of it serves all lengths: `x.shape[1]` is None."""
-
 
 class RecurrentLayer:
     """A Keras layer of a known layout, called in the graphs of a network.
 
     Args:
-        layer: Called as `LayerFactory` says.
+        layer: Called as `keras_layers.LayerFactory` says. A trace of it serves all
+            lengths: `x.shape[1]` is None.
         variables: Its weights by name.
         layout: How they hold the canonical weights.
         device: Where it computes.
@@ -130,20 +124,23 @@ def build_layer(
     """
     sizes = (input_size, spec.hidden_size)
     with _default_dtype(spec.dtype), tf.device(device):
-        found = _checked(factory(spec.cell, *sizes))
+        found = keras_layers.checked(factory(spec.cell, *sizes))
         if "CPU" in device:
-            _leave_cudnn(found)
+            keras_layers.leave_cudnn(found)
         x = tf.zeros([1, 2, input_size], spec.dtype)
         if not found.built:
             found(x)
-        _check_dtype(found, spec.dtype)
-        variables = _variables(found)
+        keras_layers.check_dtype(found, spec.dtype)
+        named = keras_layers.by_name(found, found.weights)
+        variables = {name: variable.value for name, variable in named.items()}
         shapes = {name: tuple(v.shape) for name, v in variables.items()}
         layout = layout_of(shapes, KerasLayout, cell, *sizes, type(found).__name__)
         state = (tf.zeros([1, spec.hidden_size], spec.dtype),) * len(
             cell.info.state_parts
         )
-        _check_answer(found, x, state)
+        mask = tf.ones(x.shape[:2], tf.bool)
+        answered = found(x, initial_state=list(state), mask=mask)
+        keras_layers.check_answer(found, answered, x, state)
     built = RecurrentLayer(found, variables, layout, device, last=last)
     built.check_any_length(x, state)
     return built
@@ -158,78 +155,3 @@ def _default_dtype(dtype: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _checked(layer: object) -> Any:
-    if not isinstance(layer, keras.layers.Layer):
-        raise PluginError(
-            "layer",
-            f"returned {type(layer).__name__}; expected a keras.layers.Layer that is "
-            "called and laid out as keras.layers.GRU",
-        )
-    signature = inspect.signature(layer.call)
-    try:
-        signature.bind(None, initial_state=None, mask=None)
-    except TypeError as error:
-        raise PluginError(
-            type(layer).__name__,
-            f"call{signature} has a wrong signature: {error}; expected call(x, "
-            "initial_state, mask), as keras.layers.GRU",
-        ) from error
-    check_stateless(layer)
-    return layer
-
-
-def _leave_cudnn(layer: Any) -> None:
-    """Keep a layer on the CPU: Keras takes cuDNN wherever a GPU is there."""
-    for part in layer._flatten_layers():
-        if isinstance(part, keras.layers.GRU | keras.layers.LSTM):
-            part.use_cudnn = False
-
-
-def _check_dtype(layer: Any, dtype: str) -> None:
-    policies = [part.dtype_policy.name for part in layer._flatten_layers()]
-    for found in [*policies, *(variable.dtype for variable in layer.weights)]:
-        if found != dtype:
-            raise PluginError(
-                type(layer).__name__,
-                f"has the dtype policy {found}; expected {dtype}, which Keras gives a "
-                "layer that names no dtype",
-            )
-
-
-def _variables(layer: Any) -> dict[str, tf.Variable]:
-    name = type(layer).__name__
-    names = Counter(variable.name for variable in layer.weights)
-    for repeated, count in names.items():
-        if count > 1:
-            raise PluginError(
-                name,
-                f"has {count} parameters named '{repeated}'; expected one layer of "
-                "one direction",
-            )
-    return {variable.name: variable.value for variable in layer.weights}
-
-
-def _check_answer(layer: Any, x: Tensor, state: Parts) -> None:
-    """Call a layer once and check the form of its answer."""
-    mask = tf.ones(x.shape[:2], tf.bool)
-    found = layer(x, initial_state=list(state), mask=mask)
-    parts = list(found) if isinstance(found, tuple | list) else [found]
-    shapes = [(*x.shape[:2], state[0].shape[1]), *(tuple(p.shape) for p in state)]
-    expected = [f"{x.dtype.name} {shape}" for shape in shapes]
-    forms = [_form(part) for part in parts]
-    if forms != expected:
-        raise PluginError(
-            type(layer).__name__,
-            f"answered {', '.join(forms)}; expected outputs {expected[0]}, [batch, "
-            f"time, hidden], and {len(state)} state parts {expected[1]}, as a layer of "
-            "Keras with return_sequences=True and return_state=True",
-        )
-
-
-def _form(found: Any) -> str:
-    """Return dtype and shape of a tensor, or a type's name."""
-    if not tf.is_tensor(found):
-        return type(found).__name__
-    return f"{found.dtype.name} {tuple(found.shape)}"

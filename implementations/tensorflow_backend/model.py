@@ -4,35 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
 from harness.contract import NetworkSpec, Readout, Target
 from implementations.shared import optimizers
+from implementations.shared.network import PlacedBatch
 from implementations.tensorflow_backend.layer import RecurrentLayer
 
 Tensor = Any
 Parts = tuple[Tensor, ...]
 """One tensor [layers, batch, hidden] a state part."""
 Gradients = dict[str, Tensor]
-
-
-class PlacedBatch(NamedTuple):
-    """A batch on the device; see `implementations.shared.batches`.
-
-    Attributes:
-        x: [batch, time, input] reals or one-hot vectors, or tokens [batch, time].
-        mask: bool [batch, time], False from a sequence's end on; None where no sequence
-            is padded.
-        targets: int [batch, readouts] or [batch, readouts, output].
-        weights: [batch, readouts]: 1 / (number of scored positions) where scored.
-    """
-
-    x: Tensor
-    mask: Tensor | None
-    targets: Tensor
-    weights: Tensor
 
 
 @dataclass(frozen=True)
@@ -113,7 +97,7 @@ class Model:
         state = (tf.zeros(size, self.spec.dtype),) * self.parts
         with tf.GradientTape() as tape:
             entered = self._enter(batch.x)
-            outputs, _ = self._run(entered, batch.mask, state, training=True)
+            outputs, _ = self._run(entered, batch.padding, state, training=True)
             loss = self._loss(outputs, batch)
         gradients = tape.gradient(
             loss,

@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from harness.contract import (
-    Array,
-    Batch,
-    Cell,
-    Forward,
-    Gradients,
-    Handle,
-    LossAndGradients,
-    NetworkSpec,
-    Readout,
-    State,
-    Target,
-    Updates,
-    Weights,
-)
-from harness.errors import UnavailableError
+from harness.contract import Array, Cell, NetworkSpec, Readout, Target, Weights
+from implementations.keras_layers import LayerFactory, check_backend
 from implementations.shared import optimizers
-from implementations.shared.batches import (
-    check_cotangents,
-    check_state,
-    check_step,
-    check_weights,
-    encode,
-    host_batch,
+from implementations.shared.batches import HostBatch
+from implementations.shared.device import check_device, index_of
+from implementations.shared.layout import with_layer_names
+from implementations.shared.network import (
+    Parts,
+    PlacedBatch,
+    SharedNetwork,
+    Tensors,
 )
-from implementations.shared.layout import NetworkLayout
 from implementations.tensorflow_backend.kernel import kernel_of
-from implementations.tensorflow_backend.layer import LayerFactory, build_layer
-from implementations.tensorflow_backend.model import Model, PlacedBatch
+from implementations.tensorflow_backend.layer import build_layer
+from implementations.tensorflow_backend.model import Model
 
 Tensor = Any
 
 
-class TensorFlowNetwork:
+class TensorFlowNetwork(SharedNetwork):
     """Stacked layers with a linear readout, every call a graph that is traced once.
 
     Args:
@@ -59,17 +45,16 @@ class TensorFlowNetwork:
             otherwise.
     """
 
+    _batch_axis = 0
+
     def __init__(
         self, spec: NetworkSpec, cell: Cell, device: str, layer: LayerFactory
     ) -> None:
-        _check_backend()
+        check_backend("tensorflow", "tensorflow")
         self._device = find_device(device)
         tf.config.experimental.enable_tensor_float_32_execution(False)
         # Or Keras adds a page on the call's arguments to what a layer raises.
         keras.config.disable_traceback_filtering()
-        self._spec = spec
-        self._parts = len(cell.info.state_parts)
-        self._shapes = spec.weight_shapes(cell)
         widths = spec.layer_input_sizes
         layers = tuple(
             build_layer(
@@ -82,39 +67,51 @@ class TensorFlowNetwork:
             )
             for i, width in enumerate(widths)
         )
-        self._layout = NetworkLayout(self._shapes, [built.layout for built in layers])
-        self._variables = {
+        super().__init__(spec, cell, [built.layout for built in layers])
+        self._weights = {
             **{n: self._zeros(shape) for n, shape in self._layout.outside.items()},
-            **{
-                f"layer{i}.{name}": variable
-                for i, built in enumerate(layers)
-                for name, variable in built.variables.items()
-            },
+            **with_layer_names(built.variables for built in layers),
         }
         self._moments = {
-            moment: {n: self._zeros(v.shape) for n, v in self._variables.items()}
+            moment: {n: self._zeros(v.shape) for n, v in self._weights.items()}
             for moment in optimizers.moments(spec.optimizer)
         }
-        held = self._layout.needed if spec.biases == "canonical" else {}
-        trained = {name: self._real(needed) for name, needed in held.items()}
+        trained = {name: self._real(needed) for name, needed in self._needed.items()}
         self._model = Model(
-            spec, layers, self._parts, self._variables, self._moments, trained
+            spec, layers, self._parts, self._weights, self._moments, trained
         )
         self._graphs: dict[tuple[str, bool, int], Any] = {}
-        self._updates = 0
+
+    # --- tensors ---------------------------------------------------------------------
+
+    def _put(self, array: Array) -> Tensor:
+        if np.issubdtype(array.dtype, np.integer):
+            # TensorFlow keeps 32-bit integers on the host.
+            array = array.astype(np.int64)
+        with tf.device(self._device):
+            return tf.constant(array)
+
+    def _real(self, array: Array | float) -> Tensor:
+        return self._put(np.asarray(array, self._spec.dtype))
 
     def _zeros(self, shape: Sequence[int]) -> tf.Variable:
         with tf.device(self._device):
             return tf.Variable(tf.zeros(shape, self._spec.dtype))
 
-    def _real(self, array: Array | float) -> Tensor:
-        with tf.device(self._device):
-            return tf.constant(np.asarray(array, self._spec.dtype))
+    def _on_host(self, tensors: Any) -> Any:
+        return tf.nest.map_structure(lambda tensor: tensor.numpy(), tensors)
 
-    def _integers(self, array: Array) -> Tensor:
-        with tf.device(self._device):
-            # TensorFlow keeps 32-bit integers on the host.
-            return tf.constant(np.asarray(array, np.int64))
+    def _wait(self, tensors: Any) -> None:
+        # On the CPU a call returns when its work is done.
+        if "GPU" in self._device:
+            tf.test.experimental.sync_devices()
+
+    def _assign(self, held: dict[str, Any], arrays: Weights) -> None:
+        for name, array in arrays.items():
+            held[name].assign(self._real(array))
+
+    def _padding(self, host: HostBatch) -> Tensor | None:
+        return None if host.active is None else self._put(host.active[..., 0].T)
 
     # --- graphs ----------------------------------------------------------------------
 
@@ -157,172 +154,37 @@ class TensorFlowNetwork:
         }
         return arguments[body]
 
-    # --- weights ---------------------------------------------------------------------
+    def _call(
+        self, body: Any, x: Tensor, padding: Tensor | None, arguments: tuple[Any, ...]
+    ) -> Any:
+        """Call a function of the model, whose arguments x and padding are among."""
+        return self._graph(body, x, padded=padding is not None)(*arguments)
 
-    def load_weights(self, weights: Weights) -> None:
-        """Take canonical weights and forget the optimiser's moments.
+    def _forward(
+        self, x: Tensor, padding: Tensor | None, state: Parts
+    ) -> tuple[Tensor, Parts]:
+        arguments = x, padding, state
+        outputs, final = self._call(self._model.forward, x, padding, arguments)
+        return outputs, final
 
-        Raises:
-            InputError: If a tensor is missing, misshapen or not finite.
-        """
-        check_weights(self._shapes, weights, self._spec.dtype)
-        for name, array in self._layout.from_canonical(weights).items():
-            self._variables[name].assign(self._real(array))
-        self._forget_moments()
+    def _pull(
+        self, placed: PlacedBatch, state: Parts, d_outputs: Tensor, d_final: Parts
+    ) -> tuple[Tensors, Tensor, Parts]:
+        x, padding = placed.x, placed.padding
+        arguments = x, padding, state, d_outputs, d_final
+        d_weights, d_x, d_state = self._call(self._model.pull, x, padding, arguments)
+        return d_weights, d_x, d_state
 
-    def weights(self) -> Weights:
-        """Return the canonical weights."""
-        return self._layout.values(_on_host(self._variables))
+    def _loss_and_gradients(self, placed: PlacedBatch) -> tuple[Tensor, Tensors]:
+        body = self._model.loss_and_gradients
+        loss, gradients = self._call(body, placed.x, placed.padding, (placed,))
+        return loss, gradients
 
-    # --- forward ---------------------------------------------------------------------
-
-    def place(self, batch: Batch) -> PlacedBatch:
-        """Bring a batch to the device.
-
-        Raises:
-            InputError: If the batch does not fit the network.
-        """
-        host = host_batch(self._spec, batch)
-        mask = None
-        with tf.device(self._device):
-            if host.active is not None:
-                mask = tf.constant(host.active[..., 0].T)
-            return PlacedBatch(
-                self._entering(np.swapaxes(host.x, 0, 1)),
-                mask,
-                self._targets(host.targets),
-                self._real(host.weights),
-            )
-
-    def _entering(self, encoded: Array) -> Tensor:
-        """Return reals, one-hot vectors or tokens to embed, on the device."""
-        if self._spec.inputs.embedded:
-            return self._integers(encoded)
-        return self._real(encoded)
-
-    def _targets(self, targets: Array) -> Tensor:
-        if self._spec.target is Target.CLASS:
-            return self._integers(targets)
-        return self._real(targets)
-
-    def forward(
-        self, placed: PlacedBatch, state: State | None = None
-    ) -> Handle[Forward]:
-        """Compute outputs [batch, readouts, output] and the final state."""
-        before = self._state(state, placed.x.shape[0])
-        padded = placed.mask is not None
-        graph = self._graph(self._model.forward, placed.x, padded=padded)
-        return self._forward_handle(*graph(placed.x, placed.mask, before))
-
-    def step(self, x: Array, state: State | Any) -> Handle[Forward]:
-        """Advance one time step and answer, whatever the readout."""
-        check_step(self._spec, x)
-        before = self._state(state, len(x))
-        entering = self._entering(encode(self._spec, x)[:, None])
-        graph = self._graph(self._model.forward, entering, padded=False)
-        return self._forward_handle(*graph(entering, None, before))
-
-    def _forward_handle(
-        self, outputs: Tensor, final: tuple[Tensor, ...]
-    ) -> Handle[Forward]:
-        def read() -> Forward:
-            return Forward(outputs.numpy(), tuple(part.numpy() for part in final))
-
-        return Handle(self._wait, read, carry=final)
-
-    def _wait(self) -> None:
-        # On the CPU a call returns when its work is done.
-        if "GPU" in self._device:
-            tf.test.experimental.sync_devices()
-
-    def _state(self, state: State | Any, batch: int) -> tuple[Tensor, ...]:
-        if state is None:
-            shape = (self._spec.num_layers, batch, self._spec.hidden_size)
-            with tf.device(self._device):
-                return (tf.zeros(shape, self._spec.dtype),) * self._parts
-        if tf.is_tensor(state[0]):  # carried from the step before
-            return tuple(state)
-        check_state(self._spec, self._parts, state, batch)
-        return tuple(self._real(part) for part in state)
-
-    # --- gradients -------------------------------------------------------------------
-
-    def vjp(
-        self,
-        placed: PlacedBatch,
-        state: State | None,
-        d_outputs: Array,
-        d_final: State,
-    ) -> Gradients:
-        """Pull cotangents of outputs and final state back to all that entered."""
-        check_cotangents(self._spec, self._parts, d_outputs, d_final, placed.x.shape[1])
-        before = self._state(state, placed.x.shape[0])
-        cotangents = (self._real(d_outputs), tuple(self._real(d) for d in d_final))
-        padded = placed.mask is not None
-        graph = self._graph(self._model.pull, placed.x, padded=padded)
-        d_weights, d_x, d_state = graph(placed.x, placed.mask, before, *cotangents)
-        return Gradients(
-            self._layout.gradients(_on_host(d_weights)),
-            d_x.numpy(),
-            tuple(d.numpy() for d in d_state),
-        )
-
-    def loss_and_gradients(self, placed: PlacedBatch) -> Handle[LossAndGradients]:
-        """Compute the mean loss over scored positions and every weight's gradient."""
-        padded = placed.mask is not None
-        graph = self._graph(self._model.loss_and_gradients, placed.x, padded=padded)
-        loss, gradients = graph(placed)
-
-        def read() -> LossAndGradients:
-            found = self._layout.gradients(_on_host(gradients))
-            return LossAndGradients(float(loss.numpy()), found)
-
-        return Handle(self._wait, read)
-
-    # --- training --------------------------------------------------------------------
-
-    def train_steps(self, placed: Sequence[PlacedBatch]) -> Handle[Updates]:
-        """Take one optimiser update on each batch."""
-        done = []
-        for batch in placed:
-            self._updates += 1
-            corrections = optimizers.corrections(self._spec.optimizer, self._updates)
-            padded = batch.mask is not None
-            graph = self._graph(self._model.update, batch.x, padded=padded)
-            done.append(graph(batch, tuple(map(self._real, corrections))))
-
-        def read() -> Updates:
-            losses, norms = zip(*done, strict=True)
-            return Updates(*(np.array([v.numpy() for v in x]) for x in (losses, norms)))
-
-        return Handle(self._wait, read)
-
-    def _forget_moments(self) -> None:
-        self._updates = 0
-        for moments in self._moments.values():
-            for variable in moments.values():
-                variable.assign(tf.zeros_like(variable))
-
-    def optimizer_state(self) -> dict[str, Array]:
-        """Return `updates` and the moments of every tensor, in canonical layout."""
-        if self._updates == 0:
-            return {}
-        arrays: dict[str, Array] = {"updates": np.asarray(self._updates, np.int64)}
-        for name, moments in self._moments.items():
-            for tensor, array in self._layout.gradients(_on_host(moments)).items():
-                arrays[f"{name}/{tensor}"] = array
-        return arrays
-
-    def load_optimizer_state(self, arrays: Mapping[str, Array]) -> None:
-        """Take what `optimizer_state` returned."""
-        self._forget_moments()
-        self._updates = int(arrays.get("updates", 0))
-        if self._updates == 0:
-            return
-        for name, variables in self._moments.items():
-            moments = {tensor: arrays[f"{name}/{tensor}"] for tensor in self._shapes}
-            for tensor, array in self._layout.from_canonical(moments).items():
-                variables[tensor].assign(self._real(array))
+    def _update(self, placed: PlacedBatch) -> tuple[Tensor, Tensor]:
+        corrections = optimizers.corrections(self._spec.optimizer, self._updates)
+        arguments = placed, tuple(map(self._real, corrections))
+        loss, norm = self._call(self._model.update, placed.x, placed.padding, arguments)
+        return loss, norm
 
     def kernel(self) -> str:
         """Name the recurrent kernels in the graphs of what was asked, padded or not."""
@@ -333,33 +195,14 @@ class TensorFlowNetwork:
         return "; ".join(dict.fromkeys(map(kernel_of, graphs)))
 
 
-def _on_host(tensors: Mapping[str, Tensor]) -> Weights:
-    return {name: tensor.numpy() for name, tensor in tensors.items()}
-
-
-def _check_backend() -> None:
-    if keras.backend.backend() != "tensorflow":
-        raise UnavailableError(
-            "tensorflow",
-            f"keras {keras.__version__} computes with {keras.backend.backend()} in "
-            "this process; KERAS_BACKEND must be tensorflow before it is imported",
-        )
-
-
 def find_device(device: str) -> str:
     """Return TensorFlow's name of `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         UnavailableError: If TensorFlow sees no such device.
     """
-    kind, _, index = device.partition(":")
-    if kind == "cpu":
+    if device == "cpu":
         return "/CPU:0"
     count = len(tf.config.list_physical_devices("GPU"))
-    if int(index or 0) >= count:
-        raise UnavailableError(
-            "tensorflow",
-            f"tensorflow {tf.__version__} sees {count} CUDA devices, so {device} is "
-            "not there",
-        )
-    return f"/GPU:{int(index or 0)}"
+    check_device("tensorflow", tf.__version__, device, count)
+    return f"/GPU:{index_of(device)}"

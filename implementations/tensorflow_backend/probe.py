@@ -8,13 +8,13 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from harness.contract import FrameworkState
-from implementations.shared.precision import refuse_tf32_off_gpu
+from implementations.shared.device import Probe
 from implementations.tensorflow_backend.network import find_device
 
 _TRACING = "tensorflow.python.eager.polymorphic_function.tracing_compilation"
 
 
-class TensorFlowProbe:
+class TensorFlowProbe(Probe):
     """A `DeviceProbe` of TensorFlow's matrix product, memory and allocator.
 
     Raises:
@@ -22,13 +22,10 @@ class TensorFlowProbe:
     """
 
     def __init__(self, device: str) -> None:
-        self._place = device
+        super().__init__(device)
         self._device = find_device(device)
-        self._on_gpu = device != "cpu"
 
-    def matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
-        """Return a call that multiplies two square matrices and waits."""
-        refuse_tf32_off_gpu(precision, self._place)
+    def _matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
         kind = tf.bfloat16 if precision == "bf16" else tf.as_dtype(dtype)
         with tf.device(self._device):
             a, b = (tf.cast(tf.random.normal((size, size)), kind) for _ in range(2))
@@ -66,23 +63,14 @@ class TensorFlowProbe:
         if self._on_gpu:
             tf.test.experimental.sync_devices()
 
-    def peak_bytes(self) -> int | None:
-        """Return the most that tensors took of the GPU since `reset_peak`."""
-        if not self._on_gpu:
-            return None
-        return int(tf.config.experimental.get_memory_info(self._name)["peak"])
+    def _peak_bytes(self) -> int:
+        name = self._device.removeprefix("/")
+        return int(tf.config.experimental.get_memory_info(name)["peak"])
 
     def reset_peak(self) -> None:
         """Take what tensors hold now as the peak."""
         if self._on_gpu:
-            tf.config.experimental.reset_memory_stats(self._name)
-
-    @property
-    def _name(self) -> str:
-        return self._device.removeprefix("/")
-
-    def timer(self) -> None:
-        """Return None: TensorFlow shows no events of a device."""
+            tf.config.experimental.reset_memory_stats(self._device.removeprefix("/"))
 
     def state(self) -> FrameworkState:
         """Return the time that building graphs took, in µs, and the threads.

@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.contract import Array, Cell, Forward, Handle, NetworkSpec, State, Weights
+from harness.contract import Cell, NetworkSpec, Weights
+from implementations.shared.network import Parts, PlacedBatch, Start
 from implementations.torch_backend.layer import LayerFactory
 from implementations.torch_backend.native import layer as stock
-from implementations.torch_backend.network import PlacedBatch, TorchNetwork
+from implementations.torch_backend.network import TorchNetwork
 
+Tensors = tuple[Tensor, ...]
 Body = Callable[[], list[Tensor]]
 Record = Callable[[Body], Body]
 """Runs a body a few times, records it, and returns what replays it."""
@@ -68,92 +70,81 @@ class GraphNetwork(TorchNetwork):
     ) -> None:
         super().__init__(spec, cell, device, layer)
         self._record = record
-        self._recorded: dict[tuple[Any, ...], tuple[PlacedBatch, Body]] = {}
+        self._recorded: dict[tuple[Any, ...], tuple[Tensors, Body]] = {}
         if self._device.type == "cuda":
             for group in self._optimizer.param_groups:
                 if "capturable" in group:  # its count of updates is on the GPU too
                     group["capturable"] = True
 
-    def load_weights(self, weights: Weights) -> None:
-        """Take canonical weights and forget the moments, and the graphs with them."""
-        super().load_weights(weights)
-        self._recorded.clear()
-
-    def load_optimizer_state(self, arrays: Mapping[str, Array]) -> None:
-        """Take what `optimizer_state` returned; graphs hold the moments before."""
-        super().load_optimizer_state(arrays)
-        self._recorded.clear()
+    def _assign_moments(self, moments: Mapping[str, Weights]) -> None:
+        super()._assign_moments(moments)
+        self._recorded.clear()  # graphs hold the moments before
         for state in self._optimizer.state.values():
             if "step" in state:
                 state["step"] = state["step"].to(self._device)
 
-    def forward(
-        self, placed: PlacedBatch, state: State | None = None
-    ) -> Handle[Forward]:
-        """Compute outputs [batch, readouts, output] and the final state."""
-        if state is not None or placed.lengths is not None:
-            return super().forward(placed, state)
+    def _forward(
+        self, x: Tensor, padding: Tensor | None, state: Start
+    ) -> tuple[Tensor, Parts]:
+        whole = super()._forward
+        if state is not None or padding is not None:
+            return whole(x, padding, state)
 
-        def body(static: PlacedBatch) -> list[Tensor]:
-            with torch.no_grad():
-                outputs, final = self._run(self._enter(static.x), None, None)
+        def body(x: Tensor) -> list[Tensor]:
+            outputs, final = whole(x, None, None)
             return [outputs, *final]
 
-        outputs, *final = self._replay("forward", placed, body)
-        return self._forward_handle(outputs, final)
+        outputs, *final = self._replay("forward", body, x)
+        return outputs, tuple(final)
 
     def _loss_and_gradients(
         self, placed: PlacedBatch
-    ) -> tuple[Tensor, dict[str, Tensor | None]]:
-        if placed.lengths is not None:
-            return super()._loss_and_gradients(placed)
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
         whole, trained = super()._loss_and_gradients, self._trained()
+        if placed.padding is not None:
+            return whole(placed)
 
-        def body(static: PlacedBatch) -> list[Tensor]:
-            loss, gradients = whole(static)
+        def body(*static: Tensor) -> list[Tensor]:
+            loss, gradients = whole(_unpadded(static))
             found = [
                 torch.zeros_like(parameter) if (g := gradients[name]) is None else g
                 for name, parameter in trained.items()
             ]
             return [loss, *found]
 
-        loss, *gradients = self._replay("loss and gradients", placed, body)
+        loss, *gradients = self._replay("loss and gradients", body, *_entering(placed))
         return loss, dict(zip(trained, gradients, strict=True))
 
     def _update(self, placed: PlacedBatch) -> tuple[Tensor, Tensor]:
-        if placed.lengths is not None:
-            return super()._update(placed)
         whole = super()._update
-        loss, norm = self._replay("update", placed, lambda static: [*whole(static)])
+        if placed.padding is not None:
+            return whole(placed)
+        loss, norm = self._replay(
+            "update", lambda *static: [*whole(_unpadded(static))], *_entering(placed)
+        )
         return loss, norm
 
     def _replay(
-        self,
-        name: str,
-        placed: PlacedBatch,
-        body: Callable[[PlacedBatch], list[Tensor]],
+        self, name: str, body: Callable[..., list[Tensor]], *entering: Tensor
     ) -> list[Tensor]:
         """Return copies of what a pass computes: the next replay writes there again."""
-        key = (name, *placed.x.shape, *placed.targets.shape)
+        key = (name, *(tensor.shape for tensor in entering))
         if key not in self._recorded:
-            static = PlacedBatch(
-                placed.x.clone(), None, placed.targets.clone(), placed.weights.clone()
-            )
+            static = tuple(tensor.clone() for tensor in entering)
             before = self._held()
-            replay = self._record(lambda: body(static))
+            replay = self._record(lambda: body(*static))
             self._restore(before)
             self._recorded[key] = (static, replay)
         static, replay = self._recorded[key]
-        static.x.copy_(placed.x)
-        static.targets.copy_(placed.targets)
-        static.weights.copy_(placed.weights)
+        for tensor, entered in zip(static, entering, strict=True):
+            tensor.copy_(entered)
         return [tensor.clone() for tensor in replay()]
 
     # Recording runs a pass for its own sake: what an update then changed is put back,
     # in place, where the graph will look for it.
 
     def _held(self) -> tuple[dict[str, Tensor], dict[Any, dict[str, Tensor]]]:
-        weights = {n: p.detach().clone() for n, p in self._parameters().items()}
+        weights = {n: p.detach().clone() for n, p in self._weights.items()}
         moments = {
             parameter: {name: tensor.clone() for name, tensor in _tensors(state)}
             for parameter, state in self._optimizer.state.items()
@@ -165,7 +156,7 @@ class GraphNetwork(TorchNetwork):
     ) -> None:
         weights, moments = held
         with torch.no_grad():
-            for name, parameter in self._parameters().items():
+            for name, parameter in self._weights.items():
                 parameter.copy_(weights[name])
             for trained, state in self._optimizer.state.items():
                 for name, tensor in _tensors(state):
@@ -182,6 +173,10 @@ def _tensors(state: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
     return [(name, v) for name, v in state.items() if isinstance(v, Tensor)]
 
 
-def network(spec: NetworkSpec, cell: Cell, device: str) -> GraphNetwork:
-    """Return torch's own layers, replayed."""
-    return GraphNetwork(spec, cell, device)
+def _entering(placed: PlacedBatch) -> Tensors:
+    return placed.x, placed.targets, placed.weights
+
+
+def _unpadded(tensors: Tensors) -> PlacedBatch:
+    x, targets, weights = tensors
+    return PlacedBatch(x, None, targets, weights)

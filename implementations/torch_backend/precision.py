@@ -10,7 +10,7 @@ from torch import nn
 
 from harness.contract import NetworkSpec
 from harness.errors import RefusedError, UnavailableError
-from implementations.shared.precision import refuse_tf32_off_gpu
+from implementations.shared.device import refuse_tf32_off_gpu
 
 
 class Precision:

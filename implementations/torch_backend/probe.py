@@ -8,11 +8,10 @@ from collections.abc import Callable
 import torch
 
 from harness.contract import FrameworkState
-from harness.errors import UnavailableError
-from implementations.shared.precision import refuse_tf32_off_gpu
+from implementations.shared.device import Probe, check_device
 
 
-class TorchProbe:
+class TorchProbe(Probe):
     """A `DeviceProbe` of torch's matrix product, memory, allocator and events.
 
     Raises:
@@ -20,18 +19,11 @@ class TorchProbe:
     """
 
     def __init__(self, device: str) -> None:
+        check_device("torch", torch.__version__, device, torch.cuda.device_count())
+        super().__init__(device)
         self._device = torch.device(device)
-        self._on_gpu = self._device.type == "cuda"
-        if self._on_gpu and (self._device.index or 0) >= torch.cuda.device_count():
-            raise UnavailableError(
-                "torch",
-                f"torch {torch.__version__} sees {torch.cuda.device_count()} CUDA "
-                f"devices, so {device} is not there",
-            )
 
-    def matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
-        """Return a call that multiplies two square matrices and waits."""
-        refuse_tf32_off_gpu(precision, str(self._device))
+    def _matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
         kind = torch.bfloat16 if precision == "bf16" else getattr(torch, dtype)
         a, b = torch.randn(2, size, size, device=self._device).to(kind)
         c = torch.empty_like(a)
@@ -58,10 +50,7 @@ class TorchProbe:
         if self._on_gpu:
             torch.cuda.synchronize(self._device)
 
-    def peak_bytes(self) -> int | None:
-        """Return the most that tensors took of the GPU since `reset_peak`."""
-        if not self._on_gpu:
-            return None
+    def _peak_bytes(self) -> int:
         return int(torch.cuda.max_memory_allocated(self._device))
 
     def reset_peak(self) -> None:

@@ -260,7 +260,7 @@ def torch_padding_leaks(spec, cell, device):
 
     class Leaks(TorchNetwork):
         def place(self, batch):
-            return replace(super().place(batch), lengths=None)
+            return super().place(batch)._replace(padding=None)
 
     return Leaks(spec, cell, device, native.layer)
 

@@ -26,6 +26,7 @@ from harness.registry import Registry
 from implementations.numpy_reference import optimizers
 from implementations.numpy_reference.losses import loss_and_gradient
 from implementations.numpy_reference.network import NumpyNetwork
+from implementations.shared.optimizers import moments as moments_of
 
 REGISTRY = Registry.discover()
 CELLS = sorted(REGISTRY.implementation("numpy-reference").cells)
@@ -256,8 +257,11 @@ def test_optimisers_take_torch_s_step(
     else:
         options |= {"momentum": optimizer.momentum}
     theirs = getattr(torch.optim, name)(list(parameters.values()), **options)
-    state: dict[str, Array] = {}
-    for _ in range(20):
+    moments: dict[str, dict[str, Array]] = {
+        moment: {n: np.zeros_like(w) for n, w in weights.items()}
+        for moment in moments_of(optimizer)
+    }
+    for update in range(1, 21):
         gradients = {n: rng.standard_normal(w.shape) for n, w in weights.items()}
         for n, parameter in parameters.items():
             parameter.grad = torch.tensor(gradients[n])
@@ -267,12 +271,11 @@ def test_optimisers_take_torch_s_step(
         clipped, norm = optimizers.clip(gradients, clip_norm)
         flat = np.concatenate([g.ravel() for g in gradients.values()])
         assert norm == pytest.approx(float(np.linalg.norm(flat)))
-        optimizers.step(optimizer, weights, clipped, state)
+        optimizers.step(optimizer, weights, clipped, moments, update)
         for n, parameter in parameters.items():
             np.testing.assert_allclose(
                 weights[n], parameter.detach().numpy(), rtol=1e-12, atol=1e-14
             )
-    assert state["updates"] == 20
 
 
 def test_a_sequence_that_has_ended_holds_its_state() -> None:

@@ -109,9 +109,9 @@ def test_redundant_biases_stay_zero_in_canonical_mode_only(cell: str) -> None:
     needed = {"rnn": 0, "gru": 6, "lstm": 0}[cell]
     for biases, changes in (("canonical", False), ("native", True)):
         network, _ = build(cell, biases=biases)
-        before = network._parameters()["layer0.bias_hh_l0"].detach().clone()
+        before = network._weights["layer0.bias_hh_l0"].detach().clone()
         network.train_steps([network.place(batch)] * 3).read()
-        bias = network._parameters()["layer0.bias_hh_l0"].detach()
+        bias = network._weights["layer0.bias_hh_l0"].detach()
         redundant = slice(0, len(bias) - needed)
         assert bool((before[redundant] == 0).all())
         assert bool((bias[redundant] != 0).any()) is changes

@@ -1,0 +1,87 @@
+"""Devices by name, what they refuse, and what every framework's probe does alike."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from harness.contract import DeviceTimer, FrameworkState
+from harness.errors import RefusedError, UnavailableError
+
+
+def index_of(device: str) -> int:
+    """Return the number in `cuda:N`, or 0 where there is none."""
+    return int(device.partition(":")[2] or 0)
+
+
+def check_device(framework: str, version: str, device: str, count: int) -> None:
+    """Check that a framework sees a GPU, of which it sees so many.
+
+    Raises:
+        UnavailableError: If it does not.
+    """
+    if device.startswith("cuda") and index_of(device) >= count:
+        raise UnavailableError(
+            framework,
+            f"{framework} {version} sees {count} CUDA devices, so {device} is not "
+            "there",
+        )
+
+
+def refuse_tf32_off_gpu(precision: str, device: str) -> None:
+    """Refuse what only NVIDIA's GPUs compute.
+
+    Raises:
+        RefusedError: If TF32 is asked for elsewhere.
+    """
+    if precision == "tf32" and not device.startswith("cuda"):
+        raise RefusedError(
+            f"TF32 is arithmetic of NVIDIA GPUs; asked was tf32 on {device}"
+        )
+
+
+class Probe(ABC):
+    """A `harness.contract.DeviceProbe` of a framework on one device.
+
+    Args:
+        device: `cpu`, `cuda` or `cuda:N`.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._place = device
+        self._on_gpu = device.startswith("cuda")
+
+    def matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
+        """Return a call that multiplies two square matrices and waits.
+
+        Raises:
+            RefusedError: If the framework has no such product on this device.
+        """
+        refuse_tf32_off_gpu(precision, self._place)
+        return self._matmul(size, dtype, precision)
+
+    @abstractmethod
+    def _matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
+        """Return the call of `matmul`; TF32 is asked for on a GPU only."""
+
+    @abstractmethod
+    def copy(self, size: int) -> Callable[[], None]:
+        """Return a call that reads and writes `size` bytes and waits."""
+
+    def peak_bytes(self) -> int | None:
+        """Return the most that tensors took of the GPU, or None on the CPU."""
+        return self._peak_bytes() if self._on_gpu else None
+
+    def _peak_bytes(self) -> int | None:
+        return None
+
+    def reset_peak(self) -> None:  # noqa: B027  # not every framework can
+        """Forget the peak, where the framework can."""
+
+    def timer(self) -> DeviceTimer | None:
+        """Return the device's clock, or None where the framework shows none."""
+        return None
+
+    def state(self) -> FrameworkState:
+        """Return what the framework tells of its process."""
+        return FrameworkState()
