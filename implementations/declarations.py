@@ -100,6 +100,13 @@ _EVERY_CELL = ["rnn", "rnn-relu", "gru", "gru-reset-before", "lstm"]
 
 _on_any_device = partial(declare_implementation, devices=["cpu", "cuda"])
 _in_any_dtype = partial(_on_any_device, dtypes=["float32", "float64"])
+_of_equations = partial(_in_any_dtype, cells="equations")
+_of_keras = partial(
+    _on_any_device,
+    layer="implementations.keras_layers:stock",
+    cells=_EVERY_CELL,
+    biases=["canonical", "native"],
+)
 
 numpy_reference = declare_implementation(
     "numpy-reference",
@@ -120,20 +127,18 @@ torch_native = _in_any_dtype(
     summary="nn.RNN, nn.GRU and nn.LSTM",
 )
 
-torch_loop = _in_any_dtype(
+torch_loop = _of_equations(
     "torch-loop",
     framework="torch",
     loop="implementations.torch_backend.loop:layer",
-    cells="equations",
     precisions=["highest", "tf32", "bf16"],
     summary="the equations in torch operations, a Python loop over time",
 )
 
-torch_compile = _in_any_dtype(
+torch_compile = _of_equations(
     "torch-compile",
     framework="torch",
     loop="implementations.torch_backend.compiled:layer",
-    cells="equations",
     summary="the equations compiled by torch.compile, for any length at once",
 )
 
@@ -148,37 +153,30 @@ torch_cuda_graph = declare_implementation(
     summary="nn.RNN, nn.GRU and nn.LSTM, each pass recorded once and replayed",
 )
 
-tensorflow_keras = _in_any_dtype(
+tensorflow_keras = _of_keras(
     "tensorflow-keras",
     framework="tensorflow",
-    layer="implementations.keras_layers:stock",
-    cells=_EVERY_CELL,
-    biases=["canonical", "native"],
+    dtypes=["float32", "float64"],
     summary="keras.layers.SimpleRNN, GRU and LSTM on TensorFlow",
 )
 
-tensorflow_loop = _in_any_dtype(
+tensorflow_loop = _of_equations(
     "tensorflow-loop",
     framework="tensorflow",
     loop="implementations.tensorflow_backend.loop:layer",
-    cells="equations",
     summary="the equations in tf.while_loop under tf.function",
 )
 
-jax_scan = _in_any_dtype(
+jax_scan = _of_equations(
     "jax-scan",
     framework="jax",
     loop="implementations.jax_backend.scan:layer",
-    cells="equations",
     summary="the equations in jax.lax.scan under jit",
 )
 
-keras_on_jax = _on_any_device(
+keras_on_jax = _of_keras(
     "keras-jax",
     framework="keras-jax",
-    layer="implementations.keras_layers:stock",
-    cells=_EVERY_CELL,
-    biases=["canonical", "native"],
     summary="keras.layers.SimpleRNN, GRU and LSTM on JAX",
 )
 

@@ -85,24 +85,12 @@ def check_answer(layer: Layer, found: Any, x: Array, state: Parts) -> None:
         PluginError: Naming what was found and what was expected.
     """
     outputs = f"{x.dtype} {(*x.shape[:2], state[0].shape[1])}"
-    part = _form(state[0])
-    if not isinstance(found, tuple) or len(found) != 2:
+    expected = f"({outputs}, {_form(state)})"
+    if _form(found) != expected:
         raise PluginError(
             layer.name,
-            f"answered {_form(found)}; expected a tuple (outputs, state) of "
-            f"{outputs} and parts {part}",
-        )
-    if _form(found[0]) != outputs:
-        raise PluginError(
-            layer.name,
-            f"answered outputs {_form(found[0])}; expected {outputs}, [time, batch, "
-            "hidden]",
-        )
-    if _form(found[1]) != _form(state):
-        raise PluginError(
-            layer.name,
-            f"answered the state {_form(found[1])}; expected a tuple of {len(state)}, "
-            f"each {part}, [batch, hidden]",
+            f"answered {_form(found)}; expected {expected}, a tuple of outputs [time, "
+            "batch, hidden] and a tuple of state parts [batch, hidden]",
         )
 
 

@@ -113,22 +113,21 @@ class JaxNetwork(SharedNetwork):
     def _forward(
         self, x: jax.Array, padding: jax.Array | None, state: Parts
     ) -> tuple[jax.Array, Parts]:
-        found: tuple[jax.Array, Parts] = self._model_forward(
-            self._weights, x, padding, state
-        )
-        return found
+        outputs, final = self._model_forward(self._weights, x, padding, state)
+        return outputs, final
 
     def _pull(
         self, placed: PlacedBatch, state: Parts, d_outputs: jax.Array, d_final: Parts
     ) -> tuple[Tensors, jax.Array, Parts]:
-        found: tuple[Tensors, jax.Array, Parts] = self._model_pull(
-            self._weights, placed.x, placed.padding, state, (d_outputs, d_final)
+        x, padding, cotangents = placed.x, placed.padding, (d_outputs, d_final)
+        d_weights, d_x, d_state = self._model_pull(
+            self._weights, x, padding, state, cotangents
         )
-        return found
+        return d_weights, d_x, d_state
 
     def _loss_and_gradients(self, placed: PlacedBatch) -> tuple[jax.Array, Tensors]:
-        found: tuple[jax.Array, Tensors] = self._model_gradients(self._weights, placed)
-        return found
+        loss, gradients = self._model_gradients(self._weights, placed)
+        return loss, gradients
 
     def _update(self, placed: PlacedBatch) -> tuple[jax.Array, jax.Array]:
         corrections = optimizers.corrections(self._spec.optimizer, self._updates)

@@ -212,23 +212,13 @@ def _check_finite_reals(what: str, found: Array, dtype: str) -> None:
     """Check for reals that are finite, and stay so in the network's dtype."""
     if not np.issubdtype(found.dtype, np.floating):
         raise InputError(f"{what} must be floating-point numbers, not {found.dtype}")
-    finite = np.isfinite(found)
-    if not finite.all():
-        place = _first(~finite)
-        raise InputError(
-            f"{what} holds {found[place]} at {list(place)}; every number must be finite"
-        )
-    if np.can_cast(found.dtype, dtype):
-        return
     with np.errstate(over="ignore"):
-        finite = np.isfinite(found.astype(dtype))
-    if not finite.all():
-        place = _first(~finite)
-        raise InputError(
-            f"{what} holds {found[place]} at {list(place)}, which {dtype} cannot hold; "
-            f"its largest number is {np.finfo(dtype).max:.3g}"
-        )
-
-
-def _first(where: Array) -> tuple[int, ...]:
-    return tuple(int(i) for i in np.argwhere(where)[0])
+        finite = np.isfinite(found.astype(dtype, copy=False))
+    if finite.all():
+        return
+    place = tuple(int(i) for i in np.argwhere(~finite)[0])
+    number, why = found[place], "; every number must be finite"
+    if np.isfinite(number):
+        largest = np.finfo(dtype).max
+        why = f", which {dtype} cannot hold; its largest number is {largest:.3g}"
+    raise InputError(f"{what} holds {number} at {list(place)}{why}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,29 +18,8 @@ from harness.errors import PluginError
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-class Layout(Protocol):
-    """How one layer keeps the canonical weights of its cell.
-
-    Attributes:
-        shapes: The layer's own tensors.
-        needed: For tensors with redundant entries, 1 where an entry is not redundant.
-    """
-
-    shapes: Shapes
-    needed: Weights
-
-    def from_canonical(self, weights: Weights) -> Weights:
-        """Return the layer's tensors; redundant entries are zero."""
-
-    def values(self, tensors: Mapping[str, Array]) -> Weights:
-        """Return canonical weights: a redundant bias is added to its twin."""
-
-    def gradients(self, tensors: Mapping[str, Array]) -> Weights:
-        """Return canonical gradients, or moments; redundant biases' drop out."""
-
-
 class CanonicalLayout:
-    """The canonical tensors under their own names."""
+    """The canonical tensors under their own names; see `GateLayout`."""
 
     def __init__(self, cell: Cell, input_size: int, hidden_size: int) -> None:
         self.shapes: Shapes = cell.weight_shapes(input_size, hidden_size)
@@ -210,6 +189,10 @@ class KerasLayout(GateLayout):
         return [tensors["kernel"].T, tensors["recurrent_kernel"].T, first, second]
 
 
+Layout = CanonicalLayout | GateLayout
+"""How one layer keeps the canonical weights of its cell."""
+
+
 def layout_of(
     found: Shapes,
     stock: type[GateLayout],
@@ -231,8 +214,7 @@ def layout_of(
     Raises:
         PluginError: Naming the parameter that is missing, unknown or misshapen.
     """
-    layout: CanonicalLayout | GateLayout
-    layout = CanonicalLayout(cell, input_size, hidden_size)
+    layout: Layout = CanonicalLayout(cell, input_size, hidden_size)
     hint = ""
     if set(found) != set(layout.shapes):
         layout = stock(cell, input_size, hidden_size)
@@ -240,15 +222,11 @@ def layout_of(
     for name, shape in layout.shapes.items():
         if found.get(name) != shape:
             what = f"has shape {found[name]}" if name in found else "is missing"
-            raise PluginError(
-                layer, f"parameter '{name}' {what}; expected shape {shape}{hint}"
-            )
-    for name in found:
-        if name not in layout.shapes:
-            raise PluginError(
-                layer,
-                f"parameter '{name}' is unknown; expected {', '.join(layout.shapes)}",
-            )
+            expected = f"expected shape {shape}{hint}"
+            raise PluginError(layer, f"parameter '{name}' {what}; {expected}")
+    for name in set(found) - set(layout.shapes):
+        expected = f"expected {', '.join(layout.shapes)}"
+        raise PluginError(layer, f"parameter '{name}' is unknown; {expected}")
     return layout
 
 

@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from harness.contract import NetworkSpec, Readout, Target
 from implementations.shared import optimizers
-from implementations.shared.network import PlacedBatch
 from implementations.tensorflow_backend.layer import RecurrentLayer
 
 Tensor = Any
@@ -67,8 +66,8 @@ class Model:
         self,
         x: Tensor,
         mask: Tensor | None,
-        state: Parts,
         d_outputs: Tensor,
+        state: Parts,
         d_final: Parts,
     ) -> tuple[Gradients, Tensor, Parts]:
         """Return gradients of weights, of what entered and of the initial state."""
@@ -91,14 +90,15 @@ class Model:
         dense = {name: tf.convert_to_tensor(d) for name, d in gradients.items()}
         return dense | {name: dense[name] * mask for name, mask in self.trained.items()}
 
-    def loss_and_gradients(self, batch: PlacedBatch) -> tuple[Tensor, Gradients]:
+    def loss_and_gradients(
+        self, x: Tensor, mask: Tensor | None, targets: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Gradients]:
         """Return the mean loss over scored positions and every weight's gradient."""
-        size = (self.spec.num_layers, tf.shape(batch.x)[0], self.spec.hidden_size)
+        size = (self.spec.num_layers, tf.shape(x)[0], self.spec.hidden_size)
         state = (tf.zeros(size, self.spec.dtype),) * self.parts
         with tf.GradientTape() as tape:
-            entered = self._enter(batch.x)
-            outputs, _ = self._run(entered, batch.padding, state, training=True)
-            loss = self._loss(outputs, batch)
+            outputs, _ = self._run(self._enter(x), mask, state, training=True)
+            loss = self._loss(outputs, targets, weights)
         gradients = tape.gradient(
             loss,
             dict(self.variables),
@@ -106,21 +106,24 @@ class Model:
         )
         return loss, self._dense(gradients)
 
-    def _loss(self, outputs: Tensor, batch: PlacedBatch) -> Tensor:
+    def _loss(self, outputs: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         if self.spec.target is Target.CLASS:
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                batch.targets, outputs
-            )
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, outputs)
         else:
-            losses = tf.reduce_mean((outputs - batch.targets) ** 2, axis=-1)
-        return tf.reduce_sum(losses * batch.weights)
+            losses = tf.reduce_mean((outputs - targets) ** 2, axis=-1)
+        return tf.reduce_sum(losses * weights)
 
     def update(
-        self, batch: PlacedBatch, corrections: tuple[Tensor, Tensor]
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        targets: Tensor,
+        weights: Tensor,
+        corrections: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Take one step; return the loss before it, and the norm before clipping."""
         optimizer = self.spec.optimizer
-        loss, gradients = self.loss_and_gradients(batch)
+        loss, gradients = self.loss_and_gradients(x, mask, targets, weights)
         norm = tf.linalg.global_norm(list(gradients.values()))
         scale = tf.ones_like(norm)
         if optimizer.clip_norm is not None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from harness.contract import Array, Cell, NetworkSpec, Readout, Target, Weights
+from harness.contract import Array, Cell, NetworkSpec, Readout, Weights
 from implementations.keras_layers import LayerFactory, check_backend
 from implementations.shared import optimizers
 from implementations.shared.batches import HostBatch
@@ -115,13 +115,20 @@ class TensorFlowNetwork(SharedNetwork):
 
     # --- graphs ----------------------------------------------------------------------
 
-    def _graph(self, body: Callable[..., Any], x: Tensor, *, padded: bool) -> Any:
-        """Return a function of the model as a graph for one batch size and any length.
+    def _call(self, body: Any, sequences: Parts, others: tuple[Any, ...] = ()) -> Any:
+        """Call a function of the model as a graph for one batch size and any length.
 
         Where the batch size is unknown, each time step of the way back first finds out
         along which axes to sum, and an update takes 1.3 times as long.
+
+        Args:
+            body: The function.
+            sequences: Its first arguments, [batch, time, …] each; x and the padding
+                come first.
+            others: Its other arguments, of sizes that do not change.
         """
-        key = (body.__name__, padded, x.shape[0])
+        x, padding = sequences[:2]
+        key = (body.__name__, padding is not None, x.shape[0])
         if key not in self._graphs:
 
             def on_device(*arguments: Any) -> Any:
@@ -129,70 +136,50 @@ class TensorFlowNetwork(SharedNetwork):
                     return body(*arguments)
 
             function = tf.function(on_device, autograph=False)
-            signature = self._signature(*key)
-            self._graphs[key] = function.get_concrete_function(*signature)
-        return self._graphs[key]
-
-    def _signature(self, body: str, padded: bool, size: int) -> tuple[Any, ...]:
-        spec = self._spec
-        tokens = tf.TensorSpec([size, None], tf.int64)
-        reals = tf.TensorSpec([size, None, spec.input_size], spec.dtype)
-        x = tokens if spec.inputs.embedded else reals
-        mask = tf.TensorSpec([size, None], tf.bool) if padded else None
-        part = tf.TensorSpec([spec.num_layers, size, spec.hidden_size], spec.dtype)
-        state = (part,) * self._parts
-        outputs = tf.TensorSpec([size, None, spec.output_size], spec.dtype)
-        targets = tokens if spec.target is Target.CLASS else outputs
-        scored = tf.TensorSpec([size, None], spec.dtype)
-        batch = PlacedBatch(x, mask, targets, scored)
-        correction = tf.TensorSpec([], spec.dtype)
-        arguments: dict[str, tuple[Any, ...]] = {
-            "forward": (x, mask, state),
-            "pull": (x, mask, state, outputs, state),
-            "loss_and_gradients": (batch,),
-            "update": (batch, (correction, correction)),
-        }
-        return arguments[body]
-
-    def _call(
-        self, body: Any, x: Tensor, padding: Tensor | None, arguments: tuple[Any, ...]
-    ) -> Any:
-        """Call a function of the model, whose arguments x and padding are among."""
-        return self._graph(body, x, padded=padding is not None)(*arguments)
+            self._graphs[key] = function.get_concrete_function(
+                *(None if s is None else _of_any_length(s) for s in sequences),
+                *tf.nest.map_structure(tf.TensorSpec.from_tensor, others),
+            )
+        return self._graphs[key](*sequences, *others)
 
     def _forward(
         self, x: Tensor, padding: Tensor | None, state: Parts
     ) -> tuple[Tensor, Parts]:
-        arguments = x, padding, state
-        outputs, final = self._call(self._model.forward, x, padding, arguments)
+        outputs, final = self._call(self._model.forward, (x, padding), (state,))
         return outputs, final
 
     def _pull(
         self, placed: PlacedBatch, state: Parts, d_outputs: Tensor, d_final: Parts
     ) -> tuple[Tensors, Tensor, Parts]:
-        x, padding = placed.x, placed.padding
-        arguments = x, padding, state, d_outputs, d_final
-        d_weights, d_x, d_state = self._call(self._model.pull, x, padding, arguments)
+        sequences = placed.x, placed.padding, d_outputs
+        found = self._call(self._model.pull, sequences, (state, d_final))
+        d_weights, d_x, d_state = found
         return d_weights, d_x, d_state
 
     def _loss_and_gradients(self, placed: PlacedBatch) -> tuple[Tensor, Tensors]:
-        body = self._model.loss_and_gradients
-        loss, gradients = self._call(body, placed.x, placed.padding, (placed,))
+        loss, gradients = self._call(self._model.loss_and_gradients, placed)
         return loss, gradients
 
     def _update(self, placed: PlacedBatch) -> tuple[Tensor, Tensor]:
         corrections = optimizers.corrections(self._spec.optimizer, self._updates)
-        arguments = placed, tuple(map(self._real, corrections))
-        loss, norm = self._call(self._model.update, placed.x, placed.padding, arguments)
+        others = (tuple(map(self._real, corrections)),)
+        loss, norm = self._call(self._model.update, placed, others)
         return loss, norm
 
     def kernel(self) -> str:
         """Name the recurrent kernels in the graphs of what was asked, padded or not."""
         if not self._graphs:
-            x = tf.zeros([1, 1, self._spec.input_size])
-            self._graph(self._model.forward, x, padded=False)
+            embedded, size = self._spec.inputs.embedded, self._spec.input_size
+            x = np.zeros([1, 1], np.int64) if embedded else np.zeros([1, 1, size])
+            put = self._put if embedded else self._real
+            self._forward(put(x), None, self._zero_state(1))
         graphs = [g.graph.as_graph_def() for g in self._graphs.values()]
         return "; ".join(dict.fromkeys(map(kernel_of, graphs)))
+
+
+def _of_any_length(sequences: Tensor) -> tf.TensorSpec:
+    batch, _, *size = sequences.shape
+    return tf.TensorSpec([batch, None, *size], sequences.dtype)
 
 
 def find_device(device: str) -> str:

@@ -131,46 +131,35 @@ class GraphNetwork(TorchNetwork):
         key = (name, *(tensor.shape for tensor in entering))
         if key not in self._recorded:
             static = tuple(tensor.clone() for tensor in entering)
-            before = self._held()
+            # Recording runs a pass for its own sake: what an update then changed is put
+            # back, in place, where the graph will look for it.
+            before = {at: tensor.clone() for at, tensor in self._changing().items()}
             replay = self._record(lambda: body(*static))
-            self._restore(before)
+            for at, tensor in self._changing().items():
+                tensor.zero_() if at not in before else tensor.copy_(before[at])
             self._recorded[key] = (static, replay)
         static, replay = self._recorded[key]
         for tensor, entered in zip(static, entering, strict=True):
             tensor.copy_(entered)
         return [tensor.clone() for tensor in replay()]
 
-    # Recording runs a pass for its own sake: what an update then changed is put back,
-    # in place, where the graph will look for it.
-
-    def _held(self) -> tuple[dict[str, Tensor], dict[Any, dict[str, Tensor]]]:
-        weights = {n: p.detach().clone() for n, p in self._weights.items()}
-        moments = {
-            parameter: {name: tensor.clone() for name, tensor in _tensors(state)}
-            for parameter, state in self._optimizer.state.items()
+    def _changing(self) -> dict[Any, Tensor]:
+        """Return the weights by name, and the moments by parameter and name."""
+        weights = {
+            name: parameter.detach() for name, parameter in self._weights.items()
         }
-        return weights, moments
-
-    def _restore(
-        self, held: tuple[dict[str, Tensor], dict[Any, dict[str, Tensor]]]
-    ) -> None:
-        weights, moments = held
-        with torch.no_grad():
-            for name, parameter in self._weights.items():
-                parameter.copy_(weights[name])
-            for trained, state in self._optimizer.state.items():
-                for name, tensor in _tensors(state):
-                    before = moments.get(trained, {}).get(name)
-                    tensor.zero_() if before is None else tensor.copy_(before)
+        moments = {
+            (parameter, name): tensor
+            for parameter, state in self._optimizer.state.items()
+            for name, tensor in state.items()
+            if isinstance(tensor, Tensor)
+        }
+        return weights | moments
 
     def kernel(self) -> str:
         """Say what really ran, and that it was replayed."""
         replayed = "CUDA graph of " if self._recorded else ""
         return f"{replayed}{super().kernel()}"
-
-
-def _tensors(state: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
-    return [(name, v) for name, v in state.items() if isinstance(v, Tensor)]
 
 
 def _entering(placed: PlacedBatch) -> Tensors:
