@@ -80,9 +80,7 @@ rnn_relu = _cell(
     "rectified linear units; canonical initial values make it an integrator",
 )
 gru = _cell(
-    "gru",
-    "gru:Gru",
-    "reset applied after the recurrent product (the cuDNN form)",
+    "gru", "gru:Gru", "reset applied after the recurrent product (the cuDNN form)"
 )
 gru_reset_before = _cell(
     "gru-reset-before",

@@ -16,6 +16,7 @@ from harness.contract import (
     Target,
     TaskInfo,
 )
+from tasks.options import whole_number
 
 HIT = 0.04
 """An answer nearer to the sum than this is a hit (Hochreiter & Schmidhuber 1997)."""
@@ -67,11 +68,7 @@ class Adding:
         Raises:
             ValueError: If `length` is below 2, which leaves no room for two markers.
         """
-        if not isinstance(length, int) or length < 2:  # True is 1, and refused
-            raise ValueError(
-                f"adding: length must be a whole number of at least 2, not {length!r}"
-            )
-        return length
+        return whole_number("adding", "length", length, at_least=2)
 
     def sample(self, rng: np.random.Generator, *, batch: int, length: int) -> Batch:
         """Draw a batch of adding problems.

@@ -17,6 +17,7 @@ from harness.contract import (
     Target,
     TaskInfo,
 )
+from tasks.options import whole_number
 
 SOLVED_ACCURACY = 0.99
 
@@ -56,8 +57,8 @@ class CopyMemory:
     """
 
     def __init__(self, symbols: int = 10, alphabet: int = 8) -> None:
-        self._symbols = _whole("symbols", symbols, at_least=1)
-        self._alphabet = _whole("alphabet", alphabet, at_least=2)
+        self._symbols = whole_number("copy-memory", "symbols", symbols, at_least=1)
+        self._alphabet = whole_number("copy-memory", "alphabet", alphabet, at_least=2)
         self.info = TaskInfo(
             name="copy-memory",
             inputs=Inputs("tokens", alphabet + 2),
@@ -80,7 +81,8 @@ class CopyMemory:
         Raises:
             ValueError: If `length` is below 1, which leaves no room for the delimiter.
         """
-        return _whole("length", length, at_least=1) + 2 * self._symbols
+        gap = whole_number("copy-memory", "length", length, at_least=1)
+        return gap + 2 * self._symbols
 
     def sample(self, rng: np.random.Generator, *, batch: int, length: int) -> Batch:
         """Draw a batch of sequences to copy.
@@ -136,15 +138,6 @@ class CopyMemory:
     def first_recalled(self, *, length: int) -> int:
         """Return T + S, where the first symbol is due."""
         return self.time_steps(length) - self._symbols
-
-
-def _whole(name: str, value: int, *, at_least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise ValueError(
-            f"copy-memory: {name} must be a whole number of at least {at_least}, "
-            f"not {value!r}"
-        )
-    return value
 
 
 def _cross_entropy(logits: Array, targets: Array) -> Array:

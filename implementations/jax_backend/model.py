@@ -18,7 +18,6 @@ from implementations.shared.network import PlacedBatch
 
 Moments = dict[str, Tensors]
 """The optimiser's moments by name, each of every tensor."""
-Corrections = tuple[Array, Array]
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,6 @@ class Model:
     def enter(self, weights: Tensors, x: Array) -> Array:
         """Return what enters the first layer, [time, batch, input]."""
         return weights["embedding"][x] if self.spec.inputs.embedded else x
-
-    def zero_state(self, batch: int) -> Parts:
-        """Return the state before the first time step."""
-        shape = (self.spec.num_layers, batch, self.spec.hidden_size)
-        return (jnp.zeros(shape, self.spec.dtype),) * self.parts
 
     def forward(
         self, weights: Tensors, x: Array, active: Array | None, state: Parts
@@ -93,7 +87,8 @@ class Model:
 
     def loss(self, weights: Tensors, batch: PlacedBatch) -> Array:
         """Return the mean loss over scored positions."""
-        state = self.zero_state(batch.x.shape[1])
+        shape = (self.spec.num_layers, batch.x.shape[1], self.spec.hidden_size)
+        state = (jnp.zeros(shape, self.spec.dtype),) * self.parts
         outputs, _ = self.forward(weights, batch.x, batch.padding, state)
         if self.spec.target is Target.CLASS:
             logs = jax.nn.log_softmax(outputs)
@@ -119,7 +114,7 @@ class Model:
         self,
         weights: Tensors,
         moments: Moments,
-        corrections: Corrections,
+        corrections: tuple[Array, Array],
         batch: PlacedBatch,
     ) -> tuple[Tensors, Moments, Array, Array]:
         """Take one step: weights and moments after, loss and norm before."""
@@ -128,9 +123,8 @@ class Model:
         norm = jnp.sqrt(sum(jnp.sum(g * g) for g in gradients.values()))
         scale = jnp.ones_like(norm)
         if optimizer.clip_norm is not None:
-            scale = jnp.minimum(
-                1, optimizer.clip_norm / (norm + optimizers.CLIP_EPSILON)
-            )
+            clipped = optimizer.clip_norm / (norm + optimizers.CLIP_EPSILON)
+            scale = jnp.minimum(1, clipped)
         after: Tensors = {}
         moved: Moments = {name: {} for name in moments}
         for name, tensor in weights.items():

@@ -14,7 +14,6 @@ from implementations.jax_backend.kernel import kernel_of
 from implementations.jax_backend.layer import LayerFactory, Parts, Tensors, as_layer
 from implementations.jax_backend.model import Model
 from implementations.shared import optimizers
-from implementations.shared.batches import HostBatch
 from implementations.shared.device import check_device, index_of
 from implementations.shared.network import PlacedBatch, SharedNetwork
 
@@ -43,7 +42,6 @@ class JaxNetwork(SharedNetwork):
         self, spec: NetworkSpec, cell: Cell, device: str, layer: LayerFactory
     ) -> None:
         self._device = find_device(device)
-        self._dtype = np.dtype(spec.dtype)
         widths, hidden_size = spec.layer_input_sizes, spec.hidden_size
         with computing_in(spec, self._device):
             layers = tuple(
@@ -62,15 +60,10 @@ class JaxNetwork(SharedNetwork):
         self._model_gradients = jax.jit(model.loss_and_gradients)
         # An update overwrites weights and moments in their own memory.
         self._model_update = jax.jit(model.update, donate_argnums=(0, 1))
-        self._weights = self._zeros()
-        self._moments = {m: self._zeros() for m in optimizers.moments(spec.optimizer)}
-
-    def _zeros(self) -> Tensors:
+        names = optimizers.moments(spec.optimizer)
         with self._settings():
-            return {
-                name: self._real(np.zeros(shape))
-                for name, shape in self._layout.shapes.items()
-            }
+            self._weights = self._zero_tensors()
+            self._moments = {name: self._zero_tensors() for name in names}
 
     # --- arrays ----------------------------------------------------------------------
 
@@ -82,9 +75,6 @@ class JaxNetwork(SharedNetwork):
         placed: jax.Array = jax.device_put(np.array(array), self._device)
         return placed
 
-    def _real(self, array: Array) -> jax.Array:
-        return self._put(np.asarray(array, self._dtype))
-
     def _on_host(self, tensors: Any) -> Any:
         return jax.device_get(tensors)
 
@@ -94,9 +84,6 @@ class JaxNetwork(SharedNetwork):
     def _wait_for_updates(self, done: Any) -> None:
         # The weights as they are by then: those of this call may be overwritten.
         self._wait((done, self._weights, self._moments))
-
-    def _padding(self, host: HostBatch) -> jax.Array | None:
-        return None if host.active is None else self._put(host.active)
 
     def place(self, batch: Batch) -> PlacedBatch:
         """Bring a batch to the device with time first, and wait until it is there.
@@ -130,11 +117,12 @@ class JaxNetwork(SharedNetwork):
         return loss, gradients
 
     def _update(self, placed: PlacedBatch) -> tuple[jax.Array, jax.Array]:
+        dtype = np.dtype(self._spec.dtype)
         corrections = optimizers.corrections(self._spec.optimizer, self._updates)
         self._weights, self._moments, loss, norm = self._model_update(
             self._weights,
             self._moments,
-            tuple(self._dtype.type(c) for c in corrections),
+            tuple(dtype.type(c) for c in corrections),
             placed,
         )
         return loss, norm
@@ -145,7 +133,7 @@ class JaxNetwork(SharedNetwork):
         if self._spec.inputs.embedded:
             x = np.zeros(shape, np.int64)
         else:
-            x = np.zeros((*shape, self._spec.input_size), self._dtype)
+            x = np.zeros((*shape, self._spec.input_size), self._spec.dtype)
         with self._settings():
             program = self._model_forward.lower(
                 self._weights, self._put(x), None, self._zero_state(2)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_info
 
-from harness.conformance import check_call
+from harness.conformance import check_methods
 from harness.contract import (
     Array,
     NetworkSpec,
@@ -19,21 +18,19 @@ from harness.contract import (
     Weights,
     layer_weights,
 )
-from harness.errors import PluginError
 from implementations.numpy_reference import optimizers
 from implementations.numpy_reference.losses import loss_and_gradient
 from implementations.numpy_reference.sequence import (
-    Steps,
+    StepLayer,
     Trace,
     run_backward,
     run_forward,
 )
-from implementations.shared.batches import HostBatch
 from implementations.shared.layout import CanonicalLayout
 from implementations.shared.network import Parts, PlacedBatch, SharedNetwork
 from implementations.shared.optimizers import moments
 
-LayerFactory = Callable[[str, int, int], Steps]
+LayerFactory = Callable[[str, int, int], StepLayer]
 
 
 @dataclass(frozen=True)
@@ -68,31 +65,12 @@ class NumpyNetwork(SharedNetwork):
         super().__init__(
             spec, cell, [CanonicalLayout(cell, w, spec.hidden_size) for w in widths]
         )
-        self._steps: list[Steps] = [
+        self._steps: list[StepLayer] = [
             cell if layer is None else _checked(layer(spec.cell, w, spec.hidden_size))
             for w in widths
         ]
-        self._dtype = np.dtype(spec.dtype)
-        self._weights = self._zeros()
-        self._moments = {m: self._zeros() for m in moments(spec.optimizer)}
-
-    def _zeros(self) -> Weights:
-        return {n: np.zeros(s, self._dtype) for n, s in self._shapes.items()}
-
-    def _put(self, array: Array) -> Array:
-        return array
-
-    def _real(self, array: Array) -> Array:
-        return np.array(array, self._dtype)
-
-    def _on_host(self, tensors: Any) -> Any:
-        return tensors
-
-    def _wait(self, tensors: Any) -> None:
-        pass
-
-    def _padding(self, host: HostBatch) -> Array | None:
-        return host.active
+        self._weights = self._zero_tensors()
+        self._moments = {m: self._zero_tensors() for m in moments(spec.optimizer)}
 
     def kernel(self) -> str:
         """Name the loaded BLAS, whose matrix product does the work."""
@@ -147,7 +125,7 @@ class NumpyNetwork(SharedNetwork):
         done = self._from_zero(placed)
         if d_outputs is None:
             d_outputs = self._loss(placed, done)[1]
-        d_outputs = d_outputs.astype(self._dtype)
+        d_outputs = d_outputs.astype(self._spec.dtype)
         d_final = tuple(np.zeros_like(part) for part in done.state)
         _, _, d_states = self._backward(placed, done, d_outputs, d_final)
         times = range(len(placed.x) + 1)
@@ -175,7 +153,7 @@ class NumpyNetwork(SharedNetwork):
         finals = [tuple(part[layer] for part in d_final) for layer in layers]
         shape = (len(placed.x), *finals[-1][0].shape)
         if self._spec.readout is Readout.LAST:
-            d_x = np.zeros(shape, self._dtype)
+            d_x = np.zeros(shape, self._spec.dtype)
             finals[-1] = (finals[-1][0] + d_top[:, 0], *finals[-1][1:])
         else:
             d_x = np.swapaxes(d_top, 0, 1)
@@ -222,17 +200,6 @@ def _parts_of_layers(d_states: list[list[State]], t: int) -> list[list[Array]]:
     return [list(p) for p in zip(*(layer[t] for layer in d_states), strict=True)]
 
 
-def _checked(layer: Steps) -> Steps:
-    for name, arguments in (
-        ("step", ("weights", "x", "state")),
-        ("step_backward", ("weights", "saved", "d_state")),
-    ):
-        method = getattr(layer, name, None)
-        if not callable(method):
-            raise PluginError(
-                "layer",
-                f"returned {type(layer).__name__}, which lacks '{name}'; expected "
-                f"{name}({', '.join(arguments)})",
-            )
-        check_call(method, arguments, type(layer).__name__, by_place=True)
+def _checked(layer: StepLayer) -> StepLayer:
+    check_methods(layer, StepLayer, "layer")
     return layer

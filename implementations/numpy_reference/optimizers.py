@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from harness.contract import Array, Optimizer, Weights
 from implementations.shared.optimizers import CLIP_EPSILON
-
-Moments = Mapping[str, Array]
-"""What an optimiser keeps of one tensor by name; changed in place."""
 
 
 def global_norm(gradients: Weights) -> float:
@@ -44,44 +41,37 @@ def step(
             before the first step.
         update: The step's number, counted from 1.
     """
-    take = _STEPS[optimizer.name]
     for name, gradient in gradients.items():
         own = {moment: tensors[name] for moment, tensors in moments.items()}
-        change = take(optimizer, gradient, own, update)
+        change = _change(optimizer, gradient, own, update)
         weights[name] -= np.asarray(change, gradient.dtype)
 
 
-def _adam(optimizer: Optimizer, g: Array, moments: Moments, update: int) -> Array:
-    """Kingma & Ba (2015), algorithm 1: bias correction first, then epsilon."""
-    beta1, beta2 = optimizer.beta1, optimizer.beta2
-    first, second = moments["first"], moments["second"]
-    first += (1 - beta1) * (g - first)
-    second += (1 - beta2) * (g * g - second)
-    corrected = first / (1 - beta1**update)
-    root: Array = np.sqrt(second) / np.sqrt(1 - beta2**update)
-    return optimizer.learning_rate * corrected / (root + optimizer.epsilon)
-
-
-def _rmsprop(optimizer: Optimizer, g: Array, moments: Moments, update: int) -> Array:
-    """Tieleman & Hinton (2012), uncentred; epsilon outside the root."""
-    second = moments["second"]
-    second += (1 - optimizer.decay) * (g * g - second)
-    root: Array = np.sqrt(second)
-    return optimizer.learning_rate * g / (root + optimizer.epsilon)
-
-
-def _sgd(optimizer: Optimizer, g: Array, moments: Moments, update: int) -> Array:
-    """Gradient descent with heavy-ball momentum, undamped."""
-    if optimizer.momentum == 0:
-        return optimizer.learning_rate * g
-    momentum = moments["momentum"]
-    momentum *= optimizer.momentum
-    momentum += g
-    return optimizer.learning_rate * momentum
-
-
-_STEPS: dict[str, Callable[[Optimizer, Array, Moments, int], Array]] = {
-    "adam": _adam,
-    "rmsprop": _rmsprop,
-    "sgd": _sgd,
-}
+def _change(
+    optimizer: Optimizer, g: Array, moments: Mapping[str, Array], update: int
+) -> Array:
+    """Return what to subtract from one tensor, its moments changed in place."""
+    rate, epsilon = optimizer.learning_rate, optimizer.epsilon
+    match optimizer.name:
+        case "adam":
+            # Kingma & Ba (2015), algorithm 1: bias correction first, then epsilon.
+            beta1, beta2 = optimizer.beta1, optimizer.beta2
+            first, second = moments["first"], moments["second"]
+            first += (1 - beta1) * (g - first)
+            second += (1 - beta2) * (g * g - second)
+            corrected = first / (1 - beta1**update)
+            root: Array = np.sqrt(second) / np.sqrt(1 - beta2**update)
+            return rate * corrected / (root + epsilon)
+        case "rmsprop":
+            # Tieleman & Hinton (2012), uncentred; epsilon outside the root.
+            second = moments["second"]
+            second += (1 - optimizer.decay) * (g * g - second)
+            return rate * g / (np.asarray(np.sqrt(second)) + epsilon)
+        case "sgd":
+            # Gradient descent with heavy-ball momentum, undamped.
+            if optimizer.momentum == 0:
+                return rate * g
+            momentum = moments["momentum"]
+            momentum *= optimizer.momentum
+            momentum += g
+            return rate * momentum

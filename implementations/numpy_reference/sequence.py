@@ -10,7 +10,7 @@ import numpy as np
 from harness.contract import Array, Saved, State, Weights
 
 
-class Steps(Protocol):
+class StepLayer(Protocol):
     """One time step forward, and back, of a layer, in the dtype it is given."""
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
@@ -31,7 +31,7 @@ class Trace:
 
 
 def run_forward(
-    cell: Steps, weights: Weights, x: Array, state: State, active: Array | None
+    cell: StepLayer, weights: Weights, x: Array, state: State, active: Array | None
 ) -> tuple[Array, State, Trace]:
     """Run one layer over x [time, batch, input].
 
@@ -57,7 +57,7 @@ def run_forward(
 
 
 def run_backward(
-    cell: Steps,
+    cell: StepLayer,
     weights: Weights,
     trace: Trace,
     d_outputs: Array,

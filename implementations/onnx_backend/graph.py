@@ -23,8 +23,6 @@ NODES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Operator and attributes of each cell."""
 
-STATES = {1: ("h",), 2: ("h", "c")}
-
 
 def build_model(
     spec: NetworkSpec, parts: int, tensors: Mapping[str, Array], *, padded: bool
@@ -35,7 +33,7 @@ def build_model(
     sequences are padded, and the state parts `h` and `c` [layers, batch, hidden].
     Outputs: `outputs` [batch, readouts, output] and the final state, `h_n` and `c_n`.
     """
-    states = STATES[parts]
+    states = ("h", "c")[:parts]
     constants = dict(tensors)
     constants["readout.w_t"] = np.ascontiguousarray(constants.pop("readout.w").T)
     constants["directions"] = np.array([1], np.int64)

@@ -39,21 +39,8 @@ class OnnxNetwork(InferenceNetwork):
         super().__init__(
             spec, cell, [OnnxLayout(cell, w, spec.hidden_size) for w in widths]
         )
-        shapes = self._layout.shapes
-        self._weights = {n: np.zeros(s, np.float32) for n, s in shapes.items()}
+        self._weights = self._zero_tensors()
         self._sessions: dict[bool, ort.InferenceSession] = {}
-
-    def _put(self, array: Array) -> Array:
-        return array
-
-    def _real(self, array: Array) -> Array:
-        return np.array(array, np.float32)
-
-    def _on_host(self, tensors: Any) -> Any:
-        return tensors
-
-    def _wait(self, tensors: Any) -> None:
-        pass
 
     def _padding(self, host: HostBatch) -> Array | None:
         return None if host.lengths is None else host.lengths.astype(np.int32)

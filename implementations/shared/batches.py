@@ -11,7 +11,6 @@ from harness.contract import (
     Array,
     Batch,
     NetworkSpec,
-    Readout,
     State,
     Target,
     Weights,
@@ -90,13 +89,8 @@ def check_batch(spec: NetworkSpec, batch: Batch) -> None:
             "sequence and 1 time step"
         )
     _check_shape("lengths", batch.lengths, (size,))
-    _check_integers("lengths", batch.lengths)
-    if batch.lengths.min() < 1 or batch.lengths.max() > time_steps:
-        raise InputError(
-            f"lengths run from {batch.lengths.min()} to {batch.lengths.max()}; allowed "
-            f"are 1 to {time_steps}, the number of time steps"
-        )
-    positions = (size, time_steps if spec.readout is Readout.EVERY else 1)
+    _check_integers("lengths", batch.lengths, range(1, time_steps + 1), "time steps")
+    positions = (size, spec.readouts(time_steps))
     _check_shape("scored", batch.scored, positions)
     if batch.scored.dtype != bool or not batch.scored.any():
         raise InputError(
@@ -105,7 +99,7 @@ def check_batch(spec: NetworkSpec, batch: Batch) -> None:
         )
     if spec.target is Target.CLASS:
         _check_shape("targets", batch.targets, positions)
-        _check_tokens("targets", batch.targets, spec.output_size, "classes")
+        _check_integers("targets", batch.targets, range(spec.output_size), "classes")
     else:
         _check_shape("targets", batch.targets, (*positions, spec.output_size))
         _check_finite_reals("targets", batch.targets, spec.dtype)
@@ -181,7 +175,7 @@ def _check_inputs(spec: NetworkSpec, inputs: Array, *, dimensions: int) -> None:
             raise InputError(
                 f"tokens have shape {inputs.shape}; expected [{wanted}], integers"
             )
-        _check_tokens("tokens", inputs, spec.inputs.size, "symbols")
+        _check_integers("tokens", inputs, range(spec.inputs.size), "symbols")
         return
     if inputs.ndim != dimensions + 1 or inputs.shape[-1] != spec.inputs.size:
         wanted = ", ".join((*before, str(spec.inputs.size)))
@@ -194,17 +188,13 @@ def _check_shape(what: str, found: Array, expected: tuple[int, ...]) -> None:
         raise InputError(f"{what}: shape {found.shape}; expected {expected}")
 
 
-def _check_integers(what: str, found: Array) -> None:
+def _check_integers(what: str, found: Array, allowed: range, kind: str) -> None:
     if not np.issubdtype(found.dtype, np.integer):
         raise InputError(f"{what} must be integers, not {found.dtype}")
-
-
-def _check_tokens(what: str, found: Array, size: int, kinds: str) -> None:
-    _check_integers(what, found)
-    if found.size and (found.min() < 0 or found.max() >= size):
+    if found.size and (found.min() < allowed[0] or found.max() > allowed[-1]):
         raise InputError(
-            f"{what} run from {found.min()} to {found.max()}; with {size} {kinds} "
-            f"allowed are 0 to {size - 1}"
+            f"{what} run from {found.min()} to {found.max()}; with {len(allowed)} "
+            f"{kind} allowed are {allowed[0]} to {allowed[-1]}"
         )
 
 

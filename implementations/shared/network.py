@@ -90,25 +90,32 @@ class InferenceNetwork(ABC):
 
     # --- what a framework computes ---------------------------------------------------
 
-    @abstractmethod
+    # By default tensors are arrays of numpy, and every call returns when it is done.
+
     def _put(self, array: Array) -> Tensor:
         """Return an array as a tensor on the device."""
+        return array
 
-    @abstractmethod
-    def _real(self, array: Array) -> Tensor:
+    def _real(self, array: Array | float) -> Tensor:
         """Return an array as a tensor on the device, in the network's dtype."""
+        return self._put(np.asarray(array, self._spec.dtype))
 
-    @abstractmethod
     def _on_host(self, tensors: Any) -> Any:
         """Return a tensor, or nested tuples and dicts of tensors, as arrays."""
+        return tensors
 
-    @abstractmethod
     def _wait(self, tensors: Any) -> None:
         """Wait until these tensors are computed."""
+        del tensors
 
-    @abstractmethod
+    def _assign(self, held: dict[str, Any], arrays: Weights) -> None:
+        """Replace the tensors that are held under these names."""
+        for name, array in arrays.items():
+            held[name] = self._real(array.copy())
+
     def _padding(self, host: HostBatch) -> Tensor | None:
         """Return what tells the framework where sequences end, or None."""
+        return None if host.active is None else self._put(host.active)
 
     @abstractmethod
     def _forward(
@@ -116,15 +123,19 @@ class InferenceNetwork(ABC):
     ) -> tuple[Tensor, Parts]:
         """Return outputs [batch, readouts, output] and the final state."""
 
-    def _assign(self, held: dict[str, Any], arrays: Weights) -> None:
-        """Replace the tensors that are held under these names."""
-        for name, array in arrays.items():
-            held[name] = self._real(array)
-
     def _zero_state(self, batch: int) -> Start:
         """Return the state before the first time step."""
         shape = (self._spec.num_layers, batch, self._spec.hidden_size)
         return (self._real(np.zeros(shape, self._spec.dtype)),) * self._parts
+
+    def _zeros(self) -> Weights:
+        """Return zeros on the host for every tensor of the network."""
+        shapes, dtype = self._layout.shapes, self._spec.dtype
+        return {name: np.zeros(shape, dtype) for name, shape in shapes.items()}
+
+    def _zero_tensors(self) -> dict[str, Tensor]:
+        """Return a zero tensor for every tensor of the network."""
+        return {name: self._real(array) for name, array in self._zeros().items()}
 
     def _settings(self) -> AbstractContextManager[object]:
         """Return the context of everything that the framework computes."""
@@ -166,24 +177,25 @@ class InferenceNetwork(ABC):
         self, placed: PlacedBatch, state: State | None = None
     ) -> Handle[Forward]:
         """Compute outputs [batch, readouts, output] and the final state."""
-        with self._settings():
-            before = self._state(state, placed.x.shape[self._batch_axis])
-            found = self._forward(placed.x, placed.padding, before)
-        return self._forward_handle(found)
+        return self._answer(placed.x, placed.padding, state)
 
     def step(self, x: Array, state: State | Any) -> Handle[Forward]:
         """Advance one time step and answer, whatever the readout."""
         check_step(self._spec, x)
         one = np.expand_dims(encode(self._spec, x), 1 - self._batch_axis)
         with self._settings():
-            before = self._state(state, len(x))
-            found = self._forward(self._put(one), None, before)
-        return self._forward_handle(found)
+            entering = self._put(one)
+        return self._answer(entering, None, state)
 
-    def _forward_handle(self, found: tuple[Tensor, Parts]) -> Handle[Forward]:
+    def _answer(
+        self, x: Tensor, padding: Tensor | None, state: State | Any
+    ) -> Handle[Forward]:
+        with self._settings():
+            before = self._state(state, x.shape[self._batch_axis])
+            found = self._forward(x, padding, before)
+
         def read() -> Forward:
-            outputs, final = self._on_host(found)
-            return Forward(outputs, final)
+            return Forward(*self._on_host(found))
 
         # An array is checked when it comes back as a state; a tensor is the network's.
         carried = not isinstance(found[0], np.ndarray)
@@ -254,10 +266,8 @@ class SharedNetwork(InferenceNetwork):
 
     def _assign_moments(self, moments: Mapping[str, Weights]) -> None:
         """Replace the moments, laid out as the weights, by these or else by zeros."""
-        shapes, dtype = self._layout.shapes, self._spec.dtype
-        zeros = {name: np.zeros(shape, dtype) for name, shape in shapes.items()}
         for name, held in self._moments.items():
-            self._assign(held, moments.get(name, zeros))
+            self._assign(held, moments.get(name) or self._zeros())
 
     # --- the contract ----------------------------------------------------------------
 

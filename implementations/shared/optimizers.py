@@ -48,43 +48,24 @@ def step(
         before: The moments by name, zero before the first step.
         corrections: What `corrections` returned for this update.
     """
+    rate, epsilon, g = optimizer.learning_rate, optimizer.epsilon, gradient
     match optimizer.name:
         case "adam":
-            return _adam(optimizer, gradient, before, corrections)
+            # Kingma & Ba (2015), algorithm 1: bias correction first, then epsilon.
+            first = before["first"] + (1 - optimizer.beta1) * (g - before["first"])
+            old = before["second"]
+            second = old + (1 - optimizer.beta2) * (g * g - old)
+            root = second**0.5 / corrections[1] + epsilon
+            change = rate * (first / corrections[0]) / root
+            return change, {"first": first, "second": second}
         case "rmsprop":
-            return _rmsprop(optimizer, gradient, before)
+            # Tieleman & Hinton (2012), uncentred; epsilon outside the root.
+            old = before["second"]
+            second = old + (1 - optimizer.decay) * (g * g - old)
+            return rate * g / (second**0.5 + epsilon), {"second": second}
         case "sgd":
-            return _sgd(optimizer, gradient, before)
-
-
-def _adam(
-    optimizer: Optimizer,
-    g: Tensor,
-    before: Mapping[str, Tensor],
-    corrections: tuple[Any, Any],
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Kingma & Ba (2015), algorithm 1: bias correction first, then epsilon."""
-    first = before["first"] + (1 - optimizer.beta1) * (g - before["first"])
-    second = before["second"] + (1 - optimizer.beta2) * (g * g - before["second"])
-    root = second**0.5 / corrections[1] + optimizer.epsilon
-    change = optimizer.learning_rate * (first / corrections[0]) / root
-    return change, {"first": first, "second": second}
-
-
-def _rmsprop(
-    optimizer: Optimizer, g: Tensor, before: Mapping[str, Tensor]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Tieleman & Hinton (2012), uncentred; epsilon outside the root."""
-    second = before["second"] + (1 - optimizer.decay) * (g * g - before["second"])
-    change = optimizer.learning_rate * g / (second**0.5 + optimizer.epsilon)
-    return change, {"second": second}
-
-
-def _sgd(
-    optimizer: Optimizer, g: Tensor, before: Mapping[str, Tensor]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Gradient descent with heavy-ball momentum, undamped."""
-    if not optimizer.momentum:
-        return optimizer.learning_rate * g, {}
-    momentum = optimizer.momentum * before["momentum"] + g
-    return optimizer.learning_rate * momentum, {"momentum": momentum}
+            # Gradient descent with heavy-ball momentum, undamped.
+            if not optimizer.momentum:
+                return rate * g, {}
+            momentum = optimizer.momentum * before["momentum"] + g
+            return rate * momentum, {"momentum": momentum}

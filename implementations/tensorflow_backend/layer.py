@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -20,10 +21,11 @@ Parts = tuple[Tensor, ...]
 """One tensor [batch, hidden] a state part."""
 
 
+@dataclass(frozen=True)
 class RecurrentLayer:
     """A Keras layer of a known layout, called in the graphs of a network.
 
-    Args:
+    Attributes:
         layer: Called as `keras_layers.LayerFactory` says. A trace of it serves all
             lengths: `x.shape[1]` is None.
         variables: Its weights by name.
@@ -32,24 +34,17 @@ class RecurrentLayer:
         last: Whether nobody asks for outputs but the last.
     """
 
-    def __init__(
-        self,
-        layer: Any,
-        variables: Mapping[str, tf.Variable],
-        layout: Layout,
-        device: str,
-        *,
-        last: bool,
-    ) -> None:
-        self.variables = variables
-        self.layout = layout
-        self._layer = layer
-        self._device = device
-        self._last = last
-        if last and isinstance(layer, keras.layers.RNN):
+    layer: Any
+    variables: Mapping[str, tf.Variable]
+    layout: Layout
+    device: str
+    last: bool
+
+    def __post_init__(self) -> None:
+        if self.last and isinstance(self.layer, keras.layers.RNN):
             # As whoever writes the network by hand would: the loop then keeps no output
             # of earlier time steps, which takes a twentieth off an update.
-            layer.return_sequences = False
+            self.layer.return_sequences = False
 
     def __call__(
         self, x: Tensor, state: Parts, mask: Tensor | None, *, training: bool
@@ -68,11 +63,11 @@ class RecurrentLayer:
             one [batch, 1, hidden] where nobody asks for others; and the state after
             each sequence's own end.
         """
-        with tf.device(self._device):
-            outputs, *final = self._layer(
+        with tf.device(self.device):
+            outputs, *final = self.layer(
                 x, initial_state=list(state), mask=mask, training=training
             )
-            if self._last:
+            if self.last:
                 return final[0][:, None], tuple(final)
             if mask is not None:
                 # Keras repeats the last output after a sequence's end.
@@ -93,7 +88,7 @@ class RecurrentLayer:
             ).get_concrete_function(sequences, parts)
         except (TypeError, ValueError) as error:
             raise PluginError(
-                type(self._layer).__name__,
+                type(self.layer).__name__,
                 "runs over 2 time steps but not over any number of them: "
                 f"{describe_error(error)}; x.shape[1] is None where TensorFlow traces "
                 "a layer, so loop with tf.while_loop or keras.layers.RNN",
@@ -141,7 +136,7 @@ def build_layer(
         mask = tf.ones(x.shape[:2], tf.bool)
         answered = found(x, initial_state=list(state), mask=mask)
         keras_layers.check_answer(found, answered, x, state)
-    built = RecurrentLayer(found, variables, layout, device, last=last)
+    built = RecurrentLayer(found, variables, layout, device, last)
     built.check_any_length(x, state)
     return built
 

@@ -67,7 +67,8 @@ class Loop(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         mask: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Run over sequences [batch, time, input] from state parts [batch, hidden]."""
-        state = tuple(initial_state or self._zero_state(sequences))
+        zero = tf.zeros((tf.shape(sequences)[0], self._hidden_size), sequences.dtype)
+        state = tuple(initial_state or [zero] * self._parts)
         w = {name: tf.convert_to_tensor(v) for name, v in self._w.items()}
         ops = Operations(w)
         # W x + b does not depend on the state: all time steps in one product.
@@ -100,10 +101,6 @@ class Loop(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
             maximum_iterations=time_steps,
         )
         return tf.transpose(outputs.stack(), [1, 0, 2]), *final
-
-    def _zero_state(self, sequences: Tensor) -> list[Tensor]:
-        size = (tf.shape(sequences)[0], self._hidden_size)
-        return [tf.zeros(size, sequences.dtype)] * self._parts
 
 
 def _by_time(tensor: Tensor) -> tf.TensorArray:

@@ -69,11 +69,11 @@ class TensorFlowNetwork(SharedNetwork):
         )
         super().__init__(spec, cell, [built.layout for built in layers])
         self._weights = {
-            **{n: self._zeros(shape) for n, shape in self._layout.outside.items()},
+            **{n: self._variable(shape) for n, shape in self._layout.outside.items()},
             **with_layer_names(built.variables for built in layers),
         }
         self._moments = {
-            moment: {n: self._zeros(v.shape) for n, v in self._weights.items()}
+            moment: {n: self._variable(v.shape) for n, v in self._weights.items()}
             for moment in optimizers.moments(spec.optimizer)
         }
         trained = {name: self._real(needed) for name, needed in self._needed.items()}
@@ -91,10 +91,7 @@ class TensorFlowNetwork(SharedNetwork):
         with tf.device(self._device):
             return tf.constant(array)
 
-    def _real(self, array: Array | float) -> Tensor:
-        return self._put(np.asarray(array, self._spec.dtype))
-
-    def _zeros(self, shape: Sequence[int]) -> tf.Variable:
+    def _variable(self, shape: Sequence[int]) -> tf.Variable:
         with tf.device(self._device):
             return tf.Variable(tf.zeros(shape, self._spec.dtype))
 

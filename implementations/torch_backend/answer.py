@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,23 +10,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from harness.errors import PluginError
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Advice:
-    """What to do about an answer that does not fit.
-
-    Attributes:
-        not_a_tensor: If it is not a tensor.
-        by_shape: If it is one of a known shape.
-        otherwise: If it is one of another shape.
-    """
-
-    not_a_tensor: str
-    by_shape: Mapping[Shape, str]
-    otherwise: str
 
 
 @dataclass(frozen=True)
@@ -67,7 +49,7 @@ class AnswerForm:
             batch = x.shape[1]
         return outputs, self._checked_state(state, batch)
 
-    def _fits(self, found: object, shape: Shape) -> bool:
+    def _fits(self, found: object, shape: tuple[int, ...]) -> bool:
         return (
             isinstance(found, Tensor)
             and found.shape == shape
@@ -75,17 +57,20 @@ class AnswerForm:
         )
 
     def _check_outputs(self, outputs: object, x: Tensor) -> None:
-        time_steps, batch = x.shape[:2]
-        self._check_tensor(
-            "outputs",
-            outputs,
-            (time_steps, batch, self.hidden_size),
-            "[time, batch, hidden]",
-            _Advice(
-                "return a tensor",
-                {(batch, time_steps, self.hidden_size): "put time first"},
-                "return one output for each time step of each sequence",
-            ),
+        shape = (*x.shape[:2], self.hidden_size)
+        if self._fits(outputs, shape):
+            return
+        advice = "return one output for each time step of each sequence"
+        if not isinstance(outputs, Tensor):
+            advice = "return a tensor"
+        elif outputs.dtype not in self.dtypes:
+            advice = "return them in the dtype of x"
+        elif outputs.shape == (shape[1], shape[0], shape[2]):
+            advice = "put time first"
+        raise self._refused(
+            f"outputs {_form(outputs)}",
+            f"{self._words(shape)}, [time, batch, hidden]",
+            advice,
         )
 
     def _check_packed(self, outputs: object, x: PackedSequence) -> None:
@@ -100,45 +85,31 @@ class AnswerForm:
         )
 
     def _checked_state(self, state: Any, batch: int) -> list[Tensor]:
-        shape, axes = (1, batch, self.hidden_size), "[1, batch, hidden]"
+        shape = (1, batch, self.hidden_size)
+        expected = f"{self._words(shape)}, [1, batch, hidden]"
         found = [state]
         if len(self.parts) > 1:
             if not isinstance(state, tuple | list) or len(state) != len(self.parts):
                 raise self._refused(
                     f"the state {_form(state)}",
-                    f"a tuple of {len(self.parts)}, each {self._words(shape)}, {axes}",
+                    f"a tuple of {len(self.parts)}, each {expected}",
                     f"return (outputs, ({', '.join(self.parts)}))",
                 )
             found = list(state)
         for name, part in zip(self.parts, found, strict=True):
-            self._check_tensor(
-                f"the state {name}",
-                part,
-                shape,
-                axes,
-                _Advice(
-                    f"return {name} itself",
-                    {shape[1:]: f"add the axis of layers, as {name}[None]"},
-                    "return the state after the last time step, as nn.GRU",
-                ),
-            )
+            if self._fits(part, shape):
+                continue
+            advice = "return the state after the last time step, as nn.GRU"
+            if not isinstance(part, Tensor):
+                advice = f"return {name} itself"
+            elif part.dtype not in self.dtypes:
+                advice = "return it in the dtype of x"
+            elif part.shape == shape[1:]:
+                advice = f"add the axis of layers, as {name}[None]"
+            raise self._refused(f"the state {name} {_form(part)}", expected, advice)
         return found
 
-    def _check_tensor(
-        self, what: str, found: object, shape: Shape, axes: str, advice: _Advice
-    ) -> None:
-        if self._fits(found, shape):
-            return
-        if not isinstance(found, Tensor):
-            words = advice.not_a_tensor
-        elif found.dtype not in self.dtypes:
-            words = "return it in the dtype of x"
-        else:
-            words = advice.by_shape.get(tuple(found.shape), advice.otherwise)
-        expected = f"{self._words(shape)}, {axes}"
-        raise self._refused(f"{what} {_form(found)}", expected, words)
-
-    def _words(self, shape: Shape) -> str:
+    def _words(self, shape: tuple[int, ...]) -> str:
         return f"{' or '.join(map(_name, self.dtypes))} {shape}"
 
     def _refused(self, found: str, expected: str, advice: str) -> PluginError:

@@ -21,7 +21,6 @@ from implementations.torch_backend.layer import LayerFactory
 from implementations.torch_backend.native import layer as stock
 from implementations.torch_backend.network import TorchNetwork
 
-Tensors = tuple[Tensor, ...]
 Body = Callable[[], list[Tensor]]
 Record = Callable[[Body], Body]
 """Runs a body a few times, records it, and returns what replays it."""
@@ -70,7 +69,7 @@ class GraphNetwork(TorchNetwork):
     ) -> None:
         super().__init__(spec, cell, device, layer)
         self._record = record
-        self._recorded: dict[tuple[Any, ...], tuple[Tensors, Body]] = {}
+        self._recorded: dict[tuple[Any, ...], tuple[PlacedBatch, Body]] = {}
         if self._device.type == "cuda":
             for group in self._optimizer.param_groups:
                 if "capturable" in group:  # its count of updates is on the GPU too
@@ -90,11 +89,12 @@ class GraphNetwork(TorchNetwork):
         if state is not None or padding is not None:
             return whole(x, padding, state)
 
-        def body(x: Tensor) -> list[Tensor]:
-            outputs, final = whole(x, None, None)
+        def body(static: PlacedBatch) -> list[Tensor]:
+            outputs, final = whole(static.x, None, None)
             return [outputs, *final]
 
-        outputs, *final = self._replay("forward", body, x)
+        placed = PlacedBatch(x, None, None, None)
+        outputs, *final = self._replay("forward", placed, body)
         return outputs, tuple(final)
 
     def _loss_and_gradients(
@@ -104,50 +104,50 @@ class GraphNetwork(TorchNetwork):
         if placed.padding is not None:
             return whole(placed)
 
-        def body(*static: Tensor) -> list[Tensor]:
-            loss, gradients = whole(_unpadded(static))
+        def body(static: PlacedBatch) -> list[Tensor]:
+            loss, gradients = whole(static)
             found = [
                 torch.zeros_like(parameter) if (g := gradients[name]) is None else g
                 for name, parameter in trained.items()
             ]
             return [loss, *found]
 
-        loss, *gradients = self._replay("loss and gradients", body, *_entering(placed))
+        loss, *gradients = self._replay("loss and gradients", placed, body)
         return loss, dict(zip(trained, gradients, strict=True))
 
     def _update(self, placed: PlacedBatch) -> tuple[Tensor, Tensor]:
         whole = super()._update
         if placed.padding is not None:
             return whole(placed)
-        loss, norm = self._replay(
-            "update", lambda *static: [*whole(_unpadded(static))], *_entering(placed)
-        )
+        loss, norm = self._replay("update", placed, lambda static: [*whole(static)])
         return loss, norm
 
     def _replay(
-        self, name: str, body: Callable[..., list[Tensor]], *entering: Tensor
+        self,
+        name: str,
+        placed: PlacedBatch,
+        body: Callable[[PlacedBatch], list[Tensor]],
     ) -> list[Tensor]:
         """Return copies of what a pass computes: the next replay writes there again."""
-        key = (name, *(tensor.shape for tensor in entering))
+        key = (name, *(None if tensor is None else tensor.shape for tensor in placed))
         if key not in self._recorded:
-            static = tuple(tensor.clone() for tensor in entering)
+            static = PlacedBatch(*(t if t is None else t.clone() for t in placed))
             # Recording runs a pass for its own sake: what an update then changed is put
             # back, in place, where the graph will look for it.
             before = {at: tensor.clone() for at, tensor in self._changing().items()}
-            replay = self._record(lambda: body(*static))
+            replay = self._record(lambda: body(static))
             for at, tensor in self._changing().items():
                 tensor.zero_() if at not in before else tensor.copy_(before[at])
             self._recorded[key] = (static, replay)
         static, replay = self._recorded[key]
-        for tensor, entered in zip(static, entering, strict=True):
-            tensor.copy_(entered)
+        for kept, entering in zip(static, placed, strict=True):
+            if entering is not None:
+                kept.copy_(entering)
         return [tensor.clone() for tensor in replay()]
 
     def _changing(self) -> dict[Any, Tensor]:
         """Return the weights by name, and the moments by parameter and name."""
-        weights = {
-            name: parameter.detach() for name, parameter in self._weights.items()
-        }
+        weights = {name: weight.detach() for name, weight in self._weights.items()}
         moments = {
             (parameter, name): tensor
             for parameter, state in self._optimizer.state.items()
@@ -160,12 +160,3 @@ class GraphNetwork(TorchNetwork):
         """Say what really ran, and that it was replayed."""
         replayed = "CUDA graph of " if self._recorded else ""
         return f"{replayed}{super().kernel()}"
-
-
-def _entering(placed: PlacedBatch) -> Tensors:
-    return placed.x, placed.targets, placed.weights
-
-
-def _unpadded(tensors: Tensors) -> PlacedBatch:
-    x, targets, weights = tensors
-    return PlacedBatch(x, None, targets, weights)

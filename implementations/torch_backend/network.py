@@ -80,9 +80,9 @@ class TorchNetwork(SharedNetwork):
             for module, width in zip(modules, widths, strict=True)
         ]
         super().__init__(spec, cell, [layer.layout for layer in self._layers])
+        zeros = self._zero_tensors()
         self._weights = {
-            name: nn.Parameter(self._zeros(shape))
-            for name, shape in self._layout.outside.items()
+            name: nn.Parameter(zeros[name]) for name in self._layout.outside
         } | with_layer_names(dict(module.named_parameters()) for module in modules)
         for name, needed in self._needed.items():
             self._train_only(self._weights[name], needed)
@@ -106,12 +106,6 @@ class TorchNetwork(SharedNetwork):
 
     def _put(self, array: Array) -> Tensor:
         return torch.as_tensor(array, device=self._device)
-
-    def _real(self, array: Array) -> Tensor:
-        return torch.as_tensor(array, dtype=self._dtype, device=self._device)
-
-    def _zeros(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.zeros(shape, dtype=self._dtype, device=self._device)
 
     def _on_host(self, tensors: Any) -> Any:
         """Return arrays; a tensor that is missing among the network's own is zero."""
@@ -191,8 +185,8 @@ class TorchNetwork(SharedNetwork):
     def _pull(
         self, placed: PlacedBatch, state: Start, d_outputs: Tensor, d_final: Parts
     ) -> tuple[Tensors, Tensor, Parts]:
-        shape = (self._spec.num_layers, placed.x.shape[1], self._spec.hidden_size)
-        initial = state or [self._zeros(shape) for _ in range(self._parts)]
+        zero = super()._zero_state(placed.x.shape[1])
+        initial = state or [part.clone() for part in zero]
         entered = self._enter(placed.x)
         if not entered.requires_grad:
             entered = entered.detach().requires_grad_()

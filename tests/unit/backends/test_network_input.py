@@ -116,12 +116,12 @@ BATCHES = [
     (
         batch,
         {"lengths": np.array([5, 0, 1])},
-        "lengths run from 0 to 5; allowed are 1 to 5",
+        "lengths run from 0 to 5; with 5 time steps allowed are 1 to 5",
     ),
     (
         batch,
         {"lengths": np.array([6, 4, 1])},
-        "lengths run from 1 to 6; allowed are 1 to 5",
+        "lengths run from 1 to 6; with 5 time steps allowed are 1 to 5",
     ),
     (batch, {"targets": np.zeros((3, 5))}, "targets must be integers, not float64"),
     (batch, {"targets": np.full((3, 5), 3)}, "run from 3 to 3; with 3 classes allowed"),

@@ -422,7 +422,7 @@ STATE = "expected float32 (1, 4, 6), [1, batch, hidden]; "
         (
             "gru",
             lambda o, s: (o.half(), s),
-            f"outputs float16 (9, 4, 6); {OUTPUTS}return it in the dtype of x",
+            f"outputs float16 (9, 4, 6); {OUTPUTS}return them in the dtype of x",
         ),
         (
             "gru",
