@@ -38,7 +38,6 @@ class Backend:
         framework: Its name.
         implementations: What it computes, to be held against the reference.
         network: Module and name of what builds a network of layers.
-        held: The attribute of a network that holds its parameters.
         rounding: The largest error in each dtype that it computes in.
         differences: An implementation, and the dtype of its finite differences.
         template_cells: Cells to write a layer of by `rnn-harness new`.
@@ -49,7 +48,6 @@ class Backend:
     framework: str
     implementations: tuple[str, ...]
     network: str
-    held: str
     rounding: Mapping[str, float]
     differences: tuple[str, str]
     template_cells: tuple[str, ...]
@@ -101,7 +99,7 @@ class Backend:
 
     def parameters(self, network: Any) -> dict[str, Any]:
         """Return what a network holds of its layers, by name, as NumPy arrays."""
-        held = getattr(network, self.held)
+        held = network._weights
         return {n: p.__array__() for n, p in held.items() if n.startswith("layer")}
 
 
@@ -111,7 +109,6 @@ BACKENDS = (
         "jax",
         ("jax-scan",),
         network="implementations.jax_backend.network:JaxNetwork",
-        held="_weights",
         rounding={"float64": 1e-13},
         differences=("jax-scan", "float64"),
         # Its gru is certified whole, see tests/unit/plugins/test_docs_plugins.py.
@@ -122,7 +119,6 @@ BACKENDS = (
         "keras-jax",
         ("keras-jax",),
         network="implementations.jax_backend.keras_network:network",
-        held="_weights",
         rounding={"float32": 1e-5},
         differences=("keras-jax", "float32"),
         # The template of tensorflow computes here; its other cells are tested there.
@@ -133,7 +129,6 @@ BACKENDS = (
         "tensorflow",
         ("tensorflow-keras", "tensorflow-loop"),
         network="implementations.tensorflow_backend.network:TensorFlowNetwork",
-        held="_variables",
         rounding={"float64": 1e-14},
         differences=("tensorflow-loop", "float64"),
         template_cells=("rnn-relu", "gru-reset-before", "lstm"),

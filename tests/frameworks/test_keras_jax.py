@@ -73,8 +73,14 @@ def test_a_keras_layer_of_ones_own_may_name_its_weights_canonically(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"return_sequences": False}, "answered (4, 6), (4, 6); expected outputs"),
-        ({"return_state": False}, "answered (4, 9, 6); expected outputs (4, 9, 6)"),
+        (
+            {"return_sequences": False},
+            "answered float32 (4, 6), float32 (4, 6); expected outputs",
+        ),
+        (
+            {"return_state": False},
+            "answered float32 (4, 9, 6); expected outputs float32 (4, 9, 6)",
+        ),
     ],
 )
 def test_a_layer_that_answers_otherwise_is_refused_in_one_sentence(
