@@ -47,6 +47,10 @@ class Interval:
         """Whether some value lies in both."""
         return self.low <= other.high and other.low <= self.high
 
+    def over(self, base: Interval) -> Interval:
+        """Return the ratios to `base` if each value lies anywhere in its interval."""
+        return Interval(self.low / base.high, self.high / base.low)
+
 
 # --- medians -------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from harness.trial import GradientsSettings, LearningSettings, Trial
 
 NASTY = "<script>alert(1)</script> | x\nno *such* [file](http://x) & $100$ \x1b[31mred"
 MACHINE = "2 cores AMD EPYC"
+LOAD = {"kind": "load", "words": "1.3 other cores busy", "advice": "end them"}
 PARAMETERS = {"gru": 12_929, "lstm": 17_217, "rnn": 4_353}
 HORIZONS = {"gru": (61, 100), "lstm": (48, 100), "rnn": (9, 11)}
 SOLVED_AT: dict[str, tuple[int | None, ...]] = {
@@ -493,7 +494,7 @@ def _of_sweep(
     facts = {
         "framework": kind.framework,
         "session": trial.session,
-        "fitness": {"verdict": "noisy", "reasons": ["1.3 other cores busy"]},
+        "fitness": {"verdict": "noisy", "reasons": [LOAD]},
     }
     speed(
         writer,

@@ -17,6 +17,7 @@ MOST_CHECKS = 3
 _HAS_NUMBERS = ("ok", "diverged")
 _READ_BACK = {name for name, measure in MEASURES.items() if measure.read_back}
 
+_WRONG = ("broken", "read-back differs")
 _HOLDS_FOR = {"processor": "on", "gpu": "on", "framework": "with"}
 
 
@@ -77,6 +78,11 @@ def words(found: Sequence[Sequence[Doubt]]) -> str | None:
             worst.words + (f" in {len(members)} of {len(found)}" if some else "")
         )
     return "; ".join(parts) or None
+
+
+def wrong(found: Sequence[Doubt]) -> str | None:
+    """Return the doubts that say that something else was computed, or None."""
+    return words([[doubt for doubt in found if doubt.kind.startswith(_WRONG)]])
 
 
 def _certificates(records: Sequence[TrialRecord]) -> dict[str, TrialRecord]:

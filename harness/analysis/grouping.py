@@ -30,14 +30,18 @@ class Heading:
 
     @property
     def title(self) -> str:
-        """The place in words: "adding, length 100"."""
+        """The heading in words: "adding, length 100"."""
         words = (
             self.task if self.length is None else f"{self.task}, length {self.length}"
         )
         return " · ".join(word for word in (words, self.variant) if word)
 
+    def with_words(self, words: str) -> Heading:
+        """Return the heading with more words in its variant."""
+        return replace(self, variant=" · ".join(filter(None, (self.variant, words))))
+
     def without(self, *names: str) -> Heading:
-        """Return the place without some facts of its variant."""
+        """Return the heading without some facts of its variant."""
         words = self.variant.split(" · ")
         kept = [word for word in words if word.rpartition(" ")[0] not in names]
         return replace(self, variant=" · ".join(kept))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from harness.analysis.certificates import ParityRow, parity_rows
@@ -22,9 +22,11 @@ from harness.analysis.learning.solve_time import SolveTime, solve_times
 from harness.analysis.run import JudgedRun
 from harness.analysis.speed.fastest import FastestMap, fastest_maps
 from harness.analysis.speed.payback import Payback, paybacks
+from harness.analysis.speed.relative import speed_rows
 from harness.analysis.speed.roofline import PeakRow, peak_rows
-from harness.analysis.speed.rows import SpeedRow, speed_rows, without_samples
+from harness.analysis.speed.timings import SpeedRow
 from harness.errors import NothingMeasuredError
+from harness.machine.reason import Reason
 from harness.measure import MEASURES
 from harness.store import TrialRecord
 from harness.trial import HOW_COMPUTED, QUESTION, SEEDS, Trial
@@ -91,7 +93,7 @@ class Summary:
         focus: The heading whose figures are on the first screen, or None.
     """
 
-    run: JudgedRun
+    run: JudgedRun = field(repr=False)
     header: Header
     learned: tuple[LearnedRow, ...]
     gradients: tuple[GradientRow, ...]
@@ -127,33 +129,37 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """Return the tables as JSON values, without the raw readings of timings."""
-        tables = [field.name for field in fields(self) if field.name != "run"]
-        found = {name: _json(getattr(self, name)) for name in [*tables, "fastest"]}
-        return {**found, "paybacks": [_payback_json(each) for each in self.paybacks]}
+        first_calls = [_payback_json(each) for each in self.paybacks]
+        return _fields(self) | {"fastest": _json(self.fastest), "paybacks": first_calls}
+
+
+_JSON_NAMES = {"heading": "place"}
+"""Fields that have another name in the JSON."""
+
+_DERIVED = ("intensity", "of_peak", "roof_flop_per_s", "of_roof")
+"""What the JSON of a timing holds beside its fields."""
 
 
 def _json(value: Any) -> Any:
-    """Return a row as JSON values, with its derived values and without raw readings."""
-    if isinstance(value, Trial):
+    if isinstance(value, Trial | Reason):
         return value.to_json()
     if isinstance(value, SpeedRow):
-        derived = ("intensity", "of_peak", "roof_flop_per_s", "of_roof")
-        value = without_samples(value)
-        return _fields_json(value) | {name: getattr(value, name) for name in derived}
+        derived = {name: getattr(value, name) for name in _DERIVED}
+        return _fields(value) | {"turns": {}, "latency_sample_s": []} | derived
     if is_dataclass(value):
-        return _fields_json(value)
+        return _fields(value)
     if isinstance(value, Mapping):
         return {name: _json(item) for name, item in value.items()}
     return [_json(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _fields_json(row: Any) -> dict[str, Any]:
-    names = {field.name: field.name for field in fields(row)} | _JSON_NAMES
-    return {names[field.name]: _json(getattr(row, field.name)) for field in fields(row)}
-
-
-_JSON_NAMES = {"heading": "place"}
-"""Fields whose name in the JSON is another."""
+def _fields(row: Any) -> dict[str, Any]:
+    """Return the fields of a row as JSON values; raw values are not in its repr."""
+    return {
+        _JSON_NAMES.get(field.name, field.name): _json(getattr(row, field.name))
+        for field in fields(row)
+        if field.repr
+    }
 
 
 def summarize(run: JudgedRun) -> Summary:

@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 from harness.analysis.run import JudgedRun
-from harness.analysis.speed.rows import SpeedRow, speed_rows
+from harness.analysis.speed.relative import speed_rows
+from harness.analysis.speed.timings import SpeedRow
 from harness.intervals import Interval
 from harness.store import RunFolder
 from tests import helpers

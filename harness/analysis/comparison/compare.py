@@ -19,16 +19,17 @@ from harness.analysis.comparison.effect import (
     unpaired_effect,
 )
 from harness.analysis.comparison.normalise import Normalised, normalised
-from harness.analysis.grouping import group
-from harness.analysis.run import JudgedRun
-from harness.analysis.speed.timings import (
-    UNLIKE,
-    Timed,
-    Timing,
+from harness.analysis.comparison.pairs import (
+    TimedTrial,
+    other_budget,
+    other_machine,
+    pairs,
     timed_trials,
 )
+from harness.analysis.run import JudgedRun
+from harness.analysis.speed.timings import SpeedRow
 from harness.errors import MisuseError
-from harness.trial import BUDGET, HOW_TIMED, IMPLEMENTATION, Trial
+from harness.trial import IMPLEMENTATION, Trial
 
 EFFECT = 0.05
 """A ratio of times nearer to 1 than this is none."""
@@ -85,8 +86,8 @@ class Compared:
 
     trial: Trial
     phase: str
-    base: Timing | None = None
-    new: Timing | None = None
+    base: SpeedRow | None = None
+    new: SpeedRow | None = None
     effect: Effect | None = None
     p: float | None = None
     verdict: Verdict = "unclear"
@@ -137,8 +138,11 @@ def compare(
         MisuseError: If that would happen and was not asked for.
     """
     sides = timed_trials(base), timed_trials(new)
-    pairs = list(_pairs(*sides, across_machines=across_machines))
-    rows = [row for pair in pairs for row in _rows(*pair, effect)]
+    rows = [
+        row
+        for pair in pairs(*sides, across_machines=across_machines)
+        for row in _rows(*pair, effect)
+    ]
     if across_machines:
         rows = [_across(row, *sides, effect) for row in rows]
     else:
@@ -195,67 +199,19 @@ def compare_implementations(
     Raises:
         MisuseError: If no session did.
     """
-    sides: list[dict[tuple[str, str | None], Timed]] = [{}, {}]
+    sides: list[dict[tuple[str, str | None], TimedTrial]] = [{}, {}]
     for timed in timed_trials(run):
         for name, side in zip((base_name, new_name), sides, strict=True):
             if timed.trial.implementation == name:
-                same = timed.trial.key(HOW_TIMED, IMPLEMENTATION)
+                same = timed.key(IMPLEMENTATION)
                 side[same, timed.trial.session] = timed
-    pairs = [(side, sides[1][key]) for key, side in sides[0].items() if key in sides[1]]
-    if not pairs:
+    both = [(side, sides[1][key]) for key, side in sides[0].items() if key in sides[1]]
+    if not both:
         raise MisuseError(f"no session timed both '{base_name}' and '{new_name}'")
-    return _concluded([row for pair in pairs for row in _rows(*pair, effect)], effect)
+    return _concluded([row for pair in both for row in _rows(*pair, effect)], effect)
 
 
-# --- what belongs together -----------------------------------------------------------
-
-
-def _pairs(
-    base: Sequence[Timed], new: Sequence[Timed], *, across_machines: bool
-) -> Iterator[tuple[Timed | None, Timed | None]]:
-    """Yield what asks the same, then what differs in its budget alone, then the rest.
-
-    Unless budgets may be unlike, a pair of the second kind says why it is none.
-    """
-    left = {timed.trial.key(HOW_TIMED): timed for timed in new}
-    alone = []
-    for timed in base:
-        partner = left.pop(timed.trial.key(HOW_TIMED), None)
-        if partner is None:
-            alone.append(timed)
-        else:
-            yield timed, partner
-    near = group(left.values(), lambda t: t.trial.key(HOW_TIMED, BUDGET))
-    for timed in alone:
-        close = near.get(timed.trial.key(HOW_TIMED, BUDGET), [])
-        if not close or (across_machines and len(close) > 1):  # which one, nobody said
-            yield timed, None
-            continue
-        yield timed, close[0]
-        for partner in close:
-            left.pop(partner.trial.key(HOW_TIMED), None)
-    for timed in left.values():
-        yield None, timed
-
-
-def _unlike(base: Timing, new: Timing) -> tuple[str, ...]:
-    """Return what differs of the machines: "processor 'A' against 'B'"."""
-    return tuple(
-        f"{name} '{base.machine[name]}' against '{new.machine[name]}'"
-        for name in UNLIKE
-        if base.machine.get(name, "") != new.machine.get(name, "")
-        and name in base.machine
-        and name in new.machine
-    )
-
-
-def _other_budget(base: Trial, new: Trial) -> tuple[str, ...]:
-    """Return what differs of the budgets: "threads 1 against 2"."""
-    return tuple(
-        f"{name} {getattr(base, name)} against {getattr(new, name)}"
-        for name in BUDGET
-        if getattr(base, name) != getattr(new, name)
-    )
+# --- one key -------------------------------------------------------------------------
 
 
 def _refuse_unlike(rows: Sequence[Compared]) -> None:
@@ -263,7 +219,7 @@ def _refuse_unlike(rows: Sequence[Compared]) -> None:
     for row in rows:
         if row.effect is None or row.base is None or row.new is None:
             continue
-        unlike = _unlike(row.base, row.new)
+        unlike = other_machine(row.base, row.new)
         if unlike:
             raise MisuseError(
                 f"the runs were measured on unlike machines: {', '.join(unlike)}; "
@@ -278,10 +234,9 @@ def _refuse_unlike(rows: Sequence[Compared]) -> None:
         )
 
 
-# --- one key -------------------------------------------------------------------------
-
-
-def _rows(base: Timed | None, new: Timed | None, effect: float) -> Iterator[Compared]:
+def _rows(
+    base: TimedTrial | None, new: TimedTrial | None, effect: float
+) -> Iterator[Compared]:
     """Yield the keys of two trials that belong together: one a phase."""
     if base is None or new is None:
         yield from _missing(base, new)
@@ -292,7 +247,7 @@ def _rows(base: Timed | None, new: Timed | None, effect: float) -> Iterator[Comp
             yield _row(base, new, phase, effect)
 
 
-def _missing(base: Timed | None, new: Timed | None) -> Iterator[Compared]:
+def _missing(base: TimedTrial | None, new: TimedTrial | None) -> Iterator[Compared]:
     if base is not None:
         for phase in base.phases or ("",):
             row = Compared(base.trial, phase, base=base.phases.get(phase))
@@ -303,10 +258,10 @@ def _missing(base: Timed | None, new: Timed | None) -> Iterator[Compared]:
             yield replace(row, verdict="missing in base", why=new.failure)
 
 
-def _row(base: Timed, new: Timed, phase: str, effect: float) -> Compared:
+def _row(base: TimedTrial, new: TimedTrial, phase: str, effect: float) -> Compared:
     ends = base.phases.get(phase), new.phases.get(phase)
     row = Compared(base.trial, phase, *ends, marks=_marks(*ends))
-    other = _other_budget(base.trial, new.trial)
+    other = other_budget(base.trial, new.trial)
     if other:
         return replace(row, verdict="not comparable", why=", ".join(other))
     if ends[0] is None:
@@ -322,8 +277,8 @@ def _row(base: Timed, new: Timed, phase: str, effect: float) -> Compared:
     return row
 
 
-def _marks(base: Timing | None, new: Timing | None) -> tuple[str, ...]:
-    found = [each.marks if each else () for each in (base, new)]
+def _marks(base: SpeedRow | None, new: SpeedRow | None) -> tuple[str, ...]:
+    found = [_marks_of(each) if each else () for each in (base, new)]
     both = [mark for mark in found[0] if mark in found[1]]
     return (
         *both,
@@ -332,20 +287,35 @@ def _marks(base: Timing | None, new: Timing | None) -> tuple[str, ...]:
     )
 
 
-def _effect(base: Timing, new: Timing, effect: float) -> Effect | None:
-    if base.session is not None and base.session == new.session:
+def _marks_of(row: SpeedRow) -> tuple[str, ...]:
+    marks = [] if row.doubt is None else [f"uncertified ({row.doubt})"]
+    if row.unstable:
+        kinds = dict.fromkeys(reason.kind for reason in row.unstable)
+        marks.append(f"shaky ({', '.join(kinds)})")
+    elif row.shaky and not row.unfit:
+        marks.append("shaky")
+    if row.fitness is not None and row.fitness.verdict != "fit":
+        marks.append(f"{row.fitness.verdict} machine")
+    return tuple(marks)
+
+
+def _effect(base: SpeedRow, new: SpeedRow, effect: float) -> Effect | None:
+    if base.session is not None and base.same_session == new.same_session:
         return paired_effect(base.turns, new.turns, effect)
     return unpaired_effect([*base.turns.values()], [*new.turns.values()], effect)
 
 
 def _across(
-    row: Compared, of_base: Sequence[Timed], of_new: Sequence[Timed], effect: float
+    row: Compared,
+    of_base: Sequence[TimedTrial],
+    of_new: Sequence[TimedTrial],
+    effect: float,
 ) -> Compared:
     """Mark a key of unlike machines or budgets and give it a normalised ratio."""
     base, new = row.base, row.new
     if base is None or new is None:
         return row
-    unlike = (*_unlike(base, new), *_other_budget(base.trial, new.trial))
+    unlike = (*other_machine(base, new), *other_budget(base.trial, new.trial))
     if not unlike:
         return row
     found = normalised(base, new, of_base, of_new, effect)
@@ -424,7 +394,6 @@ def _notes(rows: Sequence[Compared]) -> tuple[str, ...]:
         for base, new in alike
         if base.framework != new.framework
     }
-    # A run from before kernels were stored says nothing of them.
     kernels = {
         f"{new.trial.cell} {new.trial.implementation}: {base.kernel} → {new.kernel}"
         for base, new in alike

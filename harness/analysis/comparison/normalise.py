@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.comparison.effect import Effect, unpaired_effect
-from harness.analysis.speed.timings import Timed, Timing
+from harness.analysis.comparison.pairs import TimedTrial
+from harness.analysis.speed.timings import SpeedRow
 from harness.trial import HOW_TIMED, IMPLEMENTATION
 
 REFERENCE = "numpy-reference"
@@ -28,10 +29,10 @@ class Normalised:
 
 
 def normalised(
-    base: Timing,
-    new: Timing,
-    of_base: Sequence[Timed],
-    of_new: Sequence[Timed],
+    base: SpeedRow,
+    new: SpeedRow,
+    of_base: Sequence[TimedTrial],
+    of_new: Sequence[TimedTrial],
     effect: float,
 ) -> Normalised | None:
     """Normalise by peaks, else by what both sessions timed; None without either.
@@ -46,7 +47,7 @@ def normalised(
     return _by_peak(base, new, effect) or _by_other(base, new, of_base, of_new, effect)
 
 
-def _by_peak(base: Timing, new: Timing, effect: float) -> Normalised | None:
+def _by_peak(base: SpeedRow, new: SpeedRow, effect: float) -> Normalised | None:
     peaks = [side.peak and side.peak.flop_per_s for side in (base, new)]
     rates = base.flop_per_s, new.flop_per_s
     if not (peaks[0] and peaks[1] and rates[0] and rates[1]):
@@ -60,10 +61,10 @@ def _by_peak(base: Timing, new: Timing, effect: float) -> Normalised | None:
 
 
 def _by_other(
-    base: Timing,
-    new: Timing,
-    of_base: Sequence[Timed],
-    of_new: Sequence[Timed],
+    base: SpeedRow,
+    new: SpeedRow,
+    of_base: Sequence[TimedTrial],
+    of_new: Sequence[TimedTrial],
     effect: float,
 ) -> Normalised | None:
     """Normalise by another implementation, the reference rather than others."""
@@ -75,28 +76,25 @@ def _by_other(
             _relative(base, others[0]), _relative(new, others[1]), effect
         )
         if found is not None:
-            shares = base.time_s / others[0].time_s, new.time_s / others[1].time_s
+            shares = base.seconds / others[0].seconds, new.seconds / others[1].seconds
             return Normalised(f"time of {name}", shares[0], shares[1], found)
     return None
 
 
-def _relative(timing: Timing, other: Timing) -> list[float]:
+def _relative(timing: SpeedRow, other: SpeedRow) -> list[float]:
     """Return the ratio of each round that both have."""
     rounds = timing.turns.keys() & other.turns.keys()
     return [timing.turns[n] / other.turns[n] for n in sorted(rounds)]
 
 
-def _beside(timing: Timing, timed: Sequence[Timed]) -> dict[str, Timing]:
+def _beside(timing: SpeedRow, timed: Sequence[TimedTrial]) -> dict[str, SpeedRow]:
     """Return by name other implementations of the same, timed in the same session."""
     same = timing.trial.key(HOW_TIMED, IMPLEMENTATION)
-    found = {}
-    for each in timed:
-        other = each.phases.get(timing.phase)
-        if (
-            other is not None
-            and other.session == timing.session
-            and other.trial.implementation != timing.trial.implementation
-            and other.trial.key(HOW_TIMED, IMPLEMENTATION) == same
-        ):
-            found[other.trial.implementation] = other
-    return found
+    rows = [t.phases[timing.phase] for t in timed if timing.phase in t.phases]
+    return {
+        row.implementation: row
+        for row in rows
+        if row.implementation != timing.implementation
+        and row.same_session == timing.same_session
+        and row.trial.key(HOW_TIMED, IMPLEMENTATION) == same
+    }

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from harness.analysis.grouping import Heading
 from harness.analysis.learning.rows import LearningRow
-from harness.analysis.speed.rows import SpeedRow
-from harness.intervals import Interval
+from harness.analysis.speed.timings import SpeedRow
 from harness.trial import Trial
 
 
@@ -80,8 +79,6 @@ def _shape(trial: Trial) -> tuple[object, ...]:
 def _solve_time(row: LearningRow, timing: SpeedRow) -> SolveTime:
     assert row.updates is not None
     assert row.updates.median is not None
-    assert timing.time_s is not None
-    time = timing.time or Interval(timing.time_s, timing.time_s)
     low, high = row.updates.low, row.updates.high
     return SolveTime(
         heading=row.heading,
@@ -89,9 +86,9 @@ def _solve_time(row: LearningRow, timing: SpeedRow) -> SolveTime:
         implementation=timing.implementation,
         device=timing.trial.device,
         machine=timing.machine,
-        seconds=row.updates.median * timing.time_s,
-        low=None if low is None else low * time.low,
-        high=None if high is None else high * time.high,
+        seconds=row.updates.median * timing.seconds,
+        low=None if low is None else low * timing.span.low,
+        high=None if high is None else high * timing.span.high,
         shaky=timing.shaky,
         learned_on=row.implementation,
         kernel=timing.kernel,

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 
 from harness.analysis.grouping import group
 from harness.analysis.speed.conditions import Conditions
-from harness.analysis.speed.ratios import paired_median
-from harness.analysis.speed.rows import SpeedRow, fastest_of, ratio_interval
+from harness.analysis.speed.relative import fastest_of, ratio
+from harness.analysis.speed.timings import SpeedRow
 from harness.intervals import Interval
 from harness.measure.speed.phases import PHASES
-
-LEAST_ADVANTAGE = 1.02
-"""Less than this is what a session's target interval cannot tell from nothing."""
 
 
 @dataclass(frozen=True)
@@ -154,17 +151,16 @@ def _spot(batch: int | None, hidden_size: int | None, rows: Sequence[SpeedRow]) 
     first = fastest_of(certified)
     certified.sort(key=lambda row: row is not first)
     second = certified[1] if len(certified) > 1 else None
-    equals = [row for row in certified if row is first or not is_slower(first, row)]
+    second_over = None if first is None or second is None else ratio(first, second)
+    equals = [row for row in certified if row is first or not _is_slower(first, row)]
     least = first.time_s if first is not None else None
     return Spot(
         batch=batch,
         hidden_size=hidden_size,
         certified=_names(certified),
         equals=_names(equals),
-        ratio=None if first is None or second is None else ratio(first, second),
-        interval=None
-        if first is None or second is None
-        else ratio_interval(first, second),
+        ratio=None if second_over is None else second_over.value,
+        interval=None if second_over is None else second_over.interval,
         time_s=least,
         faster_uncertified=_names(
             [r for r in doubted if least is not None and (r.time_s or 0.0) < least]
@@ -187,23 +183,6 @@ def _names(rows: Sequence[SpeedRow]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(row.implementation for row in rows))
 
 
-def ratio(base: SpeedRow, new: SpeedRow) -> float | None:
-    """Return the time of one over that of another, paired by round where it can be."""
-    paired = paired_median(base.turns, new.turns)
-    if paired is not None or not base.time_s or new.time_s is None:
-        return paired
-    return new.time_s / base.time_s
-
-
-def is_slower(base: SpeedRow | None, new: SpeedRow) -> bool:
-    """Return whether `new` is really slower than `base`.
-
-    True: by `LEAST_ADVANTAGE` at least, and the interval of the ratio is above 1.
-    False: not shown, which is not the same as being equally fast.
-    """
-    if base is None:
-        return False
-    found, interval = ratio(base, new), ratio_interval(base, new)
-    if found is None or interval is None:
-        return False
-    return found >= LEAST_ADVANTAGE and interval.low > 1
+def _is_slower(base: SpeedRow | None, new: SpeedRow) -> bool:
+    found = None if base is None else ratio(base, new)
+    return found is not None and found.is_slower

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.grouping import group
-from harness.analysis.speed.rows import SpeedRow
-from harness.intervals import Interval
+from harness.analysis.speed.relative import comparable
+from harness.analysis.speed.timings import SpeedRow
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,7 @@ def paybacks(rows: Sequence[SpeedRow]) -> list[Payback]:
     Held against each other are rows of one place, session, cell and phase.
     """
     known = [row for row in rows if row.timed and row.first_call_s is not None]
-    keyed = group(
-        known, lambda r: (r.heading, r.trial.session, r.session, r.cell, r.phase)
-    )
+    keyed = group(known, comparable)
     return [
         payback(row, _cheapest(members))
         for members in keyed.values()
@@ -77,24 +75,16 @@ def payback(row: SpeedRow, against: SpeedRow | None) -> Payback:
     assert first is not None
     assert base is not None
     extra = first - base
-    ours, theirs = _interval(row), _interval(against)
-    assert row.time_s is not None
-    assert against.time_s is not None
-    calls = _calls(extra, against.time_s - row.time_s)
+    calls = _calls(extra, against.seconds - row.seconds)
     if calls is None:
         return Payback(row, against)
     return Payback(
         row,
         against,
         calls,
-        _calls(extra, theirs.high - ours.low),
-        _calls(extra, theirs.low - ours.high),
+        _calls(extra, against.span.high - row.span.low),
+        _calls(extra, against.span.low - row.span.high),
     )
-
-
-def _interval(row: SpeedRow) -> Interval:
-    assert row.time_s is not None
-    return row.time or Interval(row.time_s, row.time_s)
 
 
 def _calls(extra: float, gain: float) -> float | None:

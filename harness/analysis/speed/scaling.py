@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from harness.analysis.grouping import group
 from harness.analysis.speed.conditions import budget_of
-from harness.analysis.speed.rows import SpeedRow
+from harness.analysis.speed.timings import SpeedRow
 
 T = TypeVar("T")
 

@@ -1,150 +1,401 @@
-"""The timings of a run as they are compared: one phase of one trial each."""
+"""The timings of a run: a row for each timed phase, and for each trial without one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from harness.analysis.doubts import words
-from harness.analysis.grouping import curve, number
+from harness.analysis.doubts import wrong
+from harness.analysis.grouping import (
+    Heading,
+    curve,
+    group,
+    heading_of,
+    number,
+    varying,
+)
 from harness.analysis.run import JudgedRun
-from harness.analysis.speed.ratios import by_round
+from harness.analysis.speed.conditions import (
+    Conditions,
+    budget_of,
+    conditions,
+    machine_of,
+)
+from harness.analysis.speed.latency import SHARES, Latency, latency
 from harness.analysis.speed.roofline import Peak, peak_of, session_of
+from harness.intervals import FEWEST, Interval
+from harness.machine.reason import Reason
 from harness.measure.speed.phases import PHASES
+from harness.measure.speed.stability import WIDEST
 from harness.store import TrialRecord
-from harness.trial import HOW_TIMED, SpeedSettings, Trial
+from harness.trial import BUDGET, QUESTION, Settings, Trial
 
-UNLIKE = ("machine", "processor", "gpu")
-"""What makes two machines unlike, as a trial's result says it."""
+PLACEMENT = "place"
+"""The copying of a batch to the device: timed like a phase, and part of no phase."""
 
-Medians = Mapping[int, float]
-"""Median seconds of a call by round: one turn each."""
+MACHINE = ("machine", "processor", "gpu")
+"""What a result says of the machine: if one differs, so do the machines."""
+
+_SHAPE = ("batch", "time steps", "input size", "hidden size")
+
+_NO_PHASE = ("readback",)
 
 
 @dataclass(frozen=True)
-class Timing:
-    """One phase of one trial that ended ok.
+class Fitness:
+    """How fit the machine was before the session: fit, noisy or unfit, and why."""
+
+    verdict: str
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory of a phase, measured in a process of its own.
 
     Attributes:
-        turns: By round of its session; empty where the run does not tell rounds.
-        session: Its name and host; timings of one session have rounds in common.
-        marks: What has to stand beside its number.
-        wrong: What it computed otherwise than the reference, or None.
+        peak_bytes: Of the process, above what its imports take.
+        baseline_bytes: What the imports take.
+        allocator_peak_bytes: On a GPU, what the framework says it held.
+        device_peak_bytes: On a GPU, what the driver says the process held.
+        outcome: How the trial ended; it has values only if `ok`.
     """
 
-    trial: Trial
-    phase: str
-    time_s: float
-    turns: Medians = field(repr=False)
-    session: tuple[str, str] | None
-    machine: Mapping[str, str]
-    framework: str | None
-    kernel: str | None
-    flop_per_s: float | None
-    peak: Peak | None
-    marks: tuple[str, ...]
-    wrong: str | None = None
+    peak_bytes: float | None
+    baseline_bytes: float | None
+    allocator_peak_bytes: float | None
+    device_peak_bytes: float | None
+    outcome: str = "ok"
 
 
 @dataclass(frozen=True)
-class Timed:
-    """A speed trial: its timings by phase, or why it has none."""
+class SpeedRow:
+    """One timed phase of one trial, or a trial without a timing.
 
+    Attributes:
+        phase: The phase, or `PLACEMENT`; "" if the trial has no timing.
+        time: The 95 % interval of the median time of one call, in seconds.
+        relative: Time divided by that of the fastest certified implementation of the
+            same session, cell and phase; None if there is none.
+        relative_interval: The 95 % interval of `relative`; None for the fastest.
+        doubt: Why the row is not certified, or None.
+        wrong: How its results differ from the reference, or None.
+        flops: FLOP of one call.
+        least_bytes: What a call has to move between memory and processor at least.
+        xla_flags: What XLA compiled with, if it compiled the implementation.
+        session: Its name; rows of different sessions share no ratio.
+        turns: Median seconds of a call by round of the session.
+        latency_sample_s: Raw latencies of single time steps, in order.
+        machine_facts: What the result says of `MACHINE`.
+        host: Where it ran; sessions of one name on two hosts are two sessions.
+    """
+
+    heading: Heading
+    cell: str
+    implementation: str
     trial: Trial
+    phase: str
     outcome: str
     reason: str | None
-    phases: Mapping[str, Timing]
+    time_s: float | None
+    time: Interval | None
+    tokens_per_s: float | None
+    tokens: Interval | None
+    flop_per_s: float | None
+    first_call_s: float | None
+    shaky: bool
+    certified: bool
+    doubt: str | None
+    relative: float | None
+    kernel: str | None
+    framework: str | None
+    machine: str | None
+    conditions: Conditions
+    time_steps: int | None = None
+    relative_interval: Interval | None = None
+    flops: float | None = None
+    least_bytes: float | None = None
+    xla_flags: str | None = None
+    peak: Peak | None = None
+    latency: Latency | None = None
+    unstable: tuple[Reason, ...] = ()
+    memory: Memory | None = None
+    session: str | None = None
+    fitness: Fitness | None = None
+    wrong: str | None = field(default=None, repr=False)
+    turns: Mapping[int, float] = field(default_factory=dict, repr=False)
+    latency_sample_s: tuple[float, ...] = field(default=(), repr=False)
+    machine_facts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    host: str = field(default="", repr=False)
 
     @property
-    def failure(self) -> str:
-        """Why it has no timings; "" where it has."""
-        if self.phases:
-            return ""
-        outcome = "nothing timed" if self.outcome == "ok" else self.outcome
-        reason = f": {self.reason}" if self.reason else ""
-        return outcome.replace("_", " ") + reason
+    def intensity(self) -> float | None:
+        """FLOP per byte that has to be moved, or None."""
+        return _share(self.flops, self.least_bytes)
+
+    @property
+    def of_peak(self) -> float | None:
+        """Fraction of the machine's measured peak, or None."""
+        peak = None if self.peak is None else self.peak.flop_per_s
+        return _share(self.flop_per_s, peak)
+
+    @property
+    def roof_flop_per_s(self) -> float | None:
+        """The most that memory and arithmetic together allow at this intensity."""
+        return None if self.peak is None else self.peak.roof(self.intensity)
+
+    @property
+    def of_roof(self) -> float | None:
+        """Fraction of the roof at this intensity, or None."""
+        return _share(self.flop_per_s, self.roof_flop_per_s)
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is the timing of a phase."""
+        return (self.time_s or 0.0) > 0 and self.phase not in ("", PLACEMENT)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of one call, of a row that is timed."""
+        assert self.time_s is not None
+        return self.time_s
+
+    @property
+    def span(self) -> Interval:
+        """The interval of a row that is timed; its median alone if there is none."""
+        return self.time or Interval(self.seconds, self.seconds)
+
+    @property
+    def unfit(self) -> bool:
+        """Whether the machine was unfit before the session."""
+        return self.fitness is not None and self.fitness.verdict == "unfit"
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What has to be shown beside its number."""
+        marks = () if self.certified else ("uncertified",)
+        return (*marks, "shaky") if self.shaky else marks
+
+    @property
+    def same_session(self) -> tuple[str | None, str]:
+        """Equal for rows that were timed in the same session."""
+        return self.session, self.host
 
 
-def timed_trials(run: JudgedRun) -> list[Timed]:
-    """Return the speed trials of a run; of several that ask the same, the last."""
-    found = {
-        record.trial.key(HOW_TIMED): _timed(record, run) for record in run.of("speed")
-    }
-    return list(found.values())
+def _share(part: float | None, whole: float | None) -> float | None:
+    return None if part is None or not whole else part / whole
 
 
-def turns(record: TrialRecord, phase: str) -> dict[int, float]:
-    """Return the median seconds of a call by round, from the raw readings.
+def timings(run: JudgedRun) -> list[SpeedRow]:
+    """Return every row of a run, trials in the order in which they ended."""
+    speed = run.of("speed")
+    headings = _headings(speed)
+    memory = {_memory_key(record): record for record in run.of("memory")}
+    return [
+        _row(record, phase, headings[record.id], run, memory.get(_memory_key(record)))
+        for record in speed
+        for phase in _phases(record)
+    ]
 
-    Runs from before rounds were stored have a fixed number of readings a turn.
+
+def _memory_key(record: TrialRecord) -> tuple[str | None, str]:
+    return machine_of(record), record.trial.key(QUESTION)
+
+
+def _phases(record: TrialRecord) -> list[str]:
+    """Return what a trial has timed; one empty name if it has timed nothing."""
+    splits = {r.split for r in record.readings if r.split not in _NO_PHASE}
+    known = [phase for phase in PHASES if phase in splits]
+    known += sorted(splits - set(PHASES))
+    timed = [phase for phase in known if number(record, phase, "time_s") is not None]
+    return timed if timed and record.outcome == "ok" else [""]
+
+
+# --- headings ------------------------------------------------------------------------
+
+
+def _headings(speed: Sequence[TrialRecord]) -> dict[str, Heading]:
+    """Return the heading of each trial, by trial id.
+
+    It names the sizes that differ, then the budget, the machine and the session if one
+    of them differs between trials that would have the same heading.
     """
-    samples = curve(record, phase, "sample_s")[1]
-    rounds = curve(record, phase, "round")[1]
-    if not rounds:
-        a_turn = record.trial.settings_as(SpeedSettings).readings
-        if not a_turn or len(samples) % a_turn:
-            return {}
-        rounds = [index // a_turn for index in range(len(samples))]
-    positive = [sample if sample and sample > 0 else None for sample in samples]
-    found = by_round(positive, rounds)
-    return {number: float(np.median(readings)) for number, readings in found.items()}
+    by_task, by_shape = (
+        _varying_sizes([r for r in speed if (r.trial.task is not None) is asked])
+        for asked in (True, False)
+    )
+    several_budgets = len({budget_of(record.trial) for record in speed}) > 1
+    several_machines = len({machine_of(record) for record in speed} - {None}) > 1
+    found = {}
+    for record in speed:
+        trial = record.trial
+        sizes = by_task if trial.task else tuple(dict.fromkeys([*_SHAPE, *by_shape]))
+        heading = heading_of(trial, sizes)
+        if several_budgets:
+            heading = heading.with_words(budget_of(trial))
+        if several_machines:
+            on = machine_of(record) or "unknown machine"
+            heading = heading.with_words(f"on {on}")
+        found[record.id] = heading
+    same = group(speed, lambda r: (found[r.id], r.trial.cell, r.trial.implementation))
+    several = {heading for (heading, _, _), records in same.items() if len(records) > 1}
+    return {
+        record.id: heading.with_words(f"session {session_of(record)}")
+        if (heading := found[record.id]) in several
+        else heading
+        for record in speed
+    }
 
 
-def _timed(record: TrialRecord, run: JudgedRun) -> Timed:
-    phases = {}
-    if record.outcome == "ok":
-        for phase in PHASES:
-            time_s = number(record, phase, "time_s")
-            if time_s is not None and time_s > 0:
-                phases[phase] = _timing(record, phase, time_s, run)
-    return Timed(record.trial, record.outcome, record.reason, phases)
+def _varying_sizes(speed: Sequence[TrialRecord]) -> tuple[str, ...]:
+    """Return the sizes that differ inside a cell, whoever computes it."""
+    plain = [replace(r.trial, settings=Settings(), implementation="") for r in speed]
+    return tuple(n for n in varying(plain) if n not in ("device", *BUDGET))
 
 
-def _timing(record: TrialRecord, phase: str, time_s: float, run: JudgedRun) -> Timing:
-    told = record.result.get("unstable")
-    told = told.get(phase) if isinstance(told, Mapping) else None
-    unstable = [each for each in told or () if isinstance(each, Mapping)]
-    session = session_of(record)
-    host = str(record.result.get("host") or "")
-    return Timing(
-        trial=record.trial,
+# --- one row -------------------------------------------------------------------------
+
+
+def _row(
+    record: TrialRecord,
+    phase: str,
+    heading: Heading,
+    run: JudgedRun,
+    memory: TrialRecord | None,
+) -> SpeedRow:
+    trial, result = record.trial, record.result
+    doubt = run.doubt([record])
+    steps = result.get("time_steps", trial.time_steps)
+    turns = _turns(record, phase)
+    sample = _sample(record, phase, "latency_s")
+    percentiles = [f"latency_p{100 * share:.0f}_s" for share in SHARES]
+    row = SpeedRow(
+        heading=heading,
+        cell=trial.cell,
+        implementation=trial.implementation,
+        trial=trial,
         phase=phase,
-        time_s=time_s,
-        turns=turns(record, phase),
-        session=None if session is None else (session, host),
-        machine={
-            name: str(record.result[name]) for name in UNLIKE if record.result.get(name)
-        },
-        framework=_name(record.result.get("framework")),
-        kernel=_name(record.result.get("kernel")),
+        outcome=record.outcome,
+        reason=record.reason,
+        time_s=number(record, phase, "time_s"),
+        time=_interval(record, phase, "time_low_s", "time_high_s", turns),
+        tokens_per_s=number(record, phase, "tokens_per_s"),
+        tokens=_interval(record, phase, "tokens_low_per_s", "tokens_high_per_s", turns),
         flop_per_s=number(record, phase, "flop_per_s"),
+        first_call_s=_first_call_s(record, memory, phase),
+        shaky=number(record, phase, "shaky") == 1,
+        certified=doubt is None,
+        doubt=doubt,
+        relative=None,
+        kernel=result.get("kernel"),
+        framework=result.get("framework"),
+        machine=machine_of(record),
+        conditions=conditions(record),
+        time_steps=steps if isinstance(steps, int) else None,
+        flops=number(record, phase, "flops"),
+        least_bytes=number(record, phase, "least_bytes"),
+        xla_flags=_xla_flags(record),
         peak=peak_of(record),
-        marks=_marks(record, phase, unstable, run.doubt([record])),
-        wrong=words([[d for d in run.doubts[record.id] if d.kind.startswith(_WRONG)]]),
+        latency=latency(
+            [number(record, phase, name) for name in percentiles], sample, len(turns)
+        ),
+        unstable=_reasons((result.get("unstable") or {}).get(phase)),
+        memory=_memory(memory, phase),
+        session=session_of(record),
+        fitness=_fitness(record),
+        wrong=wrong(run.doubts[record.id]),
+        turns=turns,
+        latency_sample_s=sample,
+        machine_facts={name: str(result[name]) for name in MACHINE if result.get(name)},
+        host=str(result.get("host") or ""),
+    )
+    if phase == PLACEMENT and not row.shaky:
+        row = replace(row, unstable=_wide(row), shaky=bool(_wide(row)))
+    return replace(row, shaky=row.shaky or row.unfit) if phase else row
+
+
+def _turns(record: TrialRecord, phase: str) -> dict[int, float]:
+    """Return the median seconds of a call by round, from the raw readings."""
+    samples, rounds = (
+        curve(record, phase, metric)[1] for metric in ("sample_s", "round")
+    )
+    pairs = zip(rounds, samples, strict=False)
+    read = [(int(n), s) for n, s in pairs if n is not None and s is not None and s > 0]
+    return {
+        n: float(np.median([sample for _, sample in of_round]))
+        for n, of_round in group(read, lambda pair: pair[0]).items()
+    }
+
+
+def _interval(
+    record: TrialRecord, phase: str, low: str, high: str, turns: Mapping[int, float]
+) -> Interval | None:
+    """Return a stored interval; None if the turns are too few to enclose a median."""
+    ends = number(record, phase, low), number(record, phase, high)
+    if ends[0] is None or ends[1] is None or 0 < len(turns) < FEWEST:
+        return None
+    return Interval(ends[0], ends[1])
+
+
+def _sample(record: TrialRecord, phase: str, metric: str) -> tuple[float, ...]:
+    values = curve(record, phase, metric)[1]
+    return tuple(value for value in values if value is not None)
+
+
+def _xla_flags(record: TrialRecord) -> str | None:
+    """Return the pinned flags if the kernel says that XLA compiled it."""
+    if not str(record.result.get("kernel") or "").startswith("XLA"):
+        return None
+    flags = (record.result.get("pinned") or {}).get("XLA_FLAGS")
+    return None if flags is None else str(flags)
+
+
+def _reasons(found: Sequence[Mapping[str, str]] | None) -> tuple[Reason, ...]:
+    return tuple(
+        Reason(each["kind"], each["words"], each["advice"]) for each in found or ()
     )
 
 
-_WRONG = ("broken", "read-back differs")
-"""Doubts that say that something else was computed, not that nobody looked."""
+def _wide(row: SpeedRow) -> tuple[Reason, ...]:
+    """Return why a placement is shaky; nothing judges it while it is timed."""
+    if not row.time_s or row.time is None:
+        return ()
+    width = (row.time.high - row.time.low) / row.time_s
+    if width <= WIDEST:
+        return ()
+    words = f"the interval is {width:.0%} of the median wide"
+    return (Reason("wide", words, "take it as an order of magnitude"),)
 
 
-def _marks(
-    record: TrialRecord,
-    phase: str,
-    unstable: Sequence[Mapping[str, object]],
-    doubt: str | None,
-) -> tuple[str, ...]:
-    marks = [] if doubt is None else [f"uncertified ({doubt})"]
-    kinds = ", ".join(dict.fromkeys(str(each.get("kind")) for each in unstable))
-    if unstable or number(record, phase, "shaky") == 1:
-        marks.append(f"shaky ({kinds})" if kinds else "shaky")
-    fitness = record.result.get("fitness")
-    if isinstance(fitness, Mapping) and fitness.get("verdict") not in (None, "fit"):
-        marks.append(f"{fitness['verdict']} machine")
-    return tuple(marks)
+def _fitness(record: TrialRecord) -> Fitness | None:
+    found = record.result.get("fitness") or {}
+    verdict = found.get("verdict")
+    return Fitness(verdict, _reasons(found.get("reasons"))) if verdict else None
 
 
-def _name(value: object) -> str | None:
-    return None if value is None else str(value)
+def _memory(record: TrialRecord | None, phase: str) -> Memory | None:
+    if record is None:
+        return None
+    found = Memory(
+        number(record, phase, "peak_bytes"),
+        number(record, phase, "baseline_bytes"),
+        number(record, phase, "allocator_peak_bytes"),
+        number(record, phase, "device_peak_bytes"),
+        record.outcome,
+    )
+    return None if found == Memory(None, None, None, None) else found
+
+
+def _first_call_s(
+    record: TrialRecord, memory: TrialRecord | None, phase: str
+) -> float | None:
+    """Return what a first call took: in a process of its own, if one measured memory.
+
+    None if the worker had built it before, for a session that was begun again.
+    """
+    cold = None if memory is None else number(memory, phase, "first_call_s")
+    if cold is None and not record.result.get("built_before"):
+        return number(record, phase, "first_call_s")
+    return cold

@@ -11,7 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from harness.analysis.speed.rows import SpeedRow
+from harness.analysis.speed.timings import SpeedRow
 from harness.intervals import Interval
 from harness.report.figures.axes import SMALL
 from harness.report.figures.layout import apart, within

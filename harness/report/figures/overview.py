@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.analysis.grouping import Heading, group
-from harness.analysis.speed.rows import PLACEMENT, SpeedRow
+from harness.analysis.speed.timings import PLACEMENT, SpeedRow
 from harness.report.figures import gradients, learning, speed
 from harness.report.figures.axes import at_dots
 from harness.report.figures.results import Results

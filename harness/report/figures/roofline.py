@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from harness.analysis.grouping import group
 from harness.analysis.speed.conditions import Conditions
 from harness.analysis.speed.roofline import Peak, PeakRow
-from harness.analysis.speed.rows import SpeedRow
+from harness.analysis.speed.timings import SpeedRow
 from harness.report.figures.axes import (
     SMALL,
     log_axis,

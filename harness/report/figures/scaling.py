@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from harness.analysis.grouping import group
-from harness.analysis.speed.rows import SpeedRow
 from harness.analysis.speed.scaling import (
     ScalingLine,
     ScalingPanel,
     chosen_panels,
     scaling_panels,
 )
+from harness.analysis.speed.timings import SpeedRow
 from harness.report.figures.axes import log_axis, note, seconds_label, titled
 from harness.report.figures.layout import in_lines, left_out
 from harness.report.figures.marks import (

@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from harness.analysis.grouping import group
-from harness.analysis.speed.rows import PLACEMENT, SpeedRow
 from harness.analysis.speed.scaling import spread
+from harness.analysis.speed.timings import PLACEMENT, SpeedRow
 from harness.analysis.summary import Summary
 from harness.report.figures.axes import around, log_axis, name_lines, write
 from harness.report.figures.marks import reach

@@ -16,7 +16,7 @@ from harness.analysis.comparison.effect import Effect
 from harness.analysis.comparison.normalise import Normalised
 from harness.analysis.grouping import group
 from harness.analysis.speed.conditions import budget_of
-from harness.analysis.speed.timings import Timing
+from harness.analysis.speed.timings import SpeedRow
 from harness.report.tables.form import Block, Row, Table, ends
 from harness.report.tables.speed import phase
 from harness.report.text import NOTHING, number, one_line, seconds
@@ -210,13 +210,13 @@ def _effect_json(effect: Effect | None) -> Mapping[str, Any]:
     }
 
 
-def _side_json(side: Timing | None) -> dict[str, Any] | None:
+def _side_json(side: SpeedRow | None) -> dict[str, Any] | None:
     if side is None:
         return None
     return {
         "time_s": side.time_s,
-        "session": None if side.session is None else side.session[0],
+        "session": side.session,
         "framework": side.framework,
         "kernel": side.kernel,
-        **side.machine,
+        **side.machine_facts,
     }

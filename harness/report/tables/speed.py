@@ -8,9 +8,10 @@ from harness.analysis.grouping import Heading, group
 from harness.analysis.speed.conditions import budget_of
 from harness.analysis.speed.latency import SHARES
 from harness.analysis.speed.roofline import UNKNOWN
-from harness.analysis.speed.rows import PLACEMENT, Instability, Memory, SpeedRow
+from harness.analysis.speed.timings import PLACEMENT, Memory, SpeedRow
 from harness.analysis.summary import Summary
 from harness.intervals import Interval, fewest_to_enclose
+from harness.machine.reason import Reason
 from harness.measure.speed.phases import PHASES
 from harness.report.tables.form import Block, Row, Table, ends
 from harness.report.text import (
@@ -206,7 +207,7 @@ def failure(row: SpeedRow) -> str:
     return f"{row.outcome.replace('_', ' ')}: {one_line(row.reason or 'no timing')}"
 
 
-def reasons(row: SpeedRow) -> tuple[Instability, ...]:
+def reasons(row: SpeedRow) -> tuple[Reason, ...]:
     """Return why a row is shaky; what a run without reasons stored has is said."""
     found = list(row.unstable)
     fitness = row.fitness
@@ -214,7 +215,7 @@ def reasons(row: SpeedRow) -> tuple[Instability, ...]:
         # All that was seen of the machine stands once, under the timings.
         why = fitness.reasons[0] if fitness.reasons else None
         found.append(
-            Instability(
+            Reason(
                 "machine",
                 f"the machine was unfit: {why.words or why.kind if why else 'no why'}",
                 why.advice
@@ -224,7 +225,7 @@ def reasons(row: SpeedRow) -> tuple[Instability, ...]:
         )
     if not found:
         words = "wide interval, few turns or no steady state; which was not stored"
-        found.append(Instability("unknown", words, "measure again on a quiet machine"))
+        found.append(Reason("unknown", words, "measure again on a quiet machine"))
     return tuple(found)
 
 
@@ -363,7 +364,7 @@ def memory(found: Memory | None) -> str:
     return f"{words}, GPU {' of '.join(held)}" if held else words
 
 
-def _why(row: SpeedRow, found: Instability) -> tuple[str, Row]:
+def _why(row: SpeedRow, found: Reason) -> tuple[str, Row]:
     cells = (
         row.cell,
         row.implementation,

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from harness.analysis.run import JudgedRun
 from harness.analysis.speed.fastest import FastestMap, Spot, fastest_maps
-from harness.analysis.speed.rows import speed_rows
+from harness.analysis.speed.relative import speed_rows
 from harness.analysis.summary import Summary
 from harness.report.figures.fastest import spot_words
 from harness.report.tables.fastest import fastest_table, fastest_words

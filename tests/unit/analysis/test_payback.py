@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.speed.payback import Payback, payback, paybacks
-from harness.analysis.speed.rows import SpeedRow
+from harness.analysis.speed.timings import SpeedRow
 from harness.report.tables.first_calls import first_calls_table, paid_back
 from tests import fake_runs
 from tests.fake_runs import Writer

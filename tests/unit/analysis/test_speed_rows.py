@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from harness.analysis.speed import rows as analysis_speed
+from harness.analysis.speed import relative
 from harness.analysis.speed.conditions import budget
 from harness.analysis.speed.latency import SHARES, latency
-from harness.analysis.speed.ratios import paired_median, paired_ratio, unpaired_ratio
+from harness.analysis.speed.relative import Ratio, fastest_of, paired_ratio
 from harness.analysis.speed.roofline import Peak
-from harness.analysis.speed.rows import SpeedRow, fastest_of
+from harness.analysis.speed.timings import SpeedRow
 from harness.analysis.summary import Summary
 from harness.intervals import Interval, fewest_to_enclose
 from harness.report.header import NAMES
@@ -66,8 +67,14 @@ def certified(writer: Writer, *names: str, **changes: Any) -> None:
 # --- ratios --------------------------------------------------------------------------
 
 
-def turns(*factors: float, base: float = 1.0) -> dict[int, list[float]]:
-    return {n: [base * f, 1.1 * base * f] for n, f in enumerate(factors)}
+def turns(*factors: float, base: float = 1.0) -> dict[int, float]:
+    return {n: base * f for n, f in enumerate(factors)}
+
+
+def interval(base: Mapping[int, float], new: Mapping[int, float]) -> Interval | None:
+    found = paired_ratio(base, new)
+    assert found is not None
+    return found.interval
 
 
 def test_what_slows_a_round_leaves_its_ratio_alone() -> None:
@@ -75,21 +82,24 @@ def test_what_slows_a_round_leaves_its_ratio_alone() -> None:
     base, new = turns(*drift), turns(*drift, base=1.1)
     found = paired_ratio(base, new)
     assert found is not None
-    assert (found.low, found.high) == pytest.approx((1.1, 1.1))
-    assert paired_median(base, new) == pytest.approx(1.1)
+    assert found.interval is not None
+    assert found.value == pytest.approx(1.1)
+    assert (found.interval.low, found.interval.high) == pytest.approx((1.1, 1.1))
 
 
 def test_only_rounds_in_common_are_paired() -> None:
     base = turns(1, 1, 1, 1, 1, 1, 1)
-    new = {n: [2.0] if n < 6 else [50.0] for n in (0, 1, 2, 3, 4, 5, 90, 91, 92)}
-    assert paired_median(base, new) == pytest.approx(2.0 / 1.05)
-    assert paired_ratio(base, {7: [1.0]}) is None
-    assert paired_ratio({0: [1.0]}, {0: [1.0]}) is None, "one round has no interval"
+    new = {n: 2.0 if n < 6 else 50.0 for n in (0, 1, 2, 3, 4, 5, 90, 91, 92)}
+    found = paired_ratio(base, new)
+    assert found is not None
+    assert found.value == pytest.approx(2.0)
+    assert paired_ratio(base, {7: 1.0}) is None
+    assert interval({0: 1.0}, {0: 1.0}) is None, "one round has no interval"
 
 
 def test_rounds_too_few_to_enclose_their_median_have_no_interval() -> None:
-    assert paired_ratio(turns(*[1] * 5), turns(0.9, 1.3, 1.0, 1.0, 1.0)) is None
-    assert paired_ratio(turns(*[1] * 6), turns(0.9, 1.3, *[1.0] * 4)) is not None
+    assert interval(turns(*[1] * 5), turns(0.9, 1.3, 1.0, 1.0, 1.0)) is None
+    assert interval(turns(*[1] * 6), turns(0.9, 1.3, *[1.0] * 4)) is not None
 
 
 def test_the_interval_of_a_ratio_holds_the_truth_as_often_as_it_says() -> None:
@@ -98,9 +108,9 @@ def test_the_interval_of_a_ratio_holds_the_truth_as_often_as_it_says() -> None:
     for _ in range(200):
         drift = np.exp(np.cumsum(0.1 * rng.standard_normal(20)))
         one, other = np.exp(0.05 * rng.standard_normal((2, 20)))
-        base = {n: [float(t)] for n, t in enumerate(drift * one)}
-        new = {n: [float(t)] for n, t in enumerate(1.1 * drift * other)}
-        found = paired_ratio(base, new)
+        base = {n: float(t) for n, t in enumerate(drift * one)}
+        new = {n: float(t) for n, t in enumerate(1.1 * drift * other)}
+        found = interval(base, new)
         assert found is not None
         held += found.low <= 1.1 <= found.high
     # 95 % of 200, less three standard deviations.
@@ -109,7 +119,7 @@ def test_the_interval_of_a_ratio_holds_the_truth_as_often_as_it_says() -> None:
 
 
 def test_without_rounds_the_ends_of_both_intervals_count() -> None:
-    assert unpaired_ratio(Interval(1.0, 2.0), Interval(4.0, 6.0)) == Interval(2.0, 6.0)
+    assert Interval(4.0, 6.0).over(Interval(1.0, 2.0)) == Interval(2.0, 6.0)
 
 
 def test_the_ratio_of_a_row_is_paired_and_has_an_interval(writer: Writer) -> None:
@@ -367,7 +377,7 @@ def test_an_unfit_machine_makes_every_timing_shaky(writer: Writer) -> None:
 
 
 def test_a_noisy_machine_is_told_and_shakes_nothing(writer: Writer) -> None:
-    fitness = {"verdict": "noisy", "reasons": ["1.3 other cores busy"]}
+    fitness = {"verdict": "noisy", "reasons": [fake_runs.LOAD]}
     trial = fake_runs.speed_trial("torch-native", "gru")
     fake_runs.speed(writer, trial, 0.01, fitness=fitness)
     found = summary(writer)
@@ -400,7 +410,7 @@ def test_raw_readings_are_kept_by_round_and_left_out_of_the_json(
     found = summary(writer)
     update = row(found)
     assert list(update.turns) == list(range(fake_runs.ROUNDS))
-    assert update.turns[0] == pytest.approx((0.01, 0.0105, 0.0095))
+    assert update.turns[0] == pytest.approx(0.01), "the median of three"
     step = row(found, "stream")
     sample = np.array(step.latency_sample_s)
     assert len(sample) == 1500
@@ -463,7 +473,9 @@ def test_of_a_ring_the_fastest_is_the_one_that_is_beaten_by_least(
     over = {"ba": 0.90, "cb": 0.90, "ac": 0.90, "da": 0.95, "bd": 0.95}
     rows: list[Any] = [SimpleNamespace(name=name, time_s=1.0) for name in "abcd"]
     monkeypatch.setattr(
-        analysis_speed, "_over", lambda base, new: over.get(new.name + base.name, 1.0)
+        relative,
+        "ratio",
+        lambda base, new: Ratio(over.get(new.name + base.name, 1.0), None),
     )
     assert fastest_of(rows) is rows[3]
     assert fastest_of([]) is None
@@ -585,8 +597,6 @@ def test_turns_too_few_have_no_interval_of_their_latencies() -> None:
     [
         ({"time_low_s": 1.9e-4, "time_high_s": 2.3e-4}, True),
         ({"time_low_s": 1.98e-4, "time_high_s": 2.02e-4}, False),
-        ({"time_low_s": 1.98e-4, "time_high_s": 2.02e-4, "shaky": 1}, True),
-        ({"time_low_s": 1.9e-4, "time_high_s": 2.3e-4, "shaky": 0}, False),
     ],
 )
 def test_a_placement_as_uncertain_as_no_other_row_may_be_is_shaky(
@@ -600,9 +610,8 @@ def test_a_placement_as_uncertain_as_no_other_row_may_be_is_shaky(
     assert told[0] == "place"
     assert told[1].startswith("shaky ") is shaky
     reasons = [line.cells[2:4] for line in shaky_table(found).rows]
-    if "shaky" not in values:
-        wide = [("place", "the interval is 20% of the median wide")]
-        assert reasons == (wide if shaky else [])
+    wide = [("place", "the interval is 20% of the median wide")]
+    assert reasons == (wide if shaky else [])
 
 
 def test_placing_a_batch_is_a_row_and_part_of_nothing_else(writer: Writer) -> None:

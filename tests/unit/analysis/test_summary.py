@@ -12,7 +12,7 @@ from harness.analysis.frame import frame
 from harness.analysis.grouping import Heading
 from harness.analysis.learning.curves import SeedCurve, learning_panels, median_curve
 from harness.analysis.run import JudgedRun
-from harness.analysis.speed.rows import SpeedRow
+from harness.analysis.speed.timings import SpeedRow
 from harness.analysis.summary import LearnedRow, Summary, summarize
 from harness.contract import Optimizer
 from harness.errors import NothingMeasuredError

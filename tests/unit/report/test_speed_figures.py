@@ -14,13 +14,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from harness.analysis.speed.roofline import Peak
-from harness.analysis.speed.rows import SpeedRow
 from harness.analysis.speed.scaling import (
     ScalingPanel,
     chosen_panels,
     scaling_panels,
     spread,
 )
+from harness.analysis.speed.timings import SpeedRow
 from harness.analysis.summary import Summary
 from harness.report.contents import sections
 from harness.report.figures import fastest, latency, payback, roofline, scaling

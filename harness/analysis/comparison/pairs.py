@@ -1,0 +1,93 @@
+"""Which trials of two runs ask the same, and how their machines and budgets differ."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.analysis.grouping import group
+from harness.analysis.run import JudgedRun
+from harness.analysis.speed.timings import MACHINE, SpeedRow, timings
+from harness.trial import BUDGET, HOW_TIMED, Trial
+
+
+@dataclass(frozen=True)
+class TimedTrial:
+    """A speed trial with its timings by phase.
+
+    Attributes:
+        failure: Why it has no timings; "" if it has some.
+    """
+
+    trial: Trial
+    phases: Mapping[str, SpeedRow]
+    failure: str
+
+    def key(self, *ignored: Collection[str]) -> str:
+        """Return a key that is equal for trials that time the same call."""
+        return self.trial.key(HOW_TIMED, *ignored)
+
+
+def timed_trials(run: JudgedRun) -> list[TimedTrial]:
+    """Return the speed trials of a run; of several that ask the same, the last."""
+    found = group(timings(run), lambda row: row.trial.key(HOW_TIMED)).values()
+    return [
+        _timed_trial([r for r in rows if r.trial is rows[-1].trial]) for rows in found
+    ]
+
+
+def _timed_trial(rows: Sequence[SpeedRow]) -> TimedTrial:
+    phases = {row.phase: row for row in rows if row.timed}
+    last = rows[-1]
+    outcome = "nothing timed" if last.outcome == "ok" else last.outcome
+    reason = f": {last.reason}" if last.reason else ""
+    failure = "" if phases else outcome.replace("_", " ") + reason
+    return TimedTrial(last.trial, phases, failure)
+
+
+def pairs(
+    base: Sequence[TimedTrial], new: Sequence[TimedTrial], *, across_machines: bool
+) -> Iterator[tuple[TimedTrial | None, TimedTrial | None]]:
+    """Yield trials that ask the same, then those with different budgets, then the rest.
+
+    The second kind is compared only across machines; else its pair says that the
+    budgets differ. With several budgets to choose from, such a trial stays alone.
+    """
+    left = {trial.key(): trial for trial in new}
+    alone = []
+    for trial in base:
+        partner = left.pop(trial.key(), None)
+        if partner is None:
+            alone.append(trial)
+        else:
+            yield trial, partner
+    near = group(left.values(), lambda trial: trial.key(BUDGET))
+    for trial in alone:
+        close = near.get(trial.key(BUDGET), [])
+        if not close or (across_machines and len(close) > 1):
+            yield trial, None
+            continue
+        yield trial, close[0]
+        for partner in close:
+            left.pop(partner.key(), None)
+    for trial in left.values():
+        yield None, trial
+
+
+def other_machine(base: SpeedRow, new: SpeedRow) -> tuple[str, ...]:
+    """Return what differs between the machines: "processor 'A' against 'B'"."""
+    ours, theirs = base.machine_facts, new.machine_facts
+    return tuple(
+        f"{name} '{ours[name]}' against '{theirs[name]}'"
+        for name in MACHINE
+        if name in ours and name in theirs and ours[name] != theirs[name]
+    )
+
+
+def other_budget(base: Trial, new: Trial) -> tuple[str, ...]:
+    """Return what differs between the budgets: "threads 1 against 2"."""
+    return tuple(
+        f"{name} {getattr(base, name)} against {getattr(new, name)}"
+        for name in BUDGET
+        if getattr(base, name) != getattr(new, name)
+    )
