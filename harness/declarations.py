@@ -89,6 +89,10 @@ class FrameworkDeclaration(Declaration):
             self._check_form(self.probe)
 
 
+INITS = ("canonical", "zero-bias", "chrono", "native-torch", "native-keras")
+"""Schemes of initial values that a cell offers which declares no list of its own."""
+
+
 @dataclass(frozen=True)
 class CellDeclaration(Declaration):
     """A recurrence; `factory()` returns a `Cell`.
@@ -97,12 +101,14 @@ class CellDeclaration(Declaration):
         equations: `module:callable`, an `Equations`: one time step in the operations of
             any framework.
         reference: Whether the cell is a `ReferenceCell`.
+        inits: The schemes that `Cell.initial_weights` knows.
     """
 
     kind: ClassVar[str] = "cell"
 
     equations: str | None = None
     reference: bool = True
+    inits: tuple[str, ...] = INITS
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -238,6 +244,7 @@ def declare_cell(
     factory: str,
     equations: str | None = None,
     reference: bool = True,
+    inits: Sequence[str] = INITS,
     summary: str = "",
 ) -> CellDeclaration:
     """Declare a recurrence; `factory()` returns a `harness.contract.Cell`.
@@ -250,6 +257,7 @@ def declare_cell(
         reference: False for a cell without `step` and `step_backward` in numpy: what
             computes it is certified against the equations or, without those, only
             against its own single time steps.
+        inits: Schemes of initial values that a suite may name for this cell.
         summary: One line for `list`.
 
     Raises:
@@ -257,7 +265,12 @@ def declare_cell(
     """
     return _declare(
         CellDeclaration(
-            name, factory, summary, equations=equations, reference=reference
+            name,
+            factory,
+            summary,
+            equations=equations,
+            reference=reference,
+            inits=tuple(inits),
         )
     )
 

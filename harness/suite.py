@@ -24,7 +24,7 @@ Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
 Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
-Init = Literal["canonical", "zero-bias", "chrono", "native-torch", "native-keras"]
+Init = Annotated[str, Field(min_length=1, strict=True)]
 
 
 def _one_or_several(value: Any) -> Any:
@@ -212,6 +212,7 @@ def load_suite(
     except ValidationError as error:
         raise _misuse(where, [*_problems(error), *unknown]) from error
     problems = [*unknown, *_refused_by_tasks(suite, registry)]
+    problems += _unknown_inits(suite, registry)
     problems += _refused_on_each(suite, registry)
     if problems:
         raise _misuse(where, problems)
@@ -434,6 +435,23 @@ def _refused_by_tasks(suite: Suite, registry: Registry) -> list[str]:
     if not suite.learning and not suite.gradients and not suite.speed:
         problems.append("has no [[learning]], [[gradients]] or [[speed]] section")
     return problems
+
+
+def _unknown_inits(suite: Suite, registry: Registry) -> list[str]:
+    """Return which initial values a section asks of a cell that does not offer them."""
+    asked = [
+        *((f"learning[{i}]", s.cells, (s.init,)) for i, s in enumerate(suite.learning)),
+        *((f"gradients[{i}]", s.cells, s.init) for i, s in enumerate(suite.gradients)),
+    ]
+    return [
+        f"{where}.init: cell '{cell}' has no initial values '{init}'"
+        f"{suggestion(init, registry.cell(cell).inits)}"
+        for where, cells, inits in asked
+        for cell in cells
+        if cell in registry.cells
+        for init in inits
+        if init not in registry.cell(cell).inits
+    ]
 
 
 def _refused_on_each(suite: Suite, registry: Registry) -> list[str]:

@@ -128,7 +128,11 @@ def test_every_unknown_name_is_told_at_once(tmp_path: Path) -> None:
             '"copy-memory"\ntask_options = {symbols = 0}',
             "symbols must be a whole number of at least 1, not 0",
         ),
-        ("batch = 8", 'batch = 8\ninit = "cronho"', "'native-torch' or 'native-keras'"),
+        (
+            "batch = 8",
+            'batch = 8\ninit = "cronho"',
+            "init: cell 'rnn' has no initial values 'cronho'; did you mean 'chrono'?",
+        ),
         ("[0, 1]", "[]", "learning[0].seeds"),
         ('["rnn"]', "[]", "learning[0].cells"),
         ('["rnn"]', '"rnn"', "learning[0].cells"),
