@@ -49,7 +49,7 @@ class NextValue:
         """Return `length`.
 
         Raises:
-            ValueError: If `length` is below 2: one value does not tell where it goes.
+            ValueError: If `length` is below 2: one value does not determine the next.
         """
         if length < 2:
             raise ValueError(f"next-value: length must be at least 2, not {length}")

@@ -1,4 +1,4 @@
-"""Plugin files to start from, which pass `check` as they stand."""
+"""Write plugin files to start from; each passes `check` unchanged."""
 
 from __future__ import annotations
 
@@ -134,8 +134,8 @@ def _check_file(file: Path) -> None:
     module = file.stem
     if not _is_name(module):
         raise MisuseError(
-            f"{file}: '{module}' is no name of a Python module; choose another file, "
-            f"such as -o {_other(file)}"
+            f"{file}: '{module}' is not a name for a Python module; choose another "
+            f"file, such as -o {_other(file)}"
         )
     if _is_module(module):
         raise MisuseError(
@@ -145,7 +145,7 @@ def _check_file(file: Path) -> None:
 
 
 def _other(file: Path) -> Path:
-    """Return a file beside this one whose name will do."""
+    """Return a file in the same folder whose name can be used."""
     word = re.sub(r"\W+", "_", file.stem)
     if not _is_name(word) or _is_module(word):
         word = f"my_{word}"
@@ -239,7 +239,7 @@ def _cell(name: str, framework: str, registry: Registry) -> str:
 
 
 def _hint(name: str, allowed: Iterable[str]) -> str:
-    """Return what was meant, where that can be told, and what is allowed."""
+    """Return the name that was probably meant, and the names that are allowed."""
     near = suggestion(name, allowed)
     words = ", ".join(allowed)
     return f"{near} Allowed: {words}" if near.endswith("?") else f"; allowed: {words}"

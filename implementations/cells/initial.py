@@ -51,7 +51,7 @@ def _native_torch(
     """Draw every tensor of torch's layer, both biases too, from U(-1/√H, 1/√H).
 
     Only the sum of a gate's two biases matters, and it is the canonical one. The second
-    of a GRU's candidate stands inside the reset product and is a tensor of its own.
+    of a GRU's candidate is inside the reset product and is a tensor of its own.
     """
     limit = shapes["b"][-1] ** -0.5
     weights = {n: rng.uniform(-limit, limit, shape) for n, shape in shapes.items()}

@@ -11,7 +11,7 @@ _PRODUCTS = ("__cublas$", "__cudnn$", "__onednn$")
 def kernel_of(program: str) -> str:
     """Return what an HLO module's text shows of the recurrence.
 
-    "cuDNN"; "custom call NAME" for a kernel of somebody's own; "XLA while loop"; or
+    "cuDNN"; "custom call NAME" for a plugin's own kernel; "XLA while loop"; or
     "XLA operations" where no loop is left, as when it was unrolled.
     """
     targets = re.findall(r'custom_call_target="([^"]+)"', program)

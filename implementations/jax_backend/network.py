@@ -18,7 +18,7 @@ from implementations.shared.device import check_device, index_of
 from implementations.shared.network import PlacedBatch, SharedNetwork
 
 KERNEL_TIME_STEPS = 64
-"""Long enough that nobody unrolls the loop by chance."""
+"""Long enough that XLA does not unroll the loop by chance."""
 
 
 class JaxNetwork(SharedNetwork):

@@ -93,7 +93,7 @@ def _options() -> ort.SessionOptions:
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # A spinning thread would disturb whoever is timed beside it.
+    # A thread that spins would disturb other implementations that are timed.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 

@@ -1,4 +1,4 @@
-"""What enters a network, checked and put into the form every backend starts from."""
+"""Check what enters a network, and bring it into the form all backends start from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices by name, what they refuse, and what every framework's probe does alike."""
+"""Names of devices, what a device cannot do, and what all frameworks' probes share."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from harness.errors import RefusedError, UnavailableError
 
 
 def index_of(device: str) -> int:
-    """Return the number in `cuda:N`, or 0 where there is none."""
+    """Return the number in `cuda:N`, or 0 for a device without one."""
     return int(device.partition(":")[2] or 0)
 
 
 def check_device(framework: str, version: str, device: str, count: int) -> None:
-    """Check that a framework sees a GPU, of which it sees so many.
+    """Check that a framework that sees `count` GPUs sees this one.
 
     Raises:
         UnavailableError: If it does not.
@@ -29,7 +29,7 @@ def check_device(framework: str, version: str, device: str, count: int) -> None:
 
 
 def refuse_tf32_off_gpu(precision: str, device: str) -> None:
-    """Refuse what only NVIDIA's GPUs compute.
+    """Refuse TF32, which only NVIDIA's GPUs compute, on other devices.
 
     Raises:
         RefusedError: If TF32 is asked for elsewhere.
@@ -83,5 +83,5 @@ class Probe(ABC):
         return None
 
     def state(self) -> FrameworkState:
-        """Return what the framework tells of its process."""
+        """Return what the framework reports about its process."""
         return FrameworkState()

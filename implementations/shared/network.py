@@ -1,4 +1,8 @@
-"""What the networks of all frameworks share: checks, conversion and results."""
+"""What the networks of all frameworks share: checks, conversion and results.
+
+A backend computes with its own tensors and nothing else: it says how an array becomes
+a tensor and back, runs its layers, and takes an update.
+"""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class RecurrentLayer:
         variables: Its weights by name.
         layout: How they hold the canonical weights.
         device: Where it computes.
-        last: Whether nobody asks for outputs but the last.
+        last: Whether only the last output is used.
     """
 
     layer: Any
@@ -42,8 +42,8 @@ class RecurrentLayer:
 
     def __post_init__(self) -> None:
         if self.last and isinstance(self.layer, keras.layers.RNN):
-            # As whoever writes the network by hand would: the loop then keeps no output
-            # of earlier time steps, which takes a twentieth off an update.
+            # A network written by hand would do this too. The loop then keeps no
+            # earlier outputs, and an update takes a twentieth less time.
             self.layer.return_sequences = False
 
     def __call__(
@@ -60,7 +60,7 @@ class RecurrentLayer:
 
         Returns:
             Outputs [batch, time, hidden], zero from a sequence's end on, or the last
-            one [batch, 1, hidden] where nobody asks for others; and the state after
+            one [batch, 1, hidden] if only that is used; and the state after
             each sequence's own end.
         """
         with tf.device(self.device):
@@ -112,10 +112,10 @@ def build_layer(
         input_size: Width of what enters it.
         spec: Sizes and dtype.
         device: Where it computes.
-        last: Whether nobody asks for its outputs but the last.
+        last: Whether only its last output is used.
 
     Raises:
-        PluginError: If it is of another form, or its weights are laid out otherwise.
+        PluginError: If it has another form or another layout of its weights.
     """
     sizes = (input_size, spec.hidden_size)
     with _default_dtype(spec.dtype), tf.device(device):

@@ -1,4 +1,4 @@
-"""What a layer of torch must answer, and the sentence for one that does not."""
+"""The form that a torch layer's answer must have, and the error for another form."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def check_numbers(layer: str, x: Any, outputs: Any, state: list[Tensor]) -> None
     """Check an answer to finite weights for NaN that no overflow explains.
 
     Raises:
-        PluginError: Naming where it stands and what to look for.
+        PluginError: Naming the tensor that holds NaN and what to look for.
     """
     x, outputs = (
         tensor.data if isinstance(tensor, PackedSequence) else tensor

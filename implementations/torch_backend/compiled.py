@@ -61,6 +61,6 @@ def _check_compiler(device: str) -> None:
     except InvalidCxxCompiler as error:
         raise UnavailableError(
             "torch",
-            f"{here} a C++ compiler, and there is none here: neither g++ nor one that "
+            f"{here} a C++ compiler, which is missing here: neither g++ nor one that "
             "CXX names",
         ) from error

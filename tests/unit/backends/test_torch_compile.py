@@ -360,8 +360,8 @@ def test_without_a_compiler_it_is_unavailable_in_one_sentence() -> None:
         check=True,
     )
     assert done.stdout == (
-        f"torch: torch {torch.__version__} compiles for cpu with a C++ compiler, and "
-        "there is none here: neither g++ nor one that CXX names\n"
+        f"torch: torch {torch.__version__} compiles for cpu with a C++ compiler, "
+        "which is missing here: neither g++ nor one that CXX names\n"
     )
 
 
