@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -28,6 +29,13 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PLUGINS = HERE / "fake_plugins"
 PATIENCE_S = 240.0
+
+REGISTRY = Registry.discover()
+"""What is installed here, for tests that only read it."""
+
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="torch is not installed"
+)
 
 
 def suite(*sections: str, name: str = "tiny") -> str:

@@ -33,7 +33,6 @@ from harness.measure.readback import ReadBack, Reference
 from harness.measure.speed.phases import phases_of
 from harness.measure.speed.stability import unstable
 from harness.measure.speed.turns import Turns
-from harness.registry import Registry
 from harness.run.engine.session_facts import SESSION_WATCH_S, fitness_of_machine
 from harness.run.plan.certificate_cache import RememberedCertificates
 from harness.run.plan.derived import certificate_trial
@@ -41,8 +40,8 @@ from harness.run.plan.fingerprint import source_hashes
 from harness.run.plan.todo import Planned
 from harness.trial import SpeedSettings, Trial
 from tests.benchmarks.conftest import THREADS
+from tests.helpers import REGISTRY
 
-REGISTRY = Registry.discover()
 BATCH, TIME_STEPS, INPUT, HIDDEN = 16, 50, 8, 64
 ROUNDS, WARM_UP = 12, 4
 CASES = [

@@ -13,8 +13,7 @@ from harness.run.worker.process import WorkerDiedError, WorkerProcess
 from harness.store import RunFolder
 from harness.trial import SpeedSettings, Trial
 from tests import helpers
-
-REGISTRY = Registry.discover()
+from tests.helpers import REGISTRY
 
 
 def spec(cell: str, dtype: str = "float32") -> NetworkSpec:

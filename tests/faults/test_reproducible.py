@@ -1,4 +1,3 @@
-import importlib.util
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from harness.contract import Optimizer
 from harness.run.worker.process import WorkerProcess
 from harness.trial import LearningSettings, Trial
 from tests import helpers
+from tests.helpers import needs_torch
 
 pytestmark = pytest.mark.slow
 
@@ -59,9 +59,7 @@ def _learned(folder: Path, name: str) -> list[dict[str, Any]]:
     return answers
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="no module 'torch'"
-)
+@needs_torch
 def test_the_same_seeds_give_the_same_curves_and_weights_on_torch(
     tmp_path: Path,
 ) -> None:

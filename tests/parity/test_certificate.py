@@ -17,14 +17,10 @@ from harness.measure.problem import Measurement
 from harness.registry import Registry
 from harness.trial import Trial
 from tests import helpers
+from tests.helpers import REGISTRY, needs_torch
 from tests.planted import certificate_of, subject_of
 
 SABOTAGE = helpers.PLUGINS / "sabotage.py"
-REGISTRY = Registry.discover()
-
-needs_torch = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="torch is not installed"
-)
 
 
 @pytest.fixture(autouse=True)

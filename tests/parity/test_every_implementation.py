@@ -8,11 +8,10 @@ import pytest
 from rich.console import Console
 
 from harness.analysis.certificates import checks_of
-from harness.registry import Registry
 from harness.run.certify import Request, certify
 from harness.store import TrialRecord
+from tests.helpers import REGISTRY
 
-REGISTRY = Registry.discover()
 NAMES = [n for n, d in REGISTRY.implementations.items() if "cpu" in d.devices]
 
 INFERENCE = {"weights come back", "outputs", "final state", "one time step"}

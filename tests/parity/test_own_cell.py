@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 
 import pytest
@@ -17,6 +16,7 @@ from harness.report.certificate import certificate_json, certificate_text
 from harness.store import TrialRecord
 from harness.trial import Trial
 from tests import helpers
+from tests.helpers import needs_torch
 
 DOCS = helpers.ROOT / "docs" / "plugins.md"
 PLUGINS = helpers.PLUGINS
@@ -27,9 +27,7 @@ CAUSES = {
 }
 INVARIANTS = {"batch order", "causality", "state passed on"}
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="torch is not installed"
-)
+pytestmark = needs_torch
 
 
 def certify(implementation: str, cell: str = "min-gru") -> Measurement:

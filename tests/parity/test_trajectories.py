@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import asdict
 
 import numpy as np
@@ -22,10 +21,10 @@ from harness.measure.certificate.trajectories import (
 )
 from harness.registry import Registry
 from tests import helpers
+from tests.helpers import REGISTRY, needs_torch
 from tests.planted import subject_of
 
 FAKES = helpers.PLUGINS
-REGISTRY = Registry.discover()
 CELLS = REGISTRY.implementation("numpy-reference").cells
 USED = {"adam": {"beta1", "beta2"}, "rmsprop": {"decay"}, "sgd": {"momentum"}}
 
@@ -65,9 +64,7 @@ def test_no_constant_is_the_same_along_every_trajectory_or_a_default(
             )
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="torch is not installed"
-)
+@needs_torch
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("mistake", ["moments-not-loaded", "moments-reset"])
 def test_moments_that_are_kept_and_not_used_are_noticed(

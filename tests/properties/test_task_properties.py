@@ -16,9 +16,9 @@ from scipy.special import log_softmax
 from harness.contract import Array, Batch, Readout, Target, Task
 from harness.declarations import BUILT_IN
 from harness.loading import load_task
-from harness.registry import Registry
 from tasks.adding import Adding
 from tasks.copy_memory import CopyMemory
+from tests.helpers import REGISTRY
 
 seeds = st.integers(0, 2**32 - 1)
 batches = st.integers(1, 6)
@@ -26,7 +26,6 @@ batches = st.integers(1, 6)
 # Examples are of no use from one machine to the next, and a shared machine is slow.
 repeatable = settings(deadline=None, derandomize=True, max_examples=60)
 
-REGISTRY = Registry.discover()
 BUILT_IN_TASKS = [
     name for name, declared in REGISTRY.tasks.items() if declared.origin == BUILT_IN
 ]

@@ -22,9 +22,8 @@ from harness.contract import (
 from harness.errors import InputError
 from harness.loading import build_network, load_cell
 from harness.measure.problem import initial_weights
-from harness.registry import Registry
+from tests.helpers import REGISTRY
 
-REGISTRY = Registry.discover()
 SPEC = NetworkSpec(
     cell="lstm",
     inputs=Inputs("reals", 2),

@@ -22,13 +22,12 @@ from harness.contract import (
 )
 from harness.loading import load_cell
 from harness.measure.problem import initial_weights
-from harness.registry import Registry
 from implementations.numpy_reference import optimizers
 from implementations.numpy_reference.losses import loss_and_gradient
 from implementations.numpy_reference.network import NumpyNetwork
 from implementations.shared.optimizers import moments as moments_of
+from tests.helpers import REGISTRY
 
-REGISTRY = Registry.discover()
 CELLS = sorted(REGISTRY.implementation("numpy-reference").cells)
 
 STEP = 1e-6

@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.contract import Inputs, NetworkSpec, Readout, Target, Weights
+from harness.contract import Weights
 from harness.errors import RefusedError, UnavailableError
 from harness.loading import load_cell
 from harness.measure.problem import Problem, initial_weights
-from harness.registry import Registry
 from harness.run.plan.plan import make_plan
 from harness.suite import load_suite
 from harness.trial import Trial
 from tests import helpers
+from tests.backend_cases import SPEC
+from tests.helpers import REGISTRY
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -25,17 +26,7 @@ pytest.importorskip("onnx")
 from implementations.onnx_backend.kernel import kernel_of
 from implementations.onnx_backend.network import OnnxNetwork
 
-REGISTRY = Registry.discover()
 CELLS = REGISTRY.implementation("onnxruntime").cells
-SPEC = NetworkSpec(
-    cell="gru",
-    inputs=Inputs("tokens", 40),
-    hidden_size=6,
-    output_size=3,
-    readout=Readout.EVERY,
-    target=Target.CLASS,
-    num_layers=2,
-)
 each_cell = pytest.mark.parametrize("cell", CELLS)
 
 

@@ -13,33 +13,21 @@ from harness.contract import (
     Array,
     Batch,
     Inputs,
-    NetworkSpec,
     Optimizer,
-    Readout,
-    Target,
     Weights,
 )
 from harness.errors import PluginError, RefusedError, UnavailableError
 from harness.loading import build_network, load_cell
 from harness.measure.problem import initial_weights
-from harness.registry import Registry
+from tests.backend_cases import SPEC
+from tests.helpers import REGISTRY
 
 torch = pytest.importorskip("torch")
 
 from implementations.torch_backend import native  # noqa: E402
 from implementations.torch_backend.network import TorchNetwork  # noqa: E402
 
-REGISTRY = Registry.discover()
 CELLS = ["rnn", "gru", "lstm"]
-SPEC = NetworkSpec(
-    cell="gru",
-    inputs=Inputs("tokens", 40),
-    hidden_size=6,
-    output_size=3,
-    readout=Readout.EVERY,
-    target=Target.CLASS,
-    num_layers=2,
-)
 
 
 def build(cell: str, **changes: Any) -> tuple[TorchNetwork, Weights]:

@@ -19,9 +19,9 @@ from harness.errors import UnavailableError
 from harness.loading import build_network, load_cell
 from harness.measure.problem import Problem, initial_weights
 from harness.measure.speed.meter import SpeedMeter
-from harness.registry import Registry
 from harness.run.plan.derived import TIMED_OPTIMIZER
 from harness.trial import SpeedSettings, Trial
+from tests.helpers import REGISTRY
 
 torch = pytest.importorskip("torch")
 
@@ -40,7 +40,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning"),
 ]
 
-REGISTRY = Registry.discover()
 # Float64 rounds by 1e-16, and at most 12 time steps and 100 products add up.
 CLOSE = {"rtol": 1e-12, "atol": 1e-13}
 SPEC = NetworkSpec(

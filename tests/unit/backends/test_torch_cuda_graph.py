@@ -22,7 +22,7 @@ from harness.contract import (
 )
 from harness.loading import build_network, load_cell
 from harness.measure.problem import initial_weights
-from harness.registry import Registry
+from tests.helpers import REGISTRY
 
 torch = pytest.importorskip("torch")
 
@@ -30,7 +30,6 @@ from implementations.torch_backend import native  # noqa: E402
 from implementations.torch_backend.cuda_graph import GraphNetwork  # noqa: E402
 from implementations.torch_backend.network import TorchNetwork  # noqa: E402
 
-REGISTRY = Registry.discover()
 SPEC = NetworkSpec(
     "gru",
     Inputs("reals", 3),

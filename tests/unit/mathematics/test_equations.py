@@ -12,10 +12,9 @@ from harness.contract import Array, CellInfo, ReferenceCell, State, Weights
 from harness.errors import PluginError
 from harness.loading import load_cell, load_equations
 from harness.measure.equations import EquationSteps
-from harness.registry import Registry
 from implementations.cells.rnn import Rnn
+from tests.helpers import REGISTRY
 
-REGISTRY = Registry.discover()
 BATCH, INPUT, HIDDEN = 3, 4, 5
 
 

@@ -12,12 +12,11 @@ from harness.measure import capacity
 from harness.measure.arithmetic import flops_of_call, least_bytes_of_call
 from harness.measure.capacity import check_memory, least_host_bytes, least_memory_bytes
 from harness.measure.problem import Problem
-from harness.registry import Registry
 from harness.store import RunFolder
 from harness.trial import PhasesSettings, Trial
 from tests import helpers
+from tests.helpers import REGISTRY
 
-REGISTRY = Registry.discover()
 B, T, I, H = 3, 5, 2, 4  # noqa: E741
 WEIGHTS = H * I + H * H + H + H + 1  # rnn: w_ih, w_hh, b; readout of one real
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import time
 from collections.abc import Mapping
@@ -37,10 +36,9 @@ from harness.store import Reading
 from harness.trial import LearningSettings, SpeedSettings, Trial
 from implementations.numpy_reference.network import NumpyNetwork
 from tests import helpers
+from tests.helpers import REGISTRY, needs_torch
 
-REGISTRY = Registry.discover()
 FAKES = helpers.PLUGINS
-HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 LEARNING = Trial(
     measure="learning",
@@ -488,7 +486,7 @@ def test_where_the_last_digit_of_the_weights_decides_more_is_allowed() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed")
+@needs_torch
 @pytest.mark.parametrize("task", ["adding", "copy-memory"])
 @pytest.mark.parametrize(
     ("mistake", "error"),
@@ -606,7 +604,7 @@ def test_a_layers_initial_values_do_not_depend_on_what_stands_beside_it() -> Non
     assert not np.array_equal(both["layer1.w_hh"], both["layer0.w_hh"])
 
 
-@pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed")
+@needs_torch
 def test_one_seed_gives_every_framework_the_same_values() -> None:
     found = []
     for name in ("numpy-reference", "torch-native"):
@@ -631,7 +629,7 @@ def test_parameters_are_counted_as_each_framework_counts() -> None:
 # --- gradients -----------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not HAS_TORCH, reason="torch is not installed")
+@needs_torch
 @pytest.mark.parametrize(("task", "length"), [("adding", 12), ("copy-memory", 4)])
 def test_ratios_agree_with_autograd_through_an_unrolled_loop(
     task: str, length: int

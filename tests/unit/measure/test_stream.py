@@ -13,10 +13,8 @@ from harness.contract import Optimizer
 from harness.errors import RefusedError
 from harness.measure.problem import Measurement, Problem
 from harness.measure.speed.meter import SpeedMeter
-from harness.registry import Registry
 from harness.trial import SpeedSettings, Trial
-
-REGISTRY = Registry.discover()
+from tests.helpers import REGISTRY
 
 TRIAL = Trial(
     "speed",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -11,17 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.registry import Registry
 from harness.scaffold import NewPlugin, write_plugin
 from tests import helpers
+from tests.helpers import REGISTRY, needs_torch
 
 DOCS = helpers.ROOT / "docs"
 TEXT = (DOCS / "plugins.md").read_text(encoding="utf-8")
-REGISTRY = Registry.discover()
-
-needs_torch = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="torch is not installed"
-)
 
 
 def blocks(language: str) -> list[str]:

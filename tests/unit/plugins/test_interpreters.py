@@ -20,8 +20,8 @@ from harness.registry import Registry
 from harness.run.plan.fingerprint import source_hashes
 from harness.trial import Trial
 from tests import helpers
+from tests.helpers import REGISTRY
 
-REGISTRY = Registry.discover()
 TREE = helpers.ROOT
 PACKAGES = Path(sysconfig.get_path("purelib"))
 VERSION = metadata.version("rnn-harness")

@@ -4,11 +4,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import MisuseError
-from harness.registry import Registry
 from harness.suite import Suite, built_in_suites, load_suite
 from tests import helpers
-
-REGISTRY = Registry.discover()
+from tests.helpers import REGISTRY
 
 
 def load(

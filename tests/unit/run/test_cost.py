@@ -10,7 +10,6 @@ import pytest
 from rich.console import Console
 
 from harness.contract import Optimizer
-from harness.registry import Registry
 from harness.run.estimate import calibration
 from harness.run.estimate.calibration import Calibration
 from harness.run.estimate.cost import Cost, Totals
@@ -27,8 +26,8 @@ from harness.store import Reading, RunFolder, TrialRecord
 from harness.suite import load_suite
 from harness.trial import GradientsSettings, LearningSettings, SpeedSettings, Trial
 from tests import helpers
+from tests.helpers import REGISTRY
 
-REGISTRY = Registry.discover()
 HERE = Calibration(step_s=1e-5, flop_per_s=1e10)
 SIZES = {"worker_memory_bytes": 2**28, "disk_bytes": 5000}
 TIMED = SpeedSettings(("train_step",), rounds=3, readings=2)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.registry import Registry
 from harness.run.plan import fingerprint as sources
 from harness.run.plan.derived import certificate_trial
 from harness.run.plan.fingerprint import source_hashes
@@ -19,8 +18,8 @@ from harness.run.plan.todo import planned
 from harness.store import RunFolder
 from harness.trial import Trial
 from tests import helpers
+from tests.helpers import REGISTRY
 
-REGISTRY = Registry.discover()
 PARITY = Trial("parity", "numpy-reference", "gru")
 
 

@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 
 from harness.machine.peak import Peak
-from harness.registry import Registry
 from harness.run.engine import session_facts as surroundings
 from harness.run.engine.session_facts import Best, Peaks, Rate, place_of, remember
 from harness.trial import Trial
+from tests.helpers import REGISTRY
 
-REGISTRY = Registry.discover()
 NUMPY = Trial("speed", "numpy-reference", "gru")
 TORCH = Trial("speed", "torch-native", "gru")
 TWO = Trial("speed", "numpy-reference", "gru", threads=2)
