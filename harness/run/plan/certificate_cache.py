@@ -1,10 +1,10 @@
-"""Certificates of earlier runs, which hold for later ones too.
+"""Certificates of earlier runs, which hold for later runs too.
 
-A certificate's identity names its trial, the plugins' sources, the library versions and
-the processor; kept beside it is a hash of what certified it. Where all are the same, so
-is what certifying would find, and the certificate is taken as it was made. On a GPU,
-and with a framework in an environment of its own, every run makes its own: its driver,
-or its numpy, is in no identity.
+A certificate's id covers its trial, the plugins' sources, the library versions and the
+processor; a hash of the code that certified is kept with it. If all of these are the
+same, certifying would find the same, and the kept certificate is used. On a GPU, and
+with a framework that has an interpreter of its own, every run certifies anew: the id
+covers neither the driver nor the other interpreter's numpy.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KEPT = (
     *("quantities", "framework", "numpy", "processor", "pinned", "machine", "python"),
     *("host", "compute_time_s", "wall_time_s", "worker_memory_bytes"),
 )
-"""What was found, with what and where. What it cost is what it would cost again."""
+"""The facts of a result that are kept: what was found, with what, where, how long."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Remembered:
 
 
 class RememberedCertificates:
-    """Those in the user's cache; where there is no cache, none are kept."""
+    """Certificates in the user's cache; does nothing without one."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
     @cached_property
     def _by(self) -> dict[str, str]:
-        """What certifies, beside what a trial's identity names."""
+        """What certifies, beside what a trial's id covers."""
         return {
             "harness": module_hash("harness.measure.certificate.certify"),
             "reference": source_hash(self._registry.frameworks["numpy"]),
@@ -76,10 +76,10 @@ class RememberedCertificates:
             readings = tuple(Reading.from_json(line) for line in found["readings"])
             return Remembered(str(found["made"]), dict(found["result"]), readings)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return None  # none, or none of ours
+            return None  # there is no such file, or something else wrote it
 
     def bring(self, trials: Iterable[Planned], run: RunFolder) -> int:
-        """Put what is known of trials into a run folder; return how many that are."""
+        """Copy known certificates of trials to a run folder; return their number."""
         count = 0
         for todo in trials:
             known = self.find(todo) if todo.runs else None
@@ -90,13 +90,13 @@ class RememberedCertificates:
         return count
 
     def keep(self, trials: Iterable[Planned], run: RunFolder, *, since: float) -> None:
-        """Keep the certificates of trials that were made since then and that hold.
+        """Keep the certificates of trials that hold and were made since a time.
 
-        Older ones in the run folder may be of other code.
+        Older certificates in the run folder may come from other code.
 
         Args:
-            trials: That may have been certified.
-            run: Where their certificates are.
+            trials: Trials that may have been certified.
+            run: The folder with their certificates.
             since: In seconds since the epoch.
         """
         for todo in trials:
@@ -118,7 +118,7 @@ class RememberedCertificates:
                 write_atomically(file, to_json(kept))
 
     def _file(self, todo: Planned) -> Path | None:
-        """Return where a trial's newest certificate is kept, if any may be."""
+        """Return the file for a trial's certificate, or None if none may be kept."""
         folder, trial = user_cache(), todo.trial
         if folder is None or trial.measure != "parity" or trial.device != "cpu":
             return None

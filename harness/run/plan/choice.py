@@ -15,10 +15,10 @@ Find = Callable[[Trial], TrialRecord | None]
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen trial, or why none could be chosen.
+    """The chosen trial, or the reason why none could be chosen.
 
     Attributes:
-        outcome: How a trial ends that cannot be chosen.
+        outcome: The outcome of a trial that cannot be chosen.
     """
 
     trial: Trial
@@ -27,11 +27,11 @@ class Choice:
 
 
 def choose(group: LearningGroup, find: Find, *, certify: bool = True) -> Choice:
-    """Choose among a group's candidates by certificate and timed update.
+    """Choose the candidate that is certified and has the fastest update.
 
-    Because certified implementations compute the same mathematics, what is learned
-    belongs to the cell whichever of them runs it. They differ in rounding, though, and
-    two may be equally fast: `learn_on` makes curves repeat to the last digit.
+    Certified implementations compute the same mathematics, so that the cell learns the
+    same with each. They round differently, and two may be equally fast: `learn_on`
+    makes curves repeat to the last digit.
 
     Args:
         group: Candidates that differ in nothing but the implementation.
@@ -57,10 +57,10 @@ def choose(group: LearningGroup, find: Find, *, certify: bool = True) -> Choice:
 
 
 def admit(trial: Trial, find: Find) -> Choice:
-    """Admit a trial whose implementation is certified; nothing is chosen.
+    """Admit a trial whose implementation is certified, without a choice.
 
-    A broken certificate refuses it, which stands until the plugin's source changes;
-    where there is no verdict the trial ends as its certificate did.
+    A broken certificate refuses it until the plugin's source changes. If there is no
+    verdict, the trial ends as its certificate did.
     """
     certificate = find(certificate_trial(trial))
     reason = _not_certified(trial, certificate)

@@ -1,4 +1,4 @@
-"""What of a run is done already, and why the rest of it runs."""
+"""Whether a trial is done already, or why it runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OTHER_ID = "its id is of an earlier version of rnn-harness; measured again"
 
 @dataclass(frozen=True)
 class Planned:
-    """A trial under its identity, whether it will run, and why.
+    """A trial with its id, whether it will run, and why.
 
     Attributes:
         why: "new", "done", "ended crashed before", "the source of cell gru changed" …

@@ -1,7 +1,7 @@
-"""Limits that hold whatever a trial does: a worker's whole family is watched and ended.
+"""Limits of a trial, enforced from outside on its worker and all that it started.
 
-Enforced from outside, by killing, so that an endless loop in C, a child or a hung call
-to a device ends too. Memory is polled: an address-space limit would break CUDA and XLA.
+Processes are killed, so that an endless loop in C, a child or a hung call to a device
+ends too. Memory is polled, because an address-space limit would break CUDA and XLA.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Watch:
 
         Args:
             left_s: What is left to its trial, or None without a limit.
-            timeout_s: The trial's limit, to be told.
+            timeout_s: The trial's limit, for the message.
         """
         self.peak_memory_bytes = 0
         if left_s is not None and timeout_s is not None:

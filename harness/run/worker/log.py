@@ -21,12 +21,12 @@ Write = Callable[[bytes], None]
 class LogPump:
     """Reads a pipe on a thread and hands its bytes to whoever listens.
 
-    Of what one listener gets the first `HEAD_BYTES` and the last `TAIL_BYTES` are
-    kept: a plugin that never stops printing must fill neither memory nor disk.
+    Each listener gets the first `HEAD_BYTES` and the last `TAIL_BYTES`: a plugin that
+    never stops printing must not fill the memory or the disk.
 
     Args:
         source: The read end of a pipe; closed when its other side is.
-        write: Who listens where nobody else does.
+        write: Listens while nobody else does.
     """
 
     def __init__(self, source: int, write: Write) -> None:

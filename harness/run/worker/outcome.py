@@ -13,9 +13,9 @@ from harness.errors import (
 )
 
 KEPT = frozenset({"ok", "diverged", "refused"})
-"""Outcomes that stand: the same trial would end the same way again.
+"""Outcomes that are final: the same trial would end the same way again.
 
-Another is run again where that is asked for.
+A trial with another outcome runs again if the user asks for it.
 """
 
 

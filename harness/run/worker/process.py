@@ -1,4 +1,4 @@
-"""The parent's side of a worker: start it, ask it, hold it to limits, tell its end."""
+"""The parent's side of a worker: start it, ask it, enforce limits, report its end."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class WorkerProcess:
                 return
 
     def _death(self, trial: Trial) -> WorkerDiedError:
-        # Its pipe closes before it has ended, and how it ends is to be told.
+        # Its pipe closes before the process ends, and only then is its exit code known.
         if not self._watch.ended.wait(timeout=5):
             self.kill()
         verdict = self._watch.verdict or outcome_of_death(
@@ -168,7 +168,7 @@ class WorkerProcess:
         return WorkerDiedError(*verdict)
 
     def request_stop(self) -> None:
-        """Have a learning trial checkpoint itself and end; others finish."""
+        """Make a learning trial leave a checkpoint and end; other trials finish."""
         if not self._ready:
             self.kill()
         elif self._process.poll() is None:

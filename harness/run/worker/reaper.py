@@ -54,7 +54,7 @@ class Reaper:
         atexit.register(self._process.communicate)
 
     def watch(self, leader: int) -> None:
-        """Have the group of a process end with this one."""
+        """End the group of a process when this process ends."""
         self._tell(f"+ {leader}\n")
 
     def forget(self, leader: int) -> None:
