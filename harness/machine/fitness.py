@@ -104,8 +104,8 @@ def _clock(machine: Machine) -> Iterator[Reason]:
     if machine.clock_wrong:
         yield Reason(
             "clock",
-            "the clock stepped, or ran at another rate than the raw one",
-            "see to the machine's clock source and time service, then measure again",
+            "the clock stepped, or ran at another rate than the system's raw clock",
+            "check the machine's clock source and time service, then measure again",
             "unfit",
         )
 
@@ -114,16 +114,15 @@ def _swap(machine: Machine) -> Iterator[Reason]:
     if machine.swap_ins:
         yield Reason(
             "swap",
-            f"{machine.swap_ins} pages came back from swap in "
-            "the time of a small piece of work",
-            "end what fills the memory, then measure again",
+            f"{machine.swap_ins} pages came back from swap during a second or two",
+            "end programs that fill the memory, then measure again",
             "unfit",
         )
     elif machine.swap_outs:
         yield Reason(
             "swap",
-            f"{machine.swap_outs} pages went to swap",
-            "end what fills the memory, then measure again",
+            f"{machine.swap_outs} pages were written to swap",
+            "end programs that fill the memory, then measure again",
             "noisy",
         )
 
@@ -143,8 +142,8 @@ def _load(machine: Machine) -> Iterator[Reason]:
     if load is None:
         yield Reason(
             "load",
-            "what other processes do is not readable here",
-            "make sure that nothing else runs",
+            "the load of other processes is not readable here",
+            "make sure that no other program runs",
             "noisy",
         )
     elif load > NOISY_LOAD:
@@ -153,7 +152,7 @@ def _load(machine: Machine) -> Iterator[Reason]:
         yield Reason(
             "load",
             f"other processes keep {load:.1f} cores busy",
-            "end what else runs on the machine, then measure again",
+            "end other programs on this machine, then measure again",
             "unfit" if unfit else "noisy",
         )
 
@@ -165,7 +164,7 @@ def _quota(machine: Machine) -> Iterator[Reason]:
             "quota",
             f"the control group used up its time and was stopped in "
             f"{machine.quota_stops} periods",
-            "raise the container's limit on processor time, or do less beside it",
+            "raise the container's limit of processor time, or run less in it",
             "unfit",
         )
     elif quota is not None and cores is not None and quota < cores:
@@ -185,7 +184,7 @@ def _heat(machine: Machine) -> Iterator[Reason]:
         yield Reason(
             "heat",
             f"heat slowed the processor {machine.throttled} times",
-            "let it cool, see to its fan, or lower its clock",
+            "let it cool, check its fan, or lower its clock",
             "noisy",
         )
 
@@ -210,10 +209,10 @@ def _spread(machine: Machine) -> Iterator[Reason]:
             "spread",
             f"one in twenty repetitions of the same work took "
             f"{machine.work_spread:.0%} longer than the median",
-            "end what else runs, then measure again"
+            "end other programs, then measure again"
             if machine.other_load is None or machine.other_load > NOISY_LOAD
             else "nothing else runs here, so turn off boost and deep sleep of the "
-            "cores; a virtual machine may have a neighbour that it cannot see",
+            "cores; a virtual machine may share its processor with others",
             "unfit" if machine.work_spread > UNFIT_SPREAD else "noisy",
         )
 
@@ -222,8 +221,9 @@ def _wide(machine: Machine) -> Iterator[Reason]:
     if machine.work_interval > WIDEST:
         yield Reason(
             "wide",
-            f"the median of the same work is known to {machine.work_interval:.1%} only",
-            "let the machine come to rest, or give sessions more time",
+            "the interval of the median time of the same work is "
+            f"{machine.work_interval:.1%} wide",
+            "wait until the machine is idle, or give sessions more time",
             "noisy",
         )
 
@@ -256,13 +256,13 @@ def _of_gpu(gpu: Gpu) -> Iterator[Reason]:
         yield Reason(
             "gpu-load",
             f"GPU {gpu.index} is not free: {' and '.join(seen)}",
-            "end what else uses it, then measure again",
+            "end other programs that use it, then measure again",
             "unfit" if busy else "noisy",
         )
     if gpu.others is None and gpu.busy is None:
         yield Reason(
             "gpu-load",
-            f"whether others use GPU {gpu.index} is not readable here",
-            "make sure that nothing else uses it",
+            f"whether other processes use GPU {gpu.index} is not readable here",
+            "make sure that no other program uses it",
             "noisy",
         )

@@ -72,22 +72,22 @@ def look_at_gpu(index: int, own: Collection[int] = ()) -> Gpu | None:
 def _look(nvml: Any, index: int, own: Collection[int]) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
 
-    def tell(ask: Callable[..., _Answer], *what: Any) -> _Answer | None:
+    def answer(ask: Callable[..., _Answer], *what: Any) -> _Answer | None:
         try:
             return ask(handle, *what)
         except nvml.NVMLError:  # as on a part of a GPU, or in a virtual machine
             return None
 
-    reasons = tell(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
-    power_mw = tell(nvml.nvmlDeviceGetPowerUsage)
-    use = tell(nvml.nvmlDeviceGetUtilizationRates)
-    holders = tell(nvml.nvmlDeviceGetComputeRunningProcesses)
+    reasons = answer(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
+    power_mw = answer(nvml.nvmlDeviceGetPowerUsage)
+    use = answer(nvml.nvmlDeviceGetUtilizationRates)
+    holders = answer(nvml.nvmlDeviceGetComputeRunningProcesses)
     return Gpu(
         index,
         str(nvml.nvmlDeviceGetName(handle)),
-        clock_hz=_hz(tell(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM)),
-        memory_clock_hz=_hz(tell(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_MEM)),
-        temperature_c=tell(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
+        clock_hz=_hz(answer(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_SM)),
+        memory_clock_hz=_hz(answer(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_MEM)),
+        temperature_c=answer(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
         power_w=None if power_mw is None else power_mw / 1e3,
         slowed_by=None if reasons is None else _names(reasons),
         busy=None if use is None else use.gpu / 100,

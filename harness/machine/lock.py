@@ -33,17 +33,17 @@ def measuring(
         waits: Called once, if the trial has to wait.
         check: Called again and again during the wait; an exception of it ends the wait.
     """
-    told = False
+    waiting = False
 
     def take(file: IO[str]) -> None:
-        nonlocal told
+        nonlocal waiting
         mode = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
         while True:
             try:
                 fcntl.flock(file, mode | fcntl.LOCK_NB)
             except BlockingIOError:
-                if not told:
-                    told = True
+                if not waiting:
+                    waiting = True
                     waits()
                 check()
                 time.sleep(_LOOK_S)

@@ -93,7 +93,7 @@ def check_memory(problem: Problem, *, read_back: bool = False) -> None:
     if free is not None and needed > free:
         raise MemoryError(
             f"needs at least {_gib(needed)} on {problem.trial.device} and {_gib(free)} "
-            f"are free there; {_SMALLER}, or end what else holds that GPU"
+            f"are free there; {_SMALLER}, or end other programs on that GPU"
         )
 
 

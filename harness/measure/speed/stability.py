@@ -75,21 +75,21 @@ def unstable(turns: Turns, interval: MedianInterval) -> list[Reason]:
 
 
 _ADVICE = {
-    "clock": "see to the machine's clock source, then measure again",
+    "clock": "check the machine's clock source, then measure again",
     "warm-up": "measure again; if it stays, the implementation builds something late",
     "few": "raise rounds or time_budget_s of the [[speed]] section",
     "short": "measure a larger shape; or the calls compute less than they should",
-    "drift": "ratios within the session hold; for times let the machine come to rest "
-    "first",
+    "drift": "ratios within the session can be used; for times wait until the machine "
+    "is idle",
     "bimodal": "look for a clock that changes, a core that is shared or a cache that "
     "is full",
-    "jump": "something was built, collected or put aside while it was timed; measure "
+    "jump": "something was built, collected or interrupted while it was timed; measure "
     "again",
-    "uneven": "something is built, collected or loaded in them, which belongs into the "
-    "first calls; or a hypervisor took the core",
-    "built": "have the implementation keep what it builds, for all calls of one shape",
-    "load": "end what else runs on the machine, then measure again",
-    "threads": "have the implementation keep to its threads, or measure with as many",
+    "uneven": "something is built, collected or loaded in them, which should happen in "
+    "the first calls; or a hypervisor took the core",
+    "built": "change the implementation to keep what it builds for one shape",
+    "load": "end other programs on this machine, then measure again",
+    "threads": "keep the implementation to its threads, or measure with as many",
     "wide": "raise time_budget_s of the [[speed]] section, or use a quieter machine",
 }
 
@@ -106,7 +106,7 @@ def _clock(turns: Turns) -> str:
 def _warm_up(turns: Turns) -> str:
     if turns.stationary:
         return ""
-    return "calls still got faster when the warm-up was given up"
+    return "calls still got faster when the warm-up ended"
 
 
 def _few(medians: np.ndarray) -> str:
@@ -191,7 +191,8 @@ def _built(turns: Turns) -> str:
 
 def _load(turns: Turns) -> str:
     load = float(np.mean(turns.other_load)) if turns.other_load else 0.0
-    return f"others kept {load:.1f} cores busy" if load >= OTHER_LOAD else ""
+    seen = f"other processes kept {load:.1f} cores busy"
+    return seen if load >= OTHER_LOAD else ""
 
 
 def _threads(turns: Turns) -> str:

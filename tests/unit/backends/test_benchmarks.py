@@ -67,7 +67,7 @@ def test_their_json_names_a_certificate_of_the_users_cache_and_doubts(
 def test_a_round_is_shaky_where_it_is_short_or_others_work() -> None:
     assert not shaky([1.0] * 12, 0.0)
     assert shaky([1e-4] * 12, 0.0) == ["a reading of 1 calls took 100 µs only"]
-    assert shaky([1.0] * 12, 1.5) == ["others kept 1.5 cores busy"]
+    assert shaky([1.0] * 12, 1.5) == ["other processes kept 1.5 cores busy"]
 
 
 @pytest.mark.slow

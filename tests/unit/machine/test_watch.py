@@ -349,7 +349,7 @@ def test_a_verdict_is_the_worst_of_its_reasons(
 
 @pytest.mark.parametrize(
     ("load", "words"),
-    [(0.05, "nothing else runs here"), (0.5, "end what else"), (None, "end what else")],
+    [(0.05, "nothing else runs here"), (0.5, "end other"), (None, "end other")],
 )
 def test_the_advice_on_unsteady_work_depends_on_what_else_runs(
     load: float | None, words: str
