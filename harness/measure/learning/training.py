@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -72,6 +72,27 @@ class _StoppedError(Exception):
     """Learning was asked to stop and has left a checkpoint."""
 
 
+class _DivergedError(Exception):
+    """A loss or a gradient is not finite; the message says which, and when."""
+
+
+@dataclass
+class _Progress:
+    """How far learning got.
+
+    Attributes:
+        updates: Updates that were taken.
+        clipped: Those of them whose gradient was clipped.
+        solved_at: The updates of the last evaluations in a row that were solved.
+        evaluated_at: The update of the last evaluation.
+    """
+
+    updates: int = 0
+    clipped: int = 0
+    solved_at: list[int] = field(default_factory=list)
+    evaluated_at: int = -1
+
+
 def measure_learning(problem: Problem, observer: Observer) -> Measurement:
     """Train until the task is solved or the updates are used up.
 
@@ -84,11 +105,13 @@ def measure_learning(problem: Problem, observer: Observer) -> Measurement:
         `stopped` if the observer stopped it. The arrays are the trained weights.
     """
     network = problem.trainable_network()
-    study = _Study(problem, network, observer)
+    study, reason = _Study(problem, network, observer), None
     try:
-        reason = study.train()
+        study.train()
     except _StoppedError:
         return Measurement([], {}, {}, "stopped", "the run was stopped")
+    except _DivergedError as error:
+        reason = str(error)
     # Copied, because checking changes the network's own memory.
     trained = {n: np.array(tensor) for n, tensor in network.weights().items()}
     if reason is None:
@@ -111,25 +134,19 @@ class _Study:
     """One training run and its progress."""
 
     def __init__(
-        self,
-        problem: Problem,
-        network: TrainableNetwork,
-        observer: Observer,
+        self, problem: Problem, network: TrainableNetwork, observer: Observer
     ) -> None:
         settings = problem.trial.settings_as(LearningSettings)
         self._problem, self._network = problem, network
         self.task, self._length = problem.task_and_length()
         self._observer, self._emit = observer, observer.emit
         self._budget, self._every = settings.updates, settings.evaluate_every
-        sequences = settings.evaluate_sequences
-        self._held_out = [
-            (batch, network.place(batch))
-            for batch in problem.batches("held_out", sequences, EVALUATION_BATCH)
-        ]
+        batches = problem.batches(
+            "held_out", settings.evaluate_sequences, EVALUATION_BATCH
+        )
+        self._held_out = [(batch, network.place(batch)) for batch in batches]
         self._clip = problem.trial.optimizer.clip_norm
-        self._updates = self._clipped = 0
-        self._evaluated_at = -1
-        self._solved_at: list[int] = []
+        self._at = _Progress()
         self._saved_at = time.monotonic()
         self.read_back = LearningReadBack(problem, network, self._held_out[0])
         if observer.start is not None:
@@ -140,45 +157,36 @@ class _Study:
 
     @property
     def _is_solved(self) -> bool:
-        return len(self._solved_at) >= CONSECUTIVE
+        return len(self._at.solved_at) >= CONSECUTIVE
 
-    def train(self) -> str | None:
-        """Train; return why a loss or gradient is not finite, or None.
+    def train(self) -> None:
+        """Train until the task is solved or the updates are used up.
 
         Raises:
             _StoppedError: If the observer stopped it; a checkpoint is left.
+            _DivergedError: If a loss or a gradient is not finite.
         """
-        reason = self._evaluate() if self._observer.start is None else None
-        if reason is not None:
-            return reason
+        if self._observer.start is None:
+            self._evaluate()
         marks = [*range(0, self._budget, self._every), self._budget]
         for start, end in pairwise(marks):
             for first in range(start, end, CHUNK):
-                if first < self._updates:  # done before the checkpoint
+                if first < self._at.updates:  # done before the checkpoint
                     continue
                 self._checkpoint()
-                reason = self._update(range(first, min(first + CHUNK, end)))
-                if reason is not None:
-                    return reason
-            if end <= self._evaluated_at:
-                continue
-            reason = self._evaluate()
-            if reason is not None or self._is_solved:
-                return reason
-        return None
+                self._update(range(first, min(first + CHUNK, end)))
+            if end > self._at.evaluated_at:
+                self._evaluate()
+                if self._is_solved:
+                    return
 
     def _checkpoint(self) -> None:
         """Leave a checkpoint if it is time to, or if learning is stopped."""
         stopped = self._observer.is_stopped()
         due = time.monotonic() - self._saved_at >= self._observer.checkpoint_s
         if stopped or due:
-            state = {
-                "updates": self._updates,
-                "clipped": self._clipped,
-                "solved_at": self._solved_at,
-                "evaluated_at": self._evaluated_at,
-                "read_back": self.read_back.found.to_json(),
-            }
+            read_back = {"read_back": self.read_back.found.to_json()}
+            state = {**asdict(self._at), **read_back}
             arrays = {f"weights/{n}": w for n, w in self._network.weights().items()}
             optimizer = self._network.optimizer_state()
             arrays |= {f"optimizer/{n}": a for n, a in optimizer.items()}
@@ -188,22 +196,17 @@ class _Study:
             raise _StoppedError
 
     def _go_on(self, state: Mapping[str, Any], arrays: Weights) -> None:
-        def of(kind: str) -> dict[str, Any]:
-            start = f"{kind}/"
-            return {
-                name.removeprefix(start): array
-                for name, array in arrays.items()
-                if name.startswith(start)
-            }
+        kinds: dict[str, Weights] = {"weights": {}, "optimizer": {}}
+        for name, array in arrays.items():
+            kind, _, own = name.partition("/")
+            kinds[kind][own] = array
+        self._network.load_weights(kinds["weights"])
+        self._network.load_optimizer_state(kinds["optimizer"])
+        progress = dict(state)
+        self.read_back.found = ReadBack.from_json(progress.pop("read_back"))
+        self._at = _Progress(**progress)
 
-        self._network.load_weights(of("weights"))
-        self._network.load_optimizer_state(of("optimizer"))
-        self._updates, self._clipped = state["updates"], state["clipped"]
-        self._solved_at = list(state["solved_at"])
-        self._evaluated_at = state["evaluated_at"]
-        self.read_back.found = ReadBack.from_json(state["read_back"])
-
-    def _update(self, indices: range) -> str | None:
+    def _update(self, indices: range) -> None:
         placed = [
             self._network.place(self._problem.batch("train", index))
             for index in indices
@@ -217,17 +220,19 @@ class _Study:
         }
         self._emit(Reading("train", values, updates, "updates"))
         if self._clip is not None:
-            self._clipped += int(np.sum(done.gradient_norms > self._clip))
-        self._updates = updates[-1]
-        if finite.all():
-            return None
-        bad = int(np.argmin(finite))
-        name, found = "loss", done.losses[bad]
-        if np.isfinite(found):
-            name, found = "gradient", done.gradient_norms[bad]
-        return f"{name} became {_named(found)} at update {updates[bad]}"
+            self._at.clipped += int(np.sum(done.gradient_norms > self._clip))
+        self._at.updates = updates[-1]
+        if not finite.all():
+            bad = int(np.argmin(finite))
+            self._check_finite("loss", done.losses[bad], updates[bad])
+            self._check_finite("gradient", done.gradient_norms[bad], updates[bad])
 
-    def _evaluate(self) -> str | None:
+    def _check_finite(self, name: str, value: float, update: int) -> None:
+        if not np.isfinite(value):
+            found = "NaN" if np.isnan(value) else "infinite"
+            raise _DivergedError(f"{name} became {found} at update {update}")
+
+    def _evaluate(self) -> None:
         total: dict[str, Any] = {}
         for batch, placed in self._held_out:
             outputs = self._network.forward(placed).read().outputs
@@ -235,16 +240,14 @@ class _Study:
             for name, tally in self.task.score(outputs, batch).items():
                 total[name] = total[name] + tally if name in total else tally
         scores = {name: tally.mean for name, tally in total.items()}
-        loss = scores["loss"]
-        self._emit(Reading("held_out", scores, self._updates, "updates"))
-        self._evaluated_at = self._updates
-        if self.task.solved(loss, scores):
-            self._solved_at.append(self._updates)
-        else:
-            self._solved_at = []
-        if np.isfinite(loss):
-            return None
-        return f"held-out loss became {_named(loss)} at update {self._updates}"
+        updates, loss = self._at.updates, scores["loss"]
+        self._emit(Reading("held_out", scores, updates, "updates"))
+        self._at.evaluated_at = updates
+        before = self._at.solved_at
+        self._at.solved_at = (
+            [*before, updates] if self.task.solved(loss, scores) else []
+        )
+        self._check_finite("held-out loss", loss, updates)
 
     def _check_shape(self, found: tuple[int, ...], batch: Batch) -> None:
         expected = (*batch.scored.shape, self.task.info.output_size)
@@ -256,25 +259,21 @@ class _Study:
         """Return the values of the whole trial."""
         outcome: dict[str, float] = {
             "solved": int(self._is_solved),
-            "updates": self._updates,
+            "updates": self._at.updates,
             "budget": self._budget,
             "evaluate_every": self._every,
         }
         if self._is_solved:
-            outcome["updates_to_solve"] = self._solved_at[0]
+            outcome["updates_to_solve"] = self._at.solved_at[0]
         readings = [
             Reading("outcome", outcome),
             Reading("floor", dict(self.task.floor(length=self._length))),
             self.read_back.found.reading(),
         ]
-        if self._clip is not None and self._updates:
-            clipped = self._clipped / self._updates
+        if self._clip is not None and self._at.updates:
+            clipped = self._at.clipped / self._at.updates
             readings.append(Reading("train", {"clipped_fraction": clipped}))
         return readings
-
-
-def _named(value: float) -> str:
-    return "NaN" if np.isnan(value) else "infinite"
 
 
 def work(registry: Registry, trial: Trial) -> Work:
