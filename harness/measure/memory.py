@@ -9,6 +9,7 @@ a smaller need come first, because an allocator may keep memory of an earlier ph
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import resource
 import sys
@@ -69,10 +70,8 @@ class ResidentMemory:
 
     def reset(self) -> None:
         """Begin again with what is held now."""
-        try:
+        with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        except OSError:
-            return
 
     def values(self) -> Mapping[str, int]:
         """Return the peak above the baseline, and the baseline."""
@@ -99,29 +98,23 @@ class DeviceMemory:
     ) -> None:
         self._probe, self._held_bytes = probe, held_bytes
         self._baseline = held_bytes()
-        self._peak = 0
-        self._watching: threading.Event | None = None
-        self._thread: threading.Thread | None = None
 
     def reset(self) -> None:
         """Begin again with what is held now."""
         self._probe.reset_peak()
-        self._peak, self._watching = 0, threading.Event()
+        self._peak, self._ended = 0, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:
-        assert self._watching is not None
-        while True:
+        ended = False
+        while not ended:
             self._peak = max(self._peak, self._held_bytes() or 0)
-            if self._watching.wait(_POLL_S):
-                return
+            ended = self._ended.wait(_POLL_S)
 
     def values(self) -> Mapping[str, int]:
         """Return both peaks, the driver's above what was held before."""
-        assert self._watching is not None
-        assert self._thread is not None
-        self._watching.set()
+        self._ended.set()
         self._thread.join()
         found = {}
         allocated = self._probe.peak_bytes()
