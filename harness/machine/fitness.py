@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,91 +102,66 @@ def judge(machine: Machine, gpu: Gpu | None = None) -> Fitness:
 
 def _clock(machine: Machine) -> Iterator[Reason]:
     if machine.clock_wrong:
-        yield Reason(
-            "clock",
-            "the clock stepped, or ran at another rate than the system's raw clock",
-            "check the machine's clock source and time service, then measure again",
-            "unfit",
-        )
+        seen = "the clock stepped, or ran at another rate than the system's raw clock"
+        advice = "check the machine's clock source and time service, then measure again"
+        yield Reason("clock", seen, advice, "unfit")
 
 
 def _swap(machine: Machine) -> Iterator[Reason]:
+    advice = "end programs that fill the memory, then measure again"
     if machine.swap_ins:
-        yield Reason(
-            "swap",
-            f"{machine.swap_ins} pages came back from swap during a second or two",
-            "end programs that fill the memory, then measure again",
-            "unfit",
-        )
+        seen = f"{machine.swap_ins} pages came back from swap during a second or two"
+        yield Reason("swap", seen, advice, "unfit")
     elif machine.swap_outs:
-        yield Reason(
-            "swap",
-            f"{machine.swap_outs} pages were written to swap",
-            "end programs that fill the memory, then measure again",
-            "noisy",
-        )
+        seen = f"{machine.swap_outs} pages were written to swap"
+        yield Reason("swap", seen, advice, "noisy")
 
 
 def _steal(machine: Machine) -> Iterator[Reason]:
-    if machine.steal is not None and machine.steal > NOISY_STEAL:
-        yield Reason(
-            "steal",
-            f"the hypervisor gave {machine.steal:.1%} of the time to other machines",
-            "measure at another hour, or on a machine of your own",
-            "unfit" if machine.steal > UNFIT_STEAL else "noisy",
-        )
+    steal = machine.steal
+    if steal is not None and steal > NOISY_STEAL:
+        seen = f"the hypervisor gave {steal:.1%} of the time to other machines"
+        advice = "measure at another hour, or on a machine of your own"
+        verdict: Verdict = "unfit" if steal > UNFIT_STEAL else "noisy"
+        yield Reason("steal", seen, advice, verdict)
 
 
 def _load(machine: Machine) -> Iterator[Reason]:
     load = machine.other_load
     if load is None:
-        yield Reason(
-            "load",
-            "the load of other processes is not readable here",
-            "make sure that no other program runs",
-            "noisy",
-        )
+        seen = "the load of other processes is not readable here"
+        yield Reason("load", seen, "make sure that no other program runs", "noisy")
     elif load > NOISY_LOAD:
         share = load / (machine.cores or 1)
         unfit = load > UNFIT_LOAD and share > UNFIT_LOAD_SHARE
-        yield Reason(
-            "load",
-            f"other processes keep {load:.1f} cores busy",
-            "end other programs on this machine, then measure again",
-            "unfit" if unfit else "noisy",
-        )
+        seen = f"other processes keep {load:.1f} cores busy"
+        advice = "end other programs on this machine, then measure again"
+        yield Reason("load", seen, advice, "unfit" if unfit else "noisy")
 
 
 def _quota(machine: Machine) -> Iterator[Reason]:
     quota, cores = machine.quota_cores, machine.allowed_cores or machine.cores
     if machine.quota_stops:
-        yield Reason(
-            "quota",
-            f"the control group used up its time and was stopped in "
-            f"{machine.quota_stops} periods",
-            "raise the container's limit of processor time, or run less in it",
-            "unfit",
-        )
+        seen = "the control group used up its time and was stopped in "
+        seen += f"{machine.quota_stops} periods"
+        advice = "raise the container's limit of processor time, or run less in it"
+        yield Reason("quota", seen, advice, "unfit")
     elif quota is not None and cores is not None and quota < cores:
-        yield Reason(
-            "quota",
-            f"the control group may use {quota:g} cores' time of {cores} cores",
+        seen = f"the control group may use {quota:g} cores' time of {cores} cores"
+        advice = (
             f"measure with at most {int(quota)} thread{'s' if quota >= 2 else ''}, or "
-            "give the container whole cores (a cpuset) in place of a quota"
+            "give the container whole cores (a cpuset) instead of a quota"
             if quota >= 1
-            else "give the container a whole core: now even one thread is stopped",
-            "noisy" if quota >= 1 else "unfit",
+            else "give the container a whole core: now even one thread is stopped"
         )
+        yield Reason("quota", seen, advice, "noisy" if quota >= 1 else "unfit")
 
 
 def _heat(machine: Machine) -> Iterator[Reason]:
     if machine.throttled:
-        yield Reason(
-            "heat",
-            f"heat slowed the processor {machine.throttled} times",
-            "let it cool, check its fan, or lower its clock",
-            "noisy",
-        )
+        seen = f"heat slowed the processor {machine.throttled} times"
+        advice = "let it cool, check its fan, or lower its clock"
+        yield Reason("heat", seen, advice, "noisy")
 
 
 def _governor(machine: Machine) -> Iterator[Reason]:
@@ -195,74 +170,50 @@ def _governor(machine: Machine) -> Iterator[Reason]:
     if governor is None or spread is None:
         return
     if governor != "performance" and spread > CLOCK_SPREAD:
-        yield Reason(
-            "clock-speed",
-            f"the clock varied by {spread:.0%} under the governor '{governor}'",
-            "set the governor: sudo cpupower frequency-set -g performance",
-            "noisy",
-        )
+        seen = f"the clock varied by {spread:.0%} under the governor '{governor}'"
+        advice = "set the governor: sudo cpupower frequency-set -g performance"
+        yield Reason("clock-speed", seen, advice, "noisy")
 
 
 def _spread(machine: Machine) -> Iterator[Reason]:
-    if machine.work_spread > NOISY_SPREAD:
-        yield Reason(
-            "spread",
-            f"one in twenty repetitions of the same work took "
-            f"{machine.work_spread:.0%} longer than the median",
+    spread = machine.work_spread
+    if spread > NOISY_SPREAD:
+        seen = "one in twenty repetitions of the same work took "
+        seen += f"{spread:.0%} longer than the median"
+        advice = (
             "end other programs, then measure again"
             if machine.other_load is None or machine.other_load > NOISY_LOAD
             else "nothing else runs here, so turn off boost and deep sleep of the "
-            "cores; a virtual machine may share its processor with others",
-            "unfit" if machine.work_spread > UNFIT_SPREAD else "noisy",
+            "cores; a virtual machine may share its processor with others"
         )
+        verdict: Verdict = "unfit" if spread > UNFIT_SPREAD else "noisy"
+        yield Reason("spread", seen, advice, verdict)
 
 
 def _wide(machine: Machine) -> Iterator[Reason]:
     if machine.work_interval > WIDEST:
-        yield Reason(
-            "wide",
-            "the interval of the median time of the same work is "
-            f"{machine.work_interval:.1%} wide",
-            "wait until the machine is idle, or give sessions more time",
-            "noisy",
-        )
+        wide = f"{machine.work_interval:.1%}"
+        seen = f"the interval of the median time of the same work is {wide} wide"
+        advice = "wait until the machine is idle, or give sessions more time"
+        yield Reason("wide", seen, advice, "noisy")
 
 
-_RULES: tuple[Callable[[Machine], Iterator[Reason]], ...] = (
-    _clock,
-    _swap,
-    _steal,
-    _load,
-    _quota,
-    _heat,
-    _governor,
-    _spread,
-    _wide,
-)
+_RULES = (_clock, _swap, _steal, _load, _quota, _heat, _governor, _spread, _wide)
 
 
 def _of_gpu(gpu: Gpu) -> Iterator[Reason]:
     if gpu.slowed_by:
-        yield Reason(
-            "gpu-clock",
-            f"the clock of GPU {gpu.index} is held back by {', '.join(gpu.slowed_by)}",
-            "let it cool, or lock its clock: nvidia-smi --lock-gpu-clocks",
-            "noisy",
-        )
+        seen = f"the clock of GPU {gpu.index} is slowed by {', '.join(gpu.slowed_by)}"
+        advice = "let it cool, or lock its clock: nvidia-smi --lock-gpu-clocks"
+        yield Reason("gpu-clock", seen, advice, "noisy")
     busy = gpu.busy is not None and gpu.busy > BUSY_GPU
     if gpu.others or busy:
-        seen = [f"{gpu.others} other processes hold it"] if gpu.others else []
-        seen += [f"it is busy {gpu.busy:.0%} of the time"] if busy else []
-        yield Reason(
-            "gpu-load",
-            f"GPU {gpu.index} is not free: {' and '.join(seen)}",
-            "end other programs that use it, then measure again",
-            "unfit" if busy else "noisy",
-        )
+        uses = [f"{gpu.others} other processes hold it"] if gpu.others else []
+        uses += [f"it is busy {gpu.busy:.0%} of the time"] if busy else []
+        seen = f"GPU {gpu.index} is not free: {' and '.join(uses)}"
+        advice = "end other programs that use it, then measure again"
+        yield Reason("gpu-load", seen, advice, "unfit" if busy else "noisy")
     if gpu.others is None and gpu.busy is None:
-        yield Reason(
-            "gpu-load",
-            f"whether other processes use GPU {gpu.index} is not readable here",
-            "make sure that no other program uses it",
-            "noisy",
-        )
+        seen = f"whether other processes use GPU {gpu.index} is not readable here"
+        advice = "make sure that no other program uses it"
+        yield Reason("gpu-load", seen, advice, "noisy")

@@ -102,11 +102,7 @@ class Subject:
         If the implementation only infers, the network has no gradients to ask for.
         """
         found = build_network(
-            self.registry,
-            self.trial.implementation,
-            spec,
-            self.cell,
-            self.trial.device,
+            self.registry, self.trial.implementation, spec, self.cell, self.trial.device
         )
         return cast(TrainableNetwork, found)
 

@@ -15,14 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from harness.contract import (
-    Array,
-    Batch,
-    Optimizer,
-    TrainableNetwork,
-    Updates,
-    Weights,
-)
+from harness.contract import Array, Batch, Optimizer, TrainableNetwork, Updates, Weights
 from harness.measure.certificate.pair import Pair, random_batch, weight_points
 from harness.measure.certificate.record import Certificate
 from harness.measure.certificate.shapes import TRAINING

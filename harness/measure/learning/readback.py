@@ -22,12 +22,7 @@ from harness.contract import (
 )
 from harness.measure.learning.update_readback import check_updates
 from harness.measure.problem import Problem, initial_weights, rows
-from harness.measure.readback import (
-    ReadBack,
-    Reference,
-    gradient_norm,
-    tolerance_of,
-)
+from harness.measure.readback import ReadBack, Reference, gradient_norm, tolerance_of
 
 LOOSER = 10
 """The tolerance, as a multiple of the certificate's. Over 100 to 1000 time steps

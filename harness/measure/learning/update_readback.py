@@ -12,12 +12,7 @@ import numpy as np
 
 from harness.contract import Array, Batch, TrainableNetwork, Weights
 from harness.measure.problem import Problem
-from harness.measure.readback import (
-    ReadBack,
-    Reference,
-    gradient_norm,
-    tolerance_of,
-)
+from harness.measure.readback import ReadBack, Reference, gradient_norm, tolerance_of
 
 LOOSER = 1000
 """The tolerance, as a multiple of the certificate's: 1e-2 in float32. Over four cells,

@@ -91,11 +91,7 @@ def results(
 
 
 def _times(found: MedianInterval) -> dict[str, float]:
-    return {
-        "time_s": found.median,
-        "time_low_s": found.low,
-        "time_high_s": found.high,
-    }
+    return {"time_s": found.median, "time_low_s": found.low, "time_high_s": found.high}
 
 
 def _samples(phase: str, turns: Turns) -> list[Reading]:
