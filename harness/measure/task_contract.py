@@ -55,14 +55,20 @@ def check_task(task: Task) -> TaskCheck:
     """
     length = _first_length(task)
     batch = _draw(task, length)
-    shapes = _wrong_shape(task, batch, length)
     clauses = [
-        Clause("shapes and dtypes", shapes),
-        Clause("one seed, one batch", _difference(batch, _draw(task, length))),
+        _clause("shapes and dtypes", _wrong_shape(task, batch, length)),
+        _clause("one seed, one batch", _difference(batch, _draw(task, length))),
     ]
-    if shapes is None:  # nothing else can be checked on a batch of a wrong shape
+    if (
+        clauses[0].problem is None
+    ):  # nothing else can be checked on a batch of a wrong shape
         clauses += _answers(task, batch, length)
     return TaskCheck(task.info.name, length, tuple(clauses))
+
+
+def _clause(name: str, problems: Iterator[str]) -> Clause:
+    """Return a requirement with the first of its problems."""
+    return Clause(name, next(problems, None))
 
 
 def _first_length(task: Task) -> int:
@@ -77,17 +83,16 @@ def _draw(task: Task, length: int) -> Batch:
     return task.sample(np.random.default_rng(0), batch=PROBLEMS, length=length)
 
 
-def _difference(batch: Batch, again: Batch) -> str | None:
+def _difference(batch: Batch, again: Batch) -> Iterator[str]:
     for name in ("inputs", "lengths", "targets", "scored"):
         if not np.array_equal(getattr(batch, name), getattr(again, name)):
-            return f"{name} differ between two draws; rng must be the only randomness"
-    return None
+            yield f"{name} differ between two draws; rng must be the only randomness"
 
 
 # --- what was drawn ------------------------------------------------------------------
 
 
-def _wrong_shape(task: Task, batch: Batch, length: int) -> str | None:
+def _wrong_shape(task: Task, batch: Batch, length: int) -> Iterator[str]:
     info, time_steps = task.info, task.time_steps(length)
     readouts = time_steps if info.readout is Readout.EVERY else 1
     tokens, classes = info.inputs.kind == "tokens", info.target is Target.CLASS
@@ -102,11 +107,11 @@ def _wrong_shape(task: Task, batch: Batch, length: int) -> str | None:
         found = np.asarray(getattr(batch, name))
         if found.dtype.kind not in kinds or found.shape != shape:
             word = {"f": "float", "b": "bool"}.get(kinds, "int")
-            return f"{name} are {found.dtype} {found.shape}; expected {word} {shape}"
-    return _wrong_range(task, batch, time_steps)
+            yield f"{name} are {found.dtype} {found.shape}; expected {word} {shape}"
+    yield from _wrong_range(task, batch, time_steps)
 
 
-def _wrong_range(task: Task, batch: Batch, time_steps: int) -> str | None:
+def _wrong_range(task: Task, batch: Batch, time_steps: int) -> Iterator[str]:
     info = task.info
     ranges = [("lengths", batch.lengths, 1, time_steps)]
     if info.inputs.kind == "tokens":
@@ -115,13 +120,12 @@ def _wrong_range(task: Task, batch: Batch, time_steps: int) -> str | None:
         ranges.append(("targets", batch.targets, 0, info.output_size - 1))
     for name, array, least, most in ranges:
         if array.min() < least or array.max() > most:
-            return (
+            yield (
                 f"{name} are from {array.min()} to {array.max()}; expected {least} to "
                 f"{most}"
             )
     if not batch.scored.any():
-        return "no position is scored"
-    return None
+        yield "no position is scored"
 
 
 # --- what is said of answers ---------------------------------------------------------
@@ -130,93 +134,89 @@ def _wrong_range(task: Task, batch: Batch, time_steps: int) -> str | None:
 def _answers(task: Task, batch: Batch, length: int) -> Iterator[Clause]:
     perfect, floor = _perfect(task, batch), task.floor(length=length)
     scores = task.score(perfect, batch)
-    keys = _wrong_keys(task, set(scores), set(floor))
-    yield Clause("names of scores", keys)
-    if keys is not None:
+    names = _clause("names of scores", _wrong_keys(task, set(scores), set(floor)))
+    yield names
+    if names.problem is not None:
         return
     means = {name: tally.mean for name, tally in scores.items()}
-    yield Clause("scores of parts add up", _wrong_sum(task, perfect, batch))
-    yield Clause("a perfect answer", _wrong_rule(task, means))
+    yield _clause("scores of parts add up", _wrong_sum(task, perfect, batch))
+    yield _clause("a perfect answer", _wrong_rule(task, means))
     constant = task.score(_best_constant(task, batch), batch)["loss"].mean
-    yield Clause("floor", _wrong_floor(task, constant, floor))
+    yield _clause("floor", _wrong_floor(task, constant, floor))
     first = task.first_recalled(length=length)
-    yield Clause("first recalled", _wrong_readout(first, batch))
+    yield _clause("first recalled", _wrong_readout(first, batch))
 
 
-def _wrong_rule(task: Task, scores: Mapping[str, float]) -> str | None:
+def _wrong_rule(task: Task, scores: Mapping[str, float]) -> Iterator[str]:
     if not scores["loss"] <= _NO_LOSS:
-        return f"the targets themselves have a loss of {scores['loss']:.5g}"
+        yield f"the targets themselves have a loss of {scores['loss']:.5g}"
     if not task.solved(scores["loss"], scores):
-        return "the targets themselves do not count as solved"
-    return None
+        yield "the targets themselves do not count as solved"
 
 
-def _wrong_floor(task: Task, constant: float, floor: Mapping[str, float]) -> str | None:
+def _wrong_floor(
+    task: Task, constant: float, floor: Mapping[str, float]
+) -> Iterator[str]:
     said = floor["loss"]
     if not abs(constant - said) <= FLOOR_TOLERANCE * abs(said):
-        return (
+        yield (
             f"floor says a loss of {said:.5g}; the best constant answer reaches "
             f"{constant:.5g}"
         )
     if task.solved(said, floor):
-        return "the floor counts as solved"
-    return None
+        yield "the floor counts as solved"
 
 
-def _wrong_readout(first: int, batch: Batch) -> str | None:
+def _wrong_readout(first: int, batch: Batch) -> Iterator[str]:
     readouts = batch.scored.shape[1]
-    if 0 <= first < readouts and batch.scored[:, first].any():
-        return None
-    return f"readout {first} of {readouts} is not scored"
+    if not (0 <= first < readouts and batch.scored[:, first].any()):
+        yield f"readout {first} of {readouts} is not scored"
 
 
-def _wrong_keys(task: Task, scored: set[str], floor: set[str]) -> str | None:
+def _wrong_keys(task: Task, scored: set[str], floor: set[str]) -> Iterator[str]:
     named = set(task.info.scores)
     for what, found in (("score gives", scored), ("floor gives", floor)):
         if found != named:
-            return f"{what} {_listed(found)}; info.scores names {_listed(named)}"
+            yield f"{what} {_listed(found)}; info.scores names {_listed(named)}"
     for name in ("loss", task.info.headline):
         if name not in named:
-            return f"info.scores lacks '{name}'"
-    return None
+            yield f"info.scores lacks '{name}'"
 
 
 def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"
 
 
-def _wrong_sum(task: Task, outputs: Array, batch: Batch) -> str | None:
+def _wrong_sum(task: Task, outputs: Array, batch: Batch) -> Iterator[str]:
     # Some outputs are made wrong, so that every score has something to add up.
     outputs = np.where(np.arange(PROBLEMS)[:, None, None] % 3 == 0, 0.0, outputs)
-    whole = task.score(outputs, batch)
-    middle = PROBLEMS // 3
-    parts = [
-        task.score(outputs[part], rows(batch, part))
-        for part in (slice(None, middle), slice(middle, None))
-    ]
-    for name, tally in whole.items():
-        added = parts[0][name] + parts[1][name]
+    cuts = (slice(PROBLEMS // 3), slice(PROBLEMS // 3, None))
+    one, other = (task.score(outputs[cut], rows(batch, cut)) for cut in cuts)
+    for name, tally in task.score(outputs, batch).items():
+        added = one[name] + other[name]
         if added.count != tally.count or not np.isclose(added.total, tally.total):
-            return (
+            yield (
                 f"{name} of two parts is {added.total:.5g} of {added.count}, of the "
                 f"whole {tally.total:.5g} of {tally.count}; give sums and counts"
             )
-    return None
+
+
+def _targets(task: Task, batch: Batch) -> Array:
+    """Return the targets [batch, readouts, output], one-hot if they are classes."""
+    if task.info.target is Target.REAL:
+        return np.asarray(batch.targets, np.float64)
+    return np.eye(task.info.output_size)[batch.targets]
 
 
 def _perfect(task: Task, batch: Batch) -> Array:
-    """Return the targets as outputs [batch, readouts, output]."""
-    if task.info.target is Target.REAL:
-        return np.asarray(batch.targets, np.float64)
-    return np.asarray(_CERTAIN * np.eye(task.info.output_size)[batch.targets])
+    """Return outputs that give the targets [batch, readouts, output]."""
+    scale = 1 if task.info.target is Target.REAL else _CERTAIN
+    return scale * _targets(task, batch)
 
 
 def _best_constant(task: Task, batch: Batch) -> Array:
     """Return the answers, one for each readout, with the least loss for all inputs."""
-    if task.info.target is Target.REAL:
-        answers = np.asarray(batch.targets, np.float64)
-    else:
-        answers = np.eye(task.info.output_size)[batch.targets]
+    answers = _targets(task, batch)
     scored = batch.scored[..., None]
     mean = (answers * scored).sum(axis=0) / np.maximum(scored.sum(axis=0), 1)
     if task.info.target is Target.CLASS:
