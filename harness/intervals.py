@@ -69,6 +69,11 @@ class MedianInterval:
         return (self.high - self.low) / self.median if self.median else math.inf
 
 
+def median_of(values: Sequence[float]) -> float | None:
+    """Return the median of values, or None if there is none."""
+    return float(np.median(values)) if values else None
+
+
 def median_interval(turns: Sequence[Sequence[float]]) -> MedianInterval:
     """Return the median over turns of the median of each turn, with its interval.
 
@@ -159,6 +164,14 @@ class CensoredMedian:
     budget: float
     solved: int
     count: int
+
+    @property
+    def ends(self) -> Interval:
+        """The spread; an end that exceeds the budget may lie anywhere above it."""
+        return Interval(
+            self.budget if self.low is None else self.low,
+            math.inf if self.high is None else self.high,
+        )
 
 
 def censored_median(values: Sequence[float | None], budget: float) -> CensoredMedian:

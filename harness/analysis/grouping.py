@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -110,6 +110,12 @@ def number(record: TrialRecord, split: str, metric: str) -> float | None:
     return float(found) if isinstance(found, int | float) else None
 
 
+def numbers(records: Iterable[TrialRecord], split: str, metric: str) -> list[float]:
+    """Return the value of each trial that has one."""
+    found = (number(record, split, metric) for record in records)
+    return [value for value in found if value is not None]
+
+
 def curve(
     record: TrialRecord, split: str, metric: str
 ) -> tuple[list[float], list[float | None]]:
@@ -127,8 +133,10 @@ def curve(
     return [x for x, _ in points], [value for _, value in points]
 
 
-def quantity(record: TrialRecord, metric: str) -> Mapping[str, str]:
-    """Return the declared unit and direction of a metric."""
-    found = (record.result.get("quantities") or {}).get(metric) or {}
-    default = "lower" if metric == "loss" else "neither"
-    return {"unit": found.get("unit") or "", "better": found.get("better") or default}
+def known_curve(
+    record: TrialRecord, split: str, metric: str
+) -> tuple[list[float], list[float]]:
+    """Return x and values of one metric of one split, without the missing values."""
+    points = zip(*curve(record, split, metric), strict=True)
+    known = [(x, float(value)) for x, value in points if value is not None]
+    return [x for x, _ in known], [value for _, value in known]

@@ -46,3 +46,7 @@ class JudgedRun:
     def doubt(self, records: Iterable[TrialRecord]) -> str | None:
         """Return why not all of these trials are certified, in words, or None."""
         return words([self.doubts[record.id] for record in records])
+
+    def uncertified_cells(self, records: Iterable[TrialRecord]) -> tuple[str, ...]:
+        """Return the cells of these trials that are not certified, each once."""
+        return tuple(dict.fromkeys(r.trial.cell for r in records if self.doubts[r.id]))

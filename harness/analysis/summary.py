@@ -11,13 +11,14 @@ from typing import Any
 from harness.analysis.certificates import ParityRow, parity_rows
 from harness.analysis.grouping import Heading, group
 from harness.analysis.learning.agreement import (
+    COMPUTED,
     AgreementRow,
     agreement_rows,
     learned_by_several,
 )
-from harness.analysis.learning.gradients import GradientRow, gradient_rows
+from harness.analysis.learning.gradient_over_lag import GradientRow, gradient_rows
 from harness.analysis.learning.initial_values import InitialRow, initial_rows
-from harness.analysis.learning.rows import LearningRow, learning_rows
+from harness.analysis.learning.learned import LearningRow, learning_rows
 from harness.analysis.learning.solve_time import SolveTime, solve_times
 from harness.analysis.run import JudgedRun
 from harness.analysis.speed.fastest import FastestMap, fastest_maps
@@ -29,7 +30,7 @@ from harness.errors import NothingMeasuredError
 from harness.machine.reason import Reason
 from harness.measure import MEASURES
 from harness.store import TrialRecord
-from harness.trial import HOW_COMPUTED, QUESTION, SEEDS, Trial
+from harness.trial import QUESTION, SEEDS, Trial
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,7 @@ def summarize(run: JudgedRun) -> Summary:
             for name, choice in _mapping(run.info, "choices").items()
         ),
         focus=focus(learned),
-        agreement=tuple(agreement_rows(run)),
+        agreement=tuple(agreement_rows(run, rows)),
         peaks=tuple(peak_rows(run)),
     )
 
@@ -225,12 +226,12 @@ def _solve_times(
     Where several implementations trained one network, each has counted updates of its
     own and is timed with those; else its one count stands for all.
     """
-    trained = Counter(row.trial.key(QUESTION, SEEDS, HOW_COMPUTED) for row in rows)
+    trained = Counter(row.trial.key(COMPUTED) for row in rows)
     return [
         [
             time
             for time in solve_times(row, speed)
-            if trained[row.trial.key(QUESTION, SEEDS, HOW_COMPUTED)] == 1
+            if trained[row.trial.key(COMPUTED)] == 1
             or time.implementation == row.implementation
         ]
         for row in rows

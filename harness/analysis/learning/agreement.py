@@ -10,7 +10,7 @@ what they reach from then on.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,16 +22,11 @@ from harness.analysis.grouping import (
     heading_of,
     varying,
 )
-from harness.analysis.learning.rows import (
-    LearningRow,
-    heading_order,
-    learning_rows,
-    learning_trials,
-    task_order,
-)
+from harness.analysis.learning.learned import LearningRow
+from harness.analysis.learning.trials import in_order, learning_trials
 from harness.analysis.run import JudgedRun
 from harness.contract import Array
-from harness.intervals import CensoredMedian, Interval
+from harness.intervals import Interval
 from harness.measure.subject import ORACLE
 from harness.store import TrialRecord
 from harness.trial import HOW_COMPUTED, QUESTION, SEEDS, Trial
@@ -52,6 +47,9 @@ to differ by ten times as much as the reference itself.
 
 Computer = tuple[str, str]
 """An implementation and the dtype it computed in."""
+
+COMPUTED = (*QUESTION, *SEEDS, *HOW_COMPUTED)
+"""What may differ between trials that train one network, whoever computes it."""
 
 REFERENCE: Computer = (ORACLE, "float64")
 OWN_FLOAT32: Computer = (ORACLE, "float32")
@@ -149,85 +147,94 @@ def computer_name(implementation: str, dtype: str) -> str:
 
 def learned_by_several(trials: Iterable[Trial]) -> bool:
     """Say whether any network was trained by more than one implementation."""
-    asked = group(trials, lambda t: t.key(QUESTION, SEEDS, HOW_COMPUTED))
+    asked = group(trials, lambda t: t.key(COMPUTED))
     return any(len({computer(t) for t in members}) > 1 for members in asked.values())
+
+
+# --- networks ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Network:
+    """The learning trials of one network by computer, the reference first, and seed."""
+
+    heading: Heading
+    key: str
+    trials: Mapping[Computer, Mapping[int | None, TrialRecord]]
+
+    def trial(self, who: Computer, seed: int | None) -> TrialRecord | None:
+        return self.trials.get(who, {}).get(seed)
+
+
+def _networks(run: JudgedRun) -> list[_Network]:
+    """Return each network that the float64 reference and others learned."""
+    learning = learning_trials(run)
+    apart = ("dtype", "device", "precision")
+    names = [n for n in varying([r.trial for r in learning]) if n not in apart]
+    networks = []
+    for key, members in group(learning, lambda r: r.trial.key(COMPUTED)).items():
+        found = group(members, lambda record: computer(record.trial))
+        if REFERENCE in found and len(found) > 1:
+            first = [who for who in (REFERENCE, OWN_FLOAT32) if who in found]
+            trials = {
+                who: _by_seed(found[who]) for who in dict.fromkeys([*first, *found])
+            }
+            heading = heading_of(members[0].trial, names)
+            networks.append(_Network(heading, key, trials))
+    return in_order(networks, lambda network: network.heading, run.of("learning"))
+
+
+def _by_seed(records: Iterable[TrialRecord]) -> dict[int | None, TrialRecord]:
+    return {r.trial.seed: r for r in sorted(records, key=lambda r: r.trial.seed or 0)}
 
 
 # --- rows ----------------------------------------------------------------------------
 
 
-def agreement_rows(run: JudgedRun) -> list[AgreementRow]:
-    """Return a row an implementation of every network that several have trained.
+def agreement_rows(
+    run: JudgedRun, learned: Sequence[LearningRow]
+) -> list[AgreementRow]:
+    """Return a row for each implementation of every network that several have trained.
 
-    Networks without a float64 reference have none. The reference comes first, then its
-    own float32, then the others in order of appearance.
+    Networks without a float64 reference have no rows. The reference comes first, then
+    its own float32, then the others in order of appearance.
     """
-    rows = {
-        (
-            row.trial.key(QUESTION, SEEDS, HOW_COMPUTED),
-            computer(row.trial),
-        ): row
-        for row in learning_rows(run)
-    }
+    rows = {(row.trial.key(COMPUTED), computer(row.trial)): row for row in learned}
     found = []
-    for where, members in _networks(run):
-        by_computer = group(members, lambda record: computer(record.trial))
-        key = members[0].trial.key(QUESTION, SEEDS, HOW_COMPUTED)
-        reference = rows[key, REFERENCE]
-        for who in _ordered(by_computer):
-            row = rows[key, who]
+    for network in _networks(run):
+        reference = rows[network.key, REFERENCE]
+        for who in network.trials:
+            row = rows[network.key, who]
             found.append(
                 AgreementRow(
-                    heading=where,
+                    heading=network.heading,
                     cell=row.cell,
                     implementation=who[0],
                     dtype=who[1],
-                    seeds=() if who == REFERENCE else _seeds(by_computer, who),
+                    seeds=() if who == REFERENCE else _seeds(network, who),
                     learning=row,
-                    solved_within=_fractions_overlap(row, reference),
-                    updates_within=_updates_overlap(row.updates, reference.updates),
+                    solved_within=_overlap(
+                        row.solved_interval, reference.solved_interval
+                    ),
+                    updates_within=_overlap(_ends(row), _ends(reference)),
                 )
             )
     return found
 
 
-def _networks(
-    run: JudgedRun,
-) -> list[tuple[Heading, list[TrialRecord]]]:
-    """Return the learning trials of each network that a float64 reference learned."""
-    learning = learning_trials(run)
-    apart = ("dtype", "device", "precision")
-    names = [n for n in varying([r.trial for r in learning]) if n not in apart]
-    tasks = task_order(run)
-    networks = [
-        (heading_of(members[0].trial, names), members)
-        for members in group(
-            learning, lambda r: r.trial.key(QUESTION, SEEDS, HOW_COMPUTED)
-        ).values()
-        if REFERENCE in (who := {computer(r.trial) for r in members}) and len(who) > 1
-    ]
-    return sorted(networks, key=lambda pair: heading_order(pair[0], tasks))
+def _ends(row: LearningRow) -> Interval | None:
+    return None if row.updates is None else row.updates.ends
 
 
-def _ordered(found: Iterable[Computer]) -> list[Computer]:
-    first = (REFERENCE, OWN_FLOAT32)
-    others = [who for who in found if who not in first]
-    return [*(who for who in first if who in found), *others]
+def _overlap(one: Interval | None, other: Interval | None) -> bool | None:
+    return None if one is None or other is None else one.overlaps(other)
 
 
-def _seeds(
-    by_computer: dict[Computer, list[TrialRecord]], who: Computer
-) -> tuple[SeedAgreement, ...]:
-    reference = _by_seed(by_computer[REFERENCE])
-    own = _by_seed(by_computer.get(OWN_FLOAT32, []))
-    ordered = sorted(_by_seed(by_computer[who]).items(), key=lambda pair: pair[0] or 0)
+def _seeds(network: _Network, who: Computer) -> tuple[SeedAgreement, ...]:
     return tuple(
-        _seed(record, reference.get(seed), own.get(seed)) for seed, record in ordered
+        _seed(record, network.trial(REFERENCE, seed), network.trial(OWN_FLOAT32, seed))
+        for seed, record in network.trials[who].items()
     )
-
-
-def _by_seed(records: Iterable[TrialRecord]) -> dict[int | None, TrialRecord]:
-    return {record.trial.seed: record for record in records}
 
 
 def _seed(
@@ -265,9 +272,9 @@ def differences(record: TrialRecord, reference: TrialRecord) -> Array:
     """
     (x, y), (at, expected) = (curve(r, "train", "loss") for r in (record, reference))
     _, here, there = np.intersect1d(x, at, return_indices=True)
-    found = np.array(y, float)[here]
-    apart = np.abs(found - np.array(expected, float)[there])
-    neither = np.isnan(found) & np.isnan(np.array(expected, float)[there])
+    found, wanted = np.array(y, float)[here], np.array(expected, float)[there]
+    apart = np.abs(found - wanted)
+    neither = np.isnan(found) & np.isnan(wanted)
     end = int(np.argmax(neither)) if neither.any() else len(apart)
     return np.maximum.accumulate(np.where(np.isnan(apart), np.inf, apart)[:end])
 
@@ -291,59 +298,33 @@ def _excess(so_far: Array, yardstick: Array) -> float | None:
     return float(np.median(so_far[known] / yardstick[known]))
 
 
-# --- what they reached ---------------------------------------------------------------
-
-
-def _fractions_overlap(one: LearningRow, other: LearningRow) -> bool | None:
-    if one.solved_interval is None or other.solved_interval is None:
-        return None
-    return one.solved_interval.overlaps(other.solved_interval)
-
-
-def _updates_overlap(
-    one: CensoredMedian | None, other: CensoredMedian | None
-) -> bool | None:
-    if one is None or other is None:
-        return None
-    return _ends(one).overlaps(_ends(other))
-
-
-def _ends(found: CensoredMedian) -> Interval:
-    """Return the spread; what lies beyond the budget may lie anywhere beyond it."""
-    low = found.budget if found.low is None else found.low
-    return Interval(low, math.inf if found.high is None else found.high)
-
-
-# --- pictures ------------------------------------------------------------------------
+# --- figures -------------------------------------------------------------------------
 
 
 def agreement_panels(run: JudgedRun) -> list[AgreementPanel]:
-    """Return a panel a network and seed, for every seed that the reference learned."""
-    panels = []
-    for where, members in _networks(run):
-        by_computer = group(members, lambda record: computer(record.trial))
-        references = sorted(
-            _by_seed(by_computer[REFERENCE]).items(), key=lambda pair: pair[0] or 0
-        )
-        for seed, reference in references:
-            series = [
-                _series(record, reference)
-                for who in _ordered(by_computer)
-                if who != REFERENCE
-                and (record := _by_seed(by_computer[who]).get(seed)) is not None
-            ]
-            panels.append(_panel(where, reference, [s for s in series if s.updates]))
+    """Return a panel for each network and seed that the reference learned."""
+    panels = [
+        _panel(network, seed, reference)
+        for network in _networks(run)
+        for seed, reference in network.trials[REFERENCE].items()
+    ]
     return [panel for panel in panels if panel.series]
 
 
 def _panel(
-    where: Heading, reference: TrialRecord, series: Sequence[AgreementSeries]
+    network: _Network, seed: int | None, reference: TrialRecord
 ) -> AgreementPanel:
+    found = [
+        _series(record, reference)
+        for who in network.trials
+        if who != REFERENCE and (record := network.trial(who, seed)) is not None
+    ]
+    series = [each for each in found if each.updates]
     own = [s for s in series if (s.implementation, s.dtype) == OWN_FLOAT32]
     return AgreementPanel(
-        heading=where,
+        heading=network.heading,
         cell=reference.trial.cell,
-        seed=reference.trial.seed,
+        seed=seed,
         updates=max((s.updates for s in series), default=0),
         reference_parts_at=own[0].parts_at if own else None,
         series=tuple(series),

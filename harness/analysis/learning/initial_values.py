@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,10 +11,11 @@ from harness.analysis.grouping import (
     Heading,
     group,
     heading_of,
-    number,
+    numbers,
     varying,
 )
-from harness.analysis.learning.gradients import follows_learning, median_over_seeds
+from harness.analysis.learning.gradient_over_lag import median_over_seeds
+from harness.analysis.learning.trials import failures
 from harness.analysis.run import JudgedRun
 from harness.store import TrialRecord
 from harness.trial import Trial
@@ -92,13 +92,7 @@ def initial_panels(run: JudgedRun) -> list[InitialPanel]:
             cell,
             members[0].trial.implementation,
             tuple(_series(members)),
-            dict(
-                Counter(
-                    (r.trial.init, r.trial.implementation, r.outcome)
-                    for r in members
-                    if r.outcome != "ok"
-                )
-            ),
+            failures(members, "init"),
         )
         for (where, cell), members in _by_cell(run).items()
     ]
@@ -107,9 +101,7 @@ def initial_panels(run: JudgedRun) -> list[InitialPanel]:
 def _by_cell(
     run: JudgedRun,
 ) -> dict[tuple[Heading, str], list[TrialRecord]]:
-    found = [
-        record for record in run.of("gradients") if not follows_learning(record.trial)
-    ]
+    found = [record for record in run.of("gradients") if record.trial.follows is None]
     # What is drawn side by side is no variant.
     names = varying([replace(record.trial, init="") for record in found])
     return group(found, lambda r: (heading_of(r.trial, names), r.trial.cell))
@@ -120,19 +112,12 @@ def _by_init(members: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
 
 
 def _horizon(init: str, members: Sequence[TrialRecord]) -> InitialHorizon | None:
-    found = [number(record, "initial", "horizon_loss") for record in members]
-    known = [value for value in found if value is not None]
+    known = numbers(members, "initial", "horizon_loss")
     if not known:
         return None
-    lags = [number(record, "initial", "max_lag") for record in members]
-    return InitialHorizon(
-        init,
-        float(np.median(known)),
-        min(known),
-        max(known),
-        max(lag for lag in lags if lag is not None),
-        len(known),
-    )
+    lags = numbers(members, "initial", "max_lag")
+    middle = float(np.median(known))
+    return InitialHorizon(init, middle, min(known), max(known), max(lags), len(known))
 
 
 def _series(members: Sequence[TrialRecord]) -> list[InitialSeries]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.grouping import Heading
-from harness.analysis.learning.rows import LearningRow
+from harness.analysis.learning.learned import LearningRow
 from harness.analysis.speed.timings import SpeedRow
 from harness.trial import Trial
 

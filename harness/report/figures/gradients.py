@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from harness.analysis.grouping import group
-from harness.analysis.learning.gradients import GradientPanel, LagSeries
+from harness.analysis.learning.gradient_over_lag import GradientPanel, LagSeries
 from harness.report.figures.axes import (
     label_line,
     log_axis,

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from harness.analysis.grouping import group
-from harness.analysis.learning.curves import (
+from harness.analysis.learning.held_out_curves import (
     LearningPanel,
     LearningSeries,
     SeedCurve,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.analysis.learning.curves import LearningPanel, learning_panels
-from harness.analysis.learning.gradients import GradientPanel, gradient_panels
+from harness.analysis.learning.gradient_over_lag import GradientPanel, gradient_panels
+from harness.analysis.learning.held_out_curves import LearningPanel, learning_panels
 from harness.analysis.learning.initial_values import InitialPanel, initial_panels
 from harness.analysis.summary import Summary
 from harness.report.figures.style import Palette

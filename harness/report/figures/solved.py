@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from harness.analysis.grouping import Heading, group
-from harness.analysis.learning.rows import LearningRow, Seed
+from harness.analysis.learning.learned import LearningRow, Seed
 from harness.report.figures.axes import name_lines
 from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch

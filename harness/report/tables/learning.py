@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.analysis.grouping import group
-from harness.analysis.learning.gradients import GradientRow, Horizon
-from harness.analysis.learning.rows import LearningRow, Score
+from harness.analysis.learning.gradient_over_lag import GradientRow, Horizon
+from harness.analysis.learning.learned import LearningRow, Score
 from harness.analysis.learning.solve_time import SolveTime
 from harness.analysis.summary import LearnedRow, Summary
 from harness.intervals import CensoredMedian

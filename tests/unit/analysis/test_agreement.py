@@ -12,6 +12,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from harness.analysis.learning.agreement import (
+    COMPUTED,
     LEVEL,
     AgreementRow,
     SeedAgreement,
@@ -20,8 +21,8 @@ from harness.analysis.learning.agreement import (
     differences,
     parting,
 )
-from harness.analysis.learning.curves import learning_panels
-from harness.analysis.learning.rows import learning_rows
+from harness.analysis.learning.held_out_curves import learning_panels
+from harness.analysis.learning.learned import learning_rows
 from harness.analysis.run import JudgedRun
 from harness.analysis.summary import summarize
 from harness.intervals import proportion_interval
@@ -33,7 +34,7 @@ from harness.report.figures.style import Palette, drawing
 from harness.report.page import write_report
 from harness.report.tables.agreement import agreement_table, parting_table
 from harness.store import Reading, RunFolder
-from harness.trial import HOW_COMPUTED, QUESTION, SEEDS, Trial
+from harness.trial import Trial
 from tests import fake_runs
 
 UPDATES = 100
@@ -114,7 +115,7 @@ class Study:
         return JudgedRun.read(self.writer.run)
 
     def rows(self) -> dict[str, AgreementRow]:
-        found = agreement_rows(self.judged)
+        found = agreement_rows(self.judged, learning_rows(self.judged))
         return {f"{r.cell} {r.implementation} {r.dtype}": r for r in found}
 
     def seed(self, name: str = "torch-native float32") -> SeedAgreement:
@@ -247,7 +248,7 @@ def test_each_seed_cell_and_variant_has_a_reference_of_its_own(study: Study) -> 
                 "torch-native float32", apart(1e-7, at=at + 1), cell=cell, seed=seed
             )
     study.reference(apart(1e-7), hidden_size=128)
-    found = agreement_rows(study.judged)
+    found = agreement_rows(study.judged, learning_rows(study.judged))
     assert {(r.heading.variant, r.cell) for r in found} == {
         ("hidden size 64", "rnn"),
         ("hidden size 64", "gru"),
@@ -480,7 +481,7 @@ def test_a_seed_that_nobody_compared_has_no_panel(study: Study) -> None:
 
 def test_a_trial_s_question_does_not_depend_on_who_computes_it() -> None:
     def question(trial: Trial) -> str:
-        return trial.key(QUESTION, SEEDS, HOW_COMPUTED)
+        return trial.key(COMPUTED)
 
     trial = fake_runs.learning_trial("gru", 0)
     for changes in (

@@ -10,7 +10,11 @@ from rich.console import Console
 
 from harness.analysis.frame import frame
 from harness.analysis.grouping import Heading
-from harness.analysis.learning.curves import SeedCurve, learning_panels, median_curve
+from harness.analysis.learning.held_out_curves import (
+    SeedCurve,
+    learning_panels,
+    median_curve,
+)
 from harness.analysis.run import JudgedRun
 from harness.analysis.speed.timings import SpeedRow
 from harness.analysis.summary import LearnedRow, Summary, summarize

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from matplotlib.colors import to_rgb
 
-from harness.analysis.learning.curves import learning_panels
-from harness.analysis.learning.gradients import gradient_panels
+from harness.analysis.learning.gradient_over_lag import gradient_panels
+from harness.analysis.learning.held_out_curves import learning_panels
 from harness.analysis.run import JudgedRun
 from harness.errors import NothingMeasuredError
 from harness.report import markdown

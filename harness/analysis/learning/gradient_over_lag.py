@@ -1,11 +1,10 @@
-"""How the gradient travels back: R(lag) and the horizon, initial against trained.
+"""How the gradient travels back: R(lag) and the horizon, before and after training.
 
-Trials at initial values that no learning follows are in `initial_values`.
+Trials at initial values that are not trained afterwards are in `initial_values`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,10 +15,12 @@ from harness.analysis.grouping import (
     curve,
     group,
     heading_of,
-    number,
+    numbers,
     varying,
 )
+from harness.analysis.learning.trials import by_heading, failures
 from harness.analysis.run import JudgedRun
+from harness.intervals import median_of
 from harness.store import TrialRecord
 from harness.trial import QUESTION, SEEDS, Settings, Trial
 
@@ -66,7 +67,7 @@ class GradientRow:
 def gradient_rows(run: JudgedRun) -> list[GradientRow]:
     """Return one row per network, in order of appearance."""
     gradients = _after_learning(run)
-    names = varying([_without_settings(record.trial) for record in gradients])
+    names = _varying(gradients)
     return [
         GradientRow(
             heading=heading_of(members[0].trial, names),
@@ -81,40 +82,26 @@ def gradient_rows(run: JudgedRun) -> list[GradientRow]:
     ]
 
 
-def follows_learning(trial: Trial) -> bool:
-    """Say whether a gradients trial followed learning; if not, nothing was trained."""
-    return trial.follows is not None
-
-
 def _after_learning(run: JudgedRun) -> list[TrialRecord]:
-    found = run.of("gradients")
-    return [record for record in found if follows_learning(record.trial)]
+    return [r for r in run.of("gradients") if r.trial.follows is not None]
 
 
-def _without_settings(trial: Trial) -> Trial:
-    return replace(trial, settings=Settings())
+def _varying(gradients: Sequence[TrialRecord]) -> tuple[str, ...]:
+    """Return the facts that vary, except which learning trial each one follows."""
+    return varying([replace(r.trial, settings=Settings()) for r in gradients])
 
 
-def _horizon(members: list[TrialRecord], cotangent: str) -> Horizon:
-    by_state = {
-        state: [
-            value
-            for record in members
-            if (value := number(record, state, f"horizon_{cotangent}")) is not None
-        ]
-        for state in STATES
-    }
-    lags = [number(record, state, "max_lag") for record in members for state in STATES]
-    return Horizon(
-        initial=_median(by_state["initial"]),
-        trained=_median(by_state["trained"]),
-        max_lag=max((lag for lag in lags if lag is not None), default=None),
-        seeds=max(len(values) for values in by_state.values()),
+def _horizon(members: Sequence[TrialRecord], cotangent: str) -> Horizon:
+    initial, trained = (
+        numbers(members, state, f"horizon_{cotangent}") for state in STATES
     )
-
-
-def _median(values: list[float]) -> float | None:
-    return float(np.median(values)) if values else None
+    lags = [lag for state in STATES for lag in numbers(members, state, "max_lag")]
+    return Horizon(
+        initial=median_of(initial),
+        trained=median_of(trained),
+        max_lag=max(lags, default=None),
+        seeds=max(len(initial), len(trained)),
+    )
 
 
 # --- curves --------------------------------------------------------------------------
@@ -156,37 +143,25 @@ class GradientPanel:
 def gradient_panels(run: JudgedRun) -> list[GradientPanel]:
     """Return a panel per task, length, variant and cotangent, in that order."""
     gradients = _after_learning(run)
-    names = varying([_without_settings(record.trial) for record in gradients])
-    tasks = list(dict.fromkeys(record.trial.task or "" for record in gradients))
-    headings = group(gradients, lambda record: heading_of(record.trial, names))
-    ordered = sorted(
-        headings, key=lambda where: (tasks.index(where.task), where.length or 0)
-    )
     return [
-        _panel(where, headings[where], cotangent, run)
-        for where in ordered
+        _panel(heading, members, cotangent, run)
+        for heading, members in by_heading(gradients, _varying(gradients), gradients)
         for cotangent in COTANGENTS
     ]
 
 
 def _panel(
-    where: Heading, members: list[TrialRecord], cotangent: str, run: JudgedRun
+    heading: Heading, members: list[TrialRecord], cotangent: str, run: JudgedRun
 ) -> GradientPanel:
     keyed = group(members, lambda r: (r.trial.cell, r.trial.implementation))
     series = [
-        _series(cell, implementation, state, group_, cotangent)
-        for (cell, implementation), group_ in keyed.items()
+        _series(*key, state, found, cotangent)
+        for key, found in keyed.items()
         for state in STATES
     ]
-    failures = Counter(
-        (r.trial.cell, r.trial.implementation, r.outcome)
-        for r in members
-        if r.outcome != "ok"
-    )
     drawn = tuple(each for each in series if any(value > 0 for value in each.median))
-    doubted = [r.trial.cell for r in members if r.outcome == "ok" and run.doubts[r.id]]
-    uncertified = tuple(dict.fromkeys(doubted))
-    return GradientPanel(where, cotangent, drawn, dict(failures), uncertified)
+    uncertified = run.uncertified_cells(r for r in members if r.outcome == "ok")
+    return GradientPanel(heading, cotangent, drawn, failures(members), uncertified)
 
 
 def _series(
