@@ -24,9 +24,10 @@ from harness.analysis.run import JudgedRun
 from harness.analysis.speed.fastest import FastestMap, fastest_maps
 from harness.analysis.speed.payback import Payback, paybacks
 from harness.analysis.speed.relative import speed_rows
-from harness.analysis.speed.roofline import PeakRow, peak_rows
+from harness.analysis.speed.roofline import PeakRow, peak_json, peak_rows
 from harness.analysis.speed.timings import SpeedRow
 from harness.errors import NothingMeasuredError
+from harness.machine.peak import Peak
 from harness.machine.reason import Reason
 from harness.measure import MEASURES
 from harness.store import TrialRecord
@@ -144,6 +145,8 @@ _DERIVED = ("intensity", "of_peak", "roof_flop_per_s", "of_roof")
 def _json(value: Any) -> Any:
     if isinstance(value, Trial | Reason):
         return value.to_json()
+    if isinstance(value, Peak):
+        return peak_json(value)
     if isinstance(value, SpeedRow):
         derived = {name: getattr(value, name) for name in _DERIVED}
         return _fields(value) | {"turns": {}, "latency_sample_s": []} | derived

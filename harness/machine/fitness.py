@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.machine.gpu import Gpu
+import psutil
+
+from harness.machine.gpu import Gpu, look_at_gpu
 from harness.machine.reason import Reason, Verdict
-from harness.machine.watch import Machine
+from harness.machine.watch import WATCH_S, Machine, watch_machine
 
 NOISY_LOAD = 0.1
 """Cores that other processes keep busy: an idle desktop stays below this."""
@@ -98,6 +100,26 @@ def judge(machine: Machine, gpu: Gpu | None = None) -> Fitness:
     if gpu is not None:
         found += _of_gpu(gpu)
     return Fitness(tuple(found), machine, gpu)
+
+
+def fitness_of_machine(device: str = "cpu", watch_s: float = WATCH_S) -> Fitness:
+    """Return the verdict on this machine, watched while a piece of work is repeated.
+
+    The caller holds the lock of the machine, so that nothing else measures meanwhile.
+
+    Args:
+        device: What is to be measured on, `cpu` or `cuda:N`.
+        watch_s: For how long.
+    """
+    gpu = None
+    if device != "cpu":
+        gpu = look_at_gpu(int(device.partition(":")[2] or 0), _own_processes())
+    return judge(watch_machine(duration_s=watch_s), gpu)
+
+
+def _own_processes() -> list[int]:
+    own = psutil.Process()
+    return [own.pid, *(child.pid for child in own.children(recursive=True))]
 
 
 def _clock(machine: Machine) -> Iterator[Reason]:

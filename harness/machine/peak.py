@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.contract import DeviceProbe
 from harness.machine.clock import no_garbage_collection
@@ -39,30 +39,122 @@ _MEMORY_SHARE = 8
 """The array takes at most 1 / 8 of free memory, so that the machine does not swap."""
 
 
+RateName = Literal["flop", "copy"]
+
+
 @dataclass(frozen=True)
-class Peak:
-    """The best rates of one library on one device, in one dtype and precision.
+class Rate:
+    """The highest rate of one operation, and which library reached it.
 
     Attributes:
-        flop_per_s: Rate of the product of two square matrices, 2 size³ operations.
-        size: Rows of the matrices that reached this rate.
-        copy_bytes_per_s: Bytes read and bytes written per second, together.
-        copy_bytes: Size of the array that was read and written in place.
+        per_s: Floating-point operations, or bytes, in a second.
+        size: Rows of the matrices, or bytes of the array.
+        library: "torch", or "torch, doctor" where `doctor` measured it earlier.
+        versions: "torch 2.13.0"; None where the trials beside it have the version.
+        measured_at: In UTC, where `doctor` measured it earlier.
+        machine: How fit the machine was then: "fit", "noisy" or "unfit".
     """
 
-    flop_per_s: float
-    size: int
-    copy_bytes_per_s: float
-    copy_bytes: int
+    per_s: float
+    size: int | None = None
+    library: str | None = None
+    versions: str | None = None
+    measured_at: str | None = None
+    machine: str | None = None
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The highest rates on one device, in one dtype and precision.
+
+    Attributes:
+        flop: Of the product of two square matrices, 2 size³ operations.
+        copy: Of bytes read and bytes written, together, in place; None if unknown.
+    """
+
+    flop: Rate
+    copy: Rate | None = None
+
+    def rate(self, name: RateName) -> Rate | None:
+        """Return one of the two rates."""
+        return self.flop if name == "flop" else self.copy
+
+    def of_library(self, library: str, **source: str | None) -> Peak:
+        """Return the rates with the library that reached them, and without sizes.
+
+        Args:
+            library: Its name.
+            source: More fields of `Rate`.
+        """
+        named = {"library": library, "size": None, **source}
+        copy = self.copy and replace(self.copy, **named)  # type: ignore[arg-type]
+        return Peak(replace(self.flop, **named), copy)  # type: ignore[arg-type]
+
+    @property
+    def ridge(self) -> float | None:
+        """The intensity in FLOP/byte from which arithmetic is the limit."""
+        return self.flop.per_s / self.copy.per_s if self.copy else None
+
+    def roof(self, intensity: float | None) -> float | None:
+        """Return the most FLOP/s at an intensity in FLOP/byte, or None if unknown."""
+        if intensity is None or self.copy is None:
+            return None
+        return min(self.flop.per_s, intensity * self.copy.per_s)
+
+    def limit(self, intensity: float | None) -> Rate:
+        """Return the rate that is the limit at an intensity in FLOP/byte."""
+        ridge = self.ridge
+        if self.copy is None or intensity is None or ridge is None:
+            return self.flop
+        return self.flop if intensity >= ridge else self.copy
+
+    def facts(self) -> dict[str, Any]:
+        """Return the rates by the keys of a result, None where one is unknown."""
+        found: dict[str, Any] = {}
+        for name, keys in _KEYS.items():
+            rate = self.rate(name)
+            values = (None,) * len(keys) if rate is None else astuple(rate)
+            found |= zip(keys, values, strict=True)
+        return found
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return asdict(self)
+        """Return the facts as JSON values, without those that are None."""
+        facts = self.facts()
+        return {key: value for key, value in facts.items() if value is not None}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Peak:
         """Rebuild a peak from `to_json`."""
-        return cls(**values)
+        rates = {
+            name: Rate(values[keys[0]], *(values.get(key) for key in keys[1:]))
+            for name, keys in _KEYS.items()
+            if values.get(keys[0])
+        }
+        return cls(**rates)
+
+
+_SOURCES = ("by", "versions", "measured_at", "machine")
+_KEYS: dict[RateName, tuple[str, ...]] = {
+    "flop": ("flop_per_s", "size", *(f"flop_{each}" for each in _SOURCES)),
+    "copy": ("copy_bytes_per_s", "copy_bytes", *(f"copy_{each}" for each in _SOURCES)),
+}
+"""The keys of a rate in a result, in the order of the fields of `Rate`."""
+
+
+def best_of(peaks: Sequence[Peak], best: Callable[..., Any] = max) -> Peak:
+    """Return the highest of each rate, or with `min` the lowest.
+
+    Of equal rates it is the first.
+    """
+    copies = [peak.copy for peak in peaks if peak.copy is not None]
+    return Peak(
+        best((peak.flop for peak in peaks), key=_per_s),
+        best(copies, key=_per_s, default=None),
+    )
+
+
+def _per_s(rate: Rate) -> float:
+    return rate.per_s
 
 
 def measure_peak(
@@ -84,7 +176,10 @@ def measure_peak(
     with no_garbage_collection():
         flop_per_s, size = _best_product(probe, dtype, precision)
         copy_s = fastest_s(probe.copy(copy_bytes))
-    return Peak(flop_per_s, size, 2 * copy_bytes / copy_s, copy_bytes)
+    return Peak(
+        Rate(flop_per_s, size),
+        Rate(2 * copy_bytes / copy_s, copy_bytes),
+    )
 
 
 def _best_product(probe: DeviceProbe, dtype: str, precision: str) -> tuple[float, int]:

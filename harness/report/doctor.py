@@ -7,11 +7,14 @@ from typing import Any
 
 from harness.machine.fitness import Fitness
 from harness.machine.gpu import Gpu
+from harness.machine.peak import Rate, RateName
 from harness.machine.watch import Machine
 from harness.report.text import NOTHING, number, percent, seconds, short, size
 from harness.run.doctor import Diagnosis, LibraryPeak, place
 
 UNREADABLE = "not readable"
+
+UNITS: dict[RateName, str] = {"flop": "FLOP/s", "copy": "B/s"}
 
 
 def doctor_json(found: Diagnosis) -> dict[str, Any]:
@@ -19,8 +22,8 @@ def doctor_json(found: Diagnosis) -> dict[str, Any]:
     peaks = [
         {
             **peak.to_json(),
-            "best_product": peak is _best_product(found, peak),
-            "best_copy": peak is _best_copy(found, peak),
+            "best_product": peak is _best(found, peak, "flop"),
+            "best_copy": peak is _best(found, peak, "copy"),
         }
         for peak in found.peaks
     ]
@@ -44,15 +47,14 @@ def doctor_text(found: Diagnosis) -> str:
 def summary(found: Diagnosis) -> str:
     """Return one line: the verdict, the machine and the best rates of each place."""
     parts = [found.fitness.verdict, str(found.environment["machine"])]
-    for peak in _first_of_each_place(found):
-        product, copy = _best_product(found, peak), _best_copy(found, peak)
-        if product is None or copy is None or product.peak is None or not copy.peak:
-            continue
-        parts.append(
-            f"{place(peak.device, peak.threads)}: "
-            f"{_rate(product.peak.flop_per_s, 'FLOP/s')} ({product.framework}), "
-            f"{_rate(copy.peak.copy_bytes_per_s, 'B/s')} ({copy.framework})"
-        )
+    for row in _first_of_each_place(found):
+        rates = [
+            f"{_rate(best.rate(name), unit)} ({best.framework})"
+            for name, unit in UNITS.items()
+            if (best := _best(found, row, name)) is not None
+        ]
+        if rates:
+            parts.append(f"{place(row.device, row.threads)}: {', '.join(rates)}")
     return " · ".join(parts)
 
 
@@ -158,15 +160,16 @@ def _table(found: Diagnosis) -> Iterator[str]:
 def _rates(found: Diagnosis, row: LibraryPeak) -> str:
     if row.peak is None:
         return f"{NOTHING:>15}   {row.reason}"
-    product = _rate(row.peak.flop_per_s, "FLOP/s")
-    copy = _rate(row.peak.copy_bytes_per_s, "B/s")
-    best_product = "*" if row is _best_product(found, row) else " "
-    best_copy = "*" if row is _best_copy(found, row) else " "
-    return f"{product:>15}{best_product} {row.peak.size:>8} {copy:>11}{best_copy}"
+    product, copy = (_rate(row.rate(name), unit) for name, unit in UNITS.items())
+    stars = ("*" if row is _best(found, row, name) else " " for name in UNITS)
+    best_product, best_copy = stars
+    return f"{product:>15}{best_product} {row.peak.flop.size:>8} {copy:>11}{best_copy}"
 
 
-def _rate(value: float, unit: str) -> str:
-    words = short(value)
+def _rate(rate: Rate | None, unit: str) -> str:
+    if rate is None:
+        return NOTHING
+    words = short(rate.per_s)
     prefix = words[-1] if words[-1].isalpha() else ""
     return f"{words.removesuffix(prefix)} {prefix}{unit}"
 
@@ -178,9 +181,5 @@ def _first_of_each_place(found: Diagnosis) -> list[LibraryPeak]:
     return list(places.values())
 
 
-def _best_product(found: Diagnosis, row: LibraryPeak) -> LibraryPeak | None:
-    return found.best(row.device, row.threads, lambda peak: peak.flop_per_s)
-
-
-def _best_copy(found: Diagnosis, row: LibraryPeak) -> LibraryPeak | None:
-    return found.best(row.device, row.threads, lambda peak: peak.copy_bytes_per_s)
+def _best(found: Diagnosis, row: LibraryPeak, name: RateName) -> LibraryPeak | None:
+    return found.best(row.device, row.threads, name)

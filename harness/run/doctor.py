@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import MisuseError
@@ -15,19 +15,13 @@ from harness.machine.facts import (
     describe_environment,
     framework_versions,
 )
-from harness.machine.fitness import Fitness
+from harness.machine.fitness import Fitness, fitness_of_machine
 from harness.machine.gpu import gpu_names
 from harness.machine.lock import measuring
-from harness.machine.peak import Peak
+from harness.machine.peak import Peak, Rate, RateName, best_of
 from harness.registry import Registry
+from harness.run.engine.peaks import PeakKey, keep
 from harness.run.engine.pool import Crew
-from harness.run.engine.session_facts import (
-    Best,
-    Rate,
-    fitness_of_machine,
-    raise_to,
-    remember,
-)
 from harness.run.job import Limits
 from harness.run.worker.log import Write
 from harness.trial import Trial
@@ -54,9 +48,13 @@ class LibraryPeak:
     peak: Peak | None
     reason: str | None = None
 
+    def rate(self, name: RateName) -> Rate | None:
+        """Return one of its rates, or None where it has no peak."""
+        return None if self.peak is None else self.peak.rate(name)
+
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return asdict(self)
+        return {**vars(self), "peak": self.peak and self.peak.to_json()}
 
 
 @dataclass(frozen=True)
@@ -72,14 +70,13 @@ class Diagnosis:
     fitness: Fitness
     peaks: tuple[LibraryPeak, ...] = ()
 
-    def best(
-        self, device: str, threads: int, rate: Callable[[Peak], float]
-    ) -> LibraryPeak | None:
+    def best(self, device: str, threads: int, name: RateName) -> LibraryPeak | None:
         """Return the library with the highest rate, or None where none has one."""
         rates = {
-            rate(found.peak): found
+            rate.per_s: found
             for found in self.peaks
-            if (found.device, found.threads) == (device, threads) and found.peak
+            if (found.device, found.threads) == (device, threads)
+            if (rate := found.rate(name)) is not None
         }
         return rates[max(rates)] if rates else None
 
@@ -154,24 +151,23 @@ def diagnose(
                 cell = registry.implementation(name).cells[0]
                 trial = Trial("parity", name, cell, device=device, threads=count)
                 measured.append(_peak(registry, trial, log))
-    remember(_best(measured, fitness.verdict))
+    keep(_best(measured, fitness.verdict))
     distributions = [d for f in registry.frameworks.values() for d in f.distributions]
     return Diagnosis(describe_environment(distributions), fitness, tuple(measured))
 
 
-def _best(
-    measured: Sequence[LibraryPeak], machine: str
-) -> dict[tuple[object, ...], Best]:
-    found: dict[tuple[object, ...], Best] = {}
+def _best(measured: Sequence[LibraryPeak], machine: str) -> dict[PeakKey, Peak]:
+    """Return the highest rates of all libraries, each with its library and the date."""
+    found: dict[PeakKey, list[Peak]] = {}
     now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     for each in measured:
-        if each.peak is None:
-            continue
-        place = (each.device, each.threads, each.dtype, each.precision)
-        best = found.setdefault(place, {})
-        by = Rate(0.0, each.framework, each.versions, now, machine)
-        raise_to(best, each.peak, by)
-    return found
+        if each.peak is not None:
+            key = PeakKey(each.device, each.threads, each.dtype, each.precision)
+            peak = each.peak.of_library(
+                each.framework, versions=each.versions, measured_at=now, machine=machine
+            )
+            found.setdefault(key, []).append(peak)
+    return {key: best_of(peaks) for key, peaks in found.items()}
 
 
 def _places(devices: Sequence[str], threads: Sequence[int]) -> list[tuple[str, int]]:
@@ -207,7 +203,7 @@ def _peak(
     """Measure a trial's library in a worker of its own, which has ended then."""
     crew = Crew(registry, Limits(timeout_s=LIMIT_S), log)
     try:
-        found = crew.ask_peak(trial)
+        found = crew.peak(trial)
     except KeyboardInterrupt:  # a worker that imports its framework would go on
         crew.stop(now=True)
         raise

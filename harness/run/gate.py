@@ -26,10 +26,11 @@ from harness.errors import MisuseError
 from harness.interpreters import choose as environments
 from harness.machine.facts import describe_environment
 from harness.machine.lock import measuring
+from harness.machine.peak import Peak
 from harness.registry import Registry
+from harness.run.engine.peaks import PeakKey
 from harness.run.engine.pool import Crew
-from harness.run.engine.session import Ask, Stands, time_in_turns
-from harness.run.engine.session_facts import Peaks, fitness_before, place_of
+from harness.run.engine.session import Ask, Stands, fitness_before, time_in_turns
 from harness.run.estimate.model import CostModel
 from harness.run.executor import Executor, session_name
 from harness.run.job import Answer, Job, Limits, Options, Sink
@@ -112,7 +113,6 @@ class _Side(Executor):
     ) -> None:
         self.name, self._commit_hash, self.limits = name, commit, limits
         self.crew = Crew(registry, limits, self._write)
-        self.peaks = Peaks(registry, self.crew.peak)
         model = CostModel(registry)
         progress = Progress(_Console(name, console), 1, model)
         engine = _Engine(self.crew)
@@ -153,13 +153,14 @@ class _Side(Executor):
         attempts: Mapping[str, tuple[Planned, Attempt]],
         answers: Mapping[str, Answer],
         facts: Mapping[str, Any],
-        peaks: Mapping[tuple[object, ...], Any],
+        peaks: Mapping[PeakKey, Peak],
     ) -> None:
-        """Commit what a session found; `peaks` are by `place_of`."""
+        """Commit what a session found."""
         for trial_id, (todo, attempt) in attempts.items():
             answer = answers[f"{self.name}/{trial_id}"]
-            peak = peaks.get(place_of(todo.trial))
-            told = {**answer.facts, **facts, **({"peak": peak} if peak else {})}
+            peak = peaks.get(PeakKey.of(todo.trial))
+            known = {"peak": peak.to_json()} if peak else {}
+            told = {**answer.facts, **facts, **known}
             self._commit(todo, attempt, replace(answer, facts=told))
 
     def close(self) -> None:
@@ -435,8 +436,8 @@ def _peaks(
     trials: Mapping[str, Trial],
     answers: Mapping[str, Answer],
     machine: str,
-) -> Mapping[tuple[object, ...], Any]:
-    """Return by `place_of` what the libraries reach, which both sides share.
+) -> Mapping[PeakKey, Peak]:
+    """Return what the libraries reach, which both sides share.
 
     The working tree's are asked: it is what measures. Not under a memory limit, which
     large arrays of no trial might break.
@@ -445,7 +446,7 @@ def _peaks(
     if new.limits.memory_bytes is not None:
         return {}
     ok = [trial for key, trial in trials.items() if answers[key].outcome == "ok"]
-    return new.peaks.facts(_known(new.registry, ok), machine)
+    return new.crew._peaks.best(_known(new.registry, ok), machine)
 
 
 class _Both:

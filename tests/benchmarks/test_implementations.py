@@ -23,7 +23,7 @@ from harness.errors import UnavailableError
 from harness.intervals import median_interval
 from harness.loading import load_probe
 from harness.machine.facts import framework_versions
-from harness.machine.fitness import Fitness
+from harness.machine.fitness import Fitness, fitness_of_machine
 from harness.machine.load import OtherLoad
 from harness.machine.peak import measure_peak
 from harness.measure.arithmetic import flops_of_call
@@ -33,7 +33,7 @@ from harness.measure.readback import ReadBack, Reference
 from harness.measure.speed.phases import phases_of
 from harness.measure.speed.stability import unstable
 from harness.measure.speed.turns import Turns
-from harness.run.engine.session_facts import SESSION_WATCH_S, fitness_of_machine
+from harness.run.engine.session import SESSION_WATCH_S
 from harness.run.plan.certificate_cache import RememberedCertificates
 from harness.run.plan.derived import certificate_trial
 from harness.run.plan.fingerprint import source_hashes
@@ -72,7 +72,7 @@ def peak_flop_per_s() -> float:
             probe = load_probe(REGISTRY, framework.name, "cpu")
             assert probe is not None
             rates[framework.probe] = measure_peak(probe, "float32", "highest")
-    return max(peak.flop_per_s for peak in rates.values())
+    return max(peak.flop.per_s for peak in rates.values())
 
 
 @pytest.fixture(scope="module")

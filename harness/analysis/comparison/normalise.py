@@ -48,7 +48,7 @@ def normalised(
 
 
 def _by_peak(base: SpeedRow, new: SpeedRow, effect: float) -> Normalised | None:
-    peaks = [side.peak and side.peak.flop_per_s for side in (base, new)]
+    peaks = [side.peak and side.peak.flop.per_s for side in (base, new)]
     rates = base.flop_per_s, new.flop_per_s
     if not (peaks[0] and peaks[1] and rates[0] and rates[1]):
         return None

@@ -24,8 +24,9 @@ from harness.analysis.speed.conditions import (
     machine_of,
 )
 from harness.analysis.speed.latency import SHARES, Latency, latency
-from harness.analysis.speed.roofline import Peak, peak_of, session_of
+from harness.analysis.speed.roofline import peak_of, session_of
 from harness.intervals import FEWEST, Interval
+from harness.machine.peak import Peak
 from harness.machine.reason import Reason
 from harness.measure.speed.phases import PHASES
 from harness.measure.speed.stability import WIDEST
@@ -138,7 +139,7 @@ class SpeedRow:
     @property
     def of_peak(self) -> float | None:
         """Fraction of the machine's measured peak, or None."""
-        peak = None if self.peak is None else self.peak.flop_per_s
+        peak = None if self.peak is None else self.peak.flop.per_s
         return _share(self.flop_per_s, peak)
 
     @property

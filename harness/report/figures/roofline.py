@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 
 from harness.analysis.grouping import group
 from harness.analysis.speed.conditions import Conditions
-from harness.analysis.speed.roofline import Peak, PeakRow
+from harness.analysis.speed.roofline import PeakRow
 from harness.analysis.speed.timings import SpeedRow
+from harness.machine.peak import Peak
 from harness.report.figures.axes import (
     SMALL,
     log_axis,
@@ -138,7 +139,7 @@ def _ranges(rows: Sequence[SpeedRow], peak: Peak | None) -> Ranges:
     ys = [row.flop_per_s or 1.0 for row in rows]
     ridge = peak.ridge if peak is not None else None
     xs += [ridge] if ridge else []
-    top = max([*ys, (peak and peak.flop_per_s) or 0.0])
+    top = max([*ys, peak.flop.per_s if peak else 0.0])
     return min(xs) / 2.5, max(xs) * 2.5, min(ys) / 2.5, top * 6
 
 
@@ -183,16 +184,17 @@ def _counted(rows: Sequence[SpeedRow], ranges: Ranges) -> str:
 
 def _draw_roof(axes: Axes, peak: Peak | None, left: float, right: float) -> None:
     words = "peak not measured: no roof"
-    if peak is not None and peak.flop_per_s is not None:
-        words = f"matrix product {_rate(peak.flop_per_s)}FLOP/s ({peak.flop_by})"
+    if peak is not None:
+        flop, copy = peak.flop, peak.copy
+        words = f"matrix product {_rate(flop.per_s)}FLOP/s ({flop.library})"
         xs = np.array([left, right])
-        ys = np.full(2, peak.flop_per_s)
-        if peak.copy_bytes_per_s is not None:
+        ys = np.full(2, flop.per_s)
+        if copy is not None:
             xs = np.array(
                 sorted({left, min(max(peak.ridge or left, left), right), right})
             )
-            ys = np.minimum(peak.flop_per_s, xs * peak.copy_bytes_per_s)
-            words += f"\ncopy {_rate(peak.copy_bytes_per_s)}B/s ({peak.copy_by})"
+            ys = np.minimum(flop.per_s, xs * copy.per_s)
+            words += f"\ncopy {_rate(copy.per_s)}B/s ({copy.library})"
         axes.plot(xs, ys, color=INK, linewidth=1.6, zorder=2)
     _write(axes, words)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.analysis.speed.roofline import Peak, PeakRow
+from harness.analysis.speed.roofline import PeakRow
 from harness.analysis.summary import Summary
+from harness.machine.peak import Peak, Rate
 from harness.report.tables.form import Block, Row, Table
 from harness.report.tables.speed import DOCTOR, unfit
 from harness.report.text import NOTHING, one_line
@@ -37,32 +38,31 @@ def _row(found: PeakRow) -> Row:
     return Row(
         (
             *where,
-            _rate(found, lambda each: each.flop_per_s),
-            _by(peak.flop_by, peak.flop_versions, peak.flop_measured_at)
-            + unfit(peak.flop_machine),
-            _rate(found, lambda each: each.copy_bytes_per_s),
-            _by(peak.copy_by, peak.copy_versions, peak.copy_measured_at)
-            + unfit(peak.copy_machine),
+            _rate(found, lambda each: each.flop),
+            _by(peak.flop),
+            _rate(found, lambda each: each.copy),
+            _by(peak.copy),
             NOTHING if peak.ridge is None else f"{peak.ridge:.3g}",
         )
     )
 
 
-def _by(library: str | None, versions: str | None, measured_at: str | None) -> str:
+def _by(rate: Rate | None) -> str:
     """Return "torch 2.13.0", or "jax 0.9.2, doctor 2026-11-26 10:00:00"."""
-    if library is None:
+    if rate is None or rate.library is None:
         return NOTHING
-    name = library.removesuffix(DOCTOR)
-    doctor = DOCTOR if name != library else ""
-    date = f" {measured_at}" if measured_at else ""
-    return one_line(f"{versions or name}{doctor}{date}")
+    name = rate.library.removesuffix(DOCTOR)
+    doctor = DOCTOR if name != rate.library else ""
+    date = f" {rate.measured_at}" if rate.measured_at else ""
+    words = one_line(f"{rate.versions or name}{doctor}{date}")
+    return words + unfit(rate.machine)
 
 
-def _rate(found: PeakRow, of: Callable[[Peak], float | None]) -> str:
+def _rate(found: PeakRow, of: Callable[[Peak], Rate | None]) -> str:
     assert found.peak is not None
     best = of(found.peak)
     worst = None if found.lowest is None else of(found.lowest)
     if best is None:
         return NOTHING
-    words = f"{best / 1e9:.3g}"
-    return words if worst is None else f"{words} ({worst / 1e9:.3g})"
+    words = f"{best.per_s / 1e9:.3g}"
+    return words if worst is None else f"{words} ({worst.per_s / 1e9:.3g})"

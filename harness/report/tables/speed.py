@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from harness.analysis.grouping import Heading, group
 from harness.analysis.speed.conditions import budget_of
 from harness.analysis.speed.latency import SHARES
-from harness.analysis.speed.roofline import UNKNOWN
 from harness.analysis.speed.timings import PLACEMENT, Memory, SpeedRow
 from harness.analysis.summary import Summary
 from harness.intervals import Interval, fewest_to_enclose
@@ -255,18 +254,18 @@ def _remembered(rows: Iterable[SpeedRow]) -> list[str]:
     for row in rows:
         peak, budget = row.peak, budget_of(row.trial)
         if peak is not None:
-            flop = (peak.flop_versions, peak.flop_measured_at)
-            copy = (peak.copy_versions, peak.copy_measured_at)
-            told[budget, "peak", peak.flop_by] = flop
-            told[budget, "copy bandwidth", peak.copy_by] = copy
+            told[budget, "peak", peak.flop.library] = peak.flop
+            if peak.copy is not None:
+                told[budget, "copy bandwidth", peak.copy.library] = peak.copy
     said = []
-    for (budget, rate, by), (versions, at) in told.items():
+    for (budget, name, by), rate in told.items():
         if by is None or not by.endswith(DOCTOR):
             continue
+        at = rate.measured_at
         when = f"found it at {at} UTC" if at else "remembered it"
-        library = versions or by.removesuffix(DOCTOR)
+        library = rate.versions or by.removesuffix(DOCTOR)
         said.append(
-            one_line(f"The {rate} of {budget} is of {library}, as doctor {when}.")
+            one_line(f"The {name} of {budget} is of {library}, as doctor {when}.")
         )
     return said
 
@@ -324,7 +323,7 @@ def _relative(row: SpeedRow) -> str:
 def _rates_row(row: SpeedRow) -> Row:
     flops = None if row.flop_per_s is None else row.flop_per_s / 1e9
     marks = "".join(f" · {mark}" for mark in row.marks)
-    peak = row.peak or UNKNOWN
+    peak, limit = row.peak, row.peak and row.peak.limit(row.intensity)
     return Row(
         (
             row.cell,
@@ -333,8 +332,8 @@ def _rates_row(row: SpeedRow) -> Row:
             *ran(row),
             short(row.tokens_per_s) + ends(row.tokens, short),
             NOTHING if flops is None else f"{flops:.3g}",
-            _share(row.of_peak, peak.flop_machine),
-            _share(row.of_roof, peak.limit_machine(row.intensity)),
+            _share(row.of_peak, peak.flop.machine if peak else None),
+            _share(row.of_roof, limit.machine if limit else None),
             memory(row.memory),
         ),
         tone(row),

@@ -16,8 +16,8 @@ from harness.machine.lock import measuring
 from harness.machine.peak import Peak
 from harness.measure import MEASURES, by_reference
 from harness.registry import Registry
-from harness.run.engine.session import Ask, Stands, time_in_turns
-from harness.run.engine.session_facts import Peaks, fitness_before, place_of
+from harness.run.engine.peaks import PeakKey, Peaks
+from harness.run.engine.session import Ask, Stands, fitness_before, time_in_turns
 from harness.run.job import Answer, Job, Limits, Sink, Start, StoppedError
 from harness.run.worker.log import Write
 from harness.run.worker.pipe import Message
@@ -55,7 +55,7 @@ class Crew:
         self._workers: dict[WorkerKind, WorkerProcess] = {}
         self._served: dict[WorkerProcess, set[str]] = {}
         self._asking: dict[WorkerKind, threading.Lock] = {}
-        self._peaks = Peaks(registry, self.peak)
+        self._peaks = Peaks(registry, self._peak)
         self._newest: dict[str, Start] = {}
         self._lock = threading.RLock()  # a signal may ask to stop meanwhile
         self._stopping: str | None = None
@@ -103,14 +103,14 @@ class Crew:
         peaks = self._peaks_of(job, answers, fitness["verdict"])
         found = {}
         for id, answer in answers.items():
-            peak = peaks.get(place_of(job.trials[id]))
-            facts = {"fitness": fitness, **({"peak": peak} if peak else {})}
+            peak = peaks.get(PeakKey.of(job.trials[id]))
+            facts = {"fitness": fitness, **({"peak": peak.to_json()} if peak else {})}
             found[id] = replace(answer, facts={**answer.facts, **facts})
         return found
 
     def _peaks_of(
         self, job: Job, answers: Mapping[str, Answer], machine: str
-    ) -> Mapping[tuple[object, ...], Any]:
+    ) -> Mapping[PeakKey, Peak]:
         """Return what the libraries of a session reach, now that it has ended.
 
         Not under a memory limit, which large arrays of no trial might break.
@@ -118,7 +118,7 @@ class Crew:
         if self._limits.memory_bytes is not None:
             return {}
         ok = [trial for id, trial in job.trials.items() if answers[id].outcome == "ok"]
-        return self._peaks.facts(ok, machine)
+        return self._peaks.best(ok, machine)
 
     @contextlib.contextmanager
     def asker(self, job: Job, sink: Sink) -> Iterator[tuple[Ask, Stands]]:
@@ -186,18 +186,16 @@ class Crew:
         found = self._ask(_Asked("probe", trial, "probe", self._kind(trial)), _Deaf())
         return f"{found.outcome}: {found.reason}" if isinstance(found, Answer) else None
 
-    def peak(self, trial: Trial) -> Peak | None:
-        """Return the best rates of a trial's framework on its device, or None.
-
-        Measured in the worker that serves the trial, in its dtype and precision; takes
-        about a second beside importing the framework. None where the framework declares
-        no probe or has no such product there.
-        """
-        found = self.ask_peak(trial)
+    def _peak(self, trial: Trial) -> Peak | None:
+        found = self.peak(trial)
         return found if isinstance(found, Peak) else None
 
-    def ask_peak(self, trial: Trial) -> Peak | Answer:
-        """Return the same, or an answer that says why there is none."""
+    def peak(self, trial: Trial) -> Peak | Answer:
+        """Return the highest rates of a trial's framework, or why there are none.
+
+        They are measured in the worker that serves the trial, in its dtype and
+        precision. This takes about a second beside importing the framework.
+        """
         framework = self._registry.framework_of(trial.implementation)
         if framework.probe is None:
             reason = f"the framework '{framework.name}' declares no probe"

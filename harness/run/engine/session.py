@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,12 +20,24 @@ from typing import Any, Protocol
 import numpy as np
 
 from harness.intervals import median_interval, ratio_interval
+from harness.machine.fitness import fitness_of_machine
 from harness.run.job import Answer
 from harness.trial import IMPLEMENTATION, SETTINGS, SpeedSettings, Trial
 
 _LOOK_AGAIN = 1.25
 """Rounds from one look at the intervals to the next, as a factor. Who looks after every
 round stops at the first interval that is narrow by chance."""
+
+
+SESSION_WATCH_S = 0.5
+"""How long the machine is watched before each session."""
+
+
+def fitness_before(trials: Iterable[Trial]) -> Mapping[str, Any]:
+    """Return as JSON values how fit the machine is for a session of trials."""
+    devices = [trial.device for trial in trials]
+    device = next((d for d in devices if d != "cpu"), "cpu")
+    return fitness_of_machine(device, SESSION_WATCH_S).to_json()
 
 
 class Ask(Protocol):

@@ -16,10 +16,10 @@ from harness.analysis.speed import relative
 from harness.analysis.speed.conditions import budget
 from harness.analysis.speed.latency import SHARES, latency
 from harness.analysis.speed.relative import Ratio, fastest_of, paired_ratio
-from harness.analysis.speed.roofline import Peak
 from harness.analysis.speed.timings import SpeedRow
 from harness.analysis.summary import Summary
 from harness.intervals import Interval, fewest_to_enclose
+from harness.machine.peak import Peak, Rate
 from harness.report.header import NAMES
 from harness.report.tables.fastest import fastest_table
 from harness.report.tables.first_calls import first_calls_table
@@ -252,11 +252,11 @@ def test_only_places_measured_twice_name_the_session(writer: Writer) -> None:
 
 
 def test_the_roof_is_the_lower_of_both_limits() -> None:
-    peak = Peak(80e9, "torch", 12e9, "numpy")
+    peak = Peak(Rate(80e9), Rate(12e9))
     assert peak.roof(2.0) == 24e9
     assert peak.roof(100.0) == 80e9
     assert peak.ridge == pytest.approx(80 / 12)
-    assert Peak(80e9, "torch", None, None).roof(2.0) is None
+    assert Peak(Rate(80e9)).roof(2.0) is None
 
 
 def test_fractions_are_of_the_peak_stored_beside_them(writer: Writer) -> None:

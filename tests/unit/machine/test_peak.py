@@ -16,7 +16,7 @@ from harness.declarations import declare_framework
 from harness.errors import PluginError
 from harness.loading import load_probe
 from harness.machine import peak as peak_module
-from harness.machine.peak import Peak, bytes_beyond_caches, measure_peak
+from harness.machine.peak import Peak, Rate, bytes_beyond_caches, measure_peak
 from harness.registry import Registry
 from harness.run.engine.pool import Crew
 from harness.run.job import Answer, Limits
@@ -85,9 +85,9 @@ def test_the_peak_is_the_best_rate_over_sizes_and_counts_reads_and_writes(
 ) -> None:
     probe = Fake(clock, FLOP_PER_S)
     found = measure_peak(probe, "float32", "highest", copy_bytes=COPY_BYTES)
-    assert (found.size, found.copy_bytes) == (512, COPY_BYTES)
-    assert found.flop_per_s == pytest.approx(FLOP_PER_S[512])
-    assert found.copy_bytes_per_s == pytest.approx(BYTES_PER_S)
+    assert (found.flop.size, found.copy.size) == (512, COPY_BYTES)
+    assert found.flop.per_s == pytest.approx(FLOP_PER_S[512])
+    assert found.copy.per_s == pytest.approx(BYTES_PER_S)
     assert probe.copied == [COPY_BYTES]
     assert probe.asked == [(n, "float32", "highest") for n in FLOP_PER_S]
     # Four products of 0.15 s, the last called thrice, and 0.2 s of copying.
@@ -104,7 +104,7 @@ def test_a_product_that_would_take_long_is_not_tried(clock: Clock) -> None:
     probe = Fake(clock, dict.fromkeys((256, 512, 1024, 2048, 4096, 8192), 2e13))
     found = measure_peak(probe, "float32", "tf32", copy_bytes=2**20)
     assert probe.asked[-1] == (8192, "float32", "tf32")
-    assert found.flop_per_s == pytest.approx(2e13)
+    assert found.flop.per_s == pytest.approx(2e13)
 
 
 def test_threads_that_wait_for_a_core_do_not_end_the_search_at_small_products(
@@ -112,11 +112,11 @@ def test_threads_that_wait_for_a_core_do_not_end_the_search_at_small_products(
 ) -> None:
     probe = Fake(clock, {256: 2e9, 512: 3e10, 1024: 1e11})
     found = measure_peak(probe, "float32", "highest", copy_bytes=2**20)
-    assert found.size == 1024
+    assert found.flop.size == 1024
 
 
 def test_a_peak_comes_back_from_json() -> None:
-    peak = Peak(1.5e11, 512, 4e10, 2**28)
+    peak = Peak(Rate(1.5e11, 512), Rate(4e10, 2**28))
     assert Peak.from_json(json.loads(json.dumps(peak.to_json()))) == peak
 
 
@@ -265,12 +265,12 @@ def test_a_crew_answers_the_peak_of_a_trials_framework_or_why_there_is_none() ->
     try:
         trial = Trial("speed", "numpy-reference", "gru")
         found = crew.peak(trial)
-        assert found is not None
-        assert 1e7 < found.flop_per_s < cases.FASTEST_FLOP_PER_S
+        assert isinstance(found, Peak)
+        assert 1e7 < found.flop.per_s < cases.FASTEST_FLOP_PER_S
         without = Trial("speed", "onnxruntime", "gru")
-        assert crew.peak(without) is None
+        assert isinstance(crew.peak(without), Answer)
         for _ in range(2):  # a worker that refused answers on
-            refused = crew.ask_peak(replace(trial, device="cuda:0"))
+            refused = crew.peak(replace(trial, device="cuda:0"))
             assert isinstance(refused, Answer)
             assert (refused.outcome, refused.died) == ("refused", False)
             assert "numpy computes on the cpu" in (refused.reason or "")

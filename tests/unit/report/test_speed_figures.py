@@ -13,7 +13,6 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from harness.analysis.speed.roofline import Peak
 from harness.analysis.speed.scaling import (
     ScalingPanel,
     chosen_panels,
@@ -22,6 +21,7 @@ from harness.analysis.speed.scaling import (
 )
 from harness.analysis.speed.timings import SpeedRow
 from harness.analysis.summary import Summary
+from harness.machine.peak import Peak, Rate
 from harness.report.contents import sections
 from harness.report.figures import fastest, latency, payback, roofline, scaling
 from harness.report.figures.layout import apart, few_of_each, within
@@ -176,7 +176,7 @@ def test_items_are_spread_evenly() -> None:
 
 def test_marks_and_roof_stand_where_the_numbers_are(summary: Summary) -> None:
     rows = [r for r in roofline.roofline_rows(summary.speed) if r.phase == "stream"]
-    peak = Peak(80e9, "torch", 12e9, "numpy")
+    peak = Peak(Rate(80e9, library="torch"), Rate(12e9, library="numpy"))
     ranges = (0.1, 1000.0, 1e7, 1e12)
     axes = drawn(
         summary.speed, lambda a, s: roofline.roofline_axes(a, rows, peak, ranges, s)

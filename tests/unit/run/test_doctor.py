@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.machine.fitness import judge
+from harness.machine.fitness import fitness_of_machine, judge
 from harness.machine.gpu import Gpu
 from harness.machine.lock import measuring
-from harness.machine.peak import Peak
+from harness.machine.peak import Peak, Rate
 from harness.machine.watch import Machine
 from harness.registry import Registry
 from harness.report.doctor import doctor_json, doctor_text, summary
 from harness.run import doctor
 from harness.run.doctor import Diagnosis, LibraryPeak, diagnose
-from harness.run.engine.session_facts import fitness_of_machine
 from tests.helpers import call
 
 GOOD = Machine(
@@ -29,7 +28,7 @@ ENVIRONMENT = {"machine": "2 cores AMD EPYC", "libraries": {"torch": "2.13.0"}}
 
 
 def library(name: str, threads: int, flop_per_s: float, copy: float) -> LibraryPeak:
-    peak = Peak(flop_per_s, 512, copy, 2**28)
+    peak = Peak(Rate(flop_per_s, 512), Rate(copy, 2**28))
     versions = f"{name} 1.0"
     return LibraryPeak(name, versions, "cpu", threads, "float32", "highest", peak)
 

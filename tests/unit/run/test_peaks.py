@@ -2,19 +2,23 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.machine.peak import Peak
-from harness.run.engine import session_facts as surroundings
-from harness.run.engine.session_facts import Best, Peaks, Rate, place_of, remember
+from harness.machine.peak import Peak, Rate
+from harness.run.engine import peaks as peaks_here
+from harness.run.engine.peaks import PeakKey, Peaks, keep
 from harness.trial import Trial
 from tests.helpers import REGISTRY
 
 NUMPY = Trial("speed", "numpy-reference", "gru")
 TORCH = Trial("speed", "torch-native", "gru")
 TWO = Trial("speed", "numpy-reference", "gru", threads=2)
-FOUND = {"numpy": Peak(100e9, 512, 50e9, 2**28), "torch": Peak(110e9, 512, 40e9, 2**28)}
+FOUND = {
+    "numpy": Peak(Rate(100e9, 512), Rate(50e9, 2**28)),
+    "torch": Peak(Rate(110e9, 512), Rate(40e9, 2**28)),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +36,8 @@ def peaks(asked: list[str] | None = None) -> Peaks:
 
 
 def test_each_rate_is_the_best_of_any_library_and_says_whose() -> None:
-    found = peaks().facts([NUMPY, TORCH], "fit")
-    assert found[place_of(NUMPY)] == {
+    found = facts(peaks(), NUMPY, TORCH)
+    assert found[PeakKey.of(NUMPY)] == {
         "flop_per_s": 110e9,
         "flop_by": "torch",
         "flop_machine": "fit",
@@ -46,34 +50,43 @@ def test_each_rate_is_the_best_of_any_library_and_says_whose() -> None:
 def test_a_library_is_asked_once_a_place() -> None:
     asked: list[str] = []
     found = peaks(asked)
-    found.facts([NUMPY, NUMPY, TWO], "fit")
-    found.facts([NUMPY, TORCH], "fit")
+    facts(found, NUMPY, NUMPY, TWO)
+    facts(found, NUMPY, TORCH)
     assert asked == ["numpy", "numpy", "torch"]
 
 
-def of_jax(flop_per_s: float, copy_bytes_per_s: float) -> Best:
-    rates = {"flop_per_s": flop_per_s, "copy_bytes_per_s": copy_bytes_per_s}
-    return {
-        name: Rate(rate, "jax", "jax 0.9.2", "2026-11-26 10:00:00")
-        for name, rate in rates.items()
-    }
+def facts(found: Peaks, *trials: Trial, machine: str = "fit") -> dict[PeakKey, Any]:
+    """What the results of a session hold, by key."""
+    best = found.best(trials, machine)
+    return {key: peak.to_json() for key, peak in best.items()}
+
+
+def of_jax(
+    flop_per_s: float, copy_bytes_per_s: float, machine: str | None = None
+) -> Peak:
+    return Peak(Rate(flop_per_s, 512), Rate(copy_bytes_per_s, 2**28)).of_library(
+        "jax",
+        versions="jax 0.9.2",
+        measured_at="2026-11-26 10:00:00",
+        machine=machine,
+    )
 
 
 def test_what_doctor_found_counts_where_it_is_higher() -> None:
     rates = of_jax(120e9, 30e9)
-    remember({place_of(NUMPY): rates})
-    found = peaks().facts([NUMPY, TWO], "fit")
-    assert found[place_of(NUMPY)]["flop_per_s"] == 120e9
-    assert found[place_of(NUMPY)]["flop_by"] == "jax, doctor"
-    assert found[place_of(NUMPY)]["copy_by"] == "numpy"
-    assert found[place_of(TWO)]["flop_per_s"] == 100e9, "another number of threads"
-    remember({place_of(NUMPY): of_jax(90e9, 30e9)})
-    assert peaks().facts([NUMPY], "fit")[place_of(NUMPY)]["flop_by"] == "numpy"
+    keep({PeakKey.of(NUMPY): rates})
+    found = facts(peaks(), NUMPY, TWO)
+    assert found[PeakKey.of(NUMPY)]["flop_per_s"] == 120e9
+    assert found[PeakKey.of(NUMPY)]["flop_by"] == "jax, doctor"
+    assert found[PeakKey.of(NUMPY)]["copy_by"] == "numpy"
+    assert found[PeakKey.of(TWO)]["flop_per_s"] == 100e9, "another number of threads"
+    keep({PeakKey.of(NUMPY): of_jax(90e9, 30e9)})
+    assert facts(peaks(), NUMPY)[PeakKey.of(NUMPY)]["flop_by"] == "numpy"
 
 
 def test_a_rate_of_doctor_says_when_it_was_measured_and_with_which_versions() -> None:
-    remember({place_of(NUMPY): of_jax(120e9, 30e9)})
-    assert peaks().facts([NUMPY], "fit")[place_of(NUMPY)] == {
+    keep({PeakKey.of(NUMPY): of_jax(120e9, 30e9)})
+    assert facts(peaks(), NUMPY)[PeakKey.of(NUMPY)] == {
         "flop_per_s": 120e9,
         "flop_by": "jax, doctor",
         "flop_versions": "jax 0.9.2",
@@ -85,35 +98,32 @@ def test_a_rate_of_doctor_says_when_it_was_measured_and_with_which_versions() ->
 
 
 def test_a_rate_says_how_fit_the_machine_was_when_it_was_measured() -> None:
-    remember(
-        {
-            place_of(NUMPY): {
-                n: r._replace(machine="unfit") for n, r in of_jax(120e9, 30e9).items()
-            }
-        }
-    )
+    keep({PeakKey.of(NUMPY): of_jax(120e9, 30e9, "unfit")})
     found = peaks()
-    assert found.facts([NUMPY], "noisy")[place_of(NUMPY)]["flop_machine"] == "unfit"
-    assert found.facts([NUMPY], "fit")[place_of(NUMPY)]["copy_machine"] == "noisy"
+    assert (
+        facts(found, NUMPY, machine="noisy")[PeakKey.of(NUMPY)]["flop_machine"]
+        == "unfit"
+    )
+    assert facts(found, NUMPY)[PeakKey.of(NUMPY)]["copy_machine"] == "noisy"
 
 
 def test_what_doctor_found_on_another_processor_does_not_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    remember({place_of(NUMPY): of_jax(900e9, 1e9)})
-    monkeypatch.setattr(surroundings, "processor", lambda: "another")
-    assert peaks().facts([NUMPY], "fit")[place_of(NUMPY)]["flop_by"] == "numpy"
+    keep({PeakKey.of(NUMPY): of_jax(900e9, 1e9)})
+    monkeypatch.setattr(peaks_here, "processor", lambda: "another")
+    assert facts(peaks(), NUMPY)[PeakKey.of(NUMPY)]["flop_by"] == "numpy"
 
 
 def test_a_broken_cache_is_none(tmp_path: Path) -> None:
     file = tmp_path / "rnn-harness" / "peaks.json"
     file.parent.mkdir()
-    name = surroundings._name(*place_of(NUMPY))
+    name = PeakKey.of(NUMPY).name
     # The last is of a doctor that kept neither date nor version.
     bad = [3, {"flop_per_s": 3}, None, {"flop_per_s": {"per_s": 9e99, "more": 1}}]
     bad += [{"flop_per_s": [900e9, "jax"], "copy_bytes_per_s": [1e9, "jax"]}]
     for text in ("{", "[1]", "", *(json.dumps({name: value}) for value in bad)):
         file.write_text(text)
-        assert peaks().facts([NUMPY], "fit")[place_of(NUMPY)]["flop_by"] == "numpy"
-    remember({place_of(NUMPY): of_jax(900e9, 1e9)})
-    assert peaks().facts([NUMPY], "fit")[place_of(NUMPY)]["flop_by"] == "jax, doctor"
+        assert facts(peaks(), NUMPY)[PeakKey.of(NUMPY)]["flop_by"] == "numpy"
+    keep({PeakKey.of(NUMPY): of_jax(900e9, 1e9)})
+    assert facts(peaks(), NUMPY)[PeakKey.of(NUMPY)]["flop_by"] == "jax, doctor"
