@@ -1,9 +1,9 @@
 """Timed trials run alone on this machine, whichever commands of a user run there.
 
-Two files are locked. Each trial locks the door, then the room, and holds the room while
-it is measured. A timed session keeps the door locked while it waits for an empty room,
-so that other trials cannot keep it waiting for ever. The system unlocks both files when
-a process dies.
+Two files are locked: the queue, then the machine. A single trial leaves the queue once
+it shares the machine. A session stays at the head of the queue until the machine is
+empty, so that no stream of other trials keeps it waiting for ever. The system releases
+the locks of a process that dies.
 """
 
 from __future__ import annotations
@@ -19,32 +19,35 @@ from harness.machine.cache import user_cache
 
 _LOOK_S = 0.05
 
+TRIALS = "trials of another rnn-harness command on this machine"
+TIMING = "the timing of another rnn-harness command on this machine"
+
 
 @contextlib.contextmanager
 def measuring(
-    *, alone: bool, waits: Callable[[], None], check: Callable[[], None]
+    *, alone: bool, waits: Callable[[str | None], None], check: Callable[[], None]
 ) -> Iterator[None]:
-    """Wait until a trial may be measured here, and make others wait during it.
+    """Wait until a trial may be measured here, and hold the machine while it is.
 
     If no file can be locked, nobody waits.
 
     Args:
         alone: Whether nothing else may be measured meanwhile.
-        waits: Called once, if the trial has to wait.
-        check: Called again and again during the wait; an exception of it ends the wait.
+        waits: Called with what is waited for, and with None when that is over.
+        check: Called again and again while it waits; what it raises ends the wait.
     """
-    waiting = False
+    waited = False
 
     def take(file: IO[str]) -> None:
-        nonlocal waiting
+        nonlocal waited
         mode = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
         while True:
             try:
                 fcntl.flock(file, mode | fcntl.LOCK_NB)
             except BlockingIOError:
-                if not waiting:
-                    waiting = True
-                    waits()
+                if not waited:
+                    waited = True
+                    waits(TRIALS if alone else TIMING)
                 check()
                 time.sleep(_LOOK_S)
                 continue
@@ -53,13 +56,15 @@ def measuring(
             return
 
     with contextlib.ExitStack() as opened:
-        door, room = (_open(name, opened) for name in ("door", "room"))
-        if door is not None and room is not None:
-            take(door)
-            take(room)
+        queue, machine = (_open(name, opened) for name in ("queue", "machine"))
+        if queue is not None and machine is not None:
+            take(queue)
+            take(machine)
             if not alone:
                 with contextlib.suppress(OSError):
-                    fcntl.flock(door, fcntl.LOCK_UN)
+                    fcntl.flock(queue, fcntl.LOCK_UN)
+        if waited:
+            waits(None)
         yield
 
 

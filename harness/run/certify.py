@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from harness.run.plan.filter import compile_filter
 from harness.run.plan.plan import Plan
 from harness.run.plan.todo import planned
 from harness.run.progress import Progress
+from harness.run.worker.log import append_to
 from harness.store import RunFolder, TrialRecord
 from harness.trial import ParitySettings, Settings, Trial
 
@@ -109,12 +112,13 @@ def certify(
     trials = request.trials(registry)
     run = RunFolder.create(folder)
     plan = Plan(tuple(trials), {}, ())
+    plan_trial = partial(planned, registry=registry, run=run)
     model = CostModel(registry, file=user_file())
     with Progress(console, jobs, model) as progress:
         progress.expect(plan)
-        engine = LocalEngine(registry, jobs, Limits(), folder / "workers.log")
-        Executor(run, registry, engine, progress, {}, lambda: None).execute(plan)
-    todo = [planned(trial, registry, run) for trial in trials]
-    RememberedCertificates(registry).keep(todo, run, since=0.0)
+        log = append_to(folder / "workers.log")
+        with closing(LocalEngine(registry, jobs, Limits(), log)) as engine:
+            Executor(run, plan_trial, engine, progress).execute(plan)
+    RememberedCertificates(registry).keep(map(plan_trial, trials), run, since=0.0)
     order = [trial.key() for trial in trials]
     return sorted(run.records(), key=lambda r: order.index(r.trial.key()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from harness.machine.lock import measuring
 from harness.machine.peak import Peak, Rate, RateName, best_of
 from harness.registry import Registry
 from harness.run.engine.peaks import PeakKey, keep
-from harness.run.engine.pool import Crew
+from harness.run.engine.pool import WorkerPool
 from harness.run.job import Limits
 from harness.run.worker.log import Write
 from harness.trial import Trial
@@ -140,8 +141,12 @@ def diagnose(
         log: Called with what frameworks print.
         peaks: False for the verdict alone.
     """
-    waits = "waiting for trials of another rnn-harness command on this machine"
-    with measuring(alone=True, waits=lambda: tell(waits), check=lambda: None):
+
+    def waits(for_what: str | None) -> None:
+        if for_what is not None:
+            tell(f"waiting for {for_what}")
+
+    with measuring(alone=True, waits=waits, check=lambda: None):
         tell("watching the machine")
         fitness = fitness_of_machine(devices[-1])
         measured = []
@@ -201,14 +206,12 @@ def _peak(
     registry: Registry, trial: Trial, log: Callable[[bytes], None]
 ) -> LibraryPeak:
     """Measure a trial's library in a worker of its own, which has ended then."""
-    crew = Crew(registry, Limits(timeout_s=LIMIT_S), log)
-    try:
-        found = crew.peak(trial)
-    except KeyboardInterrupt:  # a worker that imports its framework would go on
-        crew.stop(now=True)
-        raise
-    finally:
-        crew.close()
+    with closing(WorkerPool(registry, Limits(timeout_s=LIMIT_S), log)) as pool:
+        try:
+            found = pool.peak(trial)
+        except KeyboardInterrupt:  # a worker that imports its framework would go on
+            pool.stop(now=True)
+            raise
     framework = registry.framework_of(trial.implementation)
     environment = registry.environments.get(framework.name)
     if environment is not None:

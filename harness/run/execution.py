@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,6 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from harness.errors import MisuseError
-from harness.machine.facts import describe_environment
 from harness.measure import MEASURES
 from harness.registry import Registry
 from harness.run.engine.local import LocalEngine
@@ -20,20 +20,20 @@ from harness.run.estimate.cost import Estimate
 from harness.run.estimate.history import user_file
 from harness.run.estimate.model import CostModel
 from harness.run.executor import Executor
+from harness.run.info import RunInfo
 from harness.run.job import DEFAULT_OPTIONS, Engine, Options, StoppedError
 from harness.run.plan.certificate_cache import RememberedCertificates
 from harness.run.plan.derived import gradients_trial
 from harness.run.plan.plan import Plan, make_plan, without_certificates
 from harness.run.plan.todo import OTHER_ID, Planned, planned
 from harness.run.progress import Progress
+from harness.run.worker.log import append_to
 from harness.store import RunFolder
 from harness.suite import Suite
 from harness.trial import LearningSettings, Trial
 
 # Runs of one folder may differ in these: they add trials and change none.
 _EXTENSIBLE = ("seeds", "implementations")
-
-_DISTRIBUTIONS = ("numpy", "scipy", "pandas", "matplotlib", "rnn-harness")
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,11 @@ class Execution:
         """Say whether a trial has to run, looking at its files once."""
         key = trial.key()
         if key not in self._known:
-            self._known[key] = planned(trial, self.registry, self.run, self.options)
-            self._known[key] = self._unless_remembered(self._known[key])
+            self._known[key] = self._unless_remembered(self._planned_anew(trial))
         return self._known[key]
+
+    def _planned_anew(self, trial: Trial) -> Planned:
+        return planned(trial, self.registry, self.run, self.options)
 
     def _unless_remembered(self, todo: Planned) -> Planned:
         """Have a certificate that holds from an earlier run not be made again."""
@@ -152,9 +154,9 @@ class Execution:
 
     def estimate(self) -> Estimate:
         """Return what is left to run will take."""
-        return self._estimate()[0]
+        return self._estimate(self.options.jobs)[0]
 
-    def _estimate(self) -> tuple[Estimate, list[Trial], dict[str, float]]:
+    def _estimate(self, jobs: int) -> tuple[Estimate, list[Trial], dict[str, float]]:
         """Return what is left, its trials, and where in its budget learning goes on."""
         plan = self.plan()
 
@@ -173,7 +175,7 @@ class Execution:
                 learning.append(follower)
         stages = [first, timed, learning]
         begun = self._begun(learning)
-        estimate = self._model.estimate(stages, self.options.jobs, begun)
+        estimate = self._model.estimate(stages, jobs, begun)
         return estimate, [*first, *timed, *learning], begun
 
     def _begun(self, learning: Iterable[Trial]) -> dict[str, float]:
@@ -198,67 +200,63 @@ class Execution:
         """
         with self.run.locked():
             self._known.clear()  # another command may have run meanwhile
-            plan = self.plan()
-            info = self._info()
-            self.run.write_info(info)
-            start_s, earlier_s = time.monotonic(), float(info["wall_time_s"])
-            began = time.time()
-
-            def write() -> None:
-                info["wall_time_s"] = earlier_s + time.monotonic() - start_s
-                self.run.write_info(info)
-
+            plan, options = self.plan(), self.options
+            info = RunInfo(
+                self.run, self.suite, self.registry, self.device, options.jobs
+            )
+            info.write()
             for note in (*self._bring(plan), *self.notes()):
                 console.print(note, soft_wrap=True)
             try:
                 engine = self._engine()
             except StoppedError:
                 return
-            self.options = replace(self.options, jobs=engine.slots)
-            estimate, to_run, begun = self._estimate()
-            if estimate.trials:
-                console.print(estimate.sentence(), soft_wrap=True)
-            with Progress(console, self.options.jobs, self._model) as progress:
-                progress.expect(plan, to_run, begun)
-                self._executor = Executor(
-                    self.run,
-                    self.registry,
-                    engine,
-                    progress,
-                    info["choices"],
-                    on_choice=write,
-                    options=self.options,
-                )
-                try:
-                    if not self.stopped:
-                        self._executor.execute(plan)
-                finally:
-                    write()
-                    certified = map(self._planned, plan.parity)
-                    self._remembered.keep(certified, self.run, since=began)
-                took = progress.took()
+            with closing(engine):
+                self._run(plan, engine, info, console)
             for note in engine.notes:
                 console.print(note, soft_wrap=True)
-            if estimate.trials and not self.stopped:
-                console.print(
-                    f"took {took.sentence()}; estimated before: "
-                    f"{estimate.totals.sentence()}",
-                    soft_wrap=True,
-                )
-                info["estimates"] = [
-                    *info.get("estimates", []),
-                    {"estimated": asdict(estimate.totals), "took": asdict(took)},
-                ]
-                write()
+
+    def _run(self, plan: Plan, engine: Engine, info: RunInfo, console: Console) -> None:
+        """Run the plan; print and keep what was estimated and what it took."""
+        began = time.time()
+        estimate, to_run, begun = self._estimate(engine.slots)
+        if estimate.trials:
+            console.print(estimate.sentence(), soft_wrap=True)
+        with Progress(console, engine.slots, self._model) as progress:
+            progress.expect(plan, to_run, begun)
+            self._executor = Executor(
+                self.run,
+                self._planned_anew,
+                engine,
+                progress,
+                info.values["choices"],
+                on_choice=info.write,
+                options=self.options,
+            )
+            try:
+                if not self.stopped:
+                    self._executor.execute(plan)
+            finally:
+                info.write()
+                certified = map(self._planned, plan.parity)
+                self._remembered.keep(certified, self.run, since=began)
+            took = progress.took()
+        if estimate.trials and not self.stopped:
+            console.print(
+                f"took {took.sentence()}; estimated before: "
+                f"{estimate.totals.sentence()}",
+                soft_wrap=True,
+            )
+            known = {"estimated": asdict(estimate.totals), "took": asdict(took)}
+            estimates = info.values.setdefault("estimates", [])
+            estimates.append(known)
+            info.write()
 
     def _bring(self, plan: Plan) -> list[str]:
         """Put certificates of earlier runs into the folder; say how many."""
         if self.options.force:
             return []
-        standing = [
-            planned(t, self.registry, self.run, self.options) for t in plan.parity
-        ]
-        count = self._remembered.bring(standing, self.run)
+        count = self._remembered.bring(map(self._planned_anew, plan.parity), self.run)
         if count == 0:
             return []
         return [
@@ -277,7 +275,7 @@ class Execution:
                 self.options.jobs,
                 is_stopped=lambda: self.stopped,
             )
-        log = self.run.path / "workers.log"
+        log = append_to(self.run.path / "workers.log")
         return LocalEngine(self.registry, self.options.jobs, self.options.limits, log)
 
     def stop(self) -> None:
@@ -285,26 +283,6 @@ class Execution:
         self.stopped = True
         if self._executor is not None:
             self._executor.stop(now=False)
-
-    def _info(self) -> dict[str, Any]:
-        earlier = self.run.info()
-        earlier.pop("schema", None)
-        frameworks = [
-            name
-            for framework in self.registry.frameworks.values()
-            for name in framework.distributions
-        ]
-        return {
-            "choices": {},
-            "started_at": time.time(),
-            "wall_time_s": 0.0,
-            **earlier,
-            "suite": self.suite.model_dump(mode="json"),
-            "device": self.device,
-            "jobs": self.options.jobs,
-            "plugins": [file.name for file in self.registry.files],
-            "environment": describe_environment([*frameworks, *_DISTRIBUTIONS]),
-        }
 
     def _check_same_suite(self, info: dict[str, Any]) -> None:
         """Refuse to mix two suites, or one suite with other values, in one folder."""

@@ -2,39 +2,98 @@
 
 from __future__ import annotations
 
-import queue
+import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.contract import Weights
 from harness.measure import MEASURES
-from harness.registry import Registry
 from harness.run.job import (
     DEFAULT_OPTIONS,
     Answer,
+    Begins,
+    Checkpointed,
     Engine,
+    Event,
     Job,
+    News,
     Options,
-    Sink,
+    Printed,
+    Round,
     Start,
     StoppedError,
+    Waits,
 )
 from harness.run.plan.choice import Choice, admit, choose
 from harness.run.plan.derived import certificate_trial, gradients_trial
 from harness.run.plan.expand import LearningGroup
 from harness.run.plan.plan import Plan
-from harness.run.plan.todo import Planned, planned
+from harness.run.plan.todo import Planned
 from harness.run.progress import Progress
-from harness.store import Attempt, Checkpoint, Reading, RunFolder, TrialRecord
+from harness.store import Attempt, Checkpoint, RunFolder, TrialRecord
 from harness.trial import Trial
 
-Work = Callable[[int], None]
-"""Something to do on the slot of a number."""
+Work = Callable[[], None]
+
+
+class Attempts:
+    """Attempts at the trials of one job: a `Sink`, and what is abandoned on an error.
+
+    Args:
+        of: Each trial and its attempt, by trial id.
+        progress: Shows the news.
+    """
+
+    def __init__(
+        self, of: Mapping[str, tuple[Planned, Attempt]], progress: Progress
+    ) -> None:
+        self.of, self._progress = of, progress
+        self.trials = {trial_id: todo.trial for trial_id, (todo, _) in of.items()}
+
+    def __enter__(self) -> Attempts:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *more: object) -> None:
+        if error is not None:
+            for _, attempt in self.of.values():
+                attempt.abandon()
+
+    def __call__(self, news: News) -> None:
+        """Write the news of the job to its attempts, and show them."""
+        every = [todo for todo, _ in self.of.values()]
+        match news:
+            case Round():
+                self._progress.round(every, news.number, news.rounds)
+            case Waits():
+                if news.for_what is None:
+                    for _, attempt in self.of.values():
+                        attempt.waited()
+                self._progress.waits(every, news.for_what)
+            case _:
+                self._of_one(news, *self.of[news.trial_id])
+
+    def _of_one(
+        self,
+        news: Begins | Event | Checkpointed | Printed,
+        todo: Planned,
+        attempt: Attempt,
+    ) -> None:
+        match news:
+            case Begins():
+                attempt.restart(resumed=news.resumed)
+                self._progress.begins(todo, resumed=news.resumed)
+            case Event():
+                attempt.write(news.reading)
+                self._progress.event(todo, news.reading)
+            case Checkpointed():
+                attempt.checkpoint(news.start.state, news.start.arrays)
+            case Printed():
+                attempt.write_log(news.data)
 
 
 @dataclass
@@ -42,21 +101,21 @@ class Executor:
     """Runs the stages of a plan and commits every trial as it ends.
 
     Args:
-        run: Where results go.
-        registry: Knows every plugin's source.
+        run: Where results are stored.
+        planned: Says whether a trial has to run, and under which id.
         engine: Where trials run.
-        progress: Told of every start, event and end.
+        progress: Shows every start, event and end.
         choices: Implementations chosen for learning; new choices are added.
         on_choice: Called after a choice was made, to write it down.
         options: Of the run.
     """
 
     run: RunFolder
-    registry: Registry
+    planned: Callable[[Trial], Planned]
     engine: Engine
     progress: Progress
-    choices: dict[str, str]
-    on_choice: Callable[[], None]
+    choices: dict[str, str] = field(default_factory=dict)
+    on_choice: Callable[[], None] = lambda: None
     options: Options = DEFAULT_OPTIONS
     stopping: bool = False
     _redone: set[str] = field(default_factory=set)
@@ -64,47 +123,30 @@ class Executor:
 
     def execute(self, plan: Plan) -> None:
         """Run what is not done yet: certificates, speed, learning and gradients."""
-        try:
-            first = [self._single(trial) for trial in plan.first]
-            self._side_by_side(first, self.engine.slots)
-            sessions = [self._session(name, t) for name, t in plan.speed.items()]
-            self._side_by_side(sessions, self.engine.quiet_slots)
-            self.progress.refine(plan)
-            learning = [self._learning(group, t) for group, t in self._chosen(plan)]
-            self._side_by_side(learning, self.engine.slots)
-        finally:
-            self.engine.close()
+        first = [self._single(trial) for trial in plan.first]
+        self._side_by_side(first, self.engine.slots)
+        sessions = [self._session(name, t) for name, t in plan.speed.items()]
+        self._side_by_side(sessions, self.engine.session_slots)
+        self.progress.refine(plan)
+        learning = [self._learning(group, t) for group, t in self._chosen(plan)]
+        self._side_by_side(learning, self.engine.slots)
 
     def stop(self, *, now: bool) -> None:
-        """Start nothing more; have what runs end soon, or `now` and uncommitted."""
+        """Start nothing more; what runs ends soon, or `now` and is not committed."""
         self.stopping = True
         self.engine.stop(now=now)
 
-    # --- stages ----------------------------------------------------------------------
+    def _side_by_side(self, work: Sequence[Work], most: int) -> None:
+        """Do all the work, so much of it at the same time at most."""
 
-    def _planned(self, trial: Trial) -> Planned:
-        return planned(trial, self.registry, self.run, self.options)
+        def do(item: Work) -> None:
+            if not self.stopping:
+                with contextlib.suppress(StoppedError):
+                    item()
 
-    def _side_by_side(self, work: Sequence[Work], slots: int) -> None:
-        """Do all the work on a number of slots, each on a thread of its own."""
-        waiting: queue.SimpleQueue[Work] = queue.SimpleQueue()
-        for item in work:
-            waiting.put(item)
-
-        def serve(slot: int) -> None:
-            while not self.stopping:
-                try:
-                    item = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    item(slot)
-                except StoppedError:
-                    return
-
-        with ThreadPoolExecutor(slots) as pool:
-            futures: list[Future[None]] = [pool.submit(serve, s) for s in range(slots)]
+        with ThreadPoolExecutor(most) as threads:
             try:
+                futures = [threads.submit(do, item) for item in work]
                 wait(futures, return_when=FIRST_EXCEPTION)
                 for future in futures:
                     if future.done():
@@ -113,72 +155,82 @@ class Executor:
                 self.stop(now=True)
                 raise
 
+    # --- jobs ------------------------------------------------------------------------
+
     def _single(self, trial: Trial) -> Work:
-        return lambda slot: self._measure(slot, self._planned(trial))
+        return lambda: self._measure(self.planned(trial))
 
-    # --- one trial at a time ---------------------------------------------------------
-
-    def _measure(self, slot: int, todo: Planned, arrays: Weights | None = None) -> None:
+    def _measure(self, todo: Planned, arrays: Weights | None = None) -> None:
         if not self._runs(todo):
             self.progress.skipped(todo)
             return
         found = None
         if MEASURES[todo.trial.measure].has_updates and not self.options.force:
             found = self.run.checkpoint(todo.id)
-        attempt = self._begin(todo, found)
         start = None if found is None else Start(found.state, found.arrays)
-        job = Job({todo.id: todo.trial}, arrays=arrays or {}, start=start)
-        self._run(slot, job, {todo.id: (todo, attempt)})
+        with self.begin([todo], found) as attempts:
+            job = Job(attempts.trials, arrays=arrays or {}, start=start)
+            answers = self.engine.run(job, attempts)
+            if answers[todo.id].outcome == "stopped":  # it goes on at the next run
+                raise StoppedError
+        self.commit(attempts, answers)
+
+    def _session(self, name: str, trials: Sequence[Trial]) -> Work:
+        def work() -> None:
+            todo = [self.planned(trial) for trial in trials]
+            if not any(trial.runs for trial in todo):
+                for trial in todo:
+                    self.progress.skipped(trial)
+                return
+            session = session_name(name)
+            with self.begin(todo) as attempts:
+                answers = self.engine.run(Job(attempts.trials, session=True), attempts)
+            self.commit(attempts, answers, {"session": session})
+
+        return work
 
     def _runs(self, todo: Planned) -> bool:
         """Say whether a trial has to run; one that was run by this command has not."""
         with self._lock:
             return todo.runs and todo.id not in self._redone
 
-    def _begin(self, todo: Planned, found: Checkpoint | None = None) -> Attempt:
-        self.progress.started(todo)
-        return self.run.begin(todo.trial, todo.id, todo.sources, resume=found)
+    def begin(
+        self, todo: Iterable[Planned], found: Checkpoint | None = None
+    ) -> Attempts:
+        """Begin an attempt at each trial, from a checkpoint if one was found."""
+        begun = {}
+        for each in todo:
+            self.progress.started(each)
+            attempt = self.run.begin(each.trial, each.id, each.sources, resume=found)
+            begun[each.id] = (each, attempt)
+        return Attempts(begun, self.progress)
 
-    def sink(self, attempts: Mapping[str, tuple[Planned, Attempt]]) -> Sink:
-        """Return what writes a job's news to its attempts, and tells of them."""
-        return _Sink(attempts, self.progress)
-
-    def _run(
+    def commit(
         self,
-        slot: int,
-        job: Job,
-        attempts: Mapping[str, tuple[Planned, Attempt]],
+        attempts: Attempts,
+        answers: Mapping[str, Answer],
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        """Run a job and commit its trials; a stopped one is left to go on later."""
-        try:
-            answers = self.engine.run(job, slot, self.sink(attempts))
-        except BaseException:
-            for _, attempt in attempts.values():
-                attempt.abandon()
-            raise
-        for trial_id, (todo, attempt) in attempts.items():
+        """Commit the answer of every trial, with facts that hold for all of them."""
+        for trial_id, (todo, attempt) in attempts.of.items():
             answer = answers[trial_id]
-            if answer.outcome == "stopped":
-                attempt.abandon()
-                raise StoppedError
+            result = {"outcome": answer.outcome, "reason": answer.reason}
             self._commit(
-                todo, attempt, replace(answer, facts={**answer.facts, **(facts or {})})
+                todo, attempt, answer, {**result, **answer.facts, **(facts or {})}
             )
 
-    def _commit(self, todo: Planned, attempt: Attempt, answer: Answer) -> None:
-        result = {"outcome": answer.outcome, "reason": answer.reason, **answer.facts}
+    def _commit(
+        self, todo: Planned, attempt: Attempt, answer: Answer, result: dict[str, Any]
+    ) -> None:
         if answer.outcome != "ok" and self.run.outcome_or_damage(todo.id)[0] == "ok":
-            # Measured anew for the others of its session: what is good stays.
+            # Measured again only for the others of its session: the good result stays.
             attempt.abandon()
-            with self._lock:
-                self._redone.add(todo.id)
+            self._done(todo)
             reason = f"{answer.reason}; its earlier result stays"
             self.progress.finished(todo, answer.outcome, reason, ())
             return
         stored = attempt.commit(result, answer.readings, answer.arrays)
-        with self._lock:
-            self._redone.add(todo.id)
+        self._done(todo)
         self.progress.finished(
             todo,
             answer.outcome,
@@ -188,8 +240,12 @@ class Executor:
             facts=stored,
         )
 
+    def _done(self, todo: Planned) -> None:
+        with self._lock:
+            self._redone.add(todo.id)
+
     def _is_certified(self, trial: Trial) -> bool:
-        """Say whether what was timed or learned may stand without a mark."""
+        """Say whether what was timed or learned needs no mark."""
         if not MEASURES[trial.measure].read_back:
             return True
         certificate = self._find(certificate_trial(trial))
@@ -202,19 +258,19 @@ class Executor:
         )
 
     def _refuse(self, todo: Planned, outcome: str, reason: str) -> None:
-        self._commit(todo, self._begin(todo), Answer(outcome, reason))
+        self.commit(self.begin([todo]), {todo.id: Answer(outcome, reason)})
 
     # --- learning --------------------------------------------------------------------
 
     def _find(self, trial: Trial) -> TrialRecord | None:
-        return self.run.read(self._planned(trial).id)
+        return self.run.read(self.planned(trial).id)
 
     def _chosen(self, plan: Plan) -> list[tuple[LearningGroup, Planned]]:
-        """Return what learns, refusing what may not; each trial once."""
+        """Return what learns, each trial once; refuse the trials that may not learn."""
         chosen: dict[str, tuple[LearningGroup, Planned]] = {}
         for group in plan.learning:
             choice = self._choice(group)
-            todo = self._planned(choice.trial)
+            todo = self.planned(choice.trial)
             if choice.refused is not None:
                 if self._runs(todo):
                     self._refuse(todo, choice.outcome, choice.refused)
@@ -244,38 +300,22 @@ class Executor:
         return choice
 
     def _learning(self, group: LearningGroup, todo: Planned) -> Work:
-        def work(slot: int) -> None:
+        def work() -> None:
             again = self._runs(todo)
-            self._measure(slot, todo)
+            self._measure(todo)
             if not group.follow_gradients:
                 return
-            follower = self._planned(gradients_trial(todo.trial, todo.id))
+            follower = self.planned(gradients_trial(todo.trial, todo.id))
             if again:  # what follows new weights is new too
                 follower = replace(follower, runs=True)
             learned = self.run.read(todo.id)
             outcome = learned.outcome if learned is not None else "nowhere"
             if outcome == "ok" or not follower.runs:
-                self._measure(slot, follower, self.run.arrays(todo.id))
+                self._measure(follower, self.run.arrays(todo.id))
             elif outcome == "diverged":
                 self._refuse(follower, "refused", "its learning trial diverged")
             else:
                 self._refuse(follower, "failed", f"its learning trial ended {outcome}")
-
-        return work
-
-    # --- speed -----------------------------------------------------------------------
-
-    def _session(self, name: str, trials: Sequence[Trial]) -> Work:
-        def work(slot: int) -> None:
-            todo = [self._planned(trial) for trial in trials]
-            if not any(trial.runs for trial in todo):
-                for trial in todo:
-                    self.progress.skipped(trial)
-                return
-            facts = {"session": session_name(name)}
-            attempts = {trial.id: (trial, self._begin(trial)) for trial in todo}
-            job = Job({trial.id: trial.trial for trial in todo}, session=True)
-            self._run(slot, job, attempts, facts)
 
         return work
 
@@ -284,44 +324,3 @@ def session_name(name: str) -> str:
     """Return a name that no other session has: two may begin in one second."""
     now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     return f"{name}, {now} {uuid.uuid4().hex[:6]}"
-
-
-class _Sink:
-    """Writes a job's news to its attempts, and tells of them."""
-
-    def __init__(
-        self, attempts: Mapping[str, tuple[Planned, Attempt]], progress: Progress
-    ) -> None:
-        self._attempts, self._progress = attempts, progress
-
-    def begins(self, trial_id: str, *, resumed: bool) -> None:
-        todo, attempt = self._attempts[trial_id]
-        attempt.restart(resumed=resumed)
-        self._progress.begins(todo, resumed=resumed)
-
-    def event(self, trial_id: str, reading: Reading) -> None:
-        todo, attempt = self._attempts[trial_id]
-        attempt.write(reading)
-        self._progress.event(todo, reading)
-
-    def checkpoint(
-        self, trial_id: str, state: Mapping[str, Any], arrays: Weights
-    ) -> None:
-        _, attempt = self._attempts[trial_id]
-        attempt.checkpoint(state, arrays)
-
-    def log(self, trial_id: str, data: bytes) -> None:
-        _, attempt = self._attempts[trial_id]
-        attempt.write_log(data)
-
-    def round(self, number: int, rounds: int) -> None:
-        self._progress.round(self._todo(), number, rounds)
-
-    def waits(self, for_what: str | None) -> None:
-        if for_what is None:
-            for _, attempt in self._attempts.values():
-                attempt.waited()
-        self._progress.waits(self._todo(), for_what)
-
-    def _todo(self) -> list[Planned]:
-        return [todo for todo, _ in self._attempts.values()]

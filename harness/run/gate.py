@@ -12,10 +12,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,24 @@ from rich.console import Console, Group, RenderableType
 
 from harness.errors import MisuseError
 from harness.interpreters import choose as environments
-from harness.machine.facts import describe_environment
-from harness.machine.lock import measuring
-from harness.machine.peak import Peak
 from harness.registry import Registry
-from harness.run.engine.peaks import PeakKey
-from harness.run.engine.pool import Crew
-from harness.run.engine.session import Ask, Stands, fitness_before, time_in_turns
+from harness.run.engine.local import LocalEngine
+from harness.run.engine.session import Part, run_session
 from harness.run.estimate.model import CostModel
 from harness.run.executor import Executor, session_name
-from harness.run.job import Answer, Job, Limits, Options, Sink
+from harness.run.info import RunInfo
+from harness.run.job import Options
 from harness.run.plan.derived import certificate_trial
 from harness.run.plan.plan import Plan, make_plan
-from harness.run.plan.todo import Planned
+from harness.run.plan.todo import Planned, planned
 from harness.run.progress import Progress, live
+from harness.run.worker.log import append_to
 from harness.run.worktree import Checkout, counterparts, overlay
-from harness.store import Attempt, RunFolder
+from harness.store import RunFolder
 from harness.suite import Suite
 from harness.trial import Trial
 
 BASE, NEW = "base", "new"
-
-_WAITS = "trials of another rnn-harness command on this machine"
 
 
 @dataclass(frozen=True)
@@ -81,91 +77,45 @@ class _Console(Console):
         self._shared.print(f"{self._side}:", *objects, **options)
 
 
-class _Engine:
-    """Runs jobs on one crew, which outlives the stages."""
+@dataclass(frozen=True)
+class _Side:
+    """One side: its plugins, its run folder and its workers, which outlive the stages.
 
-    slots = quiet_slots = 1
+    Attributes:
+        commit: The commit that the base is, or None for the working tree.
+    """
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
-        self.notes: list[str] = []
+    name: str
+    registry: Registry
+    run: RunFolder
+    commit: str | None
+    engine: LocalEngine
+    progress: Progress
 
-    def run(self, job: Job, slot: int, sink: Sink) -> Mapping[str, Answer]:
-        return self._crew.run(job, sink)
-
-    def stop(self, *, now: bool) -> None:
-        self._crew.stop(now=now)
-
-    def close(self) -> None: ...
-
-
-class _Side(Executor):
-    """One side: its plugins, its workers and its run folder."""
-
-    def __init__(
-        self,
-        name: str,
-        registry: Registry,
-        run: RunFolder,
-        commit: str | None,
-        limits: Limits,
-        console: Console,
-    ) -> None:
-        self.name, self._commit_hash, self.limits = name, commit, limits
-        self.crew = Crew(registry, limits, self._write)
-        model = CostModel(registry)
-        progress = Progress(_Console(name, console), 1, model)
-        engine = _Engine(self.crew)
-        super().__init__(run, registry, engine, progress, {}, lambda: None)
-
-    def _write(self, data: bytes) -> None:
-        with (self.run.path / "workers.log").open("ab") as log:
-            log.write(data)
-
-    def _planned(self, trial: Trial) -> Planned:
+    def planned(self, trial: Trial) -> Planned:
         """Plan a trial; the source of the base is its commit, whatever lies here."""
-        todo = super()._planned(trial)
-        if self._commit_hash is None:
+        todo = planned(trial, self.registry, self.run)
+        if self.commit is None:
             return todo
-        sources = {"commit": self._commit_hash}
+        sources = {"commit": self.commit}
         return replace(todo, sources=sources, id=trial.identity(sources), runs=True)
 
+    @cached_property
+    def executor(self) -> Executor:
+        """What runs its certificates and commits its sessions."""
+        return Executor(self.run, self.planned, self.engine, self.progress)
+
     def bring(self, certificates: Iterable[Trial], folder: Path) -> None:
-        """Bring certificates that an earlier gate took into this run folder."""
+        """Copy certificates of an earlier gate into this run folder."""
         for trial in certificates:
-            todo = self._planned(trial)
+            todo = self.planned(trial)
             found = folder / self.name / "trials" / todo.id
             if (found / "result.json").exists():
                 shutil.copytree(found, self.run.trials / todo.id)
 
-    def expect(self, plan: Plan) -> None:
-        """Take in what is to come."""
-        self.progress.expect(plan)
-        self.progress.shown()  # which times numpy once, now that no session runs
-
-    def begin(self, trials: Iterable[Trial]) -> dict[str, tuple[Planned, Attempt]]:
-        """Begin an attempt at each trial of a session."""
-        todo = [self._planned(trial) for trial in trials]
-        return {each.id: (each, self._begin(each)) for each in todo}
-
-    def end(
-        self,
-        attempts: Mapping[str, tuple[Planned, Attempt]],
-        answers: Mapping[str, Answer],
-        facts: Mapping[str, Any],
-        peaks: Mapping[PeakKey, Peak],
-    ) -> None:
-        """Commit what a session found."""
-        for trial_id, (todo, attempt) in attempts.items():
-            answer = answers[f"{self.name}/{trial_id}"]
-            peak = peaks.get(PeakKey.of(todo.trial))
-            known = {"peak": peak.to_json()} if peak else {}
-            told = {**answer.facts, **facts, **known}
-            self._commit(todo, attempt, replace(answer, facts=told))
-
-    def close(self) -> None:
-        """Let every worker end."""
-        self.crew.close()
+    def shown(self) -> RenderableType:
+        """Return how far it is."""
+        return Columns([f"{self.name}:", self.progress.shown()])
 
 
 def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, Path]:
@@ -198,33 +148,31 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
                 f"{folder} exists; a gate is measured whole, so give a new folder with "
                 "-o"
             )
-    runs = {name: RunFolder.create(folder) for name, folder in folders.items()}
-    info = {name: _info(request, registries[name]) for name in runs}
     same = _same_sources(paths, registries, plan)
-    facts = {"same_sources": same}
-    info[BASE]["gate"] = {"side": BASE, "commit": checkout.commit, **facts}
-    info[NEW]["gate"] = {"side": NEW, "against": checkout.commit, **facts}
-    if same and request.certified is None:  # else it was said
+    if same and request.certified is None:  # else it was printed before
         console.print(SAME_SOURCES, soft_wrap=True)
-    start_s = time.monotonic()
+    commit = checkout.commit
     with ExitStack() as stack:
         sides = []
-        for name, run in runs.items():
+        for name, gate in (
+            (BASE, {"side": BASE, "commit": commit, "same_sources": same}),
+            (NEW, {"side": NEW, "against": commit, "same_sources": same}),
+        ):
+            registry, run = registries[name], RunFolder.create(folders[name])
             stack.enter_context(run.locked())
-            run.write_info(info[name])
-            commit = checkout.commit if name == BASE else None
-            sides.append(
-                _Side(
-                    name, registries[name], run, commit, request.options.limits, console
-                )
+            info = RunInfo(
+                run, request.suite, registry, request.device, jobs=1, gate=gate
             )
-            stack.callback(sides[-1].close)
-        try:
-            _measure(sides, plan, console, request.certified)
-        finally:
-            for name, run in runs.items():
-                info[name]["wall_time_s"] = time.monotonic() - start_s
-                run.write_info(info[name])
+            info.write()
+            stack.callback(info.write)
+            log = append_to(run.path / "workers.log")
+            engine = LocalEngine(registry, 1, request.options.limits, log)
+            stack.callback(engine.close)
+            model = CostModel(registry)
+            progress = Progress(_Console(name, console), 1, model)
+            of_base = commit if name == BASE else None
+            sides.append(_Side(name, registry, run, of_base, engine, progress))
+        _measure(sides, plan, console, request.certified)
     return folders[BASE], folders[NEW]
 
 
@@ -319,20 +267,6 @@ def _same_sources(
     return told[BASE] == told[NEW]
 
 
-def _info(request: Request, registry: Registry) -> dict[str, Any]:
-    libraries = [n for f in registry.frameworks.values() for n in f.distributions]
-    return {
-        "choices": {},
-        "started_at": time.time(),
-        "wall_time_s": 0.0,
-        "suite": request.suite.model_dump(mode="json"),
-        "device": request.device,
-        "jobs": 1,
-        "plugins": [file.name for file in registry.files],
-        "environment": describe_environment([*libraries, "numpy", "rnn-harness"]),
-    }
-
-
 def _narrowed(plan: Plan, only: frozenset[str] | None) -> Plan:
     """Return a plan of some trials alone, sessions without any left out."""
     if only is None:
@@ -353,12 +287,13 @@ def _measure(
             side.bring(plans[side.name].parity, certified)
         plans = {name: replace(plan, parity=()) for name, plan in plans.items()}
     for side in sides:
-        side.expect(plans[side.name])
-    with live(console, lambda: Group(*map(_shown, sides))):
+        side.progress.expect(plans[side.name])
+        side.progress.shown()  # which times numpy once, now that no session runs
+    with live(console, lambda: Group(*(side.shown() for side in sides))):
         if certified is None:
             console.print("certificates of both sides first")
             for side in sides:
-                side.execute(replace(plans[side.name], speed={}))
+                side.executor.execute(replace(plans[side.name], speed={}))
         for number, (name, trials) in enumerate(plan.speed.items(), 1):
             console.print(
                 f"session {number} of {len(plan.speed)}: {name}, {len(trials)} a side",
@@ -366,10 +301,6 @@ def _measure(
             )
             of_side = {side.name: plans[side.name].speed[name] for side in sides}
             _session(name, sides, of_side)
-
-
-def _shown(side: _Side) -> RenderableType:
-    return Columns([f"{side.name}:", side.progress.shown()])
 
 
 def _plan_of(registry: Registry, plan: Plan) -> Plan:
@@ -395,93 +326,20 @@ def _session(
     name: str, sides: Sequence[_Side], of_side: Mapping[str, Sequence[Trial]]
 ) -> None:
     """Time the trials of both sides taking turns, and commit them."""
-    session = session_name(name)
-    attempts = {side.name: side.begin(of_side[side.name]) for side in sides}
-    sinks = {s.name: s.sink(attempts[s.name]) for s in sides}
-    trials = {
-        f"{side}/{trial_id}": todo.trial
-        for side, begun in attempts.items()
-        for trial_id, (todo, _) in begun.items()
-    }
-
-    def waits() -> None:
-        sinks[NEW].waits(_WAITS)
-
-    try:
-        with measuring(alone=True, waits=waits, check=lambda: None):
-            for sink in sinks.values():
-                sink.waits(None)
-            fitness = fitness_before(trials.values())
-            with _asked(sides, attempts, sinks) as (ask, stands):
-                answers = time_in_turns(trials, ask, _Both(sinks.values()), stands)
-            peaks = _peaks(sides, trials, answers, fitness["verdict"])
-    except BaseException:
-        for side in sides:
-            side.crew.stop(now=True)
-        for begun in attempts.values():
-            for _, attempt in begun.values():
-                attempt.abandon()
-        raise
-    for side in sides:
-        side.end(
-            attempts[side.name],
-            answers,
-            {"session": session, "fitness": fitness},
-            peaks,
-        )
-
-
-def _peaks(
-    sides: Sequence[_Side],
-    trials: Mapping[str, Trial],
-    answers: Mapping[str, Answer],
-    machine: str,
-) -> Mapping[PeakKey, Peak]:
-    """Return what the libraries reach, which both sides share.
-
-    The working tree's are asked: it is what measures. Not under a memory limit, which
-    large arrays of no trial might break.
-    """
-    (new,) = [side for side in sides if side.name == NEW]
-    if new.limits.memory_bytes is not None:
-        return {}
-    ok = [trial for key, trial in trials.items() if answers[key].outcome == "ok"]
-    return new.crew._peaks.best(_known(new.registry, ok), machine)
-
-
-class _Both:
-    """Tells both sides of rounds."""
-
-    def __init__(self, sinks: Iterable[Sink]) -> None:
-        self._sinks = tuple(sinks)
-
-    def round(self, number: int, rounds: int) -> None:
-        for sink in self._sinks:
-            sink.round(number, rounds)
-
-
-@contextmanager
-def _asked(
-    sides: Sequence[_Side],
-    attempts: Mapping[str, Mapping[str, tuple[Planned, Attempt]]],
-    sinks: Mapping[str, Sink],
-) -> Iterator[tuple[Ask, Stands]]:
-    """Give what asks the crew of the side that a trial id begins with."""
     with ExitStack() as stack:
-        of_side = {}
+        begun, parts = [], []
         for side in sides:
-            todo = {id: each.trial for id, (each, _) in attempts[side.name].items()}
-            asker = side.crew.asker(Job(todo, session=True), sinks[side.name])
-            of_side[side.name] = stack.enter_context(asker)
-
-        def ask(
-            key: str, trial: Trial, command: str, phase: str | None, number: int = 0, /
-        ) -> Answer | tuple[Any, ...] | None:
-            side, _, trial_id = key.partition("/")
-            return of_side[side][0](trial_id, trial, command, phase, number)
-
-        def stands(key: str, answer: Answer, /) -> bool:
-            side, _, trial_id = key.partition("/")
-            return of_side[side][1](trial_id, answer)
-
-        yield ask, stands
+            todo = map(side.planned, of_side[side.name])
+            attempts = stack.enter_context(side.executor.begin(todo))
+            pool = stack.enter_context(side.engine.lend())
+            begun.append(attempts)
+            parts.append(Part(pool, attempts.trials, attempts))
+        try:
+            answers = run_session(parts)
+        except BaseException:
+            for side in sides:
+                side.engine.stop(now=True)
+            raise
+    facts = {"session": session_name(name)}
+    for side, attempts, found in zip(sides, begun, answers, strict=True):
+        side.executor.commit(attempts, found, facts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -106,35 +106,67 @@ class Answer:
     died: bool = False
 
 
-class Sink(Protocol):
-    """Where a job's news goes while it runs."""
+# --- news of a job -------------------------------------------------------------------
 
-    def begins(self, trial_id: str, *, resumed: bool) -> None:
-        """Learning begins; not `resumed` where a start was offered and did not fit."""
 
-    def event(self, trial_id: str, reading: Reading) -> None:
-        """A part of a curve."""
+@dataclass(frozen=True)
+class Begins:
+    """Learning begins; not `resumed` where it was given a start that did not fit."""
 
-    def checkpoint(
-        self, trial_id: str, state: Mapping[str, Any], arrays: Weights
-    ) -> None:
-        """Where learning could go on from."""
+    trial_id: str
+    resumed: bool
 
-    def log(self, trial_id: str, data: bytes) -> None:
-        """What a trial printed."""
 
-    def round(self, number: int, rounds: int) -> None:
-        """A session has finished a round of turns, of so many at most."""
+@dataclass(frozen=True)
+class Event:
+    """A part of a curve."""
 
-    def waits(self, for_what: str | None) -> None:
-        """A job waits for its machine; None where it waits no more."""
+    trial_id: str
+    reading: Reading
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """Where learning could go on from."""
+
+    trial_id: str
+    start: Start
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What a trial printed."""
+
+    trial_id: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Round:
+    """A session has finished a round of turns, of `rounds` at most."""
+
+    number: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Waits:
+    """A job waits for its machine; `for_what` is None once it waits no more."""
+
+    for_what: str | None
+
+
+News = Begins | Event | Checkpointed | Printed | Round | Waits
+
+Sink = Callable[[News], None]
+"""Called with the news of a job while it runs."""
 
 
 class Engine(Protocol):
     """Where jobs run: on this machine, or on a cluster.
 
     Attributes:
-        notes: What is to be told of it when the run ends.
+        notes: What is printed of it when the run ends.
     """
 
     notes: list[str]
@@ -144,10 +176,10 @@ class Engine(Protocol):
         """Jobs that may run side by side."""
 
     @property
-    def quiet_slots(self) -> int:
+    def session_slots(self) -> int:
         """Sessions that may run side by side, each alone on its host."""
 
-    def run(self, job: Job, slot: int, sink: Sink) -> Mapping[str, Answer]:
+    def run(self, job: Job, sink: Sink) -> Mapping[str, Answer]:
         """Run a job and return the answer of each trial by its id.
 
         Raises:
@@ -155,7 +187,7 @@ class Engine(Protocol):
         """
 
     def stop(self, *, now: bool) -> None:
-        """Have learning checkpoint itself and end; or, `now`, end everything."""
+        """Let learning write a checkpoint and end; or, `now`, end everything."""
 
     def close(self) -> None:
         """Let every worker end."""

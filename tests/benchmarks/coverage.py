@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from harness.intervals import median_interval, proportion_interval
-from harness.run.engine.session import time_in_turns
+from harness.run.engine.turns import time_in_turns
 from harness.run.job import Answer
 from harness.trial import SpeedSettings, Trial
 
@@ -19,14 +19,15 @@ ROWS = 400
 
 
 class _Row:
-    """A worker whose turns are drawn; also the sink, which is told of rounds."""
+    """A meter whose turns are drawn."""
 
-    def __init__(self, spread: float, rng: np.random.Generator) -> None:
-        self.spread, self.rng = spread, rng
+    def __init__(self, trial: Trial, spread: float, rng: np.random.Generator) -> None:
+        self.trial, self.spread, self.rng = trial, spread, rng
         self.times: list[float] = []
 
-    def __call__(self, *asked: object) -> Answer | tuple[object, ...]:
-        command = asked[2]
+    def ask(
+        self, command: str, phase: str | None = None, number: int = 0
+    ) -> Answer | tuple[object, ...]:
         if command == "open":
             return ("forward",)
         if command == "warm":
@@ -36,8 +37,8 @@ class _Row:
         self.times.append(math.exp(self.rng.normal(0, self.spread)))
         return (self.times[-1],)
 
-    def round(self, number: int, rounds: int) -> None:
-        """Nobody looks."""
+    def is_final(self, answer: Answer) -> bool:
+        return True
 
 
 def main() -> None:
@@ -48,8 +49,8 @@ def main() -> None:
     for spread in (0.01, 0.02, 0.05):
         held, turns = 0, []
         for _ in range(ROWS):
-            row = _Row(spread, rng)
-            time_in_turns({"row": trial}, row, row)  # type: ignore[arg-type]
+            row = _Row(trial, spread, rng)
+            time_in_turns({"row": row}, lambda *_: None)
             found = median_interval([[time] for time in row.times])
             held += found.low <= 1 <= found.high
             turns.append(len(row.times))

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.contract import Weights
 from harness.registry import Registry
-from harness.run.job import Job, Limits
+from harness.run.job import Begins, Checkpointed, Event, Job, Limits, News, Start
 from harness.run.plan.plan import make_plan
-from harness.store import Reading, RunFolder
+from harness.store import RunFolder
 from harness.suite import Suite
 from harness.trial import Trial
 from tests import helpers
@@ -125,22 +124,14 @@ class Told:
         self.updates: list[Any] = []
         self.checkpoints = 0
 
-    def begins(self, trial_id: str, *, resumed: bool) -> None:
-        self.resumed.append(resumed)
-
-    def event(self, trial_id: str, reading: Reading) -> None:
-        self.updates.append(reading.x)
-
-    def checkpoint(
-        self, trial_id: str, state: Mapping[str, Any], arrays: Weights
-    ) -> None:
-        self.checkpoints += 1
-
-    def log(self, trial_id: str, data: bytes) -> None: ...
-
-    def round(self, number: int, rounds: int) -> None: ...
-
-    def waits(self, for_what: str | None) -> None: ...
+    def __call__(self, news: News) -> None:
+        match news:
+            case Begins():
+                self.resumed.append(news.resumed)
+            case Event():
+                self.updates.append(news.reading.x)
+            case Checkpointed():
+                self.checkpoints += 1
 
 
 def test_a_scheduler_that_begins_a_lost_trial_anew_by_itself_is_overruled(
@@ -157,7 +148,7 @@ def test_a_scheduler_that_begins_a_lost_trial_anew_by_itself_is_overruled(
     sink = Told()
     engine = DaskEngine(registry, Limits(checkpoint_s=0.2), str(cluster.file))
     with ThreadPoolExecutor() as pool:
-        answers = pool.submit(engine.run, job, 0, sink)
+        answers = pool.submit(engine.run, job, sink)
         for lost in (1, 2):
             seen = sink.checkpoints
             helpers.wait_for(lambda n=seen: sink.checkpoints > n, "a checkpoint")
@@ -299,8 +290,8 @@ def test_what_strayed_and_ended_unheard_is_run_again_from_the_newest_checkpoint(
     trial = Trial("learning", "numpy-reference", "rnn")
     flight = _Flight(Job({"learns": trial}), sink := Told())
     assert flight.depart().start is None
-    calls = [("checkpoint", ("learns", {"updates": 3}, {}), {})]
-    flight.news(flight.name, "one", 0, calls)
+    news = [Checkpointed("learns", Start({"updates": 3}, {}))]
+    flight.news(flight.name, "one", 0, news)
     assert not flight.lands("another")  # begun anew from nothing by dask itself
     assert flight.lands("one")
     again = flight.depart().start

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,11 +27,12 @@ from harness.registry import Registry
 from harness.run.engine import cluster_worker as remote
 from harness.run.job import (
     Answer,
+    Checkpointed,
     Job,
     Limits,
     LostError,
+    News,
     Sink,
-    Start,
     StoppedError,
 )
 
@@ -59,7 +60,7 @@ LOST = (
 
 
 class _Flight:
-    """A job on its way: who is told, what of it was told, and where it could go on."""
+    """A job that was sent: its sink, the news passed on, and where it could go on."""
 
     def __init__(self, job: Job, sink: Sink) -> None:
         self._job, self._sink = job, sink
@@ -77,7 +78,7 @@ class _Flight:
             return replace(self._job, start=self._start)
 
     def news(
-        self, name: str, execution: str, first: int, calls: list[remote.Call]
+        self, name: str, execution: str, first: int, news: Sequence[News | None]
     ) -> None:
         """Pass on what was not heard yet of an execution, numbered from `first`.
 
@@ -88,21 +89,21 @@ class _Flight:
             if name == self.name:
                 self.strayed |= not self.lands(execution)
                 if not self.strayed:
-                    self._tell(execution, first, calls)
+                    self._pass_on(execution, first, news)
 
-    def _tell(self, execution: str, first: int, calls: list[remote.Call]) -> None:
+    def _pass_on(self, execution: str, first: int, news: Sequence[News | None]) -> None:
         with self._lock:
             if self._landed:
                 return
             known, count = self.heard
             if execution != known:
                 count = 0
-            fresh = calls[count - first :]
-            remote.play(fresh, self._sink)
-            self.heard = (execution, first + len(calls))
-            for name, arguments, _ in fresh:
-                if name == "checkpoint":
-                    self._start = Start(*arguments[1:])
+            for each in news[count - first :]:
+                if isinstance(each, Checkpointed):
+                    self._start = each.start
+                if each is not None:
+                    self._sink(each)
+            self.heard = (execution, first + len(news))
 
     def lands(self, execution: str) -> bool:
         """Say whether an execution that has ended is the one that was heard of."""
@@ -110,8 +111,8 @@ class _Flight:
             return self.heard[0] in ("", execution)
 
     def land(self, found: remote.Found) -> Mapping[str, Answer]:
-        """Pass on the rest; what comes later from a lost worker is not listened to."""
-        self._tell(found.execution, 0, found.calls)
+        """Pass on the rest; later news of a lost worker is dropped."""
+        self._pass_on(found.execution, 0, found.news)
         with self._lock:
             self._landed = True
         return found.answers
@@ -206,7 +207,7 @@ class DaskEngine:
         return max(1, sum(int(w["nthreads"]) for w in self._workers().values()))
 
     @property
-    def quiet_slots(self) -> int:
+    def session_slots(self) -> int:
         """Hosts on which a session may run alone."""
         return max(1, len(self._quiet_workers(self._workers())))
 
@@ -242,7 +243,7 @@ class DaskEngine:
 
     # --- jobs ------------------------------------------------------------------------
 
-    def run(self, job: Job, slot: int, sink: Sink) -> Mapping[str, Answer]:
+    def run(self, job: Job, sink: Sink) -> Mapping[str, Answer]:
         """Run a job on some worker; on another one if that is lost.
 
         Raises:
@@ -278,7 +279,7 @@ class DaskEngine:
 
         job = flight.depart()
         future = self._client.submit(
-            remote.run_job,
+            remote.run,
             self._package,
             self._run,
             flight.name,
@@ -352,9 +353,9 @@ class DaskEngine:
             found = self._client.run(
                 remote.news, self._run, heard, workers=[address], on_error="ignore"
             )
-            for name, (execution, first, calls) in found.get(address, {}).items():
+            for name, (execution, first, news) in found.get(address, {}).items():
                 if name in flights:
-                    flights[name].news(name, execution, first, calls)
+                    flights[name].news(name, execution, first, news)
 
     # --- the end ---------------------------------------------------------------------
 

@@ -1,32 +1,30 @@
-"""What a dask worker does: it holds crews, and keeps what they tell for the driver.
+"""What a dask worker does: it holds worker pools, and keeps their news for the driver.
 
 Everything here runs in the worker's process; `harness.run.engine.cluster` calls it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import sys
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-from harness.contract import Weights
 from harness.declarations import Declaration
 from harness.errors import HarnessError
 from harness.interpreters.probe import hash_of_sources
 from harness.machine.facts import installed_versions
 from harness.registry import Registry
-from harness.run.engine.pool import Crew
-from harness.run.job import Answer, Job, Limits, Sink
+from harness.run.engine.local import LocalEngine
+from harness.run.engine.pool import WorkerPool
+from harness.run.engine.session import run_job
+from harness.run.job import Answer, Checkpointed, Job, Limits, News
 from harness.run.plan.fingerprint import files_beside, forget_files, source_hash
-from harness.store import Reading
 
 SILENCE_S = 60.0
 """How long a driver may be silent before it is taken to be gone."""
@@ -162,133 +160,87 @@ def unlike(here: Facts, there: Facts) -> str | None:
 
 
 class Recorder:
-    """A sink that keeps every call, to be played to another sink."""
+    """A sink that keeps all news until the driver asks for it."""
 
     def __init__(self) -> None:
         self.execution = uuid.uuid4().hex
-        self._calls: list[Call] = []
+        self._news: list[News | None] = []
         self._last_checkpoint: int | None = None
         self._lock = threading.Lock()
 
-    def calls(self, first: int = 0) -> list[Call]:
-        """Return what was told from a number on."""
+    def __call__(self, news: News) -> None:
+        """Keep the news; of checkpoints only the newest."""
         with self._lock:
-            return self._calls[first:]
+            if isinstance(news, Checkpointed):
+                if self._last_checkpoint is not None:
+                    self._news[self._last_checkpoint] = None
+                self._last_checkpoint = len(self._news)
+            self._news.append(news)
 
-    def _keep(self, name: str, *arguments: Any, **named: Any) -> None:
+    def news(self, first: int = 0) -> list[News | None]:
+        """Return the news from a number on, None for a checkpoint that is dropped."""
         with self._lock:
-            self._calls.append((name, arguments, named))
-
-    def begins(self, trial_id: str, *, resumed: bool) -> None:
-        """Keep the call."""
-        self._keep("begins", trial_id, resumed=resumed)
-
-    def event(self, trial_id: str, reading: Reading) -> None:
-        """Keep the call."""
-        self._keep("event", trial_id, reading)
-
-    def checkpoint(
-        self, trial_id: str, state: Mapping[str, Any], arrays: Weights
-    ) -> None:
-        """Keep the call, and forget the checkpoint before."""
-        with self._lock:
-            if self._last_checkpoint is not None:
-                self._calls[self._last_checkpoint] = ("", (), {})
-            self._last_checkpoint = len(self._calls)
-            self._calls.append(("checkpoint", (trial_id, state, arrays), {}))
-
-    def log(self, trial_id: str, data: bytes) -> None:
-        """Keep the call."""
-        self._keep("log", trial_id, data)
-
-    def round(self, number: int, rounds: int) -> None:
-        """Keep the call."""
-        self._keep("round", number, rounds)
-
-    def waits(self, for_what: str | None) -> None:
-        """Keep the call."""
-        self._keep("waits", for_what)
-
-
-Call = tuple[str, tuple[Any, ...], dict[str, Any]]
-"""A method of a sink, what it was given by place and by name; "" for one forgotten."""
-
-
-def play(calls: list[Call], sink: Sink) -> None:
-    """Make the kept calls on another sink."""
-    for name, arguments, named in calls:
-        if name:
-            getattr(sink, name)(*arguments, **named)
+            return self._news[first:]
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a job came to, and all that it told."""
+    """The answers of a job, and all its news."""
 
     execution: str
-    calls: list[Call]
+    news: list[News | None]
     answers: Mapping[str, Answer]
 
 
 class _Host:
-    """The crews of one run on this worker."""
+    """The worker pools of one run on this dask worker."""
 
     def __init__(self, run: str, package: Package, limits: Limits) -> None:
         self._run = run
         self._folder = tempfile.TemporaryDirectory(prefix="rnn-harness-")
-        self._registry, facts = package.unpack(Path(self._folder.name))
+        registry, facts = package.unpack(Path(self._folder.name))
         differing = unlike(package.facts, facts)
         if differing is not None:
             raise UnlikeError(_address(), differing)
-        self._limits = limits
-        self._free: list[Crew] = []
-        self._all: list[Crew] = []
-        self._busy: dict[str, Crew] = {}
-        self._lock = threading.Lock()
+        self.engine = LocalEngine(registry, 1, limits, lambda _: None)
+        self._busy: dict[str, WorkerPool] = {}
         self.recorders: dict[str, Recorder] = {}
         self.heard_at_s = time.monotonic()
         self._closed = threading.Event()
         threading.Thread(target=self._end_without_driver, daemon=True).start()
 
     def _end_without_driver(self) -> None:
-        """End what runs where the driver, which asks every second, is heard no more."""
+        """End what runs once the driver, which asks every second, has been silent."""
         while not self._closed.wait(1):
             if time.monotonic() - self.heard_at_s > SILENCE_S:
-                self.stop(now=True)
+                self.engine.stop(now=True)
                 close(self._run)
 
-    @contextlib.contextmanager
-    def crew(self, job: str) -> Iterator[Crew]:
-        with self._lock:
-            if not self._free:
-                crew = Crew(self._registry, self._limits, lambda _: None)
-                self._all.append(crew)
-                self._free.append(crew)
-            crew = self._busy[job] = self._free.pop()
+    def run(self, name: str, job: Job) -> Found:
+        recorder = self.recorders[name] = Recorder()
         try:
-            yield crew
+            with self.engine.lend() as pool:
+                self._busy[name] = pool
+                answers = run_job(pool, job, recorder)
         finally:
-            with self._lock:
-                if job in self._busy:
-                    self._free.append(self._busy.pop(job))
+            self._busy.pop(name, None)
+            self.recorders.pop(name, None)
+        where = {"dask_worker": _address()}
+        answers = {
+            trial_id: replace(answer, facts={**answer.facts, **where})
+            for trial_id, answer in answers.items()
+        }
+        return Found(recorder.execution, recorder.news(), answers)
 
     def abandon(self, job: str) -> None:
-        """End a job, and the crew that it is run by."""
-        with self._lock:
-            crew = self._busy.pop(job, None)
-        if crew is not None:
-            crew.stop(now=True)
-
-    def stop(self, *, now: bool) -> None:
-        with self._lock:
-            crews = list(self._all)
-        for crew in crews:
-            crew.stop(now=now)
+        """End a job, and the pool that runs it."""
+        pool = self._busy.get(job)
+        if pool is not None:
+            pool.stop(now=True)
 
     def close(self) -> None:
         self._closed.set()
-        for crew in self._all:
-            crew.close()
+        self.engine.close()
         self._folder.cleanup()
 
 
@@ -315,49 +267,37 @@ def describe(package: Package) -> Facts:
         return package.unpack(Path(folder))[1]
 
 
-def run_job(package: Package, run: str, name: str, job: Job, limits: Limits) -> Found:
-    """Run a job on a crew of this worker.
+def run(package: Package, run: str, name: str, job: Job, limits: Limits) -> Found:
+    """Run a job on a worker pool of this dask worker.
 
     Raises:
         UnlikeError: If this worker is not like its driver.
         StoppedError: If the run was stopped at once.
     """
-    host = _host(run, package, limits)
-    recorder = host.recorders[name] = Recorder()
-    try:
-        with host.crew(name) as crew:
-            answers = crew.run(job, recorder)
-        where = {"dask_worker": _address()}
-        answers = {
-            trial_id: replace(answer, facts={**answer.facts, **where})
-            for trial_id, answer in answers.items()
-        }
-    finally:
-        host.recorders.pop(name, None)
-    return Found(recorder.execution, recorder.calls(), answers)
+    return _host(run, package, limits).run(name, job)
 
 
 def news(
     run: str, heard: Mapping[str, tuple[str, int]]
-) -> dict[str, tuple[str, int, list[Call]]]:
-    """Return what this worker's jobs have told since they were last asked.
+) -> dict[str, tuple[str, int, list[News | None]]]:
+    """Return the news of this worker's jobs since they were last asked for.
 
     Args:
         run: Whose jobs.
-        heard: By job: the execution that was heard of, and how many of its calls.
+        heard: By job: the execution that was heard of, and the count of its news.
 
     Returns:
-        By job: execution, the number of the first call, and the calls.
+        By job: execution, the number of the first news, and the news.
     """
     host = _hosts.get(run)
     if host is not None:
         host.heard_at_s = time.monotonic()
-    told = {}
+    found = {}
     for name, recorder in list(host.recorders.items()) if host else []:
         execution, count = heard.get(name, ("", 0))
         first = count if execution == recorder.execution else 0
-        told[name] = (recorder.execution, first, recorder.calls(first))
-    return told
+        found[name] = (recorder.execution, first, recorder.news(first))
+    return found
 
 
 def abandon(run: str, job: str) -> None:
@@ -368,14 +308,14 @@ def abandon(run: str, job: str) -> None:
 
 
 def stop(run: str, *, now: bool) -> None:
-    """Stop the crews of a run."""
+    """Stop the worker pools of a run."""
     host = _hosts.get(run)
     if host is not None:
-        host.stop(now=now)
+        host.engine.stop(now=now)
 
 
 def close(run: str) -> None:
-    """End the crews of a run."""
+    """End the worker pools of a run."""
     host = _hosts.pop(run, None)
     if host is not None:
         host.close()

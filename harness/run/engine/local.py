@@ -1,68 +1,84 @@
-"""Jobs on this machine: a crew of workers for each slot."""
+"""Jobs on this machine: a pool of workers for each job that runs at the same time."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 from harness.registry import Registry
-from harness.run.engine.pool import Crew
+from harness.run.engine.pool import WorkerPool
+from harness.run.engine.session import run_job
 from harness.run.job import Answer, Job, Limits, Sink, StoppedError
+from harness.run.worker.log import Write
 
 
 class LocalEngine:
     """Runs jobs in worker processes of this machine.
 
     Args:
-        registry: Whose plugin files and environments the workers use.
+        registry: Its plugin files and interpreters are the workers'.
         jobs: Jobs side by side.
         limits: Enforced on every trial.
-        log: A file that takes what workers print between trials.
+        log: Called with what workers print between trials.
     """
 
-    quiet_slots = 1
+    session_slots = 1
 
     def __init__(
-        self, registry: Registry, jobs: int, limits: Limits, log: Path
+        self, registry: Registry, jobs: int, limits: Limits, log: Write
     ) -> None:
         self._registry, self._limits, self._log = registry, limits, log
         self.slots = jobs
         self.notes: list[str] = []
-        self._crews: dict[int, Crew] = {}
+        self._free: list[WorkerPool] = []
+        self._all: list[WorkerPool] = []
         self._lock = threading.RLock()  # a signal may ask to stop meanwhile
         self._stopping = False
 
-    def run(self, job: Job, slot: int, sink: Sink) -> Mapping[str, Answer]:
-        """Run a job on a slot's crew.
+    def run(self, job: Job, sink: Sink) -> Mapping[str, Answer]:
+        """Run a job on a pool of its own.
 
         Raises:
             StoppedError: If the run was stopped meanwhile.
         """
+        with self.lend() as pool:
+            return run_job(pool, job, sink)
+
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[WorkerPool]:
+        """Lend a pool that serves nobody else meanwhile; its workers live on.
+
+        Raises:
+            StoppedError: If the run was stopped.
+        """
         with self._lock:
             if self._stopping:
                 raise StoppedError
-            if slot not in self._crews:
-                self._crews[slot] = Crew(self._registry, self._limits, self._write)
-            crew = self._crews[slot]
-        return crew.run(job, sink)
-
-    def _write(self, data: bytes) -> None:
-        with self._log.open("ab") as log:
-            log.write(data)
+            if not self._free:
+                pool = WorkerPool(self._registry, self._limits, self._log)
+                self._all.append(pool)
+                self._free.append(pool)
+            pool = self._free.pop()
+        try:
+            yield pool
+        finally:
+            with self._lock:
+                if not pool.stopped:
+                    self._free.append(pool)
 
     def stop(self, *, now: bool) -> None:
-        """Have learning checkpoint itself and end; or, `now`, end everything."""
+        """Let learning write a checkpoint and end; or, `now`, end everything."""
         with self._lock:
             self._stopping = True
-            crews = list(self._crews.values())
-        for crew in crews:
-            crew.stop(now=now)
+            pools = list(self._all)
+        for pool in pools:
+            pool.stop(now=now)
 
     def close(self) -> None:
         """Let every worker end."""
         with self._lock:
-            crews = list(self._crews.values())
-            self._crews.clear()
-        for crew in crews:
-            crew.close()
+            pools = list(self._all)
+            self._free.clear()
+        for pool in pools:
+            pool.close()

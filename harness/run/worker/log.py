@@ -8,6 +8,7 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 HEAD_BYTES = 1 << 20
 TAIL_BYTES = 1 << 18
@@ -16,6 +17,16 @@ _MOST_CHUNKS = 32
 """More than a pipe holds; a child that never stops printing must not hold us here."""
 
 Write = Callable[[bytes], None]
+
+
+def append_to(file: Path) -> Write:
+    """Return what appends to a file, which is opened for each write."""
+
+    def write(data: bytes) -> None:
+        with file.open("ab") as log:
+            log.write(data)
+
+    return write
 
 
 class LogPump:

@@ -15,7 +15,7 @@ from harness.run.job import StoppedError
 ELSEWHERE = """\
 import sys
 from harness.machine.lock import measuring
-nothing = lambda: None
+nothing = lambda *_: None
 with measuring(alone=sys.argv[1] == "alone", waits=nothing, check=nothing):
     print("in", flush=True)
     sys.stdin.read()
@@ -45,8 +45,12 @@ def elsewhere(how: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def nothing() -> None:
+def nothing(*_: object) -> None:
     pass
+
+
+def never(for_what: str | None) -> None:
+    pytest.fail(f"waits for {for_what}")
 
 
 def wait_for(condition: Callable[[], object]) -> None:
@@ -66,13 +70,15 @@ class Trial(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with measuring(alone=self.alone, waits=self.waits.set, check=nothing):
+        with measuring(
+            alone=self.alone, waits=lambda _: self.waits.set(), check=nothing
+        ):
             self.is_in.set()
             self.may_end.wait(20)
 
 
 def test_trials_do_not_wait_for_each_other() -> None:
-    with elsewhere("beside"), measuring(alone=False, waits=pytest.fail, check=nothing):
+    with elsewhere("beside"), measuring(alone=False, waits=never, check=nothing):
         pass
 
 
@@ -121,7 +127,7 @@ def test_where_nothing_can_be_locked_nobody_waits(
     (tmp_path / "file").touch()
     monkeypatch.setattr(lock, "user_cache", lambda: tmp_path / "file" / "no")
     with (
-        measuring(alone=True, waits=pytest.fail, check=nothing),
-        measuring(alone=True, waits=pytest.fail, check=nothing),
+        measuring(alone=True, waits=never, check=nothing),
+        measuring(alone=True, waits=never, check=nothing),
     ):
         pass

@@ -18,7 +18,7 @@ from harness.loading import load_probe
 from harness.machine import peak as peak_module
 from harness.machine.peak import Peak, Rate, bytes_beyond_caches, measure_peak
 from harness.registry import Registry
-from harness.run.engine.pool import Crew
+from harness.run.engine.pool import WorkerPool
 from harness.run.job import Answer, Limits
 from harness.trial import Trial
 from implementations.torch_backend.probe import CudaTimer
@@ -260,19 +260,19 @@ def test_a_probe_is_checked_when_it_is_declared_and_when_it_is_loaded(
 
 
 @pytest.mark.slow
-def test_a_crew_answers_the_peak_of_a_trials_framework_or_why_there_is_none() -> None:
-    crew = Crew(Registry.discover(), Limits(), lambda _: None)
+def test_a_worker_pool_returns_the_peak_of_a_framework_or_why_there_is_none() -> None:
+    pool = WorkerPool(Registry.discover(), Limits(), lambda _: None)
     try:
         trial = Trial("speed", "numpy-reference", "gru")
-        found = crew.peak(trial)
+        found = pool.peak(trial)
         assert isinstance(found, Peak)
         assert 1e7 < found.flop.per_s < cases.FASTEST_FLOP_PER_S
         without = Trial("speed", "onnxruntime", "gru")
-        assert isinstance(crew.peak(without), Answer)
+        assert isinstance(pool.peak(without), Answer)
         for _ in range(2):  # a worker that refused answers on
-            refused = crew.peak(replace(trial, device="cuda:0"))
+            refused = pool.peak(replace(trial, device="cuda:0"))
             assert isinstance(refused, Answer)
             assert (refused.outcome, refused.died) == ("refused", False)
             assert "numpy computes on the cpu" in (refused.reason or "")
     finally:
-        crew.close()
+        pool.close()

@@ -253,7 +253,7 @@ def test_nothing_is_measured_beside_it(
         told.append(words)
         waits.set()
 
-    def nothing() -> None: ...
+    def nothing(*_: object) -> None: ...
 
     def ask() -> None:
         diagnose(only(), ["cpu"], [1], tell=tell, log=lambda _: None)

@@ -6,7 +6,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ import pytest
 
 from harness.intervals import median_interval
 from harness.machine import clock as timing
-from harness.run.engine import session
-from harness.run.engine.session import time_in_turns
+from harness.run.engine import turns as turns_module
+from harness.run.engine.turns import time_in_turns
 from harness.run.job import Answer
 from harness.trial import SpeedSettings, Trial
 
@@ -39,9 +39,9 @@ class Bench:
         self.asked: list[tuple[str, str, str | None, int]] = []
         self.rounds = 0
 
-    def __call__(
-        self, id: str, trial: Trial, command: str, phase: str | None, number: int = 0
-    ) -> Answer | tuple[Any, ...] | None:
+    def ask(
+        self, id: str, command: str, phase: str | None, number: int
+    ) -> Answer | tuple[Any, ...]:
         self.asked.append((command, id, phase, number))
         if command == "open":
             return self.phases
@@ -51,16 +51,37 @@ class Bench:
             return OK
         return (self.time_s(id, number),)
 
-    def round(self, number: int, rounds: int) -> None:
+    def time(self, trials: dict[str, Trial]) -> dict[str, Answer]:
+        meters = {id: Meter(self, id, trial) for id, trial in trials.items()}
+        return time_in_turns(meters, self.count)
+
+    def count(self, number: int, rounds: int) -> None:
         self.rounds = number
 
     def turns(self) -> Counter[str]:
         return Counter(id for command, id, _, _ in self.asked if command == "turn")
 
 
+@dataclass
+class Meter:
+    """One trial's meter on a bench."""
+
+    bench: Bench
+    id: str
+    trial: Trial
+
+    def ask(
+        self, command: str, phase: str | None = None, number: int = 0
+    ) -> Answer | tuple[Any, ...]:
+        return self.bench.ask(self.id, command, phase, number)
+
+    def is_final(self, answer: Answer) -> bool:
+        return True
+
+
 def measure(bench: Bench, *names: str, **settings: Any) -> dict[str, Answer]:
     trials = {name: trial(name, **settings) for name in names}
-    return time_in_turns(trials, bench, bench)  # type: ignore[arg-type]
+    return bench.time(trials)
 
 
 def noise(spread: float) -> Callable[[], float]:
@@ -124,7 +145,7 @@ def test_no_row_is_held_against_one_of_other_conditions(other: dict[str, Any]) -
     bench = Bench(lambda id, n: {"a": 1.0, "b": 2.0}[id] * (1 + 0.05 * math.sin(n)))
     trials = {"a": trial("a", time_budget_s=0.1), "b": trial("b", time_budget_s=0.1)}
     trials["b"] = replace(trials["b"], **other)
-    time_in_turns(trials, bench, bench)  # type: ignore[arg-type]
+    bench.time(trials)
     turns = bench.turns()
     assert turns["b"] == turns["a"] > 12  # its ratio would be known after twelve
 
@@ -132,7 +153,7 @@ def test_no_row_is_held_against_one_of_other_conditions(other: dict[str, Any]) -
 def test_who_asks_for_more_rounds_is_held_against_the_same() -> None:
     bench = Bench(lambda id, n: {"a": 1.0, "b": 2.0}[id] * (1 + 0.05 * math.sin(n)))
     trials = {"a": trial("a", time_budget_s=0.5), "b": trial("b", time_budget_s=0.2)}
-    time_in_turns(trials, bench, bench)  # type: ignore[arg-type]
+    bench.time(trials)
     turns = bench.turns()
     assert turns["b"] == 12
     assert turns["a"] > 12
@@ -143,7 +164,7 @@ def test_when_the_time_is_out_no_round_begins(
     rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(turns_module.time, "monotonic", lambda: now[0])
 
     def slow(id: str, number: int) -> float:
         now[0] += 10.0
@@ -169,7 +190,7 @@ def test_every_round_has_each_row_once_and_in_another_order() -> None:
 def test_the_most_demanding_trial_of_a_session_counts() -> None:
     trials = {"a": trial("a", rounds=3), "b": trial("b", rounds=20)}
     bench = Bench(lambda id, n: 1.0)
-    time_in_turns(trials, bench, bench)  # type: ignore[arg-type]
+    bench.time(trials)
     assert bench.turns() == {"a": 20, "b": 20}
 
 
@@ -237,13 +258,13 @@ def test_what_is_under_no_clock_is_asked_at_once_and_first_calls_are_not() -> No
     at_once: list[int] = []
 
     class Watched(Bench):
-        def __call__(self, *asked: Any) -> Any:
-            if asked[2] in ("open", "close"):
+        def ask(self, *asked: Any) -> Any:
+            if asked[1] in ("open", "close"):
                 both.wait()  # breaks where the other is not asked meanwhile
             at_once.append(1)
-            if asked[2] == "warm":
+            if asked[1] == "warm":
                 assert sum(at_once) == 1
-            found = super().__call__(*asked)
+            found = super().ask(*asked)
             at_once.pop()
             return found
 
