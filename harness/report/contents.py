@@ -42,19 +42,17 @@ from harness.report.tables.fastest import fastest_table, map_table
 from harness.report.tables.first_calls import first_calls_table
 from harness.report.tables.form import Table
 from harness.report.tables.initial_values import initial_values_table
+from harness.report.tables.latency import latency_table
 from harness.report.tables.learning import (
     horizon_table,
     learned_table,
     learning_table,
 )
 from harness.report.tables.peaks import peaks_table
+from harness.report.tables.rates import rates_table
+from harness.report.tables.shaky import shaky_table
 from harness.report.tables.solve_time import solve_table
-from harness.report.tables.speed import (
-    latency_table,
-    rates_table,
-    shaky_table,
-    speed_table,
-)
+from harness.report.tables.speed import speed_table
 
 Figures = Callable[[Results], Iterable[Drawn]]
 """Draws the figures of one kind, none where there is nothing to show."""

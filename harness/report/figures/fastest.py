@@ -17,7 +17,7 @@ from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch
 from harness.report.figures.style import GREY, INK, Look, Palette, line_handle, shorten
 from harness.report.tables.fastest import fastest_words, is_choice
-from harness.report.tables.speed import phase
+from harness.report.tables.timings import phase
 from harness.report.text import times
 
 # Paul Tol's light scheme: told apart with every common colour vision deficiency, and

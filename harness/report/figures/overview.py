@@ -10,7 +10,7 @@ from harness.report.figures import gradients, learning, speed
 from harness.report.figures.axes import at_dots
 from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch
-from harness.report.tables.speed import phase
+from harness.report.tables.timings import phase
 
 WIDTH, HEIGHT = 5.0, 3.7
 TITLE = 40

@@ -18,7 +18,7 @@ from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch
 from harness.report.figures.style import INK, Look, Palette, point_handle
 from harness.report.tables.first_calls import paid_back
-from harness.report.tables.speed import block_title, phase, phase_order
+from harness.report.tables.timings import block_title, phase, phase_order
 from harness.report.text import seconds, short
 
 CAPTION = (

@@ -25,7 +25,7 @@ from harness.report.figures.marks import look, mark_handles, ring
 from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch
 from harness.report.figures.style import GREY, INK, Palette, line_handle
-from harness.report.tables.speed import phase, phase_order
+from harness.report.tables.timings import phase, phase_order
 from harness.report.text import number, percent, short
 
 CAPTION = (

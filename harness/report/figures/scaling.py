@@ -30,7 +30,7 @@ from harness.report.figures.marks import (
 from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch
 from harness.report.figures.style import Look, Palette, shorten
-from harness.report.tables.speed import phase
+from harness.report.tables.timings import phase
 from harness.report.text import seconds
 
 NAMES = {

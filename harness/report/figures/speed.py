@@ -26,7 +26,7 @@ from harness.report.figures.style import (
     shorten,
     tint,
 )
-from harness.report.tables.speed import phase
+from harness.report.tables.timings import phase
 from harness.report.text import short
 
 CAPTION = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from harness.analysis.learning.agreement import (
     computer_name,
 )
 from harness.analysis.summary import Summary
-from harness.report.tables.form import Block, Row, Table, by_heading
+from harness.report.tables.form import Column, Table, heading, keys, table
 from harness.report.tables.learning import network, solved, updates
 from harness.report.text import NOTHING, UNCERTIFIED, counts, marked, number, whole
 
@@ -29,16 +29,25 @@ SMALLEST_TELLING = 4
 """Below this many seeds Wilson's intervals of none and of all solved overlap."""
 
 
+Computed = tuple[str, list[AgreementRow]]
+"""An implementation with its dtype, and its rows of every cell and task."""
+
+WHOLE: Sequence[Column[Computed]] = (
+    Column("implementation", lambda c: marked(c[0], _doubt(c))),
+    Column("curves", lambda c: whole(sum(s.compared > 0 for s in _seeds(c))), "r"),
+    Column("agree to parting", lambda c: _of_others(c, _judged), "r"),
+    Column("agree at first", lambda c: _of_others(c, _at_first), "r"),
+    Column("parts earlier", lambda c: _of_others(c, _earlier)),
+    Column("parts later", lambda c: _of_others(c, _later)),
+    Column("× rounding", lambda c: _excess(_seeds(c)), "r"),
+    Column("solved", lambda c: _share([row.solved_within for row in c[1]]), "r"),
+    Column("updates to solve", lambda c: _share([r.updates_within for r in c[1]]), "r"),
+)
+
+
 def agreement_table(summary: Summary) -> Table:
-    """Return one line an implementation, over every cell and task."""
-    head = (
-        "implementation", "curves", "agree to parting", "agree at first",
-        "parts earlier", "parts later", "× rounding", "solved", "updates to solve",
-    )  # fmt: skip
+    """Return one line for each implementation, over every cell and task."""
     held = [row for row in summary.agreement if row.seeds]
-    rows = tuple(
-        _whole_row(name, members) for name, members in group(held, _name).items()
-    )
     notes = (
         "Curves: one a seed, cell and task; its training losses are held against those "
         f"of {computer_name(*REFERENCE)}, update by update, and have parted where they "
@@ -52,12 +61,14 @@ def agreement_table(summary: Summary) -> Table:
         "Solved, updates to solve: in how many cells and tasks the interval overlaps "
         "the float64 reference's." + _weakness(held),
     )
-    return Table(
+    return table(
         "agreement",
         "Agreement with the float64 reference",
-        "lrrrllrrr",
-        (Block(head, rows),),
-        notes,
+        WHOLE,
+        group(held, _name).items(),
+        keys=lambda computed: ("", "", computed[1][0].implementation),
+        tone=lambda c: "doubt" if _doubt(c) or _disagrees(_seeds(c)) else "",
+        notes=notes,
     )
 
 
@@ -65,30 +76,36 @@ def _name(row: AgreementRow) -> str:
     return computer_name(row.implementation, row.dtype)
 
 
-def _whole_row(name: str, rows: Sequence[AgreementRow]) -> Row:
-    seeds = [seed for row in rows for seed in row.seeds]
-    judged = [seed.agrees for seed in seeds]
-    excess = [seed.excess for seed in seeds if seed.excess is not None]
-    yardstick = name == OWN
-    doubted = any(row.learning.doubt for row in rows)
-    within = (_share([getattr(r, k) for r in rows]) for k in _WITHIN)
-    return Row(
-        (
-            marked(name, UNCERTIFIED if doubted else None),
-            whole(sum(seed.compared > 0 for seed in seeds)),
-            NOTHING if yardstick else _share(judged),
-            NOTHING if yardstick else _share([s.agrees_at_first for s in seeds]),
-            NOTHING if yardstick else _gap(seeds, earlier=True),
-            NOTHING if yardstick else _gap(seeds, earlier=False),
-            f"{np.median(excess):.2g}" if excess else NOTHING,
-            *within,
-        ),
-        "doubt" if False in judged or doubted else "",
-        implementation=rows[0].implementation,
-    )
+def _seeds(computed: Computed) -> list[SeedAgreement]:
+    return [seed for row in computed[1] for seed in row.seeds]
 
 
-_WITHIN = ("solved_within", "updates_within")
+def _doubt(computed: Computed) -> str | None:
+    return UNCERTIFIED if any(row.learning.doubt for row in computed[1]) else None
+
+
+def _disagrees(seeds: Sequence[SeedAgreement]) -> bool:
+    return any(seed.agrees is False for seed in seeds)
+
+
+def _of_others(
+    computed: Computed, words: Callable[[Sequence[SeedAgreement]], str]
+) -> str:
+    """Return what is said of every implementation but the one they are judged by."""
+    return NOTHING if computed[0] == OWN else words(_seeds(computed))
+
+
+def _judged(seeds: Sequence[SeedAgreement]) -> str:
+    return _share([seed.agrees for seed in seeds])
+
+
+def _at_first(seeds: Sequence[SeedAgreement]) -> str:
+    return _share([seed.agrees_at_first for seed in seeds])
+
+
+def _excess(seeds: Sequence[SeedAgreement]) -> str:
+    known = [seed.excess for seed in seeds if seed.excess is not None]
+    return f"{np.median(known):.2g}" if known else NOTHING
 
 
 def _share(found: Sequence[bool | None]) -> str:
@@ -96,10 +113,20 @@ def _share(found: Sequence[bool | None]) -> str:
     return f"{sum(known)}/{len(known)}" if known else NOTHING
 
 
-def _gap(seeds: Sequence[SeedAgreement], *, earlier: bool) -> str:
-    """Return "4 by ≤ 6 updates, 1 alone"."""
-    ends = [(s.parts_at, s.reference_parts_at) for s in seeds if s.agrees is not None]
-    pairs = [pair if earlier else pair[::-1] for pair in ends]
+def _earlier(seeds: Sequence[SeedAgreement]) -> str:
+    return _gap([(s.parts_at, s.reference_parts_at) for s in seeds if _known(s)])
+
+
+def _later(seeds: Sequence[SeedAgreement]) -> str:
+    return _gap([(s.reference_parts_at, s.parts_at) for s in seeds if _known(s)])
+
+
+def _known(seed: SeedAgreement) -> bool:
+    return seed.agrees is not None
+
+
+def _gap(pairs: Sequence[tuple[int | None, int | None]]) -> str:
+    """Return "4 by ≤ 6 updates, 1 alone": how often the first comes earlier."""
     gaps = [b - a for a, b in pairs if a is not None and b is not None and a < b]
     alone = sum(a is not None and b is None for a, b in pairs)
     words = [f"{len(gaps)} by ≤ {max(gaps)} updates"] if gaps else []
@@ -119,48 +146,56 @@ def _weakness(rows: Sequence[AgreementRow]) -> str:
 
 # --- by cell and task ----------------------------------------------------------------
 
+PARTING: Sequence[Column[AgreementRow]] = (
+    Column("network", lambda row: network(row.learning)),
+    Column("computed by", lambda row: marked(_name(row), row.learning.doubt)),
+    Column("agree to parting", lambda row: _of_other(row, _judged), "r"),
+    Column("largest difference before", lambda row: _of_other(row, _largest), "r"),
+    Column("parts at update", lambda row: _partings(row.seeds)),
+    Column("solved", lambda row: solved(row.learning)),
+    Column("updates to solve", lambda row: updates(row.learning.updates)),
+    Column("by seed", lambda row: _updates(row)),
+)
+
 
 def parting_table(summary: Summary) -> Table:
     """Return when the curves of each cell part, and what they reached."""
-    head = (
-        "network", "computed by", "agree to parting", "largest difference before",
-        "parts at update", "solved", "updates to solve", "by seed",
-    )  # fmt: skip
     notes = (
         f"Before: at the updates before {OWN} parts. Parts at update: in the order of "
         f"the seeds, {NOTHING} where it does not within the updates compared. By seed: "
         "updates to solve in the order of the seeds.",
     )
-    return Table(
+    return table(
         "parting",
         "Where the curves part, and what they reach",
-        "llrrllll",
-        by_heading(head, summary.agreement, lambda row: row.heading, _parting_row),
-        notes,
+        PARTING,
+        summary.agreement,
+        keys=keys,
+        tone=_parting_tone,
+        block=heading,
+        notes=notes,
     )
 
 
-def _parting_row(row: AgreementRow) -> Row:
-    largest = [seed.largest for seed in row.seeds if seed.largest is not None]
-    judged = [seed.agrees for seed in row.seeds]
-    own = _name(row) == OWN
-    apart = False in (row.solved_within, row.updates_within)
-    return Row(
-        (
-            network(row.learning),
-            marked(_name(row), row.learning.doubt),
-            NOTHING if own else _share(judged),
-            number(max(largest)) if largest and not own else NOTHING,
-            _partings(row.seeds),
-            solved(row.learning),
-            updates(row.learning.updates),
-            _by_seed([s.updates_to_solve for s in row.learning.seeds]),
-        ),
-        "bad" if apart else "doubt" if False in judged or row.learning.doubt else "",
-        row.heading.task,
-        row.cell,
-        row.implementation,
-    )
+def _parting_tone(row: AgreementRow) -> str:
+    if False in (row.solved_within, row.updates_within):
+        return "bad"
+    return "doubt" if _disagrees(row.seeds) or row.learning.doubt else ""
+
+
+def _of_other(
+    row: AgreementRow, words: Callable[[Sequence[SeedAgreement]], str]
+) -> str:
+    return _of_others((_name(row), [row]), words)
+
+
+def _largest(seeds: Sequence[SeedAgreement]) -> str:
+    known = (seed.largest for seed in seeds if seed.largest is not None)
+    return number(max(known, default=None))
+
+
+def _updates(row: AgreementRow) -> str:
+    return _by_seed([seed.updates_to_solve for seed in row.learning.seeds])
 
 
 def _partings(seeds: Sequence[SeedAgreement]) -> str:

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import replace
+from collections.abc import Sequence
 
-from harness.analysis.certificates import ParityRow
+from harness.analysis.certificates import Check, ParityRow
 from harness.analysis.grouping import Heading
 from harness.analysis.summary import OutcomeRow, Summary
-from harness.report.tables.form import Block, Row, Table
+from harness.report.tables.form import NO_KEYS, Column, Keys, Table, table, through
 from harness.report.text import NOTHING, one_line, seeds, whole
 
 MOST_WORDS = 120
 """Characters of a log's last line that a table shows."""
 
+WHO: Sequence[Column[ParityRow]] = (
+    Column("implementation", lambda row: row.implementation),
+    Column("cell", lambda row: row.cell),
+    Column("on", lambda row: _where(row)),
+)
+CERTIFICATES: Sequence[Column[ParityRow]] = (
+    *WHO,
+    Column("kernel", lambda row: one_line(row.kernel or NOTHING)),
+    Column("certified", lambda row: "yes" if row.certified else "NO", "r"),
+    Column("worst error", lambda row: _error(row.worst, NOTHING), "r"),
+    Column("tolerance", lambda row: _tolerance(row.worst), "r"),
+    Column("at", lambda row: _at(row)),
+    Column("broken / checks", lambda row: _broken(row), "r"),
+    Column("warned", lambda row: whole(row.warned), "r"),
+)
+
 
 def parity_table(summary: Summary) -> Table:
-    """Return one line a certificate."""
-    head = (
-        "implementation", "cell", "on", "kernel", "certified", "worst error",
-        "tolerance", "at", "broken / checks", "warned",
-    )  # fmt: skip
-    rows = tuple(_parity_row(row) for row in summary.parity)
+    """Return one line for each certificate."""
     notes = (
         "Error: ‖a − r‖₂ / ‖r‖₂ of a tensor against the float64 reference, unless told "
         "otherwise below; the worst is the largest in units of its tolerance. Kernel: "
@@ -38,36 +49,14 @@ def parity_table(summary: Summary) -> Table:
             for cause, checks in row.causes.items()
         ),
     )
-    return Table("parity", "Certificates", "llllrrrlrr", (Block(head, rows),), notes)
+    return table(
+        "parity", "Certificates", CERTIFICATES, summary.parity,
+        keys=_keys, tone=lambda row: "good" if row.certified else "bad", notes=notes,
+    )  # fmt: skip
 
 
-def _parity_row(row: ParityRow) -> Row:
-    keys = ("", row.cell, row.implementation)
-    where = _where(row)
-    kernel = one_line(row.kernel or NOTHING)
-    if row.outcome != "ok":
-        why = f"{row.outcome.replace('_', ' ')}: {one_line(row.reason or '')}"
-        nothing = [NOTHING] * 2
-        head = (row.implementation, row.cell, where, kernel)
-        cells = (*head, "NO", *nothing, why, *nothing)
-        return Row(cells, "bad", *keys)
-    worst = row.worst
-    return Row(
-        (
-            row.implementation,
-            row.cell,
-            where,
-            kernel,
-            "yes" if row.certified else "NO",
-            NOTHING if worst is None or worst.error is None else f"{worst.error:.1e}",
-            NOTHING if worst is None else f"{worst.tolerance:.0e}",
-            NOTHING if worst is None else worst.name,
-            f"{whole(row.broken)} / {whole(row.count)}",
-            whole(row.warned),
-        ),
-        "good" if row.certified else "bad",
-        *keys,
-    )
+def _keys(row: ParityRow) -> Keys:
+    return "", row.cell, row.implementation
 
 
 def _where(row: ParityRow) -> str:
@@ -75,82 +64,103 @@ def _where(row: ParityRow) -> str:
     return f"{row.device} {row.dtype}{precision}"
 
 
+def _error(check: Check | None, missing: str) -> str:
+    return missing if check is None or check.error is None else f"{check.error:.1e}"
+
+
+def _tolerance(check: Check | None) -> str:
+    found = None if check is None else check.tolerance
+    return NOTHING if found is None else f"{found:.0e}"
+
+
+def _at(row: ParityRow) -> str:
+    if row.outcome != "ok":
+        return f"{row.outcome.replace('_', ' ')}: {one_line(row.reason or '')}"
+    return NOTHING if row.worst is None else row.worst.name
+
+
+def _broken(row: ParityRow) -> str:
+    if row.outcome != "ok":
+        return NOTHING
+    return f"{whole(row.broken)} / {whole(row.count)}"
+
+
+Checked = tuple[ParityRow, Check]
+"""A certificate and one of its checks."""
+
+CHECKS: Sequence[Column[Checked]] = (
+    *through(lambda pair: pair[0], WHO),
+    Column("check", lambda pair: pair[1].name),
+    Column("error", lambda pair: _error(pair[1], "underflow"), "r"),
+    Column("tolerance", lambda pair: _tolerance(pair[1]), "r"),
+    Column("verdict", lambda pair: _verdict(pair[1])),
+)
+
+
 def checks_table(summary: Summary) -> Table:
     """Return every compared tensor of every certificate."""
-    head = ("implementation", "cell", "on", "check", "error", "tolerance", "verdict")
-    rows = tuple(
-        Row(
-            (
-                row.implementation,
-                row.cell,
-                _where(row),
-                check.name,
-                "underflow" if check.error is None else f"{check.error:.1e}",
-                NOTHING if check.tolerance is None else f"{check.tolerance:.0e}",
-                _verdict(check.broken, check.error),
-            ),
-            "bad" if check.broken else "",
-            "",
-            row.cell,
-            row.implementation,
-        )
-        for row in summary.parity
-        for check in row.checks
+    return table(
+        "checks",
+        "Every check",
+        CHECKS,
+        [(row, check) for row in summary.parity for check in row.checks],
+        keys=lambda pair: _keys(pair[0]),
+        tone=lambda pair: "bad" if pair[1].broken else "",
     )
-    return Table("checks", "Every check", "llllrrl", (Block(head, rows),))
 
 
-def _verdict(broken: bool, error: float | None) -> str:
-    if error is None:
+def _verdict(check: Check) -> str:
+    if check.error is None:
         return "not compared"
-    return "BROKEN" if broken else "ok"
+    return "BROKEN" if check.broken else "ok"
+
+
+OUTCOMES: Sequence[Column[OutcomeRow]] = (
+    Column("measure", lambda row: row.measure),
+    Column("trial", lambda row: _trial(row)),
+    Column("seeds", lambda row: _seeds(row)),
+    Column("outcome", lambda row: row.outcome.replace("_", " ")),
+    Column("reason", lambda row: one_line(row.reason)),
+)
+LAST_WORDS: Column[OutcomeRow] = Column(
+    "last line of its log",
+    lambda row: textwrap.shorten(one_line(row.last_words or NOTHING), MOST_WORDS),
+)
 
 
 def outcome_table(summary: Summary) -> Table:
     """Return the trials that did not end ok, with their reasons."""
-    head = ("measure", "trial", "seeds", "outcome", "reason")
-    rows = tuple(_outcome_row(row) for row in summary.outcomes)
-    name, title = "outcomes", "Trials that did not end ok"
-    last = [one_line(row.last_words or NOTHING) for row in summary.outcomes]
-    if not any(row.last_words for row in summary.outcomes):
-        return Table(name, title, "lllll", (Block(head, rows),))
-    rows = tuple(
-        replace(row, cells=(*row.cells, textwrap.shorten(words, MOST_WORDS)))
-        for row, words in zip(rows, last, strict=True)
+    logged = any(row.last_words for row in summary.outcomes)
+    return table(
+        "outcomes",
+        "Trials that did not end ok",
+        [*OUTCOMES, LAST_WORDS] if logged else OUTCOMES,
+        summary.outcomes,
+        keys=lambda row: (row.task, row.cell, row.implementation),
+        tone=lambda row: "bad",
     )
-    block = Block((*head, "last line of its log"), rows)
-    return Table(name, title, "llllll", (block,))
 
 
-def _outcome_row(row: OutcomeRow) -> Row:
+def _trial(row: OutcomeRow) -> str:
     where = Heading(row.task, row.length).title
-    trial = " · ".join(w for w in (row.cell, row.implementation, where) if w)
+    return " · ".join(w for w in (row.cell, row.implementation, where) if w)
+
+
+def _seeds(row: OutcomeRow) -> str:
     named = seeds(row.seeds)
     if row.count > max(1, len(row.seeds)):
         named = f"{named} (× {row.count})".strip()
-    return Row(
-        (
-            row.measure,
-            trial,
-            named or NOTHING,
-            row.outcome.replace("_", " "),
-            one_line(row.reason),
-        ),
-        "bad",
-        row.task,
-        row.cell,
-        row.implementation,
-    )
+    return named or NOTHING
 
 
 def environment_table(summary: Summary) -> Table:
     """Return machine, versions, commit and the choices made once."""
-    rows = [
-        Row((one_line(name), one_line(value))) for name, value in summary.environment
-    ]
-    rows += [
-        Row((f"learning, {one_line(name)}, runs on", one_line(value)))
-        for name, value in summary.choices
-    ]
-    block = Block(("what", "value"), tuple(rows))
-    return Table("environment", "Environment", "ll", (block,))
+    chosen = [(f"learning, {name}, runs on", value) for name, value in summary.choices]
+    columns: Sequence[Column[tuple[str, str]]] = (
+        Column("what", lambda pair: one_line(pair[0])),
+        Column("value", lambda pair: one_line(pair[1])),
+    )
+    return table(
+        "environment", "Environment", columns, [*summary.environment, *chosen],
+        keys=lambda pair: NO_KEYS,
+    )  # fmt: skip

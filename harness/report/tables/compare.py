@@ -17,8 +17,8 @@ from harness.analysis.comparison.normalise import Normalised
 from harness.analysis.grouping import group
 from harness.analysis.speed.conditions import budget_of
 from harness.analysis.speed.timings import SpeedRow
-from harness.report.tables.form import Block, Row, Table, ends
-from harness.report.tables.speed import phase
+from harness.report.tables.form import Column, Keys, Table, ends, table
+from harness.report.tables.timings import phase
 from harness.report.text import NOTHING, number, one_line, seconds
 from harness.trial import Trial
 
@@ -31,20 +31,30 @@ _TONES = {"faster": "good", "same": "", "slower": "bad", "failed in new": "bad"}
 def compare_table(found: Comparison) -> Table:
     """Return every key, the worst first; what is normalised stands before raw times."""
     normal = any(row.normalised is not None for row in found.rows)
-    head = ["cell", "implementation", "library", "kernel", "phase", "of"]
-    head += ["normalised", "ratio"] if normal else []
-    head += ["base", "new", "raw new / base" if normal else "new / base"]
-    head += ["verdict", "marks"]
-    blocks = tuple(
-        Block(tuple(head), tuple(_row(row, normal=normal) for row in rows), budget)
-        for budget, rows in group(found.rows, _budget).items()
+    raw = "raw new / base" if normal else "new / base"
+    columns: Sequence[Column[Compared]] = (
+        Column("cell", lambda row: row.trial.cell),
+        Column("implementation", lambda row: row.trial.implementation),
+        Column("library", lambda row: _both(*(s.framework for s in _sides(row)))),
+        Column("kernel", lambda row: _both(*(side.kernel for side in _sides(row)))),
+        Column("phase", lambda row: phase(row.phase or NOTHING)),
+        Column("of", lambda row: _where(row.trial)),
+        *(NORMALISED if normal else ()),
+        Column("base", lambda row: _time(row.base), "r"),
+        Column("new", lambda row: _time(row.new), "r"),
+        Column(raw, lambda row: _ratio(row.effect), "r"),
+        Column("verdict", lambda row: row.verdict),
+        Column("marks", lambda row: one_line("; ".join(_marks(row))) or NOTHING),
     )
-    return Table(
+    return table(
         "compare",
         "Base against new",
-        "llllll" + ("lr" if normal else "") + "rrrll",
-        blocks,
-        (*_reasons(found), _how(found), *found.notes),
+        columns,
+        found.rows,
+        keys=_filtered_by,
+        tone=_tone,
+        block=_budget,
+        notes=(*_reasons(found), _how(found), *found.notes),
     )
 
 
@@ -83,7 +93,7 @@ def _key(row: Compared) -> str:
 
 def _budget(row: Compared) -> str:
     """Return the budget of a key, "… → …" where that of its sides differs."""
-    sides = [budget_of(side.trial) for side in (row.base, row.new) if side is not None]
+    sides = [budget_of(side.trial) for side in _sides(row)]
     return _both(*(sides or [budget_of(row.trial)]))
 
 
@@ -93,22 +103,21 @@ def _both(*of_sides: str | None) -> str:
     return " → ".join(told) or NOTHING
 
 
-def _row(row: Compared, *, normal: bool) -> Row:
-    trial = row.trial
-    sides = [side for side in (row.base, row.new) if side is not None]
-    cells = [trial.cell, trial.implementation]
-    cells += [_both(*(side.framework for side in sides))]
-    cells += [_both(*(side.kernel for side in sides))]
-    cells += [phase(row.phase or NOTHING), _where(trial)]
-    if normal:
-        cells += _normalised(row.normalised)
-    times = [None if side is None else side.time_s for side in (row.base, row.new)]
-    cells += [*map(seconds, times), _ratio(row.effect)]
-    cells += [row.verdict, one_line("; ".join(_marks(row))) or NOTHING]
+def _sides(row: Compared) -> list[SpeedRow]:
+    return [side for side in (row.base, row.new) if side is not None]
+
+
+def _time(side: SpeedRow | None) -> str:
+    return seconds(None if side is None else side.time_s)
+
+
+def _filtered_by(row: Compared) -> Keys:
+    return row.trial.task or "", row.trial.cell, row.trial.implementation
+
+
+def _tone(row: Compared) -> str:
     tone = _TONES.get(row.verdict, "doubt")
-    if row.marks and tone != "bad":
-        tone = "doubt"
-    return Row(tuple(cells), tone, trial.task or "", trial.cell, trial.implementation)
+    return "doubt" if row.marks and tone != "bad" else tone
 
 
 def _marks(row: Compared) -> list[str]:
@@ -119,11 +128,22 @@ def _marks(row: Compared) -> list[str]:
     return sorted(found)
 
 
-def _normalised(found: Normalised | None) -> list[str]:
+def _normalised(found: Normalised | None) -> str:
     if found is None:
-        return [NOTHING, NOTHING]
-    words = f"{number(found.base)} → {number(found.new)} {found.by}"
-    return [words, _ratio(found.effect)]
+        return NOTHING
+    return f"{number(found.base)} → {number(found.new)} {found.by}"
+
+
+def _normalised_ratio(found: Normalised | None) -> str:
+    return _ratio(None if found is None else found.effect)
+
+
+NORMALISED: Sequence[Column[Compared]] = (
+    Column("normalised", lambda row: _normalised(row.normalised)),
+    Column(
+        "ratio", lambda r: _ratio(r.normalised.effect if r.normalised else None), "r"
+    ),
+)
 
 
 def _ratio(effect: Effect | None) -> str:

@@ -5,39 +5,50 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.analysis.grouping import group
 from harness.analysis.speed.fastest import FastestMap, Spot
 from harness.analysis.summary import Summary
-from harness.report.tables.form import Block, Row, Table, ends
-from harness.report.tables.speed import phase
+from harness.report.tables.form import Column, Table, ends, table
+from harness.report.tables.timings import phase
 from harness.report.text import NOTHING, one_line, seconds, times
 
 MOST_EQUAL = 3
-"""Names told of those that are equally fast."""
+"""How many of the implementations that are equally fast are named."""
+
+OnMap = tuple[FastestMap, Spot]
+"""One batch and hidden size, and the map that it is on."""
+
+COLUMNS: Sequence[Column[OnMap]] = (
+    Column("cell", lambda at: at[0].cell),
+    Column("phase", lambda at: phase(at[0].phase)),
+    Column("batch", lambda at: str(at[1].batch or NOTHING), "r"),
+    Column("hidden size", lambda at: str(at[1].hidden_size or NOTHING), "r"),
+    Column("fastest certified", lambda at: fastest_words(at[1]) + _shaky(at[1].shaky)),
+    Column("library", lambda at: one_line(at[1].framework or NOTHING)),
+    Column("kernel", lambda at: one_line(at[1].kernel or NOTHING)),
+    Column("time of a call", lambda at: seconds(at[1].time_s), "r"),
+    Column("next", lambda at: _next(at[1])),
+    Column("next ÷ fastest", lambda at: _ratio(at[1]), "r"),
+    Column("not counted", lambda at: _not_counted(at[1])),
+)
 
 
 def fastest_table(summary: Summary) -> Table:
     """Return the fastest certified implementation at each batch and hidden size."""
-    head = (
-        "cell", "phase", "batch", "hidden size", "fastest certified", "library",
-        "kernel", "time of a call", "next", "next ÷ fastest", "not counted",
-    )  # fmt: skip
     notes = (
         "≈: an advantage under 2 %, or one whose 95 % interval holds 1, is none. "
         "Compared within one session, round by round. Uncertified ones never win. "
         "Library and kernel: of the one named first.",
     )
     maps = [found for found in summary.fastest if is_choice(found)]
-    titled = group(maps, lambda m: title(m, summary))
-    return Table(
+    return table(
         "fastest",
         "Fastest certified implementation",
-        "llrrlllrlrl",
-        tuple(
-            Block(head, tuple(_row(m, spot) for m in members for spot in m.spots), name)
-            for name, members in titled.items()
-        ),
-        notes,
+        COLUMNS,
+        [(found, spot) for found in maps for spot in found.spots],
+        keys=lambda at: ("", at[0].cell, at[1].winner or ""),
+        tone=lambda at: "doubt" if _is_doubtful(at[1]) else "",
+        block=lambda at: title(at[0], summary),
+        notes=notes,
     )
 
 
@@ -79,29 +90,26 @@ def few(names: Sequence[str], most: int = MOST_EQUAL) -> list[str]:
     return [*names[:most], f"{more} more"] if more > 0 else list(names)
 
 
-def _row(found: FastestMap, spot: Spot) -> Row:
-    not_counted = [
+def _is_doubtful(spot: Spot) -> bool:
+    return not spot.equals or spot.shaky or spot.runner_up_shaky
+
+
+def _shaky(shaky: bool) -> str:
+    return " (shaky)" if shaky else ""
+
+
+def _next(spot: Spot) -> str:
+    return (spot.runner_up or NOTHING) + _shaky(spot.runner_up_shaky)
+
+
+def _ratio(spot: Spot) -> str:
+    return times(spot.ratio) + ends(spot.interval, times)
+
+
+def _not_counted(spot: Spot) -> str:
+    names = [
         f"{name} uncertified" + (" (faster)" if name in spot.faster_uncertified else "")
         for name in spot.uncertified
     ]
-    not_counted += [f"{name} {how.replace('_', ' ')}" for name, how in spot.failures]
-    shaky = " (shaky)" if spot.shaky else ""
-    next_shaky = " (shaky)" if spot.runner_up_shaky else ""
-    return Row(
-        (
-            found.cell,
-            phase(found.phase),
-            NOTHING if spot.batch is None else str(spot.batch),
-            NOTHING if spot.hidden_size is None else str(spot.hidden_size),
-            fastest_words(spot) + shaky,
-            one_line(spot.framework or NOTHING),
-            one_line(spot.kernel or NOTHING),
-            seconds(spot.time_s),
-            (spot.runner_up or NOTHING) + next_shaky,
-            times(spot.ratio) + ends(spot.interval, times),
-            "; ".join(not_counted) or NOTHING,
-        ),
-        "" if spot.equals and not (shaky or next_shaky) else "doubt",
-        cell=found.cell,
-        implementation=spot.winner or "",
-    )
+    names += [f"{name} {how.replace('_', ' ')}" for name, how in spot.failures]
+    return "; ".join(names) or NOTHING

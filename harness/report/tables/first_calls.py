@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from harness.analysis.grouping import group
+from collections.abc import Sequence
+
 from harness.analysis.speed.payback import Payback
 from harness.analysis.summary import Summary
-from harness.report.tables.form import Block, Row, Table
-from harness.report.tables.speed import block_title, keys, phase, ran, timing, tone
-from harness.report.text import NOTHING, marked, seconds, short
+from harness.report.tables.form import Column, Table, keys, table, through
+from harness.report.tables.timings import (
+    CELL,
+    MARKED,
+    PHASE,
+    RAN,
+    block_title,
+    timing,
+    tone,
+)
+from harness.report.text import NOTHING, seconds, short
+
+COLUMNS: Sequence[Column[Payback]] = (
+    *through(lambda found: found.row, (CELL, MARKED, PHASE, *RAN)),
+    Column("first call", lambda found: seconds(found.row.first_call_s), "r"),
+    Column("a later call", lambda found: timing(found.row), "r"),
+    Column("held against", lambda found: _against(found)),
+    Column("paid back after", lambda found: paid_back(found)),
+)
 
 
 def first_calls_table(summary: Summary) -> Table:
     """Return what the first call costs, and after how many it has paid back."""
-    head = (
-        "cell", "implementation", "phase", "library", "kernel", "first call",
-        "a later call", "held against", "paid back after",
-    )  # fmt: skip
     notes = (
         "First call: build, trace, compile and autotune, in no other figure; a single "
         "reading, in a process of its own where memory was measured, else in one that "
@@ -25,38 +38,22 @@ def first_calls_table(summary: Summary) -> Table:
         "of the certified implementation that is cheapest to call once. [ ] from both "
         "intervals of the later calls.",
     )
-    titled = group(summary.paybacks, lambda found: block_title(found.row))
-    return Table(
+    return table(
         "first-calls",
         "First calls",
-        "lllllrrll",
-        tuple(
-            Block(head, tuple(_row(found) for found in members), title)
-            for title, members in titled.items()
-        ),
-        notes,
+        COLUMNS,
+        summary.paybacks,
+        keys=lambda found: keys(found.row),
+        tone=lambda found: tone(found.row),
+        block=lambda found: block_title(found.row),
+        notes=notes,
     )
 
 
-def _row(found: Payback) -> Row:
-    row = found.row
-    held_against = NOTHING
-    if found.against is not None and not found.is_cheapest:
-        held_against = found.against.implementation
-    return Row(
-        (
-            row.cell,
-            marked(row.implementation, row.doubt),
-            phase(row.phase),
-            *ran(row),
-            seconds(row.first_call_s),
-            timing(row),
-            held_against,
-            paid_back(found),
-        ),
-        tone(row),
-        *keys(row),
-    )
+def _against(found: Payback) -> str:
+    if found.against is None or found.is_cheapest:
+        return NOTHING
+    return found.against.implementation
 
 
 def paid_back(found: Payback) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from harness.analysis.grouping import Heading, group
 from harness.intervals import Interval
 
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,95 @@ class Table:
         return tuple(row for block in self.blocks for row in block.rows)
 
 
-def by_heading(
-    head: tuple[str, ...],
-    items: Iterable[R],
-    where: Callable[[R], Heading],
-    row: Callable[[R], Row],
-) -> tuple[Block, ...]:
-    """Return a block a place, in order of appearance."""
-    return tuple(
-        Block(head, tuple(row(item) for item in members), found.title)
-        for found, members in group(items, where).items()
+Keys = tuple[str, str, str]
+"""The task, cell and implementation of a line, "" where one does not apply."""
+
+
+NO_KEYS: Keys = ("", "", "")
+
+
+class Keyed(Protocol):
+    """A row of an analysis that is about one cell and implementation."""
+
+    @property
+    def heading(self) -> Heading: ...  # noqa: D102
+    @property
+    def cell(self) -> str: ...  # noqa: D102
+    @property
+    def implementation(self) -> str: ...  # noqa: D102
+
+
+def keys(row: Keyed) -> Keys:
+    """Return what the page's filter compares."""
+    return row.heading.task, row.cell, row.implementation
+
+
+def heading(row: Keyed) -> str:
+    """Return the title of the block that a row belongs to."""
+    return row.heading.title
+
+
+@dataclass(frozen=True)
+class Column(Generic[R]):
+    """A column of a table.
+
+    Attributes:
+        words: Returns what a line says there.
+        side: l or r.
+    """
+
+    head: str
+    words: Callable[[R], str]
+    side: str = "l"
+
+
+def through(
+    row: Callable[[S], R], columns: Iterable[Column[R]]
+) -> tuple[Column[S], ...]:
+    """Return columns for items that hold the row which the columns are about."""
+
+    def of(column: Column[R]) -> Column[S]:
+        return Column(column.head, lambda item: column.words(row(item)), column.side)
+
+    return tuple(map(of, columns))
+
+
+def table(
+    name: str,
+    title: str,
+    columns: Sequence[Column[R]],
+    rows: Iterable[R],
+    *,
+    keys: Callable[[R], Keys],
+    tone: Callable[[R], str] = lambda row: "",
+    block: Callable[[R], str] = lambda row: "",
+    notes: Iterable[str] = (),
+) -> Table:
+    """Return a table of rows with the same columns.
+
+    Args:
+        name: What links to it are called.
+        title: What is written above it.
+        columns: Its columns.
+        rows: What its lines are about.
+        keys: Returns what the page's filter compares.
+        tone: Returns how a line is coloured.
+        block: Returns the title that a line is below.
+        notes: Sentences below the table.
+    """
+    head = tuple(column.head for column in columns)
+
+    def line(row: R) -> Row:
+        cells = tuple(column.words(row) for column in columns)
+        return Row(cells, tone(row), *keys(row))
+
+    blocks = group(rows, block).items()
+    return Table(
+        name,
+        title,
+        "".join(column.side for column in columns),
+        tuple(Block(head, tuple(map(line, found)), words) for words, found in blocks),
+        tuple(notes),
     )
 
 

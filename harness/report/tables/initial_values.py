@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
-from harness.analysis.grouping import group
+from collections.abc import Iterable, Sequence
+
 from harness.analysis.learning.initial_values import InitialHorizon, InitialRow
 from harness.analysis.summary import Summary
-from harness.report.tables.form import Block, Row, Table
+from harness.report.tables.form import Column, Table, table
 from harness.report.text import NOTHING, whole
 
 
 def initial_values_table(summary: Summary) -> Table:
-    """Return the horizons: a row a cell, a column an initialisation."""
+    """Return the horizons: a line for each cell, a column for each initialisation."""
     rows = summary.initial_values
-    inits = tuple(dict.fromkeys(found.init for row in rows for found in row.horizons))
-    head = ("network", *inits, "largest lag", "seeds")
+    inits = dict.fromkeys(found.init for row in rows for found in row.horizons)
+    columns: Sequence[Column[InitialRow]] = (
+        Column("network", lambda row: f"{row.cell} {whole(row.trial.hidden_size)}"),
+        *map(_column, inits),
+        Column("largest lag", lambda row: _most(h.max_lag for h in row.horizons), "r"),
+        Column("seeds", lambda row: _most(h.seeds for h in row.horizons), "r"),
+    )
     notes = (
         "Medians over seeds, [ ] their range, before any training. The horizon is the "
         "largest lag at which the median over examples of R(lag) = |dL/ds(τ−lag)| / "
         "|dL/ds(τ)| exceeds 10⁻³, L being one term of the loss; ≥ where it does so at "
         "the largest lag.",
     )
-    return Table(
+    return table(
         "initial-values",
         "Horizon in time steps at the initial values",
-        "l" * (1 + len(inits)) + "rr",
-        tuple(
-            Block(head, tuple(_row(row, inits) for row in members), where.title)
-            for where, members in group(rows, lambda row: row.heading).items()
-        ),
-        notes,
+        columns,
+        rows,
+        keys=lambda r: (r.heading.task, r.cell, r.trial.implementation),
+        block=lambda row: row.heading.title,
+        notes=notes,
     )
 
 
-def _row(row: InitialRow, inits: tuple[str, ...]) -> Row:
-    found = {each.init: each for each in row.horizons}
-    return Row(
-        (
-            f"{row.cell} {whole(row.trial.hidden_size)}",
-            *(_horizon(found.get(init)) for init in inits),
-            whole(max((each.max_lag for each in row.horizons), default=None)),
-            str(max((each.seeds for each in row.horizons), default=0)),
-        ),
-        task=row.heading.task,
-        cell=row.cell,
-        implementation=row.trial.implementation,
-    )
+def _column(init: str) -> Column[InitialRow]:
+    def words(row: InitialRow) -> str:
+        return _horizon(next((h for h in row.horizons if h.init == init), None))
+
+    return Column(init, words)
+
+
+def _most(found: Iterable[float]) -> str:
+    return whole(max(found, default=None))
 
 
 def _horizon(found: InitialHorizon | None) -> str:

@@ -9,8 +9,9 @@ from harness.analysis.learning.gradient_over_lag import GradientRow, Horizon
 from harness.analysis.learning.learned import LearningRow, Score
 from harness.analysis.learning.solve_time import SolveTime
 from harness.analysis.summary import LearnedRow, Summary
+from harness.contract import Optimizer
 from harness.intervals import CensoredMedian
-from harness.report.tables.form import Block, Row, Table, by_heading
+from harness.report.tables.form import Block, Column, Row, Table, heading, keys, table
 from harness.report.tables.solve_time import span
 from harness.report.text import (
     NOTHING,
@@ -29,7 +30,7 @@ from harness.report.text import (
 
 def learned_table(summary: Summary) -> Table:
     """Return the table of the first screen: a block a task and length."""
-    places = group(summary.learned, lambda row: row.learning.heading)
+    headings = group(summary.learned, lambda row: row.learning.heading)
     blocks = [
         Block(
             (
@@ -42,7 +43,7 @@ def learned_table(summary: Summary) -> Table:
             ),
             tuple(_learned_row(row, _several(rows)) for row in rows),
         )
-        for where, rows in places.items()
+        for where, rows in headings.items()
     ]
     return Table(
         "learned",
@@ -175,53 +176,53 @@ def solve_time_short(found: SolveTime) -> str:
     return f"{seconds(found.seconds)}{span(found)} {found.implementation}{device}{mark}"
 
 
+LEARNING: Sequence[Column[LearningRow]] = (
+    Column("network", lambda row: network(row)),
+    Column("trained on", lambda row: _trained_on(row)),
+    Column("init", lambda row: row.trial.init),
+    Column("optimiser", lambda row: _optimiser(row.trial.optimizer)),
+    Column("batch", lambda row: whole(row.trial.batch)),
+    Column("seeds", lambda r: seeds([s.seed for s in r.seeds if s.seed is not None])),
+    Column("solved fraction [95 %]", lambda row: f"{solved(row)}: {_fraction(row)}"),
+    Column("final held-out scores (floor)", lambda r: "; ".join(map(_score, r.scores))),
+    Column("certified", lambda row: verdict(row.doubt) if row.count else NOTHING),
+)
+
+
 def learning_table(summary: Summary) -> Table:
     """Return how each configuration was trained and what its seeds reached."""
-    head = (
-        "network", "trained on", "init", "optimiser", "batch", "seeds",
-        "solved fraction [95 %]", "final held-out scores (floor)", "certified",
-    )  # fmt: skip
-    rows = [row.learning for row in summary.learned]
     notes = (
         "A diverged seed counts as unsolved, its scores as worse than every other. "
         "Seeds that crashed or ran out of time or memory are not counted. Certified: "
         "the implementation is, and what it computed at this batch and length, before "
         "training and after, was read back and is that of the float64 reference.",
     )
-    return Table(
+    return table(
         "learning",
         "How the networks were trained, and what they reached",
-        "lllllllll",
-        by_heading(head, rows, lambda row: row.heading, _learning_row),
-        notes,
+        LEARNING,
+        [row.learning for row in summary.learned],
+        keys=keys,
+        tone=lambda row: "doubt" if row.doubt else "",
+        block=heading,
+        notes=notes,
     )
 
 
-def _learning_row(row: LearningRow) -> Row:
-    trial = row.trial
-    clip = trial.optimizer.clip_norm
-    clipped = "" if clip is None else f", clip {clip:g}"
-    fraction = NOTHING
-    if row.solved_interval is not None:
-        low, high = row.solved_interval.low, row.solved_interval.high
-        fraction = f"{row.solved / row.count:.2f} [{low:.2f}, {high:.2f}]"
-    return Row(
-        (
-            network(row),
-            f"{row.implementation}, {trial.device} {trial.dtype}",
-            trial.init,
-            f"{trial.optimizer.name} {trial.optimizer.learning_rate:g}{clipped}",
-            whole(trial.batch),
-            seeds([seed.seed for seed in row.seeds if seed.seed is not None]),
-            f"{solved(row)}: {fraction}",
-            "; ".join(_score(score) for score in row.scores),
-            verdict(row.doubt) if row.count else NOTHING,
-        ),
-        "doubt" if row.doubt else "",
-        task=row.heading.task,
-        cell=row.cell,
-        implementation=row.implementation,
-    )
+def _trained_on(row: LearningRow) -> str:
+    return f"{row.implementation}, {row.trial.device} {row.trial.dtype}"
+
+
+def _optimiser(found: Optimizer) -> str:
+    clipped = "" if found.clip_norm is None else f", clip {found.clip_norm:g}"
+    return f"{found.name} {found.learning_rate:g}{clipped}"
+
+
+def _fraction(row: LearningRow) -> str:
+    if row.solved_interval is None:
+        return NOTHING
+    low, high = row.solved_interval.low, row.solved_interval.high
+    return f"{row.solved / row.count:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _score(score: Score) -> str:
@@ -231,51 +232,37 @@ def _score(score: Score) -> str:
 
 def horizon_table(summary: Summary) -> Table:
     """Return the horizons of every network, for both cotangents."""
-    head = (
-        "network", "loss term", "random cotangent", "largest lag", "seeds",
-        "certified",
-    )  # fmt: skip
-    told_apart = _trained_by_several(summary.gradients)
+    rows = summary.gradients
+    names = {(row.heading, _named(row)) for row in rows}
+    several = len(names) < len(rows)  # only the implementation names the row
+
+    def named(row: GradientRow) -> str:
+        return _named(row) + (f" · {row.implementation}" if several else "")
+
+    columns: Sequence[Column[GradientRow]] = (
+        Column("network", named),
+        Column("loss term", lambda row: horizon(row.loss)),
+        Column("random cotangent", lambda row: horizon(row.random)),
+        Column("largest lag", lambda row: whole(row.loss.max_lag), "r"),
+        Column("seeds", lambda r: str(max(r.loss.seeds, r.random.seeds)), "r"),
+        Column("certified", lambda row: verdict(row.doubt)),
+    )
     notes = (
         "Medians over seeds. The horizon is the largest lag at which the median over "
         "examples of R(lag) = |dL/ds(τ−lag)| / |dL/ds(τ)| exceeds 10⁻³. Certified: "
         "what trained the network is.",
     )
-    return Table(
+    return table(
         "horizons",
         "Horizon in time steps, initial → trained",
-        "lllrrl",
-        by_heading(
-            head,
-            summary.gradients,
-            lambda row: row.heading,
-            lambda row: _horizon_row(row, told_apart),
-        ),
-        notes,
+        columns,
+        rows,
+        keys=keys,
+        tone=lambda row: "doubt" if row.doubt else "",
+        block=heading,
+        notes=notes,
     )
-
-
-def _trained_by_several(rows: Sequence[GradientRow]) -> bool:
-    """Say whether the implementation is needed to tell one row from another."""
-    return len({(row.heading, _named(row)) for row in rows}) < len(rows)
 
 
 def _named(row: GradientRow) -> str:
     return f"{row.cell} {whole(row.trial.hidden_size)}"
-
-
-def _horizon_row(row: GradientRow, told_apart: bool) -> Row:
-    return Row(
-        (
-            _named(row) + (f" · {row.implementation}" if told_apart else ""),
-            horizon(row.loss),
-            horizon(row.random),
-            whole(row.loss.max_lag),
-            str(max(row.loss.seeds, row.random.seeds)),
-            verdict(row.doubt),
-        ),
-        "doubt" if row.doubt else "",
-        task=row.heading.task,
-        cell=row.cell,
-        implementation=row.implementation,
-    )

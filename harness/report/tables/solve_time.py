@@ -2,57 +2,47 @@
 
 from __future__ import annotations
 
-from harness.analysis.grouping import group
+from collections.abc import Sequence
+
 from harness.analysis.learning.solve_time import SolveTime
 from harness.analysis.summary import Summary
 from harness.intervals import Interval
-from harness.report.tables.form import Block, Row, Table, ends
-from harness.report.tables.speed import titled
+from harness.report.tables.form import Column, Table, ends, keys, table
+from harness.report.tables.timings import titled
 from harness.report.text import NOTHING, marked, one_line, seconds
+
+COLUMNS: Sequence[Column[SolveTime]] = (
+    Column("cell", lambda row: row.cell),
+    Column("implementation", lambda row: row.implementation),
+    Column("library", lambda row: one_line(row.framework or NOTHING)),
+    Column("kernel", lambda row: one_line(row.kernel or NOTHING)),
+    Column("time to solve", lambda row: _time(row)),
+    Column("updates counted on", lambda row: marked(row.learned_on, row.doubt)),
+)
 
 
 def solve_table(summary: Summary) -> Table:
     """Return time to solve for every certified implementation."""
-    head = (
-        "cell", "implementation", "library", "kernel", "time to solve",
-        "updates counted on",
-    )  # fmt: skip
     notes = (
         "Updates to solve × time of one update, both medians. [ ] carries both doubts: "
         "it multiplies the low ends of both spreads and the high ends of both, which "
         "is wider than either alone asks for; > where the upper one is beyond the "
         "budget.",
     )
-    return Table(
+    return table(
         "solve-times",
         "Time to solve",
-        "llllll",
-        tuple(
-            Block(head, tuple(_solve_row(row) for row in members), title)
-            for title, members in group(
-                summary.solve_times, lambda row: titled(row.heading, row.budget)
-            ).items()
-        ),
-        notes,
+        COLUMNS,
+        summary.solve_times,
+        keys=keys,
+        tone=lambda row: "doubt" if row.shaky or row.doubt else "",
+        block=lambda row: titled(row.heading, row.budget),
+        notes=notes,
     )
 
 
-def _solve_row(row: SolveTime) -> Row:
-    shaky = "shaky " if row.shaky else ""
-    return Row(
-        (
-            row.cell,
-            row.implementation,
-            one_line(row.framework or NOTHING),
-            one_line(row.kernel or NOTHING),
-            shaky + seconds(row.seconds) + span(row),
-            marked(row.learned_on, row.doubt),
-        ),
-        "doubt" if row.shaky or row.doubt else "",
-        row.heading.task,
-        row.cell,
-        row.implementation,
-    )
+def _time(row: SolveTime) -> str:
+    return ("shaky " if row.shaky else "") + seconds(row.seconds) + span(row)
 
 
 def span(row: SolveTime) -> str:

@@ -24,14 +24,12 @@ from harness.report.header import NAMES
 from harness.report.tables.fastest import fastest_table
 from harness.report.tables.first_calls import first_calls_table
 from harness.report.tables.form import ends
+from harness.report.tables.latency import latency_table
 from harness.report.tables.peaks import peaks_table
+from harness.report.tables.rates import rates_table
+from harness.report.tables.shaky import shaky_table
 from harness.report.tables.solve_time import solve_table
-from harness.report.tables.speed import (
-    latency_table,
-    rates_table,
-    shaky_table,
-    speed_table,
-)
+from harness.report.tables.speed import speed_table
 from harness.report.terminal import render
 from harness.report.text import percent, seconds, size, times
 from harness.run.plan.derived import memory_trial

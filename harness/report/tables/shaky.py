@@ -1,0 +1,57 @@
+"""The table of why timings are shaky, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.analysis.speed.timings import SpeedRow
+from harness.analysis.summary import Summary
+from harness.machine.reason import Reason
+from harness.report.tables.form import Column, Table, keys, table, through
+from harness.report.tables.timings import CELL, NAME, PHASE, block_title
+from harness.report.text import NOTHING, one_line
+
+Shaky = tuple[SpeedRow, Reason]
+"""A timing and one reason to doubt it."""
+
+COLUMNS: Sequence[Column[Shaky]] = (
+    *through(lambda pair: pair[0], (CELL, NAME, PHASE)),
+    Column("why it is shaky", lambda pair: one_line(pair[1].words or pair[1].kind)),
+    Column("what to do", lambda pair: one_line(pair[1].advice or NOTHING)),
+)
+
+
+def shaky_table(summary: Summary) -> Table:
+    """Return why timings are shaky, and what to do about it."""
+    rows = [row for row in summary.speed if row.shaky or row.unstable]
+    return table(
+        "shaky",
+        "Shaky timings and what to do",
+        COLUMNS,
+        [(row, reason) for row in rows for reason in reasons(row)],
+        keys=lambda pair: keys(pair[0]),
+        tone=lambda pair: "doubt",
+        block=lambda pair: block_title(pair[0]),
+    )
+
+
+def reasons(row: SpeedRow) -> tuple[Reason, ...]:
+    """Return why a row is shaky; what a run without reasons stored has is said."""
+    found = list(row.unstable)
+    fitness = row.fitness
+    if fitness is not None and fitness.verdict == "unfit" and not found:
+        # All that was seen of the machine stands once, under the timings.
+        why = fitness.reasons[0] if fitness.reasons else None
+        found.append(
+            Reason(
+                "machine",
+                f"the machine was unfit: {why.words or why.kind if why else 'no why'}",
+                why.advice
+                if why
+                else "see `rnn-harness doctor`, and measure again when it says fit",
+            )
+        )
+    if not found:
+        words = "wide interval, few turns or no steady state; which was not stored"
+        found.append(Reason("unknown", words, "measure again on a quiet machine"))
+    return tuple(found)
