@@ -10,14 +10,16 @@ from collections.abc import Iterator
 import pytest
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
     """Begin with slow tests, so that no worker of xdist ends long after the others.
 
     Tests that share a fixture of their module run in one worker; any other, anywhere.
     """
     units = {item: _module_shared(item) or item.nodeid for item in items}
     slow = {units[item] for item in items if item.get_closest_marker("slow")}
-    for item in items:
+    for item in items if config.pluginmanager.hasplugin("xdist") else ():
         if units[item] != item.nodeid:
             item.add_marker(pytest.mark.xdist_group(units[item]))
     items.sort(key=lambda item: units[item] not in slow)
