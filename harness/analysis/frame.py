@@ -26,6 +26,12 @@ COLUMNS = (
 """The tidy frame's columns, one row a value; `doubt` says why one is not certified."""
 
 
+_OF_TRIAL = (
+    "measure", "task", "length", "cell", "implementation", "device", "dtype",
+    "precision", "threads", "hidden_size", "num_layers", "batch", "seed", "init",
+)  # fmt: skip
+
+
 def frame(run: JudgedRun) -> pd.DataFrame:
     """Return the tidy frame of trials: `COLUMNS`, one row a value.
 
@@ -84,27 +90,14 @@ def _constants(record: TrialRecord, doubt: str | None) -> dict[str, Any]:
     # A certificate runs optimisers of its own, several of them.
     optimizer = None if trial.measure == "parity" else trial.optimizer
     return {
+        **{name: getattr(trial, name) for name in _OF_TRIAL},
         "trial": record.id,
         "session": result.get("session", trial.session),
-        "measure": trial.measure,
-        "task": trial.task,
-        "length": trial.length,
-        "cell": trial.cell,
-        "implementation": trial.implementation,
         "framework": result.get("framework"),
         "kernel": result.get("kernel"),
         "certified": doubt is None,
-        "device": trial.device,
         "machine": result.get("machine"),
-        "dtype": trial.dtype,
-        "precision": trial.precision,
-        "threads": trial.threads,
-        "hidden_size": trial.hidden_size,
-        "num_layers": trial.num_layers,
         "time_steps": result.get("time_steps", trial.time_steps),
-        "batch": trial.batch,
-        "seed": trial.seed,
-        "init": trial.init,
         "learning_rate": optimizer and optimizer.learning_rate,
         "clip": optimizer and optimizer.clip_norm,
         "parameters": (result.get("parameters") or {}).get("canonical"),

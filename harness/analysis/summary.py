@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 from harness.analysis.certificates import ParityRow, parity_rows
 from harness.analysis.grouping import Heading, group
+from harness.analysis.header import Header, environment_rows, header
 from harness.analysis.learning.agreement import (
-    COMPUTED,
     AgreementRow,
     agreement_rows,
     learned_by_several,
@@ -20,6 +19,7 @@ from harness.analysis.learning.gradient_over_lag import GradientRow, gradient_ro
 from harness.analysis.learning.initial_values import InitialRow, initial_rows
 from harness.analysis.learning.learned import LearningRow, learning_rows
 from harness.analysis.learning.solve_time import SolveTime, solve_times
+from harness.analysis.outcomes import OutcomeRow, outcome_rows
 from harness.analysis.run import JudgedRun
 from harness.analysis.speed.fastest import FastestMap, fastest_maps
 from harness.analysis.speed.payback import Payback, paybacks
@@ -29,30 +29,7 @@ from harness.analysis.speed.timings import SpeedRow
 from harness.errors import NothingMeasuredError
 from harness.machine.peak import Peak
 from harness.machine.reason import Reason
-from harness.measure import MEASURES
-from harness.store import TrialRecord
 from harness.trial import QUESTION, SEEDS, Trial
-
-
-@dataclass(frozen=True)
-class OutcomeRow:
-    """Trials that did not end ok, for the same reason.
-
-    Attributes:
-        seeds: Their seeds; empty where the measure has none.
-        last_words: The last line that the latest of them printed, or None.
-    """
-
-    measure: str
-    task: str
-    length: int | None
-    cell: str
-    implementation: str
-    outcome: str
-    reason: str
-    count: int
-    seeds: tuple[int, ...]
-    last_words: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,28 +39,6 @@ class LearnedRow:
     learning: LearningRow
     gradients: GradientRow | None
     solve_times: tuple[SolveTime, ...]
-
-
-@dataclass(frozen=True)
-class Header:
-    """What was run where, in numbers.
-
-    Attributes:
-        measures: Number of trials of each measure.
-        outcomes: Number of trials of each outcome.
-        machines: What the trials say of where they ran.
-        fitness: The worst verdict on them before a session, or None without one.
-        frameworks: "torch 2.13.0", of the trials that say so.
-    """
-
-    suite: str
-    why: str
-    measures: dict[str, int]
-    outcomes: dict[str, int]
-    wall_time_s: float | None
-    machines: tuple[str, ...]
-    frameworks: tuple[str, ...]
-    fitness: str | None = None
 
 
 @dataclass(frozen=True)
@@ -180,14 +135,14 @@ def summarize(run: JudgedRun) -> Summary:
     gradients = tuple(gradient_rows(run))
     by_network = {row.key: row for row in gradients}
     rows = learning_rows(run)
-    times = _solve_times(rows, speed)
+    times = solve_times(rows, speed)
     learned = tuple(
         LearnedRow(row, by_network.get(row.trial.key(QUESTION, SEEDS)), tuple(found))
         for row, found in zip(rows, times, strict=True)
     )
     return Summary(
         run=run,
-        header=_header(run),
+        header=header(run),
         learned=learned,
         gradients=gradients,
         initial_values=tuple(initial_rows(run)),
@@ -195,10 +150,7 @@ def summarize(run: JudgedRun) -> Summary:
         parity=tuple(parity_rows(run.of("parity"))),
         outcomes=tuple(outcome_rows(run.records)),
         environment=tuple(environment_rows(run.info)),
-        choices=tuple(
-            (str(name), str(choice))
-            for name, choice in _mapping(run.info, "choices").items()
-        ),
+        choices=tuple((run.info.get("choices") or {}).items()),
         focus=focus(learned),
         agreement=tuple(agreement_rows(run, rows)),
         peaks=tuple(peak_rows(run)),
@@ -221,149 +173,18 @@ def _payback_json(found: Payback) -> dict[str, Any]:
     }
 
 
-def _solve_times(
-    rows: Sequence[LearningRow], speed: Sequence[SpeedRow]
-) -> list[list[SolveTime]]:
-    """Return the times to solve of each row.
-
-    Where several implementations trained one network, each has counted updates of its
-    own and is timed with those; else its one count stands for all.
-    """
-    trained = Counter(row.trial.key(COMPUTED) for row in rows)
-    return [
-        [
-            time
-            for time in solve_times(row, speed)
-            if trained[row.trial.key(COMPUTED)] == 1
-            or time.implementation == row.implementation
-        ]
-        for row in rows
-    ]
-
-
-def outcome_rows(records: Sequence[TrialRecord]) -> list[OutcomeRow]:
-    """Return the trials that did not end ok; those alike but for the seed together."""
-    failed = [record for record in records if record.outcome != "ok"]
-    keyed = group(
-        failed,
-        lambda r: (
-            r.trial.measure,
-            r.trial.task or "",
-            r.trial.length,
-            r.trial.cell,
-            r.trial.implementation,
-            r.outcome,
-            r.reason or "no reason was given",
-        ),
-    )
-    return [
-        OutcomeRow(
-            *key,
-            count=len(members),
-            seeds=tuple(
-                sorted(r.trial.seed for r in members if r.trial.seed is not None)
-            ),
-            last_words=_last_words(members),
-        )
-        for key, members in keyed.items()
-    ]
-
-
-def _last_words(records: Sequence[TrialRecord]) -> str | None:
-    lines = [line for r in records for line in r.result.get("log_tail", [])]
-    lines = [line.strip() for line in lines if line.strip()]
-    fatal = [i for i, line in enumerate(lines) if line.startswith("Fatal Python error")]
-    if not fatal:
-        return lines[-1] if lines else None
-    # Python's own report of a crash begins with the innermost call.
-    told = lines[fatal[-1] :]
-    place = next((line for line in told if line.startswith("File ")), "")
-    return f"{told[0]} {place}".strip()
-
-
 def focus(learned: Sequence[LearnedRow]) -> Heading | None:
-    """Return the place where the solved fractions of the cells differ most.
+    """Return the heading under which the solved fractions of the cells differ most.
 
     Of several such, one with gradients measured, then the longest, then the first.
     """
     headings = group(learned, lambda row: row.learning.heading)
-    if not headings:
-        return None
 
-    def telling(where: Heading) -> tuple[float, bool, int]:
-        rows = headings[where]
-        shares = [
-            r.learning.solved / r.learning.count for r in rows if r.learning.count
-        ]
+    def telling(heading: Heading) -> tuple[float, bool, int]:
+        rows = headings[heading]
+        counted = [row.learning for row in rows if row.learning.count]
+        shares = [row.solved / row.count for row in counted]
         spread = max(shares) - min(shares) if shares else -1.0
-        return spread, any(row.gradients for row in rows), where.length or 0
+        return spread, any(row.gradients for row in rows), heading.length or 0
 
-    return max(headings, key=telling)
-
-
-def _header(run: JudgedRun) -> Header:
-    records, info = run.records, run.info
-    suite = _mapping(info, "suite")
-    environment = _mapping(info, "environment")
-    measures = Counter(str(record.trial.measure) for record in records)
-    # Rounding may differ between processors of one name.
-    processors = {r.result["processor"] for r in records if "processor" in r.result}
-    machines = [
-        f"{r.result['machine']} ({r.result['processor']})"
-        if len(processors) > 1 and "processor" in r.result
-        else r.result.get("machine")
-        for r in records
-    ]
-    if not any(machines):
-        machines = [environment.get("machine")]
-    frameworks = [record.result.get("framework") for record in records]
-    wall = info.get("wall_time_s")
-    return Header(
-        suite=str(suite.get("name") or "run"),
-        why=str(suite.get("why") or ""),
-        measures={name: measures[name] for name in MEASURES if measures[name]},
-        outcomes=dict(Counter(record.outcome for record in records).most_common()),
-        wall_time_s=float(wall) if isinstance(wall, int | float) else None,
-        machines=tuple(dict.fromkeys(str(name) for name in machines if name)),
-        frameworks=tuple(dict.fromkeys(str(name) for name in frameworks if name)),
-        fitness=_worst_fitness(records),
-    )
-
-
-def _worst_fitness(records: Sequence[TrialRecord]) -> str | None:
-    verdicts = {_mapping(r.result, "fitness").get("verdict") for r in records}
-    return next((v for v in ("unfit", "noisy", "fit") if v in verdicts), None)
-
-
-def environment_rows(info: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what a number needs beside it: machine, versions, commit."""
-    environment = dict(_mapping(info, "environment"))
-    libraries = environment.pop("libraries", None) or {}
-    commit, dirty = environment.pop("commit", None), environment.pop("dirty", None)
-    memory = environment.pop("memory_bytes", None)
-    rows = [
-        (str(name).replace("_", " "), _words(value))
-        for name, value in environment.items()
-        if value is not None
-    ]
-    if isinstance(memory, int | float):
-        rows.append(("memory", f"{memory / 2**30:.1f} GiB"))
-    if commit:
-        changed = ", with uncommitted changes" if dirty else ""
-        rows.append(("commit", f"{commit}{changed}"))
-    if isinstance(libraries, Mapping):
-        rows += [(str(name), str(version)) for name, version in libraries.items()]
-    return rows
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_words(item) for item in value)
-    return str(value)
-
-
-def _mapping(info: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = info.get(name)
-    return found if isinstance(found, Mapping) else {}
+    return max(headings, key=telling, default=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.analysis.summary import Header
+from harness.analysis.header import Header
 from harness.report.text import counts, one_line, seconds
 
 NAMES = {"gradients": "gradient"}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.analysis.grouping import Heading
+from harness.analysis.grouping import Heading, group
+from harness.analysis.learning.agreement import COMPUTED
 from harness.analysis.learning.learned import LearningRow
 from harness.analysis.speed.timings import SpeedRow
-from harness.trial import Trial
+from harness.trial import QUESTION, SEEDS, START, WHO_COMPUTES
+
+UPDATE = (*QUESTION, *SEEDS, *START, *WHO_COMPUTES)
+"""What the time of an update does not depend on, apart from who computes it."""
 
 
 @dataclass(frozen=True)
@@ -39,41 +44,33 @@ class SolveTime:
     doubt: str | None = None
 
 
-def solve_times(row: LearningRow, speed: Sequence[SpeedRow]) -> list[SolveTime]:
-    """Return the times of every certified implementation, the fastest first.
+def solve_times(
+    rows: Sequence[LearningRow], speed: Sequence[SpeedRow]
+) -> list[list[SolveTime]]:
+    """Return the times to solve of each row, the fastest implementation first.
 
-    Timings at the very shape of the learning trial, on a single thread, count; of two
-    timings of one implementation on one device, the later. Empty where the median
-    seed did not solve the task.
+    If several implementations trained one network, each has its own count of updates;
+    otherwise the one count is used for all. Only certified timings at the very shape
+    of the learning trial are used; of two timings of one implementation on one device,
+    the later. A row whose median seed did not solve the task has no times.
     """
-    if row.updates is None or row.updates.median is None:
-        return []
-    latest = {
-        (timing.implementation, timing.trial.device, timing.machine): timing
-        for timing in speed
-        if timing.phase == "train_step"
-        and timing.certified
-        and timing.time_s is not None
-        and _shape(timing.trial) == _shape(row.trial)
-    }
-    found = [_solve_time(row, timing) for timing in latest.values()]
-    return sorted(found, key=lambda each: each.seconds)
-
-
-def _shape(trial: Trial) -> tuple[object, ...]:
-    return (
-        trial.task,
-        trial.length,
-        sorted(trial.task_options.items()),
-        trial.cell,
-        trial.batch,
-        trial.hidden_size,
-        trial.num_layers,
-        trial.dtype,
-        trial.precision,
-        trial.biases,
-        trial.threads,
+    trained = Counter(row.trial.key(COMPUTED) for row in rows)
+    updates = group(
+        (r for r in speed if r.phase == "train_step" and r.timed and r.certified),
+        lambda r: r.trial.key(UPDATE),
     )
+    found = []
+    for row in rows:
+        alone = trained[row.trial.key(COMPUTED)] == 1
+        latest = {
+            (timing.implementation, timing.trial.device, timing.machine): timing
+            for timing in updates.get(row.trial.key(UPDATE), [])
+            if alone or timing.implementation == row.implementation
+        }
+        known = row.updates is not None and row.updates.median is not None
+        times = [_solve_time(row, each) for each in latest.values()] if known else []
+        found.append(sorted(times, key=lambda each: each.seconds))
+    return found
 
 
 def _solve_time(row: LearningRow, timing: SpeedRow) -> SolveTime:

@@ -51,6 +51,27 @@ def machine_of(record: TrialRecord) -> str | None:
     return None if found is None else str(found)
 
 
+def sizes_of(trial: Trial, *left_out: str) -> list[str]:
+    """Return the task and the sizes of a trial in words, without some of them.
+
+    Args:
+        trial: A speed trial.
+        left_out: Names of fields: `time_steps`, `batch` and `hidden_size`.
+    """
+    long = "time_steps" not in left_out
+    if trial.task:
+        words = [f"{trial.task}, length {trial.length}" if long else trial.task]
+        words += [f"{name} {value}" for name, value in trial.task_options.items()]
+    else:
+        words = [f"{trial.time_steps} time steps"] if long else []
+        words.append(f"input size {trial.input_size}")
+    words += [f"batch {trial.batch}"] if "batch" not in left_out else []
+    words += [f"hidden {trial.hidden_size}"] if "hidden_size" not in left_out else []
+    words += [f"{trial.num_layers} layers"] if trial.num_layers > 1 else []
+    words += [f"biases {trial.biases}"] if trial.biases != "canonical" else []
+    return words
+
+
 def budget_of(trial: Trial) -> str:
     """Return what a trial was allowed to use, in words."""
     return budget(trial.device, trial.threads, trial.dtype, trial.precision)

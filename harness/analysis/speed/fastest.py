@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.grouping import group
-from harness.analysis.speed.conditions import Conditions
+from harness.analysis.speed.conditions import Conditions, sizes_of
 from harness.analysis.speed.relative import fastest_of, ratio
-from harness.analysis.speed.timings import SpeedRow
+from harness.analysis.speed.timings import SpeedRow, phase_order
 from harness.intervals import Interval
-from harness.measure.speed.phases import PHASES
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,6 @@ class FastestMap:
         return len(self.spots) > 1
 
 
-_Key = tuple[str, str, Conditions]
-
-
 def fastest_maps(rows: Sequence[SpeedRow]) -> list[FastestMap]:
     """Return a map per cell, phase, input and conditions, phases in their order.
 
@@ -91,7 +87,7 @@ def fastest_maps(rows: Sequence[SpeedRow]) -> list[FastestMap]:
     phases = {row.phase for row in rows if row.timed}
     found = [each for phase in phases for each in _maps(rows, phase)]
     cells = list(dict.fromkeys(row.cell for row in rows))
-    return sorted(found, key=lambda m: (cells.index(m.cell), _order(m.phase)))
+    return sorted(found, key=lambda m: (cells.index(m.cell), phase_order(m.phase)))
 
 
 def _maps(rows: Sequence[SpeedRow], phase: str) -> list[FastestMap]:
@@ -104,63 +100,54 @@ def _maps(rows: Sequence[SpeedRow], phase: str) -> list[FastestMap]:
     ]
 
 
-def _order(phase: str) -> tuple[int, str]:
-    return (PHASES.index(phase) if phase in PHASES else len(PHASES), phase)
-
-
 def _where(row: SpeedRow, phase: str) -> str:
-    """Return the input and layers; a single time step is one of any number."""
-    trial = row.trial
-    if trial.task:
-        words = [f"{trial.task}, length {trial.length}"]
-        words += [f"{name} {value}" for name, value in trial.task_options.items()]
-    else:
-        words = [] if phase == "stream" else [f"{trial.time_steps} time steps"]
-        words += [f"input size {trial.input_size}"]
-    words += [f"{trial.num_layers} layers"] if trial.num_layers > 1 else []
-    words += [f"biases {trial.biases}"] if trial.biases != "canonical" else []
-    return " · ".join(words)
+    """Return the input and the layers; a single time step is one of any number."""
+    single = () if row.trial.task or phase != "stream" else ("time_steps",)
+    return " · ".join(sizes_of(row.trial, "batch", "hidden_size", *single))
 
 
 def _spots(rows: Sequence[SpeedRow], phase: str) -> tuple[Spot, ...]:
     alone = phase == "stream"
-    places = group(rows, lambda r: (1 if alone else r.trial.batch, r.trial.hidden_size))
-    order = sorted(places, key=lambda at: (at[0] or 0, at[1] or 0))
-    return tuple(_spot(*at, _latest(places[at])) for at in order)
+    sizes = group(rows, lambda r: (1 if alone else r.trial.batch, r.trial.hidden_size))
+    order = sorted(sizes, key=lambda size: (size[0] or 0, size[1] or 0))
+    return tuple(_spot(*size, _latest(sizes[size])) for size in order)
 
 
 def _latest(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
     """Return the rows of the last session that timed what is certified.
 
-    What was timed in none failed, and is told whatever session it was to be in.
+    Implementations that no session timed have failed, and are shown with every session.
     """
     sessions = list(group(rows, lambda r: (r.trial.session, r.session)).values())
     telling = [s for s in sessions if any(r.certified and r.timed for r in s)]
     chosen = (telling or sessions)[-1]
-    timed = {row.implementation for row in rows if row.timed}
-    told = {row.implementation for row in chosen}
-    lost = [r for r in rows if r.implementation not in timed | told]
-    return [*chosen, *lost]
+    timed = [row for row in rows if row.timed]
+    known = {row.implementation for row in [*chosen, *timed]}
+    return [*chosen, *(row for row in rows if row.implementation not in known)]
 
 
 def _spot(batch: int | None, hidden_size: int | None, rows: Sequence[SpeedRow]) -> Spot:
     timed = sorted((r for r in rows if r.timed), key=lambda r: r.time_s or 0.0)
     by_name = group((r for r in timed if r.certified), lambda r: r.implementation)
-    certified = [of_one[0] for of_one in by_name.values()]  # timed twice, maybe
+    certified = [of_one[0] for of_one in by_name.values()]  # the first of several
     doubted = [row for row in timed if not row.certified]
     first = fastest_of(certified)
     certified.sort(key=lambda row: row is not first)
-    second = certified[1] if len(certified) > 1 else None
-    second_over = None if first is None or second is None else ratio(first, second)
-    equals = [row for row in certified if row is first or not _is_slower(first, row)]
-    least = first.time_s if first is not None else None
+    over = [None if first is None else ratio(first, row) for row in certified]
+    equals = [
+        row
+        for row, found in zip(certified, over, strict=True)
+        if row is first or found is None or not found.is_slower
+    ]
+    second = over[1] if len(over) > 1 else None
+    least = None if first is None else first.time_s
     return Spot(
         batch=batch,
         hidden_size=hidden_size,
         certified=_names(certified),
         equals=_names(equals),
-        ratio=None if second_over is None else second_over.value,
-        interval=None if second_over is None else second_over.interval,
+        ratio=None if second is None else second.value,
+        interval=None if second is None else second.interval,
         time_s=least,
         faster_uncertified=_names(
             [r for r in doubted if least is not None and (r.time_s or 0.0) < least]
@@ -172,7 +159,7 @@ def _spot(batch: int | None, hidden_size: int | None, rows: Sequence[SpeedRow]) 
             if not row.phase
         ),
         shaky=first is not None and first.shaky,
-        runner_up_shaky=second is not None and second.shaky,
+        runner_up_shaky=len(certified) > 1 and certified[1].shaky,
         session=rows[0].session,
         framework=None if first is None else first.framework,
         kernel=None if first is None else first.kernel,
@@ -181,8 +168,3 @@ def _spot(batch: int | None, hidden_size: int | None, rows: Sequence[SpeedRow]) 
 
 def _names(rows: Sequence[SpeedRow]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(row.implementation for row in rows))
-
-
-def _is_slower(base: SpeedRow | None, new: SpeedRow) -> bool:
-    found = None if base is None else ratio(base, new)
-    return found is not None and found.is_slower

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 from harness.analysis.grouping import group
 from harness.analysis.run import JudgedRun
-from harness.analysis.speed.timings import SpeedRow, timings
+from harness.analysis.speed.timings import SpeedRow, phase_order, timings
 from harness.intervals import FEWEST, Interval, ratio_interval
-from harness.measure.speed.phases import PHASES
 
 LEAST_ADVANTAGE = 1.02
 """A session's target interval cannot distinguish a smaller ratio from 1."""
@@ -84,13 +83,12 @@ def speed_rows(run: JudgedRun) -> list[SpeedRow]:
         found += [row if best is None else _against(row, best) for row in members]
     headings = list(dict.fromkeys(row.heading for row in found))
     cells = list(dict.fromkeys(row.cell for row in found))
-    phases = [*PHASES, *sorted({row.phase for row in found} - set(PHASES))]
     return sorted(
         found,
         key=lambda row: (
             headings.index(row.heading),
             cells.index(row.cell),
-            phases.index(row.phase),
+            phase_order(row.phase),
         ),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from harness.analysis.grouping import group
-from harness.analysis.speed.conditions import budget_of
+from harness.analysis.speed.conditions import budget_of, sizes_of
 from harness.analysis.speed.timings import SpeedRow
 
 T = TypeVar("T")
@@ -65,21 +65,31 @@ def scaling_panels(rows: Sequence[SpeedRow]) -> list[ScalingPanel]:
     """Return every panel with two places or more, by axis and cell."""
     steps = _time_steps(rows)
     several = len({row.machine for row in rows}) > 1
+    usable = [row for row in rows if row.timed or not row.phase]
     found = []
     for axis in AXES:
-        usable = [row for row in rows if row.timed or not row.phase]
-        keyed = group(usable, lambda r, axis=axis: (r.cell, _alike(r, axis, several)))  # type: ignore[misc]
-        for (cell, where), members in keyed.items():
-            phases = {row.phase for row in members if row.timed}
-            for phase in sorted(phases, key=_rank):
-                if phase == "stream" and axis in _OF_ONE_TIME_STEP:
-                    continue
-                shown = [row for row in members if row.phase in (phase, "")]
-                lines = _lines(shown, axis, steps)
-                panel = ScalingPanel(axis, cell, phase, where, lines)
-                if len(panel.xs) > 1:
-                    found.append(panel)
-    return found
+        keys = [(axis, row.cell, _alike(row, axis, several)) for row in usable]
+        keyed = group(zip(keys, usable, strict=True), lambda pair: pair[0])
+        for key, members in keyed.items():
+            found += _panels(*key, [row for _, row in members], steps)
+    return [panel for panel in found if len(panel.xs) > 1]
+
+
+def _panels(
+    axis: str,
+    cell: str,
+    where: str,
+    rows: Sequence[SpeedRow],
+    steps: Mapping[tuple[object, ...], int],
+) -> list[ScalingPanel]:
+    phases = {row.phase for row in rows if row.timed}
+    if axis in _OF_ONE_TIME_STEP:
+        phases.discard("stream")
+    return [
+        ScalingPanel(axis, cell, phase, where, _lines(shown, axis, steps))
+        for phase in sorted(phases, key=_rank)
+        for shown in [[row for row in rows if row.phase in (phase, "")]]
+    ]
 
 
 def _rank(phase: str) -> tuple[int, str]:
@@ -142,25 +152,12 @@ def _x(row: SpeedRow, axis: str, steps: Mapping[tuple[object, ...], int]) -> int
 
 def _alike(row: SpeedRow, axis: str, several: bool) -> str:
     trial = row.trial
-    words: list[str | None] = []
-    if trial.task:
-        along = axis == "time_steps"
-        words.append(trial.task if along else f"{trial.task}, length {trial.length}")
-        words += [f"{name} {value}" for name, value in trial.task_options.items()]
-    elif axis != "time_steps":
-        words.append(f"{trial.time_steps} time steps")
-    if not trial.task:
-        words.append(f"input {trial.input_size}")
-    words += [f"batch {trial.batch}"] if axis != "batch" else []
-    words += [f"hidden {trial.hidden_size}"] if axis != "hidden_size" else []
-    words += [f"{trial.num_layers} layers"] if trial.num_layers > 1 else []
-    words += [f"biases {trial.biases}"] if trial.biases != "canonical" else []
     if axis == "threads":
         budget = budget_of(replace(trial, threads=1)).replace("1 thread · ", "")
     else:
         budget = budget_of(trial)
-    words += [budget, row.machine if several else None]
-    return " · ".join(word for word in words if word)
+    on = [row.machine] if several and row.machine else []
+    return " · ".join([*sizes_of(trial, axis), budget, *on])
 
 
 def _lines(

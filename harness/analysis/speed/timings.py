@@ -41,8 +41,6 @@ MACHINE = ("machine", "processor", "gpu")
 
 _SHAPE = ("batch", "time steps", "input size", "hidden size")
 
-_NO_PHASE = ("readback",)
-
 
 @dataclass(frozen=True)
 class Fitness:
@@ -207,11 +205,16 @@ def _memory_key(record: TrialRecord) -> tuple[str | None, str]:
 
 def _phases(record: TrialRecord) -> list[str]:
     """Return what a trial has timed; one empty name if it has timed nothing."""
-    splits = {r.split for r in record.readings if r.split not in _NO_PHASE}
-    known = [phase for phase in PHASES if phase in splits]
-    known += sorted(splits - set(PHASES))
-    timed = [phase for phase in known if number(record, phase, "time_s") is not None]
-    return timed if timed and record.outcome == "ok" else [""]
+    if record.outcome != "ok":
+        return [""]
+    splits = sorted({r.split for r in record.readings} - {"readback"}, key=phase_order)
+    timed = [phase for phase in splits if number(record, phase, "time_s") is not None]
+    return timed or [""]
+
+
+def phase_order(phase: str) -> tuple[int, str]:
+    """Return a key to sort phases by: the known ones in their order, then the rest."""
+    return (PHASES.index(phase) if phase in PHASES else len(PHASES), phase)
 
 
 # --- headings ------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from harness.analysis.certificates import Check, ParityRow
 from harness.analysis.grouping import Heading
-from harness.analysis.summary import OutcomeRow, Summary
+from harness.analysis.outcomes import OutcomeRow
+from harness.analysis.summary import Summary
 from harness.report.tables.form import NO_KEYS, Column, Keys, Table, table, through
 from harness.report.text import NOTHING, one_line, seeds, whole
 
