@@ -14,6 +14,8 @@ from harness.cli.exits import DONE, MISUSE, NO, verdict, worst
 from harness.cli.options import (
     default_jobs,
     device_option,
+    expression_option,
+    jobs_option,
     json_option,
     plugin_option,
     read_plugins,
@@ -46,10 +48,8 @@ if TYPE_CHECKING:
     help="highest|tf32|bf16; may be given several times.",
 )
 @click.option("--full", is_flag=True, help="Every combination of sizes, not 8 shapes.")
-@click.option("-k", "expression", metavar="EXPR", help="As 'torch-loop and not lstm'.")
-@click.option(
-    "-j", "--jobs", type=click.IntRange(min=1), help="[default: cores, up to 2]"
-)
+@expression_option("torch-loop and not lstm")
+@jobs_option
 @json_option
 @plugin_option
 def check(
@@ -65,7 +65,8 @@ def check(
 ) -> int:
     """Certify implementations against the float64 reference; small sizes, no timing.
 
-    Of a FILE: its implementations; its cells, on whatever computes them; its tasks.
+    A FILE is checked whole: its implementations, its cells on every implementation
+    that computes them, and its tasks.
     """
     from harness.interpreters import choose as environments
     from harness.machine.devices import resolve_device
@@ -146,7 +147,7 @@ def _nothing_to_certify(request: Request) -> str:
 
 
 def _check_tasks(registry: Registry, files: Sequence[Path]) -> list[TaskCheck]:
-    """Check the tasks of plugin files, here: they are numpy alone."""
+    """Check the tasks of plugin files, in this process: they need numpy alone."""
     names = [task.name for task in registry.tasks.values() if task.file in files]
     if not names:
         return []

@@ -1,4 +1,4 @@
-"""`rnn-harness doctor`: is this machine fit to measure on, and what does it reach?"""
+"""`rnn-harness doctor`: is this machine fit to measure on, and how fast is it?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ from harness.cli.options import json_option, plugin_option, read_plugins
     metavar="1,2",
     help="Threads on the CPU, joined by commas.  [default: 1 and all cores]",
 )
-@click.option("--quick", is_flag=True, help="The verdict alone, no libraries' rates.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Print only the verdict.",
+)
 @json_option
 @plugin_option
 def doctor(
@@ -33,7 +37,7 @@ def doctor(
     as_json: bool,
     plugins: tuple[Path, ...],
 ) -> int:
-    """Say whether this machine is fit to measure on, and what its libraries reach.
+    """Say whether this machine is fit to measure on, and how fast its libraries are.
 
     The verdict is fit, noisy or unfit; each reason comes with what to do. The rates are
     those of the best matrix product and copy of every installed library.

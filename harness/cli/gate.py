@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -17,14 +15,17 @@ from harness.cli.compare import effect_option, tell
 from harness.cli.exits import TERMINATED
 from harness.cli.options import (
     device_option,
+    expression_option,
     json_option,
     memory_limit_option,
+    output_option,
     plugin_option,
     read_plugins,
     settings_option,
     timeout_option,
 )
 from harness.errors import MisuseError
+from harness.run.signals import handled
 
 if TYPE_CHECKING:
     from harness.analysis.comparison.compare import Comparison
@@ -33,13 +34,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("suite", default="gate")
 @click.option("--base", required=True, metavar="REF", help="A branch, a tag or a hash.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Takes the run folders base and new [default: results/runs/gate-TIME].",
-)
-@click.option("-k", "expression", metavar="EXPR", help="As 'gru and not torch-loop'.")
+@output_option("For the run folders base and new  [default: results/runs/gate-TIME]")
+@expression_option("gru and not torch-loop")
 @settings_option
 @device_option
 @timeout_option
@@ -62,10 +58,9 @@ def gate(
 ) -> int:
     """Time REF and the working tree in one session; say what is slower.
 
-    SUITE is a built-in name or a TOML file. What comes out slower or faster is timed
-    once more in fresh processes, and called so only if it is so again. Exit code 0:
-    nothing is seen to be slower; 3: something is, or failed; 5: too many keys are
-    undecided to say.
+    SUITE is a built-in name or a TOML file. A slower or faster key is timed once more
+    in fresh processes, and counts only if it is slower or faster again. Exit codes: 0
+    no key is slower; 3 a key is slower or failed; 5 too many keys are undecided.
     """
     from rich.console import Console
 
@@ -101,11 +96,11 @@ def gate(
         return replace(found, notes=(*found.notes, SAME_SOURCES)) if same else found
 
     try:
-        with _terminable(), checked_out(base) as checkout:
+        with handled(_terminate, signal.SIGTERM), checked_out(base) as checkout:
             found = compared(request)
             apart = found.of("slower", "faster")
             if apart:
-                console.print("what is apart once more, in processes of its own")
+                console.print("slower and faster keys once more, in fresh processes")
                 again = replace(
                     request,
                     folder=request.folder / "again",
@@ -119,18 +114,8 @@ def gate(
 
 
 class _TerminatedError(BaseException):
-    """The command was asked to end, and is to clean up before."""
+    """SIGTERM came; the command cleans up as after Ctrl-C, and ends."""
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Clean up after SIGTERM as after Ctrl-C."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _TerminatedError
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _TerminatedError

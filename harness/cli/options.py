@@ -1,4 +1,4 @@
-"""What several verbs share: options, plugins, where text goes."""
+"""What several commands share: options, reading plugins, printing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def plugin_option(command: F) -> F:
-    """Add `--plugin FILE.py`, which every verb takes."""
+    """Add `--plugin FILE.py`, which every command has."""
     return click.option(
         "--plugin",
         "plugins",
@@ -35,7 +35,7 @@ def plugin_option(command: F) -> F:
 def finite(
     context: click.Context, option: click.Parameter, value: float | None
 ) -> float | None:
-    """Refuse a number of seconds without an end."""
+    """Refuse infinity and NaN as a number of seconds."""
     if value is not None and not math.isfinite(value):
         raise MisuseError(f"{option.opts[0]} {value}: give a number of seconds")
     return value
@@ -59,6 +59,18 @@ def size_bytes(
     return int(size)
 
 
+def expression_option(example: str) -> Callable[[F], F]:
+    """Return the option `-k`, explained by an example."""
+    return click.option(
+        "-k", "expression", metavar="EXPR", help=f"Only some trials, as '{example}'."
+    )
+
+
+def output_option(what: str) -> Callable[[F], F]:
+    """Return the option `-o` of a run folder."""
+    return click.option("-o", "--output", type=click.Path(path_type=Path), help=what)
+
+
 settings_option = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE")
 device_option = click.option(
     "--device", default="cpu", show_default=True, help="auto|cpu|cuda|cuda:N"
@@ -68,19 +80,25 @@ timeout_option = click.option(
     metavar="S",
     type=click.FloatRange(min=0, min_open=True),
     callback=finite,
-    help="End a trial that takes longer, in seconds.",
+    help="End a trial that takes longer than S seconds.",
 )
 memory_limit_option = click.option(
     "--memory-limit",
     metavar="SIZE",
     callback=size_bytes,
-    help="End a trial that takes more, as 4GiB.",
+    help="End a trial that takes more memory, as 4GiB.",
+)
+jobs_option = click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Trials side by side  [default: cores, up to 2]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 
 
 def read_plugins(plugins: Sequence[Path]) -> Registry:
-    """Read all plugins; those that cannot be used are told and stop nothing else."""
+    """Read all plugins; one that cannot be used is reported, and the rest are read."""
     registry = Registry.discover(plugins)
     for problem in registry.problems:
         fail(f"plugin {problem}")
@@ -88,7 +106,7 @@ def read_plugins(plugins: Sequence[Path]) -> Registry:
 
 
 def default_jobs() -> int:
-    """Return how many trials run side by side where nothing is said."""
+    """Return how many trials run side by side by default."""
     import psutil
 
     return min(2, psutil.cpu_count(logical=False) or 1)
@@ -100,7 +118,7 @@ def fail(message: str) -> None:
 
 
 def stdout() -> Console:
-    """Return standard output; where it is no terminal, wide enough to fold nothing."""
+    """Return standard output; a file or pipe is wide enough that no line is broken."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 140)

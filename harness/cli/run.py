@@ -1,4 +1,4 @@
-"""`rnn-harness run`: run a suite, or go on with it, and show what was found."""
+"""`rnn-harness run`: run a suite, or continue it, and show the results."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ from harness.cli.exits import (
 from harness.cli.options import (
     default_jobs,
     device_option,
+    expression_option,
     fail,
     finite,
+    jobs_option,
     memory_limit_option,
+    output_option,
     plugin_option,
     read_plugins,
     settings_option,
@@ -35,6 +38,7 @@ from harness.cli.options import (
     timeout_option,
 )
 from harness.errors import HarnessError, MisuseError
+from harness.run.signals import handled
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,29 +50,24 @@ MOST_SEEDS = 1000
 
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 STORAGE |= {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE}
-"""What the file system says when a run folder can be written no more."""
+"""Errors of the file system when a run folder cannot be written any more."""
 
 IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
-"""What it says where something else lies in a file's place."""
+"""Errors when something else has the name of a file or folder to write."""
 
 
 @click.command()
 @click.argument("suite")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Run folder [default: results/runs/SUITE].",
-)
-@click.option("-k", "expression", metavar="EXPR", help="As 'adding and not lstm'.")
+@output_option("Run folder  [default: results/runs/SUITE]")
+@expression_option("adding and not lstm")
 @settings_option
 @click.option("--seeds", metavar="0-4", help="Replace the suite's seeds: 0-4 or 0,2.")
 @device_option
+@jobs_option
 @click.option(
-    "-j", "--jobs", type=click.IntRange(min=1), help="[default: cores, up to 2]"
-)
-@click.option(
-    "--no-certify", is_flag=True, help="Measure without certificates; all is marked."
+    "--no-certify",
+    is_flag=True,
+    help="Measure without certificates; every number is marked.",
 )
 @timeout_option
 @memory_limit_option
@@ -81,22 +80,22 @@ IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
     show_default=True,
     help="Seconds between two checkpoints of a learning trial.",
 )
-@click.option("--retry-failed", is_flag=True, help="Run again what did not end ok.")
-@click.option("--force", is_flag=True, help="Run everything again.")
+@click.option("--retry-failed", is_flag=True, help="Run failed trials again.")
+@click.option("--force", is_flag=True, help="Run every trial again.")
 @click.option(
     "--executor",
     type=click.Choice(["local", "dask"]),
     default="local",
     show_default=True,
-    help="Where trials run: this machine's processes, or a dask cluster's.",
+    help="Where trials run: on this machine, or on a dask cluster.",
 )
 @click.option(
     "--scheduler",
     metavar="ADDRESS|FILE",
-    help="A dask cluster to join [default: one started here].",
+    help="The dask cluster to join  [default: start one here]",
 )
 @click.option("--dry-run", is_flag=True, help="Show the trials and run none.")
-@click.option("--why", is_flag=True, help="As --dry-run, with the reason for each.")
+@click.option("--why", is_flag=True, help="Like --dry-run, with a reason for each.")
 @plugin_option
 def run(
     suite: str,
@@ -118,7 +117,7 @@ def run(
     why: bool,
     plugins: tuple[Path, ...],
 ) -> int:
-    """Run SUITE, a built-in name or a TOML file; go on where it was interrupted."""
+    """Run SUITE, a built-in name or a TOML file, or continue an interrupted run."""
     from rich.console import Console
 
     from harness.interpreters import choose as environments
@@ -156,12 +155,12 @@ def run(
         store.check()
         _show_preview(execution, why=why)
         return MISUSE if registry.problems else DONE
-    execution.plan()  # what is wrong with it is told before a folder is made
+    execution.plan()  # its errors are reported before a folder is made
     RunFolder.create(folder)
     console = Console(stderr=True)
     code = _execute(execution, console)
     if code == DONE:
-        with _told_if_full(folder):
+        with _storage_errors_explained(folder):
             code = finish(store)
     return worst([MISUSE if registry.problems else DONE, code])
 
@@ -203,11 +202,11 @@ def _show_preview(execution: Execution, *, why: bool) -> None:
 
 
 class _StoppedError(BaseException):
-    """The user asked for an end at once."""
+    """The user asked a second time to stop."""
 
 
 @contextlib.contextmanager
-def _told_if_full(folder: Path) -> Iterator[None]:
+def _storage_errors_explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -215,13 +214,13 @@ def _told_if_full(folder: Path) -> Iterator[None]:
             place = error.filename2 or error.filename or folder
             raise HarnessError(
                 f"{place} is in the way ({error.strerror}); move it, and the same "
-                "command goes on: every finished trial is kept"
+                "command continues: every finished trial is kept"
             ) from error
         if error.errno not in STORAGE:
             raise
         raise HarnessError(
             f"{folder} cannot be written any more ({error.strerror}); "
-            "every finished trial is kept, and the same command goes on once it can"
+            "every finished trial is kept, and the same command continues once it can"
         ) from error
 
 
@@ -233,33 +232,29 @@ def _execute(execution: Execution, console: Console) -> int:
         if len(asked) > 1:
             raise _StoppedError
         fail(
-            "stopping: what runs finishes or leaves a checkpoint; once more to stop at "
-            "once"
+            "stopping: running trials finish or leave a checkpoint; press Ctrl-C again "
+            "to stop at once"
         )
         execution.stop()
 
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, stop) for number in signals]
     where = execution.run.path
-    try:
-        with _told_if_full(where):
-            execution.execute(console)
-    except _StoppedError:
-        pass
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
+    with (
+        handled(stop, signal.SIGINT, signal.SIGTERM),
+        contextlib.suppress(_StoppedError),
+        _storage_errors_explained(where),
+    ):
+        execution.execute(console)
     if not asked:
         return DONE
     fail(
         f"interrupted; every finished trial is kept in {where}, and the same "
-        f"command goes on from there; `rnn-harness report {where}` shows them"
+        f"command continues from there; `rnn-harness report {where}` shows them"
     )
     return INTERRUPTED if asked[0] == signal.SIGINT else TERMINATED
 
 
 def finish(store: RunFolder) -> int:
-    """Write the report of what there is, show its first screen, judge the trials."""
+    """Write the report, print its first screen, and return the exit code of trials."""
     records = store.records()
     if not records:
         fail(f"no trial was finished in {store.path}")

@@ -11,7 +11,7 @@ from harness.run.job import Limits
 from harness.trial import Trial
 
 PROBE_S = 300.0
-"""What building one network may take: frameworks are slow to import the first time."""
+"""Time limit for one network: a framework is slow to import the first time."""
 
 
 def build_each(registry: Registry) -> Iterator[tuple[str, str | None]]:

@@ -35,7 +35,7 @@ class Request:
         names: Implementations, each for every cell it computes.
         full: Every combination of sizes instead of a pairwise set.
         cells: Cells, each on every implementation that computes it and is available.
-        expression: Which of all these, as "torch-loop and not lstm"; None for all.
+        expression: A filter, as "torch-loop and not lstm"; None for all.
     """
 
     names: tuple[str, ...]

@@ -28,16 +28,16 @@ from harness.run.worker.log import Write
 from harness.trial import Trial
 
 LIMIT_S = 300.0
-"""What importing a framework and measuring its peak may take."""
+"""Time limit of a worker that imports a framework and measures its peak."""
 
 
 @dataclass(frozen=True)
 class LibraryPeak:
-    """What one library reaches on a device with so many threads.
+    """The highest rates of one library on a device with so many threads.
 
     Attributes:
         versions: As "torch 2.13.0".
-        peak: None where there is none, and `reason` says why.
+        peak: None if it could not be measured; `reason` then says why.
     """
 
     framework: str
@@ -105,7 +105,7 @@ def threads_of(asked: str | None) -> tuple[int, ...]:
     """Return thread counts of "1,2"; by default one, and all cores.
 
     Raises:
-        MisuseError: If a count is none, or more than the cores this process may use.
+        MisuseError: If a count is not a number from 1 to the cores that may be used.
     """
     cores = allowed_cores()
     if asked is None:
@@ -114,8 +114,8 @@ def threads_of(asked: str | None) -> tuple[int, ...]:
     for word in asked.split(","):
         if not re.fullmatch(r"\s*\d{1,6}\s*", word) or not 1 <= int(word) <= cores:
             raise MisuseError(
-                f"--threads {asked}: '{word.strip()}' is no count of threads here; "
-                f"give counts from 1 to {cores}, the cores this process may use, "
+                f"--threads {asked}: '{word.strip()}' is not a count of threads; "
+                f"give counts from 1 to {cores}, the cores that this process may use, "
                 "joined by commas, as 1,2"
             )
         counts.append(int(word))
@@ -137,9 +137,9 @@ def diagnose(
         registry: Whose frameworks are measured.
         devices: `cpu` or `cuda:N`; the verdict is about the last.
         threads: Of the workers that compute on the CPU.
-        tell: Called with what is being done.
+        tell: Called with each step before it begins.
         log: Called with what frameworks print.
-        peaks: False for the verdict alone.
+        peaks: False to return the verdict alone.
     """
 
     def waits(for_what: str | None) -> None:
@@ -187,9 +187,9 @@ def place(device: str, threads: int) -> str:
 
 
 def _libraries(registry: Registry, device: str) -> Iterator[tuple[str, str]]:
-    """Yield each installed framework with a probe of its own, and what computes by it.
+    """Yield each installed framework with a probe, and an implementation of it.
 
-    Frameworks that share a probe, as JAX and Keras on JAX, share a library.
+    Frameworks that share a probe, as JAX and Keras on JAX, have one library.
     """
     seen = set()
     for name, declared in registry.implementations.items():
@@ -205,7 +205,7 @@ def _libraries(registry: Registry, device: str) -> Iterator[tuple[str, str]]:
 def _peak(
     registry: Registry, trial: Trial, log: Callable[[bytes], None]
 ) -> LibraryPeak:
-    """Measure a trial's library in a worker of its own, which has ended then."""
+    """Measure a trial's library in a worker of its own, which ends afterwards."""
     with closing(WorkerPool(registry, Limits(timeout_s=LIMIT_S), log)) as pool:
         try:
             found = pool.peak(trial)

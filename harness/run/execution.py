@@ -38,7 +38,7 @@ _EXTENSIBLE = ("seeds", "implementations")
 
 @dataclass(frozen=True)
 class Preview:
-    """A trial that would run or stay, on the fastest certified of `implementations`."""
+    """A trial, and whether it would run; learning takes one of `implementations`."""
 
     todo: Planned
     implementations: tuple[str, ...]
@@ -123,17 +123,17 @@ class Execution:
         return Preview(self._planned(trial), (trial.implementation,))
 
     def _planned(self, trial: Trial) -> Planned:
-        """Say whether a trial has to run, looking at its files once."""
+        """Say whether a trial has to run; its files are read once."""
         key = trial.key()
         if key not in self._known:
-            self._known[key] = self._unless_remembered(self._planned_anew(trial))
+            self._known[key] = self._unless_cached(self._planned_anew(trial))
         return self._known[key]
 
     def _planned_anew(self, trial: Trial) -> Planned:
         return planned(trial, self.registry, self.run, self.options)
 
-    def _unless_remembered(self, todo: Planned) -> Planned:
-        """Have a certificate that holds from an earlier run not be made again."""
+    def _unless_cached(self, todo: Planned) -> Planned:
+        """Skip a certificate that the cache of the user already holds."""
         if self.options.force or not todo.runs:
             return todo
         known = self._remembered.find(todo)
@@ -148,23 +148,24 @@ class Execution:
 
     @cached_property
     def _model(self) -> CostModel:
-        """What trials cost, from those of this folder and of earlier runs."""
+        """Predicts the cost of a trial, from this folder and from earlier runs."""
         records = self.run.records()
         return CostModel(self.registry, records, user_file())
 
     def estimate(self) -> Estimate:
-        """Return what is left to run will take."""
+        """Return what the trials that are left will take."""
         return self._estimate(self.options.jobs)[0]
 
     def _estimate(self, jobs: int) -> tuple[Estimate, list[Trial], dict[str, float]]:
-        """Return what is left, its trials, and where in its budget learning goes on."""
+        """Return the estimate, its trials, and the part of learning that is done."""
         plan = self.plan()
 
         def to_run(trials: Iterable[Trial]) -> list[Trial]:
             return [trial for trial in trials if self._planned(trial).runs]
 
         first = to_run(plan.first)
-        sessions = [s for s in plan.speed.values() if to_run(s)]  # measured anew whole
+        # A session is measured again as a whole.
+        sessions = [s for s in plan.speed.values() if to_run(s)]
         timed = [trial for session in sessions for trial in session]
         learning = []
         for group in plan.learning:
@@ -179,7 +180,7 @@ class Execution:
         return estimate, [*first, *timed, *learning], begun
 
     def _begun(self, learning: Iterable[Trial]) -> dict[str, float]:
-        """Return by key the part of its budget from which learning goes on."""
+        """Return by key the part of its updates that a learning trial has done."""
         if self.options.force:
             return {}
         begun = {}
@@ -193,7 +194,7 @@ class Execution:
         return begun
 
     def execute(self, console: Console) -> None:
-        """Run what is not done and commit each trial as it ends.
+        """Run the trials that are not done, and commit each as it ends.
 
         Raises:
             MisuseError: As `plan` does, or if another process holds the folder.
@@ -217,7 +218,7 @@ class Execution:
                 console.print(note, soft_wrap=True)
 
     def _run(self, plan: Plan, engine: Engine, info: RunInfo, console: Console) -> None:
-        """Run the plan; print and keep what was estimated and what it took."""
+        """Run the plan; print and store the estimate and what it took."""
         began = time.time()
         estimate, to_run, begun = self._estimate(engine.slots)
         if estimate.trials:
@@ -253,7 +254,7 @@ class Execution:
             info.write()
 
     def _bring(self, plan: Plan) -> list[str]:
-        """Put certificates of earlier runs into the folder; say how many."""
+        """Copy certificates of earlier runs into the folder; note how many."""
         if self.options.force:
             return []
         count = self._remembered.bring(map(self._planned_anew, plan.parity), self.run)
@@ -261,7 +262,7 @@ class Execution:
             return []
         return [
             f"certificates from earlier runs with the same sources, libraries and "
-            f"processor: {count}; --force makes them anew"
+            f"processor: {count}; --force makes them again"
         ]
 
     def _engine(self) -> Engine:
@@ -279,13 +280,13 @@ class Execution:
         return LocalEngine(self.registry, self.options.jobs, self.options.limits, log)
 
     def stop(self) -> None:
-        """Start nothing more; what runs finishes or leaves a checkpoint."""
+        """Start no more trials; those that run finish or leave a checkpoint."""
         self.stopped = True
         if self._executor is not None:
             self._executor.stop(now=False)
 
     def _check_same_suite(self, info: dict[str, Any]) -> None:
-        """Refuse to mix two suites, or one suite with other values, in one folder."""
+        """Refuse a folder that holds another suite, or this one with other values."""
         if not info:
             return
         here = _flat(self.suite.model_dump(mode="json"))
@@ -309,10 +310,10 @@ class Execution:
 
 
 def _together(previews: list[Preview]) -> list[Preview]:
-    """Return a session's trials: they are compared, and so are timed all or none."""
+    """Return the previews of a session, whose trials are timed all or none."""
     if not any(preview.todo.runs for preview in previews):
         return previews
-    why = "is timed again beside what runs of its session"
+    why = "is timed again beside the trials of its session that run"
     return [
         p if p.todo.runs else replace(p, todo=replace(p.todo, runs=True, why=why))
         for p in previews
@@ -320,7 +321,7 @@ def _together(previews: list[Preview]) -> list[Preview]:
 
 
 def _with_new_keys(suite: dict[str, Any]) -> dict[str, Any]:
-    """Return a stored suite with the keys that came later, at their defaults."""
+    """Return a stored suite with the keys that it lacks, at their defaults."""
     try:
         return Suite.model_validate(suite).model_dump(mode="json")
     except ValidationError:

@@ -42,7 +42,7 @@ Work = Callable[[], None]
 
 
 class Attempts:
-    """Attempts at the trials of one job: a `Sink`, and what is abandoned on an error.
+    """Attempts at the trials of one job: its `Sink`. An error abandons all of them.
 
     Args:
         of: Each trial and its attempt, by trial id.
@@ -137,7 +137,7 @@ class Executor:
         self.engine.stop(now=now)
 
     def _side_by_side(self, work: Sequence[Work], most: int) -> None:
-        """Do all the work, so much of it at the same time at most."""
+        """Do all the work, on so many threads at most."""
 
         def do(item: Work) -> None:
             if not self.stopping:
@@ -190,7 +190,7 @@ class Executor:
         return work
 
     def _runs(self, todo: Planned) -> bool:
-        """Say whether a trial has to run; one that was run by this command has not."""
+        """Say whether a trial has to run, and this command has not run it yet."""
         with self._lock:
             return todo.runs and todo.id not in self._redone
 
@@ -266,7 +266,7 @@ class Executor:
         return self.run.read(self.planned(trial).id)
 
     def _chosen(self, plan: Plan) -> list[tuple[LearningGroup, Planned]]:
-        """Return what learns, each trial once; refuse the trials that may not learn."""
+        """Return the learning trials, each once; commit the refused ones as refused."""
         chosen: dict[str, tuple[LearningGroup, Planned]] = {}
         for group in plan.learning:
             choice = self._choice(group)
@@ -306,7 +306,7 @@ class Executor:
             if not group.follow_gradients:
                 return
             follower = self.planned(gradients_trial(todo.trial, todo.id))
-            if again:  # what follows new weights is new too
+            if again:  # its weights are new, so the gradients are measured again
                 follower = replace(follower, runs=True)
             learned = self.run.read(todo.id)
             outcome = learned.outcome if learned is not None else "nowhere"

@@ -1,6 +1,6 @@
-"""Base against working tree in one session: two sides, each with workers of its own.
+"""A commit (the base) and the working tree in one session, each with its own workers.
 
-Both are measured by this harness. Only what is measured differs: the modules of the
+This harness measures both. Only the measured code differs: the modules of the
 repository and its plugin files.
 """
 
@@ -49,12 +49,12 @@ class Request:
     """What to gate.
 
     Attributes:
-        suite: As the working tree's plugins understand it; only its timings count.
+        suite: Read with the working tree's plugins; only its speed trials run.
         files: Plugin files of the working tree.
-        folder: Takes a run folder for each side.
-        options: Its filter and limits count.
-        only: Slots of the trials to time, or None for all.
-        certified: Folder of a gate whose certificates hold here too, or None.
+        folder: The run folders of both sides are made in it.
+        options: Only the filter and the limits matter.
+        only: Keys of the trials to time, or None for all.
+        certified: Folder of an earlier gate whose certificates are used, or None.
     """
 
     suite: Suite
@@ -67,7 +67,7 @@ class Request:
 
 
 class _Console(Console):
-    """A console that both sides share, each line with the side it is about."""
+    """A console that both sides share; each line begins with its side."""
 
     def __init__(self, side: str, console: Console) -> None:
         super().__init__(force_terminal=False)
@@ -79,7 +79,7 @@ class _Console(Console):
 
 @dataclass(frozen=True)
 class _Side:
-    """One side: its plugins, its run folder and its workers, which outlive the stages.
+    """One side: its plugins, its run folder and its workers.
 
     Attributes:
         commit: The commit that the base is, or None for the working tree.
@@ -93,7 +93,7 @@ class _Side:
     progress: Progress
 
     def planned(self, trial: Trial) -> Planned:
-        """Plan a trial; the source of the base is its commit, whatever lies here."""
+        """Plan a trial; the source of the base is its commit, not the working tree."""
         todo = planned(trial, self.registry, self.run)
         if self.commit is None:
             return todo
@@ -102,7 +102,7 @@ class _Side:
 
     @cached_property
     def executor(self) -> Executor:
-        """What runs its certificates and commits its sessions."""
+        """Runs its certificates and commits its sessions."""
         return Executor(self.run, self.planned, self.engine, self.progress)
 
     def bring(self, certificates: Iterable[Trial], folder: Path) -> None:
@@ -177,7 +177,7 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
 
 
 def _refuse_without_own(request: Request, checkout: Checkout) -> None:
-    """Raise MisuseError where both sides would be the same installed code."""
+    """Raise MisuseError if both sides would be the same installed code."""
     root = checkout.root
     own = [file for file in request.files if file.resolve().is_relative_to(root)]
     if not own and not counterparts(checkout):
@@ -190,8 +190,8 @@ def _refuse_without_own(request: Request, checkout: Checkout) -> None:
 
 
 def _paths(checkout: Checkout) -> dict[str, str]:
-    """Return the path of each side, which shows its state of the repository first."""
-    # Of its own each time: a gate may measure twice.
+    """Return Python's path for each side, whose modules come first."""
+    # A new folder each time: a gate may measure twice.
     parent = Path(tempfile.mkdtemp(dir=checkout.tree.parent))
     first = {
         BASE: overlay(parent / "base-path", checkout),
@@ -211,7 +211,7 @@ def _registries(
     there = [checkout.counterpart(file) for file in request.files]
     files = {BASE: [f for f in there if f.exists()], NEW: list(request.files)}
     found = {}
-    for name in (NEW, BASE):  # where both read a neighbour, the working tree's is read
+    for name in (NEW, BASE):  # a module that both import is the working tree's
         registry = Registry.discover(files[name])
         registry.use_environments(
             environments.load(request.suite.environments, registry)
@@ -226,8 +226,8 @@ def _registries(
 
 
 SAME_SOURCES = (
-    "base and working tree have the same sources: of the plugins that are timed no "
-    "Python file differs; to time what has changed, see to -k and --plugin"
+    "base and working tree have the same sources: no Python file of the timed plugins "
+    "differs; to time what has changed, check -k and --plugin"
 )
 
 _HASHES = """
@@ -248,11 +248,11 @@ def _same_sources(
 ) -> bool:
     """Say whether the sources of all trials have the same hash on both sides.
 
-    Each side is asked in a process of its own: a module once found is found there for
-    good.
+    Each side is asked in a process of its own: within one process a module, once
+    found, stays the same.
     """
     trials = [t.to_json() for session in plan.speed.values() for t in session]
-    told = {}
+    found = {}
     for name, path in paths.items():
         done = subprocess.run(
             [sys.executable, "-P", "-c", _HASHES, *map(str, registries[name].files)],
@@ -261,14 +261,14 @@ def _same_sources(
             capture_output=True,
             text=True,
         )
-        # What a plugin prints is not of interest, and none that cannot be read is.
+        # Lines that a plugin prints are skipped.
         lines = [line for line in done.stdout.splitlines() if line[:9] == "sources ["]
-        told[name] = name if done.returncode or not lines else lines[-1]
-    return told[BASE] == told[NEW]
+        found[name] = name if done.returncode or not lines else lines[-1]
+    return found[BASE] == found[NEW]
 
 
 def _narrowed(plan: Plan, only: frozenset[str] | None) -> Plan:
-    """Return a plan of some trials alone, sessions without any left out."""
+    """Return a plan of some trials alone, without empty sessions."""
     if only is None:
         return plan
     speed = {
@@ -304,7 +304,7 @@ def _measure(
 
 
 def _plan_of(registry: Registry, plan: Plan) -> Plan:
-    """Return what a side can be asked for, after the certificates that it rests on."""
+    """Return the trials that a side has, and the certificates that they need."""
     speed = {name: tuple(_known(registry, t)) for name, t in plan.speed.items()}
     timed = [certificate_trial(t) for trials in speed.values() for t in trials]
     parity = {trial.key(): trial for trial in timed}
@@ -312,7 +312,7 @@ def _plan_of(registry: Registry, plan: Plan) -> Plan:
 
 
 def _known(registry: Registry, trials: Iterable[Trial]) -> list[Trial]:
-    """Return the trials that a side can be asked for; it lacks what came later."""
+    """Return the trials whose implementation, cell and task a side has."""
     return [
         trial
         for trial in trials

@@ -1,4 +1,4 @@
-"""`run.json` of a run that goes on: what is run, with what, and how long it took."""
+"""`run.json` while a run goes on: the suite, the libraries, and the time it took."""
 
 from __future__ import annotations
 

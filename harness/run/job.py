@@ -1,4 +1,4 @@
-"""What is asked of an engine, what it tells meanwhile, and what comes back."""
+"""A job for an engine, its news while it runs, and the answers that come back."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from harness.trial import Trial
 
 
 class LostError(HarnessError):
-    """Where jobs run is gone; what was in flight is abandoned, not committed."""
+    """The cluster is lost; trials that ran are abandoned, not committed."""
 
 
 class StoppedError(Exception):
-    """The run is being stopped; what was in flight is abandoned, not committed."""
+    """The run is being stopped; trials that ran are abandoned, not committed."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is enforced on every trial, from outside its process.
+    """Limits for each trial, enforced from outside its process.
 
     Attributes:
         timeout_s: Longest time of a trial.
-        memory_bytes: Most memory of a trial's worker and all that it started.
+        memory_bytes: Most memory of a trial's worker and the processes it started.
         checkpoint_s: Time between two checkpoints of a learning trial.
     """
 
@@ -65,7 +65,7 @@ DEFAULT_OPTIONS = Options()
 
 @dataclass(frozen=True)
 class Start:
-    """Where a learning trial goes on: what its last checkpoint held."""
+    """The last checkpoint of a learning trial, from which it goes on."""
 
     state: Mapping[str, Any]
     arrays: Weights = field(repr=False)
@@ -73,11 +73,11 @@ class Start:
 
 @dataclass(frozen=True)
 class Job:
-    """Trials that one host measures: a single one, or a session's, taking turns.
+    """Trials that one host measures: a single one, or those of a session.
 
     Attributes:
         trials: By trial id.
-        session: Whether the trials are timed, and so take turns and run alone.
+        session: Whether the trials are timed: they take turns, with nothing beside.
         arrays: Tensors that a single trial needs, such as learned weights.
         start: Where a single learning trial goes on, or None.
     """
@@ -93,9 +93,9 @@ class Answer:
     """How a trial ended and what it found.
 
     Attributes:
-        outcome: As the store knows them; `stopped` where a trial was checkpointed
-            because the run is being stopped.
-        died: Whether its worker ended with it.
+        outcome: As stored; `stopped` where learning left a checkpoint because the run
+            is being stopped.
+        died: Whether its worker died.
     """
 
     outcome: str

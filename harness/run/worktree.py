@@ -1,4 +1,4 @@
-"""Another state of a repository beside the working tree, as Python finds it."""
+"""Another commit of a repository, checked out so that Python imports it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError, MisuseError, suggestion
+from harness.run.signals import handled
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """One state of a repository in a folder of its own.
+    """A commit of a repository in a folder of its own.
 
     Attributes:
         root: The working tree's top folder.
-        tree: The same of this state.
-        commit: Its full hash.
+        tree: The top folder of the checkout.
+        commit: The full hash.
     """
 
     root: Path
@@ -33,7 +33,7 @@ class Checkout:
     commit: str
 
     def counterpart(self, file: Path) -> Path:
-        """Return where a file of the working tree would be; others stay themselves."""
+        """Return where a file of the working tree is here; other files stay."""
         file = file.resolve()
         if not file.is_relative_to(self.root):
             return file
@@ -44,10 +44,10 @@ class Checkout:
 def checked_out(reference: str) -> Iterator[Checkout]:
     """Check a commit out beside the working tree of the current folder.
 
-    The worktree is removed at the end, whatever ends it but a kill.
+    The checkout is removed at the end, unless this process is killed.
 
     Raises:
-        MisuseError: If the current folder is in no repository, or there is no such
+        MisuseError: If the current folder is not in a repository, or there is no such
             commit.
     """
     root = _root()
@@ -62,7 +62,8 @@ def checked_out(reference: str) -> Iterator[Checkout]:
             )
         yield Checkout(root, tree, commit)
     finally:
-        with _undisturbed():
+        # A user may well ask twice, and this has to be completed.
+        with handled(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
             _git(root, "worktree", "remove", "--force", str(tree))
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -70,14 +71,14 @@ def checked_out(reference: str) -> Iterator[Checkout]:
 def overlay(folder: Path, checkout: Checkout | None) -> Path:
     """Fill a folder that, first on Python's path, shows one state of a repository.
 
-    Every top-level module that Python finds inside the working tree is found in the
-    checkout instead: those of this distribution where it runs from the working tree,
-    and what a plugin file imports from its own repository. The harness measures, and
-    so is this one in any case.
+    Python then finds every top-level module of the working tree in the checkout
+    instead: those of this distribution if it runs from the working tree, and those
+    that a plugin file imports from its own repository. `harness` is always this one,
+    because it measures.
 
     Args:
-        folder: Will be made.
-        checkout: None shows what Python finds anyway.
+        folder: The folder to make.
+        checkout: None leaves everything as Python finds it.
     """
     folder.mkdir()
     (folder / "harness").symlink_to(_HARNESS)
@@ -87,9 +88,9 @@ def overlay(folder: Path, checkout: Checkout | None) -> Path:
 
 
 def counterparts(checkout: Checkout) -> list[Path]:
-    """Return what a checkout has of the modules that Python finds in the working tree.
+    """Return the modules of a checkout that Python finds in the working tree.
 
-    The harness is none of them: it measures.
+    `harness` is left out: it measures.
     """
     found = [checkout.counterpart(module) for module in _own_modules(checkout.root)]
     return [there for there in found if there.name != "harness" and there.exists()]
@@ -132,7 +133,7 @@ def _root() -> Path:
     done = _git(Path(), "rev-parse", "--show-toplevel")
     if done.returncode:
         raise MisuseError(
-            f"{Path().resolve()} is in no git repository; gate compares the working "
+            f"{Path().resolve()} is not in a git repository; gate compares the working "
             "tree of the current folder with a commit of it, so run it inside one"
         )
     root = Path(done.stdout.strip()).resolve()
@@ -161,12 +162,12 @@ def _commit(root: Path, reference: str) -> str:
 
 
 _OF_ANOTHER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
-"""What a hook has set, which names a repository whatever the current folder is."""
+"""Variables that a git hook sets; they name a repository other than the folder's."""
 
 
 def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     variables = {k: v for k, v in os.environ.items() if k not in _OF_ANOTHER}
-    # No hook of the repository has anything to do with a folder that goes again.
+    # Hooks of the repository must not run in a checkout that is removed again.
     command = ["git", "-C", str(folder), "-c", f"core.hooksPath={os.devnull}"]
     try:
         return subprocess.run(
@@ -178,20 +179,5 @@ def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         )
     except FileNotFoundError as error:
         raise MisuseError(
-            "there is no `git` on the path; gate needs it to check the base out"
+            "there is no `git` on the path; gate needs it to check out the base"
         ) from error
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Take no signal of a user meanwhile, who may well ask twice."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.SIG_IGN) for number in signals]
-    try:
-        yield
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)

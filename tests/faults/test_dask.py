@@ -419,7 +419,7 @@ def test_other_code_on_a_worker_is_told_before_any_work(
     before = helpers.snapshot(folder / "out" / "trials")
     code, _, err = helpers.run(*RUN, "--scheduler", cluster.file, cwd=folder)
     assert code == 2, err
-    assert "is unlike this process: source of cell rnn is" in err
+    assert "differs from this process: source of cell rnn is" in err
     assert "install the same there and start the worker again" in err
     assert helpers.snapshot(folder / "out" / "trials") == before
 
@@ -436,7 +436,7 @@ def test_other_code_on_a_worker_that_joins_later_gets_no_trial(
     cluster.add_workers(1, other)
     code, _, err = helpers.finish(process)
     assert code == 0, err
-    assert "is unlike this process: source of cell rnn is" in err
+    assert "differs from this process: source of cell rnn is" in err
     assert "start the worker again; it got no trial" in err
     records = RunFolder.open(folder / "out").records()
     learned = [r for r in records if r.trial.measure == "learning"]

@@ -56,7 +56,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on_from_there(
     found, _, err = helpers.finish(process)
     assert found == code, err
     assert "Traceback" not in err
-    assert "every finished trial is kept in out, and the same command goes on" in err
+    assert "every finished trial is kept in out, and the same command continues" in err
     assert not any(map(helpers.alive, workers))
     no_half_commit(folder)
     (kept,) = results(folder)
@@ -95,7 +95,7 @@ def test_a_second_signal_ends_at_once_what_would_not_end(
     process.send_signal(number)
     found, _, err = helpers.finish(process)
     assert found == code, err
-    assert "once more to stop at once" in err
+    assert "press Ctrl-C again to stop at once" in err
     assert "Traceback" not in err
     assert not any(map(helpers.alive, workers))
 

@@ -31,7 +31,7 @@ def test_a_bad_neighbour_takes_no_good_timing_along(tmp_path: Path) -> None:
     code, _, err = helpers.run(*RUN, "-k", "numpy-reference", cwd=tmp_path)
     assert code == 0, err
     code, out, _ = helpers.run(*RUN, "--why", cwd=tmp_path)
-    again = "runs, is timed again beside what runs of its session"
+    again = "runs, is timed again beside the trials of its session that run"
     assert f"numpy-reference 8x20x16 s0: {again}" in out
     assert "2 would run, 0 are done" in out
     code, _, err = helpers.run(*RUN, cwd=tmp_path)

@@ -58,7 +58,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
     assert code == 1, err
     assert "Traceback" not in err
     assert "out cannot be written any more (No space left on device)" in err
-    assert "every finished trial is kept, and the same command goes on" in err
+    assert "every finished trial is kept, and the same command continues" in err
     kept = _kept(folder)
     assert before.items() <= kept.items()
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)

@@ -1,4 +1,4 @@
-"""Jobs on a dask cluster: its workers hold crews, results come back to the driver.
+"""Jobs on a dask cluster: its workers run them, and results come back to the driver.
 
 A dask worker starts the same worker processes as this machine would. At most one job
 is pending for each slot: dask blames all that is assigned to a worker for its death.
@@ -35,6 +35,7 @@ from harness.run.job import (
     Sink,
     StoppedError,
 )
+from harness.run.signals import handled
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster, Nanny
@@ -51,11 +52,11 @@ LOST_S = 60.0
 CONNECT_S = 10.0
 
 ANSWER_S = 5.0
-"""What a worker may take to be told something."""
+"""How long a worker may take to answer a short call."""
 
 LOST = (
     "the dask scheduler or all its workers are lost; every finished trial is kept, and "
-    "the same command goes on once there is a cluster again"
+    "the same command continues once there is a cluster again"
 )
 
 
@@ -122,17 +123,17 @@ class DaskEngine:
     """Runs jobs on the workers of a dask cluster.
 
     Args:
-        registry: Whose plugin files the workers are sent.
+        registry: Its plugin files are sent to the workers.
         limits: Enforced on every trial.
         scheduler: `tcp://host:port` or a scheduler file; None for a cluster of this
             machine's own.
-        jobs: Workers of a cluster of one's own.
-        is_stopped: Whether the run was stopped while it waits for a worker.
+        jobs: Workers to start where there is no scheduler.
+        is_stopped: Says whether the run was stopped while it waits for a worker.
 
     Raises:
-        StoppedError: If it was.
-        MisuseError: If there is no such cluster, or its workers are not like this
-            process: other plugin code or library versions.
+        StoppedError: If the run was stopped.
+        MisuseError: If there is no such cluster, or one of its workers has other plugin
+            code or library versions than this process.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class DaskEngine:
         self._limits = limits
         self._run = uuid.uuid4().hex
         self._flights: list[_Flight] = []
-        self._unlike: set[str] = set()
+        self._refused: set[str] = set()
         self.notes: list[str] = []
         self._lock = threading.RLock()  # a signal may ask to stop meanwhile
         self._stopping: str | None = None
@@ -164,10 +165,10 @@ class DaskEngine:
     # --- the cluster -----------------------------------------------------------------
 
     def _workers(self) -> dict[str, Any]:
-        # Where the scheduler is gone there is nothing to tell.
+        # Without a scheduler this is empty.
         found: dict[str, Any] = self._client.scheduler_info(n_workers=-1)
         workers = found.get("workers", {}).items()
-        return {a: worker for a, worker in workers if a not in self._unlike}
+        return {a: worker for a, worker in workers if a not in self._refused}
 
     def _check_workers(self, is_stopped: Callable[[], bool]) -> None:
         """Compare every worker with this process, before any work."""
@@ -186,10 +187,11 @@ class DaskEngine:
         if time.monotonic() - begin >= LOST_S:
             silent = ", ".join(self._workers().keys() - found.keys())
             raise MisuseError(
-                f"dask worker {silent} does not answer within {LOST_S:.0f} s; end it, "
-                "or what holds it up"
+                f"dask worker {silent} does not answer within {LOST_S:.0f} s; end that "
+                "worker, or the process that keeps it busy"
             )
-        # One that has ended meanwhile is not among them; one that comes is asked then.
+        # A worker that has ended meanwhile is not in `found`; one that joins later is
+        # compared when it gets its first job.
         for address, there in found.items():
             if isinstance(there, Exception):
                 raise MisuseError(
@@ -197,9 +199,9 @@ class DaskEngine:
                     f"({type(there).__name__}: {there}); install the same rnn-harness "
                     "and frameworks there"
                 )
-            differing = remote.unlike(self._package.facts, there)
+            differing = remote.difference(self._package.facts, there)
             if differing is not None:
-                raise MisuseError(str(remote.UnlikeError(address, differing)))
+                raise MisuseError(str(remote.DifferentWorkerError(address, differing)))
 
     @property
     def slots(self) -> int:
@@ -212,7 +214,7 @@ class DaskEngine:
         return max(1, len(self._quiet_workers(self._workers())))
 
     def _quiet_workers(self, workers: Mapping[str, Any]) -> list[str]:
-        """Return one worker of each host, of those that advertise quiet if any do."""
+        """Return a worker of each host; if some have the resource `quiet`, of those."""
         quiet = {a: w for a, w in workers.items() if w["resources"].get("quiet")}
         hosts: dict[str, str] = {}
         for address, worker in (quiet or workers).items():
@@ -223,7 +225,7 @@ class DaskEngine:
         """Return what a job asks of the worker that it runs on."""
         workers = self._workers()
         where: dict[str, Any] = {}
-        if self._unlike:
+        if self._refused:
             where = {"workers": list(workers), "allow_other_workers": False}
         resources = {}
         if any(trial.device != "cpu" for trial in job.trials.values()):
@@ -260,8 +262,8 @@ class DaskEngine:
             while losses < MOST_LOSSES:
                 try:
                     found = self._attempt(flight)
-                except remote.UnlikeError as error:
-                    self._bar(error)
+                except remote.DifferentWorkerError as error:
+                    self._refuse(error)
                     continue
                 if found is not None:
                     return flight.land(found)
@@ -307,7 +309,7 @@ class DaskEngine:
         except StoppedError:
             if self._stopping:
                 raise
-            return None  # its worker had not heard of this process for too long
+            return None  # its worker had not heard from this process for too long
         finally:
             with contextlib.suppress(Exception):
                 future.release()
@@ -322,19 +324,19 @@ class DaskEngine:
         elif now - self._seen_at > LOST_S:
             raise LostError(LOST)
 
-    def _bar(self, unlike: remote.UnlikeError) -> None:
-        """Give no job to a worker that joined later and is unlike this process."""
+    def _refuse(self, error: remote.DifferentWorkerError) -> None:
+        """Give no job to a worker that joined later and differs from this process."""
         with self._lock:
-            if unlike.worker not in self._unlike:
-                self._unlike.add(unlike.worker)
-                self.notes.append(f"{unlike}; it got no trial")
+            if error.worker not in self._refused:
+                self._refused.add(error.worker)
+                self.notes.append(f"{error}; it got no trial")
         if not self._workers():
-            raise unlike
+            raise error
 
     # --- news ------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        """Ask each worker for news, one that is slow to answer no other's."""
+        """Ask each worker for news; a slow one does not hold up the others."""
         listening: dict[str, threading.Thread] = {}
         while not self._closed.wait(NEWS_S):
             for address in self._workers():
@@ -349,7 +351,7 @@ class DaskEngine:
         with self._lock:
             flights = {flight.name: flight for flight in self._flights}
         heard = {name: flight.heard for name, flight in flights.items()}
-        with contextlib.suppress(Exception):  # who is gone is found out by `run`
+        with contextlib.suppress(Exception):  # `run` notices a lost worker
             found = self._client.run(
                 remote.news, self._run, heard, workers=[address], on_error="ignore"
             )
@@ -377,14 +379,15 @@ class DaskEngine:
         within_s: float = ANSWER_S,
         **named: Any,
     ) -> dict[str, Any]:
-        """Call on every worker; return what those say that answer in time.
+        """Call a function on every worker; return the answers that come in time.
 
-        One that is stopped or cut off would keep the others' answers back for ever.
+        Each worker has a thread of its own: one that is stopped or cut off would hold
+        back the answers of the others for ever.
         """
         found: dict[str, Any] = {}
 
         def ask(address: str) -> None:
-            with contextlib.suppress(Exception):  # where the cluster is gone all ended
+            with contextlib.suppress(Exception):  # without a cluster there is no answer
                 found.update(
                     self._client.run(
                         call, *arguments, workers=[address], on_error="return", **named
@@ -411,7 +414,7 @@ class DaskEngine:
 
 
 def _nanny() -> type[Nanny]:
-    """Return what starts a worker of one's own: each GPU goes to one of them."""
+    """Return the class that starts a worker here; each GPU belongs to one of them."""
     from distributed import Nanny
 
     count = len(gpu_names())
@@ -428,7 +431,7 @@ def _nanny() -> type[Nanny]:
 
 
 def _connect(scheduler: str | None, jobs: int) -> tuple[Client, LocalCluster | None]:
-    """Return a client, and the cluster if one was started."""
+    """Return a client, and the cluster if this process started it."""
     try:
         import dask
         from distributed import Client, LocalCluster
@@ -437,24 +440,23 @@ def _connect(scheduler: str | None, jobs: int) -> tuple[Client, LocalCluster | N
             "--executor dask needs dask.distributed; "
             "pip install 'rnn-harness[distributed]'"
         ) from error
-    # What it would log is told as the run's own message.
+    # The run prints messages of its own for what distributed would log.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if scheduler is None:
-        # A terminal's Ctrl-C reaches the workers too, and is for the driver to answer.
-        answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
-                cluster = LocalCluster(
-                    n_workers=jobs,
-                    worker_class=_nanny(),
-                    threads_per_worker=1,
-                    memory_limit=0,  # trials have a limit of their own
-                    dashboard_address=None,
-                    # Its web server would take a fixed port, which may be taken.
-                    scheduler_kwargs={"dashboard_address": ":0"},
-                )
-        finally:
-            signal.signal(signal.SIGINT, answer)
+        with (
+            # Ctrl-C in a terminal reaches the workers too; the driver answers it.
+            handled(signal.SIG_IGN, signal.SIGINT),
+            dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        ):
+            cluster = LocalCluster(
+                n_workers=jobs,
+                worker_class=_nanny(),
+                threads_per_worker=1,
+                memory_limit=0,  # trials have a limit of their own
+                dashboard_address=None,
+                # Its web server would take a fixed port, which may be in use.
+                scheduler_kwargs={"dashboard_address": ":0"},
+            )
         return Client(cluster), cluster
     try:
         if re.match(r"[a-z]+://", scheduler):

@@ -27,16 +27,16 @@ from harness.run.job import Answer, Checkpointed, Job, Limits, News
 from harness.run.plan.fingerprint import files_beside, forget_files, source_hash
 
 SILENCE_S = 60.0
-"""How long a driver may be silent before it is taken to be gone."""
+"""After so long without news of its driver a worker ends the driver's jobs."""
 
 Facts = Mapping[str, Mapping[str, str]]
 
 
-class UnlikeError(HarnessError):
-    """A worker that joined later has other plugin code or library versions.
+class DifferentWorkerError(HarnessError):
+    """A dask worker has other plugin code or library versions.
 
     Attributes:
-        worker: Its address.
+        worker: The address of the worker.
     """
 
     def __init__(self, worker: str, differing: str) -> None:
@@ -45,20 +45,20 @@ class UnlikeError(HarnessError):
 
     def __str__(self) -> str:
         return (
-            f"dask worker {self.worker} is unlike this process: {self._differing}; "
-            "install the same there and start the worker again"
+            f"dask worker {self.worker} differs from this process: {self._differing}; "
+            "install the same there, and start the worker again"
         )
 
 
 @dataclass(frozen=True)
 class Package:
-    """What a worker needs to be like its driver: plugin files, and facts to compare.
+    """Plugin files for a worker, and facts that it compares with its own.
 
     Attributes:
-        plugins: Where each plugin file belongs.
-        files: By place, the content of plugin files and of what they import that is
-            not installed.
-        distributions: Whose versions count.
+        plugins: The path of each plugin file below a folder.
+        files: By path, the content of plugin files and of the modules that they import
+            and that are not installed.
+        distributions: Libraries whose versions are compared.
     """
 
     plugins: tuple[str, ...]
@@ -121,9 +121,9 @@ _unpacking = threading.Lock()
 
 
 def _forget(folder: Path) -> None:
-    """Have nothing imported from a folder any more.
+    """Remove the modules of a folder from Python's memory.
 
-    This process outlives a run, and the next may send another file of a name.
+    This process outlives a run, and the next run may send another file of that name.
     """
     sys.path[:] = [place for place in sys.path if not _is_in(place, folder)]
     for name, module in list(sys.modules.items()):
@@ -148,8 +148,8 @@ def _plugins(registry: Registry) -> list[Declaration]:
     ]
 
 
-def unlike(here: Facts, there: Facts) -> str | None:
-    """Return how a worker differs from its driver, or None."""
+def difference(here: Facts, there: Facts) -> str | None:
+    """Say how a worker differs from its driver, or return None."""
     for what, values in here.items():
         for name in {**values, **there[what]}:
             ours, theirs = values.get(name), there[what].get(name)
@@ -199,9 +199,9 @@ class _Host:
         self._run = run
         self._folder = tempfile.TemporaryDirectory(prefix="rnn-harness-")
         registry, facts = package.unpack(Path(self._folder.name))
-        differing = unlike(package.facts, facts)
+        differing = difference(package.facts, facts)
         if differing is not None:
-            raise UnlikeError(_address(), differing)
+            raise DifferentWorkerError(_address(), differing)
         self.engine = LocalEngine(registry, 1, limits, lambda _: None)
         self._busy: dict[str, WorkerPool] = {}
         self.recorders: dict[str, Recorder] = {}
@@ -271,7 +271,7 @@ def run(package: Package, run: str, name: str, job: Job, limits: Limits) -> Foun
     """Run a job on a worker pool of this dask worker.
 
     Raises:
-        UnlikeError: If this worker is not like its driver.
+        DifferentWorkerError: If this worker differs from its driver.
         StoppedError: If the run was stopped at once.
     """
     return _host(run, package, limits).run(name, job)

@@ -136,7 +136,7 @@ def test_the_exit_code_is_5_where_the_machine_is_unfit(
     ("arguments", "words"),
     [
         *(
-            (["--threads", threads], f"--threads {threads}: '{word}' is no count")
+            (["--threads", threads], f"--threads {threads}: '{word}' is not a count")
             for threads, word in (
                 ("0", "0"),
                 ("-1", "-1"),

@@ -345,7 +345,7 @@ def test_outside_a_repository_it_says_so(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     err = refused(["--base", "main"], monkeypatch, capsys)
-    assert "is in no git repository" in err
+    assert "is not in a git repository" in err
 
 
 @pytest.mark.parametrize(
