@@ -28,7 +28,7 @@ from harness.analysis.speed.roofline import PeakRow, peak_json, peak_rows
 from harness.analysis.speed.timings import SpeedRow
 from harness.errors import NothingMeasuredError
 from harness.machine.peak import Peak
-from harness.machine.reason import Reason
+from harness.reason import Reason
 from harness.trial import QUESTION, SEEDS, Trial
 
 

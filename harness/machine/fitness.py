@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 
 from harness.machine.gpu import Gpu, look_at_gpu
-from harness.machine.reason import Reason, Verdict
 from harness.machine.watch import WATCH_S, Machine, watch_machine
+from harness.reason import Reason, Verdict
 
 NOISY_LOAD = 0.1
 """Cores that other processes keep busy: an idle desktop stays below this."""

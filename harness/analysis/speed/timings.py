@@ -27,9 +27,9 @@ from harness.analysis.speed.latency import SHARES, Latency, latency
 from harness.analysis.speed.roofline import peak_of, session_of
 from harness.intervals import FEWEST, Interval
 from harness.machine.peak import Peak
-from harness.machine.reason import Reason
 from harness.measure.speed.phases import PHASES
 from harness.measure.speed.stability import WIDEST
+from harness.reason import Reason
 from harness.store import TrialRecord
 from harness.trial import BUDGET, QUESTION, Settings, Trial
 

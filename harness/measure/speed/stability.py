@@ -8,8 +8,8 @@ import numpy as np
 
 from harness.intervals import FEWEST, MedianInterval
 from harness.machine.clock import READING_S
-from harness.machine.reason import Reason
 from harness.measure.speed.turns import Turns
+from harness.reason import Reason
 
 WIDEST = 0.05
 """An interval wider than this share of its median is too wide to show the smallest

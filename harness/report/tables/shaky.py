@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.analysis.speed.timings import SpeedRow
 from harness.analysis.summary import Summary
-from harness.machine.reason import Reason
+from harness.reason import Reason
 from harness.report.tables.form import Column, Table, keys, table, through
 from harness.report.tables.timings import CELL, NAME, PHASE, block_title
 from harness.report.text import NOTHING, one_line
