@@ -40,7 +40,7 @@ effect_option = click.option(
     "--effect",
     metavar="5%|0.05",
     callback=_share,
-    help="The least difference that counts [default: 5%].",
+    help="The smallest difference that counts  [default: 5%].",
 )
 
 
@@ -50,7 +50,7 @@ effect_option = click.option(
 @click.option(
     "--across-machines",
     is_flag=True,
-    help="Put unlike machines, thread counts, dtypes or precisions side by side.",
+    help="Compare timings of different machines, thread counts, dtypes or precisions.",
 )
 @effect_option
 @json_option
@@ -63,10 +63,10 @@ def compare(
     as_json: bool,
     plugins: tuple[Path, ...],
 ) -> int:
-    """Say of every timing of NEW whether it is slower than that of BASE.
+    """Compare every timing of NEW with that of BASE: faster, the same or slower.
 
-    Both are run folders. Exit code 0: nothing is seen to be slower; 3: something is, or
-    failed; 5: too many keys are undecided to say.
+    Both are run folders. Exit code 0: no timing is seen to be slower; 3: a timing is
+    slower or failed; 5: too many timings are undecided to say.
     """
     from harness.analysis.comparison.compare import EFFECT, compare
 
@@ -86,8 +86,8 @@ def _timings(folder: Path) -> JudgedRun:
     _, run = read_run(folder)
     if not run.of("speed"):
         raise NothingMeasuredError(
-            f"{folder} holds no speed trial, and timings are what is compared; run a "
-            "suite with a [[speed]] section"
+            f"{folder} has no speed trial, so there is nothing to compare; run a suite "
+            "with a [[speed]] section"
         )
     return run
 
@@ -125,14 +125,14 @@ def _code(found: Comparison) -> int:
 
 
 def _may_be_slower(found: Comparison) -> int:
-    """Count the unclear keys whose interval reaches beyond the effect, or is none."""
+    """Count the unclear keys without an interval below the effect."""
     effects = [row.judged for row in found.of("unclear")]
     intervals = [None if each is None else each.interval for each in effects]
     return sum(i is None or i.high > 1 + found.effect for i in intervals)
 
 
 def _undecided(found: Comparison, code: int) -> tuple[str, ...]:
-    """Return how many keys may be slower, and what to do about it; or nothing."""
+    """Return how many keys may be slower and what to do about it, or nothing."""
     count = _may_be_slower(found)
     if not count:
         return ()

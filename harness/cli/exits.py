@@ -1,4 +1,4 @@
-"""Exit codes, and which one a set of trials earns."""
+"""Exit codes, and which one a set of trials gives."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def _is_broken(record: TrialRecord) -> bool:
 
 
 def worst(codes: Sequence[int]) -> int:
-    """Return the code that counts when several apply."""
+    """Return the exit code when several apply."""
     order = [MISUSE, INTERRUPTED, TERMINATED, INTERNAL, NOTHING, NO, NOT_ALL_OK, DONE]
     return min(codes, key=order.index)

@@ -1,4 +1,4 @@
-"""`rnn-harness list`: what there is, and what is unavailable here, and why."""
+"""`rnn-harness list`: cells, tasks, implementations, and why one is unavailable."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from harness.registry import Registry
 @click.command("list")
 @json_option
 @click.option(
-    "--probe", is_flag=True, help="Import every framework to see that it works."
+    "--probe", is_flag=True, help="Import every framework to see whether it works."
 )
 @plugin_option
 def list_plugins(as_json: bool, probe: bool, plugins: tuple[Path, ...]) -> int:
-    """Name cells, tasks and implementations, and what is unavailable here, and why."""
+    """List cells, tasks and implementations, and why one is unavailable here."""
     registry = read_plugins(plugins)
     reasons = _probed(registry) if probe else _looked_at(registry)
     if as_json:

@@ -1,4 +1,4 @@
-"""The command and its verbs; every error becomes a sentence and an exit code."""
+"""The command line; every error becomes a sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -62,14 +62,16 @@ def main() -> NoReturn:
         code = MISUSE
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+    except (
+        BrokenPipeError
+    ):  # the program that reads our output has ended, such as `head`
         sys.stderr.close()
         code = DONE
     sys.exit(code if isinstance(code, int) else DONE)
 
 
 def _check_own_packages() -> None:
-    """Stop if `tasks` or `implementations` on the path is somebody else's."""
+    """Stop if Python would import `tasks` or `implementations` of another project."""
     own = Path(__file__).resolve().parents[2]
     for name in ("implementations", "tasks"):
         spec = importlib.util.find_spec(name)

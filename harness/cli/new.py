@@ -16,15 +16,17 @@ from harness.registry import Registry
 @click.argument("kind", metavar="implementation|cell|task")
 @click.argument("name")
 @click.option(
-    "--framework", help="Of an implementation: torch|tensorflow|jax|keras-jax|numpy."
+    "--framework", help="For an implementation: torch|tensorflow|jax|keras-jax|numpy."
 )
-@click.option("--cell", help="What an implementation computes.  [default: gru]")
+@click.option(
+    "--cell", help="The cell that an implementation computes.  [default: gru]"
+)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE.py",
-    help="[default: NAME, with underscores, in this folder]",
+    help="The file to write  [default: NAME with underscores, in this folder]",
 )
 @plugin_option
 def new(
@@ -35,7 +37,7 @@ def new(
     output: Path | None,
     plugins: tuple[Path, ...],
 ) -> int:
-    """Write a plugin file to start from; it passes `check` as it stands."""
+    """Write a plugin file to start from; it passes `check` unchanged."""
     from harness.scaffold import NewPlugin, write_plugin
 
     registry = read_plugins(plugins)

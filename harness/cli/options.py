@@ -94,7 +94,9 @@ jobs_option = click.option(
     type=click.IntRange(min=1),
     help="Trials side by side  [default: cores, up to 2]",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document."
+)
 
 
 def read_plugins(plugins: Sequence[Path]) -> Registry:

@@ -1,4 +1,4 @@
-"""`rnn-harness show`, `report` and `export`: what a run folder holds."""
+"""`rnn-harness show`, `report` and `export`: read a run folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def read_run(folder: Path) -> tuple[RunFolder, JudgedRun]:
-    """Read a run; damaged trials are told, not shown."""
+    """Read a run; print a warning for each damaged trial and leave it out."""
     from harness.analysis.run import JudgedRun
     from harness.store import RunFolder
 
@@ -31,7 +31,9 @@ def read_run(folder: Path) -> tuple[RunFolder, JudgedRun]:
         )
     run = JudgedRun.read(store)
     if not run.records:
-        raise NothingMeasuredError(f"{folder} holds no finished trial")
+        raise NothingMeasuredError(
+            f"{folder} has no finished trial; run its suite first"
+        )
     return store, run
 
 

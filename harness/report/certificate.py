@@ -30,7 +30,7 @@ def certificate_json(record: TrialRecord) -> dict[str, Any]:
 
 
 def certificate_text(record: TrialRecord) -> str:
-    """Return a head line, a table of the checks, likely causes and the verdict."""
+    """Return a first line, a table of the checks, likely causes and the verdict."""
     lines = [" · ".join(_head(record))]
     if record.outcome != "ok":
         return "\n".join([*lines, f"  {record.outcome}: {record.reason}", ""])
@@ -63,8 +63,10 @@ def _head(record: TrialRecord) -> list[str]:
 
 
 def _lines(check: Check) -> list[str]:
-    """Return what was compared, the error, what is allowed, both norms, the verdict."""
-    exact = check.tolerance == 0  # bit for bit: the error is the share that differs
+    """Return a check: its name, error, tolerance, both norms and the verdict."""
+    exact = (
+        check.tolerance == 0
+    )  # exact equality: the error is the share of values that differ
     numbers = [
         _number(check.error, 9, "underflow"),
         f"{'none':>9}" if exact else _number(check.tolerance, 9),

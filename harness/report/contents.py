@@ -66,7 +66,7 @@ class Part:
     """One section of a report.
 
     Attributes:
-        name: What links to the section are called.
+        name: The target of links to the section.
         title: The heading; "" for the first screen.
         figures: What draws its figures, in order.
         tables: What makes its tables, in order.

@@ -1,4 +1,4 @@
-"""What `doctor` prints: the machine, the verdict on it, and its libraries' rates."""
+"""What `doctor` prints: the machine, the verdict on it, and the rates of libraries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNITS: dict[RateName, str] = {"flop": "FLOP/s", "copy": "B/s"}
 
 
 def doctor_json(found: Diagnosis) -> dict[str, Any]:
-    """Return the diagnosis as JSON values, with which library is best where."""
+    """Return the diagnosis as JSON values, with the best library of each device."""
     peaks = [
         {
             **peak.to_json(),
@@ -45,7 +45,7 @@ def doctor_text(found: Diagnosis) -> str:
 
 
 def summary(found: Diagnosis) -> str:
-    """Return one line: the verdict, the machine and the best rates of each place."""
+    """Return one line: the verdict, the machine and the best rates of each device."""
     parts = [found.fitness.verdict, str(found.environment["machine"])]
     for row in _first_of_each_place(found):
         rates = [

@@ -13,10 +13,10 @@ _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
 def escape(text: str) -> str:
-    """Return foreign text so that Markdown shows it and does nothing else with it."""
+    """Return text from elsewhere so that Markdown shows it as it is."""
     found = one_line(text).translate(_ENTITIES)
     found = re.sub(r"([\\`*_\[\]|~$#@])", r"\\\1", found)
-    # A colon as an entity: no renderer makes a link of what only looks like one.
+    # A colon as an entity: no renderer turns the text into a link.
     return found.replace("://", "&#58;//")
 
 
@@ -32,18 +32,18 @@ def summary_text(title: str, sentence: str, sections: Sequence[Section]) -> str:
             for figure in section.figures
         ]
         written = [table_text(table) for table in section.tables]
-        # The first screen has its table before its pictures.
+        # On the first screen the table comes before the pictures.
         parts += [*pictures, *written] if section.title else [*written, *pictures]
     return "\n\n".join(parts) + "\n"
 
 
 def table_text(table: Table) -> str:
-    """Return one Markdown table a block, with its title before it."""
+    """Return a Markdown table for each block, with its title before it."""
     rule = ["---:" if side == "r" else ":---" for side in table.align]
     parts = []
     for block in table.blocks:
         title = " · ".join(word for word in (table.title, block.title) if word)
-        # A nested table says in its heading what the block is about.
+        # The head of a nested table has the title of the block.
         parts += [] if table.nested else [f"**{escape(title)}**"]
         lines = [_line([escape(word) for word in block.head]), _line(rule)]
         lines += [_line([escape(word) for word in row.cells]) for row in block.rows]

@@ -1,4 +1,4 @@
-"""HTML from parts: whatever is not marked as HTML is escaped."""
+"""HTML from parts; text is escaped unless it is an `Html`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def escape(child: object) -> Html:
 def tag(name: str, /, *children: object, **attributes: object) -> Html:
     """Return an element; attributes that are None or False are left out.
 
-    An underscore in an attribute's name is a hyphen, a trailing one falls away.
+    An underscore in an attribute's name becomes a hyphen; one at its end is dropped.
     """
     written = ""
     for key, value in attributes.items():
@@ -41,7 +41,7 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
 
 
 def join(*parts: Html) -> Html:
-    """Return parts one after the other, a line each."""
+    """Return parts below each other."""
     return Html("\n".join(parts))
 
 
@@ -49,7 +49,7 @@ def join(*parts: Html) -> Html:
 
 
 def table(found: Table) -> Html:
-    """Return a table, wide ones scrolling on their own, with its notes below."""
+    """Return a table with its notes below; a wide one scrolls by itself."""
     bodies, shown = [], None
     for block in found.blocks:
         head = block.head if block.head != shown else None
@@ -86,12 +86,12 @@ def _row(row: Row, align: str) -> Html:
 
 
 def _unbroken(words: str) -> str:
-    """Return words whose intervals stay on one line."""
+    """Return words in which an interval is not broken over two lines."""
     return re.sub(r"\[[^\]]*\]", lambda m: m.group().replace(" ", "\u00a0"), words)
 
 
 def keys(row: Row) -> dict[str, str]:
-    """Return the attributes that the filter reads; those that apply."""
+    """Return the attributes that the page's filter reads."""
     names = ("task", "cell", "implementation")
     return {f"data_{n}": getattr(row, n) for n in names if getattr(row, n)}
 
@@ -106,9 +106,10 @@ def _side(side: str) -> str | None:
 def inline_svg(
     text: str, prefix: str, alt: str, marks: Mapping[str, tuple[str, str]]
 ) -> Html:
-    """Return an SVG file as part of a page: ids its own, no address of anything.
+    """Return an SVG file as part of a page.
 
-    A mark carries its cell and implementation for the filter.
+    Its ids get a prefix, so that they differ from those of other pictures, and it
+    refers to nothing outside. A mark has its cell and implementation for the filter.
     """
     body = text[text.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)

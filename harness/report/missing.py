@@ -17,8 +17,8 @@ def one_machine(results: Results) -> Iterator[str]:
     """Say that timings of several machines are not compared."""
     if len(results.summary.header.machines) > 1:
         yield (
-            "These trials ran on several machines; timings of one are never set "
-            "against those of another."
+            "These trials ran on several machines; timings of different machines are "
+            "never compared."
         )
 
 
@@ -32,8 +32,8 @@ def agreement(results: Results) -> Iterator[str]:
     """Say that there is nothing to compare the implementations with."""
     if not results.summary.agreement:
         yield (
-            "Several implementations trained one network, and numpy-reference in "
-            "float64, which their curves could be held against, is not among them."
+            "Several implementations trained the same network, but numpy-reference in "
+            "float64 did not, so that their curves cannot be compared with it."
         )
 
 
@@ -54,18 +54,18 @@ def speed(results: Results) -> Iterator[str]:
         yield "No speed trial of this run has a timing; see the table."
     if summary.peaks and all(found.peak is None for found in summary.peaks):
         yield (
-            "The peak of the machine was not measured beside these timings: there is "
-            "no roof, and no fraction of it."
+            "The peak of the machine was not measured beside these timings, so that "
+            "there is no roof and no share of it."
         )
     count = len(throughput.timed(summary))
     if count > throughput.MOST:
         yield (
-            f"Throughput is drawn for {throughput.MOST} of {count} places, from the "
-            "least work a call to the most; the tables have them all."
+            f"Throughput is drawn for {throughput.MOST} of {count} "
+            "headings, from the least work in a call to the most; the tables have all."
         )
     if summary.learned and not summary.solve_times:
         yield (
-            "There is no time to solve: it takes a task that the median seed solved "
+            "There is no time to solve: it needs a task that the median seed solved, "
             "and a certified timing of one update at that task's shape on one thread."
         )
 
@@ -86,4 +86,4 @@ def outcomes(results: Results) -> Iterator[str]:
 def environment(results: Results) -> Iterator[str]:
     """Say that the environment is not known."""
     if not results.summary.environment and not results.summary.choices:
-        yield "The run says nothing of its environment."
+        yield "The run did not store its environment."

@@ -48,7 +48,7 @@ def write_report(run: RunFolder, summary: Summary | None = None) -> Path:
 
 
 def unfinished(run: RunFolder) -> tuple[str, ...]:
-    """Return what to say of trials that were begun and have no result to show."""
+    """Return sentences on the trials that were begun and have no usable result."""
     damaged = run.damaged()
     said = [
         f"{name} is left out: {what}. The command that ran it measures it again."
@@ -71,7 +71,7 @@ def _write_figures(folder: Path, figures: Sequence[Drawn]) -> None:
         temporary = folder / f".{figure.name}.png.tmp"
         temporary.write_bytes(figure.png)
         temporary.replace(folder / f"{figure.name}.png")
-    # A figure of an earlier report that this one does not have would mislead.
+    # A figure of an earlier report would be taken for one of this report.
     for file in folder.iterdir():
         if file.suffix in (".svg", ".png") and file.name not in names:
             file.unlink()
@@ -81,7 +81,7 @@ def _write_figures(folder: Path, figures: Sequence[Drawn]) -> None:
 
 
 def document(title: str, summary: Summary, parts: Sequence[Section]) -> str:
-    """Return the page: no address outside it, style and script inside."""
+    """Return the page; style and script are in it, and it refers to nothing outside."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -124,7 +124,7 @@ def _filter_bar(parts: Sequence[Section]) -> Html:
     boxes = [box for name in FILTERS if (box := _filter(name, rows))]
     if not boxes:
         return Html("")
-    # Shown by the script: without it the boxes would do nothing.
+    # The script shows it: without a script the boxes would do nothing.
     return tag("form", *boxes, id="filters", hidden=True, aria_label="Filters")
 
 
@@ -140,7 +140,7 @@ def _filter(name: str, rows: Sequence[Row]) -> Html | None:
 def section(part: Section) -> Html:
     """Return a section: what was not measured, the figures, the tables.
 
-    The first screen has its table before its pictures.
+    On the first screen the table comes before the pictures.
     """
     missing = [tag("p", words, class_="missing") for words in part.missing]
     figures = [figure(found) for found in part.figures]
@@ -162,7 +162,7 @@ def _titled(title: str, found: Html) -> Html:
 
 
 def figure(found: Drawn) -> Html:
-    """Return a figure with its caption and its files."""
+    """Return a figure with its caption and links to its files."""
     prefix = f"fig-{found.name}"
     picture = inline_svg(found.svg, prefix, found.alt, found.marks)
     links = [

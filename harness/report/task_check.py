@@ -8,7 +8,7 @@ from harness.measure.task_contract import PROBLEMS, TaskCheck
 
 
 def task_json(found: TaskCheck) -> dict[str, Any]:
-    """Return the check as JSON values; a clause that is satisfied has no problem."""
+    """Return the check as JSON values; the problem of a satisfied clause is null."""
     return {
         "task": found.task,
         "length": found.length,
@@ -17,7 +17,7 @@ def task_json(found: TaskCheck) -> dict[str, Any]:
 
 
 def task_text(found: TaskCheck) -> str:
-    """Return a head line, a line a clause, what is wrong with it, and the verdict."""
+    """Return a first line, each clause with its problem, and the verdict."""
     lines = [f"{found.task} · task · {PROBLEMS} problems of length {found.length}"]
     for clause in found.clauses:
         verdict = "ok" if clause.problem is None else "BROKEN"

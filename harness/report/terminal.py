@@ -1,4 +1,4 @@
-"""Tables for a terminal; plain text where there is none."""
+"""Tables for a terminal, or as plain text where the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.report.tables.form import Block, Table
 from harness.report.text import one_line
 
 WIDEST = 24
-"""A word longer than this may be folded."""
+"""A longer word may be broken over two lines."""
 
 GAP = 2
 INDENT = 2
@@ -27,7 +27,7 @@ STYLES = {"bad": "red", "doubt": "yellow", "good": "green"}
 
 
 def end_of_run(summary: Summary, report: Path | None = None) -> RenderableType:
-    """Return what a run ends with: one line, one table, failures, where to look."""
+    """Return what the end of a run prints: one line, a table, failures, the report."""
     parts: list[RenderableType] = [Text(line(summary.header)), Text("")]
     found = end_table(summary)
     if found is not None:
@@ -51,12 +51,12 @@ def all_tables(summary: Summary) -> RenderableType:
 
 
 def render(found: Table) -> RenderableType:
-    """Return a table; its blocks keep their columns in line where they fit."""
+    """Return a table whose blocks have columns of the same widths."""
     return _Blocks(found)
 
 
 class _Blocks:
-    """The blocks of a table under each other, as wide as the console allows."""
+    """The blocks of a table below each other, as wide as the console allows."""
 
     def __init__(self, found: Table) -> None:
         self._found = found
@@ -82,10 +82,10 @@ class _Blocks:
         ]
 
     def _widths(self, most: int) -> list[int]:
-        """Return a width a column, 0 for what the console decides.
+        """Return the width of each column, 0 where the console decides.
 
-        Where not all fits, numbers stay on a line and words in one piece, and what is
-        left goes first to the columns that want least.
+        Where the console is too narrow, numbers keep their line and words stay whole;
+        the rest of the width is given first to the columns that need the least.
         """
         columns = self._columns()
         whole = [max(map(len, column)) for _, column in columns]
@@ -100,7 +100,7 @@ class _Blocks:
         widths[0] = min(whole[0], widths[0] + INDENT)
         spare -= sum(widths)
         if spare < 0:
-            return [0] * len(widths)  # rather folded than cut off
+            return [0] * len(widths)  # the console folds the words
         wants = [full - width for full, width in zip(whole, widths, strict=True)]
         for index in sorted(range(len(wants)), key=wants.__getitem__):
             given = min(wants[index], spare)
@@ -128,7 +128,7 @@ def _longest_word(column: Sequence[str]) -> int:
 
 
 def _cells(words: Sequence[str], indent: str, style: str) -> list[Text]:
-    # Text, not markup: brackets in a reason stay brackets.
+    # As text: rich would read brackets in a reason as markup.
     cells = [Text(one_line(word), style=style) for word in words]
     cells[0].pad_left(len(indent))
     return cells

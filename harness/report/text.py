@@ -1,4 +1,4 @@
-"""Numbers and foreign text in the form that tables and figures show."""
+"""How tables and figures write numbers and text from elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 NOTHING = "–"
 
 UNCERTIFIED = "uncertified"
-"""The mark of a number that no certificate stands behind."""
+"""The mark of a number without a certificate."""
 
 
 def one_line(text: object) -> str:
@@ -25,12 +25,12 @@ def number(value: float | None) -> str:
 
 
 def verdict(doubt: str | None) -> str:
-    """Return "yes", or "NO" with the reason: what a column `certified` holds."""
+    """Return "yes", or "NO" with the reason, for a column `certified`."""
     return "yes" if doubt is None else f"NO: {one_line(doubt)}"
 
 
 def marked(words: str, doubt: str | None) -> str:
-    """Return words with the mark where there is a doubt."""
+    """Return words, marked as uncertified where there is a doubt."""
     return words if doubt is None else f"{words} · {UNCERTIFIED}"
 
 
@@ -94,7 +94,7 @@ def seconds(value: float | None) -> str:
 
 
 def seeds(found: Sequence[int]) -> str:
-    """Return "0, 1, 2", or "0 to 9" where many follow each other."""
+    """Return "0, 1, 2", or "0 to 9" where more than three are consecutive."""
     ordered = sorted(found)
     if len(ordered) > 3 and ordered == list(range(ordered[0], ordered[-1] + 1)):
         return f"{ordered[0]} to {ordered[-1]}"

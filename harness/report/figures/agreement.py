@@ -31,12 +31,12 @@ from harness.report.figures.style import GREY, INK, Palette, line_handle
 
 MOST_SEEDS = 3
 CAPTION = (
-    "The largest difference so far between the training loss and that of "
-    f"{computer_name(*REFERENCE)}, over updates: same batches, same initial values. "
-    f"Wide and grey: {computer_name(*OWN_FLOAT32)}, what rounding alone does. Curves "
-    "have parted where they are farther apart than the dashed level: a mark shows "
-    "where, the upright line where the wide one does. A line ends with the shorter "
-    "curve, as where a seed was solved."
+    "How far each training loss has been from that of "
+    f"{computer_name(*REFERENCE)} up to each update, with the same batches and the "
+    f"same initial values. The wide grey line is {computer_name(*OWN_FLOAT32)}: it "
+    "shows the effect of rounding alone. Two curves have parted once their difference "
+    "is above the dashed level: a mark shows the update, and the vertical line shows "
+    "it for the grey line. A line ends where the shorter of its two curves ends."
 )
 
 
@@ -50,7 +50,7 @@ def agreement_figures(results: Results) -> Iterator[Drawn]:
 def draw_agreement(
     panels: Sequence[AgreementPanel], palette: Palette, number: int
 ) -> Drawn:
-    """Draw the panels of one task and length: a line for each cell, a column a seed."""
+    """Draw the panels of one task and length: a row for each cell, a column a seed."""
     where = panels[0].heading
     cells = list(dict.fromkeys(panel.cell for panel in panels))
     every = sorted({panel.seed or 0 for panel in panels})

@@ -20,28 +20,28 @@ from harness.report.tables.fastest import fastest_words, is_choice
 from harness.report.tables.timings import phase
 from harness.report.text import times
 
-# Paul Tol's light scheme: told apart with every common colour vision deficiency, and
-# each pale enough for black words on it.
+# Paul Tol's light scheme: the colours differ for readers with every common colour
+# vision deficiency, and each is pale enough for black words on it.
 COLOURS = (
     "#77AADD", "#EE8866", "#EEDD88", "#44BB99", "#FFAABB", "#99DDFF", "#BBCC33",
     "#DDDDDD", "#AAAA00",
 )  # fmt: skip
 CAPTION = (
-    "The fastest certified implementation at each batch and hidden size, and by how "
-    "many times it beats the next certified one. Here a colour is an implementation. "
-    "Two colours, ≈: an advantage under 2 % or one whose 95 % interval holds 1, so "
-    "either will do. †: an uncertified one took less time; the table names it. Shaky: "
-    "the first or the next is."
+    "The fastest certified implementation at each batch and hidden size, and how many "
+    "times faster it is than the next certified one. Each colour is an implementation. "
+    "Two colours and ≈: the difference is below 2 %, or its 95 % interval contains 1, "
+    "so that both are equally good. †: an uncertified implementation took less time; "
+    "the table names it. Shaky: the timing of the first or of the next is shaky."
 )
 DAGGER = "†"
 
 MOST = 12
-"""Panels that are drawn."""
+"""The most panels that are drawn."""
 
 SPOT = (0.93, 0.52)
 MARGIN = 0.75
 WIDEST = 15.6
-"""Inches of a spot, of what stands beside a map, and of a line of maps."""
+"""The inches of a spot, of the labels beside a map, and of a line of maps."""
 
 
 def fastest_figures(results: Results) -> Iterator[Drawn]:

@@ -1,4 +1,4 @@
-"""Gradient over lag on a log axis, initial against trained."""
+"""The gradient over lag on a log axis, before and after training."""
 
 from __future__ import annotations
 
@@ -25,17 +25,19 @@ from harness.report.figures.style import Palette, line_handle
 
 HORIZON = 1e-3
 LOWEST = 1e-10
-"""Ratios below this are cut off: nothing of use to an optimiser is there."""
+"""Ratios below this are not drawn: they are too small to help an optimiser."""
 
 NAMES = {"loss": "loss term", "random": "random cotangent"}
 INITIAL_DASH = (0, (3, 1.5))
 CAPTION = (
-    "R(lag) = |dL/ds(τ−lag)| / |dL/ds(τ)|, the total derivative for the state. Lines: "
-    "the median over seeds of the median over examples; dashed at the initial values, "
-    "solid after training, with the band from the 10 % to the 90 % quantile over "
-    "examples. Loss term: L is one fixed term of the loss; random cotangent: a unit "
-    "random direction at the same readout. A triangle: beyond it the ratio is smaller "
-    "than any number. The level 10⁻³ defines the horizon. The axis ends at 10⁻¹⁰."
+    "How much of the gradient of L is left so many time steps (lag) before the output: "
+    "R(lag) = |dL/ds(τ−lag)| / |dL/ds(τ)|, with the total derivative with respect to "
+    "the state s. Lines: the median over seeds of the median over examples, dashed at "
+    "the initial values, solid after training. Band: the 10 % to 90 % quantiles over "
+    "examples. Loss term: L is one fixed term of the loss. Random cotangent: L is the "
+    "output in a random direction of length 1. A triangle: from here on the ratio is "
+    "too small for a float. The lag at which a line falls below 10⁻³ is the horizon. "
+    "The axis ends at 10⁻¹⁰."
 )
 
 
@@ -123,7 +125,7 @@ def _draw_series(axes: Axes, series: LagSeries, sketch: Sketch, marker: str) -> 
 
 
 def drawable(values: Sequence[float]) -> np.ndarray:
-    """Return values for a log axis: what underflowed is left out."""
+    """Return values for a log axis, with NaN for those that underflowed."""
     found = np.asarray(values, dtype=float)
     return np.where(found > 0, found, np.nan)
 
@@ -131,7 +133,7 @@ def drawable(values: Sequence[float]) -> np.ndarray:
 def draw_underflow(
     axes: Axes, lags: Sequence[float], median: Sequence[float], colour: str
 ) -> list[Line2D]:
-    """Mark where a line ends because what follows is smaller than any number."""
+    """Mark where a line ends because its next value is too small for a float."""
     last = max(i for i, value in enumerate(median) if value > 0)
     if last == len(median) - 1 or median[last] < LOWEST:
         return []
@@ -139,7 +141,7 @@ def draw_underflow(
 
 
 def gradient_handles(panels: Sequence[GradientPanel], palette: Palette) -> list[Line2D]:
-    """Return the legend of gradient panels: only what they show."""
+    """Return the legend of what gradient panels show."""
     series = [each for panel in panels for each in panel.series]
     states = {each.state for each in series}
     handles = palette.cell_handles(each.cell for each in series)
@@ -157,7 +159,9 @@ def describe(panels: Sequence[GradientPanel]) -> str:
     for panel in panels:
         for series in panel.series:
             end = series.median[-1]
-            exponent = f"10^{math.log10(end):.0f}" if end > 0 else "no number left"
+            exponent = (
+                f"10^{math.log10(end):.0f}" if end > 0 else "too small for a float"
+            )
             words.append(
                 f"{panel.heading.title}, {NAMES[panel.cotangent]}, {series.cell} "
                 f"{series.state}: {exponent} at lag {series.lags[-1]:.0f}"

@@ -1,4 +1,4 @@
-"""Gradient over lag at initial values: a panel a cell, a line an initialisation."""
+"""The gradient over lag before training: a panel for each cell, a line a scheme."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.report.figures.sketch import Drawn, Sketch
 from harness.report.figures.style import DASHES, INK, Look, Palette, line_handle
 
 SHIPPED = "#8a8a8a"
-"""Of what a framework ships; the schemes of this project have the cell's colour."""
+"""The colour of a framework's own scheme; the others have the cell's colour."""
 
 LOOKS: dict[str, Look] = {
     "canonical": {"linestyle": "-", "linewidth": 2.2},
@@ -33,11 +33,13 @@ LOOKS: dict[str, Look] = {
     "native-keras": {"linestyle": (0, (4, 2)), "linewidth": 1.6, "color": SHIPPED},
 }
 CAPTION = (
-    "R(lag) = |dL/ds(τ−lag)| / |dL/ds(τ)| before any training: the total derivative of "
-    "one fixed term L of the loss for the state. Lines: the median over seeds of the "
-    "median over examples; in the cell's colour this project's initial values, grey "
-    "what a framework ships. A triangle: beyond it the ratio is smaller than any "
-    "number. The level 10⁻³ defines the horizon. The axis ends at 10⁻¹⁰."
+    "How much of the gradient is left so many time steps (lag) before the output, "
+    "before any training: R(lag) = |dL/ds(τ−lag)| / |dL/ds(τ)|, the total derivative "
+    "of one fixed term L of the loss with respect to the state s. Lines: the median "
+    "over seeds of the median over examples, in the cell's colour for this project's "
+    "initial values and grey for those of a framework. A triangle: from here on the "
+    "ratio is too small for a float. The lag at which a line falls below 10⁻³ is the "
+    "horizon. The axis ends at 10⁻¹⁰."
 )
 
 
@@ -89,7 +91,7 @@ def _draw(
 
 
 def _look(init: str) -> Look:
-    """Return how a line is drawn; a scheme that is not known here gets a dash."""
+    """Return how a scheme's line is drawn; an unknown scheme gets a dash."""
     index = sum(map(ord, init)) % (len(DASHES) - 1)
     return LOOKS.get(init, {"linestyle": DASHES[1 + index], "linewidth": 1.6})
 
@@ -106,7 +108,7 @@ def _describe(panels: Sequence[InitialPanel]) -> str:
     for panel in panels:
         for series in panel.series:
             end = series.median[-1]
-            left = power_label(end) if end > 0 else "no number left"
+            left = power_label(end) if end > 0 else "too small for a float"
             words.append(
                 f"{panel.cell} {', '.join(series.inits)}: {left} at lag "
                 f"{series.lags[-1]:.0f}"

@@ -1,4 +1,4 @@
-"""What a user of single time steps waits, the longest waits included."""
+"""How long single time steps take, the longest included."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from harness.report.figures.style import GREY, Palette
 from harness.report.text import percent, seconds
 
 CAPTION = (
-    "Share of single time steps, at batch 1 with the state carried, that took longer "
-    "than the time across; log axes, so that the rare long ones are seen. Marks: the "
-    "median, and what 1 of 20 and 1 of 100 exceed. The further down a line turns to "
-    "the right, the rarer its long waits. Open: uncertified. Ringed: shaky."
+    "The share of single time steps that took longer than the time on the x axis, at "
+    "batch 1 with the state carried from step to step. Both axes are logarithmic, so "
+    "that rare long steps can be seen. Marks: the median, and the times that 1 of 20 "
+    "and 1 of 100 steps exceed. The lower a line is where it turns to the right, the "
+    "rarer its long steps. Open: uncertified. Ringed: shaky."
 )
 MOST = 6
-"""Panels that are drawn."""
+"""The most panels that are drawn."""
 
 LEVELS = {"p50": 0.5, "p95": 0.05, "p99": 0.01}
 WIDTH, HEIGHT = 4.0, 3.0
@@ -48,9 +49,10 @@ def latency_figures(results: Results) -> Iterator[Drawn]:
 
 
 def latency_panels(rows: Sequence[SpeedRow]) -> list[list[SpeedRow]]:
-    """Return rows with latencies by cell, width, input and conditions.
+    """Return the rows with latencies, by cell, width, input and conditions.
 
-    The batch of a trial is none of a single time step: of several the later counts.
+    A single time step does not depend on the batch of its trial: of rows that differ
+    in the batch alone, the latest is shown.
     """
     known = [row for row in rows if row.latency is not None]
     found = []

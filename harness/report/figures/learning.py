@@ -1,4 +1,4 @@
-"""Learning curves: every seed faint, the median strong, the floor as a line."""
+"""Learning curves: every seed thin, their median thick, and the floor."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ from harness.report.figures.style import (
 from harness.report.text import number
 
 CAPTION = (
-    "Held-out {metric} over updates. Thin: single seeds, a dot where training stopped "
-    "because the task was solved, a cross where a seed did not end ok. Thick: the "
-    "median over seeds; a solved seed keeps its last value, a diverged one counts as "
-    "worse than every other. Dashed: the floor, the best without memory."
+    "{metric} on examples that were not trained on, over updates. Thin: single seeds, "
+    "with a dot where training stopped because the task was solved, and a cross where "
+    "a seed did not end ok. Thick: the median over seeds; a solved seed keeps its last "
+    "value, a diverged seed counts as worse than every other. Dashed: the floor, which "
+    "is the best score without memory."
 )
 
 
@@ -68,7 +69,7 @@ def draw_learning(panels: Sequence[LearningPanel], palette: Palette) -> Drawn:
     task = panels[0].heading.task
     metric = " and ".join(dict.fromkeys(p.metric.replace("_", " ") for p in panels))
     title = f"Learning curves: {task}, {metric}"
-    caption = CAPTION.format(metric=metric)
+    caption = CAPTION.format(metric=metric.capitalize())
     return sketch.finish(f"learning-{task}", title, describe(panels), caption, task)
 
 
@@ -92,7 +93,7 @@ def learning_axes(axes: Axes, panel: LearningPanel, sketch: Sketch) -> None:
 
 
 def _look(implementation: str, palette: Palette) -> Look:
-    """Return the line of a median: the first wide and pale, to be seen under others."""
+    """Return how a median looks: the first is wide and pale, below the others."""
     if palette.implementations[implementation] == 0:
         return {"linewidth": 5.0, "alpha": 0.35}
     return {"linestyle": palette.dash(implementation), "linewidth": 1.8}
@@ -143,7 +144,7 @@ def _scale(axes: Axes, panel: LearningPanel) -> None:
 
 
 def learning_handles(panels: Sequence[LearningPanel], palette: Palette) -> list[Line2D]:
-    """Return the legend of learning panels: only what they show."""
+    """Return the legend of what learning panels show."""
     drawn = [each for panel in panels for each in panel.series if each.curves]
     handles = palette.cell_handles(each.cell for each in drawn)
     names = dict.fromkeys(each.implementation for each in drawn)

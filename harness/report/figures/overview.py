@@ -14,7 +14,7 @@ from harness.report.tables.timings import phase
 
 WIDTH, HEIGHT = 5.0, 3.7
 TITLE = 40
-"""Characters of a title that stand beside the names of lines."""
+"""The characters of a title in one line."""
 
 MOST_LINES = 16
 """More lines than this cannot be read at the size of the first screen."""
@@ -48,7 +48,7 @@ def gradients_overview(results: Results) -> Iterator[Drawn]:
             "overview-gradients",
             "Why?",
             gradients.describe([panel]),
-            "How much of the gradient is left, that many time steps back.",
+            "How much of the gradient is left, so many time steps before the output.",
             panel.heading.task,
         )
 
@@ -78,13 +78,13 @@ def speed_overview(results: Results) -> Iterator[Drawn]:
 
 
 def overview_speed(rows: Sequence[SpeedRow], focus: Heading | None) -> list[SpeedRow]:
-    """Return what the first screen shows of speed: one place, one phase.
+    """Return the timings for the first screen: of one heading and one phase.
 
-    Where most implementations are compared; of several such places the focus, else the
-    first. Whole updates where they were timed, else the first phase.
+    It is the heading with the most implementations; of several the one in focus, else
+    the first. The phase is the whole update where it was timed, else the first.
     """
-    places = group((r for r in rows if r.phase != PLACEMENT), lambda r: r.heading)
-    found = [_most_telling(members) for members in places.values()]
+    headings = group((r for r in rows if r.phase != PLACEMENT), lambda r: r.heading)
+    found = [_main_phase(members) for members in headings.values()]
 
     def compared(shown: Sequence[SpeedRow]) -> tuple[int, bool]:
         names = {row.implementation for row in shown if row.tokens_per_s}
@@ -93,8 +93,8 @@ def overview_speed(rows: Sequence[SpeedRow], focus: Heading | None) -> list[Spee
     return max(filter(None, found), key=compared, default=[])
 
 
-def _most_telling(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
-    """Return the rows of a place's most telling phase; none where none is timed."""
+def _main_phase(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
+    """Return the rows of whole updates, else of the first phase that was timed."""
     phases = [row.phase for row in rows if row.tokens_per_s]
     if not phases:
         return []
@@ -103,7 +103,7 @@ def _most_telling(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
 
 
 def best_of_each(rows: Sequence[SpeedRow], most: int = MOST_LINES) -> list[SpeedRow]:
-    """Return at most so many rows: of each cell the certified, then the fastest."""
+    """Return at most `most` rows: of each cell the certified ones, fastest first."""
     if len(rows) <= most:
         return list(rows)
     ranked: list[tuple[int, int]] = []

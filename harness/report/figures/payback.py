@@ -1,4 +1,4 @@
-"""Time of all calls together: when a costly first call has paid back."""
+"""The time of all calls together: after how many a slow first call has paid back."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from harness.report.tables.timings import block_title, phase, phase_order
 from harness.report.text import seconds, short
 
 CAPTION = (
-    "Time of all calls together, the first with its build, trace and compile, against "
-    "their number; log axes. Diamond: where a line has paid back its first call "
-    "against the certified implementation that is cheapest to call once, with that "
-    "number of calls. Open: uncertified. Ringed: shaky."
+    "The time of all calls together against their number, on log axes. The first call "
+    "includes building, tracing and compiling. Diamond, with the number of calls: from "
+    "here on, a line takes less time than the certified implementation with the "
+    "fastest first call. Open: uncertified. Ringed: shaky."
 )
 MOST = 6
-"""Panels that are drawn."""
+"""The most panels that are drawn."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -46,10 +46,10 @@ def payback_figures(results: Results) -> Iterator[Drawn]:
 
 
 def payback_panels(found: Sequence[Payback]) -> list[list[Payback]]:
-    """Return first calls that differ, by place and cell; of each the whole update.
+    """Return the first calls of whole updates, by heading, session and cell.
 
-    Where no update was timed the last phase counts. Panels in which something pays
-    back come first.
+    Where no update was timed, they are of the last phase. Panels in which something
+    pays back come first.
     """
     keyed = group(found, lambda p: (p.row.heading, p.row.session, p.row.cell))
     panels = []
@@ -147,10 +147,10 @@ def describe(panels: Sequence[Sequence[Payback]]) -> str:
     """Return the panels in words."""
     words = []
     for members in panels:
-        told = [
+        parts = [
             f"{each.row.implementation} first {seconds(each.row.first_call_s)}, then "
             f"{seconds(each.row.time_s)}, paid back: {paid_back(each)}"
             for each in members
         ]
-        words.append(f"{members[0].row.cell}: {'; '.join(told)}")
+        words.append(f"{members[0].row.cell}: {'; '.join(parts)}")
     return f"Time of all calls together. {'. '.join(words)}."

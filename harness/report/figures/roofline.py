@@ -1,4 +1,4 @@
-"""Every implementation under the roof that was measured on its machine."""
+"""The FLOP/s of every timing, below the limits that were measured on its machine."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ from harness.report.tables.timings import phase, phase_order
 from harness.report.text import number, percent, short
 
 CAPTION = (
-    "FLOP of the cell a second against the FLOP for each byte that a call has to move "
-    "at least, on log axes. The roof is what the machine was measured to do: left of "
-    "its ridge the copy bandwidth is the limit, right of it the matrix product. How "
-    "far a mark is below the roof is what its implementation leaves unused. Above it: "
-    "what the call needs stayed in a cache, which copies faster than memory."
+    "The cell's floating-point operations (FLOP) a second against its FLOP for each "
+    "byte that a call has to move at least, on log axes. The roof was measured on this "
+    "machine: left of its corner the copy bandwidth is the limit, right of it the "
+    "matrix product. The distance below the roof is what an implementation leaves "
+    "unused. A mark above the roof: the data stayed in a cache, which copies faster "
+    "than memory."
 )
 MOST = 4
-"""Conditions that are drawn, a line of panels each."""
+"""The most conditions that are drawn, each in a row of panels."""
 
 WIDTH, HEIGHT = 3.0, 2.9
-"""Inches of a panel and what stands around it."""
+"""The inches of a panel with its labels."""
 
 TOUCH = 0.06
-"""Inches between the middles of two marks that can hardly be told apart."""
+"""Two marks that are fewer inches apart look like one."""
 
 Ranges = tuple[float, float, float, float]
 """Left, right, bottom and top of a panel."""
@@ -56,10 +57,10 @@ def roofline_figures(results: Results) -> Iterator[Drawn]:
 
 
 def roofline_rows(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
-    """Return the rows that have a place under a roof.
+    """Return the rows with a rate and an intensity.
 
-    The batch and the time steps of a trial are none of a single time step: of several
-    that differ in nothing else the latest counts.
+    A single time step does not depend on the batch and the time steps of its trial: of
+    rows that differ in these alone, the latest is shown.
     """
     known = [row for row in rows if row.timed and row.flop_per_s and row.intensity]
     found: dict[Hashable, SpeedRow] = {}

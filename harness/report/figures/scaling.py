@@ -1,4 +1,4 @@
-"""Time of a call against length, batch, hidden size and threads."""
+"""The time of a call against length, batch, hidden size and threads."""
 
 from __future__ import annotations
 
@@ -40,13 +40,14 @@ NAMES = {
     "threads": "threads",
 }
 CAPTION = (
-    "Time of a call on log axes, everything but the axis alike: with slope 1 twice as "
-    "much takes twice as long, and with slope -1 on threads the whole gain is had. "
-    "Band: 95 % interval of the median. Open: uncertified. Ringed: shaky. "
-    "A cross at the upper edge: did not end ok there; the table says why."
+    "The time of a call on log axes; all else is the same on a line. A slope of 1 "
+    "means that twice the size takes twice the time; a slope of -1 over threads means "
+    "that twice the threads take half the time. Band: the 95 % interval of the median. "
+    "Open: uncertified. Ringed: shaky. A cross at the upper edge: the trial did not "
+    "end ok; the table says why."
 )
 MOST = 3
-"""Panels of one axis."""
+"""The most panels of one axis."""
 
 WIDTH, HEIGHT = 3.9, 3.1
 

@@ -24,11 +24,12 @@ from harness.report.tables.learning import updates
 from harness.report.text import marked, seconds
 
 CAPTION = (
-    "Updates to solve of the cell × time of one update of the certified "
-    "implementation, at the shape the cell was trained at, on one thread. The line "
-    "multiplies the ends of both spreads; an arrow where the upper one is beyond the "
-    "budget. Cells whose median seed did not solve the task have no time and are "
-    "named; uncertified: the updates were counted on what was not certified."
+    "The updates that the cell needed to solve the task × the time of one update of "
+    "the certified implementation, at the same shape and on one thread. The line "
+    "multiplies the lower ends of both spreads and the upper ends of both; an arrow "
+    "means that the upper end is beyond the limit of updates. A cell whose median seed "
+    "did not solve the task has no time. Uncertified: an implementation without a "
+    "certificate counted the updates."
 )
 
 
@@ -120,7 +121,7 @@ def _handles(times: Sequence[SolveTime]) -> list[Line2D]:
         line_handle("spread of updates × interval of time", linewidth=1.6),
     ]
     if any(time.high is None and time.low is not None for time in times):
-        handles.append(point_handle("upper end beyond the budget", ">", markersize=4))
+        handles.append(point_handle("upper end beyond the limit", ">", markersize=4))
     return handles
 
 

@@ -1,4 +1,4 @@
-"""Updates to solve, the unsolved shown at the budget, and the solved fraction."""
+"""Updates to solve of every seed, and the solved fraction."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from harness.report.tables.learning import solved, updates
 from harness.report.text import marked
 
 CAPTION = (
-    "Left: a filled mark is the update at which one seed had solved the task, an open "
-    "one a seed that had not at its budget, a cross one that ended otherwise than ok; "
-    "the bar is the median over seeds, at the budget where it lies beyond. Right: the "
-    "solved fraction with Wilson's 95 % interval."
+    "Left: each filled mark is the update at which one seed had solved the task. An "
+    "open mark is a seed that had not solved it at the limit of updates. A cross is a "
+    "seed that did not end ok. The bar is the median over seeds; it is at the limit "
+    "where the median is not known. Right: the fraction of solved seeds with "
+    "Wilson's 95 % interval."
 )
 
 
@@ -48,7 +49,7 @@ def draw_solved(rows: Sequence[LearningRow], palette: Palette) -> Drawn:
 
 
 def row_label(row: LearningRow, several: bool) -> str:
-    """Return what stands beside a line: the cell, the implementation at need."""
+    """Return the name of a line: the cell, and the implementation where several."""
     name = f"{row.cell} · {shorten(row.implementation)}" if several else row.cell
     return marked(name, row.doubt)
 
@@ -64,7 +65,7 @@ def _updates_axes(
     name_lines(axes, [row_label(row, several) for row in rows])
     axes.axvline(budget, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
     axes.set_xlim(-0.03 * budget, 1.06 * budget)
-    axes.set_title(f"{where.title} (budget {budget:.0f})")
+    axes.set_title(f"{where.title} (limit {budget:.0f})")
     axes.set_xlabel("updates to solve")
 
 
@@ -126,7 +127,7 @@ def _handles(rows: Sequence[LearningRow]) -> list[Line2D]:
     if any(seed.updates_to_solve is not None for seed in seeds):
         handles.append(point_handle("solved"))
     if any(seed.updates_to_solve is None and seed.outcome == "ok" for seed in seeds):
-        handles.append(point_handle("not within the budget", markerfacecolor="white"))
+        handles.append(point_handle("not within the limit", markerfacecolor="white"))
     if any(seed.outcome != "ok" for seed in seeds):
         handles.append(point_handle("did not end ok", "X", markersize=8))
     bar = point_handle("median", "|", markersize=11, markeredgewidth=2.6)

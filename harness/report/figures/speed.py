@@ -1,4 +1,4 @@
-"""Throughput by implementation and cell with intervals."""
+"""Throughput of every implementation and cell, with intervals."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from harness.report.tables.timings import phase
 from harness.report.text import short
 
 CAPTION = (
-    "Tokens (sequences × time steps) a second, median and 95 % interval, on "
-    "a log axis. Hatched with an open mark: uncertified, so what was computed may be "
-    "something else; the table says why. “shaky”: the readings scattered too much."
+    "Tokens (sequences × time steps) a second: the median and its 95 % interval, on "
+    "a log axis. Hatched with an open mark: uncertified, so it may compute something "
+    "else; the table says why. “shaky”: the readings scattered too much."
 )
 MOST = 3
 """The most figures: of more headings the least work, the most work and between."""
@@ -89,7 +89,7 @@ def throughput_axes(
     known = [row for row in rows if row.tokens_per_s]
     low, high = around([end for row in known for end in _ends(row)], 2)
     log_axis(axes.xaxis, low, high, short)
-    # Hatching says it; the word is for those of a panel that are unlike the others.
+    # Hatching shows it; the word is written where a panel has certified rows too.
     said = any(row.certified for row in known)
     words = [_words(row, said) for row in rows]
     # Room on the right for what is written behind each mark.

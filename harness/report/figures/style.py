@@ -11,8 +11,8 @@ import matplotlib as mpl
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.lines import Line2D
 
-# Okabe & Ito (2008): told apart with every common colour vision deficiency. Their
-# yellow is left out, it is too faint on white.
+# Okabe & Ito (2008): colours that differ for readers with every common colour vision
+# deficiency. Their yellow is left out, because it is too faint on white.
 CELL_COLOURS = {
     "gru": "#0072B2",
     "lstm": "#D55E00",
@@ -63,7 +63,7 @@ RC: Look = {
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Draw and write with the report's settings, whatever the user's are."""
+    """Use the report's settings of matplotlib in place of the user's."""
     with mpl.rc_context():
         mpl.rcdefaults()
         settings: Any = mpl.rcParams
@@ -80,7 +80,7 @@ class Palette:
 
     @classmethod
     def of(cls, cells: Iterable[str], implementations: Iterable[str]) -> Palette:
-        """Choose colours for the cells of a run; well-known cells keep their own."""
+        """Choose colours for cells; a known cell has the same in every run."""
         names = list(dict.fromkeys(cells))
         taken = {CELL_COLOURS[name] for name in names if name in CELL_COLOURS}
         free = [*SPARE_COLOURS, *(c for c in CELL_COLOURS.values() if c not in taken)]

@@ -1,1 +1,1 @@
-"""The tables of a report, as text: page, summary and terminal show the same."""
+"""The tables of a report as text, for the page, summary.md and the terminal."""

@@ -1,4 +1,4 @@
-"""Tables of how far the learning curves of implementations are one curve."""
+"""Tables of whether all implementations have the same learning curves."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from harness.report.text import NOTHING, UNCERTIFIED, counts, marked, number, wh
 
 OWN = computer_name(*OWN_FLOAT32)
 MOST_SEEDS = 5
-"""More updates than this are told as their range."""
+"""The updates of more seeds than this are written as their range."""
 
-SMALLEST_TELLING = 4
-"""Below this many seeds Wilson's intervals of none and of all solved overlap."""
+FEWEST_SEEDS = 4
+"""With fewer seeds, Wilson's intervals of 0 % and 100 % solved overlap."""
 
 
 Computed = tuple[str, list[AgreementRow]]
@@ -49,17 +49,19 @@ def agreement_table(summary: Summary) -> Table:
     """Return one line for each implementation, over every cell and task."""
     held = [row for row in summary.agreement if row.seeds]
     notes = (
-        "Curves: one a seed, cell and task; its training losses are held against those "
-        f"of {computer_name(*REFERENCE)}, update by update, and have parted where they "
-        f"are more than {LEVEL:g} away, in the task's unit.",
-        f"Agree to parting: not parted at any update before {OWN} is; at first: before "
-        f"that is {SHOWS:g} away. Once rounding is amplified, which of two float32 "
-        "computations parts first is chance too: earlier and later count the curves, "
-        "and by how many updates at most; alone where the other does not part at all.",
-        f"× rounding: the largest difference so far over that of {OWN}, median over "
-        "updates, then over curves; about one where nothing but rounding differs.",
+        "Curves: one for each seed, cell and task. The training losses are compared "
+        f"with those of {computer_name(*REFERENCE)} at each update; two curves have "
+        f"parted once they differ by more than {LEVEL:g}, in the task's unit.",
+        f"Agree to parting: the curve has not parted before {OWN} has. Agree at first: "
+        f"it has not parted before {OWN} differs by {SHOWS:g}. Once rounding errors "
+        "have grown, it is partly chance which of two float32 computations parts "
+        "first: earlier and later count the curves, with the most updates between "
+        "them; alone means that the other does not part at all.",
+        f"× rounding: the largest difference so far divided by that of {OWN}, as a "
+        "median over updates and then over curves. It is near 1 where only rounding "
+        "differs.",
         "Solved, updates to solve: in how many cells and tasks the interval overlaps "
-        "the float64 reference's." + _weakness(held),
+        "that of the float64 reference." + _weakness(held),
     )
     return table(
         "agreement",
@@ -91,7 +93,7 @@ def _disagrees(seeds: Sequence[SeedAgreement]) -> bool:
 def _of_others(
     computed: Computed, words: Callable[[Sequence[SeedAgreement]], str]
 ) -> str:
-    """Return what is said of every implementation but the one they are judged by."""
+    """Return words on the seeds; "–" for numpy-reference's own float32."""
     return NOTHING if computed[0] == OWN else words(_seeds(computed))
 
 
@@ -135,12 +137,12 @@ def _gap(pairs: Sequence[tuple[int | None, int | None]]) -> str:
 
 
 def _weakness(rows: Sequence[AgreementRow]) -> str:
-    fewest = min((row.learning.count for row in rows), default=SMALLEST_TELLING)
-    if fewest >= SMALLEST_TELLING:
+    fewest = min((row.learning.count for row in rows), default=FEWEST_SEEDS)
+    if fewest >= FEWEST_SEEDS:
         return ""
     return (
-        f" Fewer than {SMALLEST_TELLING} seeds cannot tell all solved from none solved "
-        "by these intervals; the next table has the seeds."
+        f" With fewer than {FEWEST_SEEDS} seeds, these intervals overlap even where "
+        "one solves all and the other none; the next table has the seeds."
     )
 
 
@@ -159,15 +161,15 @@ PARTING: Sequence[Column[AgreementRow]] = (
 
 
 def parting_table(summary: Summary) -> Table:
-    """Return when the curves of each cell part, and what they reached."""
+    """Return when the curves of each cell part, and which seeds solved the task."""
     notes = (
-        f"Before: at the updates before {OWN} parts. Parts at update: in the order of "
-        f"the seeds, {NOTHING} where it does not within the updates compared. By seed: "
-        "updates to solve in the order of the seeds.",
+        f"Largest difference before: at the updates before {OWN} parts. Parts at "
+        f"update: a number for each seed, {NOTHING} where the curve does not part. By "
+        "seed: the updates to solve of each seed.",
     )
     return table(
         "parting",
-        "Where the curves part, and what they reach",
+        "Where the curves part, and what the seeds reach",
         PARTING,
         summary.agreement,
         keys=keys,

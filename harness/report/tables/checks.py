@@ -35,9 +35,9 @@ CERTIFICATES: Sequence[Column[ParityRow]] = (
 def parity_table(summary: Summary) -> Table:
     """Return one line for each certificate."""
     notes = (
-        "Error: ‖a − r‖₂ / ‖r‖₂ of a tensor against the float64 reference, unless told "
-        "otherwise below; the worst is the largest in units of its tolerance. Kernel: "
-        "what really ran, from evidence.",
+        "Error: ‖a − r‖₂ / ‖r‖₂, where a is a tensor and r the float64 reference's, "
+        "unless a sentence below names another reference. The worst error is the "
+        "largest compared with its tolerance. Kernel: what was seen to run.",
         *(
             f"{row.implementation} {row.cell}: against {one_line(row.against)}."
             for row in summary.parity

@@ -23,13 +23,13 @@ from harness.report.text import NOTHING, number, one_line, seconds
 from harness.trial import Trial
 
 MOST_NAMED = 4
-"""Keys with one reason that are named."""
+"""The most keys with one reason that are named."""
 
 _TONES = {"faster": "good", "same": "", "slower": "bad", "failed in new": "bad"}
 
 
 def compare_table(found: Comparison) -> Table:
-    """Return every key, the worst first; what is normalised stands before raw times."""
+    """Return every key, the worst first, with normalised ratios before raw times."""
     normal = any(row.normalised is not None for row in found.rows)
     raw = "raw new / base" if normal else "new / base"
     columns: Sequence[Column[Compared]] = (
@@ -60,15 +60,16 @@ def compare_table(found: Comparison) -> Table:
 
 def _how(found: Comparison) -> str:
     return (
-        "new / base is a ratio of times with its 95 % interval, by rounds where one "
-        "session timed both. a → b: base has a, new has b. Slower: above "
-        f"{1 + found.effect:.2f}, faster: below {1 / (1 + found.effect):.2f}, each "
-        "with 5 % false discoveries over all keys; same: the interval lies between."
+        "new / base is a ratio of times with its 95 % interval; where one session "
+        "timed both, the ratio is formed round by round. a → b: base has a, new has b. "
+        f"Slower: above {1 + found.effect:.2f}, faster: below "
+        f"{1 / (1 + found.effect):.2f}, each with 5 % false discoveries over all keys; "
+        "same: the interval is between the two."
     )
 
 
 def _reasons(found: Comparison) -> list[str]:
-    """Return what verdicts do not say by themselves, keys with one reason together."""
+    """Return the reasons of verdicts, each with its keys."""
     return [
         f"{verdict}: {why} ({_keys(rows)})"
         for (verdict, why), rows in group(
@@ -92,15 +93,15 @@ def _key(row: Compared) -> str:
 
 
 def _budget(row: Compared) -> str:
-    """Return the budget of a key, "… → …" where that of its sides differs."""
+    """Return the conditions of a key, "… → …" where base and new differ."""
     sides = [budget_of(side.trial) for side in _sides(row)]
     return _both(*(sides or [budget_of(row.trial)]))
 
 
 def _both(*of_sides: str | None) -> str:
-    """Return what both sides have once, and what differs as "base → new"."""
-    told = dict.fromkeys(one_line(each) for each in of_sides if each)
-    return " → ".join(told) or NOTHING
+    """Return words once where both sides have the same, else "base → new"."""
+    words = dict.fromkeys(one_line(each) for each in of_sides if each)
+    return " → ".join(words) or NOTHING
 
 
 def _sides(row: Compared) -> list[SpeedRow]:
@@ -121,7 +122,7 @@ def _tone(row: Compared) -> str:
 
 
 def _marks(row: Compared) -> list[str]:
-    """Return the marks, but for how a timing is shaky, which `show` tells."""
+    """Return the marks without the reasons for a shaky timing; `show` has those."""
     found = {mark.partition(" (")[0] if "shaky" in mark else mark for mark in row.marks}
     if {"base shaky", "new shaky"} <= found:
         found = (found - {"base shaky", "new shaky"}) | {"shaky"}
@@ -171,7 +172,7 @@ def _where(trial: Trial) -> str:
 def compare_sentence(found: Comparison) -> str:
     """Return the answer in one sentence."""
     counts = Counter(row.verdict for row in found.rows)
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    counted = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     share = f"{100 * found.effect:g} %"
     keys = f"{len(found.rows)} key" + ("" if len(found.rows) == 1 else "s")
     worse = len(found.of(*REGRESSIONS))
@@ -182,7 +183,7 @@ def compare_sentence(found: Comparison) -> str:
         answer = f"of {keys} none could be decided"
     else:
         answer = f"of {keys} none is seen to be slower by more than {share}"
-    return f"{answer}: {told}." if told else f"{answer}."
+    return f"{answer}: {counted}." if counted else f"{answer}."
 
 
 def compare_json(found: Comparison) -> dict[str, Any]:

@@ -35,9 +35,10 @@ COLUMNS: Sequence[Column[OnMap]] = (
 def fastest_table(summary: Summary) -> Table:
     """Return the fastest certified implementation at each batch and hidden size."""
     notes = (
-        "≈: an advantage under 2 %, or one whose 95 % interval holds 1, is none. "
-        "Compared within one session, round by round. Uncertified ones never win. "
-        "Library and kernel: of the one named first.",
+        "≈: equally fast, as the difference is below 2 % or its 95 % interval contains "
+        "1. Implementations are compared within one session, round by round; an "
+        "uncertified one is never the fastest. Library and kernel are those of the "
+        "implementation that is named first.",
     )
     maps = [found for found in summary.fastest if is_choice(found)]
     return table(
@@ -63,14 +64,14 @@ def map_table(summary: Summary) -> Table:
 
 
 def title(found: FastestMap, summary: Summary) -> str:
-    """Return what is alike on a map; the machine where the run has several."""
+    """Return what all timings of a map share; the machine where the run has several."""
     several = len({m.conditions.machine for m in summary.fastest}) > 1
     alike = found.conditions.title if several else found.conditions.budget
     return f"{found.where} · {alike}"
 
 
 def is_choice(found: FastestMap) -> bool:
-    """Return whether there was anything to choose from."""
+    """Return whether there was more than one implementation to choose from."""
     return any(
         len(spot.certified) + len(spot.uncertified) + len(spot.failures) > 1
         for spot in found.spots
@@ -78,7 +79,7 @@ def is_choice(found: FastestMap) -> bool:
 
 
 def fastest_words(spot: Spot) -> str:
-    """Return "torch-native", "torch-native ≈ jax-scan", or why there is none."""
+    """Return "torch-native", "torch-native ≈ jax-scan", or why none is the fastest."""
     if not spot.equals:
         return "none certified" if spot.uncertified else "no timing"
     return " ≈ ".join(few(spot.equals))

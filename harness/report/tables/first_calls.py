@@ -22,7 +22,7 @@ COLUMNS: Sequence[Column[Payback]] = (
     *through(lambda found: found.row, (CELL, MARKED, PHASE, *RAN)),
     Column("first call", lambda found: seconds(found.row.first_call_s), "r"),
     Column("a later call", lambda found: timing(found.row), "r"),
-    Column("held against", lambda found: _against(found)),
+    Column("compared with", lambda found: _against(found)),
     Column("paid back after", lambda found: paid_back(found)),
 )
 
@@ -30,13 +30,13 @@ COLUMNS: Sequence[Column[Payback]] = (
 def first_calls_table(summary: Summary) -> Table:
     """Return what the first call costs, and after how many it has paid back."""
     notes = (
-        "First call: build, trace, compile and autotune, in no other figure; a single "
-        "reading, in a process of its own where memory was measured, else in one that "
-        "a session's trials of a framework share, one after the other. What a compiler "
-        "keeps on disk is kept. Paid back: "
-        "when all calls together, the first among them, have taken no more than those "
-        "of the certified implementation that is cheapest to call once. [ ] from both "
-        "intervals of the later calls.",
+        "First call: building, tracing, compiling and autotuning, which no other "
+        "timing includes. It is a single reading: in a separate process where memory "
+        "was measured, else in the process that the session's trials of a framework "
+        "share. A compiler's cache on disk is not emptied. Paid back after: so many "
+        "calls, with the first, take no more time than those of the certified "
+        "implementation with the fastest first call. [ ] comes from the intervals of "
+        "the later calls.",
     )
     return table(
         "first-calls",

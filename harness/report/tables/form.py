@@ -1,4 +1,4 @@
-"""What a table is, whoever renders it: page, summary or terminal."""
+"""What a table is, for the page, for summary.md and for the terminal."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Row:
     """One line of a table.
 
     Attributes:
-        tone: `good`, `doubt` or `bad` where the line wants to be seen.
-        task: What the filter asks for; "" where it does not apply.
+        tone: `good`, `doubt` or `bad` where the line is coloured, else "".
+        task: For the page's filter; "" where it does not apply.
     """
 
     cells: tuple[str, ...]
@@ -31,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Block:
-    """Lines under one heading, and under a title where the table has several."""
+    """Lines with one head, and with a title where the table has several blocks."""
 
     head: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -44,7 +44,7 @@ class Table:
 
     Attributes:
         align: One letter a column: l or r.
-        nested: Whether the first column's heading is a title its lines belong under.
+        nested: Whether the head of the first column is the title of the block.
     """
 
     name: str
@@ -153,7 +153,7 @@ def table(
 
 
 def ends(interval: Interval | None, form: Callable[[float], str]) -> str:
-    """Return " [low, high]", or nothing; a unit that both share is written once."""
+    """Return " [low, high]", or "" without one; a unit of both is written once."""
     if interval is None:
         return ""
     low, high = form(interval.low), form(interval.high)

@@ -1,4 +1,4 @@
-"""Table of the horizons that initial values give, before any training."""
+"""The table of horizons at the initial values, before any training."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def initial_values_table(summary: Summary) -> Table:
         Column("seeds", lambda row: _most(h.seeds for h in row.horizons), "r"),
     )
     notes = (
-        "Medians over seeds, [ ] their range, before any training. The horizon is the "
-        "largest lag at which the median over examples of R(lag) = |dL/ds(τ−lag)| / "
-        "|dL/ds(τ)| exceeds 10⁻³, L being one term of the loss; ≥ where it does so at "
-        "the largest lag.",
+        "Medians over seeds before any training, with their range in [ ]. The horizon "
+        "is the largest lag at which R(lag) = |dL/ds(τ−lag)| / |dL/ds(τ)|, as a median "
+        "over examples, exceeds 10⁻³; L is one term of the loss. ≥: R still exceeds it "
+        "at the largest lag that was measured.",
     )
     return table(
         "initial-values",

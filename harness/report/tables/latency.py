@@ -30,11 +30,12 @@ def latency_table(summary: Summary) -> Table:
     """Return how long a user of single time steps waits."""
     notes = (
         "One time step at batch 1 with the state carried, each timed alone: half of "
-        "them take p50 at most, 1 of 20 longer than p95, 1 of 100 longer than p99. "
-        "[ ] 95 % by name: turns are resampled as blocks, since neighbours see the "
-        "same state of the machine; none of fewer turns than 6. Few: fewer than the "
-        f"{fewest_to_enclose(SHARES[-1])} that can enclose p99. Kept: the latencies "
-        "stored, evenly from all; longest: of these.",
+        "the steps take p50 at most, 1 of 20 takes longer than p95, 1 of 100 longer "
+        "than p99. [ ]: 95 % intervals from resampled turns, since steps of one turn "
+        "see the same state of the machine; there are none with fewer than 6 turns. "
+        f"Few: fewer than the {fewest_to_enclose(SHARES[-1])} latencies that an "
+        "interval of p99 needs. Kept: how many latencies are stored, evenly from all; "
+        "longest: the longest of these.",
     )
     return table(
         "latency",

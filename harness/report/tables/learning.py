@@ -29,7 +29,7 @@ from harness.report.text import (
 
 
 def learned_table(summary: Summary) -> Table:
-    """Return the table of the first screen: a block a task and length."""
+    """Return the table of the first screen: a block for each task and length."""
     headings = group(summary.learned, lambda row: row.learning.heading)
     blocks = [
         Block(
@@ -56,7 +56,7 @@ def learned_table(summary: Summary) -> Table:
 
 
 def _several(rows: Sequence[LearnedRow]) -> bool:
-    """Say whether the implementation is needed to tell one row from another."""
+    """Return whether rows differ in their implementation alone."""
     return len({network(row.learning) for row in rows}) < len(rows)
 
 
@@ -105,9 +105,9 @@ def _learned_notes(summary: Summary) -> tuple[str, ...]:
     ]
     if summary.solve_times:
         notes.append(
-            "Time to solve is updates to solve × the time of one update on the fastest "
-            "certified implementation timed at this shape on one thread; its [ ] is "
-            "the product of the ends of both."
+            "Time to solve: updates to solve × the time of one update with the fastest "
+            "certified implementation that was timed at this shape on one thread; its "
+            "[ ] multiplies the ends of both."
         )
     if any(row.gradients for row in summary.learned):
         notes.append(
@@ -139,7 +139,7 @@ def network(found: LearningRow) -> str:
 
 
 def solved(found: LearningRow) -> str:
-    """Return "3/3", with the seeds that say nothing or diverged beside it."""
+    """Return "3/3", with the seeds that did not end ok beside it."""
     share = f"{found.solved}/{found.count}" if found.count else NOTHING
     others = counts(found.other_outcomes)
     return f"{share} ({others})" if others else share
@@ -190,16 +190,16 @@ LEARNING: Sequence[Column[LearningRow]] = (
 
 
 def learning_table(summary: Summary) -> Table:
-    """Return how each configuration was trained and what its seeds reached."""
+    """Return how each configuration was trained, and the results of its seeds."""
     notes = (
-        "A diverged seed counts as unsolved, its scores as worse than every other. "
+        "A diverged seed counts as unsolved, and its scores as worse than every other. "
         "Seeds that crashed or ran out of time or memory are not counted. Certified: "
-        "the implementation is, and what it computed at this batch and length, before "
-        "training and after, was read back and is that of the float64 reference.",
+        "the implementation has a certificate, and its results at this batch and "
+        "length, before and after training, agree with the float64 reference.",
     )
     return table(
         "learning",
-        "How the networks were trained, and what they reached",
+        "How the networks were trained, and their results",
         LEARNING,
         [row.learning for row in summary.learned],
         keys=keys,
@@ -248,9 +248,9 @@ def horizon_table(summary: Summary) -> Table:
         Column("certified", lambda row: verdict(row.doubt)),
     )
     notes = (
-        "Medians over seeds. The horizon is the largest lag at which the median over "
-        "examples of R(lag) = |dL/ds(τ−lag)| / |dL/ds(τ)| exceeds 10⁻³. Certified: "
-        "what trained the network is.",
+        "Medians over seeds. The horizon is the largest lag at which R(lag) = "
+        "|dL/ds(τ−lag)| / |dL/ds(τ)|, as a median over examples, exceeds 10⁻³. "
+        "Certified: the implementation that trained the network is certified.",
     )
     return table(
         "horizons",

@@ -1,4 +1,4 @@
-"""The table of what the machine can do at best."""
+"""The table of the highest rates that were measured on the machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.report.text import NOTHING, one_line
 
 COLUMNS: Sequence[Column[PeakRow]] = (
     Column("machine", lambda row: one_line(row.conditions.machine) or NOTHING),
-    Column("budget", lambda row: row.conditions.budget),
+    Column("conditions", lambda row: row.conditions.budget),
     Column("matrix product, GFLOP/s", lambda row: _rate(row, "flop"), "r"),
     Column("by", lambda row: _by(row, "flop")),
     Column("copy, GB/s", lambda row: _rate(row, "copy"), "r"),
@@ -25,10 +25,10 @@ COLUMNS: Sequence[Column[PeakRow]] = (
 def peaks_table(summary: Summary) -> Table:
     """Return the measured peaks; empty where no session measured one."""
     notes = (
-        "The best that any library of the run, or at an earlier `doctor` any installed "
-        "one, reached on this machine, which no datasheet says. ( ) the worst of "
-        "several sessions. An unfit machine may reach more. Below the ridge memory is "
-        "the limit, above it arithmetic.",
+        "The highest rate that any library of the run reached on this machine, or any "
+        "installed library at an earlier `doctor`. ( ): the lowest of several "
+        "sessions. An unfit machine may reach more. Below the ridge, memory is the "
+        "limit; above it, arithmetic.",
     )
     return table(
         "peaks",

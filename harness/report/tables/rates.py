@@ -32,14 +32,15 @@ def rates_table(summary: Summary) -> Table:
     """Return what the timings come to: rates, shares of the peak, memory."""
     rows = [row for row in summary.speed if row.timed]
     notes = (
-        "Tokens: sequences × time steps. FLOP: the cell's own, whoever computes it. Of "
-        "peak: of the best matrix product that any library of the run reached on the "
-        "same device, threads and arithmetic. It is measured once a command, in the "
-        "library's worker, after the first session that uses it; where `doctor` had "
-        "found more, that counts and is named below. Of roof: of the most that this "
-        "peak and the copy bandwidth allow for the FLOP and the bytes that a call has "
-        "to move at least. Memory: peak of a process of its own, above what its "
-        "imports take.",
+        "Tokens: sequences × time steps. FLOP: the floating-point operations of the "
+        "cell's equations, the same for every implementation. Of peak: the share of "
+        "the fastest matrix product that any library of the run reached on the same "
+        "device, threads and arithmetic. It is measured once in a command, in the "
+        "library's worker, after the first session that uses it; if `doctor` has "
+        "measured more, that is used and named below. Of roof: the share of what this "
+        "peak and the copy bandwidth allow, given the FLOP and the bytes that a call "
+        "has to move at least. Memory: the peak in a separate process, without what "
+        "its imports take.",
         *_remembered(rows),
     )
     return table(
@@ -74,7 +75,7 @@ def unfit(machine: str | None) -> str:
 
 
 def memory(found: Memory | None) -> str:
-    """Return "40.9 MiB", what a GPU held beside it, or how the pass ended."""
+    """Return "40.9 MiB", with the memory of a GPU, or how the trial ended."""
     if found is None:
         return NOTHING
     if found.outcome != "ok":
@@ -86,7 +87,7 @@ def memory(found: Memory | None) -> str:
 
 
 def _remembered(rows: Iterable[SpeedRow]) -> list[str]:
-    """Return whose peak it is and of when, where `doctor` had found more."""
+    """Return library and date of each peak that `doctor` had measured."""
     rates = {}
     for row in rows:
         peak, budget = row.peak, budget_of(row.trial)

@@ -36,11 +36,11 @@ def shaky_table(summary: Summary) -> Table:
 
 
 def reasons(row: SpeedRow) -> tuple[Reason, ...]:
-    """Return why a row is shaky; what a run without reasons stored has is said."""
+    """Return why a row is shaky; a run that stored no reason gets a general one."""
     found = list(row.unstable)
     fitness = row.fitness
     if fitness is not None and fitness.verdict == "unfit" and not found:
-        # All that was seen of the machine stands once, under the timings.
+        # The table of timings has all reasons; one is enough here.
         why = fitness.reasons[0] if fitness.reasons else None
         found.append(
             Reason(

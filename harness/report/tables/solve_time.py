@@ -24,10 +24,9 @@ COLUMNS: Sequence[Column[SolveTime]] = (
 def solve_table(summary: Summary) -> Table:
     """Return time to solve for every certified implementation."""
     notes = (
-        "Updates to solve × time of one update, both medians. [ ] carries both doubts: "
-        "it multiplies the low ends of both spreads and the high ends of both, which "
-        "is wider than either alone asks for; > where the upper one is beyond the "
-        "budget.",
+        "Updates to solve × time of one update, both medians. [ ] multiplies the lower "
+        "ends of both spreads and the upper ends of both, so that it is wider than a "
+        "95 % interval; > where the upper end is beyond the limit of updates.",
     )
     return table(
         "solve-times",
@@ -46,7 +45,7 @@ def _time(row: SolveTime) -> str:
 
 
 def span(row: SolveTime) -> str:
-    """Return " [12, 16 s]", the upper end ">" where it is beyond the budget."""
+    """Return " [12, 16 s]", the upper end ">" where it is beyond the limit."""
     if row.low is None:
         return ""
     if row.high is None:

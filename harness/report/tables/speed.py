@@ -34,16 +34,17 @@ COLUMNS: Sequence[Column[SpeedRow]] = (
 def speed_table(summary: Summary) -> Table:
     """Return every timing, uncertified ones marked."""
     notes = [
-        "Medians over turns with intervals: 95 % by name, 91 to 95 % in simulations of "
-        "sessions that stop when they are narrow. × fastest: time over "
-        "that of the fastest certified implementation, within one session only and "
-        "round by round, so that what slowed the machine for a round is in both; where "
-        "pairs of rounds name no one fastest, that is told. A "
-        "call of stream is one time step at batch 1. Kernel: what really ran, from "
-        "evidence."
+        "Medians over turns, with intervals of 95 % (91 to 95 % in simulations of "
+        "sessions that stop once an interval is narrow). × fastest: the time divided "
+        "by that of the fastest certified implementation, within one session and round "
+        "by round, so that a slow round of the machine counts in both; “rounds "
+        "disagree” means that no implementation is the fastest in every comparison. A "
+        "call of stream is one time step at batch 1. Kernel: what was seen to run."
     ]
     if any(row.phase == PLACEMENT for row in summary.speed):
-        notes.append("Place: a batch to the device, in no other figure.")
+        notes.append(
+            "Place: moving a batch to the device, which no other timing includes."
+        )
     notes += [*_compiled(summary), *_fitness(summary)]
     return table(
         "speed", "Timings", COLUMNS, summary.speed,
@@ -57,14 +58,14 @@ def _failure(row: SpeedRow) -> str:
 
 
 def _relative(row: SpeedRow) -> str:
-    """Return × fastest; where a certified one is below 1, that no order fits all."""
+    """Return × fastest, and whether a certified row is faster than the fastest."""
     words = times(row.relative) + ends(row.relative_interval, times)
     below = row.certified and (row.relative or 1.0) < 0.995
     return f"{words} (rounds disagree)" if below else words
 
 
 def _compiled(summary: Summary) -> list[str]:
-    """Return what XLA compiled with, of the thread counts that asked for it."""
+    """Return the flags that XLA compiled with, and for which implementations."""
     told = group(
         (row for row in summary.speed if row.xla_flags), lambda row: row.xla_flags
     )
@@ -75,7 +76,7 @@ def _compiled(summary: Summary) -> list[str]:
 
 
 def _names(rows: Iterable[SpeedRow]) -> list[str]:
-    """Name implementations and their budgets."""
+    """Name implementations and their conditions."""
     told = group(rows, lambda row: budget_of(row.trial))
     return [
         f"{' and '.join(dict.fromkeys(r.implementation for r in members))} ({budget})"
@@ -84,7 +85,7 @@ def _names(rows: Iterable[SpeedRow]) -> list[str]:
 
 
 def _fitness(summary: Summary) -> list[str]:
-    """Return a sentence for what machines that were not fit had against them."""
+    """Return why machines were not fit, a sentence for each machine."""
     told = group(
         (
             (row.machine, row.fitness)

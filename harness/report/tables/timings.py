@@ -1,4 +1,4 @@
-"""How the tables of timings name a timing: its block, its columns, its doubts."""
+"""What the tables of timings share: titles of blocks, columns, marks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.report.text import NOTHING, marked, one_line, seconds
 
 
 def block_title(row: SpeedRow) -> str:
-    """Return heading and budget: "adding, length 100 · 1 thread · float32"."""
+    """Return heading and conditions: "adding, length 100 · 1 thread · float32"."""
     return titled(row.heading, budget_of(row.trial))
 
 
 def titled(heading: Heading, budget: str) -> str:
-    """Return a heading with its budget, which it may hold already."""
+    """Return a heading with the conditions, which it may contain already."""
     title = heading.title
     return title if budget in title else f"{title} · {budget}"
 
@@ -29,7 +29,7 @@ def phase(name: str) -> str:
 
 
 def phase_order(name: str) -> tuple[int, str]:
-    """Return where a phase comes among others: those of a trial's own last."""
+    """Return the position of a phase among others; unknown phases come last."""
     return (PHASES.index(name) if name in PHASES else len(PHASES), name)
 
 

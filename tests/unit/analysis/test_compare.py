@@ -715,7 +715,7 @@ def test_what_cannot_be_compared_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     code, _, err = _command((base.path, tmp_path / "none"), monkeypatch, capsys)
-    assert (code, "holds no finished trial" in err) == (5, True)
+    assert (code, "has no finished trial" in err) == (5, True)
     base.time()
     code, _, err = _command((base.path, tmp_path / "none"), monkeypatch, capsys)
     assert (code, "does not exist" in err) == (2, True)
@@ -723,7 +723,7 @@ def test_what_cannot_be_compared_is_refused(
     assert (code, "are the same run" in err) == (2, True)
     fake_runs.parity(new.writer, "torch-native", "gru")
     code, _, err = _command((base.path, new.path), monkeypatch, capsys)
-    assert (code, "holds no speed trial" in err) == (5, True)
+    assert (code, "has no speed trial" in err) == (5, True)
     new.time(facts=THERE)
     code, _, err = _command((base.path, new.path), monkeypatch, capsys)
     assert (code, "unlike machines" in err) == (2, True)

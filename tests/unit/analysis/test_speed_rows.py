@@ -297,7 +297,7 @@ def test_a_peak_that_doctor_found_says_of_which_library_and_when(
         "The copy bandwidth of 2 threads · float32 is of numpy, as doctor remembered "
         "it.",
     )
-    assert "once a command" in notes[0]
+    assert "once in a command" in notes[0]
     assert "same session" not in notes[0]
     told = [line.cells[3::2] for line in peaks_table(found).rows]
     assert told == [

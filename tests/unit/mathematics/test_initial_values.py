@@ -525,5 +525,5 @@ def test_the_figure_shows_a_line_a_scheme_and_says_what_it_leaves_out(
         "10⁻³",
     ):
         assert words in drawn.svg
-    assert "rnn native-torch: no number left at lag 100" in drawn.alt
+    assert "rnn native-torch: too small for a float at lag 100" in drawn.alt
     assert "gru canonical, zero-bias: 8·10⁻⁷ at lag 100" in drawn.alt

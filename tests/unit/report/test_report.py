@@ -160,7 +160,7 @@ def test_figures_show_failures_doubts_and_the_floor(run: RunFolder) -> None:
 
     assert "not ok: lstm: 1 crashed; rnn: 1 diverged" in words("learning-copy-memory")
     assert "0.1667" in words("learning-adding")
-    assert "not within the budget" in words("solved-adding")
+    assert "not within the limit" in words("solved-adding")
     assert "– (1 crashed)" in words("solved-copy-memory")
     throughput = words("throughput-1-adding")
     assert throughput.count("· uncertified") == 6

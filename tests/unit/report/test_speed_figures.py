@@ -406,7 +406,7 @@ def test_a_sweep_has_a_bounded_number_of_figures(
         assert len(told) > 1
         assert all(f'id="{mark}"' in found.svg for mark in found.marks)
     page = document("sweep", summary, parts)
-    assert "Throughput is drawn for 3 of 4 places" in page
+    assert "Throughput is drawn for 3 of 4 headings" in page
     for words in ("table-fastest", "table-rates", "table-latency", "table-peaks"):
         assert f'id="{words}"' in page
     text = summary_text("sweep", "", parts)
