@@ -154,8 +154,9 @@ class Worker:
     def _observer(self, trial: Trial, request: Message) -> Observer:
         """Return what a learning trial tells of itself, and asks, while it runs."""
         here = self._environment(trial)
-        start = request.values["start"]
-        fits = start is not None and start["environment"] == here
+        # What a checkpoint holds beside the state of learning is this class's own.
+        start = dict(request.values["start"] or {})
+        fits = start.pop("environment", None) == here
         self._send({"kind": "begins", "resumed": fits})
 
         def checkpoint(state: Mapping[str, Any], arrays: Weights) -> None:
