@@ -15,9 +15,9 @@ class Check:
     """The worst comparison of one kind.
 
     Attributes:
-        error: None where the reference underflowed and nothing was compared.
-        expected: Norm of the reference, None where only equality was asked.
-        found: Norm of what was found, None where it had another shape.
+        error: None if the reference underflowed and nothing was compared.
+        expected: Norm of the reference; None if only equality was checked.
+        found: Norm of the result; None if it had another shape.
         where: Tensor and shape.
     """
 
@@ -45,22 +45,22 @@ class Check:
 
     @property
     def share(self) -> float:
-        """The error in units of the tolerance, -1 where that says nothing."""
+        """The error in units of the tolerance; -1 if there is no such number."""
         if self.error is None or self.tolerance is None:
             return -1.0
-        if self.tolerance == 0:  # what must be equal and is says nothing of precision
+        if self.tolerance == 0:  # an exact match says nothing about precision
             return math.inf if self.error else -1.0
         return self.error / self.tolerance
 
 
 @dataclass(frozen=True)
 class ParityRow:
-    """One implementation of one cell beside the reference.
+    """The certificate of one implementation of one cell.
 
     Attributes:
         worst: The check with the largest error in units of its tolerance.
-        broken: Number of broken checks; None where the trial did not end ok.
-        against: What it was held against, "" where that is not told.
+        broken: Number of broken checks; None if the trial did not end ok.
+        against: What it was compared with; "" if that is not known.
         causes: Likely causes, with the checks each explains.
     """
 

@@ -26,8 +26,8 @@ class Doubt:
     """One reason.
 
     Attributes:
-        kind: What reasons of several trials have in common.
-        size: The larger one is told for several.
+        kind: The words that the same doubt about several trials has in common.
+        size: How large it is; of several, the largest is shown.
     """
 
     kind: str
@@ -41,13 +41,13 @@ class Doubt:
 
 
 Doubts = Mapping[str, tuple[Doubt, ...]]
-"""By trial id; none where the trial is certified and was read back as right."""
+"""The doubts about each trial, by trial id; a certified trial has none."""
 
 
 def doubts(records: Sequence[TrialRecord]) -> Doubts:
-    """Return the doubts of every trial.
+    """Return the doubts about every trial.
 
-    Gradients have those of the learning trial that left the weights.
+    Gradients have the doubts about the learning trial that trained the network.
     """
     certificates = _certificates(records)
     by_id = {record.id: record for record in records}
@@ -57,7 +57,7 @@ def doubts(records: Sequence[TrialRecord]) -> Doubts:
         certificate = certificates.get(record.trial.key(UNCERTIFIED))
         reasons = (
             _of_certificate(certificate),
-            _of_place(certificate, source),
+            _of_another_setup(certificate, source),
             _of_read_back(source),
         )
         found[record.id] = tuple(reason for reason in reasons if reason is not None)
@@ -65,9 +65,9 @@ def doubts(records: Sequence[TrialRecord]) -> Doubts:
 
 
 def words(found: Sequence[Sequence[Doubt]]) -> str | None:
-    """Return the doubts of trials that are told as one, or None without any.
+    """Return the doubts about several trials in words, or None if there is none.
 
-    Of each kind the largest, with the number of trials where not all have it.
+    Of each kind the largest is named, with the number of trials if not all have it.
     """
     kinds = group((doubt for each in found for doubt in each), lambda d: d.kind)
     parts = []
@@ -86,7 +86,7 @@ def wrong(found: Sequence[Doubt]) -> str | None:
 
 
 def _certificates(records: Sequence[TrialRecord]) -> dict[str, TrialRecord]:
-    """Return the last certificate of each kind; one that ended ok, where there is."""
+    """Return the last certificate of each kind, or the last that ended ok."""
     parity = [record for record in records if record.trial.measure == "parity"]
     ordered = sorted(parity, key=lambda record: record.outcome == "ok")
     return {record.trial.key(UNCERTIFIED): record for record in ordered}
@@ -98,7 +98,7 @@ def _of_certificate(record: TrialRecord | None) -> Doubt | None:
     if record.outcome != "ok":
         return Doubt("certificate: ", record.outcome.replace("_", " "))
     if number(record, "certificate", "certified") == 1:
-        # Consistent, of a cell that says nowhere what it is to compute.
+        # The cell has no reference, so its implementation only agrees with itself.
         return (
             Doubt("held against itself only") if record.result.get("unproven") else None
         )
@@ -107,11 +107,13 @@ def _of_certificate(record: TrialRecord | None) -> Doubt | None:
     return Doubt("broken: ", named or "see certificate")
 
 
-def _of_place(certificate: TrialRecord | None, record: TrialRecord) -> Doubt | None:
-    """Tell where a certificate holds for something else than what was measured.
+def _of_another_setup(
+    certificate: TrialRecord | None, record: TrialRecord
+) -> Doubt | None:
+    """Return a doubt if the certificate is of another processor or library version.
 
-    It is keyed by library versions and processor, which trials of one run may differ
-    in: a cluster has several machines, and libraries are upgraded between two commands.
+    Trials of one run may differ in them: a cluster has several machines, and libraries
+    are upgraded between two commands.
     """
     if certificate is None or certificate.outcome != "ok":
         return None
@@ -132,6 +134,6 @@ def _of_read_back(record: TrialRecord) -> Doubt | None:
         return Doubt("not read back")
     error = number(record, "readback", "error")
     at = record.result.get("read_back_at")
-    # What is refused whatever the numbers are has an error that is none.
+    # Such an error is no measured one: the answer had another shape, for example.
     by = "" if error is None or error >= 1e300 else f" by {error:.1e}"
     return Doubt("read-back differs", by + (f" ({at})" if at else ""), error or 0.0)

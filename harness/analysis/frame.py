@@ -57,7 +57,7 @@ def frame(run: JudgedRun) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Block:
-    """Values of one metric, and where on the curve each is; NaN where there is none."""
+    """Values of one metric and their places on the curve; a missing one is NaN."""
 
     labels: Mapping[str, str | None]
     x: Floats

@@ -1,4 +1,4 @@
-"""Which trials answer one question: the same configuration, other seeds."""
+"""Headings of trials, groups of items, and the values of a record."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ K = TypeVar("K")
 
 @dataclass(frozen=True, order=True)
 class Heading:
-    """What a figure's panel and a table's block are about.
+    """What a panel of a figure, or a block of a table, is about.
 
     Attributes:
-        task: The task, or "" where the input is random numbers.
+        task: The task, or "" if the input is random numbers.
         length: The task's own parameter, or None.
-        variant: What else tells it from its neighbours: "hidden size 128".
+        variant: How it differs from its neighbours: "hidden size 128".
     """
 
     task: str
@@ -56,7 +56,7 @@ def group(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
 
 
 def facts(trial: Trial) -> dict[str, Any]:
-    """Return what may differ between trials of one task, length, cell and name."""
+    """Return what may differ between trials of one task, length and cell."""
     found = {
         "hidden size": trial.hidden_size,
         "layers": trial.num_layers,
@@ -90,18 +90,17 @@ def varying(trials: Sequence[Trial]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def variant(trial: Trial, names: Iterable[str]) -> str:
-    """Return the named facts of a trial in words: "hidden size 128 · init chrono".
-
-    What is None does not apply to the trial, as time steps where a task has a length.
-    """
-    known = {name: facts(trial).get(name) for name in names}
-    return " · ".join(f"{name} {v}" for name, v in known.items() if v is not None)
-
-
 def heading_of(trial: Trial, names: Iterable[str]) -> Heading:
-    """Return the panel a trial belongs to; `names` are what `varying` returned."""
-    return Heading(trial.task or "", trial.length, variant(trial, names))
+    """Return the heading of a trial.
+
+    Args:
+        trial: The trial.
+        names: The facts to name, from `varying`. A fact that is None does not apply to
+            the trial and is left out: a task has a length, and no time steps.
+    """
+    known = facts(trial)
+    named = [f"{name} {known[name]}" for name in names if known.get(name) is not None]
+    return Heading(trial.task or "", trial.length, " · ".join(named))
 
 
 def number(record: TrialRecord, split: str, metric: str) -> float | None:

@@ -14,7 +14,7 @@ class OutcomeRow:
     """Trials that did not end ok, for the same reason.
 
     Attributes:
-        seeds: Their seeds; empty where the measure has none.
+        seeds: Their seeds; empty if the measure has none.
         last_words: The last line that the latest of them printed, or None.
     """
 

@@ -158,7 +158,7 @@ def summarize(run: JudgedRun) -> Summary:
 
 
 def _payback_json(found: Payback) -> dict[str, Any]:
-    """Return a first call as JSON values; the timings stand in their own rows."""
+    """Return a first call as JSON values; its timing has a row of its own."""
     row = found.row
     return {
         "place": _json(row.heading),

@@ -1,1 +1,1 @@
-"""Has it changed? Two runs, key by key."""
+"""Has it changed? The timings of two runs, one by one."""

@@ -1,7 +1,8 @@
-"""Base against new: a verdict for every timing, with what may be said of it.
+"""Base against new: a verdict for every timing.
 
-Alike are two timings of one implementation, cell, task or shape, phase, device, thread
-count, dtype and precision, on like machines. Other libraries are what is compared.
+A key is an implementation, cell, task or shape, phase, device, thread count, dtype and
+precision. Two timings of one key, on equal machines, are compared; their libraries may
+differ, because a comparison is made to see what such a change does.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ from harness.errors import MisuseError
 from harness.trial import IMPLEMENTATION, Trial
 
 EFFECT = 0.05
-"""A ratio of times nearer to 1 than this is none."""
+"""A ratio of times that is nearer to 1 counts as no difference."""
 
 FALSE_DISCOVERIES = 0.05
-"""The share of keys called slower or faster that may be so by chance."""
+"""The share of the verdicts "slower" and "faster" that may be due to chance."""
 
 Verdict = Literal[
     "slower",
@@ -73,15 +74,15 @@ _NO_MEASURE = (
 
 @dataclass(frozen=True)
 class Compared:
-    """One key: two timings of the same, or what stands in the way.
+    """One key: its two timings, or why they cannot be compared.
 
     Attributes:
-        trial: What was asked; of base, where there is one.
-        phase: "" where the trial has no timing on either side.
+        trial: The trial of base, or of new if base has none.
+        phase: "" if the trial has no timing on either side.
         effect: The raw ratio of times.
-        p: Of the verdict's direction, all keys taken together; None without one.
+        p: The p-value of "slower" or "faster", adjusted for all keys; None otherwise.
         why: What the verdict does not say by itself, and what to do.
-        normalised: What the verdict rests on where machines or budgets are unlike.
+        normalised: The corrected ratio, if machines or budgets differ.
     """
 
     trial: Trial
@@ -97,7 +98,7 @@ class Compared:
 
     @property
     def judged(self) -> Effect | None:
-        """The ratio that the verdict rests on."""
+        """The ratio that the verdict depends on."""
         return self.effect if self.normalised is None else self.normalised.effect
 
 
@@ -106,8 +107,8 @@ class Comparison:
     """Every key, the worst first.
 
     Attributes:
-        effect: The least that counts, as a share.
-        notes: What has to be known of all ratios.
+        effect: The smallest difference that counts, as a share.
+        notes: What has to be known about all ratios.
     """
 
     rows: tuple[Compared, ...]
@@ -131,11 +132,11 @@ def compare(
     Args:
         base: A run.
         new: Another run.
-        effect: The least that counts, as a share.
-        across_machines: Whether unlike machines and budgets are put side by side.
+        effect: The smallest difference that counts, as a share.
+        across_machines: Whether to compare across different machines and budgets.
 
     Raises:
-        MisuseError: If that would happen and was not asked for.
+        MisuseError: If machines or budgets differ and `across_machines` is False.
     """
     sides = timed_trials(base), timed_trials(new)
     rows = [
@@ -151,11 +152,11 @@ def compare(
 
 
 def confirmed(first: Comparison, again: Comparison) -> Comparison:
-    """Return a comparison whose verdicts of a difference were reached twice.
+    """Return the first comparison, with the differences that the second one confirms.
 
-    One process of the same code may be faster than the next, by where its memory lies,
-    and no interval over rounds holds that. Where the second comparison, of other
-    processes, does not say the same, the difference is not surely one of the code.
+    One process may be faster than another that runs the same code, because of where its
+    memory lies, and no interval over rounds shows that. If the second comparison, of
+    other processes, does not agree, the difference may not come from the code.
     """
     second = {(row.trial.key(), row.phase): row for row in again.rows}
     rows = [
@@ -215,29 +216,30 @@ def compare_implementations(
 
 
 def _refuse_unlike(rows: Sequence[Compared]) -> None:
-    """Raise MisuseError if a ratio is of unlike machines, or no two keys are alike."""
+    """Raise MisuseError if machines differ, or if no key can be compared."""
     for row in rows:
         if row.effect is None or row.base is None or row.new is None:
             continue
         unlike = other_machine(row.base, row.new)
         if unlike:
             raise MisuseError(
-                f"the runs were measured on unlike machines: {', '.join(unlike)}; "
+                f"the runs were measured on different machines: {', '.join(unlike)}; "
                 "measure both on one, as `rnn-harness gate --base REF` does, or give "
                 "--across-machines to see them normalised"
             )
     apart = [row for row in rows if row.verdict == "not comparable"]
     if apart and all(row.verdict in _APART for row in rows):
         raise MisuseError(
-            f"no two timings of the runs are alike: {apart[0].why}; measure both "
-            "alike, or give --across-machines to see them normalised"
+            f"no timing of one run can be compared with one of the other: "
+            f"{apart[0].why}; measure both in the same way, or give --across-machines "
+            "to see them normalised"
         )
 
 
 def _rows(
     base: TimedTrial | None, new: TimedTrial | None, effect: float
 ) -> Iterator[Compared]:
-    """Yield the keys of two trials that belong together: one a phase."""
+    """Yield the keys of two trials that ask the same, one for each phase."""
     if base is None or new is None:
         yield from _missing(base, new)
     elif not base.phases and not new.phases:
@@ -311,7 +313,7 @@ def _across(
     of_new: Sequence[TimedTrial],
     effect: float,
 ) -> Compared:
-    """Mark a key of unlike machines or budgets and give it a normalised ratio."""
+    """Mark a key whose machines or budgets differ, and give it a normalised ratio."""
     base, new = row.base, row.new
     if base is None or new is None:
         return row
@@ -333,7 +335,7 @@ def _across(
 
 
 def _concluded(rows: Sequence[Compared], effect: float) -> Comparison:
-    """Give every ratio its verdict, all keys and both directions held together."""
+    """Give every ratio its verdict, adjusted for all keys and both directions."""
     asked = [row for row in rows if _is_open(row)]
     judged = [found for row in asked if (found := row.judged) is not None]
     values = [p for found in judged for p in (found.slower_p, found.faster_p)]
@@ -379,9 +381,9 @@ def _notes(rows: Sequence[Compared]) -> tuple[str, ...]:
     notes = []
     if any(row.effect is not None and not row.effect.paired for row in rows):
         notes.append(
-            "Base and new were timed in different sessions: what changed on the "
-            "machine between them is in every ratio and in no interval. "
-            "`rnn-harness gate --base REF` times both in one."
+            "Base and new were timed in different sessions. If the machine changed "
+            "between them, every ratio is off by as much, and no interval shows it. "
+            "`rnn-harness gate --base REF` times both in one session."
         )
     both = [(r.base, r.new) for r in rows if r.base is not None and r.new is not None]
     alike = [

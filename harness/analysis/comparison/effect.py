@@ -1,18 +1,19 @@
-"""How much slower, and how surely: a ratio of two timings held against an effect.
+"""How much slower is a timing than another, and how surely?
 
-Two questions are asked of every ratio of times: is it above 1 + effect, is it below its
-inverse? Each has a one-sided p-value; a ratio between the two answers neither.
+Two questions are asked of every ratio of times: is it above 1 + effect, and is it below
+1 / (1 + effect)? Each question has a one-sided p-value. A ratio between the two bounds
+is neither slower nor faster.
 
-Medians of rounds are resampled for the p-values (percentile bootstrap, fixed seed), and
-for the interval of two sessions. The interval of rounds in common lies between order
-statistics, as of all medians.
+The p-values come from resampled medians of rounds (percentile bootstrap, fixed seed),
+and so does the interval of a ratio of two sessions. The interval of a ratio by common
+rounds lies between order statistics, as that of every median does.
 
-Turns on a machine that others use are disturbed now and then, by much: simulated with
-2 % noise and one turn in seven up to twice as long, this finds a 10 % slower copy in 20
-rounds 98 times in 100, where Wilcoxon's signed-rank test finds it 75 times, and a
-t-test less. At an effect of exactly 5 % both say "slower" 2 to 4 times in 100 from 10
-rounds on. The sign test holds its level exactly but needs two rounds more; its smallest
-p-value, all rounds on one side, is the smallest that is told here.
+On a machine that others use, some turns take much longer. In simulations with 2 % noise
+and one turn in seven up to twice as long, this test finds a 10 % slower copy within 20
+rounds 98 times in 100. Wilcoxon's signed-rank test finds it 75 times, and a t-test less
+often. At an effect of exactly 5 %, both this and Wilcoxon's test say "slower" 2 to 4
+times in 100 from 10 rounds on. The sign test holds its level exactly but needs two more
+rounds. Its smallest p-value, with all rounds on one side, is the smallest used here.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ FEWEST_ROUNDS = FEWEST
 """Below this many rounds no test can reach the level, whatever the ratios are."""
 
 MOST_ROUNDS = 200
-"""More are joined in blocks of rounds that follow each other."""
+"""If there are more rounds, consecutive ones are joined in blocks."""
 
 _RESAMPLES = 5000
 
@@ -46,11 +47,11 @@ class Effect:
     """A ratio of times, new / base.
 
     Attributes:
-        interval: Of 95 %; None with fewer than `FEWEST_ROUNDS` rounds.
-        slower_p: For "the ratio is at most 1 + effect".
-        faster_p: For "the ratio is at least 1 / (1 + effect)".
-        rounds: Rounds that both have, or those of the side that has fewer.
-        paired: Whether the ratios are those of single rounds.
+        interval: The 95 % interval; None for fewer than `FEWEST_ROUNDS` rounds.
+        slower_p: The p-value of "the ratio is at most 1 + effect".
+        faster_p: The p-value of "the ratio is at least 1 / (1 + effect)".
+        rounds: Number of common rounds, or of the side that has fewer.
+        paired: Whether it is the median of the ratios of single rounds.
     """
 
     ratio: float
@@ -66,8 +67,8 @@ def paired_effect(
 ) -> Effect | None:
     """Return the median ratio over rounds of one session; None without a common round.
 
-    What slows the machine for a whole round slows both turns of it and leaves their
-    ratio alone.
+    If the machine is slow for a whole round, both turns of the round are slow, and
+    their ratio does not change.
 
     Args:
         base: Seconds by round.
@@ -88,14 +89,14 @@ def unpaired_effect(
 ) -> Effect | None:
     """Return the ratio of medians over rounds of two sessions; None without rounds.
 
-    Rounds of either side are drawn by themselves. What changed between the sessions is
-    in the ratio, and in no interval.
+    The rounds of each side are resampled separately. A change of the machine between
+    the sessions changes the ratio, and the interval does not show it.
 
     Args:
         base: Seconds of each round.
         new: Seconds of each round.
         effect: The least that counts, as a share: 0.05.
-        scale: Multiplies the ratio, to make up for another machine.
+        scale: A factor of the ratio, to correct for a different machine.
     """
     if not base or not new:
         return None

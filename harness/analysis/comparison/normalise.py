@@ -1,4 +1,4 @@
-"""Timings of unlike machines, each in a measure of its own machine."""
+"""Timings of different machines, each as a share of what its own machine reaches."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ REFERENCE = "numpy-reference"
 
 @dataclass(frozen=True)
 class Normalised:
-    """What two unlike machines are compared by.
+    """Two timings after correcting for their machines.
 
     Attributes:
-        by: What `base` and `new` are.
-        effect: Of times after normalising, new over base.
+        by: What `base` and `new` mean: "fraction of the measured peak".
+        effect: The ratio new / base of the corrected times.
     """
 
     by: str
@@ -35,13 +35,13 @@ def normalised(
     of_new: Sequence[TimedTrial],
     effect: float,
 ) -> Normalised | None:
-    """Normalise by peaks, else by what both sessions timed; None without either.
+    """Correct by peaks, else by an implementation that both sessions timed, else None.
 
     Args:
         base: A timing.
-        new: The same on another machine, or with another budget.
-        of_base: What else the run of `base` timed.
-        of_new: What else the run of `new` timed.
+        new: The same call on another machine, or with another budget.
+        of_base: Every timed trial of the run of `base`.
+        of_new: Every timed trial of the run of `new`.
         effect: The least that counts, as a share.
     """
     return _by_peak(base, new, effect) or _by_other(base, new, of_base, of_new, effect)
@@ -67,7 +67,7 @@ def _by_other(
     of_new: Sequence[TimedTrial],
     effect: float,
 ) -> Normalised | None:
-    """Normalise by another implementation, the reference rather than others."""
+    """Correct by another implementation: by the reference if both sessions timed it."""
     beside = _beside(base, of_base), _beside(new, of_new)
     names = sorted(beside[0].keys() & beside[1].keys())
     for name in sorted(names, key=lambda n: n != REFERENCE):
@@ -82,13 +82,13 @@ def _by_other(
 
 
 def _relative(timing: SpeedRow, other: SpeedRow) -> list[float]:
-    """Return the ratio of each round that both have."""
+    """Return the ratio of each common round."""
     rounds = timing.turns.keys() & other.turns.keys()
     return [timing.turns[n] / other.turns[n] for n in sorted(rounds)]
 
 
 def _beside(timing: SpeedRow, timed: Sequence[TimedTrial]) -> dict[str, SpeedRow]:
-    """Return by name other implementations of the same, timed in the same session."""
+    """Return other implementations of the same call in the same session, by name."""
     same = timing.trial.key(HOW_TIMED, IMPLEMENTATION)
     rows = [t.phases[timing.phase] for t in timed if timing.phase in t.phases]
     return {

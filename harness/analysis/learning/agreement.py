@@ -1,10 +1,10 @@
-"""Do all implementations learn along one curve, until rounding parts them?
+"""Do all implementations have the same learning curve, until rounding parts them?
 
 Two computations of one training run differ by rounding, and training amplifies the
-difference: at first by little, in some stretches tenfold within ten updates, until the
-two runs have nothing in common but their distribution. So curves are held against the
-reference in float64 for as long as the reference's own float32 stays near it, and by
-what they reach from then on.
+difference: slowly at first, sometimes tenfold within ten updates, until the two runs
+have only their distribution in common. So curves are compared with the float64
+reference as long as the float32 reference stays near it. After that, only what the runs
+reach is compared.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from harness.trial import HOW_COMPUTED, QUESTION, SEEDS, Trial
 LEVEL = 1e-3
 """Loss difference, in the task's unit, above which two curves have parted.
 
-Absolute: a loss that goes to zero takes relative differences with it to any size, and
-below this one no task is more or less solved.
+It is absolute, because relative differences of a loss near zero can have any size, and
+no smaller difference decides whether a task is solved.
 """
 
 SHOWS = LEVEL / 10
@@ -65,7 +65,7 @@ class SeedAgreement:
         reference_parts_at: The same of the reference's own float32.
         judged: Updates before that one, or all compared.
         largest: The largest difference of the judged updates.
-        agrees: Whether that is at most `LEVEL`; None where nothing can be judged.
+        agrees: Whether that is at most `LEVEL`; None if nothing can be judged.
         agrees_at_first: The same of the updates before the reference's own float32 is
             `SHOWS` away.
         excess: The largest difference so far over that of the reference's own float32,
@@ -86,7 +86,7 @@ class SeedAgreement:
 
 @dataclass(frozen=True)
 class AgreementRow:
-    """One implementation of one cell on one task, held against the float64 reference.
+    """One implementation of one cell on one task, compared with the float64 reference.
 
     Attributes:
         seeds: Empty for the float64 reference itself.
@@ -108,7 +108,7 @@ class AgreementRow:
 
 @dataclass(frozen=True)
 class AgreementPanel:
-    """How far the curves of one seed have been from the float64 reference's.
+    """How far the curves of one seed were from that of the float64 reference.
 
     Attributes:
         updates: The last update that any curve shares with the reference.
@@ -286,7 +286,7 @@ def parting(so_far: Array, level: float = LEVEL) -> int | None:
 
 
 def _before(update: int | None, *curves: Array) -> int:
-    """Return how many updates come before one, or how many all curves have."""
+    """Return the number of updates before one, or of all updates of every curve."""
     ends = [len(found) for found in curves]
     return min(ends if update is None else [*ends, update - 1])
 

@@ -47,7 +47,7 @@ class GradientRow:
     """One network's horizons, for the loss term and for a random cotangent.
 
     Attributes:
-        doubt: Why what trained the network is not certified, or None.
+        doubt: Why the training of the network is not certified, or None.
     """
 
     heading: Heading
@@ -112,7 +112,7 @@ class LagSeries:
     """R over lag: the median over seeds of each seed's median, and of its band.
 
     Attributes:
-        low: The 10 % quantile over examples; 0 where it underflowed.
+        low: The 10 % quantile over examples; 0 if it underflowed.
         high: The 90 % quantile over examples.
     """
 
@@ -130,7 +130,7 @@ class GradientPanel:
     """What one panel shows: every cell, initial and trained, for one cotangent.
 
     Attributes:
-        uncertified: Cells some of whose seeds were not trained by what is certified.
+        uncertified: Cells with a seed whose training is not certified.
     """
 
     heading: Heading
@@ -190,7 +190,7 @@ def _series(
 def median_over_seeds(
     members: Sequence[TrialRecord], state: str, metric: str
 ) -> dict[float, float]:
-    """Return the median over seeds by lag; what underflowed counts as 0."""
+    """Return the median over seeds by lag; an underflowed value counts as 0."""
     values: dict[float, list[float]] = {}
     for record in members:
         for lag, value in zip(*curve(record, state, metric), strict=True):

@@ -55,7 +55,7 @@ class LearningPanel:
 
     Attributes:
         failures: By (cell, implementation, outcome), how many seeds did not end ok.
-        uncertified: Cells some of whose seeds were not trained by what is certified.
+        uncertified: Cells with a seed whose training is not certified.
     """
 
     heading: Heading

@@ -41,7 +41,7 @@ class InitialHorizon:
 
 @dataclass(frozen=True)
 class InitialRow:
-    """One cell's horizons, those of its initialisations that were measured."""
+    """The horizons of one cell, one for each initialisation that was measured."""
 
     heading: Heading
     cell: str
@@ -55,7 +55,7 @@ class InitialSeries:
 
     Attributes:
         inits: Initialisations with these very values: they draw the same weights.
-        median: 0 where it underflowed.
+        median: 0 if it underflowed.
     """
 
     inits: tuple[str, ...]
@@ -65,7 +65,7 @@ class InitialSeries:
 
 @dataclass(frozen=True)
 class InitialPanel:
-    """What one panel shows: one cell, a line an initialisation."""
+    """One panel of the figure: one cell, and a line for each initialisation."""
 
     heading: Heading
     cell: str
@@ -75,7 +75,7 @@ class InitialPanel:
 
 
 def initial_rows(run: JudgedRun) -> list[InitialRow]:
-    """Return one row a place and cell, in order of appearance."""
+    """Return one row for each heading and cell, in order of appearance."""
     rows = []
     for (where, cell), members in _by_cell(run).items():
         horizons = (_horizon(init, m) for init, m in _by_init(members).items())
@@ -85,7 +85,7 @@ def initial_rows(run: JudgedRun) -> list[InitialRow]:
 
 
 def initial_panels(run: JudgedRun) -> list[InitialPanel]:
-    """Return one panel a place and cell, in order of appearance."""
+    """Return one panel for each heading and cell, in order of appearance."""
     return [
         InitialPanel(
             where,
@@ -102,7 +102,7 @@ def _by_cell(
     run: JudgedRun,
 ) -> dict[tuple[Heading, str], list[TrialRecord]]:
     found = [record for record in run.of("gradients") if record.trial.follows is None]
-    # What is drawn side by side is no variant.
+    # Initial values are drawn side by side, so they are not part of a heading.
     names = varying([replace(record.trial, init="") for record in found])
     return group(found, lambda r: (heading_of(r.trial, names), r.trial.cell))
 

@@ -40,8 +40,8 @@ class Score:
     """The last held-out value of one metric, the median over seeds, and its floor.
 
     Attributes:
-        value: A diverged seed counts as worse than every other; None where it is the
-            median.
+        value: A diverged seed counts as worse than every other; None if the median
+            is such a seed.
     """
 
     metric: str
@@ -56,7 +56,7 @@ class Seed:
     """How one seed ended.
 
     Attributes:
-        updates_to_solve: None where it was not solved.
+        updates_to_solve: None if it was not solved.
         budget: The most updates it could take.
     """
 

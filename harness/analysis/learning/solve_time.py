@@ -22,7 +22,7 @@ class SolveTime:
 
     Attributes:
         low: From the low ends of both, in seconds.
-        high: From the high ends of both; None where the updates' end is beyond the
+        high: From the high ends of both; None if that of the updates exceeds the
             budget.
         learned_on: The implementation that the updates were counted on.
         doubt: Why its learning is not certified, or None.

@@ -1,4 +1,4 @@
-"""Under what a number was measured: what must be alike before two are compared."""
+"""The conditions of a timing: what must be equal before two are compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Conditions:
     """Machine, device, thread count and arithmetic of a timing.
 
     Attributes:
-        machine: What the trial says of where it ran; "" where it does not.
+        machine: The name of the machine; "" if the trial does not say it.
     """
 
     machine: str
@@ -24,8 +24,8 @@ class Conditions:
 
     @property
     def budget(self) -> str:
-        """What a timing was allowed to use: "2 threads · float32, TF32"."""
-        return budget(self.device, self.threads, self.dtype, self.precision)
+        """What a timing may use: "2 threads · float32, TF32"."""
+        return budget_of(self)
 
     @property
     def title(self) -> str:
@@ -46,7 +46,7 @@ def conditions(record: TrialRecord) -> Conditions:
 
 
 def machine_of(record: TrialRecord) -> str | None:
-    """Return the machine's name, or None where the trial does not say."""
+    """Return the name of the machine, or None if the trial does not say it."""
     found = record.result.get("machine")
     return None if found is None else str(found)
 
@@ -72,20 +72,15 @@ def sizes_of(trial: Trial, *left_out: str) -> list[str]:
     return words
 
 
-def budget_of(trial: Trial) -> str:
-    """Return what a trial was allowed to use, in words."""
-    return budget(trial.device, trial.threads, trial.dtype, trial.precision)
-
-
-def budget(device: str, threads: int, dtype: str, precision: str) -> str:
+def budget_of(of: Trial | Conditions) -> str:
     """Return device, threads, dtype and precision: "cuda:0 · 1 thread · float32, TF32".
 
-    A CPU is not named. It has no TF32, so that only on a GPU is it said to be off.
+    A CPU is not named. A CPU has no TF32, so "TF32 off" is only said of a GPU.
     """
-    words = [] if device == "cpu" else [device]
-    words += [f"{threads} thread" + ("" if threads == 1 else "s")]
-    modes = [dtype, _PRECISIONS.get(precision, precision)]
-    if precision == "highest" and dtype == "float32" and device != "cpu":
+    words = [] if of.device == "cpu" else [of.device]
+    words += [f"{of.threads} thread" + ("" if of.threads == 1 else "s")]
+    modes = [of.dtype, _PRECISIONS.get(of.precision, of.precision)]
+    if of.precision == "highest" and of.dtype == "float32" and of.device != "cpu":
         modes.append("TF32 off")
     return " · ".join([*words, ", ".join(mode for mode in modes if mode)])
 

@@ -1,4 +1,4 @@
-"""Which implementation to use: the fastest certified one at each batch and width."""
+"""Which implementation is the fastest certified one, at each batch and hidden size?"""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from harness.intervals import Interval
 
 @dataclass(frozen=True)
 class Spot:
-    """What is fastest at one batch and hidden size.
+    """The fastest implementations at one batch and hidden size.
 
     Attributes:
-        batch: 1 for single time steps, whatever the trial's.
+        batch: 1 for single time steps, whatever the batch of the trial.
         certified: Certified implementations that were compared, the fastest first.
-        equals: Of those, the first and all whose distance from it is not real; one
-            name where the first wins.
-        ratio: Time of the runner-up over that of the first; None without one.
+        equals: The first of them, and all that cannot be distinguished from it; one
+            name if the first wins.
+        ratio: Time of the runner-up over that of the first; None if there is none.
         interval: The 95 % interval of `ratio`.
         faster_uncertified: Uncertified ones with a smaller time; they never win.
         uncertified: Every uncertified one that was timed here.
-        failures: (implementation, outcome) of what has no timing.
-        shaky: Whether the first is.
-        runner_up_shaky: Whether the runner-up is.
+        failures: (implementation, outcome) of those without a timing.
+        shaky: Whether the timing of the first is shaky.
+        runner_up_shaky: Whether the timing of the runner-up is shaky.
         framework: The library of the first.
         kernel: What ran in the first.
     """
@@ -50,18 +50,18 @@ class Spot:
 
     @property
     def winner(self) -> str | None:
-        """The one that is really the fastest; None where several are or none is."""
+        """The only fastest implementation, or None."""
         return self.equals[0] if len(self.equals) == 1 else None
 
     @property
     def runner_up(self) -> str | None:
-        """The certified one that is next, or None."""
+        """The second certified implementation, or None."""
         return self.certified[1] if len(self.certified) > 1 else None
 
 
 @dataclass(frozen=True)
 class FastestMap:
-    """The spots of one cell and phase whose conditions are alike.
+    """The spots of one cell and phase with equal conditions.
 
     Attributes:
         where: Task and length, or the input's sizes, and layers.
@@ -114,7 +114,7 @@ def _spots(rows: Sequence[SpeedRow], phase: str) -> tuple[Spot, ...]:
 
 
 def _latest(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
-    """Return the rows of the last session that timed what is certified.
+    """Return the rows of the last session that timed something certified.
 
     Implementations that no session timed have failed, and are shown with every session.
     """

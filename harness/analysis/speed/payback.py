@@ -1,4 +1,4 @@
-"""After how many calls a costly first call has paid back."""
+"""After how many calls has an expensive first call paid off?"""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from harness.analysis.speed.timings import SpeedRow
 
 @dataclass(frozen=True)
 class Payback:
-    """One phase of one implementation against the cheapest to call once.
+    """One phase of one implementation, compared with the cheapest first call.
 
     Attributes:
-        against: The certified one whose first two calls take the least together; None
-            where nothing is certified. The row itself where it is that one.
-        calls: Calls, the first among them, after which both have taken the same time;
-            None where it is never, and where there is nothing to pay back.
-        low: `calls` from the ends of both times that are in favour.
-        high: From the ends that are against; None where it may be never.
+        against: The certified row whose first two calls together take the least time,
+            which may be this row; None if nothing is certified.
+        calls: Number of calls, with the first one, after which both have taken the same
+            time; None if that never happens, or if there is nothing to pay off.
+        low: `calls` from the ends of both intervals that favour the row.
+        high: From the other ends; None if it may never pay off.
     """
 
     row: SpeedRow
@@ -31,19 +31,19 @@ class Payback:
 
     @property
     def is_cheapest(self) -> bool:
-        """Whether it is the one that others are held against."""
+        """Whether the other rows are compared with this one."""
         return self.against is self.row
 
     @property
     def never(self) -> bool:
-        """Whether it costs more at first and is not faster later."""
+        """Whether its first call costs more and its later calls are not faster."""
         return self.against is not None and not self.is_cheapest and self.calls is None
 
 
 def paybacks(rows: Sequence[SpeedRow]) -> list[Payback]:
     """Return every timing with a first call, in the order of the rows.
 
-    Held against each other are rows of one place, session, cell and phase.
+    Rows of one heading, session, cell and phase are compared.
     """
     known = [row for row in rows if row.timed and row.first_call_s is not None]
     keyed = group(known, comparable)

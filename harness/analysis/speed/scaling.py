@@ -16,7 +16,7 @@ AXES = ("time_steps", "batch", "hidden_size", "threads")
 
 _PREFERRED = ("train_step", "loss_and_gradients", "forward", "stream")
 _OF_ONE_TIME_STEP = ("time_steps", "batch")
-"""What single time steps do not depend on."""
+"""The axes that a single time step does not depend on."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class ScalingLine:
 
 @dataclass(frozen=True)
 class ScalingPanel:
-    """One cell and phase along one axis, everything else alike.
+    """One cell and phase along one axis, everything else equal.
 
     Attributes:
-        where: What is alike: sizes, task, budget; the machine where there are several.
+        where: What is equal: sizes, task, budget; the machine if there are several.
     """
 
     axis: str
@@ -62,7 +62,7 @@ class ScalingPanel:
 
 
 def scaling_panels(rows: Sequence[SpeedRow]) -> list[ScalingPanel]:
-    """Return every panel with two places or more, by axis and cell."""
+    """Return every panel with two points or more, by axis and cell."""
     steps = _time_steps(rows)
     several = len({row.machine for row in rows}) > 1
     usable = [row for row in rows if row.timed or not row.phase]
@@ -100,10 +100,11 @@ def _rank(phase: str) -> tuple[int, str]:
 def chosen_panels(
     panels: Sequence[ScalingPanel], most: int
 ) -> tuple[list[ScalingPanel], int]:
-    """Return at most `most` panels an axis, and how many that leaves out.
+    """Return at most `most` panels for each axis, and how many are left out.
 
-    Of every axis the most telling phase, and there the panels with the most places: of
-    several cells the last of each, of one cell the first, the last and between.
+    Chosen are, for each axis, the phase that says most and the panels with the most
+    points: the last panel of each of several cells; of one cell the first, the last and
+    some between.
     """
     kept: list[ScalingPanel] = []
     for members in group(panels, lambda p: p.axis).values():
@@ -118,11 +119,11 @@ def chosen_panels(
 
 
 def _longest(panels: Sequence[ScalingPanel]) -> list[ScalingPanel]:
-    def told(panel: ScalingPanel) -> tuple[int, int]:
+    def extent(panel: ScalingPanel) -> tuple[int, int]:
         return len(panel.xs), sum(bool(line.timed) for line in panel.lines)
 
-    most = max(map(told, panels))
-    return [panel for panel in panels if told(panel) == most]
+    most = max(map(extent, panels))
+    return [panel for panel in panels if extent(panel) == most]
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
@@ -165,7 +166,7 @@ def _lines(
 ) -> tuple[ScalingLine, ...]:
     found = []
     for name, members in group(rows, lambda r: r.implementation).items():
-        # Of two timings at one place the later counts.
+        # Of two timings at one x the later counts.
         at = {x: row for row in members if (x := _x(row, axis, steps)) is not None}
         points = tuple(sorted(at.items(), key=lambda point: point[0]))
         if points:

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from harness.analysis.speed import relative
-from harness.analysis.speed.conditions import budget
+from harness.analysis.speed.conditions import Conditions
 from harness.analysis.speed.latency import SHARES, latency
 from harness.analysis.speed.relative import Ratio, fastest_of, paired_ratio
 from harness.analysis.speed.timings import SpeedRow
@@ -195,7 +195,7 @@ def test_the_budget_is_told_over_every_block(writer: Writer) -> None:
 def test_a_budget_says_whether_tf32_is_off(
     device: str, dtype: str, precision: str, words: str
 ) -> None:
-    assert budget(device, 1, dtype, precision) == words
+    assert Conditions("", device, 1, dtype, precision).budget == words
 
 
 def test_library_and_kernel_stand_beside_every_speed_number(writer: Writer) -> None:
