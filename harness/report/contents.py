@@ -43,11 +43,7 @@ from harness.report.tables.first_calls import first_calls_table
 from harness.report.tables.form import Table
 from harness.report.tables.initial_values import initial_values_table
 from harness.report.tables.latency import latency_table
-from harness.report.tables.learning import (
-    horizon_table,
-    learned_table,
-    learning_table,
-)
+from harness.report.tables.learning import horizon_table, learned_table, learning_table
 from harness.report.tables.peaks import peaks_table
 from harness.report.tables.rates import rates_table
 from harness.report.tables.shaky import shaky_table

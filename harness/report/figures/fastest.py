@@ -16,7 +16,8 @@ from harness.report.figures.layout import left_out
 from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch
 from harness.report.figures.style import GREY, INK, Look, Palette, line_handle, shorten
-from harness.report.tables.fastest import fastest_words, is_choice
+from harness.report.tables.fastest import COLUMNS, fastest_words, is_choice
+from harness.report.tables.form import in_words
 from harness.report.tables.timings import phase
 from harness.report.text import times
 
@@ -192,11 +193,5 @@ def spot_words(spot: Spot) -> tuple[str, ...]:
 
 def describe(maps: Sequence[FastestMap]) -> str:
     """Return every spot in words."""
-    words = []
-    for found in maps:
-        spots = [
-            f"batch {spot.batch}, hidden size {spot.hidden_size}: {fastest_words(spot)}"
-            for spot in found.spots
-        ]
-        words.append(f"{found.cell}, {phase(found.phase)}: {'; '.join(spots)}")
-    return f"Fastest certified implementation. {'. '.join(words)}."
+    spots = [(found, spot) for found in maps for spot in found.spots]
+    return f"Fastest certified implementation. {in_words(COLUMNS[:5], spots)}."

@@ -24,7 +24,9 @@ from harness.report.figures.marks import look, ring, timing_handles
 from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch
 from harness.report.figures.style import GREY, Palette
-from harness.report.text import percent, seconds
+from harness.report.tables.form import Column, in_words
+from harness.report.tables.latency import COLUMNS
+from harness.report.text import percent
 
 CAPTION = (
     "The share of single time steps that took longer than the time on the x axis, at "
@@ -38,6 +40,12 @@ MOST = 6
 
 LEVELS = {"p50": 0.5, "p95": 0.05, "p99": 0.01}
 WIDTH, HEIGHT = 4.0, 3.0
+
+_SAID: tuple[Column[SpeedRow], ...] = (
+    Column("hidden size", lambda row: str(row.trial.hidden_size)),
+    *COLUMNS[:5],
+)
+"""What is said to readers who do not see the figure."""
 
 _Key = tuple[str, int | None, int, str, Conditions]
 
@@ -140,13 +148,4 @@ def _draw(axes: Axes, row: SpeedRow, palette: Palette) -> list[Artist]:
 
 def describe(rows: Sequence[SpeedRow]) -> str:
     """Return the rows in words."""
-    words = []
-    for row in rows:
-        assert row.latency is not None
-        marks = "".join(f", {mark}" for mark in row.marks)
-        words.append(
-            f"{row.cell} {row.implementation}, hidden {row.trial.hidden_size}: p50 "
-            f"{seconds(row.latency.p50_s)}, p95 {seconds(row.latency.p95_s)}, p99 "
-            f"{seconds(row.latency.p99_s)}{marks}"
-        )
-    return f"Latency of one time step. {'; '.join(words)}."
+    return f"Latency of one time step. {in_words(_SAID, rows)}."

@@ -100,11 +100,7 @@ def _look(implementation: str, palette: Palette) -> Look:
 
 
 def _draw_series(
-    axes: Axes,
-    series: LearningSeries,
-    sketch: Sketch,
-    end: float,
-    look: Look,
+    axes: Axes, series: LearningSeries, sketch: Sketch, end: float, look: Look
 ) -> None:
     colour = sketch.palette.cells[series.cell]
     artists = axes.plot(

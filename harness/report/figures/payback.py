@@ -17,9 +17,10 @@ from harness.report.figures.marks import End, look, name_ends, ring, timing_hand
 from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch
 from harness.report.figures.style import INK, Look, Palette, point_handle
-from harness.report.tables.first_calls import paid_back
+from harness.report.tables.first_calls import COLUMNS
+from harness.report.tables.form import in_words
 from harness.report.tables.timings import block_title, phase, phase_order
-from harness.report.text import seconds, short
+from harness.report.text import short
 
 CAPTION = (
     "The time of all calls together against their number, on log axes. The first call "
@@ -145,12 +146,5 @@ def _draw(
 
 def describe(panels: Sequence[Sequence[Payback]]) -> str:
     """Return the panels in words."""
-    words = []
-    for members in panels:
-        parts = [
-            f"{each.row.implementation} first {seconds(each.row.first_call_s)}, then "
-            f"{seconds(each.row.time_s)}, paid back: {paid_back(each)}"
-            for each in members
-        ]
-        words.append(f"{members[0].row.cell}: {'; '.join(parts)}")
-    return f"Time of all calls together. {'. '.join(words)}."
+    shown = [found for members in panels for found in members]
+    return f"Time of all calls together. {in_words(COLUMNS, shown)}."

@@ -28,8 +28,7 @@ class Results:
         """The colours of the run's cells and the marks of its implementations."""
         trials = [record.trial for record in self.summary.run.records]
         return Palette.of(
-            [trial.cell for trial in trials],
-            [trial.implementation for trial in trials],
+            [trial.cell for trial in trials], [trial.implementation for trial in trials]
         )
 
     @cached_property

@@ -14,12 +14,7 @@ from harness.analysis.summary import LearnedRow
 from harness.report.figures.axes import around, log_axis, name_lines, write
 from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch
-from harness.report.figures.style import (
-    Palette,
-    line_handle,
-    point_handle,
-    shorten,
-)
+from harness.report.figures.style import Palette, line_handle, point_handle, shorten
 from harness.report.tables.learning import updates
 from harness.report.text import marked, seconds
 

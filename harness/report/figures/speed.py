@@ -26,7 +26,9 @@ from harness.report.figures.style import (
     shorten,
     tint,
 )
-from harness.report.tables.timings import phase
+from harness.report.tables.form import in_words
+from harness.report.tables.rates import TOKENS, WITH_MARKS
+from harness.report.tables.timings import CELL, PHASE, phase
 from harness.report.text import short
 
 CAPTION = (
@@ -156,10 +158,5 @@ def throughput_handles(
 
 def describe(rows: Sequence[SpeedRow]) -> str:
     """Return the rows in words."""
-    words = [
-        f"{row.cell} {row.implementation} {phase(row.phase)}: "
-        f"{short(row.tokens_per_s)}{'' if row.certified else ', uncertified'}"
-        for row in rows
-        if row.phase
-    ]
-    return f"Tokens a second. {'; '.join(words)}."
+    known = [row for row in rows if row.phase]
+    return f"Tokens a second. {in_words((CELL, WITH_MARKS, PHASE, TOKENS), known)}."

@@ -113,6 +113,15 @@ def through(
     return tuple(map(of, columns))
 
 
+def in_words(columns: Iterable[Column[R]], rows: Iterable[R]) -> str:
+    """Return rows in words, for readers who do not see a figure of them."""
+    shown = list(columns)
+    return "; ".join(
+        ", ".join(f"{column.head} {column.words(row)}" for column in shown)
+        for row in rows
+    )
+
+
 def table(
     name: str,
     title: str,

@@ -11,7 +11,7 @@ from harness.analysis.learning.solve_time import SolveTime
 from harness.analysis.summary import LearnedRow, Summary
 from harness.contract import Optimizer
 from harness.intervals import CensoredMedian
-from harness.report.tables.form import Block, Column, Row, Table, heading, keys, table
+from harness.report.tables.form import Column, Table, heading, keys, table
 from harness.report.tables.solve_time import span
 from harness.report.text import (
     NOTHING,
@@ -32,27 +32,49 @@ def learned_table(summary: Summary) -> Table:
     """Return the table of the first screen: a block for each task and length."""
     headings = group(summary.learned, lambda row: row.learning.heading)
     blocks = [
-        Block(
-            (
-                where.title,
-                "solved",
-                "updates to solve",
-                _score_head(rows),
-                "time to solve",
-                "horizon before → after",
-            ),
-            tuple(_learned_row(row, _several(rows)) for row in rows),
-        )
+        block
         for where, rows in headings.items()
-    ]
-    return Table(
-        "learned",
-        "Results",
-        "llllll",
-        tuple(blocks),
-        _learned_notes(summary),
-        nested=True,
+        for block in table(
+            "learned", "", _learned_columns(where.title, rows), rows,
+            keys=lambda row: keys(row.learning), tone=_learned_tone,
+        ).blocks
+    ]  # fmt: skip
+    notes = _learned_notes(summary)
+    return Table("learned", "Results", "llllll", tuple(blocks), notes, nested=True)
+
+
+def _learned_columns(
+    title: str, rows: Sequence[LearnedRow]
+) -> Sequence[Column[LearnedRow]]:
+    several = _several(rows)
+
+    def named(row: LearnedRow) -> str:
+        found = row.learning
+        name = network(found) + (f" · {found.implementation}" if several else "")
+        return marked(name, found.doubt)
+
+    return (
+        Column(title, named),
+        Column("solved", lambda row: solved(row.learning)),
+        Column("updates to solve", lambda row: updates(row.learning.updates)),
+        Column(_score_head(rows), lambda row: number(row.learning.scores[0].value)),
+        Column("time to solve", _fastest),
+        Column("horizon before → after", _horizon),
     )
+
+
+def _fastest(row: LearnedRow) -> str:
+    return solve_time_short(row.solve_times[0]) if row.solve_times else NOTHING
+
+
+def _horizon(row: LearnedRow) -> str:
+    return horizon(row.gradients.loss) if row.gradients else NOTHING
+
+
+def _learned_tone(row: LearnedRow) -> str:
+    if row.learning.other_outcomes:
+        return "bad"
+    return "doubt" if row.learning.doubt else ""
 
 
 def _several(rows: Sequence[LearnedRow]) -> bool:
@@ -66,28 +88,6 @@ def _score_head(rows: Sequence[LearnedRow]) -> str:
         (f for r in rows if (f := r.learning.scores[0].floor) is not None), None
     )
     return f"{score.metric.replace('_', ' ')} (floor {number(floor)})"
-
-
-def _learned_row(row: LearnedRow, several: bool) -> Row:
-    found = row.learning
-    best = row.solve_times[0] if row.solve_times else None
-    return Row(
-        (
-            marked(
-                network(found) + (f" · {found.implementation}" if several else ""),
-                found.doubt,
-            ),
-            solved(found),
-            updates(found.updates),
-            number(found.scores[0].value),
-            NOTHING if best is None else solve_time_short(best),
-            NOTHING if row.gradients is None else horizon(row.gradients.loss),
-        ),
-        tone="bad" if found.other_outcomes else "doubt" if found.doubt else "",
-        task=found.heading.task,
-        cell=found.cell,
-        implementation=found.implementation,
-    )
 
 
 def _learned_notes(summary: Summary) -> tuple[str, ...]:

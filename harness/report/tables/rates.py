@@ -15,12 +15,18 @@ from harness.report.text import NOTHING, one_line, percent, short, size
 DOCTOR = ", doctor"
 """The ending of a library's name where `doctor` had measured its rate."""
 
+WITH_MARKS: Column[SpeedRow] = Column(
+    "implementation", lambda row: " · ".join((row.implementation, *row.marks))
+)
+TOKENS: Column[SpeedRow] = Column(
+    "tokens/s", lambda row: short(row.tokens_per_s) + ends(row.tokens, short), "r"
+)
 COLUMNS: Sequence[Column[SpeedRow]] = (
     CELL,
-    Column("implementation", lambda r: " · ".join((r.implementation, *r.marks))),
+    WITH_MARKS,
     PHASE,
     *RAN,
-    Column("tokens/s", lambda r: short(r.tokens_per_s) + ends(r.tokens, short), "r"),
+    TOKENS,
     Column("GFLOP/s", lambda row: giga(row.flop_per_s), "r"),
     Column("of peak", lambda row: _of_peak(row), "r"),
     Column("of roof", lambda row: _of_roof(row), "r"),
