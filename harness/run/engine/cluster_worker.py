@@ -46,7 +46,7 @@ class DifferentWorkerError(HarnessError):
     def __str__(self) -> str:
         return (
             f"dask worker {self.worker} differs from this process: {self._differing}; "
-            "install the same there, and start the worker again"
+            "install the same there and start the worker again"
         )
 
 
