@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from harness.contract import Optimizer
+from harness.measure.certificate.pair import Pair
 from harness.measure.certificate.record import TOLERANCES, Certificate
 from harness.measure.certificate.shapes import TRAINING
 from harness.measure.certificate.trajectories import (
@@ -36,9 +37,9 @@ def test_all_updates_are_clipped_then_none_then_about_half(cell: str) -> None:
     for name in NAMES:
         shares = []
         for trajectory in trajectories(name, typical):
-            spec = subject.spec(TRAINING, trajectory.optimizer)
-            oracle = subject.oracle(spec)
-            oracle.load_weights(steady_weights(spec, subject.cell))
+            pair = Pair(subject, TRAINING, trajectory.optimizer)
+            oracle = pair.oracle
+            oracle.load_weights(steady_weights(pair))
             batches = training_batches(trajectory.updates)
             done = oracle.train_steps([oracle.place(b) for b in batches]).read()
             clip_norm = trajectory.optimizer.clip_norm or np.inf

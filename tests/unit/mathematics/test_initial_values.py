@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from harness.analysis.learning.initial_values import initial_panels, initial_row
 from harness.analysis.run import JudgedRun
 from harness.analysis.summary import summarize
 from harness.contract import Array, LayerSizes, ReferenceCell, Weights
+from harness.declarations import INITS
 from harness.errors import MisuseError
 from harness.machine.pinning import worker_environment
 from harness.measure.gradients import measure_gradients
@@ -32,7 +33,7 @@ from harness.report.figures.style import Palette, drawing
 from harness.report.tables.initial_values import initial_values_table
 from harness.run.plan.plan import Plan, make_plan
 from harness.store import Reading, RunFolder
-from harness.suite import Init, Suite, load_suite
+from harness.suite import Suite, load_suite
 from harness.trial import GradientsSettings, Trial
 from implementations.cells.gru import Gru, GruResetBefore
 from implementations.cells.initial import SCHEMES
@@ -47,8 +48,8 @@ CELLS: dict[str, ReferenceCell] = {
 each_cell = pytest.mark.parametrize("name", CELLS)
 
 
-def test_suites_take_every_scheme_and_no_other() -> None:
-    assert get_args(Init) == SCHEMES
+def test_a_cell_that_lists_no_scheme_offers_those_of_this_projects_cells() -> None:
+    assert INITS == SCHEMES
 
 
 # --- distributions: the frameworks' own layers as witnesses --------------------------
@@ -292,7 +293,7 @@ def test_a_gradients_section_names_one_or_several_of_each(tmp_path: Path) -> Non
         (
             '"native-torch"',
             '"torch"',
-            "'native-torch' or 'native-keras', not \"torch\"",
+            "gradients[0].init: cell 'rnn' has no initial values 'torch'; did you",
         ),
         ('["canonical", "native-torch"]', "[]", "gradients[0].init: "),
         ("hidden_size = 8", "hidden_size = 0", "gradients[0].hidden_size: should be"),
