@@ -381,9 +381,9 @@ def truncated(problem: Problem, every: int) -> Any:
     cell = Truncated(problem.cell, every)
 
     class Network(NumpyNetwork):
-        def _forward(self, *arguments: Any) -> Any:
+        def _trace(self, *arguments: Any) -> Any:
             cell.time = 0
-            return super()._forward(*arguments)
+            return super()._trace(*arguments)
 
     return Network(problem.spec, cell, "cpu")
 
