@@ -72,7 +72,7 @@ class FrameworkDeclaration(Declaration):
         extra: What installs it.
         environment: Variables of a worker, set before the framework is imported.
         probe: `module:callable`; `probe(device)` returns a `DeviceProbe`. No trial's
-            numbers come from it, so it is none of `references`.
+            numbers come from it, so it is not among `references`.
     """
 
     kind: ClassVar[str] = "framework"

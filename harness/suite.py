@@ -50,7 +50,7 @@ class LearningSection(_Section):
         learn_on: Implementations in the order to choose one from; none of them, or no
             order, takes the fastest certified one.
         learn_on_each: Whether every one of `implementations` learns, so that their
-            curves can be held against each other.
+            curves can be compared.
     """
 
     task: str
@@ -301,7 +301,7 @@ def _choose_environment(raw: dict[str, Any], framework: str, python: Any) -> Non
 
 
 def _value(text: str) -> Any:
-    """Read a TOML value; what is none is taken as a string."""
+    """Read a TOML value; any other text is a string."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -103,14 +103,14 @@ def tell(found: Comparison, *, as_json: bool) -> int:
     from harness.store import to_json
 
     code = _code(found)
-    told = _undecided(found, code)
+    undecided = _undecided(found, code)
     if as_json:
-        whole = replace(found, notes=(*found.notes, *told))
+        whole = replace(found, notes=(*found.notes, *undecided))
         click.echo(to_json(compare_json(whole)))
     else:
         table = compare_table(found)
         stdout().print(render(table))
-        for note in ("", *table.notes, "", compare_sentence(found), *told):
+        for note in ("", *table.notes, "", compare_sentence(found), *undecided):
             click.echo(note)
     return code
 

@@ -66,27 +66,27 @@ def _relative(row: SpeedRow) -> str:
 
 def _compiled(summary: Summary) -> list[str]:
     """Return the flags that XLA compiled with, and for which implementations."""
-    told = group(
+    groups = group(
         (row for row in summary.speed if row.xla_flags), lambda row: row.xla_flags
     )
     return [
         one_line(f"XLA compiled {', '.join(_names(rows))} with {flags}.")
-        for flags, rows in told.items()
+        for flags, rows in groups.items()
     ]
 
 
 def _names(rows: Iterable[SpeedRow]) -> list[str]:
     """Name implementations and their conditions."""
-    told = group(rows, lambda row: budget_of(row.trial))
+    groups = group(rows, lambda row: budget_of(row.trial))
     return [
         f"{' and '.join(dict.fromkeys(r.implementation for r in members))} ({budget})"
-        for budget, members in told.items()
+        for budget, members in groups.items()
     ]
 
 
 def _fitness(summary: Summary) -> list[str]:
     """Return why machines were not fit, a sentence for each machine."""
-    told = group(
+    groups = group(
         (
             (row.machine, row.fitness)
             for row in summary.speed
@@ -95,7 +95,7 @@ def _fitness(summary: Summary) -> list[str]:
         lambda pair: (pair[0], pair[1].verdict),
     )
     said = []
-    for (machine, how), members in told.items():
+    for (machine, how), members in groups.items():
         # One of a kind: every session counts the load anew.
         kinds = {each.kind: each.words for _, fit in members for each in fit.reasons}
         why = f": {'; '.join(kinds.values())}" if kinds else ""

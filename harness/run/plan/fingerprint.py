@@ -135,7 +135,8 @@ def _with_packages(modules: Mapping[str, Path]) -> dict[str, Path]:
 def _versions_of(package: str) -> frozenset[str]:
     """Return the distributions of a package, unless they are dependencies of ours.
 
-    Those are told beside every result, and trials are not measured anew for them.
+    Versions of our own dependencies are stored with every result, and trials are not
+    measured again when they change.
     """
     required = importlib.metadata.requires("rnn-harness") or []
     ours = {
@@ -189,7 +190,7 @@ def _imports_of(module: str, file: Path) -> list[str]:
     try:
         with _parsing:
             tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError, OSError):  # told when a worker loads it
+    except (SyntaxError, ValueError, OSError):  # reported when a worker loads it
         return []
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     return list(_imported(tree, package))
@@ -209,7 +210,7 @@ def _spec_of(module: str) -> ModuleSpec | None:
             return None  # looking further would import the parent, which is no package
     try:
         return importlib.util.find_spec(module)
-    except Exception:  # finding a module runs the packages it is in; told by a worker
+    except Exception:  # finding a module runs its packages; a worker reports it
         return None
 
 

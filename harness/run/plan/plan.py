@@ -166,7 +166,7 @@ def _settled(
 ) -> tuple[tuple[LearningGroup, ...], tuple[str, ...]]:
     """Leave a group whose implementation is chosen with that one alone.
 
-    The other candidates are certified and timed all the same: time to solve is told
+    The other candidates are certified and timed too, because time to solve is reported
     for each of them.
     """
     settled, notes = [], []
