@@ -7,9 +7,8 @@ whatever the equations are.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -30,25 +29,21 @@ _FINEST = 1e-9
 """Float64 resolves a step of this size to seven digits; float32 does not resolve it."""
 
 
-@dataclass(frozen=True)
 class Arithmetic:
     """A dtype, the step that it resolves best, and the error that is then allowed.
 
     A central difference with the step h is wrong by h² from curvature and by eps / h
     from rounding; both are eps^(2/3) at h = eps^(1/3).
+
+    Attributes:
+        epsilon: The distance from 1 to the next number.
+        step: How far an entry is moved.
     """
 
-    dtype: Literal["float32", "float64"]
-
-    @property
-    def epsilon(self) -> float:
-        """The distance from 1 to the next number."""
-        return float(np.finfo(self.dtype).eps)
-
-    @property
-    def step(self) -> float:
-        """How far an entry is moved."""
-        return float(np.cbrt(self.epsilon))
+    def __init__(self, dtype: Literal["float32", "float64"]) -> None:
+        self.dtype = dtype
+        self.epsilon = float(np.finfo(dtype).eps)
+        self.step = float(np.cbrt(self.epsilon))
 
     def tolerance(self, time_steps: int) -> Tolerance:
         """Return the allowed error: curvature and rounding add up over time steps.
@@ -76,14 +71,9 @@ def compare_differences(certificate: Certificate, subject: Subject) -> str:
     shapes = [s for s in PAIRWISE if s.time_steps <= LONGEST]
     arithmetic = DOUBLE if _computes_in_float64(subject, shapes[0]) else SINGLE
     for index, shape in enumerate(shapes):
-        network = _Differences(subject, shape, arithmetic, index)
-        for check, error in network.errors():
-            certificate.record(
-                check,
-                error,
-                f"at {shape.words}",
-                arithmetic.tolerance(shape.time_steps),
-            )
+        where, allowed = f"at {shape.words}", arithmetic.tolerance(shape.time_steps)
+        for check, error in _Differences(subject, shape, arithmetic, index).errors():
+            certificate.record(check, error, where, allowed)
     return arithmetic.dtype
 
 
@@ -117,10 +107,9 @@ class _Differences:
         )
         self._weights = case.weights
         self._state = {f"state {i}": part for i, part in enumerate(case.state)}
-        self._at = {**case.weights, **self._state}
-        if shape.inputs.kind == "reals":
-            inputs = {"inputs": case.batch.inputs.astype(dtype)}
-            self._at = {**case.weights, **inputs, **self._state}
+        reals = shape.inputs.kind == "reals"
+        inputs = {"inputs": case.batch.inputs.astype(dtype)} if reals else {}
+        self._at = {**case.weights, **inputs, **self._state}
 
     def errors(self) -> Iterator[tuple[str, float]]:
         """Yield the error of the gradient of every weight, of inputs and of state."""
@@ -129,13 +118,12 @@ class _Differences:
         found = self._network.vjp(placed, state, self._d_outputs, self._d_final)
         gradients = {**found.weights, "inputs": found.inputs}
         gradients |= dict(zip(self._state, found.state, strict=True))
-        for name, tensor in self._at.items():
+        for name in self._at:
             of = "state" if name in self._state else in_layer(name)
-            value = partial(self._value_at, name)
-            yield f"differences {of}", self._error(tensor, gradients[name], value)
+            yield f"differences {of}", self._error(name, gradients[name])
 
     def resolves(self, step: float) -> bool:
-        """Say whether a small step gives the same slope as the usual step."""
+        """Say whether a small step gives the same slope as the usual step does."""
         direction = {
             n: self._rng.standard_normal(w.shape) for n, w in self._weights.items()
         }
@@ -149,52 +137,44 @@ class _Differences:
         fine, coarse = slopes
         return abs(fine - coarse) <= 1e-3 * abs(coarse)
 
-    def _error(
-        self, at: Array, gradient: Array, value: Callable[[Array], float]
-    ) -> float:
+    def _error(self, name: str, gradient: Array) -> float:
         """Return the larger error of two: along the gradient and in a random direction.
 
         A wrong length shows along the gradient, a wrong direction in any other one.
         """
-        ways = [self._rng.standard_normal(at.shape)]
+        directions = [self._rng.standard_normal(self._at[name].shape)]
         gradient = gradient.astype(np.float64)
         length = float(np.linalg.norm(gradient))
         if length > 0:
-            ways.append(gradient / length)
-        return max(self._least_error(at, gradient, value, way) for way in ways)
+            directions.append(gradient / length)
+        return max(self._least_error(name, gradient, d) for d in directions)
 
-    def _least_error(
-        self, at: Array, gradient: Array, value: Callable[[Array], float], way: Array
-    ) -> float:
+    def _least_error(self, name: str, gradient: Array, direction: Array) -> float:
         """Return the smallest error over steps, tried from the longest on.
 
         A kink between the two ends, such as that of relu, spoils a difference; a
         shorter step avoids the kink. A wrong gradient is wrong with every step.
         """
-        step = self._arithmetic.step * way
-        least = self._error_along(at, gradient, value, step)
-        length = float(np.linalg.norm(gradient) * np.linalg.norm(2 * step))
+        step = self._arithmetic.step * direction
+        least = self._error_along(name, gradient, step)
+        usual = _usual_difference(gradient, 2 * step)
         for share in SHORTER:
-            resolved = share * length / math.sqrt(at.size) > self._smallest
-            if least <= self._allowed.warned or not resolved:
+            if least <= self._allowed.warned or share * usual <= self._smallest:
                 break
-            least = min(least, self._error_along(at, gradient, value, share * step))
+            least = min(least, self._error_along(name, gradient, share * step))
         return least
 
-    def _error_along(
-        self, at: Array, gradient: Array, value: Callable[[Array], float], step: Array
-    ) -> float:
+    def _error_along(self, name: str, gradient: Array, step: Array) -> float:
+        at = self._at[name]
         ends = [(at + sign * step).astype(at.dtype) for sign in (1, -1)]
         # The distance after rounding, which differs from the step.
         moved = ends[0].astype(np.float64) - ends[1]
-        difference = value(ends[0]) - value(ends[1])
+        difference = self._value({name: ends[0]}) - self._value({name: ends[1]})
         expected = float(np.vdot(gradient, moved))
         # In a direction almost at right angles to the gradient the slope is near zero:
         # there the error is relative to the slope in an average direction.
-        size = float(np.linalg.norm(gradient) * np.linalg.norm(moved)) / math.sqrt(
-            at.size
-        )
-        return abs(difference - expected) / max(size, abs(difference), self._smallest)
+        size = max(_usual_difference(gradient, moved), abs(difference), self._smallest)
+        return abs(difference - expected) / size
 
     @property
     def _smallest(self) -> float:
@@ -203,9 +183,6 @@ class _Differences:
         size = np.linalg.norm(self._d_outputs) + sum(map(np.linalg.norm, self._d_final))
         noise = self._arithmetic.epsilon * math.sqrt(self._shape.time_steps) * size
         return float(noise) / self._allowed.certified
-
-    def _value_at(self, name: str, moved: Array) -> float:
-        return self._value({name: moved})
 
     def _value(self, moved: Mapping[str, Array]) -> float:
         """Return outputs and final state, weighted with the cotangents and summed.
@@ -228,3 +205,9 @@ class _Differences:
         inputs = at.get("inputs", self._batch.inputs)
         state = tuple(at[name] for name in self._state)
         return replace(self._batch, inputs=inputs), state
+
+
+def _usual_difference(gradient: Array, moved: Array) -> float:
+    """Return the difference over a move of this length in an average direction."""
+    length = float(np.linalg.norm(gradient) * np.linalg.norm(moved))
+    return length / math.sqrt(gradient.size)

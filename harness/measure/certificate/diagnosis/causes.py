@@ -1,11 +1,8 @@
-"""Which kind of cause to look for: the first broken kind of check explains the rest."""
+"""Which cause to look for: what is computed first explains what is computed from it."""
 
 from __future__ import annotations
 
-from harness.measure.certificate.diagnosis.gradients import (
-    GradientCause,
-    gradient_cause,
-)
+from harness.measure.certificate.diagnosis.gradients import gradient_cause
 from harness.measure.certificate.diagnosis.loss import loss_cause
 from harness.measure.certificate.diagnosis.optimizers import optimizer_cause
 from harness.measure.certificate.diagnosis.outputs import output_cause
@@ -17,8 +14,8 @@ FORWARD = ("outputs", "final state", "one time step")
 LOSS = ("loss", "grad of loss")
 
 TELLING = 1e-3
-"""With a wider tolerance, which products in bfloat16 need, mistakes cannot be
-distinguished: too many of them agree with what was found."""
+"""No cause is looked for at a wider tolerance, as of products in bfloat16: too many
+mistakes agree with what was found."""
 
 
 def diagnose(certificate: Certificate, subject: Subject, *, trains: bool) -> None:
@@ -34,9 +31,8 @@ def diagnose(certificate: Certificate, subject: Subject, *, trains: bool) -> Non
     if not trains:
         return
     if any(c.startswith("grad ") and c not in LOSS for c in broken):
-        cause = gradient_cause(subject, tolerance)
-        if cause is not None:
-            _write(certificate, _explained(broken, cause), cause.words)
+        cause, checks = gradient_cause(subject, tolerance)
+        _write(certificate, _explained(broken, checks), cause)
         return
     if broken & set(LOSS):
         _write(certificate, broken, loss_cause(subject, tolerance))
@@ -47,14 +43,20 @@ def diagnose(certificate: Certificate, subject: Subject, *, trains: bool) -> Non
             _write(certificate, affected, optimizer_cause(subject, name))
 
 
-def _explained(broken: set[str], cause: GradientCause) -> set[str]:
-    """Return the checks that wrong gradients break, directly or by what follows."""
-    explained = set(cause.checks)
-    if "grad initial state" in explained:
+def _explained(broken: set[str], checks: set[str]) -> set[str]:
+    """Return the broken checks that wrong gradients explain.
+
+    Args:
+        broken: All broken checks.
+        checks: The checks of the wrong gradients.
+    """
+    explained = set(checks)
+    if "grad initial state" in checks:
         explained.add("grad state at split")
-    if "grad inputs" in explained:  # their sums are the embedding's gradient
+    if "grad inputs" in checks:  # their sums are the embedding's gradient
         explained.add("grad embedding")
-    if cause.of_weights:
+    if checks - {"grad inputs", "grad initial state"}:
+        # A weight's gradient is wrong, and with it losses and updates.
         explained |= {c for c in broken if not c.startswith("grad ") or c in LOSS}
     return broken & explained
 

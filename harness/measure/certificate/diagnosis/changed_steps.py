@@ -57,16 +57,13 @@ def other_activations(
 
     hard = "matches if sigmoid is a hard sigmoid, {} + 1/2 between 0 and 1, {}"
     relu = "matches if relu stands in place of {}"
-    for words, operations in (
-        (
-            hard.format("a/6", "torch's, JAX's and Keras 3's"),
-            partial(HardSigmoid, 1 / 6),
-        ),
-        (hard.format("0.2 a", "Keras 2's and ONNX's"), partial(HardSigmoid, 0.2)),
-        (relu.format("the candidate's tanh"), partial(ReluForTanh, True)),
-        (relu.format("every tanh"), partial(ReluForTanh, False)),
-    ):
-        yield words, with_operations(operations)
+    sixth = hard.format("a/6", "torch's, JAX's and Keras 3's")
+    yield sixth, with_operations(partial(HardSigmoid, 1 / 6))
+    fifth = hard.format("0.2 a", "Keras 2's and ONNX's")
+    yield fifth, with_operations(partial(HardSigmoid, 0.2))
+    only_first = relu.format("the candidate's tanh")
+    yield only_first, with_operations(partial(ReluForTanh, True))
+    yield relu.format("every tanh"), with_operations(partial(ReluForTanh, False))
 
 
 # --- back ----------------------------------------------------------------------------

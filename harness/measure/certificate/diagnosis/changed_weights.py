@@ -1,4 +1,4 @@
-"""Mistakes that amount to other weights: their order, sign, size, and biases."""
+"""Mistakes with the same effect as other weights: another order, sign, size or bias."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Change = Callable[[Weights], Weights]
 
 
 def changed_weights(info: CellInfo, weights: Weights) -> Iterator[tuple[str, Weights]]:
-    """Yield mistakes, simple ones first, and the weights that each computes with."""
+    """Yield mistakes, simple ones first, and the weights with the same effect."""
     names = dict.fromkeys(n.partition(".")[2] for n in weights if "." in n)
     for words, change in itertools.chain(
         _exchanges(info.gates),
@@ -66,23 +66,19 @@ def _orders(gates: Sequence[str]) -> Iterator[tuple[str, Change]]:
 
 
 def _of_gate(gate: str, k: int) -> Iterator[tuple[str, Change]]:
-    def changed(names: Sequence[str], change: Callable[[Array], Array]) -> Change:
+    def changed(change: Callable[[Array], Array], *names: str) -> Change:
         return partial(of_row, gate=k, names=names, change=change)
 
+    exchanged = f"matches if {gate} and 1 - {gate} are exchanged"
+    yield exchanged, changed(lambda row: -row, *EVERY)
     bias = f"the bias of gate {gate}"
-    yield (
-        f"matches if {gate} and 1 - {gate} are exchanged",
-        changed(EVERY, lambda row: -row),
-    )
-    yield f"matches if {bias} is forgotten", changed(["b"], lambda row: 0 * row)
-    yield f"matches if {bias} is added twice", changed(["b"], lambda row: 2 * row)
+    yield f"matches if {bias} is forgotten", changed(lambda row: 0 * row, "b")
+    yield f"matches if {bias} is added twice", changed(lambda row: 2 * row, "b")
     # TensorFlow's first LSTM cells did this with `forget_bias`; Keras does it to the
     # biases that it draws itself with `unit_forget_bias`.
-    yield f"matches if 1 is added to {bias}", changed(["b"], lambda row: row + 1)
-    yield (
-        f"matches if {bias} is 1 whatever is loaded",
-        changed(["b"], lambda row: 0 * row + 1),
-    )
+    yield f"matches if 1 is added to {bias}", changed(lambda row: row + 1, "b")
+    always = f"matches if {bias} is 1 whatever is loaded"
+    yield always, changed(lambda row: 0 * row + 1, "b")
 
 
 def _of_tensor(name: str) -> Iterator[tuple[str, Change]]:

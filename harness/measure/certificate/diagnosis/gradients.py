@@ -39,13 +39,13 @@ smaller, and then its rounding is a larger share of it."""
 
 @dataclass(frozen=True)
 class _Pull:
-    """A cotangent of the outputs, which networks pull back."""
+    """A call that pulls a cotangent of the outputs back to everything that entered."""
 
     case: Case
     d_outputs: Array
 
     def back(self, network: TrainableNetwork) -> Found:
-        """Return the gradients of weights, inputs and initial state."""
+        """Return a network's gradients of weights, inputs and initial state by name."""
         state = self.case.state
         d_final = tuple(np.zeros(part.shape, np.float32) for part in state)
         placed = network.place(self.case.batch)
@@ -55,37 +55,16 @@ class _Pull:
         return {**found.weights, "the inputs": found.inputs, **states}
 
 
-@dataclass(frozen=True)
-class GradientCause:
-    """A likely cause, and the tensors whose gradients it explains.
+def gradient_cause(subject: Subject, tolerance: float) -> tuple[str | None, set[str]]:
+    """Return the likely cause of wrong gradients, and the checks that it explains.
 
-    Attributes:
-        words: The cause as text.
-        tensors: Names as in `_Pull.back`: "layer0.w_hh", "the initial state h".
+    The cause is None if none is found.
     """
-
-    words: str
-    tensors: tuple[str, ...]
-
-    @property
-    def checks(self) -> set[str]:
-        """The checks of these gradients."""
-        return {_check(name) for name in self.tensors}
-
-    @property
-    def of_weights(self) -> bool:
-        """Whether a weight is among them, so that losses and updates are wrong too."""
-        return _any_weight(self.tensors)
-
-
-def gradient_cause(subject: Subject, tolerance: float) -> GradientCause | None:
-    """Return the likely cause of wrong gradients, or None if none is found."""
     worst = _worst(subject, tolerance)
     if worst is None:
-        return None
+        return None, set()
     pull, found, expected, wrong = worst
     again = pull.back(pull.case.pair.network)
-    explained = tuple(found if _any_weight(wrong) else wrong)
     words = without_hypothesis(found, again, tolerance, "the gradient of ")
     missing = [name for name in wrong if not np.any(found[name])]
     if words is None and missing != wrong:
@@ -95,27 +74,30 @@ def gradient_cause(subject: Subject, tolerance: float) -> GradientCause | None:
         )
         words = first_match(changed, found, MATCHES * tolerance)
     if words is not None:
-        return GradientCause(words, explained)
+        of_inputs_alone = all(name.startswith("the ") for name in wrong)
+        return words, _checks(wrong if of_inputs_alone else found)
     if missing:
-        words = f"no gradient reaches {listed(missing, 3)}"
-        return GradientCause(words, tuple(missing))
+        return f"no gradient reaches {listed(missing, 3)}", _checks(missing)
     factor = common_factor([(found[n], expected[n]) for n in wrong], tolerance)
     if factor is not None:
         of = listed(wrong, 3)
         words = f"the gradient of {of} is {factor:.4g} times the reference"
-        return GradientCause(words, tuple(wrong))
-    return None
+    return words, _checks(wrong)
 
 
 def _worst(
     subject: Subject, tolerance: float
 ) -> tuple[_Pull, Found, Found, list[str]] | None:
-    """Return the call with most disagreeing checks, of equal ones the first shape's.
+    """Return the call with most disagreeing checks, and its disagreeing tensors.
 
-    If a gradient fades, a cut shows in the initial state only, as if that were
-    detached; at another shape it shows in the weights too. Padded sequences come last:
-    a layer may be called once for each length, and then a mistake at the start of a
-    call shows inside a sequence.
+    If several shapes have equally many, the first is taken. If a gradient fades, a cut
+    shows in the initial state only, as if that were detached; at another shape it shows
+    in the weights too. Padded sequences come last: a layer may be called once for each
+    length, and then a mistake at the start of a call shows inside a sequence.
+
+    Returns:
+        The call, the gradients found, those of the reference, and the names of the
+        tensors in which they disagree.
     """
     worst, most, padded = None, 0, False
     for shape in most_telling(PAIRWISE, long=True):
@@ -126,7 +108,7 @@ def _worst(
         found = pull.back(pull.case.pair.network)
         expected = pull.back(pull.case.pair.oracle)
         wrong = disagreeing(found, expected, tolerance)
-        count = len({_check(name) for name in wrong})
+        count = len(_checks(wrong))
         if count > most:
             worst, most = (pull, found, expected, wrong), count
         if all(n in wrong or n.startswith("readout.") for n in found):
@@ -134,15 +116,14 @@ def _worst(
     return worst
 
 
-def _check(tensor: str) -> str:
-    """Return the check that a tensor's gradient belongs to."""
-    if tensor.startswith("the initial state"):
-        return "grad initial state"
-    return f"grad {in_layer(tensor).removeprefix('the ')}"
-
-
-def _any_weight(tensors: Iterable[str]) -> bool:
-    return not all(name.startswith("the ") for name in tensors)
+def _checks(tensors: Iterable[str]) -> set[str]:
+    """Return the checks of gradients: "grad w_hh" for "layer0.w_hh"."""
+    return {
+        "grad initial state"
+        if name.startswith("the initial state")
+        else f"grad {in_layer(name).removeprefix('the ')}"
+        for name in tensors
+    }
 
 
 def _pull(subject: Subject, shape: Shape) -> _Pull:
@@ -163,10 +144,9 @@ def _hypotheses(case: Case, found: Found) -> Iterator[tuple[str, Steps]]:
         for start in (False, True):  # whether the initial state is detached too
             yield words, back(unchanged, partial(_cut, every=every, start=start))
     names = case.pair.cell.info.state_parts
-    for k, name in enumerate(names):
-        if len(names) > 1:
-            words = f"no gradient flows through time in {name}"
-            yield words, back(unchanged, partial(_without_part, part=k))
+    for k, name in enumerate(names if len(names) > 1 else ()):
+        words = f"no gradient flows through time in {name}"
+        yield words, back(unchanged, partial(_without_part, part=k))
     yield from _blind_gates(case, steps)
     for words, bounded in _bounds(case, found):
         # Of the gradient that a time step gets, or of the one that it passes on.

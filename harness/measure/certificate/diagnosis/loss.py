@@ -36,8 +36,8 @@ def loss_cause(subject: Subject, tolerance: float) -> str | None:
             outputs = pair.oracle.forward(pair.oracle.place(case.batch)).read().outputs
             others = _other_losses(shape.target, outputs, case.batch)
             return first_match(others, of_loss, tolerance)
-        names = [name for name in expected if name != "the loss"]
-        factor = common_factor([(found[n], expected[n]) for n in names], tolerance)
+        pairs = [(found[n], r) for n, r in expected.items() if n != "the loss"]
+        factor = common_factor(pairs, tolerance)
         if factor is not None:
             return f"the gradient of the loss is {factor:.4g} times the reference"
     return None
@@ -81,8 +81,6 @@ def _position_losses(target: Target, outputs: Array, targets: Array) -> Array:
     if target is Target.REAL:
         squared: Array = ((outputs - targets) ** 2).mean(axis=-1)
         return squared
-    largest = outputs.max(axis=-1, keepdims=True)
-    log_sum = largest[..., 0] + np.log(np.exp(outputs - largest).sum(axis=-1))
     chosen = np.take_along_axis(outputs, targets[..., None], axis=-1)[..., 0]
-    entropy: Array = log_sum - chosen
+    entropy: Array = np.logaddexp.reduce(outputs, axis=-1) - chosen
     return entropy

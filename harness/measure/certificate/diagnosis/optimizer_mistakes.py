@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,20 +39,13 @@ class Update:
 Clip = Callable[[Weights, float], Weights]
 Step = Callable[[Update], Array]
 """Returns the change that is subtracted from the tensor."""
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """One way to get an optimiser wrong: another clip, another step, or both."""
-
-    words: str
-    clip: Clip
-    step: Step
+Mistake = tuple[str, Clip, Step]
+"""A mistake as text, and the clip and the step of an optimiser that makes it."""
 
 
 def mistakes(name: Name) -> Iterator[Mistake]:
     """Yield the known mistakes of an optimiser."""
-    right = {"adam": _adam, "rmsprop": _rmsprop, "sgd": _sgd}[name]
+    right = _RIGHT[name]
     for words, clip in (
         ("gradients are clipped per tensor", _clip_per_tensor),
         ("gradients are clipped by value", _clip_by_value),
@@ -62,28 +56,25 @@ def mistakes(name: Name) -> Iterator[Mistake]:
             _rescale,
         ),
     ):
-        yield Mistake(words, clip, right)
+        yield words, clip, right
     for words, step in _STEPS[name]:
-        yield Mistake(words, _clip, step)
+        yield words, _clip, step
     for constants in _CONSTANTS[name]:
-        yield Mistake(_words(constants), _clip, _holding(right, constants))
+        yield _words(constants), _clip, _with_constants(right, constants)
 
 
-def _holding(step: Step, constants: dict[str, Any]) -> Step:
-    """Return an optimiser's step with fixed constants, whatever is asked for."""
+def _with_constants(step: Step, constants: dict[str, Any]) -> Step:
+    """Return a step that takes these constants, whatever the optimiser's are."""
     return lambda update: step(
         replace(update, optimizer=replace(update.optimizer, **constants))
     )
 
 
 def _words(constants: dict[str, Any]) -> str:
-    names = " and ".join(_NAMES.get(name, name) for name in constants)
+    names = " and ".join(constants).replace("learning_rate", "the learning rate")
     values = " and ".join(f"{value:g}" for value in constants.values())
     verb = "are" if len(constants) > 1 else "is"
     return f"matches if {names} {verb} always {values}"
-
-
-_NAMES = {"learning_rate": "the learning rate"}
 
 
 # --- clipping ------------------------------------------------------------------------
@@ -118,89 +109,60 @@ def _clip_nothing(gradients: Weights, _: float) -> Weights:
 # --- steps ---------------------------------------------------------------------------
 
 
-def _averages(update: Update) -> tuple[Array, Array]:
-    optimizer, g = update.optimizer, update.gradient
+def _adam(update: Update, *, corrected: bool = True, inside: bool = False) -> Array:
+    optimizer, g, number = update.optimizer, update.gradient, update.number
     first = update.average("first", g, optimizer.beta1)
-    return first, update.average("second", g * g, optimizer.beta2)
-
-
-def _corrected(update: Update) -> tuple[Array, Array]:
-    optimizer, (first, second) = update.optimizer, _averages(update)
-    first = first / (1 - optimizer.beta1**update.number)
-    return first, second / (1 - optimizer.beta2**update.number)
-
-
-def _adam(update: Update) -> Array:
-    optimizer, (first, second) = update.optimizer, _corrected(update)
-    return optimizer.learning_rate * first / (np.sqrt(second) + optimizer.epsilon)
-
-
-def _adam_inside(update: Update) -> Array:
-    optimizer, (first, second) = update.optimizer, _corrected(update)
-    return optimizer.learning_rate * first / np.sqrt(second + optimizer.epsilon)
+    second = update.average("second", g * g, optimizer.beta2)
+    if corrected:
+        first = first / (1 - optimizer.beta1**number)
+        second = second / (1 - optimizer.beta2**number)
+    return optimizer.learning_rate * first / _root(second, optimizer.epsilon, inside)
 
 
 def _adam_epsilon_hat(update: Update) -> Array:
     correction = np.sqrt(1 - update.optimizer.beta2**update.number)
     correction /= 1 - update.optimizer.beta1**update.number
-    return float(correction) * _adam_uncorrected(update)
+    return float(correction) * _adam(update, corrected=False)
 
 
-def _adam_uncorrected(update: Update) -> Array:
-    optimizer, (first, second) = update.optimizer, _averages(update)
-    return optimizer.learning_rate * first / (np.sqrt(second) + optimizer.epsilon)
+def _rmsprop(update: Update, *, inside: bool = False) -> Array:
+    optimizer, g = update.optimizer, update.gradient
+    second = update.average("second", g * g, optimizer.decay)
+    return optimizer.learning_rate * g / _root(second, optimizer.epsilon, inside)
 
 
-def _second(update: Update) -> Array:
-    return update.average("second", update.gradient**2, update.optimizer.decay)
+def _root(square: Array, epsilon: float, inside: bool) -> Array:
+    root: Array = np.sqrt(square + epsilon) if inside else np.sqrt(square) + epsilon
+    return root
 
 
-def _rmsprop(update: Update) -> Array:
-    root = np.sqrt(_second(update)) + update.optimizer.epsilon
-    return update.optimizer.learning_rate * update.gradient / root
-
-
-def _rmsprop_inside(update: Update) -> Array:
-    root = np.sqrt(_second(update) + update.optimizer.epsilon)
-    return update.optimizer.learning_rate * update.gradient / root
-
-
-def _velocity(update: Update, share: float = 1.0) -> Array:
-    new, before = update.gradient, update.moments.get("momentum")
-    if before is not None:
-        new = update.optimizer.momentum * before + share * new
-    update.moments["momentum"] = new
-    return new
-
-
-def _sgd(update: Update) -> Array:
-    return update.optimizer.learning_rate * _velocity(update)
-
-
-def _nesterov(update: Update) -> Array:
-    ahead = update.optimizer.momentum * _velocity(update)
-    return update.optimizer.learning_rate * (update.gradient + ahead)
-
-
-def _dampened(update: Update) -> Array:
-    share = 1 - update.optimizer.momentum
-    return update.optimizer.learning_rate * _velocity(update, share)
+def _sgd(update: Update, *, dampened: bool = False, nesterov: bool = False) -> Array:
+    optimizer, g = update.optimizer, update.gradient
+    momentum, velocity = optimizer.momentum, g
+    if "momentum" in update.moments:
+        share = 1 - momentum if dampened else 1
+        velocity = momentum * update.moments["momentum"] + share * g
+    update.moments["momentum"] = velocity
+    step = g + momentum * velocity if nesterov else velocity
+    return optimizer.learning_rate * step
 
 
 def _no_momentum(update: Update) -> Array:
     return update.optimizer.learning_rate * update.gradient
 
 
+_RIGHT: dict[Name, Step] = {"adam": _adam, "rmsprop": _rmsprop, "sgd": _sgd}
+
 _STEPS: dict[Name, tuple[tuple[str, Step], ...]] = {
     "adam": (
         ("epsilon is added before the bias correction", _adam_epsilon_hat),
-        ("epsilon is added inside the root", _adam_inside),
-        ("the bias correction is left out", _adam_uncorrected),
+        ("epsilon is added inside the root", partial(_adam, inside=True)),
+        ("the bias correction is left out", partial(_adam, corrected=False)),
     ),
-    "rmsprop": (("epsilon is added inside the root", _rmsprop_inside),),
+    "rmsprop": (("epsilon is added inside the root", partial(_rmsprop, inside=True)),),
     "sgd": (
-        ("momentum is Nesterov's", _nesterov),
-        ("momentum is dampened", _dampened),
+        ("momentum is Nesterov's", partial(_sgd, nesterov=True)),
+        ("momentum is dampened", partial(_sgd, dampened=True)),
         ("there is no momentum", _no_momentum),
     ),
 }
