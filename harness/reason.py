@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 Verdict = Literal["fit", "noisy", "unfit"]
 
@@ -28,8 +27,3 @@ class Reason:
     def to_json(self) -> dict[str, str]:
         """Return it as JSON values; the verdict only where there is one."""
         return {k: v for k, v in asdict(self).items() if v is not None}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Reason:
-        """Rebuild it from `to_json`."""
-        return cls(**values)

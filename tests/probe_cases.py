@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +35,17 @@ def assert_waits_and_tells_nothing_of_a_gpu(framework: str, *dtypes: str) -> Non
     assert probe.peak_bytes() is None
     probe.reset_peak()
     assert probe.timer() is None
+
+
+def assert_multiplies(framework: str, precision: str, dtype: str) -> None:
+    """A call for a float32 network multiplies two random matrices of a dtype."""
+    call = load(framework).matmul(64, "float32", precision)
+    used = inspect.getclosurevars(call).nonlocals
+    for matrix in (used["a"], used["b"]):
+        assert tuple(matrix.shape) == (64, 64)
+        assert re.search(rf"\b{dtype}\b", str(matrix.dtype))
+        assert float(matrix[0, 0]) != float(matrix[0, 1])
+    call()
 
 
 def assert_refuses(framework: str, precision: str) -> None:

@@ -1,4 +1,4 @@
-"""Names of devices: what a user may ask for, and which device CUDA is shown."""
+"""Names of devices: which a user may ask for, and which one CUDA may see."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 
 from harness.errors import MisuseError
-from harness.machine.gpu import VISIBLE, gpu_names
+from harness.machine.gpu import VISIBLE, gpu_names, index_of
 
 
 def resolve_device(asked: str, *, elsewhere: bool = False) -> str:
@@ -30,13 +30,12 @@ def resolve_device(asked: str, *, elsewhere: bool = False) -> str:
             raise MisuseError(
                 "--device auto cannot tell what a cluster has; give cpu or cuda"
             )
-        return f"cuda:{int(asked.partition(':')[2] or 0)}"
+        return f"cuda:{index_of(asked)}"
     gpus = gpu_names()
     if asked == "auto":
         return "cuda:0" if gpus else "cpu"
-    index = int(asked.partition(":")[2] or 0)
-    if index < len(gpus):
-        return f"cuda:{index}"
+    if index_of(asked) < len(gpus):
+        return f"cuda:{index_of(asked)}"
     here = ", ".join(f"cuda:{i} ({name})" for i, name in enumerate(gpus))
     raise MisuseError(
         f"no device '{asked}' here: the NVIDIA driver shows "
@@ -45,11 +44,10 @@ def resolve_device(asked: str, *, elsewhere: bool = False) -> str:
 
 
 def visible(device: str) -> str:
-    """Return the value of `VISIBLE` that shows CUDA one device only; "" shows none."""
+    """Return the value of `VISIBLE` with which CUDA sees one device, or none ("")."""
     if device == "cpu":
         return ""
-    index = int(device.partition(":")[2] or 0)
-    shown = os.environ.get(VISIBLE)
+    index, shown = index_of(device), os.environ.get(VISIBLE)
     if shown is None:
         return str(index)
     names = [name.strip() for name in shown.split(",")]

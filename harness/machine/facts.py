@@ -1,4 +1,4 @@
-"""Facts that are stored with every number: machine, libraries, commit."""
+"""The facts that are stored with every number: machine, libraries, commit."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from harness.machine.gpu import gpu_names
 from harness.machine.system import System
 
@@ -22,15 +24,11 @@ def describe_environment(distributions: Iterable[str]) -> dict[str, Any]:
     Args:
         distributions: Python distributions whose installed versions are included.
     """
-    import psutil
-
-    gpus = gpu_names()
-    cores = psutil.cpu_count(logical=True) or 1
     return {
-        "machine": _machine(cores, gpus),
+        "machine": machine_name(),
         "cpu": cpu_model(),
-        "cores": cores,
-        "gpus": gpus,
+        "cores": psutil.cpu_count() or 1,
+        "gpus": gpu_names(),
         "memory_bytes": psutil.virtual_memory().total,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -41,13 +39,7 @@ def describe_environment(distributions: Iterable[str]) -> dict[str, Any]:
 
 def machine_name() -> str:
     """Return a short name of this machine: "2 cores AMD EPYC"."""
-    import psutil
-
-    return _machine(psutil.cpu_count(logical=True) or 1, gpu_names())
-
-
-def _machine(cores: int, gpus: list[str]) -> str:
-    return " + ".join([f"{cores} cores {cpu_model()}", *gpus])
+    return " + ".join([f"{psutil.cpu_count() or 1} cores {cpu_model()}", *gpu_names()])
 
 
 def cpu_model() -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import psutil
 
-from harness.machine.gpu import Gpu, look_at_gpu
+from harness.machine.gpu import Gpu, index_of, look_at_gpu
 from harness.machine.watch import WATCH_S, Machine, watch_machine
 from harness.reason import Reason, Verdict
 
@@ -37,15 +37,16 @@ CLOCK_SPREAD = 0.05
 """Range of the clock, as a share of its highest value: times change by as much."""
 
 BUSY_GPU = 0.1
-"""Share of time that others keep a GPU busy; it runs one program at a time."""
+"""Share of time that other programs keep a GPU busy: it runs one at a time."""
 
 
 @dataclass(frozen=True)
 class Fitness:
     """A verdict on a machine, its reasons, and everything that was seen.
 
-    `fit`: nothing was seen that changes a time. `noisy`: numbers can be used, with the
-    marks that they carry. `unfit`: numbers would be wrong or meaningless.
+    `fit` means that nothing was seen that changes a time. `noisy` means that numbers
+    can be used, together with the doubts that are printed beside them. `unfit` means
+    that numbers would be wrong or meaningless.
 
     Attributes:
         reasons: Why the machine is not fit; empty if it is.
@@ -63,30 +64,15 @@ class Fitness:
         found = {reason.verdict for reason in self.reasons}
         return "unfit" if "unfit" in found else "noisy" if found else "fit"
 
-    @property
-    def not_readable(self) -> tuple[str, ...]:
-        """Names of the facts that could not be read."""
-        return self.machine.not_readable
-
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
         return {
             "verdict": self.verdict,
             "reasons": [reason.to_json() for reason in self.reasons],
-            "not_readable": list(self.not_readable),
-            "machine": self.machine.to_json(),
-            "gpu": None if self.gpu is None else self.gpu.to_json(),
+            "not_readable": self.machine.not_readable,
+            "machine": asdict(self.machine),
+            "gpu": None if self.gpu is None else asdict(self.gpu),
         }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Fitness:
-        """Rebuild it from `to_json`."""
-        gpu = values["gpu"]
-        return cls(
-            tuple(map(Reason.from_json, values["reasons"])),
-            Machine.from_json(values["machine"]),
-            None if gpu is None else Gpu.from_json(gpu),
-        )
 
 
 def judge(machine: Machine, gpu: Gpu | None = None) -> Fitness:
@@ -109,17 +95,14 @@ def fitness_of_machine(device: str = "cpu", watch_s: float = WATCH_S) -> Fitness
 
     Args:
         device: What is to be measured on, `cpu` or `cuda:N`.
-        watch_s: For how long.
+        watch_s: Seconds for which the machine is watched.
     """
     gpu = None
     if device != "cpu":
-        gpu = look_at_gpu(int(device.partition(":")[2] or 0), _own_processes())
+        own = psutil.Process()
+        pids = [own.pid, *(child.pid for child in own.children(recursive=True))]
+        gpu = look_at_gpu(index_of(device), pids)
     return judge(watch_machine(duration_s=watch_s), gpu)
-
-
-def _own_processes() -> list[int]:
-    own = psutil.Process()
-    return [own.pid, *(child.pid for child in own.children(recursive=True))]
 
 
 def _clock(machine: Machine) -> Iterator[Reason]:

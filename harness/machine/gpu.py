@@ -1,10 +1,10 @@
-"""What NVIDIA's driver says about a GPU: clock, heat, power, and who else uses it."""
+"""What NVIDIA's driver says about a GPU: clock, heat, power and other processes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 _Answer = TypeVar("_Answer")
@@ -25,10 +25,10 @@ an idle GPU or a clock that somebody set, do not slow a measurement."""
 
 @dataclass(frozen=True)
 class Gpu:
-    """What was seen of a GPU; None if the driver does not say.
+    """What was seen of a GPU; a value is None if the driver does not report it.
 
     Attributes:
-        index: As the driver counts GPUs.
+        index: Its number in the driver's list.
         clock_hz: The present clock of its multiprocessors.
         memory_clock_hz: The present clock of its memory.
         temperature_c: In degrees Celsius.
@@ -47,23 +47,17 @@ class Gpu:
     busy: float | None = None
     others: int | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        slowed_by = None if self.slowed_by is None else list(self.slowed_by)
-        return {**asdict(self), "slowed_by": slowed_by}
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Gpu:
-        """Rebuild it from `to_json`."""
-        found = values["slowed_by"]
-        return cls(**{**values, "slowed_by": None if found is None else tuple(found)})
+def index_of(device: str) -> int:
+    """Return the number in `cuda:N`, or 0 for a device without one."""
+    return int(device.partition(":")[2] or 0)
 
 
 def look_at_gpu(index: int, own: Collection[int] = ()) -> Gpu | None:
     """Return what the driver says about a GPU, or None without a driver or such a GPU.
 
     Args:
-        index: As the driver counts GPUs.
+        index: Its number in the driver's list.
         own: Ids of this command's own processes.
     """
     return _from_driver(lambda nvml: _look(nvml, index, own))
@@ -78,7 +72,7 @@ def _look(nvml: Any, index: int, own: Collection[int]) -> Gpu:
         except nvml.NVMLError:  # as on a part of a GPU, or in a virtual machine
             return None
 
-    reasons = answer(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
+    bits = answer(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
     power_mw = answer(nvml.nvmlDeviceGetPowerUsage)
     use = answer(nvml.nvmlDeviceGetUtilizationRates)
     holders = answer(nvml.nvmlDeviceGetComputeRunningProcesses)
@@ -89,7 +83,9 @@ def _look(nvml: Any, index: int, own: Collection[int]) -> Gpu:
         memory_clock_hz=_hz(answer(nvml.nvmlDeviceGetClockInfo, nvml.NVML_CLOCK_MEM)),
         temperature_c=answer(nvml.nvmlDeviceGetTemperature, nvml.NVML_TEMPERATURE_GPU),
         power_w=None if power_mw is None else power_mw / 1e3,
-        slowed_by=None if reasons is None else _names(reasons),
+        slowed_by=None
+        if bits is None
+        else tuple(reason for bit, reason in SLOWED_BY.items() if bits & bit),
         busy=None if use is None else use.gpu / 100,
         others=None if holders is None else sum(h.pid not in own for h in holders),
     )
@@ -97,10 +93,6 @@ def _look(nvml: Any, index: int, own: Collection[int]) -> Gpu:
 
 def _hz(mhz: float | None) -> float | None:
     return None if mhz is None else 1e6 * mhz
-
-
-def _names(reasons: int) -> tuple[str, ...]:
-    return tuple(name for bit, name in SLOWED_BY.items() if reasons & bit)
 
 
 def gpu_names() -> list[str]:

@@ -35,23 +35,23 @@ class _Look:
 
 
 class OtherLoad:
-    """Counts busy cores: those of other processes, and those of this process.
+    """Counts the cores that other processes keep busy, and those of this process.
 
     This process includes its descendants. Only the time between `begin` and `end`
-    counts, which is a turn: what is timed there may take turns with other work.
+    counts, which is a turn: the timed work may take turns with other work.
 
-    A look costs some 50 µs, and 10 µs for each further thread or child. It is outside
-    the timed work.
+    Reading the counts takes some 50 µs, and 10 µs for each further thread or child. It
+    is outside the timed work.
 
     Args:
         root: The folder that holds `proc`.
 
     Attributes:
-        readable: False if the system does not say; `end` then returns 0.
+        readable: False if the system does not report it; `end` then returns 0.
         span_s: Seconds of timed work that the last result of `end` covers.
         own: Cores that this process kept busy in the last turn.
         waited_s: Seconds that the threads of this process waited for a core in the last
-            turn; 0 if the system does not say.
+            turn; 0 if the system does not report it.
     """
 
     def __init__(self, root: Path = Path("/")) -> None:
@@ -107,12 +107,20 @@ class OtherLoad:
 
     def _waited_s(self) -> float:
         """Return the seconds that living threads waited for a core since they began."""
-        tasks, waited_ns = f"{self._proc}/self/task", 0
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            for task in os.listdir(tasks):  # noqa: PTH208
-                with open(f"{tasks}/{task}/schedstat", "rb", buffering=0) as file:  # noqa: PTH123
-                    waited_ns += int(file.read().split()[1])
+        waited_ns = 0
+        with contextlib.suppress(ValueError, IndexError):
+            for text in self._of_threads("self", "schedstat"):
+                waited_ns += int(text.split()[1])
         return waited_ns / 1e9
+
+    def _of_threads(self, pid: str, name: str) -> Iterator[bytes]:
+        """Yield the text of a file of each thread, up to one that cannot be read."""
+        tasks = f"{self._proc}/{pid}/task"
+        with contextlib.suppress(OSError):
+            for task in os.listdir(tasks):  # noqa: PTH208
+                with open(f"{tasks}/{task}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+                    text = file.read()
+                yield text
 
     def _own_s(self) -> float:
         """Return the seconds that this process and all its descendants have used.
@@ -126,14 +134,10 @@ class OtherLoad:
         return time.process_time() + ended.ru_utime + ended.ru_stime + living_s
 
     def _descendants(self, pid: str) -> Iterator[str]:
-        tasks = f"{self._proc}/{pid}/task"
-        with contextlib.suppress(OSError):
-            for task in os.listdir(tasks):  # noqa: PTH208
-                with open(f"{tasks}/{task}/children", "rb", buffering=0) as file:  # noqa: PTH123
-                    children = file.read().decode().split()
-                for child in children:
-                    yield child
-                    yield from self._descendants(child)
+        for text in self._of_threads(pid, "children"):
+            for child in text.decode().split():
+                yield child
+                yield from self._descendants(child)
 
     def _used_s(self, pid: str) -> float:
         """Return the seconds that a process and its ended children have used."""
@@ -153,7 +157,7 @@ class OtherLoad:
 
 
 def _has_children() -> bool:
-    """Ask whether there are children, faster than by listing those of every thread."""
+    """Say whether there are children: faster than listing those of every thread."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

@@ -1,10 +1,11 @@
-"""What rates do a device's own libraries reach? Measured rates are shares of these."""
+"""How fast do a device's libraries multiply and copy? Other rates are shares of it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,10 +104,9 @@ class Peak:
 
     def limit(self, intensity: float | None) -> Rate:
         """Return the rate that is the limit at an intensity in FLOP/byte."""
-        ridge = self.ridge
-        if self.copy is None or intensity is None or ridge is None:
+        if self.copy is None or intensity is None:
             return self.flop
-        return self.flop if intensity >= ridge else self.copy
+        return self.copy if intensity < self.flop.per_s / self.copy.per_s else self.flop
 
     def facts(self) -> dict[str, Any]:
         """Return the rates by the keys of a result, None where one is unknown."""
@@ -148,13 +148,9 @@ def best_of(peaks: Sequence[Peak], best: Callable[..., Any] = max) -> Peak:
     """
     copies = [peak.copy for peak in peaks if peak.copy is not None]
     return Peak(
-        best((peak.flop for peak in peaks), key=_per_s),
-        best(copies, key=_per_s, default=None),
+        best((peak.flop for peak in peaks), key=attrgetter("per_s")),
+        best(copies, key=attrgetter("per_s"), default=None),
     )
-
-
-def _per_s(rate: Rate) -> float:
-    return rate.per_s
 
 
 def measure_peak(
@@ -176,23 +172,19 @@ def measure_peak(
     with no_garbage_collection():
         flop_per_s, size = _best_product(probe, dtype, precision)
         copy_s = fastest_s(probe.copy(copy_bytes))
-    return Peak(
-        Rate(flop_per_s, size),
-        Rate(2 * copy_bytes / copy_s, copy_bytes),
-    )
+    return Peak(Rate(flop_per_s, size), Rate(2 * copy_bytes / copy_s, copy_bytes))
 
 
 def _best_product(probe: DeviceProbe, dtype: str, precision: str) -> tuple[float, int]:
     """Return the highest rate over the sizes, and its size."""
-    rates: dict[float, int] = {}
+    best = (0.0, 0)
     for size in SIZES:
         call_s = fastest_s(probe.matmul(size, dtype, precision))
-        rates[2 * size**3 / call_s] = size
+        best = max(best, (2 * size**3 / call_s, size))
         expected_s = 8 * call_s  # of twice the size
         if expected_s > (_MOST_SMALL_S if size < _SMALL else MOST_CALL_S):
             break
-    best = max(rates)
-    return best, rates[best]
+    return best
 
 
 def fastest_s(call: Callable[[], None]) -> float:

@@ -1,4 +1,4 @@
-"""What the system's own files say about a machine.
+"""What the files in which Linux describes itself say about a machine.
 
 All files are read below one folder, so that tests can make a machine of files. A value
 that cannot be read is None.
@@ -80,20 +80,17 @@ class System:
         return sum(int(r[-1]) - int(r[0]) + 1 for r in ranges)
 
     def _swap_used_bytes(self) -> int | None:
-        total, free = (self._meminfo(f"Swap{name}") for name in ("Total", "Free"))
+        total, free = (self._kib("proc/meminfo", f"Swap{n}") for n in ("Total", "Free"))
         return None if total is None or free is None else total - free
 
     def available_bytes(self) -> int | None:
         """Return the free memory within the limits of this process's control groups."""
-        free = [self.memory_left_bytes(), self._meminfo("MemAvailable")]
+        free = [self.memory_left_bytes(), self._kib("proc/meminfo", "MemAvailable")]
         return min((count for count in free if count is not None), default=None)
 
     def own_bytes(self, name: str) -> int | None:
         """Return an entry of this process's status, such as `VmRSS`."""
         return self._kib("proc/self/status", name)
-
-    def _meminfo(self, name: str) -> int | None:
-        return self._kib("proc/meminfo", name)
 
     def _kib(self, file: str, name: str) -> int | None:
         found = self._numbers(file, rf"^{name}:\s*(\d+) kB$")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ WATCH_S = 1.5
 """Long enough for 150 of the system's ticks of 10 ms and for 1500 readings."""
 
 _TURNS = 15
-"""Parts of that time; clocks are looked at between two of them."""
+"""Parts of that time; the clocks are read after each."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What was seen of a machine during the work; None if it could not be read.
+    """What was seen of a machine during the work; a value is None if not readable.
 
     Attributes:
         clock_wrong: Whether the clock stepped or ran at another rate than the raw one.
@@ -75,16 +75,7 @@ class Machine:
     @property
     def not_readable(self) -> tuple[str, ...]:
         """Names of what could not be read."""
-        return tuple(f.name for f in fields(self) if getattr(self, f.name) is None)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Machine:
-        """Rebuild it from `to_json`."""
-        return cls(**values)
+        return tuple(name for name, value in vars(self).items() if value is None)
 
 
 def fixed_work() -> None:
@@ -145,10 +136,10 @@ def _turn(work: Callable[[], None], duration_s: float) -> list[float]:
 
 def _of_work(turns: list[list[float]]) -> dict[str, Any]:
     every = np.concatenate(turns)
-    median = float(np.median(every))
+    median, slow = np.quantile(every, [0.5, 0.95]).tolist()
     return {
         "work_s": median,
-        "work_spread": float(np.quantile(every, 0.95)) / median - 1,
+        "work_spread": slow / median - 1,
         "work_interval": median_interval(turns).width,
     }
 
@@ -162,7 +153,7 @@ def _of_clocks(seen_hz: list[float]) -> dict[str, Any]:
 
 
 def _between(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, Any]:
-    """Return how far counters advanced; one that was reset cannot be read."""
+    """Return how far counters advanced, without those that were reset meanwhile."""
     passed = {n: after[n] - before[n] for n in before.keys() & after.keys()}
     passed = {name: count for name, count in passed.items() if count >= 0}
     steal, total = passed.pop("steal", None), passed.pop("total", 0)

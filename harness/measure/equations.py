@@ -21,7 +21,7 @@ class Traced:
 
     Attributes:
         value: The array.
-        ways: Each array that it was computed from, with the function that pulls a
+        ways: Each array that it was computed from, with a function that pulls a
             cotangent back to that array.
     """
 

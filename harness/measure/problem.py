@@ -1,4 +1,4 @@
-"""From a trial to what it runs on: network, initial values, batches and costs."""
+"""From a trial to its network, initial values and batches."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Measurement:
         readings: Values of the whole trial.
         facts: What the result holds besides values: kernel, parameters, sizes.
         quantities: Unit and direction of every metric.
-        arrays: Tensors to keep, such as trained weights.
+        arrays: Tensors to store, such as trained weights.
     """
 
     readings: list[Reading]
@@ -112,7 +112,7 @@ class Problem:
 
     @property
     def phases(self) -> tuple[str, ...]:
-        """The calls that are measured, of a measure that asks for some."""
+        """The phases that are measured, of a measure that has phases."""
         return self.trial.settings_as(PhasesSettings).phases
 
     def task_and_length(self) -> tuple[Task, int]:
@@ -126,9 +126,9 @@ class Problem:
         return self.task, self.trial.needed("length")
 
     def network(self) -> TrainableNetwork:
-        """Build the trial's network, without weights.
+        """Build the trial's network; no weights are loaded yet.
 
-        If the implementation only infers, the network has no gradients to ask for.
+        If the implementation only infers, the network computes no gradients.
         """
         return self._subject.network(self.spec)
 
@@ -152,7 +152,7 @@ class Problem:
         return self._subject.oracle(self.spec)
 
     def initial_weights(self, draw: int = 0) -> Weights:
-        """Draw the network's initial values, in float64; `draw` counts on the seed."""
+        """Draw the network's initial values in float64; `draw` is added to the seed."""
         seed = self.trial.needed("seed") + draw
         return initial_weights(
             self.spec, self.cell, self.trial.init, seed, self.time_steps
@@ -211,12 +211,7 @@ class Problem:
 
 def rows(batch: Batch, which: Array | slice) -> Batch:
     """Return some sequences of a batch."""
-    return Batch(
-        batch.inputs[which],
-        batch.lengths[which],
-        batch.targets[which],
-        batch.scored[which],
-    )
+    return Batch(*(array[which] for array in vars(batch).values()))
 
 
 def initial_weights(

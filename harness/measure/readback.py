@@ -8,32 +8,32 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from harness.contract import Array, Batch, Oracle, Quantity, Weights
+from harness.contract import Array, Batch, Quantity, Weights
 from harness.measure.certificate.record import TOLERANCES, relative_error
 from harness.measure.problem import Problem, rows
 from harness.store import Reading
 from harness.trial import Trial
 
 MOST_STATES = 2**22
-"""The reference keeps at most so many numbers of a state over all time steps at once. A
+"""Most numbers that a state of the reference has over all time steps of one call. A
 cell's backward pass keeps about ten such arrays, in float64."""
 
 ROOM = 10
-"""An error may be so many times as large as the change that the last digit of the
-weights makes. Of 1600 results of correct float32 code 7 were above 1e-5, up to 1.5e-4.
+"""An error may be this many times the change of the result when the last digits of the
+weights change. Of 1600 results of correct float32 code 7 were above 1e-5, up to 1.5e-4.
 All of them were sums whose terms cancel, and none was above 5.5 times that change."""
 
 NUDGES = 4
-"""How many changes of last digits are tried: by chance a number may not respond."""
+"""How often the last digits are changed: by chance a result may not depend on them."""
 
 _UNIT = {"tf32": 2.0**-11, "bf16": 2.0**-8}
-"""Relative distance of two neighbouring numbers, if the dtype does not decide it."""
+"""Relative distance of two neighbouring numbers, if the dtype does not determine it."""
 
 QUANTITIES = {
     "ok": Quantity("yes or no", "higher"),
@@ -43,15 +43,19 @@ QUANTITIES = {
 
 
 def tolerance_of(trial: Trial, times: float = 1, most: float = math.inf) -> float:
-    """Return the certificate's tolerance for a trial, or `times` of it up to `most`."""
+    """Return `times` the certificate's tolerance for a trial, but `most` at most."""
     return min(times * TOLERANCES[trial.dtype, trial.precision].certified, most)
 
 
 class Reference:
-    """The float64 reference of a trial's network, on batches of any size."""
+    """The float64 reference of a trial's network, on batches of any size.
+
+    Attributes:
+        network: The network that computes the reference; it takes whole batches.
+    """
 
     def __init__(self, problem: Problem) -> None:
-        self._oracle = problem.oracle()
+        self.network = problem.oracle()
         self._dtype = problem.spec.dtype
         unit = float(np.finfo(self._dtype).eps)
         self._unit = _UNIT.get(problem.spec.precision, unit)
@@ -63,13 +67,13 @@ class Reference:
 
         Args:
             weights: By name.
-            nudge: If given, the weights are `nudged` first.
+            nudge: If given, the weights are `nudged` first, with this seed.
         """
         if nudge is not None:
             weights = self.nudged(weights, nudge)
         # Rounded, so that the reference has no more digits than the network can hold.
         rounded = {n: tensor.astype(self._dtype) for n, tensor in weights.items()}
-        self._oracle.load_weights(rounded)
+        self.network.load_weights(rounded)
 
     def nudged(self, weights: Weights, nudge: int) -> Weights:
         """Return weights with every last digit changed, up or down at random."""
@@ -81,10 +85,10 @@ class Reference:
 
     def outputs(self, batch: Batch) -> Array:
         """Return the outputs [batch, readouts, output]."""
-        # Which positions are scored changes no output; a part without any is refused.
+        # Outputs do not depend on it, but a part without a scored position is refused.
         asked = replace(batch, scored=np.ones_like(batch.scored))
         parts = [
-            self._oracle.forward(self._oracle.place(part)).read().outputs
+            self.network.forward(self.network.place(part)).read().outputs
             for part in self._parts(asked)
         ]
         return np.concatenate(parts)
@@ -99,7 +103,7 @@ class Reference:
             if not part.scored.any():
                 continue
             share = part.scored.sum() / batch.scored.sum()
-            done = self._oracle.loss_and_gradients(self._oracle.place(part)).read()
+            done = self.network.loss_and_gradients(self.network.place(part)).read()
             for name, found in {"loss": done.loss, **done.gradients}.items():
                 total[name] = total.get(name, 0.0) + share * np.asarray(found)
         return total
@@ -107,13 +111,8 @@ class Reference:
     def train(self, batches: Iterable[Batch]) -> Weights:
         """Take an update on each batch; return the last loss and the weights."""
         for batch in batches:
-            done = self._oracle.train_steps([self._oracle.place(batch)]).read()
-        return {"losses": done.losses, **self._oracle.weights()}
-
-    @property
-    def network(self) -> Oracle:
-        """The network that computes the reference; it takes whole batches."""
-        return self._oracle
+            done = self.network.train_steps([self.network.place(batch)]).read()
+        return {"losses": done.losses, **self.network.weights()}
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
         for start in range(0, batch.size, self._most):
@@ -122,8 +121,7 @@ class Reference:
 
 def gradient_norm(found: Weights) -> float:
     """Return the norm of all gradients together, from `loss_and_gradients`."""
-    squares = (np.sum(d**2) for name, d in found.items() if name != "loss")
-    return float(np.sqrt(sum(squares)))
+    return math.sqrt(sum(np.sum(d**2) for name, d in found.items() if name != "loss"))
 
 
 @dataclass
@@ -141,7 +139,7 @@ class ReadBack:
     where: str = ""
 
     def refuse(self, where: str) -> None:
-        """Record a mistake that the numbers do not show."""
+        """Record a mistake that is not visible in the numbers."""
         self.error, self.where = float("inf"), where
 
     def compare(
@@ -160,10 +158,11 @@ class ReadBack:
 
         Args:
             found: What was computed.
-            expected: Computes the same with the reference. It is called with None, and
-                if needed with a number, which says how the weights are `nudged` first.
-            where: Names the comparison.
-            tolerance: For numbers that can be computed to many digits.
+            expected: Computes the same with the reference. It is called with None. If
+                an error is above the tolerance, it is called with numbers too; each is
+                the seed with which the weights are `nudged` first.
+            where: The name of the comparison.
+            tolerance: The largest error of numbers that have many correct digits.
         """
         right = expected(None)
         worst = errors(found, right)
@@ -191,19 +190,17 @@ class ReadBack:
         """Return it as JSON values."""
         return {**dataclasses.asdict(self), "error": min(self.error, 1e300)}
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> ReadBack:
-        """Rebuild it from `to_json`."""
-        return cls(**values)
-
 
 def errors(found: Weights, expected: Weights) -> dict[str, float]:
-    """Return each tensor's relative error; it is infinite for a missing tensor."""
-    return {name: _error(found.get(name), tensor) for name, tensor in expected.items()}
+    """Return each tensor's relative error; it is infinite for a missing tensor.
 
-
-def _error(found: Array | None, expected: Array) -> float:
-    if found is None:
-        return float("inf")
-    error = relative_error(np.asarray(found), np.asarray(expected, np.float64))
-    return 0.0 if error is None else error
+    It is 0 where the expected tensor underflows.
+    """
+    missing = np.empty(0)
+    return {
+        name: relative_error(
+            np.asarray(found.get(name, missing)), np.asarray(tensor, np.float64)
+        )
+        or 0.0
+        for name, tensor in expected.items()
+    }

@@ -54,7 +54,7 @@ def offered(registry: Registry, trial: Trial) -> ImplementationDeclaration:
     """Return the declaration of a trial's implementation, which must offer the trial.
 
     Raises:
-        MisuseError: If the name is unknown.
+        MisuseError: If the implementation's name is unknown.
         RefusedError: If it does not offer the cell, device, dtype, precision or biases.
     """
     declared = registry.implementation(trial.implementation)
@@ -116,14 +116,9 @@ class Subject:
         Raises:
             RefusedError: If the cell has neither and the implementation does not train.
         """
-        if self.basis is Basis.REFERENCE:
-            found = build_network(
-                self.registry, ORACLE, _in_float64(spec), self.cell, "cpu"
-            )
-            return cast(Oracle, found)
-        if self.basis is Basis.EQUATIONS:
-            return self.oracle_around(spec, self.steps())
-        return self._around(spec, self._own_steps(spec))
+        if self.basis is Basis.OWN_STEPS:
+            return self._around(spec, self._own_steps(spec))
+        return self.oracle_around(spec, self.steps())
 
     def steps(self) -> Steps:
         """Return one layer's time step, from the cell's reference or its equations."""
@@ -137,7 +132,7 @@ class Subject:
         return self._around(spec, lambda *_: steps)
 
     def _own_steps(self, spec: NetworkSpec) -> Callable[[str, int, int], Steps]:
-        """Return what makes a layer from the implementation's single time steps."""
+        """Return a factory of layers from the implementation's single time steps."""
         name = self.trial.implementation
         declared = self.registry.implementation(name)
         if not declared.trains:
@@ -155,11 +150,6 @@ class Subject:
     def _around(
         self, spec: NetworkSpec, layer: Callable[[str, int, int], Any]
     ) -> Oracle:
-        found = build_around(
-            self.registry, "numpy", layer, _in_float64(spec), self.cell, "cpu"
-        )
+        spec = replace(spec, dtype="float64", precision="highest", biases="canonical")
+        found = build_around(self.registry, "numpy", layer, spec, self.cell, "cpu")
         return cast(Oracle, found)
-
-
-def _in_float64(spec: NetworkSpec) -> NetworkSpec:
-    return replace(spec, dtype="float64", precision="highest", biases="canonical")

@@ -1,4 +1,4 @@
-"""Does a task keep its contract? Problems are drawn and checked."""
+"""Does a task satisfy its contract? Problems are drawn and checked."""
 
 from __future__ import annotations
 
@@ -21,16 +21,9 @@ _CERTAIN = 60.0
 """A logit that gives every other class a probability of 1e-26."""
 
 
-@dataclass(frozen=True)
-class Clause:
-    """One requirement of the contract.
-
-    Attributes:
-        problem: What was found and what was expected; None if the task satisfies it.
-    """
-
-    name: str
-    problem: str | None
+Clauses = dict[str, str | None]
+"""The requirements of the contract by name, each with what was found and what was
+expected; None if the task satisfies it."""
 
 
 @dataclass(frozen=True)
@@ -39,36 +32,29 @@ class TaskCheck:
 
     task: str
     length: int
-    clauses: tuple[Clause, ...]
+    clauses: Clauses
 
     @property
     def broken(self) -> int:
         """The number of requirements that are not satisfied."""
-        return sum(clause.problem is not None for clause in self.clauses)
+        return sum(problem is not None for problem in self.clauses.values())
 
 
 def check_task(task: Task) -> TaskCheck:
-    """Draw problems of the first usual length that a task has, and check them.
+    """Draw problems of the first of `_LENGTHS` that a task has, and check them.
 
     Raises:
-        ValueError: If it has no length below 1000.
+        ValueError: If the task has no length below 1000.
     """
     length = _first_length(task)
     batch = _draw(task, length)
-    clauses = [
-        _clause("shapes and dtypes", _wrong_shape(task, batch, length)),
-        _clause("one seed, one batch", _difference(batch, _draw(task, length))),
-    ]
-    if (
-        clauses[0].problem is None
-    ):  # nothing else can be checked on a batch of a wrong shape
-        clauses += _answers(task, batch, length)
-    return TaskCheck(task.info.name, length, tuple(clauses))
-
-
-def _clause(name: str, problems: Iterator[str]) -> Clause:
-    """Return a requirement with the first of its problems."""
-    return Clause(name, next(problems, None))
+    clauses: Clauses = {
+        "shapes and dtypes": next(_wrong_shape(task, batch, length), None),
+        "one seed, one batch": next(_difference(batch, _draw(task, length)), None),
+    }
+    if clauses["shapes and dtypes"] is None:  # another batch cannot be scored
+        clauses |= _answers(task, batch, length)
+    return TaskCheck(task.info.name, length, clauses)
 
 
 def _first_length(task: Task) -> int:
@@ -128,23 +114,25 @@ def _wrong_range(task: Task, batch: Batch, time_steps: int) -> Iterator[str]:
         yield "no position is scored"
 
 
-# --- what is said of answers ---------------------------------------------------------
+# --- scores and floor ----------------------------------------------------------------
 
 
-def _answers(task: Task, batch: Batch, length: int) -> Iterator[Clause]:
+def _answers(task: Task, batch: Batch, length: int) -> Clauses:
     perfect, floor = _perfect(task, batch), task.floor(length=length)
     scores = task.score(perfect, batch)
-    names = _clause("names of scores", _wrong_keys(task, set(scores), set(floor)))
-    yield names
-    if names.problem is not None:
-        return
+    names = next(_wrong_keys(task, set(scores), set(floor)), None)
+    if names is not None:
+        return {"names of scores": names}
     means = {name: tally.mean for name, tally in scores.items()}
-    yield _clause("scores of parts add up", _wrong_sum(task, perfect, batch))
-    yield _clause("a perfect answer", _wrong_rule(task, means))
     constant = task.score(_best_constant(task, batch), batch)["loss"].mean
-    yield _clause("floor", _wrong_floor(task, constant, floor))
     first = task.first_recalled(length=length)
-    yield _clause("first recalled", _wrong_readout(first, batch))
+    return {
+        "names of scores": None,
+        "scores of parts add up": next(_wrong_sum(task, perfect, batch), None),
+        "a perfect answer": next(_wrong_rule(task, means), None),
+        "floor": next(_wrong_floor(task, constant, floor), None),
+        "first recalled": next(_wrong_readout(first, batch), None),
+    }
 
 
 def _wrong_rule(task: Task, scores: Mapping[str, float]) -> Iterator[str]:

@@ -12,18 +12,17 @@ def task_json(found: TaskCheck) -> dict[str, Any]:
     return {
         "task": found.task,
         "length": found.length,
-        "clauses": {clause.name: clause.problem for clause in found.clauses},
+        "clauses": found.clauses,
     }
 
 
 def task_text(found: TaskCheck) -> str:
     """Return a first line, each clause with its problem, and the verdict."""
     lines = [f"{found.task} · task · {PROBLEMS} problems of length {found.length}"]
-    for clause in found.clauses:
-        verdict = "ok" if clause.problem is None else "BROKEN"
-        lines.append(f"  {clause.name:<26} {verdict}")
-        if clause.problem is not None:
-            lines.append(f"  {'':<26} {clause.problem}")
+    for name, problem in found.clauses.items():
+        lines.append(f"  {name:<26} {'ok' if problem is None else 'BROKEN'}")
+        if problem is not None:
+            lines.append(f"  {'':<26} {problem}")
     count = len(found.clauses)
     if found.broken:
         lines.append(f"the contract is broken: {found.broken} of {count} checks")

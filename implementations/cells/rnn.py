@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -22,13 +22,10 @@ class _Elman(BuiltInCell):
     elementwise = 3
     biases: ClassVar = {"torch": 2, "keras": 1}
 
-    @abstractmethod
-    def _activation(self, a: Array) -> Array:
-        """Compute φ(a)."""
-
-    @abstractmethod
-    def _slope(self, h: Array) -> Array:
-        """Compute φ'(a) from h = φ(a)."""
+    _activation: Callable[[Array], Array]
+    """Computes φ(a)."""
+    _slope: Callable[[Array], Array]
+    """Computes φ'(a) from h = φ(a)."""
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
         """Advance one time step: x [batch, input], h [batch, hidden]."""
@@ -74,13 +71,8 @@ class Rnn(_Elman):
         source="Elman (1990), Finding structure in time; with tanh",
     )
 
-    def _activation(self, a: Array) -> Array:
-        h: Array = np.tanh(a)
-        return h
-
-    def _slope(self, h: Array) -> Array:
-        # tanh'(a) = 1 - tanh²(a).
-        return 1 - h * h
+    _activation = staticmethod(lambda a: np.tanh(a))
+    _slope = staticmethod(lambda h: 1 - h * h)  # tanh'(a) = 1 - tanh²(a)
 
 
 class RnnRelu(_Elman):
@@ -102,6 +94,9 @@ class RnnRelu(_Elman):
         source="Le, Jaitly & Hinton (2015), arXiv:1504.00941 (the IRNN)",
     )
 
+    _activation = staticmethod(lambda a: np.maximum(a, 0))
+    _slope = staticmethod(lambda h: (h > 0).astype(h.dtype))
+
     def initial_weights(
         self, scheme: str, rng: np.random.Generator, sizes: LayerSizes
     ) -> Weights:
@@ -119,10 +114,3 @@ class RnnRelu(_Elman):
             weights["w_ih"] = rng.normal(0, 1e-3, weights["w_ih"].shape)
             weights["w_hh"] = np.eye(sizes.hidden_size)[None]
         return weights
-
-    def _activation(self, a: Array) -> Array:
-        h: Array = np.maximum(a, 0)
-        return h
-
-    def _slope(self, h: Array) -> Array:
-        return (h > 0).astype(h.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -28,18 +29,9 @@ class NumpyProbe(Probe):
         rng = np.random.default_rng(0)
         # Drawing normal numbers would take longer than all the products.
         a, b = (rng.random((2, size, size), np.float32) - 0.5).astype(dtype)
-        c = np.empty_like(a)
-
-        def call() -> None:
-            np.matmul(a, b, out=c)
-
-        return call
+        return partial(np.matmul, a, b, out=np.empty_like(a))
 
     def copy(self, size: int) -> Callable[[], None]:
         """Return a call that reads and writes `size` bytes, with one thread."""
         held = np.ones(size // 4, np.float32)
-
-        def call() -> None:
-            np.negative(held, out=held)
-
-        return call
+        return partial(np.negative, held, out=held)

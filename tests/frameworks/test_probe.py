@@ -19,8 +19,13 @@ def test_calls_wait_and_report_nothing_of_a_gpu_that_is_not_there(
     cases.assert_misses_a_gpu(framework)
 
 
-def test_bfloat16_is_multiplied(backend: Backend) -> None:
-    cases.load(backend.framework).matmul(64, "float32", "bf16")()
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("highest", "float32"), ("bf16", "bfloat16")]
+)
+def test_matrices_of_the_precision_are_multiplied(
+    backend: Backend, precision: str, dtype: str
+) -> None:
+    cases.assert_multiplies(backend.framework, precision, dtype)
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""What can it learn? New data in every update, held-out data every N updates."""
+"""What can it learn? Updates take new data; evaluations take held-out data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract import Batch, Quantity, TrainableNetwork, Weights
+from harness.contract import Quantity, TrainableNetwork, Weights
 from harness.errors import PluginError
 from harness.measure import readback
 from harness.measure.arithmetic import FLOPS_PER_FORWARD, flops_of_call, kept_bytes
@@ -54,8 +54,8 @@ class Observer:
         checkpoint: Receives state and arrays from which learning can continue, to the
             last bit, on the same machine with the same library versions.
         checkpoint_s: Time between two checkpoints.
-        is_stopped: Asked between updates; if True, learning leaves a checkpoint and
-            ends.
+        is_stopped: Called between updates; if it returns True, learning writes a
+            checkpoint and ends.
         start: State and arrays of the checkpoint to continue from.
     """
 
@@ -69,7 +69,7 @@ class Observer:
 
 
 class _StoppedError(Exception):
-    """Learning was asked to stop and has left a checkpoint."""
+    """Learning was asked to stop and has written a checkpoint."""
 
 
 class _DivergedError(Exception):
@@ -78,12 +78,13 @@ class _DivergedError(Exception):
 
 @dataclass
 class _Progress:
-    """How far learning got.
+    """How far learning has come.
 
     Attributes:
         updates: Updates that were taken.
-        clipped: Those of them whose gradient was clipped.
-        solved_at: The updates of the last evaluations in a row that were solved.
+        clipped: Updates whose gradient was clipped.
+        solved_at: The update of each of the last evaluations in a row that count as
+            solved.
         evaluated_at: The update of the last evaluation.
     """
 
@@ -163,7 +164,7 @@ class _Study:
         """Train until the task is solved or the updates are used up.
 
         Raises:
-            _StoppedError: If the observer stopped it; a checkpoint is left.
+            _StoppedError: If the observer stopped it; a checkpoint is written.
             _DivergedError: If a loss or a gradient is not finite.
         """
         if self._observer.start is None:
@@ -181,12 +182,11 @@ class _Study:
                     return
 
     def _checkpoint(self) -> None:
-        """Leave a checkpoint if it is time to, or if learning is stopped."""
+        """Write a checkpoint if one is due, or if learning is stopped."""
         stopped = self._observer.is_stopped()
         due = time.monotonic() - self._saved_at >= self._observer.checkpoint_s
         if stopped or due:
-            read_back = {"read_back": self.read_back.found.to_json()}
-            state = {**asdict(self._at), **read_back}
+            state = {**asdict(self._at), "read_back": self.read_back.found.to_json()}
             arrays = {f"weights/{n}": w for n, w in self._network.weights().items()}
             optimizer = self._network.optimizer_state()
             arrays |= {f"optimizer/{n}": a for n, a in optimizer.items()}
@@ -203,15 +203,12 @@ class _Study:
         self._network.load_weights(kinds["weights"])
         self._network.load_optimizer_state(kinds["optimizer"])
         progress = dict(state)
-        self.read_back.found = ReadBack.from_json(progress.pop("read_back"))
+        self.read_back.found = ReadBack(**progress.pop("read_back"))
         self._at = _Progress(**progress)
 
     def _update(self, indices: range) -> None:
-        placed = [
-            self._network.place(self._problem.batch("train", index))
-            for index in indices
-        ]
-        done = self._network.train_steps(placed).read()
+        batches = (self._problem.batch("train", index) for index in indices)
+        done = self._network.train_steps([*map(self._network.place, batches)]).read()
         updates = [index + 1 for index in indices]
         finite = np.isfinite(done.losses) & np.isfinite(done.gradient_norms)
         values = {
@@ -236,24 +233,20 @@ class _Study:
         total: dict[str, Any] = {}
         for batch, placed in self._held_out:
             outputs = self._network.forward(placed).read().outputs
-            self._check_shape(outputs.shape, batch)
+            expected = (*batch.scored.shape, self.task.info.output_size)
+            if outputs.shape != expected:
+                name = self._problem.trial.implementation
+                wrong = f"outputs have shape {outputs.shape}, not {expected}"
+                raise PluginError(name, wrong)
             for name, tally in self.task.score(outputs, batch).items():
                 total[name] = total[name] + tally if name in total else tally
         scores = {name: tally.mean for name, tally in total.items()}
         updates, loss = self._at.updates, scores["loss"]
         self._emit(Reading("held_out", scores, updates, "updates"))
         self._at.evaluated_at = updates
-        before = self._at.solved_at
-        self._at.solved_at = (
-            [*before, updates] if self.task.solved(loss, scores) else []
-        )
+        solved = self.task.solved(loss, scores)
+        self._at.solved_at = [*self._at.solved_at, updates] if solved else []
         self._check_finite("held-out loss", loss, updates)
-
-    def _check_shape(self, found: tuple[int, ...], batch: Batch) -> None:
-        expected = (*batch.scored.shape, self.task.info.output_size)
-        if found != expected:
-            name = self._problem.trial.implementation
-            raise PluginError(name, f"outputs have shape {found}, not {expected}")
 
     def readings(self) -> list[Reading]:
         """Return the values of the whole trial."""
@@ -283,16 +276,14 @@ def work(registry: Registry, trial: Trial) -> Work:
     sequences = settings.evaluate_sequences
     evaluations = 1 + updates / max(1, settings.evaluate_every)
     calls = math.ceil(sequences / EVALUATION_BATCH) * evaluations
-    one = update_work(registry, trial)
-    sizes = max(problem.parameters().values())
+    update, sizes = update_work(registry, trial), max(problem.parameters().values())
+    evaluated = flops_of_call(problem, "forward", sequences)
+    kept = max(batch, min(sequences, EVALUATION_BATCH) // 4)
     return Work(
-        updates * one.time_steps + calls * problem.time_steps,
-        updates * one.flops
-        + evaluations * flops_of_call(problem, "forward", sequences),
+        updates * update.time_steps + calls * problem.time_steps,
+        updates * update.flops + evaluations * evaluated,
         start_s=0.5,
-        activation_bytes=kept_bytes(
-            problem, max(batch, min(sequences, EVALUATION_BATCH) // 4)
-        ),
+        activation_bytes=kept_bytes(problem, kept),
         file_bytes=SPEC_BYTES + _EVENT_BYTES * updates + 4 * sizes,
     )
 

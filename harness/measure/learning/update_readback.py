@@ -112,12 +112,8 @@ def _change(
     after = network.weights()
     if rounded:
         after = {n: w.astype(dtype) for n, w in after.items()}
-    return np.concatenate(
-        [
-            (np.asarray(after[n], np.float64) - np.asarray(w, np.float64)).ravel()
-            for n, w in before.items()
-        ]
-    )
+    changes = (np.subtract(after[n], w, dtype=np.float64) for n, w in before.items())
+    return np.concatenate([change.ravel() for change in changes])
 
 
 def _loud(
@@ -125,7 +121,7 @@ def _loud(
 ) -> Weights | None:
     """Return initial values with a readout so large that gradients are clipped.
 
-    None if the trial does not clip, or if the gradients stay too small.
+    The result is None if the trial does not clip or the gradients stay too small.
     """
     clip_norm = problem.trial.optimizer.clip_norm
     if clip_norm is None:

@@ -37,14 +37,7 @@ import numpy as np
 from harness.contract import DeviceProbe, FrameworkState, Weights
 from harness.errors import PluginError, RefusedError, UnavailableError
 from harness.intervals import MedianInterval, median_interval
-from harness.machine import clock as timing
-from harness.machine.clock import (
-    ClockCheck,
-    loops_for,
-    no_garbage_collection,
-    reading_s,
-    warm_up,
-)
+from harness.machine import clock
 from harness.machine.load import OtherLoad
 from harness.measure.arithmetic import FLOPS_PER_FORWARD, flops_of_call, kept_bytes
 from harness.measure.capacity import check_memory, check_threads
@@ -124,7 +117,7 @@ class SpeedMeter:
         self._reference = Reference(problem)
         self._chance = np.random.default_rng()  # nobody can know before what is picked
         self._made = time.perf_counter()
-        self._clock, self._other_load = ClockCheck(), OtherLoad()
+        self._clock, self._other_load = clock.ClockCheck(), OtherLoad()
         threads = trial.threads if trial.device == "cpu" else None
         self._probe = _probe_of(problem)
         self._timer = None if self._probe is None else self._probe.timer()
@@ -134,7 +127,6 @@ class SpeedMeter:
                 problem, self._network, self._reference
             ).items()
         }
-
         if not self._phases:
             raise RefusedError(f"{trial.implementation} does not train")
 
@@ -153,10 +145,10 @@ class SpeedMeter:
             gc.collect()
             phase.inputs.grow(_WARM_UP_INPUTS)
             ring = itertools.cycle(range(min(_WARM_UP_INPUTS, len(phase.inputs))))
-            warm = warm_up(lambda p=phase, r=ring: p.call(p.inputs[next(r)]))  # type: ignore[misc]
+            warm = clock.warm_up(lambda p=phase, r=ring: p.call(p.inputs[next(r)]))  # type: ignore[misc]
             turns.first_call_s = warm.first_call_s
             turns.stationary = warm.stationary
-            turns.loops = min(loops_for(self._fresh_call_s(phase)), MOST_LOOPS)
+            turns.loops = min(clock.loops_for(self._fresh_call_s(phase)), MOST_LOOPS)
             phase.inputs.grow(turns.loops * (1 + self._readings))
 
     def _fresh_call_s(self, phase: Phase) -> float:
@@ -164,7 +156,7 @@ class SpeedMeter:
         self._load(phase, 1)
         count = min(_WARM_UP_INPUTS, len(phase.inputs))
         call = _calls(phase, range(count))
-        return min(reading_s(call, 1) for _ in range(count))
+        return min(clock.reading_s(call, 1) for _ in range(count))
 
     def _load(self, phase: Phase, draw: int) -> None:
         self._network.load_weights(self._problem.initial_weights(draw))
@@ -183,8 +175,8 @@ class SpeedMeter:
         inputs = self._in_order(phase, seen.loops * (1 + self._readings))
         call = _calls(phase, inputs)
         self._load(phase, draw)
-        with no_garbage_collection():
-            reading_s(call, seen.loops)
+        with clock.no_garbage_collection():
+            clock.reading_s(call, seen.loops)
             begun_s = time.perf_counter()
             readings = self._timed(call, clocked)
         # Copied, because a network may return the memory that it computes in.
@@ -224,13 +216,13 @@ class SpeedMeter:
     def _state(self) -> FrameworkState:
         return FrameworkState() if self._probe is None else self._probe.state()
 
-    def _reading(self, call: Callable[[], None], clocked: _Clocked) -> timing.Reading:
+    def _reading(self, call: Callable[[], None], clocked: _Clocked) -> clock.Reading:
         """Take one reading by the wall clock, and also by the device's clock."""
         loops = clocked.turns.loops
         if self._timer is None:
-            return timing.reading(call, loops)
+            return clock.reading(call, loops)
         self._timer.start()
-        found = timing.reading(call, loops)
+        found = clock.reading(call, loops)
         clocked.turns.device_s.append(self._timer.stop() / loops)
         return found
 
@@ -353,7 +345,7 @@ def work(registry: Registry, trial: Trial) -> Work:
         passes * problem.time_steps,
         passes * flops_of_call(problem, "forward", batch),
         start_s=1.0,
-        least_s=2 * calls * len(phases) * timing.READING_S,
+        least_s=2 * calls * len(phases) * clock.READING_S,
         activation_bytes=kept_bytes(problem, batch),
     )
 

@@ -1,4 +1,4 @@
-"""What is stored about a timed phase: its median, rates and raw samples."""
+"""The values that are stored of a timed phase: its median, rates and raw samples."""
 
 from __future__ import annotations
 

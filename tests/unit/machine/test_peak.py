@@ -178,7 +178,8 @@ def test_numpy_waits_and_refuses_what_it_has_not() -> None:
 def test_torch_waits_and_refuses_what_it_has_not() -> None:
     cases.assert_waits_and_tells_nothing_of_a_gpu("torch", "float32", "float64")
     cases.assert_refuses("torch", "tf32")
-    cases.load("torch").matmul(64, "float32", "bf16")()
+    cases.assert_multiplies("torch", "highest", "float32")
+    cases.assert_multiplies("torch", "bf16", "bfloat16")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
