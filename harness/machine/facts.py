@@ -84,23 +84,18 @@ def framework_versions(name: str, distributions: Iterable[str]) -> str:
 
 def _commit() -> dict[str, Any]:
     """Return the commit of the git checkout that this package runs from, if any."""
-    folder = Path(__file__).resolve().parent.parent
-    if not (folder / ".git").exists():
-        return {"commit": None, "dirty": False}
+    folder = Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str:
+        command, quiet = ["git", "-C", str(folder), *arguments], subprocess.DEVNULL
+        found = subprocess.check_output(command, text=True, stderr=quiet, timeout=10)
+        return found.strip()
+
     try:
-        head = _git(folder, "rev-parse", "--short=12", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        if (folder / ".git").exists():
+            head = git("rev-parse", "--short=12", "HEAD")
+            changed = git("status", "--porcelain", "--untracked-files=no")
+            return {"commit": head, "dirty": bool(changed)}
     except (OSError, subprocess.SubprocessError):
-        return {"commit": None, "dirty": False}
-    return {"commit": head, "dirty": bool(changed)}
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=10,
-    )
-    return done.stdout.strip()
+        pass
+    return {"commit": None, "dirty": False}

@@ -21,17 +21,17 @@ class Traced:
 
     Attributes:
         value: The array.
-        ways: Each array that it was computed from, with a function that pulls a
-            cotangent back to that array.
+        ways: Each traced array that it was computed from, with a function that pulls a
+            cotangent back to that array. Other operands are constants.
     """
 
     __array_ufunc__ = None  # a NumPy number times this calls __rmul__ here
 
     def __init__(
-        self, value: Array, *ways: tuple[Traced, Callable[[Array], Array]]
+        self, value: Array, *ways: tuple[Any, Callable[[Array], Array]]
     ) -> None:
         self.value = value
-        self.ways = ways
+        self.ways = [(a, pull) for a, pull in ways if isinstance(a, Traced)]
 
     def __getitem__(self, place: Any) -> Traced:
         def pull(d: Array) -> Array:
@@ -45,28 +45,18 @@ class Traced:
         return Traced(-self.value, (self, np.negative))
 
     def __add__(self, other: Any) -> Traced:
-        return Traced(self.value + _value(other), (self, _same), *_way(other, _same))
+        return Traced(self.value + _value(other), (self, _same), (other, _same))
 
     def __sub__(self, other: Any) -> Traced:
-        return Traced(
-            self.value - _value(other), (self, _same), *_way(other, np.negative)
-        )
+        return Traced(self.value - _value(other), (self, _same), (other, np.negative))
 
     def __mul__(self, other: Any) -> Traced:
-        b = _value(other)
-        return Traced(
-            self.value * b,
-            (self, lambda d: d * b),
-            *_way(other, lambda d: d * self.value),
-        )
+        a, b = self.value, _value(other)
+        return Traced(a * b, (self, lambda d: d * b), (other, lambda d: d * a))
 
     def __truediv__(self, other: Any) -> Traced:
-        b = _value(other)
-        return Traced(
-            self.value / b,
-            (self, lambda d: d / b),
-            *_way(other, lambda d: -d * self.value / b**2),
-        )
+        a, b = self.value, _value(other)
+        return Traced(a / b, (self, lambda d: d / b), (other, lambda d: -d * a / b**2))
 
     def __rsub__(self, other: Any) -> Traced:
         return Traced(other - self.value, (self, np.negative))
@@ -84,12 +74,6 @@ def _same(d: Array) -> Array:
 
 def _value(operand: Any) -> Any:
     return operand.value if isinstance(operand, Traced) else operand
-
-
-def _way(
-    operand: Any, pull: Callable[[Array], Array]
-) -> tuple[tuple[Traced, Callable[[Array], Array]], ...]:
-    return ((operand, pull),) if isinstance(operand, Traced) else ()
 
 
 class Operations:

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from harness.contract import DeviceProbe, Network, Quantity
 from harness.errors import RefusedError
@@ -47,18 +46,8 @@ QUANTITIES = {
 }
 
 
-class Gauge(Protocol):
-    """Measures one kind of memory, from `reset` on."""
-
-    def reset(self) -> None:
-        """Begin again with what is held now."""
-
-    def values(self) -> Mapping[str, int]:
-        """Return the peak since `reset`, by metric."""
-
-
 class ResidentMemory:
-    """Resident memory of this process, above its baseline when this object was made.
+    """Resident memory of this process, above the baseline when this object was made.
 
     If the system cannot reset its record of the peak, the peak since the process began
     is measured.
@@ -85,12 +74,13 @@ class ResidentMemory:
 class DeviceMemory:
     """Memory of a GPU, as the framework's allocator and the driver report it.
 
-    The driver is asked again and again during the calls. It reports the device as a
-    whole, so that memory of other processes there counts too.
+    The driver is asked repeatedly during the calls. It reports the whole device, so
+    that memory of other processes there counts too.
 
     Args:
         probe: The framework's probe of the device.
-        held_bytes: Asks the driver; returns None if it does not answer.
+        held_bytes: Returns the driver's number of used bytes, or None without an
+            answer.
     """
 
     def __init__(
@@ -113,7 +103,7 @@ class DeviceMemory:
             ended = self._ended.wait(_POLL_S)
 
     def values(self) -> Mapping[str, int]:
-        """Return both peaks, the driver's above what was held before."""
+        """Return both peaks; the driver's is above what was held before."""
         self._ended.set()
         self._thread.join()
         found = {}
@@ -124,6 +114,9 @@ class DeviceMemory:
             found["device_peak_bytes"] = max(0, self._peak - self._baseline)
         return found
 
+
+Gauge = ResidentMemory | DeviceMemory
+"""Measures the peak of one kind of memory, from `reset` on."""
 
 _POLL_S = 0.002
 """Time between two questions to the driver, which answers within microseconds."""
@@ -137,7 +130,7 @@ def _highest_bytes() -> int:
 
 
 def gauges_of(problem: Problem) -> list[Gauge]:
-    """Return what measures memory: this process's, and its device's."""
+    """Return the gauges of a trial: this process's memory, and that of its GPU."""
     found: list[Gauge] = [ResidentMemory()]
     if problem.trial.device != "cpu" and (probe := problem.probe()) is not None:
         found.append(DeviceMemory(probe))
@@ -149,14 +142,14 @@ def measure_memory(
     trial: Trial,
     gauges: Callable[[Problem], list[Gauge]] = gauges_of,
 ) -> Measurement:
-    """Measure the peak memory of every phase that the implementation has.
+    """Measure the peak memory of every phase that the implementation offers.
 
     Settings: `phases`.
 
     Args:
-        registry: Knows the plugins.
-        trial: What to compute.
-        gauges: Makes the gauges, once the framework is imported.
+        registry: All plugins.
+        trial: The trial.
+        gauges: Makes the gauges; called once the framework is imported.
 
     Raises:
         RefusedError: If the implementation does not offer what the trial asks.
@@ -184,7 +177,7 @@ def measure_memory(
         values: dict[str, float] = {}
         for gauge in made:
             values |= gauge.values()
-        if name != "stream":  # there one call is several time steps
+        if name != "stream":  # one call of `stream` is several time steps
             values["first_call_s"] = first_s
         readings.append(Reading(name, values))
         first_s = first_s if name == "loss_and_gradients" else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -16,11 +17,11 @@ WIDEST = 0.05
 difference that a comparison reports."""
 
 DRIFT = 0.05
-"""A larger change from the first to the last third of the turns is a drift; it is a
-share of the median."""
+"""A larger change from the first to the last third of the turns is a drift. It is a
+share of the first third's median."""
 
 _TREND_Z = 2.58
-"""Mann and Kendall's statistic beyond which a trend is not chance, at 1 %."""
+"""A trend is significant at 1 % beyond this value of Mann and Kendall's statistic."""
 
 _APART = 5.0
 """The least Ashman's D of two groups of turns. The two halves of one normal group have
@@ -30,22 +31,22 @@ _GROUP = 0.2
 """The smaller of two groups has at least this share of the turns."""
 
 OTHER_LOAD = 0.2
-"""A timing is doubted if other processes keep more cores busy during it."""
+"""A timing is doubted if other processes keep this many cores busy during it."""
 
 _JUMP, _JUMP_S = 10.0, 0.1
-"""A reading so many times as long as the median, and so many seconds longer, contains
-something besides its calls."""
+"""A reading contains something besides its calls if it is at least this many times as
+long as the median and this many seconds longer."""
 
 _SLOW = 3.0
-"""A call is slow if it takes so many times as long as most calls."""
+"""A call is slow if it takes more than this many times as long as most calls."""
 
 _UNEVEN, _UNEVEN_TURNS = 0.1, 3
-"""Calls are uneven if slow calls took this share of all time beyond what other calls
-take and beyond waiting for a core, and if so many turns had slow calls. Other
-disturbances take less, or happen once."""
+"""Calls are uneven if slow calls occurred in at least this many turns, and if their
+time beyond that of other calls is at least this share of all time; waiting for a core
+does not count. Other disturbances take less, or happen once."""
 
 _MORE_THREADS = 0.25
-"""Cores that may be busy beyond the threads that were asked for: a garbage collector or
+"""This many more cores may be busy than threads were asked for: a garbage collector or
 an idle thread pool takes as much."""
 
 
@@ -53,7 +54,7 @@ def unstable(turns: Turns, interval: MedianInterval) -> list[Reason]:
     """Return the reasons why the median over these turns is shaky.
 
     Args:
-        turns: What was seen during the turns.
+        turns: The record of the turns.
         interval: The median and its interval.
     """
     medians = np.array([np.median(turn) for turn in turns.readings])
@@ -71,7 +72,7 @@ def unstable(turns: Turns, interval: MedianInterval) -> list[Reason]:
         "threads": _threads(turns),
         "wide": _wide(interval),
     }
-    return [Reason(k, words, _ADVICE[k]) for k, words in found.items() if words]
+    return [Reason(k, seen, _ADVICE[k]) for k, words in found.items() for seen in words]
 
 
 _ADVICE = {
@@ -94,47 +95,42 @@ _ADVICE = {
 }
 
 
-# --- what was seen, in words; "" where nothing was -----------------------------------
+# --- what was seen, in words ---------------------------------------------------------
 
 
-def _clock(turns: Turns) -> str:
+def _clock(turns: Turns) -> Iterator[str]:
     if turns.clock_wrong or not all(s > 0 for t in turns.readings for s in t):
-        return "the clock stepped or ran at another rate while it was read"
-    return ""
+        yield "the clock stepped or ran at another rate while it was read"
 
 
-def _warm_up(turns: Turns) -> str:
-    if turns.stationary:
-        return ""
-    return "calls still got faster when the warm-up ended"
+def _warm_up(turns: Turns) -> Iterator[str]:
+    if not turns.stationary:
+        yield "calls still got faster when the warm-up ended"
 
 
-def _few(medians: np.ndarray) -> str:
-    if len(medians) >= FEWEST:
-        return ""
-    return f"{_counted(len(medians), 'turn')}, and an interval takes {FEWEST}"
+def _few(medians: np.ndarray) -> Iterator[str]:
+    if len(medians) < FEWEST:
+        yield f"{_counted(len(medians), 'turn')}, and an interval takes {FEWEST}"
 
 
-def _short(turns: Turns, interval: MedianInterval) -> str:
+def _short(turns: Turns, interval: MedianInterval) -> Iterator[str]:
     reading_s = turns.loops * interval.median
-    if reading_s >= READING_S / 2:
-        return ""
-    return f"a reading of {turns.loops} calls took {1e6 * reading_s:.0f} µs only"
+    if reading_s < READING_S / 2:
+        yield f"a reading of {turns.loops} calls took {1e6 * reading_s:.0f} µs only"
 
 
-def _drift(medians: np.ndarray) -> str:
+def _drift(medians: np.ndarray) -> Iterator[str]:
     third = len(medians) // 3
     if third < 2 or abs(_trend_z(medians)) < _TREND_Z:
-        return ""
+        return
     change = np.median(medians[-third:]) / np.median(medians[:third]) - 1
-    if abs(change) < DRIFT:
-        return ""
-    how = f"{abs(change):.0%} {'slower' if change > 0 else 'faster'}"
-    return f"calls got {how} from the first to the last third"
+    if abs(change) >= DRIFT:
+        how = f"{abs(change):.0%} {'slower' if change > 0 else 'faster'}"
+        yield f"calls got {how} from the first to the last third"
 
 
 def _trend_z(values: np.ndarray) -> float:
-    """Return Mann and Kendall's statistic: standard normal where there is no trend."""
+    """Return Mann and Kendall's statistic: standard normal if there is no trend."""
     n = len(values)
     upper = np.triu_indices(n, 1)
     s = float(np.sign(values[upper[1]] - values[upper[0]]).sum())
@@ -142,9 +138,9 @@ def _trend_z(values: np.ndarray) -> float:
     return (s - math.copysign(1, s)) / deviation if s else 0.0
 
 
-def _bimodal(medians: np.ndarray) -> str:
+def _bimodal(medians: np.ndarray) -> Iterator[str]:
     if len(medians) < 2 * FEWEST:
-        return ""
+        return
     ordered = np.sort(medians)
     fewest = max(2, math.ceil(_GROUP * len(ordered)))
     # Cut where two neighbours are furthest apart, with enough turns on both sides.
@@ -153,70 +149,62 @@ def _bimodal(medians: np.ndarray) -> str:
     low, high = ordered[:cut], ordered[cut:]
     apart = high.mean() - low.mean()
     spread = math.sqrt((low.var() + high.var()) / 2)
-    if apart < WIDEST * np.median(ordered) or apart < _APART * spread:
-        return ""
-    kinds = [f"{group.mean():.3g} s in {len(group)}" for group in (low, high)]
-    return f"two kinds of turns: {' and '.join(kinds)}"
+    if apart >= WIDEST * np.median(ordered) and apart >= _APART * spread:
+        kinds = [f"{group.mean():.3g} s in {len(group)}" for group in (low, high)]
+        yield f"two kinds of turns: {' and '.join(kinds)}"
 
 
-def _jump(turns: Turns, interval: MedianInterval) -> str:
+def _jump(turns: Turns, interval: MedianInterval) -> Iterator[str]:
     longest = max(s for turn in turns.readings for s in turn)
     beyond_s = (longest - interval.median) * turns.loops
-    if longest < _JUMP * interval.median or beyond_s < _JUMP_S:
-        return ""
-    return f"one reading took {longest / interval.median:.0f} times the median"
+    if longest >= _JUMP * interval.median and beyond_s >= _JUMP_S:
+        yield f"one reading took {longest / interval.median:.0f} times the median"
 
 
-def _uneven(turns: Turns) -> str:
+def _uneven(turns: Turns) -> Iterator[str]:
     if not turns.pieces:
-        return ""
+        return
     calls, spans = np.concatenate(turns.pieces).T
     usual_s = float(np.quantile(spans[calls == 1], 0.25))
     slow = spans > _SLOW * usual_s * calls
     beyond_s = spans[slow] - usual_s * calls[slow]
     where = np.repeat(np.arange(len(turns.pieces)), [len(t) for t in turns.pieces])
     own_s = beyond_s.sum() - sum(turns.waited_s)
-    if len(np.unique(where[slow])) < _UNEVEN_TURNS or own_s < _UNEVEN * spans.sum():
-        return ""
-    slow_s = float(np.median(usual_s + beyond_s))
-    return f"some calls took {_ms(slow_s)} ms where others take {_ms(usual_s)} ms"
+    if len(np.unique(where[slow])) >= _UNEVEN_TURNS and own_s >= _UNEVEN * spans.sum():
+        slow_s = float(np.median(usual_s + beyond_s))
+        yield f"some calls took {_ms(slow_s)} ms where others take {_ms(usual_s)} ms"
 
 
-def _built(turns: Turns) -> str:
-    count = sum(turns.built)
-    if count == 0:
-        return ""
-    return f"the framework traced or compiled in {count} of {len(turns.built)} turns"
+def _built(turns: Turns) -> Iterator[str]:
+    if count := sum(turns.built):
+        yield f"the framework traced or compiled in {count} of {len(turns.built)} turns"
 
 
-def _load(turns: Turns) -> str:
+def _load(turns: Turns) -> Iterator[str]:
     load = float(np.mean(turns.other_load)) if turns.other_load else 0.0
-    seen = f"other processes kept {load:.1f} cores busy"
-    return seen if load >= OTHER_LOAD else ""
+    if load >= OTHER_LOAD:
+        yield f"other processes kept {load:.1f} cores busy"
 
 
-def _threads(turns: Turns) -> str:
-    if turns.threads is None:
-        return ""
+def _threads(turns: Turns) -> Iterator[str]:
+    threads = turns.threads
+    if threads is None:
+        return
     seen = []
-    other = [count for count in turns.set_threads if count != turns.threads]
+    other = [count for count in turns.set_threads if count != threads]
     if other:
         seen.append(f"was set to {_counted(other[-1], 'thread')}")
     used = float(np.median(turns.own_load)) if turns.own_load else 0.0
-    if used > turns.threads + _MORE_THREADS:
+    if used > threads + _MORE_THREADS:
         seen.append(f"kept {used:.1f} cores busy")
-    if not seen:
-        return ""
-    asked = (
-        f"{_counted(turns.threads, 'thread')} {'was' if turns.threads == 1 else 'were'}"
-    )
-    return f"{' and '.join(seen)} where {asked} asked for"
+    if seen:
+        asked = f"{_counted(threads, 'thread')} {'was' if threads == 1 else 'were'}"
+        yield f"{' and '.join(seen)} where {asked} asked for"
 
 
-def _wide(interval: MedianInterval) -> str:
-    if interval.width <= WIDEST:
-        return ""
-    return f"the interval is {interval.width:.0%} of the median wide"
+def _wide(interval: MedianInterval) -> Iterator[str]:
+    if interval.width > WIDEST:
+        yield f"the interval is {interval.width:.0%} of the median wide"
 
 
 def _ms(time_s: float) -> str:

@@ -1,4 +1,6 @@
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +66,11 @@ def test_every_number_has_its_machine_and_versions_beside_it() -> None:
     assert facts["machine"].startswith(f"{facts['cores']} cores ")
     assert facts["memory_bytes"] > 0
     assert isinstance(facts["dirty"], bool)
+    checkout = Path(__file__).parents[3]
+    if (checkout / ".git").exists():
+        command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+        head = subprocess.check_output(command, text=True)
+        assert head.startswith(facts["commit"])
 
 
 def test_a_worker_has_its_threads_pinned() -> None:
