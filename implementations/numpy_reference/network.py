@@ -14,6 +14,7 @@ from harness.contract import (
     NetworkSpec,
     Readout,
     ReferenceCell,
+    Saved,
     State,
     Weights,
     layer_weights,
@@ -22,7 +23,6 @@ from implementations.numpy_reference import optimizers
 from implementations.numpy_reference.losses import loss_and_gradient
 from implementations.numpy_reference.sequence import (
     StepLayer,
-    Trace,
     run_backward,
     run_forward,
 )
@@ -35,12 +35,17 @@ LayerFactory = Callable[[str, int, int], StepLayer]
 
 @dataclass(frozen=True)
 class ForwardTrace:
-    """One pass forward, with what the way back needs."""
+    """The results of a forward pass, and what the backward pass needs.
+
+    Attributes:
+        top: What entered the readout.
+        saved: What the time steps of each layer have saved.
+    """
 
     outputs: Array
     top: Array
     state: State
-    traces: list[Trace]
+    saved: list[list[Saved]]
 
 
 class NumpyNetwork(SharedNetwork):
@@ -48,10 +53,10 @@ class NumpyNetwork(SharedNetwork):
 
     Args:
         spec: Sizes, readout, loss, optimiser; dtype float64 or float32.
-        cell: The recurrence, which computes where no layer is given.
+        cell: The recurrence. It also computes every layer if no `layer` is given.
         device: `cpu`.
-        layer: Called with (cell, input_size, hidden_size); returns what has the `step`
-            and `step_backward` of a `ReferenceCell`.
+        layer: Called with (cell, input_size, hidden_size); returns an object with the
+            methods `step` and `step_backward` of a `ReferenceCell`.
     """
 
     def __init__(
@@ -89,20 +94,20 @@ class NumpyNetwork(SharedNetwork):
     def _trace(self, x: Array, active: Array | None, state: Parts) -> ForwardTrace:
         if self._spec.inputs.embedded:
             x = self._weights["embedding"][x]
-        finals, traces = [], []
+        finals, saved = [], []
         for layer in range(self._spec.num_layers):
             initial = tuple(part[layer] for part in state)
             weights = layer_weights(self._weights, layer)
-            x, final, trace = run_forward(
+            x, final, kept = run_forward(
                 self._steps[layer], weights, x, initial, active
             )
             finals.append(final)
-            traces.append(trace)
+            saved.append(kept)
         last = self._spec.readout is Readout.LAST
         top = finals[-1][0][:, None] if last else np.swapaxes(x, 0, 1)
         outputs = top @ self._weights["readout.w"].T + self._weights["readout.b"]
         final_state = tuple(np.stack(part) for part in zip(*finals, strict=True))
-        return ForwardTrace(outputs, top, final_state, traces)
+        return ForwardTrace(outputs, top, final_state, saved)
 
     # --- gradients -------------------------------------------------------------------
 
@@ -119,8 +124,8 @@ class NumpyNetwork(SharedNetwork):
     ) -> tuple[Array, ...]:
         """Return the total derivative for every state.
 
-        One array [time + 1, layers, batch, hidden] a state part; `d_outputs` None
-        takes the gradient of the loss.
+        There is one array [time + 1, layers, batch, hidden] for each state part. If
+        `d_outputs` is None, the gradient of the loss is taken.
         """
         done = self._from_zero(placed)
         if d_outputs is None:
@@ -162,7 +167,8 @@ class NumpyNetwork(SharedNetwork):
             d_layer, d_x, states = run_backward(
                 self._steps[layer],
                 layer_weights(self._weights, layer),
-                done.traces[layer],
+                done.saved[layer],
+                placed.padding,
                 d_x,
                 finals[layer],
             )

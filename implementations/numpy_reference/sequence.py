@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -11,35 +11,28 @@ from harness.contract import Array, Saved, State, Weights
 
 
 class StepLayer(Protocol):
-    """One time step forward, and back, of a layer, in the dtype it is given."""
+    """One time step of a layer and its backward step, in the dtype of its arguments."""
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
-        """As `ReferenceCell.step`."""
+        """Do what `ReferenceCell.step` does."""
 
     def step_backward(
         self, weights: Weights, saved: Saved, d_state: State
     ) -> tuple[Weights, Array, State]:
-        """As `ReferenceCell.step_backward`."""
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What the way forward leaves for the way back."""
-
-    saved: list[Any]
-    active: Array | None
+        """Do what `ReferenceCell.step_backward` does."""
 
 
 def run_forward(
     cell: StepLayer, weights: Weights, x: Array, state: State, active: Array | None
-) -> tuple[Array, State, Trace]:
+) -> tuple[Array, State, list[Saved]]:
     """Run one layer over x [time, batch, input].
 
-    A sequence that has ended (`active` [time, batch, 1] is False) holds its state and
-    answers zero; None means that every sequence is active throughout.
+    From the end of a sequence on, where `active` [time, batch, 1] is False, its state
+    does not change and its output is zero. `active` is None if no sequence is padded.
 
     Returns:
-        Outputs [time, batch, hidden], the final state and the trace for the way back.
+        Outputs [time, batch, hidden], the final state, and what each time step has
+        saved for the backward pass.
     """
     saved = []
     outputs = np.empty((len(x), *state[0].shape), dtype=state[0].dtype)
@@ -53,13 +46,14 @@ def run_forward(
                 np.where(active[t], a, b) for a, b in zip(new, state, strict=True)
             )
             outputs[t] = new[0] * active[t]
-    return outputs, state, Trace(saved, active)
+    return outputs, state, saved
 
 
 def run_backward(
     cell: StepLayer,
     weights: Weights,
-    trace: Trace,
+    saved: Sequence[Saved],
+    active: Array | None,
     d_outputs: Array,
     d_final: State,
 ) -> tuple[Weights, Array, list[State]]:
@@ -68,7 +62,8 @@ def run_backward(
     Args:
         cell: The recurrence that ran.
         weights: The layer's canonical weights.
-        trace: What `run_forward` returned.
+        saved: What each time step has saved.
+        active: As in `run_forward`.
         d_outputs: Cotangents of the outputs [time, batch, hidden].
         d_final: Cotangents of the final state, parts [batch, hidden].
 
@@ -77,23 +72,21 @@ def run_backward(
         for the state after t time steps, t from 0 to time.
     """
     d_weights = {name: np.zeros_like(tensor) for name, tensor in weights.items()}
-    d_x = [d_outputs] * len(trace.saved)
-    d_states = [d_final] * (len(trace.saved) + 1)
+    d_x = [d_outputs] * len(saved)
+    d_states = [d_final] * (len(saved) + 1)
     d_state = d_final
-    for t in reversed(range(len(trace.saved))):
-        active = None if trace.active is None else trace.active[t]
-        d_output = d_outputs[t] if active is None else d_outputs[t] * active
+    for t in reversed(range(len(saved))):
+        runs = None if active is None else active[t]
+        d_output = d_outputs[t] if runs is None else d_outputs[t] * runs
         d_state = (d_state[0] + d_output, *d_state[1:])
         d_states[t + 1] = d_state
-        through = d_state if active is None else tuple(d * active for d in d_state)
-        d_w, d_x[t], before = cell.step_backward(weights, trace.saved[t], through)
+        through = d_state if runs is None else tuple(d * runs for d in d_state)
+        d_w, d_x[t], before = cell.step_backward(weights, saved[t], through)
         for name, d_tensor in d_w.items():
             d_weights[name] += d_tensor
-        if active is not None:
-            # Where the sequence had ended, the state was only handed on.
-            before = tuple(
-                b + d * ~active for b, d in zip(before, d_state, strict=True)
-            )
+        if runs is not None:
+            # Beyond its end a sequence's state did not change.
+            before = tuple(b + d * ~runs for b, d in zip(before, d_state, strict=True))
         d_state = before
     d_states[0] = d_state
     return d_weights, np.stack(d_x), d_states

@@ -1,9 +1,8 @@
-"""Whether two implementations of a cell agree, if nothing says what is right.
+"""Whether implementations of a cell agree that has neither a reference nor equations.
 
-If a cell has neither a reference nor equations, each implementation is compared with
-its own single time steps. Two implementations could pass and compute different
-functions. Those of one plugin file and one framework can run in one process, so they
-are compared with each other.
+Each implementation of such a cell is compared with its own single time steps. Two of
+them could pass and compute different functions. Implementations of one plugin file and
+one framework can run in one process, so they are compared with each other.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def compare_peers(certificate: Certificate, subject: Subject) -> list[str]:
 
 
 def _peers(subject: Subject) -> list[str]:
-    """Return other implementations of the file and framework that offer the trial."""
+    """Return the other implementations of the file and framework for this trial."""
     trial = subject.trial
     own = subject.registry.implementation(trial.implementation)
     return [

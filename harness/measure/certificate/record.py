@@ -17,7 +17,7 @@ UNDERFLOW = 1e-30
 
 @dataclass(frozen=True)
 class Tolerance:
-    """An error up to `certified` is certified; one above `warned` is worth a look."""
+    """An error up to `certified` is certified; one above `warned` is suspicious."""
 
     certified: float
     warned: float
@@ -101,7 +101,7 @@ class Finding:
 
     @property
     def warned(self) -> bool:
-        """Whether the error is worth a look."""
+        """Whether the error is suspicious."""
         return self.error is not None and self.error > self.tolerance.warned
 
     def values(self) -> dict[str, float]:
@@ -113,7 +113,7 @@ class Finding:
             "expected_norm": self.expected,
             "found_norm": self.found,
         }
-        # Nothing correct is anywhere near 1e300.
+        # No correct value is near 1e300.
         return {n: min(v, 1e300) for n, v in values.items() if v is not None}
 
 
@@ -152,7 +152,7 @@ class Certificate:
     def require_equal(
         self, check: str, found: Array, reference: Array, where: str = ""
     ) -> None:
-        """Record which share of an array did not come back bit for bit."""
+        """Record the share of an array that differs from the reference in any bit."""
         error = float("inf")
         if found.shape == reference.shape and found.dtype == reference.dtype:
             error = float(np.mean(found != reference))

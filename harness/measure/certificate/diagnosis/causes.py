@@ -13,7 +13,7 @@ from harness.measure.subject import Basis, Subject
 FORWARD = ("outputs", "final state", "one time step")
 LOSS = ("loss", "grad of loss")
 
-TELLING = 1e-3
+COARSEST = 1e-3
 """No cause is looked for at a wider tolerance, as of products in bfloat16: too many
 mistakes agree with what was found."""
 
@@ -22,7 +22,7 @@ def diagnose(certificate: Certificate, subject: Subject, *, trains: bool) -> Non
     """Write the likely cause of every broken check into the certificate."""
     tolerance = certificate.tolerance.certified
     broken = set(certificate.broken)
-    if not broken or subject.basis is Basis.OWN_STEPS or tolerance > TELLING:
+    if not broken or subject.basis is Basis.OWN_STEPS or tolerance > COARSEST:
         return
     if broken & set(FORWARD):
         # Wrong outputs make wrong gradients, losses and updates.

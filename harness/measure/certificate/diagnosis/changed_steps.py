@@ -23,7 +23,7 @@ class HardSigmoid(Operations):
     slope: float
 
     def sigmoid(self, a: Traced) -> Traced:
-        """Compute the line, bounded to 0 and 1; it keeps no way back."""
+        """Compute the line, bounded to 0 and 1; no gradient passes back through it."""
         return Traced(np.clip(self.slope * a.value + 0.5, 0, 1))
 
 
@@ -52,7 +52,7 @@ def other_activations(
     """Yield the cell's steps with each usual hard sigmoid, and with relu for tanh."""
 
     def with_operations(operations: Callable[[], Operations]) -> Steps:
-        # The operations are made anew for each time step, in which they count.
+        # New operations for each time step, because they count their calls in it.
         return EquationSteps(lambda _, *rest: equations(operations(), *rest), info)
 
     hard = "matches if sigmoid is a hard sigmoid, {} + 1/2 between 0 and 1, {}"
@@ -66,15 +66,20 @@ def other_activations(
     yield relu.format("every tanh"), with_operations(partial(ReluForTanh, False))
 
 
-# --- back ----------------------------------------------------------------------------
+# --- backward ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class NoWayThroughGates:
+class BlockedGates:
     """Steps in which no gradient flows back through some gates.
 
-    The rows of these gates get no gradient and pass none on. The step has kept the
-    gates' values, so that the other gradients are right.
+    The weights of these gates have a gradient of zero, and so has what entered them.
+    The step has saved the gates' values, so that the other gradients are right.
+
+    Attributes:
+        steps: The right cell.
+        info: Names its gates.
+        gates: Indices of the blocked gates.
     """
 
     steps: Steps
@@ -82,13 +87,13 @@ class NoWayThroughGates:
     gates: tuple[int, ...]
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
-        """As the right cell."""
+        """Do what the right cell does."""
         return self.steps.step(weights, x, state)
 
     def step_backward(
         self, weights: Weights, saved: Saved, d_state: State
     ) -> tuple[Weights, Array, State]:
-        """As the right cell, with zeros in the rows of these gates."""
+        """Do what the right cell does, with zeros in the rows of these gates."""
         found, d_x, before = self.steps.step_backward(
             self._without(weights), saved, d_state
         )
@@ -104,18 +109,19 @@ class NoWayThroughGates:
 
 
 Pull = Callable[[int, State], State]
-"""Called with a time step and the gradient there; returns the gradient passed on."""
+"""Called with a time step and the gradient to the state; returns another gradient."""
 
 
 @dataclass
-class ChangedWayBack:
-    """Steps that change the gradient to the state on its way back in time.
+class ChangedBackward:
+    """Steps that change the gradient to the state as it passes back in time.
 
     Args:
         steps: The right cell.
         time_steps: Length of the sequences; each layer runs over all of it in turn.
-        entering: Changes the gradient that a time step gets, the outputs' included.
-        leaving: Changes the gradient to the previous state, which it passes on.
+        entering: Changes the gradient to the state after a time step, that of the
+            outputs included.
+        leaving: Changes the gradient to the state before a time step.
     """
 
     steps: Steps
@@ -125,7 +131,7 @@ class ChangedWayBack:
     _taken: int = 0
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
-        """As the right cell; count the time steps."""
+        """Do what the right cell does, and count the time steps."""
         after, saved = self.steps.step(weights, x, state)
         t = self._taken % self.time_steps
         self._taken += 1
@@ -134,7 +140,7 @@ class ChangedWayBack:
     def step_backward(
         self, weights: Weights, saved: Saved, d_state: State
     ) -> tuple[Weights, Array, State]:
-        """As the right cell between two changes."""
+        """Do what the right cell does, between the two changes."""
         t, kept = saved
         d_state = self.entering(t, d_state)
         found, d_x, before = self.steps.step_backward(weights, kept, d_state)
@@ -142,5 +148,5 @@ class ChangedWayBack:
 
 
 def unchanged(_: int, d_state: State) -> State:
-    """Pass the gradient on."""
+    """Return the gradient as it is."""
     return d_state

@@ -1,4 +1,4 @@
-"""Does a hypothesis agree with what was found? And what needs no hypothesis."""
+"""Whether a hypothesis agrees with what was found, and causes without a hypothesis."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def without_hypothesis(
     """Return a cause that two equal calls show: values not finite, or randomness.
 
     Args:
-        first: What the first call found.
-        second: What the second call found.
-        tolerance: The most by which two equal calls may differ.
+        first: Results of the first call.
+        second: Results of the second call.
+        tolerance: The largest relative error between two equal calls.
         of: Text before a name, such as "the gradient of ".
     """
     for name, array in first.items():
@@ -62,8 +62,8 @@ def without_hypothesis(
     return None
 
 
-def most_telling(shapes: Sequence[Shape], *, long: bool = False) -> list[Shape]:
-    """Sort shapes: unpadded, one layer, reals, short (or long) sequences first."""
+def clearest_first(shapes: Sequence[Shape], *, long: bool = False) -> list[Shape]:
+    """Sort shapes: unpadded, one layer, reals and short (or long) sequences first."""
     sign = -1 if long else 1
     return sorted(
         shapes,

@@ -11,16 +11,16 @@ import numpy as np
 
 from harness.contract import Array, State, TrainableNetwork
 from harness.measure.certificate.diagnosis.changed_steps import (
-    ChangedWayBack,
-    NoWayThroughGates,
+    BlockedGates,
+    ChangedBackward,
     unchanged,
 )
 from harness.measure.certificate.diagnosis.evidence import (
     Found,
+    clearest_first,
     common_factor,
     disagreeing,
     first_match,
-    most_telling,
     without_hypothesis,
 )
 from harness.measure.certificate.pair import LARGE_COTANGENT, Case, Pair
@@ -33,8 +33,8 @@ BOUNDS = tuple(m * 10.0**e for e in range(-3, 3) for m in (1, 2, 5))
 """Round numbers that somebody might choose as a bound on a gradient."""
 
 MATCHES = 10
-"""A hypothesis agrees within so many tolerances: a gradient that lacks a part may be
-smaller, and then its rounding is a larger share of it."""
+"""A hypothesis agrees within this many tolerances: a gradient that lacks a part may be
+smaller, so that rounding is a larger share of it."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _worst(
         tensors in which they disagree.
     """
     worst, most, padded = None, 0, False
-    for shape in most_telling(PAIRWISE, long=True):
+    for shape in clearest_first(PAIRWISE, long=True):
         if worst is not None and shape.padded != padded:
             break
         padded = shape.padded
@@ -136,7 +136,7 @@ def _pull(subject: Subject, shape: Shape) -> _Pull:
 def _hypotheses(case: Case, found: Found) -> Iterator[tuple[str, Steps]]:
     """Yield mistakes, simple ones first, and the time steps that each makes."""
     steps = case.pair.subject.steps()
-    back = partial(ChangedWayBack, steps, case.batch.time_steps)
+    back = partial(ChangedBackward, steps, case.batch.time_steps)
     for every in TRUNCATIONS:
         words = f"the gradient is truncated every {every} time steps"
         if every == 1:
@@ -149,7 +149,7 @@ def _hypotheses(case: Case, found: Found) -> Iterator[tuple[str, Steps]]:
         yield words, back(unchanged, partial(_without_part, part=k))
     yield from _blind_gates(case, steps)
     for words, bounded in _bounds(case, found):
-        # Of the gradient that a time step gets, or of the one that it passes on.
+        # The bound is on the gradient after a time step, or on the one before it.
         yield words, back(bounded, unchanged)
         yield words, back(unchanged, bounded)
 
@@ -173,7 +173,7 @@ def _blind_gates(case: Case, steps: Steps) -> Iterator[tuple[str, Steps]]:
         for chosen in itertools.combinations(gates, count):
             names = listed([info.gates[k] for k in chosen], 3)
             words = f"matches if no gradient flows through {names}"
-            yield words, NoWayThroughGates(steps, info, chosen)
+            yield words, BlockedGates(steps, info, chosen)
 
 
 # --- bounds --------------------------------------------------------------------------

@@ -21,7 +21,7 @@ class Update:
 
     Attributes:
         moments: The moments after the previous update; a step replaces them.
-        number: The number of the update; the first is 1.
+        number: The number of the update, counted from 1.
     """
 
     optimizer: Optimizer

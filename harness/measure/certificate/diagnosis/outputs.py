@@ -16,9 +16,9 @@ from harness.measure.certificate.diagnosis.changed_weights import (
 )
 from harness.measure.certificate.diagnosis.evidence import (
     Found,
+    clearest_first,
     disagreeing,
     first_match,
-    most_telling,
     without_hypothesis,
 )
 from harness.measure.certificate.pair import Case, Pair
@@ -28,7 +28,7 @@ from harness.measure.subject import Subject
 
 def output_cause(subject: Subject, tolerance: float) -> str | None:
     """Return the likely cause of wrong outputs, or None if none is found."""
-    for shape in most_telling(PAIRWISE):
+    for shape in clearest_first(PAIRWISE):
         pair = Pair(subject, shape)
         case = pair.case(0)
         pair.load(case.weights)
@@ -43,7 +43,7 @@ def output_cause(subject: Subject, tolerance: float) -> str | None:
 def _of(
     case: Case, network: Network, batch: Batch | None = None, state: State | None = None
 ) -> Found:
-    """Run a network on the batch and from the state of a case, or from others."""
+    """Return results of a network by name, from the case's batch and state or others."""
     placed = network.place(batch or case.batch)
     done = network.forward(placed, state or case.state).read()
     parts = zip(case.pair.cell.info.state_parts, done.state, strict=True)
@@ -64,7 +64,7 @@ def _hypotheses(case: Case) -> Iterator[tuple[str, Found]]:
 
 
 def _other_batches(case: Case) -> Iterator[tuple[str, Batch]]:
-    """Yield mistakes that run other sequences; outside of a sequence are zeros."""
+    """Yield mistakes that run other sequences, with zeros beyond their ends."""
     batch = case.batch
     if batch.padded:
         whole = np.full(batch.size, batch.time_steps)
@@ -93,7 +93,7 @@ def _other_activations(case: Case) -> Iterator[tuple[str, Found]]:
 
 
 def _other_cells(case: Case) -> Iterator[tuple[str, Found]]:
-    """Yield other cells with the same state parts, given the tensors they share."""
+    """Yield other cells with the same state parts, with the weights that they share."""
     subject, info = case.pair.subject, case.pair.cell.info
     for name, declared in subject.registry.cells.items():
         if name == case.pair.spec.cell or not declared.reference:
