@@ -24,7 +24,7 @@ torch = declare_framework(
     factory="implementations.torch_backend.network:TorchNetwork",
     probe="implementations.torch_backend.probe:TorchProbe",
     extra="torch",
-    # The profiler writes two lines to standard error each time it is asked what ran.
+    # Otherwise the profiler writes two lines to standard error whenever it runs.
     environment={"KINETO_LOG_LEVEL": "6"},
 )
 
@@ -46,7 +46,7 @@ jax = declare_framework(
     extra="jax",
 )
 
-# In a process of its own: Keras takes one backend a process.
+# A framework of its own, because Keras has one backend in a process.
 keras_jax = declare_framework(
     "keras-jax",
     modules=["keras", "jax"],
@@ -92,7 +92,7 @@ lstm = _cell("lstm", "lstm:Lstm", "input, forget and output gates around a cell 
 # --- implementations -----------------------------------------------------------------
 
 _IN_TORCH = ["rnn", "rnn-relu", "gru", "lstm"]
-"""The cells that torch has layers of."""
+"""The cells for which torch has layers."""
 
 _EVERY_CELL = ["rnn", "rnn-relu", "gru", "gru-reset-before", "lstm"]
 

@@ -1,6 +1,6 @@
-"""Keras layers for the two backends that compute with them: stock ones, and checks.
+"""Keras layers for the two backends that compute with them: stock layers, and checks.
 
-Keras takes its own backend from the environment, TensorFlow or JAX, once for a process.
+Keras reads its own backend, TensorFlow or JAX, from the environment, once a process.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def stock(cell: str, input_size: int, hidden_size: int) -> Any:
 
 
 def check_backend(framework: str, backend: str) -> None:
-    """Check which backend Keras took in this process.
+    """Check that Keras computes with this backend in this process.
 
     Raises:
-        UnavailableError: If it is another one.
+        UnavailableError: If it computes with another one.
     """
     if keras.backend.backend() != backend:
         raise UnavailableError(
@@ -61,7 +61,7 @@ def check_backend(framework: str, backend: str) -> None:
 
 
 def checked(layer: object) -> Any:
-    """Return what a factory returned, its form checked as far as nothing runs.
+    """Return what a factory returned, after those checks for which nothing runs.
 
     Raises:
         PluginError: If it is not a Keras layer, takes other arguments, or keeps its
@@ -93,14 +93,14 @@ def checked(layer: object) -> Any:
 
 
 def leave_cudnn(layer: Any) -> None:
-    """Keep a layer on the CPU: Keras takes cuDNN wherever it sees a GPU."""
+    """Keep a layer on the CPU: Keras uses cuDNN wherever it sees a GPU."""
     for part in layer._flatten_layers():
         if isinstance(part, keras.layers.GRU | keras.layers.LSTM):
             part.use_cudnn = False
 
 
 def check_dtype(layer: Any, dtype: str) -> None:
-    """Check that a layer computes in a dtype, and has its weights in it.
+    """Check that a layer computes in a dtype, and that its weights have it.
 
     Raises:
         PluginError: If any part of it has another dtype.
@@ -135,10 +135,10 @@ def by_name(layer: Any, variables: Sequence[Any]) -> dict[str, Any]:
 def check_answer(
     layer: Any, found: Any, x: Tensor, state: Sequence[Tensor]
 ) -> Sequence[Tensor]:
-    """Return what a layer answered to x [batch, time, input] and a state.
+    """Return the parts of a layer's answer to x [batch, time, input] and a state.
 
     Raises:
-        PluginError: If it is not outputs [batch, time, hidden] and the state.
+        PluginError: If the answer is not outputs [batch, time, hidden] and the state.
     """
     parts = list(found) if isinstance(found, tuple | list) else [found]
     dtype = keras.backend.standardize_dtype(x.dtype)

@@ -39,8 +39,9 @@ class Adding:
 
     `length` is the number of time steps. The floor is always to answer 1, the mean of
     the sum: the loss is then its variance, 1/6, and 0.0784 of the answers are hits. A
-    network there has learned nothing. One that knows one of the two numbers is at
-    1/12; one that sees the last step alone knows it there in 1 of T - T // 2 sequences.
+    network there has learned nothing. A network that knows one of the two numbers has a
+    loss of 1/12. A network that sees only the last step knows a number in 1 of
+    T - T // 2 sequences.
 
     Solved: a mean squared error of at most 1/600, a hundredth of the floor.
 
@@ -109,8 +110,8 @@ class Adding:
     def floor(self, *, length: int) -> dict[str, float]:
         """Return what always answering 1 reaches: 1/6 and 1 - (1 - 0.04)² = 0.0784.
 
-        The density of the sum is a triangle around 1, and the two ends of it that lie
-        0.04 and more away make up (1 - 0.04)² of it.
+        The density of the sum is a triangle around 1. Its two ends, at a distance of
+        0.04 or more from 1, hold (1 - 0.04)² of the probability.
         """
         self.time_steps(length)
         return {"loss": VARIANCE, "hit_rate": 1 - (1 - HIT) ** 2}

@@ -1,4 +1,4 @@
-"""What all built-in cells share: weight shapes, initial values and counts."""
+"""The base class of all built-in cells: weight shapes, initial values and counts."""
 
 from __future__ import annotations
 

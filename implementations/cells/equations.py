@@ -1,7 +1,7 @@
 """One time step of each cell in the operations of any framework.
 
-`w` holds the canonical weights, `a` for every gate W x + b, `state` the parts of the
-state before; what is returned is the state after. Frameworks differ in `ops` alone.
+`w` holds the canonical weights, `a` holds W x + b for every gate, and `state` holds the
+parts of the state before. The state after is returned. Frameworks differ only in `ops`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every cell computes with: the sigmoid and products with all gates at once."""
+"""The operations of every cell: the sigmoid, and products with all gates at once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from harness.contract import Array
 def sigmoid(a: Array) -> Array:
     """Compute σ(a) = 1 / (1 + exp(-a)) in the dtype of `a`, without overflow.
 
-    Its derivative is σ(a) (1 - σ(a)), which is why the cells keep their gates and not
-    what the gates were computed from.
+    Its derivative is σ(a) (1 - σ(a)), so that the cells save their gates and not what
+    the gates were computed from.
     """
     # exp sees no positive number, so it cannot overflow.
     e = np.exp(-np.abs(a))

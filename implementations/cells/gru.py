@@ -1,7 +1,7 @@
 """The gated recurrent unit in its two forms, which differ in where the reset acts.
 
-Both keep with z: h_t = z ⊙ h_{t-1} + (1 - z) ⊙ n. Weights of one form do not convert to
-the other.
+In both forms the gate z keeps the state: h_t = z ⊙ h_{t-1} + (1 - z) ⊙ n. Weights of
+one form cannot be converted to the other.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Gru(BuiltInCell):
     # For each of two gates the sum of both products, the bias and the sigmoid, then n:
     # two biases, the reset, the sum and tanh (5), and h (4).
     elementwise = 2 * 3 + 5 + 4
-    # Of the second biases only the candidate's, `b_hn`, does something that the first
-    # does not. Keras has them with `reset_after=True`.
+    # Of the second biases only the candidate's, `b_hn`, has an effect that the first
+    # does not have. Keras has them with `reset_after=True`.
     biases: ClassVar = {"torch": 2, "keras": 2}
 
     def weight_shapes(

@@ -24,7 +24,7 @@ def draw_weights(
 ) -> Weights:
     """Draw the matrices of a scheme, and the biases where they are drawn too.
 
-    Biases are zero but for `native-torch`; a cell that raises one does so itself.
+    Biases are zero except for `native-torch`; a cell that raises a bias does so itself.
 
     Raises:
         ValueError: If no scheme has that name.
@@ -39,7 +39,7 @@ def draw_weights(
     for name, draw in (("w_ih", glorot_uniform), ("w_hh", orthogonal)):
         gates, hidden_size, size = shape = shapes[name]
         if scheme == "native-keras":
-            # One matrix holds those of all gates, row under row.
+            # One matrix is drawn for all gates, with their rows below each other.
             shape = 1, gates * hidden_size, size
         weights[name] = draw(rng, shape).reshape(shapes[name])
     return weights
@@ -50,8 +50,8 @@ def _native_torch(
 ) -> Weights:
     """Draw every tensor of torch's layer, both biases too, from U(-1/√H, 1/√H).
 
-    Only the sum of a gate's two biases matters, and it is the canonical one. The second
-    of a GRU's candidate is inside the reset product and is a tensor of its own.
+    Only the sum of a gate's two biases matters; it is the canonical bias. The second
+    bias of a GRU's candidate is inside the reset product and is a tensor of its own.
     """
     limit = shapes["b"][-1] ** -0.5
     weights = {n: rng.uniform(-limit, limit, shape) for n, shape in shapes.items()}
@@ -65,7 +65,7 @@ def _native_torch(
 def glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Draw [matrices, rows, columns] from U(-a, a), a = sqrt(6 / (rows + columns)).
 
-    The fan-out is that of one matrix: a gate's, or with all gates stacked, theirs.
+    The fan-out is that of one matrix: of a gate, or of all gates stacked.
 
     Source: Glorot & Bengio (2010).
     """
@@ -77,8 +77,8 @@ def glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 def orthogonal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Draw matrices with orthonormal columns, [matrices, rows, columns].
 
-    Q of a normal matrix Q R is uniform over these matrices (Haar) only where the
-    diagonal of R is made positive; a QR routine chooses its signs otherwise.
+    Q of a normal matrix Q R is uniform over these matrices (Haar) only if the diagonal
+    of R is made positive; a QR routine chooses other signs.
 
     Source: Saxe, McClelland & Ganguli (2014); for the signs, Mezzadri (2007).
     """

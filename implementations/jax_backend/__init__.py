@@ -1,1 +1,1 @@
-"""What every JAX implementation shares, and the layers built upon it."""
+"""The network of every JAX implementation, and its layers."""

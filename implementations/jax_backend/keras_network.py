@@ -31,8 +31,7 @@ def network(
         UnavailableError: If Keras computes with another backend, or JAX sees no such
             device.
         RefusedError: If the dtype is not float32.
-        PluginError: If the layer is of another form or its parameters are laid out
-            otherwise.
+        PluginError: If the layer has another form or another layout of its parameters.
     """
     check_backend("keras-jax", "jax")
     if spec.dtype != "float32":

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 
-# A matrix product by a library, in whatever loop; says nothing of the recurrence.
+# Matrix products by a library, in any loop: they do not identify the recurrence.
 _PRODUCTS = ("__cublas$", "__cudnn$", "__onednn$")
 
 
 def kernel_of(program: str) -> str:
-    """Return what an HLO module's text shows of the recurrence.
+    """Return the kernel of the recurrence that an HLO module's text shows.
 
-    "cuDNN"; "custom call NAME" for a plugin's own kernel; "XLA while loop"; or
-    "XLA operations" where no loop is left, as when it was unrolled.
+    It is "cuDNN", "custom call NAME" for a plugin's own kernel, "XLA while loop", or
+    "XLA operations" if no loop is left, for example because it was unrolled.
     """
     targets = re.findall(r'custom_call_target="([^"]+)"', program)
     if any("cudnn_rnn" in target for target in targets):

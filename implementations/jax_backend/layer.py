@@ -1,4 +1,4 @@
-"""What a JAX layer is: its tensors and a pure function of them."""
+"""Layers in JAX: their tensors, and a pure function of these."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from implementations.shared.layout import (
 
 Tensors = dict[str, Array]
 Parts = tuple[Array, ...]
-"""One array [batch, hidden] a state part."""
+"""One array [batch, hidden] for each state part."""
 Run = Callable[[Tensors, Array, Parts, Array | None], tuple[Array, Parts]]
 """Called with the layer's tensors, x [time, batch, input], the state before and
-`active`, bool [time, batch, 1], which is False from a sequence's end on, or None where
-no sequence is padded. Returns outputs [time, batch, hidden] and the state after each
+`active`, bool [time, batch, 1], which is False from a sequence's end on, or None if no
+sequence is padded. Returns outputs [time, batch, hidden] and the state after each
 sequence's own end."""
 
 
@@ -33,8 +33,8 @@ class Layer:
     """One recurrent layer.
 
     Attributes:
-        name: What messages call it.
-        shapes: Shapes of its tensors: the canonical ones or those of Keras.
+        name: The layer's name in messages.
+        shapes: Shapes of the layer's tensors: the canonical ones or those of Keras.
         run: The layer as a pure function.
     """
 
@@ -46,7 +46,7 @@ class Layer:
         """Return how the layer keeps the canonical weights.
 
         Raises:
-            PluginError: If its tensors are laid out otherwise.
+            PluginError: If its tensors have another layout.
         """
         sizes = (input_size, hidden_size)
         return layout_of(self.shapes, KerasLayout, cell, *sizes, self.name)
@@ -57,7 +57,7 @@ LayerFactory = Callable[[str, int, int], object]
 
 
 def as_layer(found: object, cell: Cell, input_size: int, hidden_size: int) -> Layer:
-    """Return what a factory returned as a layer: a `Layer`, or a function.
+    """Return the layer of what a factory returned, a `Layer` or a function.
 
     A function is a `Run` whose tensors are the canonical ones.
 
@@ -79,10 +79,10 @@ def as_layer(found: object, cell: Cell, input_size: int, hidden_size: int) -> La
 
 
 def check_answer(layer: Layer, found: Any, x: Array, state: Parts) -> None:
-    """Check what a layer answered to x [time, batch, input] and a state.
+    """Check a layer's answer to x [time, batch, input] and a state.
 
     Raises:
-        PluginError: Naming what was found and what was expected.
+        PluginError: Naming the answer and what was expected.
     """
     outputs = f"{x.dtype} {(*x.shape[:2], state[0].shape[1])}"
     expected = f"({outputs}, {_form(state)})"
@@ -95,7 +95,7 @@ def check_answer(layer: Layer, found: Any, x: Array, state: Parts) -> None:
 
 
 def _form(found: Any) -> str:
-    """Return dtype and shape of an array, those of a tuple's, or a type's name."""
+    """Return the dtype and shape of each array, or the name of another type."""
     if isinstance(found, tuple):
         return f"({', '.join(map(_form, found))})"
     if isinstance(found, Array):

@@ -14,7 +14,7 @@ from implementations.jax_backend.network import find_device
 from implementations.shared.device import Probe
 
 _BUILDS = "/jax/core/compile/"
-"""How the events of tracing, lowering and compiling begin."""
+"""The beginning of the names of events of tracing, lowering and compiling."""
 
 
 class _Builds:
@@ -43,7 +43,7 @@ class JaxProbe(Probe):
         self._device = find_device(device)
 
     def _matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
-        # XLA takes TF32 for float32 on a GPU wherever no more than HIGH is asked for.
+        # For float32 on a GPU, XLA computes in TF32 unless more than HIGH is asked for.
         asked = jax.lax.Precision.HIGHEST
         if precision != "highest":
             asked = jax.lax.Precision.HIGH
@@ -76,10 +76,10 @@ class JaxProbe(Probe):
         return placed
 
     def _peak_bytes(self) -> int | None:
-        """Return the peak since the process began: JAX cannot forget it."""
+        """Return the peak since the process began: JAX cannot reset it."""
         stats = self._device.memory_stats()
         return None if stats is None else stats.get("peak_bytes_in_use")
 
     def state(self) -> FrameworkState:
-        """Return what was traced and compiled; JAX does not tell its threads."""
+        """Return the count of builds; JAX does not report its threads."""
         return FrameworkState(_builds.count)

@@ -14,7 +14,7 @@ from implementations.jax_backend.layer import Layer, Parts, Tensors
 
 
 class Operations:
-    """What equations are written in, in JAX."""
+    """The operations of equations, in JAX."""
 
     sigmoid = staticmethod(jax.nn.sigmoid)
     tanh = staticmethod(jnp.tanh)
@@ -30,8 +30,8 @@ class Operations:
 class Scan:
     """One layer of any cell that has equations, over time by `jax.lax.scan`.
 
-    Not unrolled: on a CPU four time steps an iteration were no faster, and took twice
-    as long to compile.
+    The loop is not unrolled: on a CPU four time steps in an iteration were no faster,
+    and took twice as long to compile.
     """
 
     equations: Equations
@@ -43,8 +43,8 @@ class Scan:
         w_ih, b = weights["w_ih"], weights["b"]
         # W x + b does not depend on the state: all time steps in one product.
         a = x @ w_ih.reshape(-1, w_ih.shape[-1]).T + b.reshape(-1)
-        # Split before the loop: inside it, XLA's loop over a gate's entries was scalar
-        # and a forward pass on a CPU took three times as long.
+        # Split before the loop. If it is split inside, XLA's loop over a gate's entries
+        # is scalar, and a forward pass on a CPU takes three times as long.
         gates = jnp.split(a, len(b), axis=2)
 
         def advance(

@@ -1,1 +1,1 @@
-"""A cell's reference run over sequences: the oracle."""
+"""The oracle: a cell's reference, computed over sequences."""

@@ -1,4 +1,4 @@
-"""Stacked layers of a cell's reference with a linear readout: the oracle."""
+"""The oracle: stacked layers of a cell's reference with a linear readout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The optimiser steps every backend must take: torch's, written out."""
+"""torch's optimiser steps, written out; every backend must take the same steps."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def step(
     Args:
         optimizer: The optimiser with its constants.
         weights: Every tensor by name.
-        gradients: After clipping.
+        gradients: The gradients after clipping.
         moments: The tensors of each moment that `shared.optimizers.moments` names, zero
             before the first step.
         update: The step's number, counted from 1.
@@ -50,7 +50,7 @@ def step(
 def _change(
     optimizer: Optimizer, g: Array, moments: Mapping[str, Array], update: int
 ) -> Array:
-    """Return what to subtract from one tensor, its moments changed in place."""
+    """Return the change to subtract from a tensor, and change its moments in place."""
     rate, epsilon = optimizer.learning_rate, optimizer.epsilon
     match optimizer.name:
         case "adam":

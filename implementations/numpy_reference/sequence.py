@@ -1,4 +1,4 @@
-"""Run a cell's step over a sequence, and its backward step back through it."""
+"""A cell's step over a sequence, and its backward step back through the sequence."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""ONNX's recurrent nodes in ONNX Runtime: inference from canonical weights."""
+"""ONNX's recurrent nodes in ONNX Runtime: inference with canonical weights."""

@@ -27,11 +27,12 @@ NODES: dict[str, tuple[str, dict[str, Any]]] = {
 def build_model(
     spec: NetworkSpec, parts: int, tensors: Mapping[str, Array], *, padded: bool
 ) -> onnx.ModelProto:
-    """Return the model of a network, its weights inside.
+    """Return the model of a network; its weights are constants of the model.
 
-    Inputs: `x` [time, batch, input] or tokens [time, batch], `lengths` [batch] where
-    sequences are padded, and the state parts `h` and `c` [layers, batch, hidden].
-    Outputs: `outputs` [batch, readouts, output] and the final state, `h_n` and `c_n`.
+    The inputs are `x` [time, batch, input] or tokens [time, batch], `lengths` [batch]
+    if sequences are padded, and the state parts `h` and `c` [layers, batch, hidden].
+    The outputs are `outputs` [batch, readouts, output] and the final state, `h_n` and
+    `c_n`.
     """
     states = ("h", "c")[:parts]
     constants = dict(tensors)
@@ -89,7 +90,7 @@ def _nodes(
 def _inputs(
     spec: NetworkSpec, states: Sequence[str], *, padded: bool
 ) -> list[onnx.ValueInfoProto]:
-    """Return the graph's inputs; batch and time are free."""
+    """Return the graph's inputs; the sizes of batch and time are not fixed."""
     value = helper.make_tensor_value_info
     x = _real("x", ["time", "batch", spec.input_size])
     if spec.inputs.embedded:

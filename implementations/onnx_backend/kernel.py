@@ -9,7 +9,7 @@ RECURRENT = ("RNN", "GRU", "LSTM")
 
 
 def kernel_of(profile: Path) -> str:
-    """Return "GRU on CPU" of a profile, or the nodes that ran in its place."""
+    """Return "GRU on CPU" from a profile, or all nodes if no recurrent one ran."""
     events = json.loads(profile.read_text(encoding="utf-8"))
     ran = [e.get("args", {}) for e in events if e.get("cat") == "Node"]
     seen = dict.fromkeys(

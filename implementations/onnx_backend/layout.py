@@ -1,4 +1,4 @@
-"""Canonical weights to the layout of ONNX's `RNN`, `GRU` and `LSTM` nodes, and back."""
+"""The layout of ONNX's `RNN`, `GRU` and `LSTM` nodes, from and to canonical weights."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _ORDERS: dict[tuple[str, ...], list[int]] = {
     ("r", "z", "n"): [1, 0, 2],
     ("i", "f", "g", "o"): [0, 3, 1, 2],
 }
-"""Where ONNX's gates, z r h and i o f c, are in canonical order, r z n and i f g o."""
+"""The canonical index of each ONNX gate: z r h in r z n, and i o f c in i f g o."""
 
 
 class OnnxLayout(GateLayout):
-    """`W` and `R` with the gates stacked, `B` with the biases of both side by side.
+    """`W` and `R` have the gates stacked; `B` has the biases of both side by side.
 
-    The biases beside R h are zero but for a GRU whose reset comes after the product.
+    The biases beside R h are zero, except for a GRU with the reset after the product.
     """
 
     def __init__(self, cell: Cell, input_size: int, hidden_size: int) -> None:

@@ -25,7 +25,7 @@ class OnnxNetwork(InferenceNetwork):
     """Recurrent nodes with a linear readout, exported from canonical weights.
 
     Args:
-        spec: Sizes and readout; loss and optimiser have no meaning here.
+        spec: Sizes and readout; loss and optimiser are not used.
         cell: Names the canonical tensors and the state parts.
         device: `cpu`, `cuda` or `cuda:N`.
 
@@ -75,7 +75,7 @@ class OnnxNetwork(InferenceNetwork):
         )
 
     def kernel(self) -> str:
-        """Name the recurrent node and the provider that the profile says ran."""
+        """Name the recurrent node and the provider that ran, read from a profile."""
         shape = (4, 2) if self._spec.inputs.embedded else (4, 2, self._spec.input_size)
         x = np.zeros(shape, np.float32)
         with tempfile.TemporaryDirectory() as folder:
@@ -88,12 +88,12 @@ class OnnxNetwork(InferenceNetwork):
 
 
 def _options() -> ort.SessionOptions:
-    """Return options with the threads that the process was given."""
+    """Return options with the number of threads that the environment sets."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 1)
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # A thread that spins would disturb other implementations that are timed.
+    # A spinning thread would disturb other implementations that are timed.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
@@ -108,7 +108,7 @@ def _providers(device: str) -> list[object]:
             f"onnxruntime {ort.__version__} has the providers {', '.join(here)}, so "
             f"{device} is not there",
         )
-    # Without a second provider a node that CUDA lacks is an error, not a fall-back.
-    # The provider multiplies in TF32 unless this says otherwise.
+    # Without a second provider a node that CUDA lacks is an error, and is not computed
+    # elsewhere. The provider multiplies in TF32 unless `use_tf32` is 0.
     cuda = {"device_id": index_of(device), "use_tf32": 0}
     return [("CUDAExecutionProvider", cuda)]

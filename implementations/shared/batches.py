@@ -1,4 +1,4 @@
-"""Check what enters a network, and bring it into the form all backends start from."""
+"""Checks of what enters a network, and the form in which every backend takes it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ class HostBatch:
     """A batch on the host with time first, in the network's dtype.
 
     Attributes:
-        x: [time, batch, input] reals or one-hot vectors; where the tokens are embedded,
-            the tokens [time, batch].
-        lengths: int [batch], or None where no sequence is padded.
-        active: bool [time, batch, 1], False from a sequence's end on; None as above.
+        x: [time, batch, input] reals or one-hot vectors, or tokens [time, batch] that
+            the network embeds.
+        lengths: int [batch], or None if no sequence is padded.
+        active: bool [time, batch, 1], False from a sequence's end on, or None if no
+            sequence is padded.
         targets: int [batch, readouts] or [batch, readouts, output].
         weights: [batch, readouts]: 1 / (number of scored positions) where scored, else
             0, so that the mean loss is a weighted sum.
@@ -147,9 +148,9 @@ def check_weights(
     """Check names, shapes, dtype and values of canonical weights.
 
     Args:
-        shapes: By name, of every weight.
-        weights: Reals, each number within the range of `dtype`.
-        dtype: What the network computes in.
+        shapes: The shape of every weight by name.
+        weights: Reals within the range of `dtype`.
+        dtype: The dtype in which the network computes.
 
     Raises:
         InputError: Naming what does not fit, and what would.
@@ -167,7 +168,7 @@ def check_weights(
 
 
 def _check_inputs(spec: NetworkSpec, inputs: Array, *, dimensions: int) -> None:
-    """Check reals [..., input] or tokens [...], with so many dimensions before."""
+    """Check reals [..., input] or tokens [...], where ... are so many dimensions."""
     before = ("batch", "time")[:dimensions]
     if spec.inputs.kind == "tokens":
         if inputs.ndim != dimensions:
@@ -199,7 +200,7 @@ def _check_integers(what: str, found: Array, allowed: range, kind: str) -> None:
 
 
 def _check_finite_reals(what: str, found: Array, dtype: str) -> None:
-    """Check for reals that are finite, and stay so in the network's dtype."""
+    """Check that reals are finite, also in the network's dtype."""
     if not np.issubdtype(found.dtype, np.floating):
         raise InputError(f"{what} must be floating-point numbers, not {found.dtype}")
     with np.errstate(over="ignore"):

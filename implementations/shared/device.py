@@ -1,4 +1,4 @@
-"""Names of devices, what a device cannot do, and what all frameworks' probes share."""
+"""Checks of devices, and the base class of all frameworks' probes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def index_of(device: str) -> int:
 
 
 def check_device(framework: str, version: str, device: str, count: int) -> None:
-    """Check that a framework that sees `count` GPUs sees this one.
+    """Check that a device is among the `count` GPUs that a framework sees.
 
     Raises:
-        UnavailableError: If it does not.
+        UnavailableError: If it is not.
     """
     if device.startswith("cuda") and index_of(device) >= count:
         raise UnavailableError(
@@ -32,7 +32,7 @@ def refuse_tf32_off_gpu(precision: str, device: str) -> None:
     """Refuse TF32, which only NVIDIA's GPUs compute, on other devices.
 
     Raises:
-        RefusedError: If TF32 is asked for elsewhere.
+        RefusedError: If TF32 is asked for on another device.
     """
     if precision == "tf32" and not device.startswith("cuda"):
         raise RefusedError(
@@ -62,24 +62,24 @@ class Probe(ABC):
 
     @abstractmethod
     def _matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
-        """Return the call of `matmul`; TF32 is asked for on a GPU only."""
+        """Return the call of `matmul`; `precision` is not TF32 on a CPU."""
 
     @abstractmethod
     def copy(self, size: int) -> Callable[[], None]:
         """Return a call that reads and writes `size` bytes and waits."""
 
     def peak_bytes(self) -> int | None:
-        """Return the most that tensors took of the GPU, or None on the CPU."""
+        """Return the most bytes of the GPU that tensors took, or None on the CPU."""
         return self._peak_bytes() if self._on_gpu else None
 
     def _peak_bytes(self) -> int | None:
         return None
 
     def reset_peak(self) -> None:  # noqa: B027  # not every framework can
-        """Forget the peak, where the framework can."""
+        """Reset the peak, if the framework can."""
 
     def timer(self) -> DeviceTimer | None:
-        """Return the device's clock, or None where the framework shows none."""
+        """Return the device's clock, or None if the framework has none."""
         return None
 
     def state(self) -> FrameworkState:

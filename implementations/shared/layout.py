@@ -1,7 +1,7 @@
-"""Canonical weights to the layouts that layers keep them in, and back.
+"""From canonical weights to the layouts in which layers keep them, and back.
 
-A layout may hold a redundant bias: a second one whose sum with the first is all that
-matters. In `canonical` mode it stays zero and is not trained.
+A layout may hold a redundant bias: a second one of a gate, of which only the sum with
+the first matters. With `canonical` biases it stays zero and is not trained.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class CanonicalLayout:
 class GateLayout(ABC):
     """Matrices and biases of all gates stacked: the layout of a framework's layers.
 
-    Beside the bias of W x + b there may be a second one, of U h. Only their sum
-    matters, except for the GRU's candidate: its second bias, `b_hn`, is inside the
-    product with the reset gate.
+    Beside the bias of W x there may be a second one, of U h. Only their sum matters,
+    except for the GRU's candidate: its second bias, `b_hn`, is inside the product with
+    the reset gate.
 
     Attributes:
         shapes: The layer's own tensors.
@@ -51,7 +51,7 @@ class GateLayout(ABC):
     shapes: Shapes
     needed: Weights
     _order: Any = slice(None)
-    """Where the layer's gates are in canonical order."""
+    """The canonical index of each of the layer's gates."""
 
     def __init__(self, cell: Cell, input_size: int, hidden_size: int) -> None:
         self._canonical_shapes = cell.weight_shapes(input_size, hidden_size)
@@ -73,10 +73,10 @@ class GateLayout(ABC):
 
     @abstractmethod
     def _unpacked(self, tensors: Mapping[str, Array]) -> Sequence[Array]:
-        """Return what `_packed` takes, each with the gates stacked into one axis."""
+        """Return the arguments of `_packed`, with the gates stacked in one axis."""
 
     def hint(self, found: Shapes) -> str:
-        """Return what to do about tensors of other shapes, or ""."""
+        """Return advice about tensors of other shapes, or ""."""
         return ""
 
     def from_canonical(self, weights: Weights) -> Weights:
@@ -97,7 +97,7 @@ class GateLayout(ABC):
         return self._canonical(tensors, summed=True)
 
     def gradients(self, tensors: Mapping[str, Array]) -> Weights:
-        """Return canonical gradients, or moments: those of the first bias."""
+        """Return canonical gradients or moments; of two biases, those of the first."""
         return self._canonical(tensors, summed=False)
 
     def _canonical(self, tensors: Mapping[str, Array], *, summed: bool) -> Weights:
@@ -144,9 +144,9 @@ class TorchLayout(GateLayout):
 class KerasLayout(GateLayout):
     """The layout of Keras' `SimpleRNN`, `GRU` and `LSTM`.
 
-    Matrices are transposed, with the gates side by side; the GRU's come in the order z,
-    r, n. A GRU with the reset after the product has two biases a gate, `bias` [2,
-    gates * hidden], every other layer one.
+    Matrices are transposed, with the gates side by side. A GRU's gates are in the order
+    z, r, n. A GRU with the reset after the product has two biases for each gate, `bias`
+    [2, gates * hidden]; every other layer has one.
     """
 
     def __init__(self, cell: Cell, input_size: int, hidden_size: int) -> None:
@@ -166,7 +166,7 @@ class KerasLayout(GateLayout):
             self.needed = {"bias": np.stack([np.ones_like(second), second])}
 
     def hint(self, found: Shapes) -> str:
-        """Return what to do about a GRU of the cell's other form, or ""."""
+        """Return advice about a GRU that has the reset at the other place, or ""."""
         forms = {(self._rows,): False, (2, self._rows): True}
         reset_after = forms.get(found.get("bias", ()))
         if not self._is_gru or reset_after in (None, self._two_biases):
@@ -201,12 +201,12 @@ def layout_of(
     hidden_size: int,
     layer: str,
 ) -> Layout:
-    """Return the layout of a layer: the canonical one, or its framework's stock one.
+    """Return the layout of a layer: the canonical one, or that of its framework.
 
     Args:
-        found: The layer's parameters.
+        found: The shapes of the layer's parameters.
         stock: The layout of the framework's own layers.
-        cell: What the layer computes.
+        cell: The cell that the layer computes.
         input_size: Width of its input.
         hidden_size: Width of its state.
         layer: Its name in messages.
@@ -231,14 +231,14 @@ def layout_of(
 
 
 class NetworkLayout:
-    """The layouts of all layers, with the tensors that belong to none.
+    """The layouts of all layers, and the tensors that belong to no layer.
 
     Names are `layer0.weight_ih_l0` inside a layer, `readout.w` and `embedding` outside.
 
     Attributes:
         outside: Shapes of the tensors outside every layer.
         shapes: Shapes of all tensors as the network keeps them.
-        needed: As `Layout.needed`, under the network's names.
+        needed: `Layout.needed` of all layers, under the network's names.
     """
 
     def __init__(self, canonical_shapes: Shapes, layouts: Sequence[Layout]) -> None:
@@ -283,7 +283,7 @@ T = TypeVar("T")
 
 
 def with_layer_names(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
-    """Join what belongs to each layer, under names such as `layer0.w_ih`."""
+    """Join the tensors of all layers under names such as `layer0.w_ih`."""
     return {
         f"layer{i}.{name}": tensor
         for i, part in enumerate(parts)

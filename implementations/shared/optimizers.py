@@ -1,7 +1,7 @@
-"""torch's optimiser steps, for the frameworks whose own are different ones.
+"""torch's optimiser steps, for frameworks whose own optimisers take other steps.
 
-Written with operators alone, so that arrays of any framework can take them. Keras adds
-epsilon before Adam's bias correction and, in RMSprop, inside the root.
+They are written with operators alone, so that they work on arrays of any framework.
+Keras adds epsilon before Adam's bias correction and, in RMSprop, inside the root.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def step(
     before: Mapping[str, Tensor],
     corrections: tuple[Any, Any],
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return what to subtract from a tensor, and its moments afterwards.
+    """Return the change to subtract from a tensor, and its moments afterwards.
 
     Args:
         optimizer: The optimiser with its constants.
-        gradient: After clipping.
+        gradient: The gradient after clipping.
         before: The moments by name, zero before the first step.
         corrections: What `corrections` returned for this update.
     """

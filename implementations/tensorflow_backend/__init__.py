@@ -1,1 +1,1 @@
-"""What every TensorFlow implementation shares, and the layers built upon it."""
+"""The network of every TensorFlow implementation, and its layers."""

@@ -1,4 +1,4 @@
-"""Which recurrent kernel runs, read from the graph that was traced."""
+"""Which recurrent kernel runs, read from the traced graph."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def kernel_of(graph: Any) -> str:
     Args:
         graph: A `GraphDef`; the functions that its nodes call count as part of it.
 
-    A graph with both, such as a stack of which one layer left cuDNN, is named by both.
+    If a graph has both, such as one of two layers that differ, both are named.
     """
     seen = {node.op for node in graph.node}
     for function in graph.library.function:

@@ -1,4 +1,4 @@
-"""Keras layers as layers of a `TensorFlowNetwork`: built, checked, called."""
+"""Keras layers as layers of a `TensorFlowNetwork`: how they are built and called."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from implementations.shared.layout import KerasLayout, Layout, layout_of
 
 Tensor = Any
 Parts = tuple[Tensor, ...]
-"""One tensor [batch, hidden] a state part."""
+"""One tensor [batch, hidden] for each state part."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class RecurrentLayer:
     """A Keras layer of a known layout, called in the graphs of a network.
 
     Attributes:
-        layer: Called as `keras_layers.LayerFactory` says. A trace of it serves all
+        layer: Called as `keras_layers.LayerFactory` says. One trace of it serves all
             lengths: `x.shape[1]` is None.
-        variables: Its weights by name.
-        layout: How they hold the canonical weights.
-        device: Where it computes.
+        variables: The layer's weights by name.
+        layout: How the weights hold the canonical ones.
+        device: The device on which the layer computes.
         last: Whether only the last output is used.
     """
 
@@ -42,8 +42,8 @@ class RecurrentLayer:
 
     def __post_init__(self) -> None:
         if self.last and isinstance(self.layer, keras.layers.RNN):
-            # A network written by hand would do this too. The loop then keeps no
-            # earlier outputs, and an update takes a twentieth less time.
+            # A user's own network would do this too. The loop then keeps no earlier
+            # outputs, and an update takes a twentieth less time.
             self.layer.return_sequences = False
 
     def __call__(
@@ -52,11 +52,11 @@ class RecurrentLayer:
         """Run over x [batch, time, input] from a state.
 
         Args:
-            x: What enters.
+            x: The input.
             state: Parts before the first time step.
-            mask: bool [batch, time], False from a sequence's end on; None where no
+            mask: bool [batch, time], False from a sequence's end on; None if no
                 sequence is padded.
-            training: Whether a gradient is to follow.
+            training: Whether a gradient will be computed.
 
         Returns:
             Outputs [batch, time, hidden], zero from a sequence's end on, or the last
@@ -78,7 +78,7 @@ class RecurrentLayer:
         """Trace the layer as `__call__` would for x and a state of any size.
 
         Raises:
-            PluginError: If it can only run over a number of time steps known before.
+            PluginError: If it cannot run over an unknown number of time steps.
         """
         parts = tuple(tf.TensorSpec([None, p.shape[1]], p.dtype) for p in state)
         sequences = tf.TensorSpec([None, None, x.shape[2]], x.dtype)
@@ -107,15 +107,15 @@ def build_layer(
     """Build a layer on a device of TensorFlow, such as `/CPU:0`, and check it.
 
     Args:
-        factory: What returns it.
+        factory: Returns the layer.
         cell: Names the canonical tensors and the state parts.
-        input_size: Width of what enters it.
+        input_size: Width of the layer's input.
         spec: Sizes and dtype.
-        device: Where it computes.
-        last: Whether only its last output is used.
+        device: The device on which the layer computes.
+        last: Whether only the layer's last output is used.
 
     Raises:
-        PluginError: If it has another form or another layout of its weights.
+        PluginError: If the layer has another form or another layout of its weights.
     """
     sizes = (input_size, spec.hidden_size)
     with _default_dtype(spec.dtype), tf.device(device):
@@ -143,7 +143,7 @@ def build_layer(
 
 @contextmanager
 def _default_dtype(dtype: str) -> Iterator[None]:
-    """Let layers that name no dtype compute in this one."""
+    """Set the dtype of layers that name none."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(dtype)
     try:

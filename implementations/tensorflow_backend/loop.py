@@ -14,11 +14,11 @@ Tensor = Any
 
 
 class Operations:
-    """What equations are written in, in TensorFlow.
+    """The operations of equations, in TensorFlow.
 
     Args:
-        w: The canonical weights. Their matrices are laid out for the product at once,
-            rather than at every time step.
+        w: The canonical weights. Their matrices are laid out for products here, once,
+            and not in every time step.
     """
 
     sigmoid = staticmethod(tf.sigmoid)
@@ -104,7 +104,7 @@ class Loop(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
 
 
 def _by_time(tensor: Tensor) -> tf.TensorArray:
-    """Return one entry [batch, …] a time step of [time, batch, …]."""
+    """Return one entry [batch, …] for each time step of [time, batch, …]."""
     size, element_shape = tf.shape(tensor)[0], tensor.shape[1:]
     entries = tf.TensorArray(tensor.dtype, size, element_shape=element_shape)
     return entries.unstack(tensor)

@@ -1,4 +1,4 @@
-"""The network as functions of tensors: what TensorFlow traces."""
+"""The network as functions of tensors, which TensorFlow traces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from implementations.tensorflow_backend.layer import RecurrentLayer
 
 Tensor = Any
 Parts = tuple[Tensor, ...]
-"""One tensor [layers, batch, hidden] a state part."""
+"""One tensor [layers, batch, hidden] for each state part."""
 Gradients = dict[str, Tensor]
 
 
@@ -70,7 +70,7 @@ class Model:
         state: Parts,
         d_final: Parts,
     ) -> tuple[Gradients, Tensor, Parts]:
-        """Return gradients of weights, of what entered and of the initial state."""
+        """Return gradients of the weights, the first layer's input and the state."""
         with tf.GradientTape() as tape:
             entered = self._enter(x)
             tape.watch((entered, state))
@@ -86,7 +86,7 @@ class Model:
 
     def _dense(self, gradients: Mapping[str, Tensor]) -> Gradients:
         """Return gradients that are zero for entries that are not trained."""
-        # Those of an embedding come as rows of the tokens that occurred.
+        # The gradient of an embedding has only the rows of tokens that occurred.
         dense = {name: tf.convert_to_tensor(d) for name, d in gradients.items()}
         return dense | {name: dense[name] * mask for name, mask in self.trained.items()}
 

@@ -1,4 +1,4 @@
-"""What every TensorFlow implementation shares: device, graphs, conversion, state."""
+"""The network of every TensorFlow implementation: device, graphs and conversion."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Tensor = Any
 
 
 class TensorFlowNetwork(SharedNetwork):
-    """Stacked layers with a linear readout, every call a graph that is traced once.
+    """Stacked layers with a linear readout; every call is a graph that is traced once.
 
     Args:
         spec: Sizes, readout, loss, optimiser.
@@ -41,8 +41,7 @@ class TensorFlowNetwork(SharedNetwork):
     Raises:
         UnavailableError: If TensorFlow sees no such device, or Keras computes with
             another backend.
-        PluginError: If the layer is of another form or its weights are laid out
-            otherwise.
+        PluginError: If the layer has another form or another layout of its weights.
     """
 
     _batch_axis = 0
@@ -53,7 +52,7 @@ class TensorFlowNetwork(SharedNetwork):
         check_backend("tensorflow", "tensorflow")
         self._device = find_device(device)
         tf.config.experimental.enable_tensor_float_32_execution(False)
-        # Or Keras adds a page on the call's arguments to what a layer raises.
+        # Otherwise Keras adds a page about the call's arguments to a layer's errors.
         keras.config.disable_traceback_filtering()
         widths = spec.layer_input_sizes
         layers = tuple(
@@ -115,14 +114,14 @@ class TensorFlowNetwork(SharedNetwork):
     def _call(self, body: Any, sequences: Parts, others: tuple[Any, ...] = ()) -> Any:
         """Call a function of the model as a graph for one batch size and any length.
 
-        Where the batch size is unknown, each time step of the way back first finds out
-        along which axes to sum, and an update takes 1.3 times as long.
+        If the batch size is unknown, each time step of the backward pass first finds
+        out along which axes to sum, and an update takes 1.3 times as long.
 
         Args:
             body: The function.
-            sequences: Its first arguments, [batch, time, …] each; x and the padding
-                come first.
-            others: Its other arguments, of sizes that do not change.
+            sequences: The function's first arguments, [batch, time, …] each; x and the
+                padding come first.
+            others: The other arguments, whose sizes do not change.
         """
         x, padding = sequences[:2]
         key = (body.__name__, padding is not None, x.shape[0])
@@ -164,7 +163,7 @@ class TensorFlowNetwork(SharedNetwork):
         return loss, norm
 
     def kernel(self) -> str:
-        """Name the recurrent kernels in the graphs of what was asked, padded or not."""
+        """Name the recurrent kernels in the graphs of all calls, padded or not."""
         if not self._graphs:
             embedded, size = self._spec.inputs.embedded, self._spec.input_size
             x = np.zeros([1, 1], np.int64) if embedded else np.zeros([1, 1, size])

@@ -31,7 +31,7 @@ class TensorFlowProbe(Probe):
             a, b = (tf.cast(tf.random.normal((size, size)), kind) for _ in range(2))
 
         def call() -> None:
-            if self._on_gpu:  # a switch of the process, which others may set
+            if self._on_gpu:  # other code of the process may set this switch
                 tf.config.experimental.enable_tensor_float_32_execution(
                     precision == "tf32"
                 )
@@ -42,10 +42,10 @@ class TensorFlowProbe(Probe):
         return call
 
     def copy(self, size: int) -> Callable[[], None]:
-        """Return a call that reads and writes 2 `size` bytes in all and waits.
+        """Return a call that moves 2 `size` bytes in all and waits.
 
         It adds an array to another, each of 2/3 `size`: two are read and one is
-        written. Of what TensorFlow updates in place, this is the least.
+        written. TensorFlow has no update in place that moves less.
         """
         with tf.device(self._device):
             source = tf.zeros(size // 6, tf.float32)
@@ -75,11 +75,11 @@ class TensorFlowProbe(Probe):
     def state(self) -> FrameworkState:
         """Return the time that building graphs took, in µs, and the threads.
 
-        XLA compiles a graph anew for other sizes without a word.
+        It is not reported when XLA compiles a graph again for other sizes.
         """
         tracing = sys.modules.get(_TRACING)  # private, and may move
         counter = getattr(tracing, "_graph_building_time_counter", None)
         builds = 0 if counter is None else counter.get_cell().value()
-        # 0 where it has not been set: the environment holds then, and was pinned.
+        # 0 if it has not been set: then the pinned environment variable applies.
         threads = tf.config.threading.get_intra_op_parallelism_threads()
         return FrameworkState(builds, threads or None)

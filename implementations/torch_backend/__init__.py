@@ -1,1 +1,1 @@
-"""What every torch implementation shares, and the layers built upon it."""
+"""The network of every torch implementation, and its layers."""

@@ -1,4 +1,4 @@
-"""The form that a torch layer's answer must have, and the error for another form."""
+"""The form that the answer of a torch layer must have, and the error for others."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from harness.errors import PluginError
 
 @dataclass(frozen=True)
 class AnswerForm:
-    """The form of (outputs, state), as `nn.GRU` and `nn.LSTM` answer.
+    """The form of (outputs, state), which `nn.GRU` and `nn.LSTM` have.
 
     Attributes:
-        layer: What messages call the layer.
+        layer: The layer's name in messages.
         parts: Names of the state parts.
         hidden_size: Width of outputs and of every state part.
-        dtypes: What an answer may be computed in.
+        dtypes: The dtypes that an answer may have.
     """
 
     layer: str
@@ -34,7 +34,7 @@ class AnswerForm:
         """Return outputs and state parts of an answer to x [time, batch, input].
 
         Raises:
-            PluginError: Naming what was answered, what is expected and what to do.
+            PluginError: Naming the answer, what is expected and what to do.
         """
         if not isinstance(found, tuple) or len(found) != 2:
             raise self._refused(
@@ -143,7 +143,7 @@ def check_numbers(layer: str, x: Any, outputs: Any, state: list[Tensor]) -> None
 
 
 def _form(found: object) -> str:
-    """Return dtype and shape of a tensor, those of a tuple's, or a type's name."""
+    """Return the dtype and shape of each tensor, or the name of another type."""
     if isinstance(found, PackedSequence):
         return f"PackedSequence of {_form(found.data)}"
     if isinstance(found, Tensor):

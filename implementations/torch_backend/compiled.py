@@ -13,7 +13,7 @@ from harness.errors import UnavailableError
 from implementations.torch_backend.loop import Layer, State
 
 OLDEST = (2, 13)
-"""The compiler's loops are new; with earlier versions nothing was tried."""
+"""The compiler's loops are new; earlier versions were not tried."""
 
 
 def layer(
@@ -30,7 +30,7 @@ def layer(
         raise UnavailableError(
             "torch", f"torch {torch.__version__} is here; this needs {oldest} or later"
         )
-    # Not above: what it imports is not there in an older torch.
+    # Imported here because these modules need parts that an older torch lacks.
     from implementations.torch_backend.graphs import graphs_of, over_time
     from implementations.torch_backend.recurrence import Recurrence
 

@@ -1,8 +1,8 @@
 """Passes of torch's own layers, each recorded once as a CUDA graph and replayed.
 
-A replay hands all kernels of a pass to the GPU at once: what the processor spends on
-starting them one by one is gone. Recorded for each shape, without padding and from a
-zero state; what is asked otherwise is computed as by `TorchNetwork`.
+A replay gives all kernels of a pass to the GPU at once, so that the processor does not
+start them one by one. A pass is recorded for each shape, without padding and from a
+zero state. Every other pass is computed as in `TorchNetwork`.
 
 https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 """
@@ -23,7 +23,7 @@ from implementations.torch_backend.network import TorchNetwork
 
 Body = Callable[[], list[Tensor]]
 Record = Callable[[Body], Body]
-"""Runs a body a few times, records it, and returns what replays it."""
+"""Runs a body a few times, records it, and returns a function that replays it."""
 
 WARM_UP = 3
 """Runs before a recording: libraries choose their kernels and allocate."""
@@ -52,10 +52,10 @@ class GraphNetwork(TorchNetwork):
     """A `TorchNetwork` whose passes are replayed.
 
     Args:
-        spec: As of a `TorchNetwork`.
-        cell: As of a `TorchNetwork`.
+        spec: As in `TorchNetwork`.
+        cell: As in `TorchNetwork`.
         device: `cuda` or `cuda:N`.
-        layer: As of a `TorchNetwork`.
+        layer: As in `TorchNetwork`.
         record: Records a pass.
     """
 
@@ -128,12 +128,12 @@ class GraphNetwork(TorchNetwork):
         placed: PlacedBatch,
         body: Callable[[PlacedBatch], list[Tensor]],
     ) -> list[Tensor]:
-        """Return copies of what a pass computes: the next replay writes there again."""
+        """Return copies of a pass's results: the next replay overwrites the results."""
         key = (name, *(None if tensor is None else tensor.shape for tensor in placed))
         if key not in self._recorded:
             static = PlacedBatch(*(t if t is None else t.clone() for t in placed))
-            # Recording runs a pass for its own sake: what an update then changed is put
-            # back, in place, where the graph will look for it.
+            # Recording also runs the pass. What an update has changed is restored in
+            # place, because the graph uses the same memory.
             before = {at: tensor.clone() for at, tensor in self._changing().items()}
             replay = self._record(lambda: body(static))
             for at, tensor in self._changing().items():
@@ -157,6 +157,6 @@ class GraphNetwork(TorchNetwork):
         return weights | moments
 
     def kernel(self) -> str:
-        """Say what really ran, and that it was replayed."""
+        """Return the kernels that ran, and whether they were replayed."""
         replayed = "CUDA graph of " if self._recorded else ""
         return f"{replayed}{super().kernel()}"

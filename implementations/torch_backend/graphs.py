@@ -19,8 +19,8 @@ from implementations.torch_backend.recurrence import Recurrence
 
 Weights = Mapping[str, Tensor]
 
-# Sizes are guarded where tensors enter a graph; asserted again in every time step they
-# were a tenth of its time.
+# Sizes are guarded where tensors enter a graph. Asserting them again in every time step
+# took a tenth of its time.
 _OPTIONS = {"size_asserts": False, "scalar_asserts": False, "alignment_asserts": False}
 
 
@@ -28,7 +28,7 @@ class Graph:
     """A method of `Recurrence`, compiled once for all sizes."""
 
     def __init__(self, method: Callable[..., Any]) -> None:
-        # Isolated, or all cells together may have only eight graphs.
+        # Isolated, because otherwise all cells together may have only eight graphs.
         self._compiled = torch.compile(  # type: ignore[call-overload]
             method,
             fullgraph=True,
@@ -39,7 +39,7 @@ class Graph:
         self._seen: set[Any] = set()
 
     def __call__(self, w: Weights, a: Tensor, *parts: tuple[Tensor, ...]) -> Any:
-        """Call the graph; whatever is new to it is compiled first."""
+        """Call the graph; it is compiled first for shapes and settings that are new."""
         shapes = tuple(tensor.shape for tensor in w.values())
         key = (a.shape, a.dtype, a.device, torch.get_num_threads(), shapes)
         if key in self._seen:
@@ -47,9 +47,9 @@ class Graph:
         for tensor in w.values():
             if tensor.ndim > 1:
                 mark_static(tensor, 0)  # gates, which equations slice
-        # Settings of the compiler, which take as long as a time step. A loop reads its
-        # counter (a scalar output); a size of 1 is to be a size like any other, and two
-        # that are equal now need not stay so.
+        # Settings of the compiler; to set them takes as long as a time step. A loop
+        # reads its counter (a scalar output). A size of 1 must be like any other size,
+        # and two sizes that are equal now need not be equal in other calls.
         with (
             dynamo.patch(capture_scalar_outputs=True),
             symbols.patch(  # type: ignore[attr-defined]
@@ -72,14 +72,14 @@ class Graphs:
 
 @functools.cache
 def graphs_of(recurrence: Recurrence) -> Graphs:
-    """Compile for all networks of a process that have the same equations."""
+    """Return the graphs of all networks of a process that have the same equations."""
     return Graphs(
         Graph(recurrence.run), Graph(recurrence.trace), Graph(recurrence.backward)
     )
 
 
 class _OverTime(torch.autograd.Function):
-    """A recurrence whose way forward and way back are compiled graphs."""
+    """A recurrence whose forward and backward passes are compiled graphs."""
 
     @staticmethod
     def forward(
@@ -120,10 +120,10 @@ class _OverTime(torch.autograd.Function):
 
 
 def _plain(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Return tensors that differ in size alone: a graph guards all the rest.
+    """Return tensors that differ only in size, because a graph guards all the rest.
 
-    That is, whether they need a gradient, and how they lie in memory; where a size is 1
-    even what is contiguous may have any strides.
+    It guards whether they need a gradient and their strides. Where a size is 1, even a
+    contiguous tensor may have any strides.
     """
     return [
         tensor.detach()
@@ -146,7 +146,7 @@ def over_time(
     """Return outputs [time, batch, hidden] and the state after.
 
     Args:
-        graphs: Of the recurrence.
+        graphs: The graphs of the recurrence.
         w: The weights that its equations use.
         a: W x + b of all gates [time, batch, gates * hidden].
         state: The state before, parts [batch, hidden].

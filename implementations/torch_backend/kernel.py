@@ -25,22 +25,22 @@ OPERATIONS = "torch operations"
 
 
 def layer_call() -> AbstractContextManager[object]:
-    """Return the context that tells the profiler where a layer is called."""
+    """Return a context that marks the call of a layer for the profiler."""
     return record_function(_LAYER_CALL)
 
 
 def kernel_of(
     forward: Callable[[], Tensor], backward: Callable[[Tensor], object] | None = None
 ) -> str:
-    """Return what computes the layers of a pass, each kernel named once.
+    """Return the kernels that compute the layers of a pass, each named once.
 
-    "oneDNN"; "ATen loop of aten::gru"; "inductor graph"; "2 inductor graphs" where a
-    call of a layer is in several pieces; "cuDNN and torch operations" for two layers
-    that differ.
+    Examples are "oneDNN", "ATen loop of aten::gru", "inductor graph", "2 inductor
+    graphs" if a call of a layer is in several pieces, and "cuDNN and torch operations"
+    for two layers that differ.
 
     Args:
-        forward: The pass, its layers called within `layer_call`; returns outputs.
-        backward: Computes gradients from these outputs; None where none are asked.
+        forward: Computes the pass and returns outputs; calls layers in `layer_call`.
+        backward: Computes gradients from these outputs; None for no gradients.
     """
     outputs, events = _profiled(forward)
     calls = [event for event in events if event.name == _LAYER_CALL]
@@ -55,7 +55,7 @@ def kernel_of(
 
 @dataclass(frozen=True)
 class _Event:
-    """Something the profiler saw, in nanoseconds of its clock."""
+    """An event that the profiler recorded, in nanoseconds of its clock."""
 
     name: str
     start_ns: int
@@ -71,7 +71,7 @@ def _kernels(call: _Event, events: list[_Event]) -> list[str]:
     within = [event for event in events if call.has(event)]
     fused = [event for event in within if event.name in _FUSED]
     found = [_FUSED[event.name] for event in fused]
-    # An operator of torch's decides only when it is called whether it loops itself.
+    # An operator of torch decides only in a call whether it loops or uses a kernel.
     found += [
         f"ATen loop of {event.name}"
         for event in within
@@ -88,10 +88,10 @@ def _is_graph(event: _Event) -> bool:
 
 
 def _profiled(run: Callable[[], T]) -> tuple[T, list[_Event]]:
-    """Return what a call gave, and those of its events that tell a kernel.
+    """Return the result of a call, and those of its events that identify a kernel.
 
-    They are taken as they were recorded: a loop of a thousand time steps has a hundred
-    thousand, which the profiler's own summary takes ten seconds to put in order.
+    The events are read as they were recorded. A loop of a thousand time steps has a
+    hundred thousand of them, which the profiler's own summary sorts for ten seconds.
     """
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         found = run()

@@ -1,4 +1,4 @@
-"""Modules as layers of a `TorchNetwork`: checked, and called."""
+"""Modules as layers of a `TorchNetwork`: their checks and their calls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ parts is a tuple. Its parameters are the canonical ones or `nn.GRU`'s."""
 
 
 class RecurrentLayer:
-    """A module of a known layout, whatever it knows of padding.
+    """A module of a known layout, called with padded sequences or without.
 
     Args:
         module: Called as `LayerFactory` says.
@@ -42,8 +42,8 @@ class RecurrentLayer:
         marked: Whether its calls are marked for the profiler.
 
     Raises:
-        PluginError: If the module is of another form, or its parameters are laid out
-            otherwise.
+        PluginError: If the module has another form, or another layout of its
+            parameters.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class RecurrentLayer:
         """Run over x [time, batch, input] from a state.
 
         Args:
-            x: What enters.
-            lengths: int [batch] on the host; None where no sequence is padded.
+            x: The input.
+            lengths: int [batch] on the host; None if no sequence is padded.
             state: Parts before the first time step; None for zero.
 
         Returns:
@@ -99,7 +99,7 @@ class RecurrentLayer:
         with layer_call() if self.marked else nullcontext():
             found = self.module(x, argument)
         outputs, final = self._form.check(found, x)
-        if not self._answered:  # once: on a GPU the host waits for it
+        if not self._answered:  # only once, because on a GPU the host waits for it
             check_numbers(self._form.layer, x, outputs, final)
             self._answered = True
         return outputs, final
@@ -107,10 +107,11 @@ class RecurrentLayer:
     def _run_in_segments(
         self, x: Tensor, lengths: Tensor, state: Parts | None
     ) -> tuple[Tensor, Parts]:
-        """Run a module that knows no padding: from end to end of a sequence.
+        """Run a module that takes no padding, in segments between ends of sequences.
 
-        Between two ends the sequences that have not ended run alone, from the states
-        they had. A sequence that has ended holds its state and answers zero.
+        In each segment only those sequences run that have not ended, from their states
+        after the segment before. From its end on, a sequence's state does not change
+        and its output is zero.
         """
         size = (1, x.shape[1], self._form.hidden_size)
         final = state or [x.new_zeros(size) for _ in self._form.parts]
@@ -134,10 +135,10 @@ class RecurrentLayer:
 
 
 def checked_module(layer: object) -> nn.Module:
-    """Return what a factory returned, its form checked as far as nothing runs.
+    """Return what a factory returned, after those checks for which nothing runs.
 
     Raises:
-        PluginError: If it is no module, or runs otherwise than forward in time.
+        PluginError: If it is not a module, or does not only run forward in time.
     """
     if not isinstance(layer, nn.Module):
         raise PluginError(

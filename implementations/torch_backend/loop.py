@@ -17,7 +17,7 @@ state after."""
 
 
 class Operations:
-    """What equations are written in, in torch."""
+    """The operations of equations, in torch."""
 
     sigmoid = staticmethod(torch.sigmoid)
     tanh = staticmethod(torch.tanh)

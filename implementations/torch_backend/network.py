@@ -1,4 +1,4 @@
-"""What every torch implementation shares: readout, loss, optimiser, conversion."""
+"""The network of every torch implementation: readout, loss, optimiser, conversion."""
 
 from __future__ import annotations
 
@@ -55,9 +55,8 @@ class TorchNetwork(SharedNetwork):
     Raises:
         UnavailableError: If torch sees no such device, or has no kernel for the
             precision there.
-        RefusedError: If the precision means nothing for the device or dtype.
-        PluginError: If the layer is of another form or its parameters are laid out
-            otherwise.
+        RefusedError: If the precision is not one of the device or dtype.
+        PluginError: If the layer has another form or another layout of its parameters.
     """
 
     def __init__(
@@ -136,7 +135,7 @@ class TorchNetwork(SharedNetwork):
         return None if host.lengths is None else torch.as_tensor(host.lengths)
 
     def _zero_state(self, batch: int) -> None:
-        """Return None, which layers of torch take for zero."""
+        """Return None, which means zero to the layers of torch."""
 
     # --- forward ---------------------------------------------------------------------
 
@@ -238,7 +237,7 @@ class TorchNetwork(SharedNetwork):
 
     @property
     def _moments(self) -> Mapping[str, dict[str, Any]]:  # type: ignore[override]
-        """The moments as torch keeps them; None for what no gradient has reached."""
+        """The moments as torch keeps them; None for weights without a gradient yet."""
         states = self._optimizer.state
         return {
             moment: {
@@ -260,10 +259,10 @@ class TorchNetwork(SharedNetwork):
     # --- what ran --------------------------------------------------------------------
 
     def kernel(self) -> str:
-        """Name the recurrent kernels of the calls last made, as the profiler sees them.
+        """Name the recurrent kernels of the last calls, as the profiler sees them.
 
-        They are the last one that computed gradients and the last one that did not:
-        each is run once more, on what it was given. Where they differ both are named.
+        The last call with gradients and the last one without are run once more, on the
+        same input. If their kernels differ, both are named.
         """
         seen = {gradients: self._kernel(gradients) for gradients in self._asked}
         if not seen:
@@ -274,7 +273,7 @@ class TorchNetwork(SharedNetwork):
 
     def _kernel(self, gradients: bool) -> str:
         x, lengths, state = self._asked[gradients]
-        # The graph of the call itself is gone: what entered is a leaf of its own.
+        # The graph of the earlier call is freed, so x becomes a leaf.
         x = x.detach().requires_grad_(x.requires_grad)
         trained = list(self._trained().values())
 

@@ -1,4 +1,4 @@
-"""In which arithmetic torch multiplies: float32 as it is, TF32 or bfloat16."""
+"""The arithmetic in which torch multiplies: the network's dtype, TF32 or bfloat16."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Precision:
     bfloat16, 8 significant bits.
 
     Raises:
-        RefusedError: If the mode is unknown, or means nothing for the device or dtype.
+        RefusedError: If the mode is unknown, or is not one of the device or dtype.
     """
 
     def __init__(self, spec: NetworkSpec, device: torch.device) -> None:
@@ -38,7 +38,7 @@ class Precision:
         self._mode, self._device = mode, device
 
     def check(self, layers: Iterable[nn.Module]) -> None:
-        """Try torch's own layers, which bring kernels of their own.
+        """Try torch's own layers, which have kernels of their own.
 
         Raises:
             UnavailableError: If one has no kernel for the precision on this device.
@@ -59,13 +59,13 @@ class Precision:
                 ) from error
 
     def set(self) -> None:
-        """Set what is one switch for the whole process; before every computation."""
+        """Set the switches that all networks of the process share, before computing."""
         if self._device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = self._mode == "tf32"
             torch.backends.cudnn.allow_tf32 = self._mode == "tf32"
 
     def forward(self) -> AbstractContextManager[object]:
-        """Return the context of a pass forward; a pass back follows its tensors."""
+        """Return the context of a forward pass; the backward pass needs none."""
         if self._mode == "bf16":
             return torch.autocast(self._device.type, torch.bfloat16)
         return nullcontext()

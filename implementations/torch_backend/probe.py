@@ -29,7 +29,7 @@ class TorchProbe(Probe):
         c = torch.empty_like(a)
 
         def call() -> None:
-            if self._on_gpu:  # a switch of the process, which others set too
+            if self._on_gpu:  # other code of the process sets this switch too
                 torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
             torch.mm(a, b, out=c)
             self._wait()
@@ -63,8 +63,8 @@ class TorchProbe(Probe):
         return CudaTimer(self._device) if self._on_gpu else None
 
     def state(self) -> FrameworkState:
-        """Return the frames that dynamo was given to compile, and the threads."""
-        # Not imported here: that takes seconds, and what compiles has imported it.
+        """Return how many frames dynamo was asked to compile, and the threads."""
+        # Not imported here: that takes seconds, and code that compiles has imported it.
         dynamo = sys.modules.get("torch._dynamo.utils")
         frames = 0 if dynamo is None else dynamo.counters["frames"]["total"]
         return FrameworkState(frames, torch.get_num_threads())
@@ -82,7 +82,7 @@ class CudaTimer:
         self._record(0)
 
     def stop(self) -> float:
-        """Record the second event, wait for it; return the seconds between."""
+        """Record the second event and wait for it; return the seconds between both."""
         self._record(1)
         first, last = self._events
         last.synchronize()

@@ -1,9 +1,9 @@
 """A recurrence and its gradient, each as one scan over time.
 
-Differentiated by torch, `scan` keeps a copy of every matrix for each time step and adds
-up the matrices' gradients inside its loop. Here the loop backwards carries the gradient
-of the state alone; the gradients of everything else follow from it, for all time steps
-at once.
+If torch differentiates `scan`, it keeps a copy of every matrix for each time step and
+adds up the matrices' gradients inside its loop. Here the backward loop carries only the
+gradient of the state; all other gradients are computed from it, for all time steps at
+once.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ _vjp: Any = torch.func.vjp  # what it returns depends on its arguments' values
 
 
 class _Collecting(Operations):
-    """Keeps the matrices of the products, which are zero."""
+    """Keeps the matrices of the products, and returns zeros for the products."""
 
     def __init__(self) -> None:
         self.matrices: list[Tensor] = []
 
     def products(self, w: Tensor, v: Tensor) -> Sequence[Tensor]:
-        # A scan refuses to see the same memory twice, as the matrix and its weight.
+        # Cloned, because a scan refuses two inputs in the same memory: a matrix and
+        # its weight.
         self.matrices.append(w.flatten(0, 1).clone())
         return v.new_zeros(len(v), len(self.matrices[-1])).chunk(len(w), dim=1)
 
@@ -51,7 +52,7 @@ class _Computing(Operations):
 
 
 class _Given(Operations):
-    """Takes the products as given, and keeps what would be multiplied."""
+    """Returns given products, and keeps the vectors that would be multiplied."""
 
     def __init__(self, given: Sequence[Tensor]) -> None:
         self._given = given
@@ -64,7 +65,7 @@ class _Given(Operations):
 
 
 class _Names(dict[str, Tensor]):
-    """Weights that remember which of them were asked for."""
+    """Weights that record which of them are used."""
 
     def __init__(self, w: Weights) -> None:
         super().__init__(w)
@@ -77,7 +78,7 @@ class _Names(dict[str, Tensor]):
 
 @dataclass(frozen=True)
 class Recurrence:
-    """Equations over time; methods are pure functions of tensors, to be compiled.
+    """Equations over time; methods are pure functions of tensors, which get compiled.
 
     Every method takes the weights that the equations use, a = W x + b of all gates
     [time, batch, gates * hidden] and the state before, parts [batch, hidden].
@@ -110,10 +111,10 @@ class Recurrence:
     def trace(
         self, w: Weights, a: Tensor, state: State
     ) -> tuple[State, State, Tensors]:
-        """Return the state after, and what the way back needs.
+        """Return the state after, and what the backward pass needs.
 
-        That is the state after every time step, parts [time, batch, hidden], and what
-        the equations' products gave, [time, batch, size] each.
+        It needs the state after every time step, parts [time, batch, hidden], and the
+        results of the equations' products, [time, batch, size] each.
         """
         matrices = self._matrices(w, a[0], state)
 
@@ -138,9 +139,9 @@ class Recurrence:
     ) -> tuple[Tensor, State, dict[str, Tensor], dict[str, Tensor]]:
         """Return gradients for a, the state before and the weights.
 
-        Those of the weights come in two parts to be added: one of what is in matrices
-        or has more than one axis, and of vectors one in rows [time * batch, hidden] to
-        be summed.
+        The gradients of the weights are in two dictionaries, whose entries are added:
+        the first is of weights in matrices and of those with several axes, the second
+        of vectors, in rows [time * batch, hidden] that are still to be summed.
 
         Args:
             w: The weights.
@@ -168,8 +169,8 @@ class Recurrence:
         d_before, d_states = _scan(
             combine, d_after, (*d_outputs, a, *before, *products), reverse=True
         )
-        # All time steps as the rows of one batch. A vector becomes a row for each, so
-        # that its gradient is summed outside: precisely, and for any number of rows.
+        # All time steps become the rows of one batch. A vector is repeated in each row,
+        # so that its gradient is summed outside: precisely, for any number of rows.
         rows = a.shape[0] * a.shape[1]
         vectors = {n: v.expand(rows, -1) for n, v in w.items() if v.ndim == 1}
         pulled = self._pull(
@@ -223,7 +224,7 @@ class Recurrence:
 
         (_, multiplied), pull = _vjp(step, a, state, products, w)
         d_multiplied = [torch.zeros_like(v) for v in multiplied]
-        # A product may enter the ones after it, so the last one's gradient is first.
+        # A product may enter later products, so the last one's gradient comes first.
         for i in reversed(range(len(matrices))):
             d_products = pull((d_after, tuple(d_multiplied)))[2]
             d_multiplied[i] = d_products[i] @ matrices[i]
@@ -233,7 +234,7 @@ class Recurrence:
 
 @dataclass(frozen=True)
 class _Pulled:
-    """Gradients of one time step, and what its products multiplied."""
+    """Gradients of one time step, and the vectors that its products multiplied."""
 
     d_a: Tensor
     d_state: State
@@ -249,11 +250,11 @@ def _scan(
     *,
     reverse: bool = False,
 ) -> tuple[State, Tensors]:
-    """Return the last state, and for every time step what `combine` gave beside it."""
+    """Return the last state, and the second result of `combine` in every time step."""
     if torch.compiler.is_compiling():
         last, found = scan(combine, state, in_time, reverse=reverse)
         return last, found
-    # Where torch.compile leaves the code as it is, torch's scan does not run.
+    # torch's scan does not run in code that is not compiled.
     steps = []
     times = range(len(in_time[0]))
     for t in reversed(times) if reverse else times:
@@ -265,7 +266,7 @@ def _scan(
 
 
 def _clones(parts: State) -> State:
-    """What a scan carries and what it stacks must not share memory."""
+    """Copy tensors: what a scan carries and what it stacks must not share memory."""
     return tuple(part.clone() for part in parts)
 
 

@@ -43,7 +43,7 @@ def output_cause(subject: Subject, tolerance: float) -> str | None:
 def _of(
     case: Case, network: Network, batch: Batch | None = None, state: State | None = None
 ) -> Found:
-    """Return results of a network by name, from the case's batch and state or others."""
+    """Return a network's results by name, from a case's batch and state or others."""
     placed = network.place(batch or case.batch)
     done = network.forward(placed, state or case.state).read()
     parts = zip(case.pair.cell.info.state_parts, done.state, strict=True)
