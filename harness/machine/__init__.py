@@ -1,1 +1,1 @@
-"""What is known about this machine, and who measures on it now."""
+"""What is known about this machine, and the lock of those who measure on it."""

@@ -1,4 +1,4 @@
-"""How long a call takes: warm-up, readings, and a check of the clock itself."""
+"""How long a call takes: warm-up, readings, and a check of the clock."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 READING_S = 3e-3
-"""One reading lasts at least so long: far above the clock's resolution, and long enough
-for the first reading of a turn, which is dropped, to fill the caches again."""
+"""One reading lasts at least this long. It is far above the clock's resolution, and the
+first reading of a turn, which is dropped, fills the caches again in it."""
 
 MOST_PIECES = 32
-"""Most calls of a reading that are timed one by one: each costs some 80 ns more."""
+"""Most calls of a reading that are timed one by one, which costs some 80 ns a call."""
 
 WARM_UP_S = 2.0
 """A warm-up stops after this; if calls still get faster, the timing is shaky."""
@@ -45,7 +45,7 @@ class Reading:
 
 
 def reading(call: Callable[[], None], loops: int) -> Reading:
-    """Take a reading in pieces, which show work that only some of the calls do.
+    """Take a reading in pieces, so that work shows that only some of the calls do.
 
     The clock is read at most `MOST_PIECES` times more, which takes a thousandth of a
     reading.
@@ -109,10 +109,13 @@ def loops_for(call_s: float) -> int:
 
 
 class ClockCheck:
-    """Notices a clock that steps or runs at another rate between two looks at it.
+    """Detects a clock that steps or runs at another rate between two comparisons.
 
     The clock of readings is compared with the system's raw clock, which is never
-    adjusted. Without a raw clock nothing is noticed.
+    adjusted. Without a raw clock nothing is detected.
+
+    Attributes:
+        wrong: Whether that has been detected.
     """
 
     def __init__(self) -> None:
@@ -120,9 +123,9 @@ class ClockCheck:
         self._seen = self._look()
 
     def look(self) -> None:
-        """Compare the time since the last look; set `wrong` if the clocks differ.
+        """Compare the time since the last call; set `wrong` if the clocks differ.
 
-        If both clocks could not be read at one moment, the next look is compared.
+        If the clocks cannot be read at one moment, the next call compares instead.
         """
         before, now = self._seen, self._look()
         if now is not None:
@@ -141,19 +144,19 @@ class ClockCheck:
             before_s = time.perf_counter()
             raw_s = time.clock_gettime(raw)
             after_s = time.perf_counter()
-            # If a clock went backwards meanwhile, it has stepped, so it is compared.
+            # A clock that went backwards meanwhile has stepped, and is compared too.
             if after_s - before_s < _AT_ONCE_S:
                 return before_s, raw_s
         return None
 
 
 _AT_ONCE_S = 5e-5
-"""Reading clocks three times takes less than this unless it is interrupted."""
+"""Reading clocks three times takes less than this unless the process is interrupted."""
 
 _LOOKS = 20
 
 _CLOCK_SLACK_S = 1e-3
-"""Several times the error of two looks."""
+"""Several times the error of two comparisons."""
 
 _CLOCK_RATE = 2e-3
 """The system adjusts a clock's rate by at most 500 millionths (adjtimex)."""

@@ -68,9 +68,8 @@ class OtherLoad:
     def end(self) -> float:
         """Return the cores that other processes kept busy since `begin`.
 
-        A turn shorter than `LEAST_S` is taken together with the turns before it, as
-        many as make up `LEAST_S`. Before there are enough of them, the result is a
-        lower bound.
+        A turn shorter than `LEAST_S` counts together with as many turns before it as
+        last `LEAST_S`. Before there are enough of them, the result is a lower bound.
         """
         begun, ended = self._begun, self._look()
         self._begun = None
@@ -125,7 +124,7 @@ class OtherLoad:
     def _own_s(self) -> float:
         """Return the seconds that this process and all its descendants have used.
 
-        Living descendants are known if the kernel lists a thread's children
+        Living descendants can be found if the kernel lists the children of threads
         (CONFIG_PROC_CHILDREN). Otherwise they count as other processes.
         """
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)

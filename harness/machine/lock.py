@@ -1,8 +1,8 @@
-"""Timed trials run alone on this machine, whichever commands of a user run there.
+"""The lock with which timed trials of all a user's commands run alone on a machine.
 
-Two files are locked: the queue, then the machine. A single trial leaves the queue once
-it shares the machine. A session stays at the head of the queue until the machine is
-empty, so that no stream of other trials keeps it waiting for ever. The system releases
+Two files are locked: first the queue, then the machine. A trial that is not timed
+unlocks the queue as soon as it shares the machine. A session keeps the queue locked
+until the machine is free, so that later trials cannot overtake it. The system releases
 the locks of a process that dies.
 """
 
@@ -27,14 +27,14 @@ TIMING = "the timing of another rnn-harness command on this machine"
 def measuring(
     *, alone: bool, waits: Callable[[str | None], None], check: Callable[[], None]
 ) -> Iterator[None]:
-    """Wait until a trial may be measured here, and hold the machine while it is.
+    """Wait until a trial may be measured here, and lock the machine until it ends.
 
     If no file can be locked, nobody waits.
 
     Args:
         alone: Whether nothing else may be measured meanwhile.
-        waits: Called with what is waited for, and with None when that is over.
-        check: Called again and again while it waits; what it raises ends the wait.
+        waits: Called with the reason for waiting, and with None when the wait is over.
+        check: Called repeatedly during the wait; an exception of it ends the wait.
     """
     waited = False
 

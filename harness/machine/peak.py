@@ -23,8 +23,8 @@ MOST_CALL_S = 0.1
 """A product that is expected to take longer is not tried: it would run only once."""
 
 _SMALL, _MOST_SMALL_S = 1024, 0.4
-"""Up to this size a product may be expected to take so long. If threads wait for a core
-of another process, a small product takes 16 ms instead of 0.3 ms."""
+"""A product up to this size is tried if it is expected to take up to this long. If
+threads wait for a core, a small product takes 16 ms instead of 0.3 ms."""
 
 FEWEST_CALLS = 3
 
@@ -34,7 +34,7 @@ LEAST_COPY_BYTES = 2**28
 MOST_COPY_BYTES = 2**30
 
 _CACHES = 4
-"""An array so many times as large as the last-level cache does not stay in it."""
+"""An array this many times as large as the last-level cache does not stay in it."""
 
 _MEMORY_SHARE = 8
 """The array takes at most 1 / 8 of free memory, so that the machine does not swap."""
@@ -50,10 +50,10 @@ class Rate:
     Attributes:
         per_s: Floating-point operations, or bytes, in a second.
         size: Rows of the matrices, or bytes of the array.
-        library: "torch", or "torch, doctor" where `doctor` measured it earlier.
-        versions: "torch 2.13.0"; None where the trials beside it have the version.
-        measured_at: In UTC, where `doctor` measured it earlier.
-        machine: How fit the machine was then: "fit", "noisy" or "unfit".
+        library: "torch", or "torch, doctor" if `doctor` measured it earlier.
+        versions: "torch 2.13.0"; None if the trials beside it have the version.
+        measured_at: The time in UTC, if `doctor` measured it earlier.
+        machine: The fitness of the machine then: "fit", "noisy" or "unfit".
     """
 
     per_s: float
@@ -69,8 +69,8 @@ class Peak:
     """The highest rates on one device, in one dtype and precision.
 
     Attributes:
-        flop: Of the product of two square matrices, 2 size³ operations.
-        copy: Of bytes read and bytes written, together, in place; None if unknown.
+        flop: The rate of a product of two square matrices, 2 size³ operations.
+        copy: The rate of bytes read and written, together, in place; None if unknown.
     """
 
     flop: Rate
@@ -144,7 +144,7 @@ _KEYS: dict[RateName, tuple[str, ...]] = {
 def best_of(peaks: Sequence[Peak], best: Callable[..., Any] = max) -> Peak:
     """Return the highest of each rate, or with `min` the lowest.
 
-    Of equal rates it is the first.
+    If several are equal, the first is returned.
     """
     copies = [peak.copy for peak in peaks if peak.copy is not None]
     return Peak(

@@ -31,20 +31,17 @@ class System:
         if len(ticks) >= 8:
             # guest time is part of user time
             found |= {"steal": ticks[7], "total": sum(ticks[:8])}
-        for name, word in (("swap_ins", "pswpin"), ("swap_outs", "pswpout")):
-            for count in self._numbers("proc/vmstat", rf"^{word} (\d+)$"):
-                found[name] = count
-        stops = [
-            count
-            for folder in self._groups("cpu")
-            for count in self._numbers(f"{folder}/cpu.stat", r"^nr_throttled (\d+)$")
-        ]
-        if stops:
-            found["quota_stops"] = sum(stops)
-        throttled = self._numbers_of_cores("thermal_throttle/*_throttle_count")
-        if throttled:
-            found["throttled"] = sum(throttled)
-        return found
+        counts = {
+            "swap_ins": self._numbers("proc/vmstat", r"^pswpin (\d+)$"),
+            "swap_outs": self._numbers("proc/vmstat", r"^pswpout (\d+)$"),
+            "quota_stops": [
+                count
+                for group in self._groups("cpu")
+                for count in self._numbers(f"{group}/cpu.stat", r"^nr_throttled (\d+)$")
+            ],
+            "throttled": self._numbers_of_cores("thermal_throttle/*_throttle_count"),
+        }
+        return found | {name: sum(each) for name, each in counts.items() if each}
 
     def clock_hz(self) -> float | None:
         """Return the highest clock of a core now; None on most virtual machines."""
@@ -56,7 +53,7 @@ class System:
         return max(clocks, default=None)
 
     def settings(self) -> dict[str, Any]:
-        """Return the values that are no counters: cores, quota, load, swap, clock."""
+        """Return the values that are not counters: cores, quota, load, swap, clock."""
         stat = self._text("proc/stat") or ""
         cores = len(re.findall(r"^cpu\d+ ", stat, re.MULTILINE)) or None
         average = re.match(r"\d+\.\d+", self._text("proc/loadavg") or "")

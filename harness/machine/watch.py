@@ -1,6 +1,6 @@
 """What is seen of a machine while a fixed piece of work is repeated on it.
 
-A value that cannot be read is None, and is never taken as a good value.
+A value that cannot be read is None, and never counts as good.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Machine:
         boost: Whether a core may exceed its nominal clock.
         clock_hz: Highest clock of a core, the median over looks.
         clock_spread: Range of this clock, as a share of its highest value.
-        throttled: How often heat slowed a core or package.
+        throttled: How often heat slowed a core or a processor.
     """
 
     clock_wrong: bool

@@ -1,7 +1,7 @@
-"""Questions asked of a network, one a measure, and the table of them.
+"""The measures: each is a question that is asked of a network.
 
-`MEASURES` holds all that a worker, a plan, an estimate, the progress and an analysis
-need to know of a measure. A new measure is a file here and an entry in the table.
+The table `MEASURES` holds everything that workers, plans, estimates, progress lines and
+analyses need to know about a measure. A new measure is a file here and an entry there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Request:
 
     Attributes:
         arrays: Tensors that the trial needs, such as trained weights.
-        observer: Makes what a trial reports to while it runs.
+        observer: Makes the observer to which a trial reports while it runs.
     """
 
     registry: Registry
@@ -48,20 +48,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Measure:
-    """What the rest of the harness knows of one measure.
+    """What the rest of the harness knows about one measure.
 
     Attributes:
-        work: Returns what a trial computes, for estimates of its time.
+        work: Returns how much a trial computes, to estimate its time.
         run: Measures a trial; None for a measure whose trials take turns.
-        meter: Makes what times a trial that takes turns with others, or None.
-        in_words: Returns what was found, for the line that a finished trial prints.
-        has_updates: Whether it counts updates: it may end before the last one, and
-            goes on from checkpoints.
+        meter: Makes the meter of a trial that takes turns with others, or None.
+        in_words: Returns the result as text, for the line that a finished trial prints.
+        has_updates: Whether a trial counts updates. Such a trial may end before the
+            last update, and continues from checkpoints.
         own_worker: Whether each trial has a process of its own.
-        by_reference: Whether numpy's reference computes it for every implementation of
-            a cell that has one.
-        of_cell: Whether what is found is the cell's, whichever implementation computes
-            it.
+        by_reference: Whether the NumPy reference is measured instead of the
+            implementation, if the cell has a reference.
+        of_cell: Whether the result is the same for all implementations of a cell.
         read_back: Whether its numbers need a certificate, and are compared with the
             reference afterwards.
     """
@@ -116,6 +115,6 @@ def takes_turns(trial: Trial) -> bool:
 
 
 def by_reference(registry: Registry, trial: Trial) -> bool:
-    """Say whether numpy's reference computes a trial, not its implementation."""
+    """Say whether the NumPy reference computes a trial, not its implementation."""
     measure = MEASURES[trial.measure]
     return measure.by_reference and registry.cell(trial.cell).reference

@@ -1,4 +1,4 @@
-"""How many operations a call takes, and how many bytes it has to move."""
+"""How many operations a call takes, and how many bytes it must move."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def flops_of_call(problem: Problem, phase: str, batch: int) -> int:
 
 
 def kept_bytes(problem: Problem, sequences: int) -> int:
-    """Return roughly what a call keeps of its time steps for a backward pass."""
+    """Return roughly how many bytes a call keeps for its backward pass."""
     state = problem.spec.hidden_size * problem.spec.num_layers
     return 4 * _TENSORS_KEPT * problem.time_steps * state * sequences
 
@@ -38,8 +38,8 @@ def least_bytes_of_call(problem: Problem, phase: str, batch: int) -> int:
     """Count the fewest bytes that a call moves to and from memory.
 
     Inputs and weights are read once. Outputs, gradients and everything that the
-    optimiser changes are written once. An infinite cache would need no more. What a
-    forward pass keeps for the backward pass is not counted.
+    optimiser changes are written once. With an infinite cache no more would be moved.
+    What a forward pass keeps for the backward pass is not counted.
     """
     spec, item = problem.spec, np.dtype(problem.spec.dtype).itemsize
     weights = number_of_weights(problem)

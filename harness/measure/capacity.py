@@ -16,7 +16,7 @@ from harness.measure.problem import Problem
 from harness.measure.readback import MOST_STATES
 
 FEWEST_BATCHES = 8
-"""At least so many batches are placed at once, whatever their size."""
+"""At least this many batches are placed at once, whatever their size."""
 
 _SMALLER = "give a smaller batch, fewer time steps or a smaller hidden size"
 
@@ -39,7 +39,7 @@ def least_memory_bytes(problem: Problem) -> int:
 def least_host_bytes(problem: Problem, *, read_back: bool = False) -> int:
     """Count the fewest bytes of the host that a trial on another device takes.
 
-    These are one batch as it is drawn, and if gradients are read back, the states that
+    These are one batch as it is drawn and, if gradients are read back, the states that
     the float64 reference keeps at once.
     """
     spec, held = problem.spec, _drawn(problem)
@@ -57,7 +57,7 @@ def _drawn(problem: Problem) -> int:
 
 
 def _steps(problem: Problem) -> int:
-    """Count the time steps of a batch, or of one sequence if only `stream` is asked."""
+    """Count the time steps of a batch, or of a sequence if all phases are `stream`."""
     alone = all(phase == "stream" for phase in problem.phases)
     return problem.time_steps * (1 if alone else problem.trial.batch or 1)
 
@@ -112,9 +112,10 @@ def _check_host(needed: int) -> None:
 
 
 def _free_on_gpu() -> int | None:
-    """Return what is free on this process's GPU, or None if the driver does not say.
+    """Return the free bytes of this process's GPU, or None if the driver does not say.
 
-    What was free at first counts too: a framework keeps memory of earlier trials.
+    The number at the first call counts if it is larger, because a framework keeps the
+    memory of earlier trials.
     """
     now, first = gpu_free_memory(), _free_at_first()
     return now if now is None or first is None else max(now, first)

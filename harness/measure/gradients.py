@@ -1,9 +1,9 @@
 """How does the gradient travel back in time? The derivative for the state, over lag.
 
-For one loss term at readout tau, delta_t = dL/ds_t is the derivative for the whole
-state after t time steps along every path, and R(lag) = |delta_{tau-lag}| / |delta_tau|
-for each example. It is computed from the canonical weights with the cell's float64
-backward recurrence, without any framework.
+For one loss term at readout tau, delta_t = dL/ds_t is the total derivative for the
+state after t time steps. For each example R(lag) = |delta_{tau-lag}| / |delta_tau|. It
+is computed from the canonical weights with the cell's float64 backward recurrence, and
+without any framework.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HORIZON_RATIO = 1e-3
 
 EXAMPLES = 64
 SMALLEST = 1e-300
-"""A smaller float64 norm has underflowed and is left out."""
+"""A smaller float64 norm has underflowed and does not count."""
 
 QUANTITIES = {
     **{
@@ -123,7 +123,7 @@ def horizon(median_ratios: Array) -> int:
 
 
 def work(registry: Registry, trial: Trial) -> Work:
-    """Return what both cotangents compute, at the initial and the trained weights."""
+    """Return what is computed for both cotangents, at initial and trained weights."""
     problem = Problem(registry, trial)
     splits = 1 if trial.follows is None else 2
     passes = FLOPS_PER_FORWARD["train_step"] * 2 * splits

@@ -1,8 +1,8 @@
 """A reference for a cell that has none: an implementation's own single time steps.
 
-The NumPy network loops over them, forward and backward, and adds readout, loss,
-padding, stacked layers and the optimiser. So an implementation's results for a whole
-sequence are compared with its results one time step at a time.
+The NumPy network loops over these steps, forward and backward, and adds readout, loss,
+padding, stacked layers and the optimiser. So the results of an implementation for whole
+sequences are compared with its own results for single time steps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class OwnStep:
 
     Args:
         network: A network of `spec`.
-        spec: What `own_step_spec` returned for the layer.
+        spec: The result of `own_step_spec` for the layer.
         cell: Names the canonical tensors.
     """
 

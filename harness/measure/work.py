@@ -10,15 +10,15 @@ SPEC_BYTES = 1_000
 
 @dataclass(frozen=True)
 class Work:
-    """What a trial does when it uses all the updates or rounds it may use.
+    """What a trial computes if it uses all its updates or rounds.
 
     Attributes:
-        time_steps: Steps that follow one another, of all calls together.
+        time_steps: Time steps, one after the other, of all calls together.
         flops: Operations of all calls together.
         start_s: Seconds before it computes: imports, compilation.
-        least_s: Seconds it takes at least, since short calls are repeated.
+        least_s: The fewest seconds that it takes, because short calls are repeated.
         activation_bytes: Memory that one call keeps for its backward pass.
-        file_bytes: Size of what it stores beside `result.json`.
+        file_bytes: Size of the files that it stores besides `result.json`.
     """
 
     time_steps: float

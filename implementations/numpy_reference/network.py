@@ -116,8 +116,7 @@ class NumpyNetwork(SharedNetwork):
     ) -> tuple[Weights, Array, State]:
         done = self._trace(placed.x, placed.padding, state)
         d_weights, d_x, d_states = self._backward(placed, done, d_outputs, d_final)
-        d_initial = tuple(np.stack(part) for part in _parts_of_layers(d_states, 0))
-        return d_weights, d_x, d_initial
+        return d_weights, d_x, tuple(np.stack([d[0] for d in d_states], axis=1))
 
     def state_gradients(
         self, placed: PlacedBatch, d_outputs: Array | None
@@ -133,9 +132,8 @@ class NumpyNetwork(SharedNetwork):
         d_outputs = d_outputs.astype(self._spec.dtype)
         d_final = tuple(np.zeros_like(part) for part in done.state)
         _, _, d_states = self._backward(placed, done, d_outputs, d_final)
-        times = range(len(placed.x) + 1)
-        by_time = [_parts_of_layers(d_states, t) for t in times]
-        return tuple(np.stack(part) for part in zip(*by_time, strict=True))
+        by_part: Array = np.transpose(d_states, (2, 1, 0, 3, 4))
+        return tuple(np.ascontiguousarray(part) for part in by_part)
 
     def _from_zero(self, placed: PlacedBatch) -> ForwardTrace:
         zero = self._zero_state(placed.x.shape[1])
@@ -148,7 +146,7 @@ class NumpyNetwork(SharedNetwork):
         d_outputs: Array,
         d_final: Parts,
     ) -> tuple[Weights, Array, list[list[State]]]:
-        """Return gradients of weights and inputs, and each layer's state gradients."""
+        """Return gradients of weights, of inputs, and of states by layer and time."""
         gradients = {
             "readout.w": np.einsum("bro,brh->oh", d_outputs, done.top),
             "readout.b": d_outputs.sum(axis=(0, 1)),
@@ -199,11 +197,6 @@ class NumpyNetwork(SharedNetwork):
         clipped, norm = optimizers.clip(gradients, optimizer.clip_norm)
         optimizers.step(optimizer, self._weights, clipped, self._moments, self._updates)
         return loss, norm
-
-
-def _parts_of_layers(d_states: list[list[State]], t: int) -> list[list[Array]]:
-    """Regroup the states after t time steps: by part, then by layer."""
-    return [list(p) for p in zip(*(layer[t] for layer in d_states), strict=True)]
 
 
 def _checked(layer: StepLayer) -> StepLayer:

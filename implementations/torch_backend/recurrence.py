@@ -163,7 +163,7 @@ class Recurrence:
             before_t, products_t = tuple(rest[:parts]), tuple(rest[parts:])
             d_state = (d_state[0] + d_output, *d_state[1:])
             pulled = self._pull(w, matrices, a_t, before_t, products_t, d_state)
-            return pulled.d_state, _clones(d_state)
+            return pulled[1], _clones(d_state)
 
         parts = len(state)
         d_before, d_states = _scan(
@@ -173,7 +173,7 @@ class Recurrence:
         # so that its gradient is summed outside: precisely, for any number of rows.
         rows = a.shape[0] * a.shape[1]
         vectors = {n: v.expand(rows, -1) for n, v in w.items() if v.ndim == 1}
-        pulled = self._pull(
+        d_a, _, d_products, d_weights, multiplied = self._pull(
             {**w, **vectors},
             matrices,
             a.flatten(0, 1),
@@ -182,15 +182,15 @@ class Recurrence:
             _rows(d_states),
         )
         d_matrices = tuple(
-            d.t() @ v for d, v in zip(pulled.d_products, pulled.multiplied, strict=True)
+            d.t() @ v for d, v in zip(d_products, multiplied, strict=True)
         )
-        in_rows = {n: pulled.d_weights[n] for n in vectors}
-        d_w = {n: d for n, d in pulled.d_weights.items() if n not in vectors}
+        in_rows = {n: d_weights[n] for n in vectors}
+        d_w = {n: d for n, d in d_weights.items() if n not in vectors}
         if matrices:
             _, pull = _vjp(lambda w: self._matrices(w, a[0], state), w)
             (d_of_matrices,) = pull(d_matrices)
             d_w = {n: d_w[n] + d if n in d_w else d for n, d in d_of_matrices.items()}
-        return pulled.d_a.view_as(a), d_before, d_w, in_rows
+        return d_a.view_as(a), d_before, d_w, in_rows
 
     # --- one time step ---------------------------------------------------------------
 
@@ -212,8 +212,13 @@ class Recurrence:
         state: State,
         products: Tensors,
         d_after: State,
-    ) -> _Pulled:
-        """Pull the gradient of the state after one time step back through it."""
+    ) -> tuple[Tensor, State, Tensors, Weights, Tensors]:
+        """Pull the gradient of the state after one time step back through it.
+
+        Returns:
+            Gradients for a, the state before, the products and the weights, and the
+            vectors that the products multiplied.
+        """
 
         def step(
             a: Tensor, state: State, products: Tensors, w: Weights
@@ -229,18 +234,7 @@ class Recurrence:
             d_products = pull((d_after, tuple(d_multiplied)))[2]
             d_multiplied[i] = d_products[i] @ matrices[i]
         d_a, d_state, d_products, d_w = pull((d_after, tuple(d_multiplied)))
-        return _Pulled(d_a, d_state, d_products, d_w, multiplied)
-
-
-@dataclass(frozen=True)
-class _Pulled:
-    """Gradients of one time step, and the vectors that its products multiplied."""
-
-    d_a: Tensor
-    d_state: State
-    d_products: Tensors
-    d_weights: Weights
-    multiplied: Tensors
+        return d_a, d_state, d_products, d_w, multiplied
 
 
 def _scan(

@@ -23,7 +23,8 @@ LONGEST = 20
 """Most time steps of a sequence here: over longer ones a slope changes too fast."""
 
 SHORTER = (1 / 8, 1 / 64, 1 / 512)
-"""Parts of the step that are tried next if no step agrees, while rounding allows it."""
+"""Shares of the step that are tried if no longer step agrees, as far as float resolves
+them."""
 
 _FINEST = 1e-9
 """Float64 resolves a step of this size to seven digits; float32 does not resolve it."""
@@ -48,8 +49,8 @@ class Arithmetic:
     def tolerance(self, time_steps: int) -> Tolerance:
         """Return the allowed error: curvature and rounding add up over time steps.
 
-        Correct code was seen at half of it in float32 and a third in float64 with the
-        kinks of relu, at a tenth without them. Half a gradient is eight times over it.
+        With the kinks of relu, correct code was seen at half of it in float32 and at a
+        third in float64; without them at a tenth. Half a gradient is at eight times.
         """
         allowed = 200 * time_steps * self.epsilon ** (2 / 3)
         return Tolerance(allowed, allowed / 3)
@@ -89,7 +90,7 @@ def _computes_in_float64(subject: Subject, shape: Shape) -> bool:
 
 
 class _Differences:
-    """One network at one point: weights, batch, state and cotangents."""
+    """A network at one point, which is weights, a batch, a state and cotangents."""
 
     def __init__(
         self, subject: Subject, shape: Shape, arithmetic: Arithmetic, seed: int
@@ -152,8 +153,8 @@ class _Differences:
     def _least_error(self, name: str, gradient: Array, direction: Array) -> float:
         """Return the smallest error over steps, tried from the longest on.
 
-        A kink between the two ends, such as that of relu, spoils a difference; a
-        shorter step avoids the kink. A wrong gradient is wrong with every step.
+        A kink between the two ends, such as that of relu, makes a difference wrong, and
+        a shorter step avoids the kink. A wrong gradient is wrong with every step.
         """
         step = self._arithmetic.step * direction
         least = self._error_along(name, gradient, step)
@@ -185,10 +186,10 @@ class _Differences:
         return float(noise) / self._allowed.certified
 
     def _value(self, moved: Mapping[str, Array]) -> float:
-        """Return outputs and final state, weighted with the cotangents and summed.
+        """Return the sum of outputs and final state, weighted with the cotangents.
 
         Args:
-            moved: Tensors that replace those at the point.
+            moved: Tensors that replace those of the point, by name.
         """
         batch, state = self._loaded({**self._at, **moved})
         done = self._network.forward(self._network.place(batch), state).read()

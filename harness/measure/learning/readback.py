@@ -1,7 +1,7 @@
 """Does learning compute the right numbers at its own batch size and length?
 
-The certificate's shapes are small. A network could be wrong beyond 16 sequences, or cut
-the gradient every 128 time steps, and be certified nevertheless.
+The certificate's shapes are small. A network could be wrong beyond 16 sequences, or
+truncate the gradient every 128 time steps, and be certified nevertheless.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOST_TOLERANCE = 0.5
 
 LONGEST_MEMORY = 400
 """Time constants up to this carry the gradient of the last answer back over hundreds of
-time steps, where it may be cut. At initial values it vanishes after some tens."""
+time steps, so that a truncation shows. At initial values it vanishes after tens."""
 
 FAINT = 0.1
 """Input weights of a cell without gates are scaled by this, for a long memory."""
@@ -43,10 +43,10 @@ FAINT = 0.1
 class LearningReadBack:
     """Compares a trial's network with the float64 reference, at chosen weights.
 
-    Outputs are compared on the held-out batch, for as many of its sequences as a
-    training batch has, spread over the batch. Loss, gradients and the norm that an
-    update reports are compared on a whole training batch. There every answer is scored
-    and targets are random, which makes a dense cotangent.
+    Outputs are compared on a held-out batch, for as many of its sequences as a training
+    batch has, spread over the batch. Loss, gradients and the norm that an update
+    reports are compared on a whole training batch, with random targets and every answer
+    scored, so that no cotangent is zero.
 
     Attributes:
         found: The worst error of all checks.

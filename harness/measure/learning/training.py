@@ -210,7 +210,6 @@ class _Study:
         batches = (self._problem.batch("train", index) for index in indices)
         done = self._network.train_steps([*map(self._network.place, batches)]).read()
         updates = [index + 1 for index in indices]
-        finite = np.isfinite(done.losses) & np.isfinite(done.gradient_norms)
         values = {
             "loss": done.losses.tolist(),
             "gradient_norm": done.gradient_norms.tolist(),
@@ -219,10 +218,9 @@ class _Study:
         if self._clip is not None:
             self._at.clipped += int(np.sum(done.gradient_norms > self._clip))
         self._at.updates = updates[-1]
-        if not finite.all():
-            bad = int(np.argmin(finite))
-            self._check_finite("loss", done.losses[bad], updates[bad])
-            self._check_finite("gradient", done.gradient_norms[bad], updates[bad])
+        for update, loss, norm in zip(updates, *values.values(), strict=True):
+            self._check_finite("loss", loss, update)
+            self._check_finite("gradient", norm, update)
 
     def _check_finite(self, name: str, value: float, update: int) -> None:
         if not np.isfinite(value):

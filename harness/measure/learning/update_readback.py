@@ -1,7 +1,7 @@
 """Does the trial's optimiser change the weights as the float64 reference's does?
 
-The certificate's trajectories use other constants. A network that caps the learning
-rate, or has a fixed epsilon, could pass them and learn differently.
+The certificate's trajectories use other constants. A network with a largest learning
+rate or a fixed epsilon could pass them and learn differently.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_TOLERANCE = 0.5
 """The tolerance stays below the error of weights that do not change, which is 1."""
 
 LOUD = 10
-"""Gradients are made so many times as large as the clip norm and as the initial
+"""Gradients are made this many times as large as the clip norm and as the initial
 gradients. Adam's steps do not show whether all gradients are scaled alike."""
 
 MOST_SCALINGS = 15

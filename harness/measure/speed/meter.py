@@ -6,20 +6,20 @@ in random order, so that a drift of the machine affects all of them alike.
 Batches are placed before the clock starts. Placing is timed separately.
 
 No two calls compute the same. Every turn of a phase has its own weights, and every call
-of a turn its own batch. Only if a turn's batches exceed `MOST_BYTES` are they used
-again, after `FEWEST_BATCHES` at the soonest. So a result that was kept from an earlier
-call is wrong for this one. The result of a turn's last call is read back; for training,
-that is what all calls together made of the weights. For `DRAWS` turns, picked at random
-after they ended, it is compared with the float64 reference on the same weights and
-batches.
+of a turn has its own batch. Batches are used again only if a turn's batches exceed
+`MOST_BYTES`, and then after `FEWEST_BATCHES` others at least. So a result that was kept
+from an earlier call is wrong for this one. The result of a turn's last call is read
+back; in training it is the weights after all calls of the turn. It is compared with the
+float64 reference on the same weights and batches, for `DRAWS` turns that are picked at
+random after they have ended.
 
 Reading a result may take as long as copying it, and no longer than a call. A result
 that is computed only when it is read was not computed while the clock ran.
 
-A right read-back shows that those calls computed everything at the timed shape. It says
-nothing about calls in the middle of a turn that left no trace, about turns that were
-not picked (a mistake in half of them escapes once in eight), or about a plugin that
-behaves differently because it detects that it is timed.
+A correct read-back shows that those calls computed everything at the timed shape. It
+shows nothing about calls in the middle of a turn whose results are not used, about
+turns that were not picked (a mistake in half of them is missed once in eight times), or
+about a plugin that behaves differently because it detects that it is timed.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ DRAWS = 3
 
 COPY_BYTES_PER_S = 1e9
 COPY_S = 2e-4
-"""Reading a result may take so long: a rate for its bytes, and a time per tensor."""
+"""Reading a result may take this long: a rate for its bytes, and a time per tensor."""
 
 _READ_S = 5e-5
-"""Reading a result for the first time may take so much longer than reading it again."""
+"""Reading a result may take this much longer the first time than the second time."""
 
 MOST_LOOPS = 250
 """Most calls of a reading: the reference has to repeat every update of a turn."""
@@ -72,7 +72,7 @@ class _Turn:
     """One turn.
 
     Attributes:
-        draw: Which initial values its weights are.
+        draw: The number of the draw of initial values that its weights are.
         inputs: The indices of the inputs of its calls, in order.
         found: What its calls computed.
     """
@@ -88,7 +88,7 @@ class _Clocked:
 
     Attributes:
         picked: Turns to compare with the reference.
-        late_s: The least time that reading a result took beyond copying it.
+        late_s: The shortest time, over turns, that reading took beyond copying.
     """
 
     phase: Phase
@@ -103,8 +103,8 @@ class SpeedMeter:
     Settings: `phases`; `readings`, which a turn keeps after one that is dropped.
 
     Raises:
-        RefusedError: If the implementation does not offer what the trial asks.
-        MemoryError: If the trial's shape cannot fit into the free memory.
+        RefusedError: If the implementation does not offer what the trial asks for.
+        MemoryError: If the trial's shape does not fit into the free memory.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -115,7 +115,7 @@ class SpeedMeter:
         self._readings = trial.settings_as(SpeedSettings).readings
         self._network = problem.network()
         self._reference = Reference(problem)
-        self._chance = np.random.default_rng()  # nobody can know before what is picked
+        self._chance = np.random.default_rng()  # without a seed: no plugin can know it
         self._made = time.perf_counter()
         self._clock, self._other_load = clock.ClockCheck(), OtherLoad()
         threads = trial.threads if trial.device == "cpu" else None
@@ -182,8 +182,8 @@ class SpeedMeter:
         # Copied, because a network may return the memory that it computes in.
         first_s, computed = _timed_copy(phase.found)
         second_s, _ = _timed_copy(phase.found)
-        # A result that was computed when it was read is read faster the second time, or
-        # takes longer than any copy.
+        # If a result was computed when it was read, reading it is faster the second
+        # time, or takes longer than any copy.
         late_s = max(first_s - second_s - _READ_S, first_s - _copy_s(computed))
         clocked.late_s = min(clocked.late_s, late_s)
         seen.latencies_s += phase.latencies_s[seen.loops :]
@@ -194,7 +194,7 @@ class SpeedMeter:
         return readings
 
     def _timed(self, call: Callable[[], None], clocked: _Clocked) -> list[float]:
-        """Take the kept readings of a turn, and record the machine meanwhile."""
+        """Take the kept readings of a turn, and record the machine's load meanwhile."""
         seen, before = clocked.turns, self._state()
         self._clock.look()
         self._other_load.begin()
@@ -227,7 +227,7 @@ class SpeedMeter:
         return found
 
     def _in_order(self, phase: Phase, count: int) -> tuple[int, ...]:
-        """Return the indices of inputs in a row, from a random start on, repeating."""
+        """Return the indices of consecutive inputs from a random one on, repeating."""
         ring = len(phase.inputs)
         start = int(self._chance.integers(ring))
         return tuple((start + i) % ring for i in range(count))
@@ -270,7 +270,7 @@ class SpeedMeter:
         """Return every phase's median, interval, rates, doubts and raw samples."""
         turns = {name: clocked.turns for name, clocked in self._phases.items()}
         if "train_step" in turns and "loss_and_gradients" in turns:
-            # The update uses what the first call of `loss_and_gradients` has built.
+            # An update also uses what the first call of `loss_and_gradients` has built.
             update, gradients = turns["train_step"], turns["loss_and_gradients"]
             update.first_call_s = max(update.first_call_s, gradients.first_call_s)
         intervals = {name: median_interval(t.readings) for name, t in turns.items()}
@@ -302,7 +302,7 @@ class SpeedMeter:
 def _probe_of(problem: Problem) -> DeviceProbe | None:
     """Return the probe of a trial's framework, or None if it has none.
 
-    On the CPU the probe is needed only for doubts, so that an unusable one is ignored.
+    On the CPU the probe is needed only for doubts, so an unusable probe is ignored.
     """
     if problem.trial.device != "cpu":
         return problem.probe()
@@ -332,9 +332,9 @@ def _copy_s(tensors: Weights) -> float:
 
 
 def work(registry: Registry, trial: Trial) -> Work:
-    """Return what timing computes: warm-up, turns, and the reference's check of them.
+    """Return what timing computes: warm-up, turns, and their read-back.
 
-    The fewest rounds are counted; how many a session takes shows only while it runs.
+    The fewest rounds are counted; how many a session takes is known only when it ends.
     """
     problem, settings = Problem(registry, trial), trial.settings_as(SpeedSettings)
     batch, phases = trial.batch or 1, settings.phases

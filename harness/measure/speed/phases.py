@@ -46,7 +46,7 @@ class Batches(list[Placed]):
         return self._problem.batch("train", index)
 
     def grow(self, count: int) -> None:
-        """Place batches until there are `count`, or as many as may be held at once."""
+        """Place batches until there are `count`, or as many as `MOST_BYTES` allow."""
         while len(self) < count:
             batch = self.batch(len(self))
             most = max(FEWEST_BATCHES, MOST_BYTES // batch.inputs.nbytes)
@@ -89,9 +89,9 @@ class Phase:
     Attributes:
         inputs: The inputs that calls take one by one.
         call: Queues the work on an input, waits for it and keeps its result.
-        found: Reads back what the calls since `begin` computed.
-        expected: Computes the same with the reference, given the inputs of all calls.
-        begin: Forgets earlier calls before a turn.
+        found: Returns what the calls since `begin` have computed.
+        expected: Computes the same with the reference, from the inputs of all calls.
+        begin: Is called before a turn; discards the results of earlier calls.
         latencies_s: Seconds of single calls since `begin`, if each is timed alone.
     """
 
@@ -106,7 +106,7 @@ class Phase:
 def phases_of(
     problem: Problem, network: Network, reference: Reference
 ) -> dict[str, Phase]:
-    """Return the phases that a trial asks for and its implementation has."""
+    """Return those phases of a trial that its implementation offers."""
     found: dict[str, Phase] = {}
     batches = None
     for name in PHASES:
@@ -121,7 +121,7 @@ def phases_of(
 
 
 def queued(name: str, network: Network) -> Callable[[Placed], Handle[Any]]:
-    """Return the network's method that queues the work of a phase on a placed batch."""
+    """Return the method of a network that queues a phase's work on a placed batch."""
     if name == "forward":
         return network.forward
     trained = cast(TrainableNetwork, network)

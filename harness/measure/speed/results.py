@@ -42,7 +42,7 @@ QUANTITIES = {
 
 
 def placement(batches: Batches) -> Reading:
-    """Return how long placing a batch takes, without the first one."""
+    """Return the time of placing a batch; the first batch does not count."""
     found = median_interval([[s] for s in batches.place_s[1:]])
     size = {"bytes": batches.batch(0).inputs.nbytes}
     return Reading("place", {**_times(found), **size})
@@ -55,8 +55,8 @@ def results(
 
     Args:
         problem: The trial.
-        phase: Its name.
-        turns: What was recorded.
+        phase: The name of the phase.
+        turns: The record of its turns.
         found: The median and its interval.
         shaky: Whether the median is doubted.
     """
@@ -96,17 +96,11 @@ def _times(found: MedianInterval) -> dict[str, float]:
 
 def _samples(phase: str, turns: Turns) -> list[Reading]:
     """Return the raw readings in order, and the load of the machine in each round."""
-    samples = [sample for turn in turns.readings for sample in turn]
-    places = [
-        place
-        for place, turn in zip(turns.rounds, turns.readings, strict=True)
-        for _ in turn
-    ]
-    values = {
-        "sample_s": samples,
-        "round": [number for number, _ in places],
-        "at_s": [round(at_s, 4) for _, at_s in places],
-    }
+    values: dict[str, list[float]] = {"sample_s": [], "round": [], "at_s": []}
+    for (number, at_s), turn in zip(turns.rounds, turns.readings, strict=True):
+        values["sample_s"] += turn
+        values["round"] += [number] * len(turn)
+        values["at_s"] += [round(at_s, 4)] * len(turn)
     if turns.device_s:
         values["device_s"] = turns.device_s
     loads = {"own_load": [round(load, 3) for load in turns.own_load]}
@@ -114,6 +108,6 @@ def _samples(phase: str, turns: Turns) -> list[Reading]:
         loads["other_load"] = [round(load, 3) for load in turns.other_load]
     rounds = [number for number, _ in turns.rounds]
     return [
-        Reading(phase, values, list(range(len(samples))), "readings"),
+        Reading(phase, values, list(range(len(values["round"]))), "readings"),
         Reading(phase, loads, rounds, "rounds"),
     ]

@@ -22,7 +22,7 @@ class Turns:
         loops: Calls in one reading.
         stationary: Whether the warm-up ended with calls that got no faster.
         clock_wrong: Whether the clock stepped or ran at another rate.
-        threads: The number asked for, or None if it is not checked.
+        threads: The number of threads asked for, or None if it is not checked.
         rounds: The round of each turn, and its seconds since the meter was made.
         device_s: Seconds of each reading by the device's own clock, on a GPU.
         latencies_s: Seconds of single calls, if each is timed alone.

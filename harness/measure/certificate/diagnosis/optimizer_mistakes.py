@@ -49,7 +49,7 @@ def mistakes(name: Name) -> Iterator[Mistake]:
     for words, clip in (
         ("gradients are clipped per tensor", _clip_per_tensor),
         ("gradients are clipped by value", _clip_by_value),
-        ("gradients are not clipped", _clip_nothing),
+        ("gradients are not clipped", lambda gradients, _: gradients),
         (
             "matches if the gradient is always rescaled to the clip norm, "
             "a smaller one too",
@@ -102,10 +102,6 @@ def _clip_by_value(gradients: Weights, clip_norm: float) -> Weights:
     return {n: np.clip(g, -clip_norm, clip_norm) for n, g in gradients.items()}
 
 
-def _clip_nothing(gradients: Weights, _: float) -> Weights:
-    return gradients
-
-
 # --- steps ---------------------------------------------------------------------------
 
 
@@ -147,10 +143,6 @@ def _sgd(update: Update, *, dampened: bool = False, nesterov: bool = False) -> A
     return optimizer.learning_rate * step
 
 
-def _no_momentum(update: Update) -> Array:
-    return update.optimizer.learning_rate * update.gradient
-
-
 _RIGHT: dict[Name, Step] = {"adam": _adam, "rmsprop": _rmsprop, "sgd": _sgd}
 
 _STEPS: dict[Name, tuple[tuple[str, Step], ...]] = {
@@ -163,7 +155,7 @@ _STEPS: dict[Name, tuple[tuple[str, Step], ...]] = {
     "sgd": (
         ("momentum is Nesterov's", partial(_sgd, nesterov=True)),
         ("momentum is dampened", partial(_sgd, dampened=True)),
-        ("there is no momentum", _no_momentum),
+        ("there is no momentum", lambda u: u.optimizer.learning_rate * u.gradient),
     ),
 }
 
