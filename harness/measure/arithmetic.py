@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from harness.measure.problem import Problem
@@ -51,20 +53,18 @@ def least_bytes_of_call(problem: Problem, phase: str, batch: int) -> int:
     outputs = batch * readouts * spec.output_size
     state = batch * spec.num_layers * spec.hidden_size
     state *= len(problem.cell.info.state_parts)
-    if phase == "stream":
-        return item * (inputs + weights + outputs + 2 * state)
-    if phase == "forward":
-        return item * (inputs + weights + outputs + state)
-    moved = inputs + weights + outputs + weights  # targets are read, gradients written
-    if phase == "train_step":
-        optimizer = spec.optimizer
-        moments = _MOMENTS[optimizer.name] + (optimizer.momentum > 0)
-        # Gradients are read again; weights are written; moments are read and written.
-        moved += weights * (2 + 2 * moments)
-    return item * moved
+    moments = _MOMENTS[spec.optimizer.name] + (spec.optimizer.momentum > 0)
+    more = {
+        "stream": 2 * state,  # read and written
+        "forward": state,
+        # With gradients, targets are read instead of outputs being written.
+        "loss_and_gradients": weights,
+        # Gradients are written and read, weights written, moments read and written.
+        "train_step": weights * (3 + 2 * moments),
+    }
+    return item * (inputs + weights + outputs + more[phase])
 
 
 def number_of_weights(problem: Problem) -> int:
     """Count the numbers in all canonical tensors of a network."""
-    shapes = problem.spec.weight_shapes(problem.cell).values()
-    return sum(int(np.prod(shape)) for shape in shapes)
+    return sum(map(math.prod, problem.spec.weight_shapes(problem.cell).values()))

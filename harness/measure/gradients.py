@@ -100,11 +100,10 @@ def _readings(split: str, ratios: dict[str, Array]) -> list[Reading]:
     for name, ratio in ratios.items():
         # An underflowed ratio is smaller than all others, so quantiles count it as 0.
         known = np.nan_to_num(ratio)
-        median, low, high = np.quantile(known, [0.5, 0.1, 0.9], axis=1)
-        curves[f"ratio_{name}_median"] = _drawable(median)
-        curves[f"ratio_{name}_q10"] = _drawable(low)
-        curves[f"ratio_{name}_q90"] = _drawable(high)
-        whole[f"horizon_{name}"] = horizon(median)
+        quantiles = np.quantile(known, [0.5, 0.1, 0.9], axis=1)
+        for quantile, values in zip(("median", "q10", "q90"), quantiles, strict=True):
+            curves[f"ratio_{name}_{quantile}"] = _drawable(values)
+        whole[f"horizon_{name}"] = horizon(quantiles[0])
     lags = list(range(len(next(iter(ratios.values())))))
     return [
         Reading(split, {**whole, "max_lag": lags[-1]}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -195,11 +196,9 @@ class Problem:
 
     def parameters(self) -> dict[str, int]:
         """Count the network's parameters: canonical, and as each framework counts."""
-        shapes = self.spec.weight_shapes(self.cell)
+        shapes = self.spec.weight_shapes(self.cell).items()
         outside = sum(
-            int(np.prod(shape))
-            for name, shape in shapes.items()
-            if not name.startswith("layer")
+            math.prod(s) for name, s in shapes if not name.startswith("layer")
         )
         counts: dict[str, int] = {}
         for width in self.spec.layer_input_sizes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -61,21 +60,16 @@ class Graph:
         return found
 
 
-@dataclass(frozen=True)
 class Graphs:
     """The compiled methods of one recurrence."""
 
-    run: Graph
-    trace: Graph
-    backward: Graph
+    def __init__(self, recurrence: Recurrence) -> None:
+        self.run, self.trace = Graph(recurrence.run), Graph(recurrence.trace)
+        self.backward = Graph(recurrence.backward)
 
 
-@functools.cache
-def graphs_of(recurrence: Recurrence) -> Graphs:
-    """Return the graphs of all networks of a process that have the same equations."""
-    return Graphs(
-        Graph(recurrence.run), Graph(recurrence.trace), Graph(recurrence.backward)
-    )
+graphs_of = functools.cache(Graphs)
+"""Returns the graphs of all networks of a process that have the same equations."""
 
 
 class _OverTime(torch.autograd.Function):

@@ -162,8 +162,10 @@ class Recurrence:
             d_output, a_t, *rest = at_t
             before_t, products_t = tuple(rest[:parts]), tuple(rest[parts:])
             d_state = (d_state[0] + d_output, *d_state[1:])
-            pulled = self._pull(w, matrices, a_t, before_t, products_t, d_state)
-            return pulled[1], _clones(d_state)
+            _, d_before_t, *_ = self._pull(
+                w, matrices, a_t, before_t, products_t, d_state
+            )
+            return d_before_t, _clones(d_state)
 
         parts = len(state)
         d_before, d_states = _scan(

@@ -29,12 +29,10 @@ def first_match(
     hypotheses: Iterable[tuple[str, Found]], found: Found, tolerance: float
 ) -> str | None:
     """Return the words of the first hypothesis that gives what was found, or None."""
-    matching = (
-        words
-        for words, expected in hypotheses
-        if not disagreeing(found, expected, tolerance)
-    )
-    return next(matching, None)
+    for words, expected in hypotheses:
+        if not disagreeing(found, expected, tolerance):
+            return words
+    return None
 
 
 def without_hypothesis(
