@@ -1,4 +1,4 @@
-"""Whether what a plugin's factory returned has the methods of its contract."""
+"""Check that what a plugin's factory returned has the methods of its contract."""
 
 from __future__ import annotations
 
@@ -21,22 +21,10 @@ def check_call(
     Raises:
         PluginError: Naming the argument that does not fit.
     """
-    try:
-        signature = inspect.signature(found)
-    except (TypeError, ValueError):  # some callables of C have none to check
-        return
-    try:
-        if by_place:
-            signature.bind(*arguments)
-        else:
-            signature.bind(**dict.fromkeys(arguments))
-    except TypeError as error:
-        name = getattr(found, "__name__", type(found).__name__)
-        raise PluginError(
-            plugin,
-            f"{name}{signature} has a wrong signature: {error}; expected "
-            f"{name}({', '.join(arguments)})",
-        ) from error
+    name = getattr(found, "__name__", type(found).__name__)
+    expected = f"({', '.join(arguments)})"
+    placed, named = (arguments, ()) if by_place else ((), arguments)
+    _check_arguments(found, name, placed, named, expected, plugin)
 
 
 def check_methods(found: object, protocol: type, plugin: str) -> None:
@@ -69,17 +57,29 @@ def _check_method(found: object, expected: Callable[..., Any], plugin: str) -> N
     )
     if not callable(found):
         raise PluginError(plugin, f"'{name}' is not callable; expected {name}{wanted}")
+    named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    placed = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    _check_arguments(found, name, placed, named, str(wanted), plugin)
+
+
+def _check_arguments(
+    found: Callable[..., Any],
+    name: str,
+    placed: Sequence[str],
+    named: Sequence[str],
+    expected: str,
+    plugin: str,
+) -> None:
+    """Check that a callable takes arguments, some by place and some by name."""
     try:
         signature = inspect.signature(found)
-    except (TypeError, ValueError):  # some callables of C have none to check
+    except (TypeError, ValueError):  # some callables in C have no signature
         return
-    by_name = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    by_place = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
     try:
-        signature.bind(*by_place, **dict.fromkeys(by_name))
+        signature.bind(*placed, **dict.fromkeys(named))
     except TypeError as error:
         raise PluginError(
             plugin,
             f"{name}{signature} has a wrong signature: {error}; expected "
-            f"{name}{wanted}",
+            f"{name}{expected}",
         ) from error

@@ -1,4 +1,4 @@
-"""Names to plugins: entry points, files, and why one is unavailable."""
+"""Find plugins by name: from entry points and files, and why one is unavailable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar, cast
+from typing import Any, TypeVar
 
 from harness.declarations import (
     CellDeclaration,
@@ -30,20 +30,22 @@ from harness.errors import (
     describe_error,
     suggestion,
 )
+from harness.machine.facts import framework_versions
 
 D = TypeVar("D", bound=Declaration)
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A framework's own Python, and what was found there.
+    """A framework's own Python, and what is installed there.
 
     Attributes:
         python: The interpreter.
-        version: Of the interpreter.
-        prefix: Where it has its packages.
-        versions: Of the framework, as "torch 2.13.0".
-        missing: The first module the framework needs that is not there, or None.
+        version: The version of the interpreter.
+        prefix: The folder that holds its packages.
+        versions: The versions of the framework, such as "torch 2.13.0".
+        missing: The first module that the framework needs and that is not installed
+            there, or None.
     """
 
     python: Path
@@ -53,7 +55,7 @@ class Environment:
     missing: str | None
 
     def to_json(self) -> dict[str, str | None]:
-        """Return what a run records of it."""
+        """Return what a run records about the environment, as JSON values."""
         return {**asdict(self), "python": str(self.python)}
 
 
@@ -114,7 +116,10 @@ class Registry:
             self.problems.append(PluginError(entry.name, describe_error(error)))
             return
         if not isinstance(declaration, Declaration):
-            reason = f"{entry.value} of {origin} is no declaration"
+            reason = (
+                f"{entry.value} of {origin} is not a declaration; point the entry "
+                "point at what a declare_…() call returned"
+            )
             self.problems.append(PluginError(entry.name, reason))
             return
         if origin != "rnn-harness":
@@ -156,7 +161,7 @@ class Registry:
             module = importlib.util.module_from_spec(spec)
             sys.modules[name] = module
             try:
-                # What a file prints is no part of a command's answer.
+                # Standard output is for a command's answer, not for what a file prints.
                 with contextlib.redirect_stdout(sys.stderr):
                     spec.loader.exec_module(module)
             except (Exception, SystemExit) as error:
@@ -175,54 +180,19 @@ class Registry:
                 return UnavailableError(plugin, reason)
         return PluginError(plugin, describe_error(error))
 
-    def _add_all(self, declarations: Iterable[Declaration]) -> None:
+    def _add_all(self, declarations: Sequence[Declaration]) -> None:
         """Check every declaration, then store all of them or none."""
-        declarations = list(declarations)
-        tables = {
-            FrameworkDeclaration: self.frameworks,
-            CellDeclaration: self.cells,
-            TaskDeclaration: self.tasks,
-            ImplementationDeclaration: self.implementations,
-        }
-        seen: set[tuple[str, str]] = set()
+        tables = {kind: dict(table) for kind, table in self.tables.items()}
         for new in declarations:
-            table = cast(dict[str, Declaration], tables[type(new)])
-            if new.name in table:
-                reason = f"the {new.kind} name is taken ({table[new.name].origin})"
+            taken = tables[new.kind].setdefault(new.name, new)
+            if taken is not new:
+                reason = f"the {new.kind} name is taken ({taken.origin})"
                 raise PluginError(new.name, reason)
-            if (new.kind, new.name) in seen:
-                raise PluginError(new.name, f"the {new.kind} is declared twice")
-            seen.add((new.kind, new.name))
+        for new in declarations:
             if isinstance(new, ImplementationDeclaration):
-                self._check_implementation(new, declarations)
-        for new in declarations:
-            cast(dict[str, Declaration], tables[type(new)])[new.name] = new
-
-    def _check_implementation(
-        self, new: ImplementationDeclaration, beside: Sequence[Declaration]
-    ) -> None:
-        frameworks = {
-            **self.frameworks,
-            **{d.name: d for d in beside if isinstance(d, FrameworkDeclaration)},
-        }
-        if new.framework not in frameworks:
-            hint = suggestion(new.framework, frameworks)
-            raise PluginError(new.name, f"unknown framework '{new.framework}'{hint}")
-        if new.factory is None and frameworks[new.framework].factory is None:
-            reason = f"framework '{new.framework}' builds no layers; give a factory"
-            raise PluginError(new.name, reason)
-        cells = {
-            **self.cells,
-            **{d.name: d for d in beside if isinstance(d, CellDeclaration)},
-        }
-        for cell in new.cells:
-            if cell not in cells:
-                raise PluginError(
-                    new.name, f"unknown cell '{cell}'{suggestion(cell, cells)}"
-                )
-            if new.loop is not None and cells[cell].equations is None:
-                reason = f"cell '{cell}' has no equations to loop over; give a layer"
-                raise PluginError(new.name, reason)
+                _check_implementation(new, tables["framework"], tables["cell"])
+        for kind, table in self.tables.items():
+            table.update(tables[kind])
 
     # --- asking ----------------------------------------------------------------------
 
@@ -271,9 +241,53 @@ class Registry:
         environment = self.environments.get(framework)
         return Path(sys.executable) if environment is None else environment.python
 
-    def use_environments(self, environments: Mapping[str, Environment]) -> None:
-        """Have frameworks run, and be looked for, in a Python of their own."""
-        self.environments = dict(environments)
+    def versions_of(self, framework: FrameworkDeclaration) -> str:
+        """Return the versions of a framework, such as "torch 2.13.0"."""
+        environment = self.environments.get(framework.name)
+        if environment is not None:
+            return environment.versions
+        return framework_versions(framework.name, framework.distributions)
+
+    @property
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """The declared plugins by kind, then by name."""
+        return {
+            "framework": self.frameworks,
+            "cell": self.cells,
+            "task": self.tasks,
+            "implementation": self.implementations,
+        }
+
+    @property
+    def declarations(self) -> list[Declaration]:
+        """Every declared plugin."""
+        return [each for table in self.tables.values() for each in table.values()]
+
+    @property
+    def distributions(self) -> list[str]:
+        """The distributions that hold the declared frameworks."""
+        return [d for f in self.frameworks.values() for d in f.distributions]
+
+
+def _check_implementation(
+    new: ImplementationDeclaration,
+    frameworks: Mapping[str, FrameworkDeclaration],
+    cells: Mapping[str, CellDeclaration],
+) -> None:
+    """Check that an implementation's framework and cells are declared."""
+    if new.framework not in frameworks:
+        hint = suggestion(new.framework, frameworks)
+        raise PluginError(new.name, f"unknown framework '{new.framework}'{hint}")
+    if new.factory is None and frameworks[new.framework].factory is None:
+        reason = f"framework '{new.framework}' builds no layers; give a factory"
+        raise PluginError(new.name, reason)
+    for cell in new.cells:
+        if cell not in cells:
+            hint = suggestion(cell, cells)
+            raise PluginError(new.name, f"unknown cell '{cell}'{hint}")
+        if new.loop is not None and cells[cell].equations is None:
+            reason = f"cell '{cell}' has no equations to loop over; give a layer"
+            raise PluginError(new.name, reason)
 
 
 def _is_installed(module: str) -> bool:
@@ -286,7 +300,7 @@ def _is_installed(module: str) -> bool:
 def _import_failure(
     framework: FrameworkDeclaration, error: BaseException
 ) -> str | None:
-    """Return why a framework cannot be imported, where that is what `error` tells."""
+    """Return why a framework cannot be imported, if that is what caused `error`."""
     for module in framework.modules:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing is not None and _is_within(module, missing):

@@ -105,12 +105,7 @@ def _check_name(new: NewPlugin, registry: Registry) -> None:
         near = _hyphenated(new.name)
         hint = f"; did you mean '{near}'?" if near else ""
         raise MisuseError(f"{error}{hint}") from error
-    tables: Mapping[str, Mapping[str, Declaration]] = {
-        "implementation": registry.implementations,
-        "cell": registry.cells,
-        "task": registry.tasks,
-    }
-    taken = tables[new.kind].get(new.name)
+    taken = registry.tables[new.kind].get(new.name)
     if taken is not None:
         raise MisuseError(
             f"the {new.kind} name '{new.name}' is taken ({taken.origin}); choose "

@@ -85,7 +85,7 @@ def check(
                 )
     files = [Path(target).resolve() for target in targets if target.endswith(".py")]
     registry = read_plugins([*plugins, *files])
-    registry.use_environments(environments.load({}, registry))
+    registry.environments = environments.load({}, registry)
     names = [target for target in targets if not target.endswith(".py")]
     names = [registry.implementation(name).name for name in names]
     names += implementations_of(registry, files)

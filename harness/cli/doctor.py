@@ -50,7 +50,7 @@ def doctor(
 
     devices, counts = devices_of(device), threads_of(threads)
     registry = read_plugins(plugins)
-    registry.use_environments(environments.load({}, registry))
+    registry.environments = environments.load({}, registry)
     found = diagnose(
         registry,
         devices,

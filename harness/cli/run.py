@@ -131,7 +131,7 @@ def run(
         raise MisuseError("--scheduler joins a dask cluster; add --executor dask")
     registry = read_plugins(plugins)
     loaded = load_suite(suite, registry, settings, _seeds(seeds))
-    registry.use_environments(environments.load(loaded.environments, registry))
+    registry.environments = environments.load(loaded.environments, registry)
     device = resolve_device(device, elsewhere=scheduler is not None)
     folder = output or Path("results/runs") / loaded.name
     store = RunFolder(folder)

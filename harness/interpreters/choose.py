@@ -146,16 +146,10 @@ def _of_user(registry: Registry) -> dict[str, str]:
 
 def _question(registry: Registry) -> dict[str, Any]:
     """Return the question for a Python, in the form that `interpreters.probe` reads."""
-    declared = (
-        *registry.frameworks.values(),
-        *registry.cells.values(),
-        *registry.tasks.values(),
-        *registry.implementations.values(),
-    )
-    plugins = {d.origin for d in declared if d.file is None} - {BUILT_IN}
+    origins = {d.origin for d in registry.declarations if d.file is None}
     return {
         "needs": list(_NEEDS),
-        "distributions": [DISTRIBUTION, *sorted(plugins)],
+        "distributions": [DISTRIBUTION, *sorted(origins - {BUILT_IN})],
         "frameworks": {
             name: {"modules": f.modules, "distributions": f.distributions}
             for name, f in registry.frameworks.items()

@@ -11,11 +11,7 @@ from typing import Any
 
 from harness.errors import MisuseError
 from harness.machine.devices import resolve_device
-from harness.machine.facts import (
-    allowed_cores,
-    describe_environment,
-    framework_versions,
-)
+from harness.machine.facts import allowed_cores, describe_environment
 from harness.machine.fitness import Fitness, fitness_of_machine
 from harness.machine.gpu import gpu_names
 from harness.machine.lock import measuring
@@ -157,8 +153,8 @@ def diagnose(
                 trial = Trial("parity", name, cell, device=device, threads=count)
                 measured.append(_peak(registry, trial, log))
     keep(_best(measured, fitness.verdict))
-    distributions = [d for f in registry.frameworks.values() for d in f.distributions]
-    return Diagnosis(describe_environment(distributions), fitness, tuple(measured))
+    environment = describe_environment(registry.distributions)
+    return Diagnosis(environment, fitness, tuple(measured))
 
 
 def _best(measured: Sequence[LibraryPeak], machine: str) -> dict[PeakKey, Peak]:
@@ -213,14 +209,9 @@ def _peak(
             pool.stop(now=True)
             raise
     framework = registry.framework_of(trial.implementation)
-    environment = registry.environments.get(framework.name)
-    if environment is not None:
-        versions = environment.versions
-    else:
-        versions = framework_versions(framework.name, framework.distributions)
     return LibraryPeak(
         framework.name,
-        versions,
+        registry.versions_of(framework),
         trial.device,
         trial.threads,
         trial.dtype,

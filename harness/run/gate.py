@@ -213,9 +213,8 @@ def _registries(
     found = {}
     for name in (NEW, BASE):  # a module that both import is the working tree's
         registry = Registry.discover(files[name])
-        registry.use_environments(
-            environments.load(request.suite.environments, registry)
-        )
+        chosen = request.suite.environments
+        registry.environments = environments.load(chosen, registry)
         path = {"PYTHONPATH": paths[name]}
         registry.frameworks = {
             key: replace(framework, environment={**framework.environment, **path})

@@ -36,8 +36,7 @@ class RunInfo:
     ) -> None:
         earlier = run.info()
         earlier.pop("schema", None)
-        frameworks = registry.frameworks.values()
-        libraries = [name for each in frameworks for name in each.distributions]
+
         self.values: dict[str, Any] = {
             "choices": {},
             "started_at": time.time(),
@@ -47,7 +46,9 @@ class RunInfo:
             "device": device,
             "jobs": jobs,
             "plugins": [file.name for file in registry.files],
-            "environment": describe_environment([*libraries, *_DISTRIBUTIONS]),
+            "environment": describe_environment(
+                [*registry.distributions, *_DISTRIBUTIONS]
+            ),
             **more,
         }
         self._run, self._start_s = run, time.monotonic()

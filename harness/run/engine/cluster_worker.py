@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.declarations import Declaration
 from harness.errors import HarnessError
 from harness.interpreters.probe import hash_of_sources
 from harness.machine.facts import installed_versions
@@ -72,18 +71,16 @@ class Package:
         folders = {file.parent: str(n) for n, file in enumerate(registry.files)}
         plugins = {f: f"{folders[f.parent]}/{f.name}" for f in registry.files}
         places = {place: file for file, place in plugins.items()}
-        for plugin in _plugins(registry):
+        for plugin in registry.declarations:
             for module, file in files_beside(plugin).items():
                 assert plugin.file is not None
                 beside = module.replace(".", "/")
                 beside += "/__init__.py" if file.name == "__init__.py" else ".py"
                 places[f"{folders[plugin.file.parent]}/{beside}"] = file
-        frameworks = registry.frameworks.values()
-        names = ["numpy", *(d for f in frameworks for d in f.distributions)]
         package = cls(
             tuple(plugins.values()),
             {place: file.read_bytes() for place, file in places.items()},
-            tuple(dict.fromkeys(names)),
+            ("numpy", *registry.distributions),
         )
         return replace(package, facts=package.facts_of(registry))
 
@@ -91,7 +88,7 @@ class Package:
         """Return the source of every plugin and the version of every library."""
         return {
             "source": {
-                **{f"{p.kind} {p.name}": source_hash(p) for p in _plugins(registry)},
+                **{f"{d.kind} {d.name}": source_hash(d) for d in registry.declarations},
                 "rnn-harness": hash_of_sources(),
             },
             "version": {
@@ -137,15 +134,6 @@ def _forget(folder: Path) -> None:
 
 def _is_in(place: str, folder: Path) -> bool:
     return Path(place).is_relative_to(folder.resolve())
-
-
-def _plugins(registry: Registry) -> list[Declaration]:
-    return [
-        *registry.frameworks.values(),
-        *registry.cells.values(),
-        *registry.tasks.values(),
-        *registry.implementations.values(),
-    ]
 
 
 def difference(here: Facts, there: Facts) -> str | None:

@@ -1,4 +1,4 @@
-"""Hashes of the source a trial's numbers come from, and what a certificate holds for.
+"""Hashes of the source that a trial's numbers come from.
 
 A plugin's source is the module its factory is in, and whatever that imports from its
 own top-level package, or from beside its file. Nothing is imported to find out.
@@ -19,20 +19,20 @@ from collections.abc import Iterator, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from harness.declarations import Declaration, FrameworkDeclaration
-from harness.machine.facts import framework_versions, processor
+from harness.declarations import Declaration
+from harness.machine.facts import processor
 from harness.registry import Registry
 from harness.trial import Trial
 
 CERTIFIED_WITH = ("library versions", "processor")
-"""What a certificate is keyed by beside its trial and the sources."""
+"""What a certificate depends on beside its trial and the sources."""
 
 
 def source_hashes(registry: Registry, trial: Trial) -> Mapping[str, str]:
     """Return a hash for each plugin that takes part in a trial.
 
-    A certificate holds for the library versions and the processor it was made with,
-    so both stand beside the hashes of a parity trial.
+    A certificate holds for the library versions and the processor that it was made
+    with, so a certificate's trial has both of them beside the hashes.
     """
     implementation = registry.implementation(trial.implementation)
     framework = registry.framework_of(trial.implementation)
@@ -43,23 +43,16 @@ def source_hashes(registry: Registry, trial: Trial) -> Mapping[str, str]:
         plugins.append(registry.task(trial.task))
     hashes = {f"{p.kind} {p.name}": source_hash(p) for p in plugins}
     if trial.measure == "parity":
-        versions = _versions(registry, framework)
-        hashes |= dict(zip(CERTIFIED_WITH, (versions, processor()), strict=True))
+        made_with = (registry.versions_of(framework), processor())
+        hashes |= dict(zip(CERTIFIED_WITH, made_with, strict=True))
     return hashes
-
-
-def _versions(registry: Registry, framework: FrameworkDeclaration) -> str:
-    environment = registry.environments.get(framework.name)
-    if environment is not None:
-        return environment.versions
-    return framework_versions(framework.name, framework.distributions)
 
 
 def source_hash(plugin: Declaration) -> str:
     """Return a hash of a plugin's source files and of the libraries they import.
 
-    What a plugin file imports and is not installed, such as its neighbours, is source
-    of its own; of what is installed the version counts.
+    Modules that a plugin file imports and that are not installed, such as its
+    neighbours, belong to its source. Installed modules enter with their version only.
     """
     files, libraries = _sources(plugin)
     versions = tuple(sorted(libraries))
@@ -73,7 +66,7 @@ def module_hash(module: str) -> str:
 
 
 def files_beside(plugin: Declaration) -> Mapping[str, Path]:
-    """Return by module what a plugin file imports and is not installed."""
+    """Return the modules that a plugin file imports and that are not installed."""
     if plugin.file is None:
         return {}
     files, _ = _sources(plugin)
@@ -81,7 +74,7 @@ def files_beside(plugin: Declaration) -> Mapping[str, Path]:
 
 
 def forget_files() -> None:
-    """Look anew for every module: another file may have its name now."""
+    """Find every module again when asked next: another file may have its name now."""
     _files_of.cache_clear()
     importlib.invalidate_caches()
 

@@ -38,7 +38,7 @@ import numpy as np
 from harness.contract import Inputs, NetworkSpec, Readout, Target, Weights
 from harness.errors import RefusedError
 from harness.loading import build_network, load_cell, load_probe
-from harness.machine.facts import framework_versions, machine_name, processor
+from harness.machine.facts import machine_name, processor
 from harness.machine.gpu import VISIBLE, gpu_name
 from harness.machine.peak import measure_peak
 from harness.machine.pinning import pinned_variables
@@ -177,7 +177,7 @@ class Worker:
         if by_reference(self._registry, trial):
             framework = self._registry.frameworks["numpy"]
         return {
-            "framework": framework_versions(framework.name, framework.distributions),
+            "framework": self._registry.versions_of(framework),
             "numpy": np.__version__,
             "processor": processor(),
             **({} if trial.device == "cpu" else {"gpu": gpu_name()}),

@@ -104,7 +104,7 @@ def test_a_framework_runs_in_its_own_python_and_the_others_in_this_one(
 ) -> None:
     python = make_venv(PACKAGES)
     registry = Registry.discover()
-    registry.use_environments(load({"numpy": str(python)}, registry))
+    registry.environments = load({"numpy": str(python)}, registry)
     assert registry.python_of("numpy") == python
     assert registry.python_of("torch") == Path(sys.executable)
     assert registry.unavailable("numpy-reference") is None
@@ -121,7 +121,7 @@ def test_a_framework_that_is_not_there_is_unavailable_and_stops_nothing(
     packages = bare_packages(tmp_path / "few", "numpy", "psutil", "pynvml.py")
     python = make_venv(packages)
     registry = Registry.discover()
-    registry.use_environments(load({"torch": str(python)}, registry))
+    registry.environments = load({"torch": str(python)}, registry)
     assert registry.unavailable("torch-native") == (
         f"unavailable: no module 'torch' in {python}; "
         f"{python} -m pip install 'rnn-harness[torch]'"
@@ -139,7 +139,7 @@ def test_a_certificate_is_of_the_versions_in_the_environment(
     )
     registry = Registry.discover()
     here = source_hashes(registry, PARITY)
-    registry.use_environments(load({"numpy": str(make_venv(packages))}, registry))
+    registry.environments = load({"numpy": str(make_venv(packages))}, registry)
     there = source_hashes(registry, PARITY)
     assert here["library versions"] == f"numpy {np.__version__}"
     assert there == {**here, "library versions": "numpy 1.99"}

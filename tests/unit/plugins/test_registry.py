@@ -218,7 +218,7 @@ class _Entry:
     ("found", "told"),
     [
         (ImportError("libgone.so: no such file"), "ImportError: libgone.so"),
-        ("a string", "their.module:thing of unknown is no declaration"),
+        ("a string", "their.module:thing of unknown is not a declaration"),
         (declare_task("adding", factory="a:b"), "the task name is taken"),
     ],
 )
