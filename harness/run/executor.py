@@ -6,9 +6,10 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from harness.contract import Weights
@@ -38,62 +39,45 @@ from harness.run.progress import Progress
 from harness.store import Attempt, Checkpoint, RunFolder, TrialRecord
 from harness.trial import Trial
 
-Work = Callable[[], None]
 
-
+@dataclass(frozen=True)
 class Attempts:
-    """Attempts at the trials of one job: its `Sink`. An error abandons all of them.
+    """The attempts at the trials of one job, which are the sink of its news.
 
-    Args:
+    Attributes:
         of: Each trial and its attempt, by trial id.
         progress: Shows the news.
     """
 
-    def __init__(
-        self, of: Mapping[str, tuple[Planned, Attempt]], progress: Progress
-    ) -> None:
-        self.of, self._progress = of, progress
-        self.trials = {trial_id: todo.trial for trial_id, (todo, _) in of.items()}
+    of: Mapping[str, tuple[Planned, Attempt]]
+    progress: Progress
 
-    def __enter__(self) -> Attempts:
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *more: object) -> None:
-        if error is not None:
-            for _, attempt in self.of.values():
-                attempt.abandon()
+    @property
+    def trials(self) -> dict[str, Trial]:
+        """The trials by trial id."""
+        return {trial_id: todo.trial for trial_id, (todo, _) in self.of.items()}
 
     def __call__(self, news: News) -> None:
         """Write the news of the job to its attempts, and show them."""
         every = [todo for todo, _ in self.of.values()]
         match news:
-            case Round():
-                self._progress.round(every, news.number, news.rounds)
-            case Waits():
-                if news.for_what is None:
+            case Round(number, rounds):
+                self.progress.round(every, number, rounds)
+            case Waits(for_what):
+                if for_what is None:
                     for _, attempt in self.of.values():
                         attempt.waited()
-                self._progress.waits(every, news.for_what)
-            case _:
-                self._of_one(news, *self.of[news.trial_id])
-
-    def _of_one(
-        self,
-        news: Begins | Event | Checkpointed | Printed,
-        todo: Planned,
-        attempt: Attempt,
-    ) -> None:
-        match news:
-            case Begins():
-                attempt.restart(resumed=news.resumed)
-                self._progress.begins(todo, resumed=news.resumed)
-            case Event():
-                attempt.write(news.reading)
-                self._progress.event(todo, news.reading)
-            case Checkpointed():
-                attempt.checkpoint(news.start.state, news.start.arrays)
-            case Printed():
-                attempt.write_log(news.data)
+                self.progress.waits(every, for_what)
+            case Begins(trial_id, resumed):
+                self.of[trial_id][1].restart(resumed=resumed)
+                self.progress.begins(self.of[trial_id][0], resumed=resumed)
+            case Event(trial_id, reading):
+                self.of[trial_id][1].write(reading)
+                self.progress.event(self.of[trial_id][0], reading)
+            case Checkpointed(trial_id, start):
+                self.of[trial_id][1].checkpoint(start.state, start.arrays)
+            case Printed(trial_id, data):
+                self.of[trial_id][1].write_log(data)
 
 
 @dataclass
@@ -101,13 +85,13 @@ class Executor:
     """Runs the stages of a plan and commits every trial as it ends.
 
     Args:
-        run: Where results are stored.
-        planned: Says whether a trial has to run, and under which id.
-        engine: Where trials run.
+        run: The folder where results are stored.
+        planned: Returns the id of a trial, and whether it has to run.
+        engine: Runs the trials.
         progress: Shows every start, event and end.
-        choices: Implementations chosen for learning; new choices are added.
-        on_choice: Called after a choice was made, to write it down.
-        options: Of the run.
+        choices: The implementations chosen for learning; new choices are added.
+        on_choice: Called after a choice was made, to store it.
+        options: The options of the run.
     """
 
     run: RunFolder
@@ -122,24 +106,24 @@ class Executor:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def execute(self, plan: Plan) -> None:
-        """Run what is not done yet: certificates, speed, learning and gradients."""
-        first = [self._single(trial) for trial in plan.first]
+        """Run the trials that are not done yet, stage by stage."""
+        first = [partial(self._single, trial) for trial in plan.first]
         self._side_by_side(first, self.engine.slots)
-        sessions = [self._session(name, t) for name, t in plan.speed.items()]
+        sessions = [partial(self._session, *each) for each in plan.speed.items()]
         self._side_by_side(sessions, self.engine.session_slots)
         self.progress.refine(plan)
-        learning = [self._learning(group, t) for group, t in self._chosen(plan)]
+        learning = [partial(self._learning, *each) for each in self._chosen(plan)]
         self._side_by_side(learning, self.engine.slots)
 
     def stop(self, *, now: bool) -> None:
-        """Start nothing more; what runs ends soon, or `now` and is not committed."""
+        """Start no more trials; `now` also ends those that run, without a commit."""
         self.stopping = True
         self.engine.stop(now=now)
 
-    def _side_by_side(self, work: Sequence[Work], most: int) -> None:
-        """Do all the work, on so many threads at most."""
+    def _side_by_side(self, work: Sequence[Callable[[], None]], most: int) -> None:
+        """Do all the work on `most` threads."""
 
-        def do(item: Work) -> None:
+        def do(item: Callable[[], None]) -> None:
             if not self.stopping:
                 with contextlib.suppress(StoppedError):
                     item()
@@ -157,8 +141,8 @@ class Executor:
 
     # --- jobs ------------------------------------------------------------------------
 
-    def _single(self, trial: Trial) -> Work:
-        return lambda: self._measure(self.planned(trial))
+    def _single(self, trial: Trial) -> None:
+        self._measure(self.planned(trial))
 
     def _measure(self, todo: Planned, arrays: Weights | None = None) -> None:
         if not self._runs(todo):
@@ -171,39 +155,47 @@ class Executor:
         with self.begin([todo], found) as attempts:
             job = Job(attempts.trials, arrays=arrays or {}, start=start)
             answers = self.engine.run(job, attempts)
-            if answers[todo.id].outcome == "stopped":  # it goes on at the next run
+            if answers[todo.id].outcome == "stopped":  # the next run continues it
                 raise StoppedError
         self.commit(attempts, answers)
 
-    def _session(self, name: str, trials: Sequence[Trial]) -> Work:
-        def work() -> None:
-            todo = [self.planned(trial) for trial in trials]
-            if not any(trial.runs for trial in todo):
-                for trial in todo:
-                    self.progress.skipped(trial)
-                return
-            session = session_name(name)
-            with self.begin(todo) as attempts:
-                answers = self.engine.run(Job(attempts.trials, session=True), attempts)
-            self.commit(attempts, answers, {"session": session})
-
-        return work
+    def _session(self, name: str, trials: Sequence[Trial]) -> None:
+        todo = [self.planned(trial) for trial in trials]
+        if not any(each.runs for each in todo):
+            for each in todo:
+                self.progress.skipped(each)
+            return
+        session = session_name(name)
+        with self.begin(todo) as attempts:
+            answers = self.engine.run(Job(attempts.trials, session=True), attempts)
+        self.commit(attempts, answers, {"session": session})
 
     def _runs(self, todo: Planned) -> bool:
         """Say whether a trial has to run, and this command has not run it yet."""
         with self._lock:
             return todo.runs and todo.id not in self._redone
 
+    @contextlib.contextmanager
     def begin(
         self, todo: Iterable[Planned], found: Checkpoint | None = None
-    ) -> Attempts:
-        """Begin an attempt at each trial, from a checkpoint if one was found."""
-        begun = {}
-        for each in todo:
-            self.progress.started(each)
-            attempt = self.run.begin(each.trial, each.id, each.sources, resume=found)
-            begun[each.id] = (each, attempt)
-        return Attempts(begun, self.progress)
+    ) -> Iterator[Attempts]:
+        """Begin an attempt at each trial, from a checkpoint if there is one.
+
+        An error inside the block abandons all of them.
+        """
+        begun: dict[str, tuple[Planned, Attempt]] = {}
+        try:
+            for each in todo:
+                self.progress.started(each)
+                attempt = self.run.begin(
+                    each.trial, each.id, each.sources, resume=found
+                )
+                begun[each.id] = (each, attempt)
+            yield Attempts(begun, self.progress)
+        except BaseException:
+            for _, attempt in begun.values():
+                attempt.abandon()
+            raise
 
     def commit(
         self,
@@ -214,38 +206,26 @@ class Executor:
         """Commit the answer of every trial, with facts that hold for all of them."""
         for trial_id, (todo, attempt) in attempts.of.items():
             answer = answers[trial_id]
-            result = {"outcome": answer.outcome, "reason": answer.reason}
-            self._commit(
-                todo, attempt, answer, {**result, **answer.facts, **(facts or {})}
-            )
+            if answer.outcome != "ok" and self._ended_ok_before(todo):
+                # It ran again only for the others of its session: its result stays.
+                attempt.abandon()
+                reason = f"{answer.reason}; its earlier result stays"
+                answer = Answer(answer.outcome, reason)
+            else:
+                result = {"outcome": answer.outcome, "reason": answer.reason}
+                result |= {**answer.facts, **(facts or {})}
+                stored = attempt.commit(result, answer.readings, answer.arrays)
+                answer = replace(answer, facts=stored)
+            with self._lock:
+                self._redone.add(trial_id)
+            certified = self._is_certified(todo.trial)
+            self.progress.finished(todo, answer, certified=certified)
 
-    def _commit(
-        self, todo: Planned, attempt: Attempt, answer: Answer, result: dict[str, Any]
-    ) -> None:
-        if answer.outcome != "ok" and self.run.outcome_or_damage(todo.id)[0] == "ok":
-            # Measured again only for the others of its session: the good result stays.
-            attempt.abandon()
-            self._done(todo)
-            reason = f"{answer.reason}; its earlier result stays"
-            self.progress.finished(todo, answer.outcome, reason, ())
-            return
-        stored = attempt.commit(result, answer.readings, answer.arrays)
-        self._done(todo)
-        self.progress.finished(
-            todo,
-            answer.outcome,
-            answer.reason,
-            answer.readings,
-            certified=self._is_certified(todo.trial),
-            facts=stored,
-        )
-
-    def _done(self, todo: Planned) -> None:
-        with self._lock:
-            self._redone.add(todo.id)
+    def _ended_ok_before(self, todo: Planned) -> bool:
+        return self.run.outcome_or_damage(todo.id)[0] == "ok"
 
     def _is_certified(self, trial: Trial) -> bool:
-        """Say whether what was timed or learned needs no mark."""
+        """Say whether the numbers of a trial are those of a certified network."""
         if not MEASURES[trial.measure].read_back:
             return True
         certificate = self._find(certificate_trial(trial))
@@ -258,7 +238,8 @@ class Executor:
         )
 
     def _refuse(self, todo: Planned, outcome: str, reason: str) -> None:
-        self.commit(self.begin([todo]), {todo.id: Answer(outcome, reason)})
+        with self.begin([todo]) as attempts:
+            self.commit(attempts, {todo.id: Answer(outcome, reason)})
 
     # --- learning --------------------------------------------------------------------
 
@@ -266,7 +247,7 @@ class Executor:
         return self.run.read(self.planned(trial).id)
 
     def _chosen(self, plan: Plan) -> list[tuple[LearningGroup, Planned]]:
-        """Return the learning trials, each once; commit the refused ones as refused."""
+        """Choose the learning trials, each once; commit those that are refused."""
         chosen: dict[str, tuple[LearningGroup, Planned]] = {}
         for group in plan.learning:
             choice = self._choice(group)
@@ -285,10 +266,9 @@ class Executor:
 
     def _choice(self, group: LearningGroup) -> Choice:
         """Choose a group's implementation, once for all its seeds."""
-        if group.on_each and not self.options.certify:
-            return Choice(group.candidates[0])
         if group.on_each:
-            return admit(group.candidates[0], self._find)
+            (trial,) = group.candidates
+            return admit(trial, self._find) if self.options.certify else Choice(trial)
         name = self.choices.get(group.choice_key)
         earlier = [t for t in group.candidates if t.implementation == name]
         if earlier:
@@ -299,25 +279,23 @@ class Executor:
             self.on_choice()
         return choice
 
-    def _learning(self, group: LearningGroup, todo: Planned) -> Work:
-        def work() -> None:
-            again = self._runs(todo)
-            self._measure(todo)
-            if not group.follow_gradients:
-                return
-            follower = self.planned(gradients_trial(todo.trial, todo.id))
-            if again:  # its weights are new, so the gradients are measured again
-                follower = replace(follower, runs=True)
-            learned = self.run.read(todo.id)
-            outcome = learned.outcome if learned is not None else "nowhere"
-            if outcome == "ok" or not follower.runs:
-                self._measure(follower, self.run.arrays(todo.id))
-            elif outcome == "diverged":
-                self._refuse(follower, "refused", "its learning trial diverged")
-            else:
-                self._refuse(follower, "failed", f"its learning trial ended {outcome}")
-
-        return work
+    def _learning(self, group: LearningGroup, todo: Planned) -> None:
+        """Run a learning trial, then the gradients trial that follows it, if any."""
+        again = self._runs(todo)
+        self._measure(todo)
+        if not group.follow_gradients:
+            return
+        follower = self.planned(gradients_trial(todo.trial, todo.id))
+        if again:  # its weights are new, so the gradients are measured again
+            follower = replace(follower, runs=True)
+        learned = self.run.read(todo.id)
+        outcome = learned.outcome if learned is not None else "nowhere"
+        if outcome == "ok" or not follower.runs:
+            self._measure(follower, self.run.arrays(todo.id))
+        elif outcome == "diverged":
+            self._refuse(follower, "refused", "its learning trial diverged")
+        else:
+            self._refuse(follower, "failed", f"its learning trial ended {outcome}")
 
 
 def session_name(name: str) -> str:

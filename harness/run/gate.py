@@ -331,7 +331,7 @@ def _session(
             todo = map(side.planned, of_side[side.name])
             attempts = stack.enter_context(side.executor.begin(todo))
             pool = stack.enter_context(side.engine.lend())
-            begun.append(attempts)
+            begun.append((side, attempts))
             parts.append(Part(pool, attempts.trials, attempts))
         try:
             answers = run_session(parts)
@@ -340,5 +340,5 @@ def _session(
                 side.engine.stop(now=True)
             raise
     facts = {"session": session_name(name)}
-    for side, attempts, found in zip(sides, begun, answers, strict=True):
-        side.executor.commit(attempts, found, facts)
+    for side, attempts in begun:
+        side.executor.commit(attempts, answers, facts)

@@ -1,4 +1,4 @@
-"""A job for an engine, its news while it runs, and the answers that come back."""
+"""A job for an engine, the news it sends while it runs, and the answers it returns."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from harness.trial import Trial
 
 
 class LostError(HarnessError):
-    """The cluster is lost; trials that ran are abandoned, not committed."""
+    """The cluster is lost; running trials are abandoned, not committed."""
 
 
 class StoppedError(Exception):
-    """The run is being stopped; trials that ran are abandoned, not committed."""
+    """The run is being stopped; running trials are abandoned, not committed."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Options:
     """How a suite is run. None of it enters the identity of a trial.
 
     Attributes:
-        expression: Filter over the words of trials, or None.
-        jobs: Trials side by side, one thread each.
+        expression: A filter over the words of trials, or None.
+        jobs: How many trials run side by side.
         certify: False to measure without certificates; every number is then marked.
         retry_failed: True to run failed trials again.
         force: True to run every trial again.
-        limits: Enforced on every trial.
+        limits: The limits of every trial.
         executor: `local`, or `dask` for the workers of a dask cluster.
-        scheduler: Address of the dask cluster, or None to start one here.
+        scheduler: The address of a dask cluster, or None to start one here.
     """
 
     expression: str | None = None
@@ -65,7 +65,7 @@ DEFAULT_OPTIONS = Options()
 
 @dataclass(frozen=True)
 class Start:
-    """The last checkpoint of a learning trial, from which it goes on."""
+    """The checkpoint from which a learning trial continues."""
 
     state: Mapping[str, Any]
     arrays: Weights = field(repr=False)
@@ -73,13 +73,14 @@ class Start:
 
 @dataclass(frozen=True)
 class Job:
-    """Trials that one host measures: a single one, or those of a session.
+    """Trials that one host measures: a single trial, or the trials of a session.
 
     Attributes:
-        trials: By trial id.
-        session: Whether the trials are timed: they take turns, with nothing beside.
+        trials: The trials by trial id.
+        session: Whether the trials are timed. They then take turns, and nothing else
+            runs on the host.
         arrays: Tensors that a single trial needs, such as learned weights.
-        start: Where a single learning trial goes on, or None.
+        start: The checkpoint from which a single learning trial continues, or None.
     """
 
     trials: Mapping[str, Trial]
@@ -93,9 +94,9 @@ class Answer:
     """How a trial ended and what it found.
 
     Attributes:
-        outcome: As stored; `stopped` where learning left a checkpoint because the run
-            is being stopped.
-        died: Whether its worker died.
+        outcome: The stored outcome, or `stopped` if learning left a checkpoint because
+            the run is being stopped.
+        died: Whether the worker died.
     """
 
     outcome: str
@@ -111,7 +112,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Begins:
-    """Learning begins; not `resumed` where it was given a start that did not fit."""
+    """Learning begins; `resumed` says whether it continues from the given start."""
 
     trial_id: str
     resumed: bool
@@ -119,7 +120,7 @@ class Begins:
 
 @dataclass(frozen=True)
 class Event:
-    """A part of a curve."""
+    """A learning trial has measured a part of its curve."""
 
     trial_id: str
     reading: Reading
@@ -127,7 +128,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """Where learning could go on from."""
+    """A learning trial could continue from here."""
 
     trial_id: str
     start: Start
@@ -135,7 +136,7 @@ class Checkpointed:
 
 @dataclass(frozen=True)
 class Printed:
-    """What a trial printed."""
+    """A trial has printed something."""
 
     trial_id: str
     data: bytes
@@ -151,7 +152,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Waits:
-    """A job waits for its machine; `for_what` is None once it waits no more."""
+    """A job waits for its machine; `for_what` is None when the wait is over."""
 
     for_what: str | None
 
@@ -166,28 +167,28 @@ class Engine(Protocol):
     """Where jobs run: on this machine, or on a cluster.
 
     Attributes:
-        notes: What is printed of it when the run ends.
+        notes: Lines that the run prints when it ends.
     """
 
     notes: list[str]
 
     @property
     def slots(self) -> int:
-        """Jobs that may run side by side."""
+        """How many jobs may run side by side."""
 
     @property
     def session_slots(self) -> int:
-        """Sessions that may run side by side, each alone on its host."""
+        """How many sessions may run side by side, each alone on its host."""
 
     def run(self, job: Job, sink: Sink) -> Mapping[str, Answer]:
         """Run a job and return the answer of each trial by its id.
 
         Raises:
-            StoppedError: If the run was stopped meanwhile.
+            StoppedError: If the run is stopped meanwhile.
         """
 
     def stop(self, *, now: bool) -> None:
-        """Let learning write a checkpoint and end; or, `now`, end everything."""
+        """Let learning trials write a checkpoint and end; `now` ends everything."""
 
     def close(self) -> None:
-        """Let every worker end."""
+        """End every worker."""

@@ -1,4 +1,4 @@
-"""What is running, how much is left, and the last score, on standard error."""
+"""Show on standard error what is running, how much is left, and the last score."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -17,6 +16,7 @@ from rich.text import Text
 from harness.measure import MEASURES, takes_turns
 from harness.run.estimate.cost import Cost, Totals, duration, stage_s
 from harness.run.estimate.model import CostModel
+from harness.run.job import Answer
 from harness.run.plan.derived import gradients_trial
 from harness.run.plan.expand import LearningGroup
 from harness.run.plan.plan import Plan
@@ -31,13 +31,13 @@ from harness.trial import (
 )
 
 _PACE_FROM = 0.02
-"""From this part of its work on, a running trial is predicted by its own pace."""
+"""After this part of its work, a running trial is predicted from its own pace."""
 
 
 def live(
     console: Console, shown: Callable[[], RenderableType]
 ) -> AbstractContextManager[object]:
-    """Show what a function returns at the foot of a terminal, and nowhere else."""
+    """Show what a function returns in the last lines, if this is a terminal."""
     if not console.is_terminal:
         return nullcontext()
     return Live(
@@ -50,7 +50,7 @@ class _Left:
     """A trial that has not ended.
 
     Attributes:
-        stage: Its place in the order of the stages.
+        stage: The number of its stage.
         begun: The part of its updates that an earlier attempt did.
     """
 
@@ -64,11 +64,11 @@ class _Running:
     """A trial that runs.
 
     Attributes:
-        since: When it started, without what it waited for.
+        since: When it started, or stopped waiting for its machine.
         computes: When it began to compute.
-        begun: The part of its updates that was done by then.
+        begun: The part of its updates that was done when it began to compute.
         done: The part of its updates or rounds that is done now.
-        text: Its last score.
+        text: Its last score, or what it waits for.
     """
 
     todo: Planned
@@ -128,12 +128,12 @@ class Progress:
         to_run: Iterable[Trial] | None = None,
         begun: Mapping[str, float] | None = None,
     ) -> None:
-        """Take in what will run, stage by stage.
+        """Take note of the trials that will run, stage by stage.
 
         Args:
             plan: All trials, finished ones too.
             to_run: The trials that will run; None for all of them.
-            begun: By key, the part of its updates from which learning goes on.
+            begun: The part of its updates that a learning trial has done, by key.
         """
         begun = begun or {}
         with self._lock:
@@ -177,7 +177,7 @@ class Progress:
             self._turns[todo.trial.session] += takes_turns(todo.trial)
 
     def begins(self, todo: Planned, *, resumed: bool) -> None:
-        """Measure a trial's pace from here, where its learning begins or resumes."""
+        """Measure the pace of a trial from now on: its learning begins or continues."""
         with self._lock:
             entry = self._running[todo.id]
             entry.begun = entry.done = entry.begun if resumed else 0.0
@@ -206,7 +206,7 @@ class Progress:
                 entry.text, entry.done = text, done
 
     def waits(self, todo: Sequence[Planned], for_what: str | None) -> None:
-        """Print what trials wait for; with None they go on, and their time starts."""
+        """Print what trials wait for; None means that they run now, so time starts."""
         with self._lock:
             for each in todo:
                 entry = self._running[each.id]
@@ -218,41 +218,30 @@ class Progress:
             self._console.print(Text(line), soft_wrap=True)
 
     def finished(
-        self,
-        todo: Planned,
-        outcome: str,
-        reason: str | None,
-        readings: Sequence[Reading],
-        *,
-        certified: bool = True,
-        facts: Mapping[str, Any] | None = None,
+        self, todo: Planned, answer: Answer, *, certified: bool = True
     ) -> None:
-        """Print how a trial ended, and learn from what it took.
+        """Print how a trial ended, and predict the others from what it took.
 
         Args:
             todo: The trial, which was started.
-            outcome: How it ended.
-            reason: Why, where that is not `ok`.
-            readings: Its values.
+            answer: How it ended; its facts are those of `result.json`.
             certified: False to mark its numbers as uncertified.
-            facts: What its `result.json` holds.
         """
-        facts = facts or {}
+        facts = answer.facts
         with self._lock:
             took_s = time.monotonic() - self._running.pop(todo.id).since
             self._left.pop(self._key(todo.trial), None)
             memory, disk = facts.get("worker_memory_bytes"), facts.get("disk_bytes")
             self._took.append((todo.trial, Cost(took_s, memory or 0, disk or 0)))
             if "wall_time_s" in facts:
-                record = TrialRecord(
-                    todo.id, todo.trial, outcome, reason, facts, tuple(readings)
-                )
+                ended, readings = (answer.outcome, answer.reason), answer.readings
+                record = TrialRecord(todo.id, todo.trial, *ended, facts, readings)
                 self._model.learn(record, self._turns_of(todo.trial))
             done, left, self._ends = len(self._took), len(self._left), None
             left_s = self._time_left_s()
-        what = f"{outcome}: {reason}"
-        if outcome == "ok":
-            whole = (reading for reading in readings if reading.x is None)
+        what = f"{answer.outcome}: {answer.reason}"
+        if answer.outcome == "ok":
+            whole = (reading for reading in answer.readings if reading.x is None)
             values = {(r.split, n): v for r in whole for n, v in r.values.items()}
             what = MEASURES[todo.trial.measure].in_words(values)
             what += "" if certified else " · UNCERTIFIED"
@@ -291,7 +280,7 @@ class Progress:
         return sum(stage_s(stage, self._jobs) for stage in stages.values())
 
     def refine(self, plan: Plan) -> None:
-        """Choose the learning trials anew, now that their updates have been timed."""
+        """Predict again which trials will learn, now that their updates are timed."""
         with self._lock:
             for group in plan.learning:
                 for trial in self._to_learn(group):
@@ -300,7 +289,7 @@ class Progress:
                         left.trial = trial
 
     def shown(self) -> RenderableType:
-        """Return the foot of a terminal: how far the run is, and what runs now."""
+        """Return the last lines of a terminal: what is done, and what runs now."""
         with self._lock:
             lines = [
                 Text(f"  {entry.todo.trial.label}  {entry.text}", style="dim")

@@ -1,4 +1,4 @@
-"""The live worker processes that serve one job at a time."""
+"""The worker processes that serve one job at a time."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import socket
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.contract import Weights
 from harness.machine.peak import Peak
 from harness.measure import MEASURES, by_reference
 from harness.registry import Registry
@@ -28,7 +27,7 @@ from harness.run.job import (
 )
 from harness.run.worker.log import Write
 from harness.run.worker.pipe import Message
-from harness.run.worker.process import WorkerDiedError, WorkerProcess
+from harness.run.worker.process import Request, WorkerDiedError, WorkerProcess
 from harness.store import Reading
 from harness.trial import Trial
 
@@ -38,7 +37,7 @@ class WorkerKind:
     """What is fixed when a worker starts.
 
     Attributes:
-        own: The trial that it serves alone, or "" where it serves all of its kind.
+        own: The only trial that the worker serves, or "" if it serves all of its kind.
     """
 
     framework: str
@@ -48,31 +47,9 @@ class WorkerKind:
     own: str = ""
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a worker is asked about a trial.
-
-    Attributes:
-        command: As in `harness.run.worker.main`.
-        phase: The phase of a turn.
-        number: The round of a turn.
-        arrays: Tensors that the trial needs.
-        start: Where a learning trial goes on, or None.
-    """
-
-    command: str
-    trial_id: str
-    trial: Trial
-    kind: WorkerKind
-    phase: str | None = None
-    number: int = 0
-    arrays: Weights = field(default_factory=dict, repr=False)
-    start: Start | None = None
-
-
 @dataclass
 class _Use:
-    """What the requests of one trial took of its limits."""
+    """The time and memory that the requests of one trial took so far."""
 
     time_s: float = 0.0
     memory_bytes: int = 0
@@ -82,8 +59,8 @@ class WorkerPool:
     """Worker processes, one of every kind that its jobs have needed.
 
     Args:
-        registry: Its plugin files and interpreters are the workers'.
-        limits: Enforced on every trial.
+        registry: Names the plugin files and the interpreters of the workers.
+        limits: The limits of every trial.
         log: Called with what workers print between trials.
     """
 
@@ -101,27 +78,29 @@ class WorkerPool:
     # --- what is asked ---------------------------------------------------------------
 
     def measure(self, job: Job, sink: Sink) -> dict[str, Answer]:
-        """Measure the single trial of a job, in a fresh worker if that does not end ok.
+        """Measure the single trial of a job.
 
         Raises:
             StoppedError: If `stop` was called with `now` meanwhile.
         """
         ((trial_id, trial),) = job.trials.items()
         kind = self.kind(trial)
-        request = Request("measure", trial_id, trial, kind, arrays=job.arrays)
-        found = self._answer(replace(request, start=job.start), sink)
+        request = Request(
+            "measure", trial_id, trial, arrays=job.arrays, start=job.start
+        )
+        found = self._answer(kind, request, sink)
         if broke_limit_with_others(found):  # that worker has ended: now it is alone
             start = self._newest.get(trial_id, job.start)
-            found = self._answer(replace(request, start=start), sink)
+            found = self._answer(kind, replace(request, start=start), sink)
         self._newest.pop(trial_id, None)
         if kind.own or found.outcome != "ok":
             self.drop(kind)
         return {trial_id: found}
 
     def probe(self, trial: Trial) -> str | None:
-        """Build the network of a trial, and no more; return why that fails, or None."""
-        request = Request("probe", "probe", trial, self.kind(trial))
-        found = self.ask(request, _ignore)
+        """Build the network of a trial; return why that fails, or None."""
+        request = Request("probe", "probe", trial)
+        found = self.ask(self.kind(trial), request, _ignore)
         return f"{found.outcome}: {found.reason}" if isinstance(found, Answer) else None
 
     def peak(self, trial: Trial) -> Peak | Answer:
@@ -134,8 +113,7 @@ class WorkerPool:
         if framework.probe is None:
             reason = f"the framework '{framework.name}' declares no probe"
             return Answer("refused", reason)
-        request = Request("peak", "peak", trial, self.kind(trial))
-        found = self._answer(request, _ignore)
+        found = self._answer(self.kind(trial), Request("peak", "peak", trial), _ignore)
         return found if found.outcome != "ok" else Peak.from_json(found.facts["peak"])
 
     def _peak(self, trial: Trial) -> Peak | None:
@@ -148,8 +126,8 @@ class WorkerPool:
         Under a memory limit nothing is measured: the large arrays might exceed it.
 
         Args:
-            trials: May name implementations that this pool's plugins lack.
-            machine: How fit the machine is.
+            trials: The trials; those of unknown implementations are left out.
+            machine: How fit the machine is: "fit", "noisy" or "unfit".
         """
         if self._limits.memory_bytes is not None:
             return {}
@@ -158,17 +136,20 @@ class WorkerPool:
             (trial for trial in trials if trial.implementation in known), machine
         )
 
-    def _answer(self, request: Request, sink: Sink) -> Answer:
-        found = self.ask(request, sink)
+    def _answer(self, kind: WorkerKind, request: Request, sink: Sink) -> Answer:
+        found = self.ask(kind, request, sink)
         assert isinstance(found, Answer)
         return found
 
-    def ask(self, request: Request, sink: Sink) -> Answer | tuple[Any, ...]:
-        """Ask the worker of a kind; an answer, the worker's death too, ends the trial.
+    def ask(
+        self, kind: WorkerKind, request: Request, sink: Sink
+    ) -> Answer | tuple[Any, ...]:
+        """Ask the worker of a kind; return what a meter found, or a final answer.
 
-        Several threads may ask. One worker answers one request after the other.
+        A worker that dies gives an answer too. Several threads may ask; one worker
+        answers one request after the other.
         """
-        kind, trial_id = request.kind, request.trial_id
+        trial_id = request.trial_id
         if request.command not in _GOES_ON:
             self._use[trial_id] = _Use()
         with self._lock:
@@ -181,13 +162,13 @@ class WorkerPool:
                 python = self._registry.python_of(kind.framework)
                 reason = f"{python} cannot be started ({error.strerror})"
                 return Answer("unavailable", reason)
-            found = self._exchange(worker, request, sink)
-        if request.command != "open":  # it waits for imports, its neighbours' too
+            found = self._exchange(kind, worker, request, sink)
+        if request.command != "open":  # it waits for imports of other trials too
             self._use[trial_id].time_s += time.monotonic() - begin_s
         return found
 
     def _exchange(
-        self, worker: WorkerProcess, request: Request, sink: Sink
+        self, kind: WorkerKind, worker: WorkerProcess, request: Request, sink: Sink
     ) -> Answer | tuple[Any, ...]:
         trial_id, use = request.trial_id, self._use[request.trial_id]
         served = self._served.setdefault(worker, set())
@@ -195,19 +176,11 @@ class WorkerPool:
         found: Answer | tuple[Any, ...] = ()
         try:
             for message in worker.ask(
-                request.command,
-                trial_id,
-                request.trial,
-                lambda data: sink(Printed(trial_id, data)),
-                arrays=request.arrays,
-                start=request.start,
-                phase=request.phase,
-                number=request.number,
-                spent_s=use.time_s,
+                request, lambda data: sink(Printed(trial_id, data)), use.time_s
             ):
                 found = self._hear(trial_id, message, sink)
         except WorkerDiedError as error:
-            self.drop(request.kind)
+            self.drop(kind)
             if self._stopping:
                 raise StoppedError from None
             found = Answer(error.outcome, error.reason, died=True)
@@ -218,7 +191,7 @@ class WorkerPool:
             **found.facts,
             "host": socket.gethostname(),
             "worker_memory_bytes": use.memory_bytes,
-            # What others left behind, or have open beside it, is not its own.
+            # None if the worker also holds memory of other trials.
             "peak_memory_bytes": use.memory_bytes if served == {trial_id} else None,
         }
         return replace(found, facts=facts)
@@ -226,7 +199,7 @@ class WorkerPool:
     def _hear(
         self, trial_id: str, message: Message, sink: Sink
     ) -> Answer | tuple[Any, ...]:
-        """Pass news on; return an answer, or what a meter found."""
+        """Pass news on; return an answer, or the phases or readings of a meter."""
         values = message.values
         match values["kind"]:
             case "begins":
@@ -249,7 +222,7 @@ class WorkerPool:
     # --- workers ---------------------------------------------------------------------
 
     def kind(self, trial: Trial) -> WorkerKind:
-        """Return which worker measures a trial."""
+        """Return the kind of worker that measures a trial."""
         framework = self._registry.framework_of(trial.implementation).name
         device = trial.device
         if by_reference(self._registry, trial):
@@ -294,7 +267,7 @@ class WorkerPool:
             worker.close()
 
     def renew(self, trials: Iterable[Trial]) -> None:
-        """End the workers of trials that have served any; the next ones are fresh."""
+        """End the used workers of these trials, so that fresh ones measure them."""
         kinds = {self.kind(trial) for trial in trials}
         with self._lock:
             live = {k: w for k, w in self._workers.items() if k in kinds}
@@ -310,7 +283,7 @@ class WorkerPool:
         return self._stopping is not None
 
     def stop(self, *, now: bool) -> None:
-        """Let learning write a checkpoint and end; or, `now`, kill every worker."""
+        """Let learning trials write a checkpoint and end; `now` kills every worker."""
         with self._lock:
             self._stopping = "now" if now else "soon"
             workers = list(self._workers.values())
@@ -321,7 +294,7 @@ class WorkerPool:
                 worker.request_stop()
 
     def close(self) -> None:
-        """Let every worker end."""
+        """End every worker."""
         with self._lock:
             workers = list(self._workers.values())
             self._workers.clear()
@@ -330,11 +303,11 @@ class WorkerPool:
 
 
 _GOES_ON = ("warm", "turn", "close")
-"""Commands of a trial that an earlier `open` began."""
+"""Commands that continue what an earlier `open` of the same trial began."""
 
 
 def _ignore(news: object) -> None:
-    """Drop news that nobody asked for."""
+    """Drop news."""
 
 
 def broke_limit_with_others(answer: Answer) -> bool:

@@ -1,4 +1,4 @@
-"""Jobs on one machine: one trial beside others, or a session that is timed alone."""
+"""Run a job on one machine: a single trial, or a session that is timed alone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from harness.machine.fitness import fitness_of_machine
 from harness.machine.lock import measuring
 from harness.run.engine.peaks import PeakKey
-from harness.run.engine.pool import Request, WorkerPool, broke_limit_with_others
+from harness.run.engine.pool import WorkerPool, broke_limit_with_others
 from harness.run.engine.turns import time_in_turns
 from harness.run.job import Answer, Job, Round, Sink, Waits
-from harness.run.worker.process import WorkerProcess
+from harness.run.worker.process import Request, WorkerProcess
 from harness.trial import Trial
 
 SESSION_WATCH_S = 0.5
@@ -22,7 +22,7 @@ SESSION_WATCH_S = 0.5
 
 @dataclass(frozen=True)
 class Part:
-    """The trials of a session that the workers of one pool measure, by trial id."""
+    """The trials of a session, by trial id, that the workers of one pool measure."""
 
     pool: WorkerPool
     trials: Mapping[str, Trial]
@@ -38,49 +38,40 @@ def run_job(pool: WorkerPool, job: Job, sink: Sink) -> Mapping[str, Answer]:
     """
     part = Part(pool, job.trials, sink)
     if job.session:
-        (answers,) = run_session([part])
-        return answers
+        return run_session([part])
     with _on_this_machine([part], alone=False):
         return pool.measure(job, sink)
 
 
-def run_session(parts: Sequence[Part]) -> list[dict[str, Answer]]:
-    """Time the trials of all parts taking turns, with nothing beside them.
+def run_session(parts: Sequence[Part]) -> dict[str, Answer]:
+    """Time the trials of all parts taking turns, with nothing else on the machine.
 
-    A run has one part; a gate has one for each side. The last pool measures the peaks.
+    A run has one part; a gate has one for each side, and their trials have different
+    ids because their sources differ. The last pool measures the peaks.
 
     Returns:
-        For each part the answers by trial id. Beside what a trial found they hold how
-        fit the machine was before, and the peak of the session's libraries.
+        The answers by trial id. Each also says how fit the machine was before the
+        session, and the peak of the session's libraries.
     """
-    trials = [trial for part in parts for trial in part.trials.values()]
+    trials = {id: trial for part in parts for id, trial in part.trials.items()}
     with _on_this_machine(parts, alone=True):
-        device = next((t.device for t in trials if t.device != "cpu"), "cpu")
+        device = next((t.device for t in trials.values() if t.device != "cpu"), "cpu")
         fitness = fitness_of_machine(device, SESSION_WATCH_S)
         answers = _take_turns(parts)
-        ok = [
-            part.trials[id]
-            for part, found in zip(parts, answers, strict=True)
-            for id, answer in found.items()
-            if answer.outcome == "ok"
-        ]
+        ok = [trials[id] for id, answer in answers.items() if answer.outcome == "ok"]
         peaks = parts[-1].pool.peaks(ok, fitness.verdict)
-
-    def with_facts(answer: Answer, trial: Trial) -> Answer:
-        peak = peaks.get(PeakKey.of(trial))
-        facts = {"fitness": fitness.to_json()}
-        facts |= {"peak": peak.to_json()} if peak is not None else {}
-        return replace(answer, facts={**answer.facts, **facts})
-
-    return [
-        {id: with_facts(answer, part.trials[id]) for id, answer in found.items()}
-        for part, found in zip(parts, answers, strict=True)
-    ]
+    for id, answer in answers.items():
+        peak = peaks.get(PeakKey.of(trials[id]))
+        facts = {**answer.facts, "fitness": fitness.to_json()}
+        if peak is not None:
+            facts["peak"] = peak.to_json()
+        answers[id] = replace(answer, facts=facts)
+    return answers
 
 
 @contextlib.contextmanager
 def _on_this_machine(parts: Sequence[Part], *, alone: bool) -> Iterator[None]:
-    """Hold this machine's lock; say once that it is waited for."""
+    """Hold this machine's lock; report once that the parts wait for it."""
 
     def waits(for_what: str | None) -> None:
         for part in parts if for_what is None else parts[-1:]:
@@ -94,9 +85,9 @@ def _on_this_machine(parts: Sequence[Part], *, alone: bool) -> Iterator[None]:
         yield
 
 
-def _take_turns(parts: Sequence[Part]) -> list[dict[str, Answer]]:
+def _take_turns(parts: Sequence[Part]) -> dict[str, Answer]:
     """Time the trials of all parts in fresh workers, so that first calls are first."""
-    meters = [{id: _WorkerMeter(part, id) for id in part.trials} for part in parts]
+    meters = {id: _WorkerMeter(part, id) for part in parts for id in part.trials}
 
     def on_round(number: int, rounds: int) -> None:
         for part in parts:
@@ -105,22 +96,10 @@ def _take_turns(parts: Sequence[Part]) -> list[dict[str, Answer]]:
     for part in parts:
         part.pool.renew(part.trials.values())
     try:
-        answers = time_in_turns(
-            {
-                f"{number} {id}": meter
-                for number, of_part in enumerate(meters)
-                for id, meter in of_part.items()
-            },
-            on_round,
-        )
+        return time_in_turns(meters, on_round)
     finally:
-        for of_part in meters:
-            for meter in of_part.values():
-                meter.close()
-    return [
-        {id: answers[f"{number} {id}"] for id in of_part}
-        for number, of_part in enumerate(meters)
-    ]
+        for meter in meters.values():
+            meter.close()
 
 
 class _WorkerMeter:
@@ -138,15 +117,13 @@ class _WorkerMeter:
         self, command: str, phase: str | None = None, number: int = 0
     ) -> Answer | tuple[Any, ...]:
         if command == "warm":
-            # A session is begun again when a worker dies; another worker that lives on
-            # has built this trial before, and its first call is then not a first one.
+            # When a worker dies the session starts again. A worker that survived has
+            # built this trial before, so that its next call is not a first call.
             worker = self._pool.worker(self._kind)
             self._built_before = worker in self._built_in
             self._built_in.add(worker)
-        request = Request(
-            command, self._id, self.trial, self._kind, phase=phase, number=number
-        )
-        found = self._pool.ask(request, self._sink)
+        request = Request(command, self._id, self.trial, phase, number)
+        found = self._pool.ask(self._kind, request, self._sink)
         if isinstance(found, Answer):
             if self._built_before:
                 found = replace(found, facts={**found.facts, "built_before": True})
@@ -160,7 +137,7 @@ class _WorkerMeter:
         return False
 
     def close(self) -> None:
-        """End a worker that is this trial's own, or whose trial did not end ok."""
+        """End the worker if it serves this trial alone, or the trial did not end ok."""
         ok = self._answer is None or self._answer.outcome == "ok"
         if self._kind.own or not ok:
             self._pool.drop(self._kind)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.contract import Weights
@@ -21,8 +22,42 @@ from harness.run.worker.pipe import EndingPipe, Message, receive, send
 from harness.run.worker.reaper import MARK, reaper
 from harness.trial import Trial
 
-READY_S = 120.0
-"""What a worker may take until it listens: it imports numpy and plugin files."""
+
+@dataclass(frozen=True)
+class Request:
+    """What a worker is asked about a trial.
+
+    Attributes:
+        command: `measure`, `open`, `warm`, `turn`, `close`, `probe` or `peak`; see
+            `harness.run.worker.main`.
+        trial_id: The name under which the worker keeps an open meter.
+        phase: The phase of a turn.
+        number: The round of a turn.
+        arrays: Tensors that the trial needs.
+        start: The checkpoint from which a learning trial continues, or None.
+    """
+
+    command: str
+    trial_id: str
+    trial: Trial
+    phase: str | None = None
+    number: int = 0
+    arrays: Weights = field(default_factory=dict, repr=False)
+    start: Start | None = None
+
+    def message(self, checkpoint_s: float) -> Message:
+        """Return the request as the worker reads it."""
+        values = {
+            "command": self.command,
+            "id": self.trial_id,
+            "trial": self.trial.to_json(),
+            "phase": self.phase,
+            "round": self.number,
+            "checkpoint_s": checkpoint_s,
+            "start": None if self.start is None else self.start.state,
+        }
+        arrays = self.arrays if self.start is None else self.start.arrays
+        return Message(values, arrays)
 
 
 class WorkerDiedError(Exception):
@@ -35,17 +70,17 @@ class WorkerDiedError(Exception):
 
 
 class WorkerProcess:
-    """One worker, its threads pinned before its framework is imported.
+    """One worker; its threads are pinned before it imports its framework.
 
     Args:
-        python: The interpreter of its framework's environment.
-        threads: What every numerical library may use.
-        files: Plugin files it reads.
-        log: Called with what is printed between trials.
-        limits: Enforced on each trial.
-        environment: Variables its framework needs before it is imported.
-        device: The one it sees, `cpu` or `cuda:N`.
-        precision: As its trials'.
+        python: The interpreter that it runs in.
+        threads: How many threads each numerical library may use.
+        files: The plugin files that it reads.
+        log: Called with what it prints between trials.
+        limits: The limits of each trial.
+        environment: Variables that its framework needs before it is imported.
+        device: The only device that it sees, `cpu` or `cuda:N`.
+        precision: The precision of its trials.
     """
 
     def __init__(
@@ -91,66 +126,43 @@ class WorkerProcess:
 
     @property
     def peak_memory_bytes(self) -> int:
-        """Highest memory of the worker and its children during the last request."""
+        """The highest memory of the worker and its children in the last request."""
         return self._watch.peak_memory_bytes
 
     def ask(
         self,
-        command: str,
-        trial_id: str,
-        trial: Trial,
+        request: Request,
         log: Write,
-        *,
-        arrays: Weights | None = None,
-        start: Start | None = None,
-        phase: str | None = None,
-        number: int = 0,
         spent_s: float = 0.0,
     ) -> Iterator[Message]:
-        """Send a request; yield events, then the answer, which is last.
+        """Send a request; yield what the worker reports, last its answer.
 
         Args:
-            command: `measure`, `open`, `warm`, `turn`, `close`, `probe` or `peak`.
-            trial_id: What the worker knows an open meter by.
-            trial: What to measure.
+            request: The request.
             log: Called with what is printed meanwhile.
-            arrays: Tensors the measure needs.
-            start: Where a learning trial goes on.
-            phase: The phase of a turn.
-            number: The round of a turn.
-            spent_s: What earlier requests of this trial took of its time.
+            spent_s: The time that earlier requests of this trial took.
 
         Raises:
-            WorkerDiedError: If the worker ends first.
+            WorkerDiedError: If the worker ends before it answers.
         """
-        values = {
-            "command": command,
-            "id": trial_id,
-            "trial": trial.to_json(),
-            "phase": phase,
-            "round": number,
-            "checkpoint_s": self._limits.checkpoint_s,
-            "start": None if start is None else start.state,
-        }
         timeout_s = self._limits.timeout_s
         self._log.listen(log)
         self._watch.begin(timeout_s and max(0.0, timeout_s - spent_s), timeout_s)
         try:
-            tensors = arrays if start is None else start.arrays
-            yield from self._exchange(Message(values, tensors or {}), trial)
+            yield from self._exchange(request)
         finally:
             self._watch.end()
             self._log.listen(None)
 
-    def _exchange(self, request: Message, trial: Trial) -> Iterator[Message]:
+    def _exchange(self, request: Request) -> Iterator[Message]:
         try:
-            send(self._requests, request)
+            send(self._requests, request.message(self._limits.checkpoint_s))
         except (OSError, ValueError):
-            raise self._death(trial) from None
+            raise self._death(request.trial) from None
         while True:
             message = receive(self._answers)
             if message is None:
-                raise self._death(trial)
+                raise self._death(request.trial)
             if message.values["kind"] == "ready":
                 self._ready = True
                 continue
@@ -159,7 +171,7 @@ class WorkerProcess:
                 return
 
     def _death(self, trial: Trial) -> WorkerDiedError:
-        # Its pipe closes before the process ends, and only then is its exit code known.
+        # The pipe closes before the process ends, and only then is there an exit code.
         if not self._watch.ended.wait(timeout=5):
             self.kill()
         verdict = self._watch.verdict or outcome_of_death(
@@ -168,7 +180,7 @@ class WorkerProcess:
         return WorkerDiedError(*verdict)
 
     def request_stop(self) -> None:
-        """Make a learning trial leave a checkpoint and end; other trials finish."""
+        """Make a learning trial write a checkpoint and end; other trials finish."""
         if not self._ready:
             self.kill()
         elif self._process.poll() is None:
@@ -176,7 +188,7 @@ class WorkerProcess:
                 os.kill(self._process.pid, signal.SIGUSR1)
 
     def close(self) -> None:
-        """Let the worker end by itself, and make sure that it does."""
+        """Let the worker end by itself; kill it if it does not."""
         with contextlib.suppress(OSError):
             self._requests.close()
         if not self._watch.ended.wait(timeout=5):

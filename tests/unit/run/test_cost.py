@@ -17,7 +17,7 @@ from harness.run.estimate.history import MOST_LINES
 from harness.run.estimate.model import CostModel
 from harness.run.execution import Execution
 from harness.run.executor import Executor
-from harness.run.job import Options
+from harness.run.job import Answer, Options
 from harness.run.plan.expand import LearningGroup
 from harness.run.plan.plan import Plan
 from harness.run.plan.todo import Planned
@@ -377,7 +377,7 @@ def test_a_finished_trial_is_shown_in_the_words_of_its_measure(
     progress = Progress(Console(file=shown, width=200), 1, model())
     todo = Planned(learning(measure=measure), "id", {}, True, "new")
     progress.started(todo)
-    progress.finished(todo, "ok", None, [Reading(*values)])
+    progress.finished(todo, Answer("ok", None, readings=(Reading(*values),)))
     assert words in shown.getvalue()
 
 

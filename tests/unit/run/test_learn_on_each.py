@@ -9,6 +9,7 @@ import pytest
 from harness.errors import MisuseError
 from harness.registry import Registry
 from harness.run.execution import Execution
+from harness.run.job import Answer
 from harness.run.plan.choice import admit
 from harness.run.plan.derived import certificate_trial
 from harness.run.plan.plan import Plan, make_plan
@@ -318,7 +319,7 @@ def test_progress_forgets_each_trial_as_it_ends(
         progress.expect(found)
         for each in todo:
             progress.started(each)
-            progress.finished(each, "crashed", "SIGSEGV", [])
+            progress.finished(each, Answer("crashed", "SIGSEGV"))
     told = capsys.readouterr().err
     # 4 certificates and 8 learning trials
     assert [f"[{n}/12]" in told for n in range(1, 9)] == [True] * 8

@@ -8,6 +8,7 @@ import pytest
 
 from harness.errors import MisuseError
 from harness.registry import Registry
+from harness.run.job import Answer
 from harness.run.plan.choice import choose
 from harness.run.plan.derived import certificate_trial, timed_trial
 from harness.run.plan.plan import Plan, make_plan
@@ -344,7 +345,7 @@ def test_progress_counts_every_trial_and_survives_a_score_that_is_no_number(
         progress.started(todo)
         score = Reading("held_out", {"loss": None, "hit_rate": 0.5}, 20, "updates")
         progress.event(todo, score)
-        progress.finished(todo, "diverged", "loss became NaN at update 20", [])
+        progress.finished(todo, Answer("diverged", "loss became NaN at update 20"))
     told = capsys.readouterr().err
     # 1 certificate, 1 speed, 2 seeds and their gradients
     assert "[1/6]" in told
@@ -362,7 +363,7 @@ def test_two_sections_that_differ_in_a_constant_are_counted_apart(
     with helpers.progress(registry()) as progress:
         progress.expect(found)
         progress.started(todo)
-        progress.finished(todo, "crashed", "SIGSEGV", [])
+        progress.finished(todo, Answer("crashed", "SIGSEGV"))
     assert "[1/6]" in capsys.readouterr().err  # 1 parity, 1 speed, 4 learning
 
 
