@@ -1,0 +1,76 @@
+"""A worker that continues from a checkpoint learns as an uninterrupted one does."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from harness.run.job import Start
+from harness.run.worker.main import Worker
+from harness.run.worker.pipe import Message, receive
+from harness.run.worker.process import Request
+from harness.trial import LearningSettings, Trial
+from tests.helpers import REGISTRY
+
+LEARNING = Trial(
+    measure="learning",
+    implementation="numpy-reference",
+    cell="gru",
+    task="adding",
+    length=4,
+    hidden_size=4,
+    batch=4,
+    seed=0,
+    data_seed=0,
+    settings=LearningSettings(30, evaluate_every=10, evaluate_sequences=20),
+)
+
+
+def learn(start: Start | None = None) -> list[Message]:
+    """Return what a worker answers, with a checkpoint as often as it can write one."""
+    answers = io.BytesIO()
+    request = Request("measure", "one", LEARNING, start=start)
+    Worker(REGISTRY, answers).answer(request.message(checkpoint_s=0.0))
+    answers.seek(0)
+    return list(iter(lambda: receive(answers), None))
+
+
+def kinds(answers: list[Message]) -> set[str]:
+    return {answer.values["kind"] for answer in answers}
+
+
+def curve(answers: list[Message]) -> list[dict[str, Any]]:
+    return [a.values["reading"] for a in answers if a.values["kind"] == "event"]
+
+
+def checkpoints(answers: list[Message]) -> dict[int, Start]:
+    """Return the checkpoints by the number of updates done."""
+    return {
+        answer.values["state"]["updates"]: Start(answer.values["state"], answer.arrays)
+        for answer in answers
+        if answer.values["kind"] == "checkpoint"
+    }
+
+
+def test_a_resumed_trial_has_the_curve_of_an_uninterrupted_one() -> None:
+    whole = learn()
+    assert kinds(whole) == {"begins", "event", "checkpoint", "result"}
+    assert not whole[0].values["resumed"]
+    resumed = learn(checkpoints(whole)[20])
+    assert kinds(resumed) == kinds(whole), resumed[-1].values
+    assert resumed[0].values["resumed"]
+    left = curve(resumed)
+    assert left == curve(whole)[-len(left) :]
+    assert len(left) < len(curve(whole))
+    for n, tensor in whole[-1].arrays.items():
+        assert tensor.tobytes() == resumed[-1].arrays[n].tobytes()
+    assert resumed[-1].values["readings"] == whole[-1].values["readings"]
+
+
+def test_a_checkpoint_of_another_environment_is_not_used() -> None:
+    whole = learn()
+    start = checkpoints(whole)[20]
+    elsewhere = {**start.state, "environment": {"processor": "another"}}
+    again = learn(Start(elsewhere, start.arrays))
+    assert not again[0].values["resumed"]
+    assert curve(again) == curve(whole)
