@@ -60,7 +60,7 @@ S = TypeVar("S", bound=Settings)
 
 
 @dataclass(frozen=True)
-class ParitySettings(Settings):
+class CertificateSettings(Settings):
     """`shapes`: "full" for every combination of sizes, None for a small set."""
 
     shapes: str | None = None
@@ -100,7 +100,7 @@ class SpeedSettings(PhasesSettings):
 
 
 SETTINGS_OF: Mapping[str, type[Settings]] = {
-    "parity": ParitySettings,
+    "parity": CertificateSettings,
     "learning": LearningSettings,
     "gradients": GradientsSettings,
     "speed": SpeedSettings,

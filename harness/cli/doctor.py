@@ -55,7 +55,7 @@ def doctor(
         registry,
         devices,
         counts,
-        tell=lambda words: click.echo(words, err=True),
+        report=lambda line: click.echo(line, err=True),
         log=lambda _: None,
         peaks=not quick,
     )

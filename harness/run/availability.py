@@ -1,4 +1,4 @@
-"""Build every implementation once, in a worker: what `list --probe` does."""
+"""Build a network of every implementation in a worker, as `list --probe` does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.run.job import Limits
 from harness.trial import Trial
 
 PROBE_S = 300.0
-"""Time limit for one network: a framework is slow to import the first time."""
+"""The time limit for one network: the first import of a framework is slow."""
 
 
 def build_each(registry: Registry) -> Iterator[tuple[str, str | None]]:

@@ -1,4 +1,4 @@
-"""Certificates without a suite: what `rnn-harness check` does."""
+"""Certify implementations without a suite, as `rnn-harness check` does."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from harness.run.estimate.history import user_file
 from harness.run.estimate.model import CostModel
 from harness.run.executor import Executor
 from harness.run.job import Limits
-from harness.run.plan.certificate_cache import RememberedCertificates
+from harness.run.plan.certificate_cache import CertificateCache
 from harness.run.plan.filter import compile_filter
 from harness.run.plan.plan import Plan
 from harness.run.plan.todo import planned
 from harness.run.progress import Progress
 from harness.run.worker.log import append_to
 from harness.store import RunFolder, TrialRecord
-from harness.trial import ParitySettings, Settings, Trial
+from harness.trial import CertificateSettings, Settings, Trial
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Request:
     """What to certify.
 
     Attributes:
-        names: Implementations, each for every cell it computes.
-        full: Every combination of sizes instead of a pairwise set.
-        cells: Cells, each on every implementation that computes it and is available.
-        expression: A filter, as "torch-loop and not lstm"; None for all.
+        names: Implementations; each is certified for every cell that it computes.
+        full: True for every combination of sizes instead of a pairwise set.
+        cells: Cells; each is certified on every available implementation.
+        expression: A filter, such as "torch-loop and not lstm"; None for all.
     """
 
     names: tuple[str, ...]
@@ -80,7 +80,7 @@ class Request:
                     device=self.device,
                     dtype=self.dtype,
                     precision=precision,
-                    settings=ParitySettings("full") if self.full else Settings(),
+                    settings=CertificateSettings("full") if self.full else Settings(),
                 )
 
 
@@ -91,7 +91,7 @@ def implementations_of(registry: Registry, files: Sequence[Path]) -> tuple[str, 
 
 
 def cells_of(registry: Registry, files: Sequence[Path]) -> tuple[str, ...]:
-    """Return the names of the cells that files declare and do not compute."""
+    """Return the names of the cells that files declare without an implementation."""
     computed = {
         cell
         for name in implementations_of(registry, files)
@@ -119,6 +119,6 @@ def certify(
         log = append_to(folder / "workers.log")
         with closing(LocalEngine(registry, jobs, Limits(), log)) as engine:
             Executor(run, plan_trial, engine, progress).execute(plan)
-    RememberedCertificates(registry).keep(map(plan_trial, trials), run, since=0.0)
+    CertificateCache(registry).keep(map(plan_trial, trials), run, since=0.0)
     order = [trial.key() for trial in trials]
     return sorted(run.records(), key=lambda r: order.index(r.trial.key()))

@@ -1,4 +1,4 @@
-"""Is this machine fit to measure on, and what do the installed libraries reach here?"""
+"""Say how fit this machine is for measuring, and how fast its libraries are."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ LIMIT_S = 300.0
 
 @dataclass(frozen=True)
 class LibraryPeak:
-    """The highest rates of one library on a device with so many threads.
+    """The highest rates of one library on a device with a number of threads.
 
     Attributes:
-        versions: As "torch 2.13.0".
-        peak: None if it could not be measured; `reason` then says why.
+        versions: The versions, such as "torch 2.13.0".
+        peak: The rates, or None if they could not be measured; `reason` says why.
     """
 
     framework: str
@@ -46,7 +46,7 @@ class LibraryPeak:
     reason: str | None = None
 
     def rate(self, name: RateName) -> Rate | None:
-        """Return one of its rates, or None where it has no peak."""
+        """Return one of the rates, or None if there is no peak."""
         return None if self.peak is None else self.peak.rate(name)
 
     def to_json(self) -> dict[str, Any]:
@@ -59,8 +59,8 @@ class Diagnosis:
     """What `doctor` found.
 
     Attributes:
-        environment: Machine, libraries, commit.
-        peaks: In the order they were measured.
+        environment: The machine, the libraries and the commit.
+        peaks: The peaks in the order in which they were measured.
     """
 
     environment: Mapping[str, Any]
@@ -68,7 +68,7 @@ class Diagnosis:
     peaks: tuple[LibraryPeak, ...] = ()
 
     def best(self, device: str, threads: int, name: RateName) -> LibraryPeak | None:
-        """Return the library with the highest rate, or None where none has one."""
+        """Return the library with the highest rate, or None if no library has one."""
         rates = {
             rate.per_s: found
             for found in self.peaks
@@ -87,7 +87,7 @@ class Diagnosis:
 
 
 def devices_of(asked: str) -> tuple[str, ...]:
-    """Return the devices to measure: `auto` is the CPU, and the first GPU if any.
+    """Return the devices to measure: `auto` is the CPU and, if present, the first GPU.
 
     Raises:
         MisuseError: If the name is unknown or there is no such device.
@@ -98,7 +98,7 @@ def devices_of(asked: str) -> tuple[str, ...]:
 
 
 def threads_of(asked: str | None) -> tuple[int, ...]:
-    """Return thread counts of "1,2"; by default one, and all cores.
+    """Return the counts of threads in "1,2"; by default one, and all cores.
 
     Raises:
         MisuseError: If a count is not a number from 1 to the cores that may be used.
@@ -123,32 +123,32 @@ def diagnose(
     devices: Sequence[str],
     threads: Sequence[int],
     *,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
     log: Write,
     peaks: bool = True,
 ) -> Diagnosis:
     """Watch the machine and measure every installed library, with nothing beside it.
 
     Args:
-        registry: Whose frameworks are measured.
-        devices: `cpu` or `cuda:N`; the verdict is about the last.
-        threads: Of the workers that compute on the CPU.
-        tell: Called with each step before it begins.
+        registry: Its frameworks are measured.
+        devices: `cpu` or `cuda:N`; the verdict is about the last one.
+        threads: The counts of threads on the CPU.
+        report: Called with a line before each step.
         log: Called with what frameworks print.
-        peaks: False to return the verdict alone.
+        peaks: False to return only the verdict.
     """
 
     def waits(for_what: str | None) -> None:
         if for_what is not None:
-            tell(f"waiting for {for_what}")
+            report(f"waiting for {for_what}")
 
     with measuring(alone=True, waits=waits, check=lambda: None):
-        tell("watching the machine")
+        report("watching the machine")
         fitness = fitness_of_machine(devices[-1])
         measured = []
         for device, count in _places(devices, threads) if peaks else ():
             for framework, name in _libraries(registry, device):
-                tell(f"measuring {framework} on {place(device, count)}")
+                report(f"measuring {framework} on {place(device, count)}")
                 cell = registry.implementation(name).cells[0]
                 trial = Trial("parity", name, cell, device=device, threads=count)
                 measured.append(_peak(registry, trial, log))
@@ -205,7 +205,7 @@ def _peak(
     with closing(WorkerPool(registry, Limits(timeout_s=LIMIT_S), log)) as pool:
         try:
             found = pool.peak(trial)
-        except KeyboardInterrupt:  # a worker that imports its framework would go on
+        except KeyboardInterrupt:  # a worker would go on importing its framework
             pool.stop(now=True)
             raise
     framework = registry.framework_of(trial.implementation)

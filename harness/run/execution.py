@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -22,7 +22,7 @@ from harness.run.estimate.model import CostModel
 from harness.run.executor import Executor
 from harness.run.info import RunInfo
 from harness.run.job import DEFAULT_OPTIONS, Engine, Options, StoppedError
-from harness.run.plan.certificate_cache import RememberedCertificates
+from harness.run.plan.certificate_cache import CertificateCache
 from harness.run.plan.derived import gradients_trial
 from harness.run.plan.plan import Plan, make_plan, without_certificates
 from harness.run.plan.todo import OTHER_ID, Planned, planned
@@ -32,24 +32,18 @@ from harness.store import RunFolder
 from harness.suite import Suite
 from harness.trial import LearningSettings, Trial
 
-# Runs of one folder may differ in these: they add trials and change none.
 _EXTENSIBLE = ("seeds", "implementations")
+"""Keys that may differ between runs of one folder: they add trials and change none."""
 
 
-@dataclass(frozen=True)
-class Preview:
-    """A trial, and whether it would run; learning takes one of `implementations`."""
+class Preview(NamedTuple):
+    """A trial, and whether it would run; the label names every possible implementation.
 
+    Learning runs on one of several implementations, which is chosen later.
+    """
+
+    label: str
     todo: Planned
-    implementations: tuple[str, ...]
-
-    @property
-    def label(self) -> str:
-        """The trial's label, with every implementation it might run on."""
-        trial = self.todo.trial
-        return trial.label.replace(
-            trial.implementation, " or ".join(self.implementations), 1
-        )
 
 
 @dataclass
@@ -58,7 +52,7 @@ class Execution:
 
     Attributes:
         device: `cpu` or `cuda:N`, for every trial.
-        stopped: Set once the run was asked to stop.
+        stopped: Whether the run was asked to stop.
     """
 
     suite: Suite
@@ -91,7 +85,7 @@ class Execution:
     def preview(self) -> list[tuple[str, list[Preview]]]:
         """Return every stage with its trials and why each would run or not."""
         plan = self.plan()
-        stages = [("parity", [self._preview(t) for t in plan.parity])]
+        stages = [("parity", [self._preview(t) for t in plan.certificates])]
         stages.append(("memory", [self._preview(t) for t in plan.memory]))
         for name, trials in plan.speed.items():
             session = [self._preview(t) for t in trials]
@@ -99,11 +93,10 @@ class Execution:
         learning, gradients = [], [self._preview(t) for t in plan.gradients]
         for group in plan.learning:
             trial, names = group.candidates[0], group.implementations
-            learning.append(replace(self._preview(trial), implementations=names))
+            learning.append(self._preview(trial, names))
             if group.follow_gradients:
                 follower = gradients_trial(trial, learning[-1].todo.id)
-                found = self._preview(follower)
-                gradients.append(replace(found, implementations=names))
+                gradients.append(self._preview(follower, names))
         stages += [("learning", learning), ("gradients", gradients)]
         return [(name, previews) for name, previews in stages if previews]
 
@@ -119,45 +112,45 @@ class Execution:
             )
         return notes
 
-    def _preview(self, trial: Trial) -> Preview:
-        return Preview(self._planned(trial), (trial.implementation,))
+    def _preview(self, trial: Trial, names: Sequence[str] = ()) -> Preview:
+        every = " or ".join(names or [trial.implementation])
+        label = trial.label.replace(trial.implementation, every, 1)
+        return Preview(label, self._planned(trial))
 
     def _planned(self, trial: Trial) -> Planned:
-        """Say whether a trial has to run; its files are read once."""
+        """Plan a trial, or skip its certificate if cached; its files are read once."""
         key = trial.key()
         if key not in self._known:
-            self._known[key] = self._unless_cached(self._planned_anew(trial))
+            todo = self._planned_anew(trial)
+            force = self.options.force or not todo.runs
+            cached = None if force else self._certificates.find(todo)
+            if cached is not None:
+                why = (
+                    f"certified {cached.made}, with the same sources, libraries and "
+                    "processor"
+                )
+                todo = replace(todo, runs=False, why=why)
+            self._known[key] = todo
         return self._known[key]
 
     def _planned_anew(self, trial: Trial) -> Planned:
         return planned(trial, self.registry, self.run, self.options)
 
-    def _unless_cached(self, todo: Planned) -> Planned:
-        """Skip a certificate that the cache of the user already holds."""
-        if self.options.force or not todo.runs:
-            return todo
-        known = self._remembered.find(todo)
-        if known is None:
-            return todo
-        why = f"certified {known.made}, with the same sources, libraries and processor"
-        return replace(todo, runs=False, why=why)
-
     @cached_property
-    def _remembered(self) -> RememberedCertificates:
-        return RememberedCertificates(self.registry)
+    def _certificates(self) -> CertificateCache:
+        return CertificateCache(self.registry)
 
     @cached_property
     def _model(self) -> CostModel:
         """Predicts the cost of a trial, from this folder and from earlier runs."""
-        records = self.run.records()
-        return CostModel(self.registry, records, user_file())
+        return CostModel(self.registry, self.run.records(), user_file())
 
     def estimate(self) -> Estimate:
-        """Return what the trials that are left will take."""
+        """Return what the trials that are not done will take."""
         return self._estimate(self.options.jobs)[0]
 
     def _estimate(self, jobs: int) -> tuple[Estimate, list[Trial], dict[str, float]]:
-        """Return the estimate, its trials, and the part of learning that is done."""
+        """Return the estimate, its trials, and what `_begun` says about them."""
         plan = self.plan()
 
         def to_run(trials: Iterable[Trial]) -> list[Trial]:
@@ -180,7 +173,7 @@ class Execution:
         return estimate, [*first, *timed, *learning], begun
 
     def _begun(self, learning: Iterable[Trial]) -> dict[str, float]:
-        """Return by key the part of its updates that a learning trial has done."""
+        """Return the part of its updates that each learning trial has done, by key."""
         if self.options.force:
             return {}
         begun = {}
@@ -239,8 +232,8 @@ class Execution:
                     self._executor.execute(plan)
             finally:
                 info.write()
-                certified = map(self._planned, plan.parity)
-                self._remembered.keep(certified, self.run, since=began)
+                certified = map(self._planned, plan.certificates)
+                self._certificates.keep(certified, self.run, since=began)
             took = progress.took()
         if estimate.trials and not self.stopped:
             console.print(
@@ -249,44 +242,38 @@ class Execution:
                 soft_wrap=True,
             )
             known = {"estimated": asdict(estimate.totals), "took": asdict(took)}
-            estimates = info.values.setdefault("estimates", [])
-            estimates.append(known)
+            info.values.setdefault("estimates", []).append(known)
             info.write()
 
     def _bring(self, plan: Plan) -> list[str]:
-        """Copy certificates of earlier runs into the folder; note how many."""
+        """Copy certificates of earlier runs into the folder; return a note on them."""
         if self.options.force:
             return []
-        count = self._remembered.bring(map(self._planned_anew, plan.parity), self.run)
-        if count == 0:
-            return []
-        return [
+        count = self._certificates.bring(
+            map(self._planned_anew, plan.certificates), self.run
+        )
+        note = (
             f"certificates from earlier runs with the same sources, libraries and "
             f"processor: {count}; --force makes them again"
-        ]
+        )
+        return [note] if count else []
 
     def _engine(self) -> Engine:
         if self.options.executor == "dask":
             from harness.run.engine.cluster import DaskEngine
 
-            return DaskEngine(
-                self.registry,
-                self.options.limits,
-                self.options.scheduler,
-                self.options.jobs,
-                is_stopped=lambda: self.stopped,
-            )
+            return DaskEngine(self.registry, self.options, lambda: self.stopped)
         log = append_to(self.run.path / "workers.log")
         return LocalEngine(self.registry, self.options.jobs, self.options.limits, log)
 
     def stop(self) -> None:
-        """Start no more trials; those that run finish or leave a checkpoint."""
+        """Start no more trials; running ones finish or write a checkpoint."""
         self.stopped = True
         if self._executor is not None:
             self._executor.stop(now=False)
 
     def _check_same_suite(self, info: dict[str, Any]) -> None:
-        """Refuse a folder that holds another suite, or this one with other values."""
+        """Refuse a folder with results of another suite, device or other values."""
         if not info:
             return
         here = _flat(self.suite.model_dump(mode="json"))
@@ -310,12 +297,12 @@ class Execution:
 
 
 def _together(previews: list[Preview]) -> list[Preview]:
-    """Return the previews of a session, whose trials are timed all or none."""
+    """Return the previews of a session, whose trials all run if one of them does."""
     if not any(preview.todo.runs for preview in previews):
         return previews
     why = "is timed again beside the trials of its session that run"
     return [
-        p if p.todo.runs else replace(p, todo=replace(p.todo, runs=True, why=why))
+        p if p.todo.runs else p._replace(todo=replace(p.todo, runs=True, why=why))
         for p in previews
     ]
 
@@ -329,7 +316,7 @@ def _with_new_keys(suite: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flat(value: Any, place: str = "") -> dict[str, Any]:
-    """Return {"learning[0].updates": 3000, …}, without what a run may extend."""
+    """Return {"learning[0].updates": 3000, …}, without the `_EXTENSIBLE` keys."""
     if isinstance(value, dict):
         items = [
             (f"{place}.{key}" if place else str(key), item)

@@ -1,7 +1,7 @@
-"""A commit (the base) and the working tree in one session, each with its own workers.
+"""Time a commit (the base) and the working tree in one session.
 
-This harness measures both. Only the measured code differs: the modules of the
-repository and its plugin files.
+Each side has its own workers. This harness measures both; only the measured code
+differs: the modules of the repository and its plugin files.
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ class Request:
     """What to gate.
 
     Attributes:
-        suite: Read with the working tree's plugins; only its speed trials run.
-        files: Plugin files of the working tree.
-        folder: The run folders of both sides are made in it.
-        options: Only the filter and the limits matter.
-        only: Keys of the trials to time, or None for all.
-        certified: Folder of an earlier gate whose certificates are used, or None.
+        suite: The suite, read with the working tree's plugins; only its speed trials
+            run.
+        files: The plugin files of the working tree.
+        folder: The folder of both run folders.
+        options: The options of the run; only the filter and the limits matter.
+        only: The keys of the trials to time, or None for all.
+        certified: The folder of an earlier gate whose certificates are used, or None.
     """
 
     suite: Suite
@@ -67,7 +68,7 @@ class Request:
 
 
 class _Console(Console):
-    """A console that both sides share; each line begins with its side."""
+    """A side's view of a shared console: each line begins with the name of the side."""
 
     def __init__(self, side: str, console: Console) -> None:
         super().__init__(force_terminal=False)
@@ -79,14 +80,15 @@ class _Console(Console):
 
 @dataclass(frozen=True)
 class _Side:
-    """One side: its plugins, its run folder and its workers.
+    """One side: its plugins, its trials, its run folder and its workers.
 
     Attributes:
-        commit: The commit that the base is, or None for the working tree.
+        commit: The commit of the base, or None for the working tree.
     """
 
     name: str
     registry: Registry
+    plan: Plan
     run: RunFolder
     commit: str | None
     engine: LocalEngine
@@ -102,19 +104,23 @@ class _Side:
 
     @cached_property
     def executor(self) -> Executor:
-        """Runs its certificates and commits its sessions."""
+        """Runs the certificates and commits the sessions."""
         return Executor(self.run, self.planned, self.engine, self.progress)
 
-    def bring(self, certificates: Iterable[Trial], folder: Path) -> None:
-        """Copy certificates of an earlier gate into this run folder."""
-        for trial in certificates:
-            todo = self.planned(trial)
-            found = folder / self.name / "trials" / todo.id
+    def certify(self) -> None:
+        """Run the certificates alone."""
+        self.executor.execute(replace(self.plan, speed={}))
+
+    def copy_certificates(self, gate: Path) -> None:
+        """Copy the certificates from the folder of an earlier gate."""
+        for trial in self.plan.certificates:
+            trial_id = self.planned(trial).id
+            found = gate / self.name / "trials" / trial_id
             if (found / "result.json").exists():
-                shutil.copytree(found, self.run.trials / todo.id)
+                shutil.copytree(found, self.run.trials / trial_id)
 
     def shown(self) -> RenderableType:
-        """Return how far it is."""
+        """Return the name of the side and how far it is."""
         return Columns([f"{self.name}:", self.progress.shown()])
 
 
@@ -125,21 +131,8 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
         MisuseError: If the suite times nothing, nothing of the repository would be
             measured, or the folder is in use.
     """
-    paths = _paths(checkout)
-    registries = _registries(request, checkout, paths)
-    plan = make_plan(
-        request.suite,
-        registries[NEW],
-        request.device,
-        expression=request.options.expression,
-        choices={},
-    )
-    plan = _narrowed(plan, request.only)
-    if not plan.speed:
-        raise MisuseError(
-            f"suite '{request.suite.name}' times nothing that is asked for; give one "
-            "with a [[speed]] section, or another -k"
-        )
+    registries = _registries(request, checkout)
+    sessions = _sessions(request, registries[NEW])
     _refuse_without_own(request, checkout)
     folders = {name: request.folder / name for name in (BASE, NEW)}
     for folder in folders.values():
@@ -148,7 +141,7 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
                 f"{folder} exists; a gate is measured whole, so give a new folder with "
                 "-o"
             )
-    same = _same_sources(paths, registries, plan)
+    same = _same_sources(registries, sessions)
     if same and request.certified is None:  # else it was printed before
         console.print(SAME_SOURCES, soft_wrap=True)
     commit = checkout.commit
@@ -168,12 +161,34 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
             log = append_to(run.path / "workers.log")
             engine = LocalEngine(registry, 1, request.options.limits, log)
             stack.callback(engine.close)
-            model = CostModel(registry)
-            progress = Progress(_Console(name, console), 1, model)
+            progress = Progress(_Console(name, console), 1, CostModel(registry))
+            plan = _plan_of(registry, sessions)
             of_base = commit if name == BASE else None
-            sides.append(_Side(name, registry, run, of_base, engine, progress))
-        _measure(sides, plan, console, request.certified)
+            sides.append(_Side(name, registry, plan, run, of_base, engine, progress))
+        _measure(sides, request.certified, console)
     return folders[BASE], folders[NEW]
+
+
+def _sessions(request: Request, registry: Registry) -> dict[str, tuple[Trial, ...]]:
+    """Return the trials to time, by session."""
+    plan = make_plan(
+        request.suite,
+        registry,
+        request.device,
+        expression=request.options.expression,
+        choices={},
+    )
+    wanted = {
+        name: tuple(t for t in trials if not request.only or t.key() in request.only)
+        for name, trials in plan.speed.items()
+    }
+    sessions = {name: trials for name, trials in wanted.items() if trials}
+    if not sessions:
+        raise MisuseError(
+            f"suite '{request.suite.name}' times nothing that is asked for; give one "
+            "with a [[speed]] section, or another -k"
+        )
+    return sessions
 
 
 def _refuse_without_own(request: Request, checkout: Checkout) -> None:
@@ -189,33 +204,25 @@ def _refuse_without_own(request: Request, checkout: Checkout) -> None:
         )
 
 
-def _paths(checkout: Checkout) -> dict[str, str]:
-    """Return Python's path for each side, whose modules come first."""
+def _registries(request: Request, checkout: Checkout) -> dict[str, Registry]:
+    """Read the plugins of both sides; the workers of each have their own Python path.
+
+    The path begins with the modules of the side.
+    """
     # A new folder each time: a gate may measure twice.
     parent = Path(tempfile.mkdtemp(dir=checkout.tree.parent))
-    first = {
-        BASE: overlay(parent / "base-path", checkout),
-        NEW: overlay(parent / "new-path", None),
-    }
-    earlier = os.environ.get("PYTHONPATH")
-    return {
-        name: os.pathsep.join(filter(None, (str(folder), earlier)))
-        for name, folder in first.items()
-    }
-
-
-def _registries(
-    request: Request, checkout: Checkout, paths: Mapping[str, str]
-) -> dict[str, Registry]:
-    """Read the plugins of both sides; their workers have a path each."""
     there = [checkout.counterpart(file) for file in request.files]
-    files = {BASE: [f for f in there if f.exists()], NEW: list(request.files)}
     found = {}
-    for name in (NEW, BASE):  # a module that both import is the working tree's
-        registry = Registry.discover(files[name])
+    for name, files, shown in (
+        # First, because a module that both import is then that of the working tree.
+        (NEW, request.files, None),
+        (BASE, [file for file in there if file.exists()], checkout),
+    ):
+        registry = Registry.discover(files)
         chosen = request.suite.environments
         registry.environments = environments.load(chosen, registry)
-        path = {"PYTHONPATH": paths[name]}
+        paths = [str(overlay(parent / name, shown)), os.environ.get(_PATH)]
+        path = {_PATH: os.pathsep.join(filter(None, paths))}
         registry.frameworks = {
             key: replace(framework, environment={**framework.environment, **path})
             for key, framework in registry.frameworks.items()
@@ -223,6 +230,8 @@ def _registries(
         found[name] = registry
     return found
 
+
+_PATH = "PYTHONPATH"
 
 SAME_SOURCES = (
     "base and working tree have the same sources: no Python file of the timed plugins "
@@ -243,20 +252,21 @@ print("sources", json.dumps([dict(source_hashes(registry, trial)) for trial in t
 
 
 def _same_sources(
-    paths: Mapping[str, str], registries: Mapping[str, Registry], plan: Plan
+    registries: Mapping[str, Registry], sessions: Mapping[str, Sequence[Trial]]
 ) -> bool:
     """Say whether the sources of all trials have the same hash on both sides.
 
-    Each side is asked in a process of its own: within one process a module, once
-    found, stays the same.
+    Each side is asked in a process of its own, because a process that has found a
+    module once does not find another one of that name.
     """
-    trials = [t.to_json() for session in plan.speed.values() for t in session]
+    trials = [trial.to_json() for session in sessions.values() for trial in session]
     found = {}
-    for name, path in paths.items():
+    for name, registry in registries.items():
+        path = registry.frameworks["numpy"].environment[_PATH]
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _HASHES, *map(str, registries[name].files)],
+            [sys.executable, "-P", "-c", _HASHES, *map(str, registry.files)],
             input=json.dumps(trials),
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, _PATH: path},
             capture_output=True,
             text=True,
         )
@@ -266,48 +276,12 @@ def _same_sources(
     return found[BASE] == found[NEW]
 
 
-def _narrowed(plan: Plan, only: frozenset[str] | None) -> Plan:
-    """Return a plan of some trials alone, without empty sessions."""
-    if only is None:
-        return plan
-    speed = {
-        name: tuple(trial for trial in trials if trial.key() in only)
-        for name, trials in plan.speed.items()
-    }
-    return replace(plan, speed={name: left for name, left in speed.items() if left})
-
-
-def _measure(
-    sides: Sequence[_Side], plan: Plan, console: Console, certified: Path | None
-) -> None:
-    plans = {side.name: _plan_of(side.registry, plan) for side in sides}
-    if certified is not None:
-        for side in sides:
-            side.bring(plans[side.name].parity, certified)
-        plans = {name: replace(plan, parity=()) for name, plan in plans.items()}
-    for side in sides:
-        side.progress.expect(plans[side.name])
-        side.progress.shown()  # which times numpy once, now that no session runs
-    with live(console, lambda: Group(*(side.shown() for side in sides))):
-        if certified is None:
-            console.print("certificates of both sides first")
-            for side in sides:
-                side.executor.execute(replace(plans[side.name], speed={}))
-        for number, (name, trials) in enumerate(plan.speed.items(), 1):
-            console.print(
-                f"session {number} of {len(plan.speed)}: {name}, {len(trials)} a side",
-                soft_wrap=True,
-            )
-            of_side = {side.name: plans[side.name].speed[name] for side in sides}
-            _session(name, sides, of_side)
-
-
-def _plan_of(registry: Registry, plan: Plan) -> Plan:
+def _plan_of(registry: Registry, sessions: Mapping[str, Sequence[Trial]]) -> Plan:
     """Return the trials that a side has, and the certificates that they need."""
-    speed = {name: tuple(_known(registry, t)) for name, t in plan.speed.items()}
+    speed = {name: tuple(_known(registry, t)) for name, t in sessions.items()}
     timed = [certificate_trial(t) for trials in speed.values() for t in trials]
-    parity = {trial.key(): trial for trial in timed}
-    return Plan(tuple(parity.values()), speed, ())
+    certificates = {trial.key(): trial for trial in timed}
+    return Plan(tuple(certificates.values()), speed, ())
 
 
 def _known(registry: Registry, trials: Iterable[Trial]) -> list[Trial]:
@@ -321,14 +295,35 @@ def _known(registry: Registry, trials: Iterable[Trial]) -> list[Trial]:
     ]
 
 
-def _session(
-    name: str, sides: Sequence[_Side], of_side: Mapping[str, Sequence[Trial]]
-) -> None:
+def _measure(sides: Sequence[_Side], certified: Path | None, console: Console) -> None:
+    """Certify both sides, or copy earlier certificates; then time every session."""
+    for side in sides:
+        if certified is not None:
+            side.copy_certificates(certified)
+        left = () if certified is not None else side.plan.certificates
+        side.progress.expect(replace(side.plan, certificates=left))
+        side.progress.shown()  # which times numpy once, now that no session runs
+    with live(console, lambda: Group(*(side.shown() for side in sides))):
+        if certified is None:
+            console.print("certificates of both sides first")
+            for side in sides:
+                side.certify()
+        names = list(sides[-1].plan.speed)
+        for number, name in enumerate(names, 1):
+            count = len(sides[-1].plan.speed[name])
+            console.print(
+                f"session {number} of {len(names)}: {name}, {count} a side",
+                soft_wrap=True,
+            )
+            _session(name, sides)
+
+
+def _session(name: str, sides: Sequence[_Side]) -> None:
     """Time the trials of both sides taking turns, and commit them."""
     with ExitStack() as stack:
         begun, parts = [], []
         for side in sides:
-            todo = map(side.planned, of_side[side.name])
+            todo = map(side.planned, side.plan.speed[name])
             attempts = stack.enter_context(side.executor.begin(todo))
             pool = stack.enter_context(side.engine.lend())
             begun.append((side, attempts))

@@ -1,4 +1,4 @@
-"""`run.json` while a run goes on: the suite, the libraries, and the time it took."""
+"""Writes `run.json` during a run: the suite, the libraries, and the time it took."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _DISTRIBUTIONS = ("numpy", "scipy", "pandas", "matplotlib", "rnn-harness")
 
 
 class RunInfo:
-    """The values of `run.json`, those of earlier commands in the folder included.
+    """The values of `run.json`, including those of earlier commands in the folder.
 
     Args:
-        run: Where it is written.
-        jobs: Trials side by side.
+        run: The folder in which it is written.
+        jobs: How many trials run side by side.
         more: Further values.
 
     Attributes:
-        values: May be changed until the next `write`.
+        values: The values; changes are stored by the next `write`.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class RunInfo:
         self._earlier_s = float(self.values["wall_time_s"])
 
     def write(self) -> None:
-        """Replace `run.json`; its time is that until now."""
+        """Replace `run.json`; its time is the time until now."""
         took_s = time.monotonic() - self._start_s
         self.values["wall_time_s"] = self._earlier_s + took_s
         self._run.write_info(self.values)

@@ -1,4 +1,4 @@
-"""Signals that are handled otherwise for a while."""
+"""Handle signals differently for a while."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Handler = Callable[[int, FrameType | None], object] | signal.Handlers
 
 @contextlib.contextmanager
 def handled(handler: Handler, *signals: signal.Signals) -> Iterator[None]:
-    """Handle signals by a handler, and at the end as before.
+    """Handle signals with a handler inside the block, and as before after it.
 
     Python handles signals on its main thread only; on another thread nothing changes.
     """

@@ -1,4 +1,4 @@
-"""Another commit of a repository, checked out so that Python imports it."""
+"""Check out another commit of a repository, so that Python imports its modules."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Checkout:
     """A commit of a repository in a folder of its own.
 
     Attributes:
-        root: The working tree's top folder.
+        root: The top folder of the working tree.
         tree: The top folder of the checkout.
         commit: The full hash.
     """
@@ -33,7 +33,7 @@ class Checkout:
     commit: str
 
     def counterpart(self, file: Path) -> Path:
-        """Return where a file of the working tree is here; other files stay."""
+        """Return where a file of the working tree is here; other files stay in place."""
         file = file.resolve()
         if not file.is_relative_to(self.root):
             return file
@@ -62,23 +62,22 @@ def checked_out(reference: str) -> Iterator[Checkout]:
             )
         yield Checkout(root, tree, commit)
     finally:
-        # A user may well ask twice, and this has to be completed.
+        # A user may press Ctrl-C twice, and this must not be interrupted.
         with handled(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
             _git(root, "worktree", "remove", "--force", str(tree))
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def overlay(folder: Path, checkout: Checkout | None) -> Path:
-    """Fill a folder that, first on Python's path, shows one state of a repository.
+    """Make a folder that begins Python's path, so that a checkout is imported.
 
-    Python then finds every top-level module of the working tree in the checkout
-    instead: those of this distribution if it runs from the working tree, and those
-    that a plugin file imports from its own repository. `harness` is always this one,
-    because it measures.
+    Python then finds the top-level modules of the working tree in the checkout: those
+    of this distribution if it runs from the working tree, and those that a plugin file
+    imports from its own repository. `harness` is always this one, because it measures.
 
     Args:
         folder: The folder to make.
-        checkout: None leaves everything as Python finds it.
+        checkout: The checkout, or None to import the working tree.
     """
     folder.mkdir()
     (folder / "harness").symlink_to(_HARNESS)
@@ -90,7 +89,7 @@ def overlay(folder: Path, checkout: Checkout | None) -> Path:
 def counterparts(checkout: Checkout) -> list[Path]:
     """Return the modules of a checkout that Python finds in the working tree.
 
-    `harness` is left out: it measures.
+    `harness` is left out, because it measures.
     """
     found = [checkout.counterpart(module) for module in _own_modules(checkout.root)]
     return [there for there in found if there.name != "harness" and there.exists()]
@@ -162,7 +161,7 @@ def _commit(root: Path, reference: str) -> str:
 
 
 _OF_ANOTHER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
-"""Variables that a git hook sets; they name a repository other than the folder's."""
+"""Variables that a git hook sets, which may name another repository."""
 
 
 def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -34,7 +34,7 @@ from harness.measure.speed.phases import phases_of
 from harness.measure.speed.stability import unstable
 from harness.measure.speed.turns import Turns
 from harness.run.engine.session import SESSION_WATCH_S
-from harness.run.plan.certificate_cache import RememberedCertificates
+from harness.run.plan.certificate_cache import CertificateCache
 from harness.run.plan.derived import certificate_trial
 from harness.run.plan.fingerprint import source_hashes
 from harness.run.plan.todo import Planned
@@ -165,7 +165,7 @@ def _certificate(trial: Trial) -> str:
     trial = certificate_trial(trial)
     sources = source_hashes(REGISTRY, trial)
     todo = Planned(trial, trial.identity(sources), sources, runs=True, why="new")
-    found = RememberedCertificates(REGISTRY).find(todo)
+    found = CertificateCache(REGISTRY).find(todo)
     if found is None:
         return f"none remembered; run `rnn-harness check {trial.implementation}`"
     return f"certified {found.made}"

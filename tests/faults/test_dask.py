@@ -15,7 +15,16 @@ import psutil
 import pytest
 
 from harness.registry import Registry
-from harness.run.job import Begins, Checkpointed, Event, Job, Limits, News, Start
+from harness.run.job import (
+    Begins,
+    Checkpointed,
+    Event,
+    Job,
+    Limits,
+    News,
+    Options,
+    Start,
+)
 from harness.run.plan.plan import make_plan
 from harness.store import RunFolder
 from harness.suite import Suite
@@ -146,7 +155,9 @@ def test_a_scheduler_that_begins_a_lost_trial_anew_by_itself_is_overruled(
     plan = make_plan(suite, registry, "cpu", choices={})
     job = Job({"learns": plan.learning[0].candidates[0]})
     sink = Told()
-    engine = DaskEngine(registry, Limits(checkpoint_s=0.2), str(cluster.file))
+    engine = DaskEngine(
+        registry, Options(limits=Limits(checkpoint_s=0.2), scheduler=str(cluster.file))
+    )
     with ThreadPoolExecutor() as pool:
         answers = pool.submit(engine.run, job, sink)
         for lost in (1, 2):
@@ -396,7 +407,7 @@ def test_each_gpu_goes_to_one_worker_of_a_cluster_of_its_own(
 
     monkeypatch.setattr(distributed, "gpu_names", lambda: ["NVIDIA A", "NVIDIA B"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5fa")
-    engine = distributed.DaskEngine(Registry.discover(), Limits(), jobs=3)
+    engine = distributed.DaskEngine(Registry.discover(), Options(jobs=3))
     try:
         workers = engine._workers()
         seen = engine._client.run(os.getenv, "CUDA_VISIBLE_DEVICES")

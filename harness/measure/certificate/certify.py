@@ -41,7 +41,7 @@ from harness.measure.problem import Measurement
 from harness.measure.subject import Basis, Subject, offered
 from harness.measure.work import Work
 from harness.registry import Registry
-from harness.trial import ParitySettings, Trial
+from harness.trial import CertificateSettings, Trial
 
 _TIME_STEPS = 60_000
 """Time steps of small networks that one certificate computes, roughly."""
@@ -78,7 +78,7 @@ def measure_parity(registry: Registry, trial: Trial) -> Measurement:
             f"with {trial.biases} biases"
         )
     subject, trains = Subject.of(registry, trial), declared.trains
-    shapes = full_grid() if trial.settings_as(ParitySettings).shapes else PAIRWISE
+    shapes = full_grid() if trial.settings_as(CertificateSettings).shapes else PAIRWISE
     certificate = Certificate(TOLERANCES[key], len(shapes))
     basis = subject.basis
     against = [basis.value]

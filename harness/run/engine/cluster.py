@@ -1,9 +1,9 @@
-"""Jobs on a dask cluster: its workers run them, and results come back to the driver.
+"""Run jobs on the workers of a dask cluster.
 
 A dask worker starts the same worker processes as this machine would. At most one job
-is pending for each slot: dask blames all that is assigned to a worker for its death.
-What happens meanwhile is fetched from the workers every second, and comes again, whole,
-with the answer.
+is pending for each slot, because dask blames every job that is assigned to a worker
+for its death. The news of a job is fetched from its worker every second; the answer
+brings all of it again.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from harness.run.job import (
     Answer,
     Checkpointed,
     Job,
-    Limits,
     LostError,
     News,
+    Options,
     Sink,
     StoppedError,
 )
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from distributed import Client, LocalCluster, Nanny
 
 NEWS_S = 1.0
-"""Time between two looks at what happens on the workers."""
+"""Time between two requests for news."""
 
 MOST_LOSSES = 5
-"""How many workers a job may lose before it is what ends them."""
+"""After the loss of so many workers, the job itself is taken for the cause."""
 
 LOST_S = 60.0
 """How long a cluster may be without workers before the run gives up."""
@@ -61,7 +61,7 @@ LOST = (
 
 
 class _Flight:
-    """A job that was sent: its sink, the news passed on, and where it could go on."""
+    """A job that was sent to the cluster, with its sink and its newest checkpoint."""
 
     def __init__(self, job: Job, sink: Sink) -> None:
         self._job, self._sink = job, sink
@@ -73,7 +73,7 @@ class _Flight:
         self.strayed = False
 
     def depart(self) -> Job:
-        """Return the job, to go on from its newest checkpoint, under a new name."""
+        """Return the job under a new name; it continues from its newest checkpoint."""
         with self._lock:
             self.name, self.heard, self.strayed = uuid.uuid4().hex, ("", 0), False
             return replace(self._job, start=self._start)
@@ -81,10 +81,10 @@ class _Flight:
     def news(
         self, name: str, execution: str, first: int, news: Sequence[News | None]
     ) -> None:
-        """Pass on what was not heard yet of an execution, numbered from `first`.
+        """Pass on the new part of an execution's news, which are numbered from `first`.
 
-        Where a worker was lost and dask began the job anew by itself, from where this
-        departure went on, it has strayed: a newer checkpoint may have come meanwhile.
+        If a worker is lost, dask may start the job again by itself from an outdated
+        checkpoint. The news then comes from another execution: the job has strayed.
         """
         with self._lock:
             if name == self.name:
@@ -107,12 +107,12 @@ class _Flight:
             self.heard = (execution, first + len(news))
 
     def lands(self, execution: str) -> bool:
-        """Say whether an execution that has ended is the one that was heard of."""
+        """Say whether the news so far came from this execution, or there was none."""
         with self._lock:
             return self.heard[0] in ("", execution)
 
     def land(self, found: remote.Found) -> Mapping[str, Answer]:
-        """Pass on the rest; later news of a lost worker is dropped."""
+        """Pass on the rest of the news; drop what a lost worker may still send."""
         self._pass_on(found.execution, 0, found.news)
         with self._lock:
             self._landed = True
@@ -124,10 +124,8 @@ class DaskEngine:
 
     Args:
         registry: Its plugin files are sent to the workers.
-        limits: Enforced on every trial.
-        scheduler: `tcp://host:port` or a scheduler file; None for a cluster of this
-            machine's own.
-        jobs: Workers to start where there is no scheduler.
+        options: Their `scheduler` is `tcp://host:port`, a scheduler file, or None to
+            start a cluster here with a worker for each of `jobs`.
         is_stopped: Says whether the run was stopped while it waits for a worker.
 
     Raises:
@@ -139,22 +137,20 @@ class DaskEngine:
     def __init__(
         self,
         registry: Registry,
-        limits: Limits,
-        scheduler: str | None = None,
-        jobs: int = 1,
+        options: Options,
         is_stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._package = remote.Package.of(registry)
-        self._limits = limits
+        self._limits = options.limits
         self._run = uuid.uuid4().hex
         self._flights: list[_Flight] = []
         self._refused: set[str] = set()
         self.notes: list[str] = []
-        self._lock = threading.RLock()  # a signal may ask to stop meanwhile
+        self._lock = threading.RLock()  # a signal handler may call `stop` meanwhile
         self._stopping: str | None = None
         self._closed = threading.Event()
         self._seen_at = time.monotonic()
-        self._client, self._cluster = _connect(scheduler, jobs)
+        self._client, self._cluster = _connect(options.scheduler, options.jobs)
         try:
             self._check_workers(is_stopped)
         except BaseException:
@@ -190,8 +186,8 @@ class DaskEngine:
                 f"dask worker {silent} does not answer within {LOST_S:.0f} s; end that "
                 "worker, or the process that keeps it busy"
             )
-        # A worker that has ended meanwhile is not in `found`; one that joins later is
-        # compared when it gets its first job.
+        # A worker that has ended meanwhile is not in `found`; a worker that joins
+        # later is compared when it gets its first job.
         for address, there in found.items():
             if isinstance(there, Exception):
                 raise MisuseError(
@@ -214,7 +210,7 @@ class DaskEngine:
         return max(1, len(self._quiet_workers(self._workers())))
 
     def _quiet_workers(self, workers: Mapping[str, Any]) -> list[str]:
-        """Return a worker of each host; if some have the resource `quiet`, of those."""
+        """Return one worker of each host; only workers with `quiet` if any has it."""
         quiet = {a: w for a, w in workers.items() if w["resources"].get("quiet")}
         hosts: dict[str, str] = {}
         for address, worker in (quiet or workers).items():
@@ -222,7 +218,7 @@ class DaskEngine:
         return sorted(hosts.values())
 
     def _where(self, job: Job) -> dict[str, Any]:
-        """Return what a job asks of the worker that it runs on."""
+        """Return the arguments of `submit` that choose a worker for a job."""
         workers = self._workers()
         where: dict[str, Any] = {}
         if self._refused:
@@ -246,11 +242,11 @@ class DaskEngine:
     # --- jobs ------------------------------------------------------------------------
 
     def run(self, job: Job, sink: Sink) -> Mapping[str, Answer]:
-        """Run a job on some worker; on another one if that is lost.
+        """Run a job on some worker, and on another one if that worker is lost.
 
         Raises:
-            StoppedError: If the run was stopped meanwhile.
-            LostError: If the cluster is gone.
+            StoppedError: If the run is stopped meanwhile.
+            LostError: If the cluster is lost.
         """
         flight = _Flight(job, sink)
         with self._lock:
@@ -275,7 +271,7 @@ class DaskEngine:
         return {id: Answer("crashed", reason, died=True) for id in job.trials}
 
     def _attempt(self, flight: _Flight) -> remote.Found | None:
-        """Run a job once; return None where its worker was lost."""
+        """Run a job once; return None if its worker is lost."""
         from distributed import KilledWorker
         from distributed.client import FutureCancelledError
 
@@ -309,7 +305,7 @@ class DaskEngine:
         except StoppedError:
             if self._stopping:
                 raise
-            return None  # its worker had not heard from this process for too long
+            return None  # its worker ended it, as this process was silent for too long
         finally:
             with contextlib.suppress(Exception):
                 future.release()
@@ -362,12 +358,12 @@ class DaskEngine:
     # --- the end ---------------------------------------------------------------------
 
     def stop(self, *, now: bool) -> None:
-        """Have learning checkpoint itself and end; or, `now`, end everything."""
+        """Let learning trials write a checkpoint and end; `now` ends everything."""
         self._stopping = "now" if now else "soon"
         self._ask(remote.stop, self._run, now=now)
 
     def close(self) -> None:
-        """End this run's workers, and the cluster if it is this process's own."""
+        """End this run's workers, and the cluster if this process started it."""
         self._closed.set()
         self._ask(remote.close, self._run)
         self._close_client()
@@ -381,8 +377,8 @@ class DaskEngine:
     ) -> dict[str, Any]:
         """Call a function on every worker; return the answers that come in time.
 
-        Each worker has a thread of its own: one that is stopped or cut off would hold
-        back the answers of the others for ever.
+        Each worker is asked from a thread of its own, so that a suspended or cut-off
+        worker does not hold up the others.
         """
         found: dict[str, Any] = {}
 
@@ -414,7 +410,7 @@ class DaskEngine:
 
 
 def _nanny() -> type[Nanny]:
-    """Return the class that starts a worker here; each GPU belongs to one of them."""
+    """Return a class that starts a worker here; each GPU is given to one worker."""
     from distributed import Nanny
 
     count = len(gpu_names())
@@ -444,7 +440,7 @@ def _connect(scheduler: str | None, jobs: int) -> tuple[Client, LocalCluster | N
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if scheduler is None:
         with (
-            # Ctrl-C in a terminal reaches the workers too; the driver answers it.
+            # Ctrl-C in a terminal reaches the workers too; only the driver handles it.
             handled(signal.SIG_IGN, signal.SIGINT),
             dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         ):

@@ -1,4 +1,4 @@
-"""What a dask worker does: it holds worker pools, and keeps their news for the driver.
+"""What a dask worker does: it runs jobs, and keeps their news for the driver.
 
 Everything here runs in the worker's process; `harness.run.engine.cluster` calls it.
 """
@@ -26,7 +26,7 @@ from harness.run.job import Answer, Checkpointed, Job, Limits, News
 from harness.run.plan.fingerprint import files_beside, forget_files, source_hash
 
 SILENCE_S = 60.0
-"""After so long without news of its driver a worker ends the driver's jobs."""
+"""A worker ends the jobs of a driver from which it has heard nothing for so long."""
 
 Facts = Mapping[str, Mapping[str, str]]
 
@@ -51,13 +51,14 @@ class DifferentWorkerError(HarnessError):
 
 @dataclass(frozen=True)
 class Package:
-    """Plugin files for a worker, and facts that it compares with its own.
+    """Plugin files for a worker, and facts that are compared with the worker's own.
 
     Attributes:
         plugins: The path of each plugin file below a folder.
-        files: By path, the content of plugin files and of the modules that they import
-            and that are not installed.
-        distributions: Libraries whose versions are compared.
+        files: The content of each plugin file, and of each module that one imports and
+            that is not installed, by path below the folder.
+        distributions: The libraries whose versions are compared.
+        facts: The facts of the driver.
     """
 
     plugins: tuple[str, ...]
@@ -67,7 +68,7 @@ class Package:
 
     @classmethod
     def of(cls, registry: Registry) -> Package:
-        """Pack what a registry has read."""
+        """Pack the plugin files of a registry."""
         folders = {file.parent: str(n) for n, file in enumerate(registry.files)}
         plugins = {f: f"{folders[f.parent]}/{f.name}" for f in registry.files}
         places = {place: file for file, place in plugins.items()}
@@ -85,7 +86,7 @@ class Package:
         return replace(package, facts=package.facts_of(registry))
 
     def facts_of(self, registry: Registry) -> Facts:
-        """Return the source of every plugin and the version of every library."""
+        """Return a hash of every plugin's source, and the version of every library."""
         return {
             "source": {
                 **{f"{d.kind} {d.name}": source_hash(d) for d in registry.declarations},
@@ -101,7 +102,7 @@ class Package:
         """Write the files to a folder and read the plugins there.
 
         Returns:
-            What was read, and its facts.
+            A registry that has read them, and its facts.
         """
         for place, content in self.files.items():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +119,7 @@ _unpacking = threading.Lock()
 
 
 def _forget(folder: Path) -> None:
-    """Remove the modules of a folder from Python's memory.
+    """Make Python forget the modules of a folder.
 
     This process outlives a run, and the next run may send another file of that name.
     """
@@ -137,7 +138,7 @@ def _is_in(place: str, folder: Path) -> bool:
 
 
 def difference(here: Facts, there: Facts) -> str | None:
-    """Say how a worker differs from its driver, or return None."""
+    """Return how a worker differs from its driver, or None."""
     for what, values in here.items():
         for name in {**values, **there[what]}:
             ours, theirs = values.get(name), there[what].get(name)
@@ -181,7 +182,7 @@ class Found:
 
 
 class _Host:
-    """The worker pools of one run on this dask worker."""
+    """The jobs of one run on this dask worker, and the pools that run them."""
 
     def __init__(self, run: str, package: Package, limits: Limits) -> None:
         self._run = run
@@ -191,7 +192,7 @@ class _Host:
         if differing is not None:
             raise DifferentWorkerError(_address(), differing)
         self.engine = LocalEngine(registry, 1, limits, lambda _: None)
-        self._busy: dict[str, WorkerPool] = {}
+        self.busy: dict[str, WorkerPool] = {}
         self.recorders: dict[str, Recorder] = {}
         self.heard_at_s = time.monotonic()
         self._closed = threading.Event()
@@ -208,10 +209,10 @@ class _Host:
         recorder = self.recorders[name] = Recorder()
         try:
             with self.engine.lend() as pool:
-                self._busy[name] = pool
+                self.busy[name] = pool
                 answers = run_job(pool, job, recorder)
         finally:
-            self._busy.pop(name, None)
+            self.busy.pop(name, None)
             self.recorders.pop(name, None)
         where = {"dask_worker": _address()}
         answers = {
@@ -219,12 +220,6 @@ class _Host:
             for trial_id, answer in answers.items()
         }
         return Found(recorder.execution, recorder.news(), answers)
-
-    def abandon(self, job: str) -> None:
-        """End a job, and the pool that runs it."""
-        pool = self._busy.get(job)
-        if pool is not None:
-            pool.stop(now=True)
 
     def close(self) -> None:
         self._closed.set()
@@ -242,13 +237,6 @@ _hosts: dict[str, _Host] = {}
 _lock = threading.Lock()
 
 
-def _host(run: str, package: Package, limits: Limits) -> _Host:
-    with _lock:
-        if run not in _hosts:
-            _hosts[run] = _Host(run, package, limits)
-        return _hosts[run]
-
-
 def describe(package: Package) -> Facts:
     """Return this worker's facts, for a driver to compare."""
     with tempfile.TemporaryDirectory() as folder:
@@ -262,20 +250,24 @@ def run(package: Package, run: str, name: str, job: Job, limits: Limits) -> Foun
         DifferentWorkerError: If this worker differs from its driver.
         StoppedError: If the run was stopped at once.
     """
-    return _host(run, package, limits).run(name, job)
+    with _lock:
+        if run not in _hosts:
+            _hosts[run] = _Host(run, package, limits)
+        host = _hosts[run]
+    return host.run(name, job)
 
 
 def news(
     run: str, heard: Mapping[str, tuple[str, int]]
 ) -> dict[str, tuple[str, int, list[News | None]]]:
-    """Return the news of this worker's jobs since they were last asked for.
+    """Return the news of a run's jobs that the driver does not have yet.
 
     Args:
-        run: Whose jobs.
-        heard: By job: the execution that was heard of, and the count of its news.
+        run: The run.
+        heard: The news that the driver has, by job: their execution and their number.
 
     Returns:
-        By job: execution, the number of the first news, and the news.
+        The new news, by job: their execution, the number of the first, and the news.
     """
     host = _hosts.get(run)
     if host is not None:
@@ -289,10 +281,11 @@ def news(
 
 
 def abandon(run: str, job: str) -> None:
-    """End a job that is run elsewhere now."""
+    """End a job that runs elsewhere now, and the pool that runs it here."""
     host = _hosts.get(run)
-    if host is not None:
-        host.abandon(job)
+    pool = host.busy.get(job) if host is not None else None
+    if pool is not None:
+        pool.stop(now=True)
 
 
 def stop(run: str, *, now: bool) -> None:

@@ -1,4 +1,4 @@
-"""Jobs on this machine: a pool of workers for each job that runs at the same time."""
+"""Run jobs on this machine, each in a pool of workers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class LocalEngine:
     """Runs jobs in worker processes of this machine.
 
     Args:
-        registry: Its plugin files and interpreters are the workers'.
-        jobs: Jobs side by side.
-        limits: Enforced on every trial.
+        registry: Names the plugin files and the interpreters of the workers.
+        jobs: How many jobs may run side by side.
+        limits: The limits of every trial.
         log: Called with what workers print between trials.
     """
 
@@ -33,21 +33,21 @@ class LocalEngine:
         self.notes: list[str] = []
         self._free: list[WorkerPool] = []
         self._all: list[WorkerPool] = []
-        self._lock = threading.RLock()  # a signal may ask to stop meanwhile
+        self._lock = threading.RLock()  # a signal handler may call `stop` meanwhile
         self._stopping = False
 
     def run(self, job: Job, sink: Sink) -> Mapping[str, Answer]:
         """Run a job on a pool of its own.
 
         Raises:
-            StoppedError: If the run was stopped meanwhile.
+            StoppedError: If the run is stopped meanwhile.
         """
         with self.lend() as pool:
             return run_job(pool, job, sink)
 
     @contextlib.contextmanager
     def lend(self) -> Iterator[WorkerPool]:
-        """Lend a pool that serves nobody else meanwhile; its workers live on.
+        """Lend a pool that serves one job at a time; its workers stay alive afterwards.
 
         Raises:
             StoppedError: If the run was stopped.
@@ -68,7 +68,7 @@ class LocalEngine:
                     self._free.append(pool)
 
     def stop(self, *, now: bool) -> None:
-        """Let learning write a checkpoint and end; or, `now`, end everything."""
+        """Let learning trials write a checkpoint and end; `now` ends everything."""
         with self._lock:
             self._stopping = True
             pools = list(self._all)
@@ -76,7 +76,7 @@ class LocalEngine:
             pool.stop(now=now)
 
     def close(self) -> None:
-        """Let every worker end."""
+        """End every worker."""
         with self._lock:
             pools = list(self._all)
             self._free.clear()

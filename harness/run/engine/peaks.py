@@ -1,4 +1,4 @@
-"""The highest rates of libraries here: asked beside a session, kept by `doctor`."""
+"""The highest rates of libraries here: measured after a session, or by `doctor`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.trial import Trial
 
 
 class PeakKey(NamedTuple):
-    """What a peak on this machine holds for."""
+    """What a peak on this machine was measured with."""
 
     device: str
     threads: int
@@ -32,7 +32,7 @@ class PeakKey(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its name in the user's cache, which names the hardware."""
+        """The key's name in the user's cache, with the name of the hardware."""
         index = int(self.device.partition(":")[2] or 0)
         gpus = gpu_names() if self.device != "cpu" else []
         gpu = f" {gpus[index]}" if index < len(gpus) else ""
@@ -57,10 +57,10 @@ class Peaks:
         self._known: dict[tuple[object, ...], Peak | None] = {}
 
     def best(self, trials: Iterable[Trial], machine: str) -> dict[PeakKey, Peak]:
-        """Return the highest rates of all trials' libraries and of `doctor`'s.
+        """Return the highest rates of the trials' libraries, or of `doctor` if higher.
 
         Args:
-            trials: Trials whose libraries are measured.
+            trials: The trials whose libraries are measured.
             machine: How fit the machine is: "fit", "noisy" or "unfit".
         """
         found: dict[PeakKey, Peak] = {}
@@ -88,7 +88,7 @@ _RATES = {"flop": "flop_per_s", "copy": "copy_bytes_per_s"}
 
 
 def keep(peaks: Mapping[PeakKey, Peak]) -> None:
-    """Keep peaks in the user's cache, where they replace earlier ones.
+    """Write peaks to the user's cache, where they replace earlier ones.
 
     Does nothing without a cache.
     """
@@ -113,7 +113,7 @@ def _kept(key: PeakKey) -> Peak | None:
     try:
         known = _read()[key.name]
         return Peak(**{f: _from_cache(known[name]) for f, name in _RATES.items()})
-    except (TypeError, ValueError, KeyError):  # none, or not written by doctor
+    except (TypeError, ValueError, KeyError):  # there is none, or it is damaged
         return None
 
 

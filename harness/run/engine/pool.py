@@ -72,7 +72,7 @@ class WorkerPool:
         self._peaks = Peaks(registry, self._peak)
         self._newest: dict[str, Start] = {}
         self._use: dict[str, _Use] = {}
-        self._lock = threading.RLock()  # a signal may ask to stop meanwhile
+        self._lock = threading.RLock()  # a signal handler may call `stop` meanwhile
         self._stopping: str | None = None
 
     # --- what is asked ---------------------------------------------------------------

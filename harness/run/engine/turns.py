@@ -1,10 +1,10 @@
-"""Trials that are timed together: their meters are open at once and take turns.
+"""Time trials together: their meters are open at the same time and take turns.
 
-Rounds go on until every row, a phase of a trial, is known well enough, or the time is
-over. A row is known when the interval of its median is narrower than the target, or
-that of its ratio to the fastest row of its cell and phase: on a machine that drifts the
-times may never settle, and the ratios do. A row that is known takes no more turns,
-unless other rows are measured against it.
+A row is one phase of one trial. Rounds follow each other until every row is known well
+enough, or the time is over. A row is known when the interval of its median is narrower
+than the target, or the interval of its ratio to the fastest row of its cell and phase.
+On a machine that drifts the times may never settle, while the ratios do. A row that is
+known takes no more turns, unless other rows are compared with it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from harness.run.job import Answer
 from harness.trial import IMPLEMENTATION, SETTINGS, SpeedSettings, Trial
 
 _LOOK_AGAIN = 1.25
-"""Rounds from one look at the intervals to the next, as a factor. Looking after every
-round would stop at the first interval that is narrow by chance."""
+"""The intervals are looked at again after this many times as many rounds. A look after
+every round would stop at the first interval that is narrow by chance."""
 
 OnRound = Callable[[int, int], None]
-"""Called after each round with its number and the most rounds that the time allows."""
+"""Called after each round with its number and the highest number the time allows."""
 
 
 class Meter(Protocol):
@@ -36,7 +36,7 @@ class Meter(Protocol):
 
     @property
     def trial(self) -> Trial:
-        """What it times."""
+        """The trial that it times."""
 
     def ask(
         self, command: str, phase: str | None = None, number: int = 0
@@ -51,18 +51,18 @@ class Meter(Protocol):
         """
 
     def is_final(self, answer: Answer) -> bool:
-        """Say whether an answer ends the trial; without, it is timed once more."""
+        """Say whether an answer ends the trial; otherwise it is timed once more."""
 
 
 def time_in_turns(meters: Mapping[str, Meter], on_round: OnRound) -> dict[str, Answer]:
     """Time trials taking turns in random order; return every answer.
 
-    A worker that dies takes the meters of its other trials along, so the session is
-    started again without the trial that killed it.
+    The meters of a worker's other trials are lost when it dies, so the session then
+    starts again without the trial that killed it.
 
-    Settings: `rounds`, the fewest that are taken unless the time is over; `target`, the
-    width of an interval as a share of its middle; `time_budget_s`, after which no round
-    begins. Where trials differ in them, the most demanding counts.
+    Settings: `rounds` is the smallest number of rounds, unless the time is over;
+    `target` is the width of an interval as a share of its middle; no round begins after
+    `time_budget_s`. Where the trials differ in these, the most demanding one counts.
 
     Args:
         meters: By trial id.
@@ -87,7 +87,7 @@ class _Row:
 
     @cached_property
     def group(self) -> tuple[object, ...]:
-        """What its ratios are formed within."""
+        """What it shares with the rows that it forms ratios with."""
         return (self.phase, self.trial.key(IMPLEMENTATION, SETTINGS))
 
     @property
@@ -123,7 +123,7 @@ class _Turns:
         self._baselines: dict[tuple[object, ...], _Row] = {}
 
     def answers(self) -> dict[str, Answer]:
-        """Return every answer, or those until a worker died with all its meters."""
+        """Return every answer, or only those before a worker died."""
         phases = self._ask_all("open")
         for trial_id in self._meters:
             self._ask(trial_id, "warm")  # one after the other: first calls are timed
@@ -150,14 +150,14 @@ class _Turns:
         return self._answers
 
     def _ask_all(self, command: str) -> dict[str, tuple[Any, ...]]:
-        """Ask all trials at once for what is not timed."""
+        """Ask all trials at once; this is not timed."""
         with ThreadPoolExecutor(len(self._meters)) as pool:
             found = pool.map(lambda id: self._ask(id, command), self._meters)
             return dict(zip(self._meters, found, strict=True))
 
     @property
     def _died(self) -> bool:
-        """Whether a worker died, and took the meters of its other trials along."""
+        """Whether a worker died, so that the meters of its other trials are lost."""
         return any(answer.died for answer in [*self._answers.values()])
 
     def _active(self, rows: Iterable[_Row]) -> list[_Row]:
@@ -176,7 +176,7 @@ class _Turns:
             row.times[number] = float(np.median(readings))
 
     def _look(self, rows: Iterable[_Row]) -> None:
-        """See which rows are known; the fastest of each group is chosen once."""
+        """Mark the rows that are known; the fastest of a group becomes its baseline."""
         timed = [row for row in rows if row.times]
         for row in sorted(timed, key=lambda row: row.median_s):
             baseline = self._baselines.setdefault(row.group, row)
@@ -185,7 +185,7 @@ class _Turns:
     def _ask(
         self, trial_id: str, command: str, phase: str | None = None, number: int = 0
     ) -> tuple[Any, ...]:
-        """Return what a meter found; keep an answer, and ask no one after a death."""
+        """Return what a meter found; keep an answer, and ask nothing after a death."""
         if self._died or trial_id in self._answers:
             return ()
         found = self._meters[trial_id].ask(command, phase, number)

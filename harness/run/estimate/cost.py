@@ -1,4 +1,4 @@
-"""What one trial costs and what a whole run costs, in numbers and in a sentence."""
+"""The cost of a trial and of a whole run, in numbers and in words."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Cost:
     """What one trial will take, or took.
 
     Attributes:
-        memory_bytes: Peak of its worker's processes.
-        basis: What the prediction rests on: "the same shape", …, "a guess".
+        memory_bytes: The peak memory of its worker and the worker's children.
+        basis: The reason for the prediction: "the same shape", …, "a guess".
         share: The part of its updates that learning will use.
         at_most: Whether learning may end earlier, when it is solved.
     """
@@ -31,10 +31,10 @@ class Cost:
     def end(self, done: float) -> float:
         """Return the part of its updates after which a trial will end.
 
-        A trial that did more than others did is expected to use all its updates.
+        A trial that has done more than others needed is expected to use all of them.
 
         Args:
-            done: The part that it has done.
+            done: The part of its updates that it has done.
         """
         return self.share if done < self.share else 1.0
 
@@ -66,8 +66,8 @@ class Estimate:
     Attributes:
         trials: Number of trials that will run.
         jobs: Trials side by side.
-        known: Number of finished trials that the estimate rests on.
-        guessed: Number of trials that are like no trial seen before.
+        known: Number of finished trials that the estimate is made from.
+        guessed: Number of trials that resemble no finished trial.
         at_most: Whether some learning may end earlier.
     """
 

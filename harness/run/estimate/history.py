@@ -19,13 +19,13 @@ MOST_LINES = 5000
 
 @dataclass(frozen=True)
 class Observation:
-    """What one finished trial took, or one timed update: a line of the file.
+    """What a finished trial, or a timed update, took: a line of the file.
 
     Attributes:
         machine: The worker's processor, as `machine.facts.processor` names it.
-        alike: Keys that the trial shares with trials like it, the narrowest first.
+        alike: Keys that the trial shares with similar trials, the narrowest first.
         share: The part of its updates that learning used.
-        wall_time_s: The trial's own part of the time, where trials took turns.
+        wall_time_s: The trial's own part of the time if trials took turns.
         memory_bytes: Peak of the worker's processes, or None where unknown.
         disk_bytes: Size of what it stored, or None where unknown.
     """
@@ -63,10 +63,10 @@ def user_file() -> Path | None:
 
 
 def observations(file: Path, machine: str) -> list[Observation]:
-    """Return what was seen on a machine, the oldest first.
+    """Return the observations on a machine, the oldest first.
 
-    Lines that hold no observation are skipped, and a file that cannot be read counts
-    as empty. A file of many more than `MOST_LINES` is cut to the newest.
+    Other lines are skipped, and a file that cannot be read counts as empty. A file with
+    many more lines than `MOST_LINES` is cut to the newest.
     """
     found = []
     for line in _newest_lines(file):

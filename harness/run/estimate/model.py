@@ -1,4 +1,4 @@
-"""Predicts what trials will cost, from what trials like them cost on this machine."""
+"""Predict the cost of trials from the cost of similar trials on this machine."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ _BESIDE_UPDATES = 1.3
 """Seconds of learning for each second of timed updates: it also draws batches."""
 
 _NEWEST = 30
-"""Observations that one prediction uses, at most."""
+"""The most observations that one prediction uses."""
 
 _PROCESS_BYTES = 400 * 2**20
-"""Memory of a worker before any was seen."""
+"""The memory of a worker if none has been observed."""
 
 
 class CostModel:
-    """Predicts a trial from the trials nearest to it, and learns while a run goes on.
+    """Predicts a trial from the most similar trials, and learns during a run.
 
-    Each trial's work gives an expected time, which is multiplied by the ratio of real
-    to expected time of the nearest trials: those of the same shape; if none was seen,
-    those of the same implementation and cell, then of the same framework, then of the
-    same measure. For learning of a new shape, a timed update gives the ratio.
+    The work of a trial gives an expected time. It is multiplied by the ratio of real to
+    expected time of the most similar finished trials: those of the same shape, or else
+    of the same implementation and cell, of the same framework, of the same measure. For
+    learning of a new shape, a timed update gives the ratio.
 
     Args:
         registry: Knows each implementation's framework and each cell's operations.
-        records: Finished trials of this run.
-        file: Keeps what trials took for later runs; None to forget it.
-        calibration: Measures how fast numpy is here; called when that is needed.
+        records: The finished trials of this run.
+        file: The file with observations of earlier runs, or None.
+        calibration: Measures how fast numpy is here; called when it is needed.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class CostModel:
         )
 
     def _nearest(self, trial: Trial) -> tuple[str, Sequence[Observation]]:
-        """Return the nearest observations, after what they share with the trial."""
+        """Return what the most similar trials share with this one, and what they took."""
         keys = self._keys(trial)
         rungs = list(zip(_RUNGS, (_here(keys[0]), *keys), strict=True))
         if MEASURES[trial.measure].has_updates:
@@ -109,7 +109,7 @@ class CostModel:
         return _GUESS, []
 
     def _keys(self, trial: Trial) -> tuple[str, ...]:
-        """Return the keys of what a trial shares with others, the narrowest first."""
+        """Return the keys that similar trials share, the narrowest first."""
         measure, where = trial.measure, f"{trial.device.split(':')[0]} {trial.threads}"
         return (
             f"{measure} {shape(trial)}",
@@ -127,8 +127,8 @@ class CostModel:
     def _work(self, trial: Trial, *, one_update: bool = False) -> Work:
         """Return the work of a trial, or of one update of its network.
 
-        A plugin may load only in its framework's own interpreter: then the work of a
-        certificate is taken for it.
+        A plugin may load only in its framework's own interpreter. The work of a
+        certificate then stands in for it.
         """
         key = f"{one_update} {alike(trial)}"
         if key not in self._works:
@@ -140,7 +140,7 @@ class CostModel:
         return self._works[key]
 
     def _ratio(self, seen: Sequence[Observation]) -> float:
-        """Return the mean ratio of real to expected time; 1 if nothing was seen."""
+        """Return the mean ratio of real to expected time; 1 without observations."""
         expected_s = self._calibrate().expected_s
         ratios = [max(o.wall_time_s, 1e-3) / expected_s(o.work, o.share) for o in seen]
         return fmean(ratios or [1.0])
@@ -169,7 +169,7 @@ class CostModel:
         Args:
             stages: The trials to run.
             jobs: Trials side by side.
-            begun: By key, the part of its updates from which a trial goes on.
+            begun: The part of its updates that a trial has done, by key.
         """
         begun = begun or {}
         every = [(trial, self.predict(trial)) for stage in stages for trial in stage]
@@ -202,11 +202,11 @@ class CostModel:
         memory_bytes = sum(sum(heapq.nlargest(jobs, p)) for p in workers.values())
         return Totals(wall_time_s, memory_bytes, disk_bytes)
 
-    # --- what was seen ---------------------------------------------------------------
+    # --- what trials took --------------------------------------------------------------
 
     @property
     def known(self) -> int:
-        """Number of finished trials that were seen."""
+        """Number of finished trials that were observed."""
         return sum(len(self._seen[measure]) for measure in MEASURES)
 
     def _take_in(self, observations: Iterable[Observation]) -> None:
@@ -215,7 +215,7 @@ class CostModel:
                 self._seen[key].append(observation)
 
     def _observed(self, record: TrialRecord, turns: int) -> list[Observation]:
-        """Return what a trial that ended well took, and the update it timed."""
+        """Return what a trial took that ended `ok`, and the update that it timed."""
         trial, result = record.trial, record.result
         if record.outcome != "ok":
             return []
@@ -242,10 +242,10 @@ class CostModel:
         return [one, timed]
 
     def learn(self, record: TrialRecord, turns: int = 1) -> None:
-        """Take in what a finished trial of this run took.
+        """Take note of what a finished trial of this run took.
 
         Args:
-            record: The trial; one that did not end `ok` is left out.
+            record: The trial; it is ignored if it did not end `ok`.
             turns: Number of trials that shared its time by taking turns.
         """
         basis, seen = self._nearest(record.trial)
@@ -261,12 +261,12 @@ class CostModel:
 
 
 def shape(trial: Trial) -> str:
-    """Return a key of what the time of one update depends on."""
+    """Return a key that trials share whose updates take the same time."""
     return trial.key(QUESTION, SEEDS, START)
 
 
 def alike(trial: Trial) -> str:
-    """Return a key that trials share for which the same cost is predicted."""
+    """Return a key that trials share whose predicted cost is the same."""
     follows = trial.follows is not None
     return f"{trial.key(SESSION, SEEDS, START, FOLLOWS)} {follows}"
 
@@ -280,7 +280,7 @@ def _update_key(trial: Trial) -> str:
 
 
 def _memory_bytes(seen: Sequence[Observation], work: Work) -> int:
-    """Return the highest peak, and what this trial keeps beyond that one."""
+    """Return the highest peak, plus what this trial keeps beyond the observed one."""
     peaks = [
         o.memory_bytes + max(0, work.activation_bytes - o.work.activation_bytes)
         for o in seen

@@ -1,10 +1,10 @@
-"""Certificates of earlier runs, which hold for later runs too.
+"""A cache of certificates, so that a later run need not make them again.
 
-A certificate's id covers its trial, the plugins' sources, the library versions and the
-processor; a hash of the code that certified is kept with it. If all of these are the
-same, certifying would find the same, and the kept certificate is used. On a GPU, and
-with a framework that has an interpreter of its own, every run certifies anew: the id
-covers neither the driver nor the other interpreter's numpy.
+The id of a certificate's trial covers the plugins' sources, the library versions and
+the processor; the cache also keeps a hash of the code that certified. If all of these
+are the same, certifying again would give the same result, and the cached certificate
+is used. A certificate on a GPU, or in an interpreter of the framework's own, is never
+cached: the id covers neither the driver nor the other interpreter's numpy.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _KEPT = (
     *("quantities", "framework", "numpy", "processor", "pinned", "machine", "python"),
     *("host", "compute_time_s", "wall_time_s", "worker_memory_bytes"),
 )
-"""The facts of a result that are kept: what was found, with what, where, how long."""
+"""The facts of a result that are cached."""
 
 
 @dataclass(frozen=True)
-class Remembered:
-    """A certificate that was made before.
+class CachedCertificate:
+    """A certificate that an earlier run made.
 
     Attributes:
-        made: When, as "2026-11-26 18:55:00" in UTC.
+        made: The time when it was made, such as "2026-11-26 18:55:00", in UTC.
     """
 
     made: str
@@ -48,15 +48,15 @@ class Remembered:
     readings: tuple[Reading, ...]
 
 
-class RememberedCertificates:
-    """Certificates in the user's cache; does nothing without one."""
+class CertificateCache:
+    """Certificates in the user's cache folder; does nothing if there is none."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
     @cached_property
     def _by(self) -> dict[str, str]:
-        """What certifies, beside what a trial's id covers."""
+        """Versions and hashes of what certifies, beside those in a trial's id."""
         return {
             "harness": module_hash("harness.measure.certificate.certify"),
             "reference": source_hash(self._registry.frameworks["numpy"]),
@@ -64,7 +64,7 @@ class RememberedCertificates:
             "python": platform.python_version(),
         }
 
-    def find(self, todo: Planned) -> Remembered | None:
+    def find(self, todo: Planned) -> CachedCertificate | None:
         """Return the certificate of a trial, or None."""
         file = self._file(todo)
         if file is None:
@@ -74,12 +74,14 @@ class RememberedCertificates:
             if found["id"] != todo.id or found["by"] != self._by:
                 return None
             readings = tuple(Reading.from_json(line) for line in found["readings"])
-            return Remembered(str(found["made"]), dict(found["result"]), readings)
+            return CachedCertificate(
+                str(found["made"]), dict(found["result"]), readings
+            )
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return None  # there is no such file, or something else wrote it
+            return None  # there is no such file, or another program wrote it
 
     def bring(self, trials: Iterable[Planned], run: RunFolder) -> int:
-        """Copy known certificates of trials to a run folder; return their number."""
+        """Copy cached certificates of trials to a run folder; return their number."""
         count = 0
         for todo in trials:
             known = self.find(todo) if todo.runs else None
@@ -90,14 +92,14 @@ class RememberedCertificates:
         return count
 
     def keep(self, trials: Iterable[Planned], run: RunFolder, *, since: float) -> None:
-        """Keep the certificates of trials that hold and were made since a time.
+        """Cache the certificates in a run folder that hold and are not older.
 
         Older certificates in the run folder may come from other code.
 
         Args:
             trials: Trials that may have been certified.
             run: The folder with their certificates.
-            since: In seconds since the epoch.
+            since: The oldest time that counts, in seconds since the epoch.
         """
         for todo in trials:
             record, file = run.read(todo.id), self._file(todo)
@@ -118,7 +120,7 @@ class RememberedCertificates:
                 write_atomically(file, to_json(kept))
 
     def _file(self, todo: Planned) -> Path | None:
-        """Return the file for a trial's certificate, or None if none may be kept."""
+        """Return the file for a trial's certificate, or None if it is never cached."""
         folder, trial = user_cache(), todo.trial
         if folder is None or trial.measure != "parity" or trial.device != "cpu":
             return None

@@ -1,4 +1,4 @@
-"""Which implementation learning runs on: the fastest certified one, or each of them."""
+"""Choose the implementation on which a cell learns."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Choice:
 def choose(group: LearningGroup, find: Find, *, certify: bool = True) -> Choice:
     """Choose the candidate that is certified and has the fastest update.
 
-    Certified implementations compute the same mathematics, so that the cell learns the
-    same with each. They round differently, and two may be equally fast: `learn_on`
-    makes curves repeat to the last digit.
+    Certified implementations compute the same mathematics, so the cell learns the same
+    on each of them. Their rounding differs, and two may be equally fast: naming one in
+    `learn_on` makes curves repeat to the last digit.
 
     Args:
-        group: Candidates that differ in nothing but the implementation.
+        group: Candidates that differ only in the implementation.
         find: Returns the finished record of a trial.
-        certify: False where certificates were not asked for.
+        certify: False if the run makes no certificates.
     """
     times: dict[str, tuple[float, Trial]] = {}
     reasons: list[str] = []
@@ -57,10 +57,9 @@ def choose(group: LearningGroup, find: Find, *, certify: bool = True) -> Choice:
 
 
 def admit(trial: Trial, find: Find) -> Choice:
-    """Admit a trial whose implementation is certified, without a choice.
+    """Choose a trial if its implementation is certified, and refuse it otherwise.
 
-    A broken certificate refuses it until the plugin's source changes. If there is no
-    verdict, the trial ends as its certificate did.
+    If the certificate has no verdict, the trial ends as its certificate did.
     """
     certificate = find(certificate_trial(trial))
     reason = _not_certified(trial, certificate)
@@ -69,7 +68,7 @@ def admit(trial: Trial, find: Find) -> Choice:
 
 
 def _update_time(trial: Trial, find: Find, certify: bool) -> float | str:
-    """Return the seconds of one certified update, or why there is none."""
+    """Return the seconds of an update, or why an implementation cannot be chosen."""
     name = trial.implementation
     reason = _not_certified(trial, find(certificate_trial(trial))) if certify else None
     if reason is not None:

@@ -13,8 +13,8 @@ from harness.trial import (
     Trial,
 )
 
-# What is timed must be what is checked afterwards: with these constants float32 stays
-# within the certificate's tolerance of float64 over the updates of one turn.
+# The timed updates are compared with the reference afterwards. With these constants
+# float32 stays within the certificate's tolerance over the updates of one turn.
 TIMED_OPTIMIZER = Optimizer(learning_rate=1e-3, epsilon=1e-3, clip_norm=0.01)
 
 
@@ -42,8 +42,8 @@ def timed_trial(trial: Trial) -> Trial:
             name=trial.optimizer.name,
             momentum=trial.optimizer.momentum,
         ),
-        # Learning chooses by it and time to solve takes it along, whose other factor
-        # is known far less.
+        # Few rounds are enough: it only serves to choose an implementation, and as a
+        # factor of time to solve, whose other factor is less certain.
         settings=SpeedSettings(
             ("train_step",), rounds=12, readings=4, target=0.05, time_budget_s=5.0
         ),
@@ -51,7 +51,7 @@ def timed_trial(trial: Trial) -> Trial:
 
 
 def certificate_trial(trial: Trial) -> Trial:
-    """Return the certificate that a trial's numbers rest on."""
+    """Return the trial that certifies the implementation of a trial."""
     return Trial("parity", **{name: getattr(trial, name) for name in CERTIFIED})
 
 

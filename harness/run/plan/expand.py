@@ -16,14 +16,14 @@ from harness.trial import LearningSettings, SpeedSettings, Trial
 
 @dataclass(frozen=True)
 class LearningGroup:
-    """One learning trial, once for each implementation that could run it.
+    """One learning trial, with a candidate for each implementation that could run it.
 
     Attributes:
         follow_gradients: Whether a gradients trial follows.
-        learn_on: Implementations to learn on, the first that is certified; where
-            there is none, the fastest certified one.
-        chosen: What was chosen earlier in this run.
-        on_each: Whether nothing is chosen: the only candidate learns if certified.
+        learn_on: The first of these that is certified learns; if there is none, the
+            fastest certified candidate does.
+        chosen: The implementation that was chosen earlier in this run, or None.
+        on_each: Whether there is no choice: the only candidate learns if certified.
     """
 
     candidates: tuple[Trial, ...]
@@ -34,29 +34,26 @@ class LearningGroup:
 
     @property
     def implementations(self) -> tuple[str, ...]:
-        """Names of the candidates."""
+        """The implementations of the candidates."""
         return tuple(trial.implementation for trial in self.candidates)
 
     @property
     def likely(self) -> tuple[Trial, ...]:
-        """The candidates of which one will learn, unless none of them is certified."""
+        """The candidates from which one will learn if any of them is certified."""
         wanted = (self.chosen,) if self.chosen else self.learn_on[:1]
         found = tuple(t for t in self.candidates if t.implementation in wanted)
         return found or self.candidates
 
     @property
     def choice_key(self) -> str:
-        """What one choice of implementation is made for: all seeds alike."""
+        """What an implementation is chosen for; seeds share one choice."""
         trial = self.candidates[0]
         sizes = f"{trial.hidden_size}x{trial.num_layers} batch {trial.batch}"
         return f"{trial.task} {trial.length} {trial.cell} {sizes} {trial.dtype}"
 
 
 def _device_of(name: str, device: str) -> str:
-    """Return where an implementation runs: the reference stays on the processor.
-
-    Whatever runs elsewhere is still compared with it.
-    """
+    """Return the device of an implementation; the reference always runs on the CPU."""
     return "cpu" if name == ORACLE else device
 
 
@@ -68,11 +65,11 @@ def _implementations(
     dtype: str,
     precision: str = "highest",
 ) -> list[str]:
-    """Return who computes a cell: those asked for, and every plugin file's.
+    """Return the implementations of a cell that a section asks for, and plugin files'.
 
-    Whoever names a plugin file wants it measured. Where nobody is asked for, those
-    that do not offer the device, dtype or precision, or whose framework is not
-    installed, are left out: none of them was wanted.
+    Without a list these are all that offer the device, dtype and precision and whose
+    framework is installed. Those of plugin files are always added: a user who names a
+    plugin file wants it measured.
     """
     declared = registry.implementations.values()
     if asked is not None:
@@ -105,7 +102,7 @@ def learning_groups(
         registry: Knows which implementations train a cell.
         device: `cpu` or `cuda:N`.
         choices: Implementations chosen earlier in this run, by `choice_key`.
-        where: The section's name, for messages.
+        where: The name of the section in messages.
 
     Raises:
         MisuseError: If no implementation trains a cell, or a listed one does not.
@@ -156,7 +153,10 @@ def _cannot_learn(
     idle: Sequence[str],
     trainers: Sequence[str],
 ) -> MisuseError:
-    """Name who was asked in vain, `idle` those that do not train, and who trains."""
+    """Return an error that names what cannot learn, and the implementations that can.
+
+    `idle` are the implementations asked for that do not train.
+    """
     if not asked:
         return MisuseError(f"{where}: no implementation trains {cell}")
     if idle:
@@ -173,7 +173,7 @@ def _quoted(names: Sequence[str]) -> str:
 
 
 def _wanted_on_each(section: LearningSection, name: str, registry: Registry) -> bool:
-    """Leave out a plugin file's implementation in a dtype that it does not offer."""
+    """Say whether an implementation is listed, or a plugin file's offers the dtype."""
     listed = name in (section.implementations or ())
     return listed or section.dtype in registry.implementation(name).dtypes
 
@@ -214,7 +214,7 @@ def _learning_trial(
 
 
 def initial_gradients(section: GradientsSection) -> list[Trial]:
-    """Return trials in float64, which is what the reference computes gradients in."""
+    """Return trials in float64, the dtype in which the reference computes gradients."""
     return [
         Trial(
             measure="gradients",
@@ -279,10 +279,11 @@ def speed_trials(section: SpeedSection, registry: Registry, device: str) -> list
 def _shapes(
     section: SpeedSection,
 ) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
-    """Yield sizes and what is timed at them.
+    """Yield the sizes of a section, and the phases that are timed at each.
 
-    A single time step of one sequence is the same whatever the batch and the time
-    steps: of the sizes that differ in nothing else the least have `stream`.
+    `stream` times a single time step of one sequence, which depends neither on the
+    batch nor on the time steps. Of sizes that differ only in these, the smallest has
+    `stream`.
     """
     every = [sizes for shape in section.shapes for sizes in shape.sizes]
     least: dict[tuple[int, ...], dict[str, Any]] = {}
@@ -303,9 +304,10 @@ def _of_a_step(sizes: Mapping[str, int]) -> tuple[int, ...]:
 def _has_a_phase(
     section: SpeedSection, phases: Sequence[str], registry: Registry, name: str
 ) -> bool:
-    """Say whether there is anything to time; what is asked for by name is refused.
+    """Say whether an implementation has something to time at some sizes.
 
-    Not where its only phase is timed at other sizes.
+    A listed one always has, so that its trial says why it cannot be timed, unless its
+    only phase may be `stream`, which is timed at other sizes.
     """
     infers = {"forward", "stream"} & set(phases)
     listed = name in (section.implementations or ()) and "stream" not in section.phases

@@ -1,7 +1,7 @@
 """Hashes of the source that a trial's numbers come from.
 
-A plugin's source is the module its factory is in, and whatever that imports from its
-own top-level package, or from beside its file. Nothing is imported to find out.
+A plugin's source is the module of its factory, and all that this module imports from
+its own top-level package, or from files beside it. Nothing is imported to find out.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _add_import(module: str, files: dict[str, Path], libraries: set[str]) -> Non
 
 
 def _with_packages(modules: Mapping[str, Path]) -> dict[str, Path]:
-    """Add the packages that modules are in: importing one runs them."""
+    """Add the packages that contain modules: an import of a module runs them."""
     names = dict.fromkeys(
         ".".join(name.split(".")[:depth])
         for name in modules
@@ -200,7 +200,7 @@ def _spec_of(module: str) -> ModuleSpec | None:
     if parent:
         above = _spec_of(parent)
         if above is None or above.submodule_search_locations is None:
-            return None  # looking further would import the parent, which is no package
+            return None  # the search would import the parent, which is not a package
     try:
         return importlib.util.find_spec(module)
     except Exception:  # finding a module runs its packages; a worker reports it
@@ -220,12 +220,12 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
             name = ".".join([*above, *([node.module] if node.module else [])])
             if name:
                 yield name
-                # A name may be a submodule; one that is not has no file and is dropped.
+                # A name may be a submodule; any other name has no file and is dropped.
                 yield from (f"{name}.{alias.name}" for alias in node.names)
 
 
 def _named(call: ast.Call) -> Iterator[str]:
-    """Yield the module of `importlib.import_module("name")`, where it is written so."""
+    """Yield the module of a call such as `importlib.import_module("name")`."""
     function = call.func
     name = getattr(function, "attr", None) or getattr(function, "id", None)
     if name in ("import_module", "__import__") and call.args:

@@ -1,4 +1,4 @@
-"""Which trials of a suite run, and in which order."""
+"""From a suite to a plan: which trials run, and in which order."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Plan:
     """Trials by stage; each stage may use what the ones before it found.
 
     Attributes:
-        parity: Certificates of everything that will run.
-        memory: Peak memory, each in a process of its own.
-        speed: Trials that are measured taking turns, by session.
-        learning: Groups from which one implementation is chosen.
-        notes: What was wanted and is not planned, and why.
-        gradients: Trials at initial values, which follow no learning and need no
-            certificate: the reference computes them.
+        certificates: The certificates of everything that will run.
+        speed: Trials that take turns, by session.
+        learning: Groups; one implementation of each group is chosen to learn.
+        notes: What was asked for and is not planned, and why.
+        gradients: Trials at initial values. They need no certificate, because the
+            reference computes them.
+        memory: Trials that measure peak memory, each in a process of its own.
     """
 
-    parity: tuple[Trial, ...]
+    certificates: tuple[Trial, ...]
     speed: Mapping[str, tuple[Trial, ...]]
     learning: tuple[LearningGroup, ...]
     notes: tuple[str, ...] = ()
@@ -47,8 +47,8 @@ class Plan:
 
     @property
     def first(self) -> tuple[Trial, ...]:
-        """What needs nothing of other trials, and does not have to be alone."""
-        return (*self.parity, *self.memory, *self.gradients)
+        """The trials that need no result of others and may run beside others."""
+        return (*self.certificates, *self.memory, *self.gradients)
 
 
 def make_plan(
@@ -59,16 +59,16 @@ def make_plan(
     expression: str | None = None,
     choices: Mapping[str, str],
 ) -> Plan:
-    """Expand a suite, keep what a filter wants, and add what that needs.
+    """Expand a suite, keep the trials that match a filter, and add what they need.
 
-    Every trial needs its certificate. Learning with a choice of implementations needs
-    their timings too, which also give the time to solve.
+    Every trial needs its certificate. Where learning chooses an implementation, it
+    needs their timings too, which also give the time to solve.
 
     Args:
         suite: The checked suite.
         registry: Knows which implementations compute a cell.
         device: `cpu` or `cuda:N`.
-        expression: Filter over the words of trials.
+        expression: A filter over the words of trials, or None.
         choices: Implementations chosen earlier in this run, by `choice_key`.
 
     Raises:
@@ -98,9 +98,9 @@ def make_plan(
 
     learning = [g for group in groups if (g := _narrow(group, wanted)).candidates]
     used = [*kept(timed), *(trial for group in learning for trial in group.candidates)]
-    parity = _unique([*kept(certificates), *map(certificate_trial, used)])
+    certificates = _unique([*kept(certificates), *map(certificate_trial, used)])
     memory, gradients = kept(memory), kept(gradients)
-    if expression is not None and not (parity or memory or gradients):
+    if expression is not None and not (certificates or memory or gradients):
         raise MisuseError(
             f"-k '{expression}' matches no trial; `rnn-harness run SUITE --dry-run` "
             "lists them with their words"
@@ -115,14 +115,14 @@ def make_plan(
     ]
     notes += _without_stream(kept(with_stream), with_stream)
     return Plan(
-        tuple(parity), sessions, settled, notes, tuple(gradients), tuple(memory)
+        tuple(certificates), sessions, settled, notes, tuple(gradients), tuple(memory)
     )
 
 
 def _predicate(
     expression: str | None, every: Sequence[Trial], groups: Sequence[LearningGroup]
 ) -> Predicate:
-    """Return whether a trial's words are wanted; without an expression all are."""
+    """Return a predicate over a trial's words; without an expression all match."""
     if expression is None:
         return lambda words: True
     known = {word for trial in every for word in trial.words}
@@ -130,7 +130,7 @@ def _predicate(
 
 
 def _narrow(group: LearningGroup, wanted: Predicate) -> LearningGroup:
-    """Keep the candidates that are wanted, or that a wanted gradients trial follows."""
+    """Keep the candidates that match, or whose gradients trial matches."""
 
     def matches(trial: Trial) -> bool:
         follower = gradients_trial(trial, "")
@@ -142,7 +142,7 @@ def _narrow(group: LearningGroup, wanted: Predicate) -> LearningGroup:
 
 
 def _without_stream(kept: Sequence[Trial], every: Sequence[Trial]) -> tuple[str, ...]:
-    """Say where `stream` is timed, if a filter left all of that out."""
+    """Return a note on where `stream` is timed, if a filter left out all of it."""
 
     def streams(trial: Trial) -> bool:
         return "stream" in trial.settings_as(SpeedSettings).phases
@@ -156,18 +156,23 @@ def _without_stream(kept: Sequence[Trial], every: Sequence[Trial]) -> tuple[str,
 
 
 def without_certificates(plan: Plan) -> Plan:
-    """Return a plan that measures without holding anything against the reference."""
-    note = "--no-certify: nothing is held against the reference; every number is marked"
-    return replace(plan, parity=(), notes=(*plan.notes, note))
+    """Return a plan that measures without comparing anything with the reference."""
+    note = (
+        "--no-certify: nothing is compared with the reference; every number is marked"
+    )
+    return replace(plan, certificates=(), notes=(*plan.notes, note))
 
 
 def _settled(
     groups: Sequence[LearningGroup],
 ) -> tuple[tuple[LearningGroup, ...], tuple[str, ...]]:
-    """Leave a group whose implementation is chosen with that one alone.
+    """Keep only the chosen candidate of each group that has one.
 
-    The other candidates are certified and timed too, because time to solve is reported
-    for each of them.
+    The other candidates are still certified and timed, because time to solve is
+    reported for each of them.
+
+    Returns:
+        The groups, and notes on those whose chosen implementation a filter left out.
     """
     settled, notes = [], []
     for group in groups:
@@ -187,7 +192,7 @@ def _settled(
 
 
 def _timed(groups: Iterable[LearningGroup]) -> list[Trial]:
-    """Return the timings that a choice is made by."""
+    """Return the timings from which an implementation is chosen."""
     return _unique(
         timed_trial(trial)
         for group in groups
@@ -197,7 +202,7 @@ def _timed(groups: Iterable[LearningGroup]) -> list[Trial]:
 
 
 def _unique_groups(groups: Iterable[LearningGroup]) -> list[LearningGroup]:
-    """Join groups that ask the same, as where a seed is named twice."""
+    """Merge groups of the same trial, as when a suite names a seed twice."""
     unique: dict[tuple[str, bool], LearningGroup] = {}
     for group in groups:
         key = (group.candidates[0].key(), group.on_each)

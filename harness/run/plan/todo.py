@@ -1,4 +1,4 @@
-"""Whether a trial is done already, or why it runs."""
+"""Say whether a trial is done already, or why it runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.store import RunFolder
 from harness.trial import Trial
 
 OTHER_ID = "its id is of an earlier version of rnn-harness; measured again"
-"""Why a trial runs that the folder holds with the same sources under another id."""
+"""Why a trial runs although the folder holds it, with the same sources."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ def planned(
     """Say whether a trial has to run, and why.
 
     Args:
-        trial: Of the run.
-        registry: Knows every plugin's source.
-        run: Where its result would be.
+        trial: The trial.
+        registry: Knows the source of every plugin.
+        run: The run folder that may hold its result.
         options: Whether failed trials, or all, run again; by default neither.
     """
     sources = source_hashes(registry, trial)

@@ -1,4 +1,4 @@
-"""Limits of a trial, enforced from outside on its worker and all that it started.
+"""The limits of a trial, enforced from outside on its worker and the worker's children.
 
 Processes are killed, so that an endless loop in C, a child or a hung call to a device
 ends too. Memory is polled, because an address-space limit would break CUDA and XLA.
@@ -20,15 +20,15 @@ from harness.run.worker.reaper import MARK, reaper
 POLL_S = 0.1
 
 MOST_OF_A_CORE = 0.01
-"""What polling may take: timed trials run at the same time."""
+"""The share of a core that polling may use, since timed trials run at that time."""
 
 
 class Family:
-    """A process, its descendants and its session: what has to end with it.
+    """A process, its descendants and its session, which all end together.
 
     Args:
-        leader: The process.
-        mark: The value of `MARK` in its environment, or None without one.
+        leader: The id of the process.
+        mark: The value of its environment variable `MARK`, or None without one.
     """
 
     def __init__(self, leader: int, mark: str | None = None) -> None:
@@ -36,7 +36,7 @@ class Family:
         self._seen: dict[int, psutil.Process] = {}
 
     def members(self) -> list[psutil.Process]:
-        """Return every living member, the leader last; a zombie is not living."""
+        """Return every living member, the leader last; zombies do not count."""
         with contextlib.suppress(psutil.Error):
             for child in psutil.Process(self._leader).children(recursive=True):
                 self._seen.setdefault(child.pid, child)
@@ -47,9 +47,9 @@ class Family:
         return sorted(living.values(), key=lambda p: p.pid == self._leader)
 
     def memory_bytes(self, limit: int | None) -> int:
-        """Return resident memory, or where that is above a limit, the family's share.
+        """Return the resident memory; above a limit, count shared memory only once.
 
-        What processes share counts once in the latter, which is slower to find.
+        The second number takes longer to find.
         """
         members = self.members()
         resident = sum(_resident(p) for p in members)
@@ -58,7 +58,7 @@ class Family:
         return sum(_proportional(p) for p in members)
 
     def kill(self) -> None:
-        """End every member, those that were born meanwhile too."""
+        """Kill every member, also those that start meanwhile."""
         for _ in range(5):
             self._add_orphans()
             members = self.members()
@@ -72,7 +72,7 @@ class Family:
             )
 
     def _add_orphans(self) -> None:
-        """Find those with another parent by now: by their session, or their mark."""
+        """Find members that have another parent now, by their session or their mark."""
         for process in psutil.process_iter():
             with contextlib.suppress(OSError, psutil.Error):
                 if os.getsid(process.pid) == self._leader or (
@@ -104,12 +104,12 @@ def _proportional(process: psutil.Process) -> int:
 
 
 class Watch:
-    """Watches one worker until it ends, and ends what it leaves behind.
+    """Watches one worker until it ends, and kills the processes it leaves behind.
 
     Attributes:
         verdict: Outcome and reason of the limit that was broken, or None.
-        peak_memory_bytes: Highest memory seen since `begin`.
-        ended: Set when the worker and its family are gone.
+        peak_memory_bytes: The highest memory since `begin`.
+        ended: Set when the worker and its family have ended.
     """
 
     def __init__(
@@ -129,10 +129,10 @@ class Watch:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def begin(self, left_s: float | None, timeout_s: float | None) -> None:
-        """Start the clock of a request; forget the memory of the one before.
+        """Start the clock of a request; forget the memory of the last request.
 
         Args:
-            left_s: What is left to its trial, or None without a limit.
+            left_s: The time that its trial has left, or None without a limit.
             timeout_s: The trial's limit, for the message.
         """
         self.peak_memory_bytes = 0
@@ -140,7 +140,7 @@ class Watch:
             self._deadline = (time.monotonic() + left_s, timeout_s)
 
     def end(self) -> None:
-        """Stop the clock, and look at the memory once more."""
+        """Stop the clock, and measure the memory once more."""
         self._deadline = None
         self._measure()
 
@@ -149,9 +149,9 @@ class Watch:
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
 
     def kill(self) -> None:
-        """End the worker and everything it started, now."""
+        """Kill the worker and everything that it started."""
         self._family.kill()
-        if not self.ended.wait(timeout=10):  # as while a driver holds it in the kernel
+        if not self.ended.wait(timeout=10):  # a device driver may hold it in the kernel
             raise TimeoutError(f"process {self._process.pid} cannot be killed")
 
     def _watch(self) -> None:

@@ -1,4 +1,4 @@
-"""What workers print: every byte is read, and a bounded part of it is kept."""
+"""The output of workers: every byte is read, and a bounded part of it is kept."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ HEAD_BYTES = 1 << 20
 TAIL_BYTES = 1 << 18
 _CHUNK = 1 << 16
 _MOST_CHUNKS = 32
-"""More than a pipe holds; a child that never stops printing must not hold us here."""
+"""More than a pipe holds; reading ends here if a child never stops printing."""
 
 Write = Callable[[bytes], None]
 
 
 def append_to(file: Path) -> Write:
-    """Return what appends to a file, which is opened for each write."""
+    """Return a function that appends to a file, which is opened for each write."""
 
     def write(data: bytes) -> None:
         with file.open("ab") as log:
@@ -30,14 +30,14 @@ def append_to(file: Path) -> Write:
 
 
 class LogPump:
-    """Reads a pipe on a thread and hands its bytes to whoever listens.
+    """Reads a pipe on a thread and passes its bytes to a listener.
 
     Each listener gets the first `HEAD_BYTES` and the last `TAIL_BYTES`: a plugin that
     never stops printing must not fill the memory or the disk.
 
     Args:
-        source: The read end of a pipe; closed when its other side is.
-        write: Listens while nobody else does.
+        source: The read end of a pipe; it is closed when the other end is.
+        write: The listener while there is no other.
     """
 
     def __init__(self, source: int, write: Write) -> None:
@@ -49,9 +49,9 @@ class LogPump:
         threading.Thread(target=self._pump, daemon=True).start()
 
     def listen(self, write: Write | None) -> None:
-        """Send what is printed from now on to another listener, None for the default.
+        """Pass what is printed from now on to a listener; None is the default one.
 
-        Everything printed before goes to the one before.
+        The previous listener still gets everything that was printed before.
         """
         with self._lock:
             for _ in range(_MOST_CHUNKS):
@@ -79,7 +79,7 @@ class LogPump:
 
 
 class _Bounded:
-    """Passes the head of a stream on, keeps its tail, drops what is between."""
+    """Passes the head of a stream on, keeps its tail, and drops what is between."""
 
     def __init__(self, write: Write) -> None:
         self._write = write
@@ -110,7 +110,7 @@ class _Bounded:
         self._tail_bytes = self._dropped = 0
 
     def _pass_on(self, data: bytes) -> None:
-        # A full disk is told by the next commit; the worker must not wait for it here.
+        # The next commit reports a full disk; a worker must not wait for it here.
         with contextlib.suppress(OSError):
             self._write(data)
 

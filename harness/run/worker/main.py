@@ -1,19 +1,20 @@
-"""A process that answers measures, one framework to a process.
+"""A worker: a process that answers requests about the trials of one framework.
 
-It reads requests from standard input and answers on a pipe of its own; whatever a
-plugin prints goes to the log. Requests:
+It reads requests from standard input and answers on a pipe of its own; all that a
+plugin prints is written to the log. Requests:
 
-- `measure` {trial, start} with arrays: events and checkpoints as they come, then one
-  `result`;
-- `open` {trial}: makes a speed meter; answers its phases;
-- `warm` {trial}: takes their first calls, and goes on until they are stationary;
+- `measure` {trial, start} with arrays: sends events and checkpoints while it measures,
+  then one `result`;
+- `open` {trial}: makes a speed meter and answers its phases;
+- `warm` {trial}: makes the first calls of all phases, and more until their time is
+  stationary;
 - `turn` {trial, phase, round}: times one turn;
 - `close` {trial}: answers the meter's `result`;
 - `probe` {trial}: builds a network of the trial's cell and answers;
-- `peak` {trial}: measures what the framework's library reaches on the trial's device,
-  and answers a `result` with it.
+- `peak` {trial}: measures the highest rates of the framework's library on the trial's
+  device and answers them as a `result`.
 
-SIGUSR1 asks a learning trial to checkpoint itself and end as `stopped`.
+SIGUSR1 makes a learning trial write a checkpoint and end as `stopped`.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Worker:
             self._send({"kind": "error", "outcome": outcome, "reason": reason})
 
     def _obey(self, request: Message, key: str) -> Measurement | dict[str, Any]:
-        """Return what a request asks for: a measurement, or the values of an answer."""
+        """Do what a request asks; return a measurement, or the values of an answer."""
         command, trial = request.values["command"], _trial(request)
         if command == "measure":
             return self._measure(trial, request)
@@ -104,7 +105,7 @@ class Worker:
         return self._meters.pop(key).finish()
 
     def _open(self, trial: Trial, key: str) -> dict[str, Any]:
-        if self._meters.pop(key, None):  # of a session that is started again
+        if self._meters.pop(key, None):  # of the same session, which starts again
             gc.collect()
         make = MEASURES[trial.measure].meter
         if make is None:
@@ -123,7 +124,7 @@ class Worker:
         return run(Request(self._registry, trial, request.arrays, observer))
 
     def _probe(self, trial: Trial) -> dict[str, Any]:
-        """Build the smallest network of a trial: its plugin, its framework, load."""
+        """Build the smallest network of a trial, to see whether it can be built."""
         spec = NetworkSpec(
             cell=trial.cell,
             inputs=Inputs("reals", 1),
@@ -138,7 +139,7 @@ class Worker:
         return {"kind": "probed"}
 
     def _peak(self, trial: Trial) -> dict[str, Any]:
-        """Measure the best rates in a trial's dtype and precision, on its device."""
+        """Measure the highest rates in a trial's dtype and precision, on its device."""
         framework = self._registry.framework_of(trial.implementation).name
         probe = load_probe(self._registry, framework, trial.device)
         if probe is None:
@@ -148,13 +149,13 @@ class Worker:
         return {"kind": "result", "outcome": "ok", "reason": None, "facts": facts}
 
     def stop(self) -> None:
-        """Make the learning trial at hand, and later ones, end at a checkpoint."""
+        """Make this learning trial, and later ones, write a checkpoint and end."""
         self._stop = True
 
     def _observer(self, trial: Trial, request: Message) -> Observer:
-        """Return what a learning trial tells of itself, and asks, while it runs."""
+        """Return the observer to which a learning trial reports while it runs."""
         here = self._environment(trial)
-        # What a checkpoint holds beside the state of learning is this class's own.
+        # A checkpoint holds the state of learning, and the environment beside it.
         start = dict(request.values["start"] or {})
         fits = start.pop("environment", None) == here
         self._send({"kind": "begins", "resumed": fits})
@@ -172,7 +173,7 @@ class Worker:
         )
 
     def _environment(self, trial: Trial) -> dict[str, Any]:
-        """Return what a trial's values may depend on beside itself, to the last bit."""
+        """Return what the last bit of a trial's values depends on, beside the trial."""
         framework = self._registry.framework_of(trial.implementation)
         if by_reference(self._registry, trial):
             framework = self._registry.frameworks["numpy"]
@@ -187,7 +188,7 @@ class Worker:
         }
 
     def _found_by(self, trial: Trial) -> dict[str, Any]:
-        """Return what computed a trial, as its result says it."""
+        """Return the facts about this worker that a result holds."""
         return {
             **self._environment(trial),
             "machine": machine_name(),
@@ -197,8 +198,8 @@ class Worker:
         }
 
     def _send(self, values: Mapping[str, Any], arrays: Weights | None = None) -> None:
-        with contextlib.suppress(OSError, ValueError):  # what is printed comes first
-            sys.stdout.flush()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()  # the log then has what was printed before
         send(self._answers, Message(values, arrays or {}))
 
 
@@ -220,14 +221,14 @@ def _trial(request: Message) -> Trial:
 
 
 def _adopt_orphans() -> None:
-    """Have a plugin's orphans become this process's children, to end with it."""
+    """Become the parent of a plugin's orphans, so that they end with this process."""
     with contextlib.suppress(OSError, AttributeError):  # Linux alone can do this
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def main() -> None:
     """Serve requests until the other side closes; plugin files are the arguments."""
-    faulthandler.enable()  # a crash in C tells the log where it was called from
+    faulthandler.enable()  # a crash in C then writes its Python stack to the log
     _adopt_orphans()
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")

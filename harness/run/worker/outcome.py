@@ -1,4 +1,4 @@
-"""How a trial ended, and the words for it."""
+"""The outcome of a trial, and the reason in words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.errors import (
 )
 
 KEPT = frozenset({"ok", "diverged", "refused"})
-"""Outcomes that are final: the same trial would end the same way again.
+"""Final outcomes: the same trial would end the same way again.
 
 A trial with another outcome runs again if the user asks for it.
 """
@@ -25,7 +25,7 @@ def outcome_of(error: BaseException) -> tuple[str, str]:
         return "unavailable", str(error)
     if isinstance(error, RefusedError):
         return "refused", str(error)
-    # CUDA's exhaustion is a class of its own in every framework, under one name.
+    # Every framework has its own class for this on CUDA; the names all contain this.
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
         return "out_of_memory", describe_error(error)
     if isinstance(error, PluginError | HarnessError):

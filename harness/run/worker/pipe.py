@@ -1,4 +1,4 @@
-"""Messages between a worker and whoever asked: a line of JSON, then raw arrays."""
+"""Messages between a worker and its parent: a line of JSON, then raw arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.store import to_json
 
 @dataclass(frozen=True)
 class Message:
-    """One message: JSON values, and named arrays beside them."""
+    """One message: JSON values and named arrays."""
 
     values: Mapping[str, Any]
     arrays: Weights = field(default_factory=dict)
@@ -36,7 +36,7 @@ def send(stream: IO[bytes], message: Message) -> None:
 
 
 def receive(stream: IO[bytes]) -> Message | None:
-    """Read a message; None where the other side has closed."""
+    """Read a message; return None if the other side has closed."""
     line = stream.readline()
     if not line.endswith(b"\n"):
         return None
@@ -53,9 +53,9 @@ def receive(stream: IO[bytes]) -> Message | None:
 
 
 class EndingPipe(io.RawIOBase):
-    """The read end of a pipe that ends with its writer, whoever else holds it open.
+    """The read end of a pipe, which ends when the writing process ends.
 
-    A child that a dead worker left behind may hold the pipe, which then never closes.
+    The pipe itself would stay open as long as a child of that process holds it.
     """
 
     def __init__(self, source: int, ended: Callable[[], bool]) -> None:
@@ -66,11 +66,11 @@ class EndingPipe(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read what there is, waiting for it; nothing once the writer has ended."""
+        """Wait for data and read it; read nothing once the writer has ended."""
         poll = select.poll()
         poll.register(self._source, select.POLLIN | select.POLLHUP)
         while True:
-            ended = self._ended()  # asked first, so that its last words are read
+            ended = self._ended()  # asked first, so that its last output is read
             if poll.poll(0 if ended else 200):
                 return os.readv(self._source, [buffer])
             if ended:

@@ -1,4 +1,4 @@
-"""The parent's side of a worker: start it, ask it, enforce limits, report its end."""
+"""Start a worker, ask it, enforce its limits and report its end."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Request:
 
 
 class WorkerDiedError(Exception):
-    """The worker ended without an answer; `outcome` and `reason` say how."""
+    """The worker ended without an answer; `outcome` and `reason` say why."""
 
     def __init__(self, outcome: str, reason: str) -> None:
         super().__init__(reason)
@@ -196,5 +196,5 @@ class WorkerProcess:
         self._stdout.close()
 
     def kill(self) -> None:
-        """End the worker and everything it started, now."""
+        """Kill the worker and everything that it started."""
         self._watch.kill()

@@ -1,8 +1,8 @@
-"""Workers end when this process does, however it ends and whatever they are doing.
+"""Workers end when this process ends, however it ends and whatever they are doing.
 
-A thread in the worker would not do: code that holds the interpreter's lock stops it.
-The kernel's own death signal follows the thread that started the worker, and reaches
-none of its children.
+A thread in the worker would not suffice: code that holds the interpreter's lock stops
+it. The kernel's death signal comes when the thread ends that started the worker, and
+does not reach the worker's children.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import threading
 import uuid
 
 MARK = "RNN_HARNESS_WORKER"
-"""The variable that a worker, and all it starts, is known by: a child may leave parent,
-session and group, and keeps its environment."""
+"""An environment variable that marks a worker and its children. A child may leave its
+parent, session and group, but it keeps its environment."""
 
 _SCRIPT = """
 alive=" "
@@ -30,14 +30,14 @@ for process in /proc/[0-9]*; do
   if grep -qas "$1" "$process/environ"; then kill -s KILL "${process#/proc/}"; fi
 done
 """
-"""Reads until the other side of its input is gone, which this process holds alone."""
+"""Reads until this process ends, which alone holds the other end of its input."""
 
 
 class Reaper:
-    """A process that outlives this one just long enough to end its workers.
+    """A process that outlives this one just long enough to kill its workers.
 
     Attributes:
-        mark: What the marks of its workers begin with.
+        mark: The beginning of the marks of its workers.
     """
 
     def __init__(self) -> None:
@@ -54,11 +54,11 @@ class Reaper:
         atexit.register(self._process.communicate)
 
     def watch(self, leader: int) -> None:
-        """End the group of a process when this process ends."""
+        """Kill the group of a process when this process ends."""
         self._tell(f"+ {leader}\n")
 
     def forget(self, leader: int) -> None:
-        """Take note that a group has ended: its number may be another's soon."""
+        """Forget a group that has ended: another one may soon have its number."""
         self._tell(f"- {leader}\n")
 
     def _tell(self, line: str) -> None:

@@ -326,7 +326,7 @@ def test_gradients_sections_need_no_learning_no_timing_and_no_certificate(
     tmp_path: Path,
 ) -> None:
     found = plan(load(SECTION, tmp_path))
-    assert not found.parity
+    assert not found.certificates
     assert not found.speed
     assert not found.learning
     asked = {(t.cell, t.init, t.seed) for t in found.gradients}

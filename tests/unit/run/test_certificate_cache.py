@@ -10,7 +10,7 @@ import pytest
 
 from harness.machine.cache import user_cache
 from harness.registry import Registry
-from harness.run.plan.certificate_cache import Remembered, RememberedCertificates
+from harness.run.plan.certificate_cache import CachedCertificate, CertificateCache
 from harness.run.plan.todo import planned
 from harness.store import RunFolder, TrialRecord
 from harness.trial import Trial
@@ -99,12 +99,12 @@ def test_what_is_not_certified_is_not_kept(tmp_path: Path) -> None:
     assert kept() == []
 
 
-def found(folder: Path) -> Remembered | None:
+def found(folder: Path) -> CachedCertificate | None:
     """Return what is remembered of the certificate that `CHECK` makes."""
     registry = Registry.discover()
     trial = Trial("parity", "numpy-reference", "rnn")
     todo = planned(trial, registry, RunFolder.create(folder / "empty"))
-    return RememberedCertificates(registry).find(todo)
+    return CertificateCache(registry).find(todo)
 
 
 @pytest.fixture(scope="module")

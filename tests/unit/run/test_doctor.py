@@ -204,7 +204,7 @@ def test_each_library_is_measured_once_at_each_place_and_a_broken_one_is_told(
     names = ("onnxruntime", "mine", "mine-too", "numpy-reference")
     registry = only(*names, files=(file,))
     told: list[str] = []
-    found = diagnose(registry, ["cpu"], [1], tell=told.append, log=lambda _: None)
+    found = diagnose(registry, ["cpu"], [1], report=told.append, log=lambda _: None)
     assert [peak.framework for peak in found.peaks] == ["mine", "numpy"]
     broken, numpy = found.peaks
     assert broken.peak is None
@@ -256,7 +256,7 @@ def test_nothing_is_measured_beside_it(
     def nothing(*_: object) -> None: ...
 
     def ask() -> None:
-        diagnose(only(), ["cpu"], [1], tell=tell, log=lambda _: None)
+        diagnose(only(), ["cpu"], [1], report=tell, log=lambda _: None)
 
     with measuring(alone=False, waits=nothing, check=nothing):
         thread = threading.Thread(target=ask)

@@ -95,7 +95,7 @@ def test_without_certificates_numbers_are_kept_and_marked_until_certified(
     helpers.write(tmp_path / "bare.toml", SUITE)
     go = ("run", "bare.toml", "-o", "out")
     code, _, err = helpers.run(*go, "--no-certify", cwd=tmp_path)
-    assert (code, "nothing is held against the reference" in err) == (0, True)
+    assert (code, "nothing is compared with the reference" in err) == (0, True)
     records = RunFolder.open(tmp_path / "out").records()
     assert {r.trial.measure for r in records} == {"learning", "speed"}
     assert {r.outcome for r in records} == {"ok"}

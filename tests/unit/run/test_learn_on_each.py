@@ -130,7 +130,7 @@ def test_every_implementation_learns_in_its_dtype_and_plugin_files_too(
         for seed in (0, 1)
         for name in ("numpy-reference", "wrong-bias")
     ]
-    certified = {(t.implementation, t.dtype) for t in found.parity}
+    certified = {(t.implementation, t.dtype) for t in found.certificates}
     assert certified == {(name, dtype) for name, dtype, _ in learners(found)}
     assert not found.speed, "where nothing is chosen nothing has to be timed"
 
@@ -171,7 +171,7 @@ def test_a_filter_names_implementation_and_dtype(
     text = EACH + FLOAT64
     found = plan(text, tmp_path, registry, "learning and wrong-bias and float64")
     assert learners(found) == [("wrong-bias", "float64", s) for s in (0, 1)]
-    assert [(t.implementation, t.dtype) for t in found.parity] == [
+    assert [(t.implementation, t.dtype) for t in found.certificates] == [
         ("wrong-bias", "float64")
     ]
 

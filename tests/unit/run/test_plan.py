@@ -116,8 +116,8 @@ def test_the_grid_is_the_product_of_what_the_suite_lists(name: str) -> None:
     assert len(found.learning) == groups
     used = candidates(found) + speed(found)
     needed = {certificate_trial(t).key() for t in used}
-    assert {t.key() for t in found.parity} == needed
-    assert len(found.parity) == len(needed)
+    assert {t.key() for t in found.certificates} == needed
+    assert len(found.certificates) == len(needed)
     asked = {
         (cell, *sizes, threads, precision)
         for section in suite.speed
@@ -141,7 +141,7 @@ def test_the_grid_is_the_product_of_what_the_suite_lists(name: str) -> None:
     choices = [g for g in found.learning if not g.on_each]
     timed = {timed_trial(t).key() for g in choices for t in g.candidates}
     assert timed <= {t.key() for t in speed(found)}
-    slots = [t.key() for t in [*found.parity, *speed(found), *candidates(found)]]
+    slots = [t.key() for t in [*found.certificates, *speed(found), *candidates(found)]]
     assert len(slots) == len(set(slots))
 
 
@@ -191,7 +191,7 @@ def test_a_filter_keeps_what_it_names_and_what_that_needs() -> None:
     needed = {timed_trial(t).key() for t in group.candidates}
     assert {t.key() for t in speed(found)} == needed
     certificates = {certificate_trial(t).key() for t in group.candidates}
-    assert {t.key() for t in found.parity} == certificates
+    assert {t.key() for t in found.certificates} == certificates
 
 
 def test_gradients_bring_their_learning_trials() -> None:
@@ -202,8 +202,8 @@ def test_gradients_bring_their_learning_trials() -> None:
 
 def test_certificates_can_be_asked_for_alone() -> None:
     found = plan("quick", "parity and torch-native")
-    assert {t.implementation for t in found.parity} == {"torch-native"}
-    assert len(found.parity) == 3
+    assert {t.implementation for t in found.certificates} == {"torch-native"}
+    assert len(found.certificates) == 3
     assert not found.speed
     assert not found.learning
 
@@ -212,7 +212,7 @@ def test_speed_can_be_asked_for_alone() -> None:
     found = plan("quick", "speed and not adding and not copy-memory")
     assert not found.learning
     assert {t.task for t in speed(found)} == {None}
-    assert len(found.parity) == len(speed(found))
+    assert len(found.certificates) == len(speed(found))
 
 
 def test_a_filter_on_an_implementation_narrows_the_candidates() -> None:
@@ -321,7 +321,7 @@ def test_the_reference_stays_on_the_processor_wherever_others_run() -> None:
     suite = load_suite("agreement", registry())
     found = make_plan(suite, registry(), "cuda:0", choices={})
     devices = {
-        (t.implementation, t.device) for t in [*candidates(found), *found.parity]
+        (t.implementation, t.device) for t in [*candidates(found), *found.certificates]
     }
     assert devices == {
         ("numpy-reference", "cpu"),

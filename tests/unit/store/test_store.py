@@ -20,9 +20,9 @@ from harness.errors import MisuseError
 from harness.store import Reading, RunFolder, to_json, write_atomically
 from harness.trial import (
     SETTINGS_OF,
+    CertificateSettings,
     GradientsSettings,
     LearningSettings,
-    ParitySettings,
     Settings,
     SpeedSettings,
     Trial,
@@ -648,7 +648,7 @@ _settings = st.one_of(
         target=st.floats(1e-9, 1e3),
     ),
     st.builds(GradientsSettings, follows=st.none() | _name),
-    st.builds(ParitySettings),
+    st.builds(CertificateSettings),
 )
 
 
