@@ -33,7 +33,7 @@ class Checkout:
     commit: str
 
     def counterpart(self, file: Path) -> Path:
-        """Return where a file of the working tree is here; other files stay in place."""
+        """Return the path of a file in this checkout, or of a file outside itself."""
         file = file.resolve()
         if not file.is_relative_to(self.root):
             return file

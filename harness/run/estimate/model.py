@@ -98,7 +98,7 @@ class CostModel:
         )
 
     def _nearest(self, trial: Trial) -> tuple[str, Sequence[Observation]]:
-        """Return what the most similar trials share with this one, and what they took."""
+        """Return what the most similar trials share with it, and what they took."""
         keys = self._keys(trial)
         rungs = list(zip(_RUNGS, (_here(keys[0]), *keys), strict=True))
         if MEASURES[trial.measure].has_updates:
@@ -202,7 +202,7 @@ class CostModel:
         memory_bytes = sum(sum(heapq.nlargest(jobs, p)) for p in workers.values())
         return Totals(wall_time_s, memory_bytes, disk_bytes)
 
-    # --- what trials took --------------------------------------------------------------
+    # --- what trials took -------------------------------------------------------------
 
     @property
     def known(self) -> int:
