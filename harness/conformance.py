@@ -14,16 +14,16 @@ def check_call(
     arguments: Sequence[str],
     plugin: str,
     *,
-    by_place: bool = False,
+    by_position: bool = False,
 ) -> None:
-    """Check that a callable takes these arguments, by name or by place.
+    """Check that a callable takes these arguments, by name or by position.
 
     Raises:
         PluginError: Naming the argument that does not fit.
     """
     name = getattr(found, "__name__", type(found).__name__)
     expected = f"({', '.join(arguments)})"
-    placed, named = (arguments, ()) if by_place else ((), arguments)
+    placed, named = (arguments, ()) if by_position else ((), arguments)
     _check_arguments(found, name, placed, named, expected, plugin)
 
 
@@ -70,7 +70,7 @@ def _check_arguments(
     expected: str,
     plugin: str,
 ) -> None:
-    """Check that a callable takes arguments, some by place and some by name."""
+    """Check that a callable takes arguments, some by position and some by name."""
     try:
         signature = inspect.signature(found)
     except (TypeError, ValueError):  # some callables in C have no signature

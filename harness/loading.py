@@ -43,7 +43,7 @@ def load_equations(registry: Registry, name: str) -> Equations:
     """
     declared = registry.cell(name)
     equations = _resolve(registry, declared, declared.equations)
-    check_call(equations, ("ops", "w", "a", "state"), name, by_place=True)
+    check_call(equations, ("ops", "w", "a", "state"), name, by_position=True)
     return equations
 
 
@@ -139,7 +139,7 @@ def _layer(
     if declaration.layer is not None:
         layer = _resolve(registry, declaration, declaration.layer)
         names = ("cell", "input_size", "hidden_size")
-        check_call(layer, names, declaration.name, by_place=True)
+        check_call(layer, names, declaration.name, by_position=True)
         return layer
     loop = _resolve(registry, declaration, declaration.loop)
     sizes = ("input_size", "hidden_size")

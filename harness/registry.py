@@ -36,8 +36,8 @@ D = TypeVar("D", bound=Declaration)
 
 
 @dataclass(frozen=True)
-class Environment:
-    """A framework's own Python, and what is installed there.
+class Interpreter:
+    """A framework's own interpreter, and what is installed there.
 
     Attributes:
         python: The interpreter.
@@ -65,7 +65,7 @@ class Registry:
 
     Attributes:
         files: Plugin files that were read.
-        environments: The frameworks that have a Python of their own.
+        interpreters: The interpreters of frameworks that have one of their own.
     """
 
     frameworks: dict[str, FrameworkDeclaration] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Registry:
     implementations: dict[str, ImplementationDeclaration] = field(default_factory=dict)
     problems: list[PluginError] = field(default_factory=list)
     files: tuple[Path, ...] = ()
-    environments: dict[str, Environment] = field(default_factory=dict)
+    interpreters: dict[str, Interpreter] = field(default_factory=dict)
     _modules: dict[Path, ModuleType] = field(default_factory=dict)
 
     @classmethod
@@ -225,27 +225,23 @@ class Registry:
     def unavailable(self, implementation: str) -> str | None:
         """Return why an implementation cannot run here, or None; imports nothing."""
         framework = self.framework_of(implementation)
-        environment = self.environments.get(framework.name)
-        if environment is not None:
-            missing, python = environment.missing, environment.python
-            return (
-                missing and f"unavailable: {_not_installed(framework, missing, python)}"
-            )
-        for module in framework.modules:
-            if not _is_installed(module):
-                return f"unavailable: {_not_installed(framework, module)}"
-        return None
+        own = self.interpreters.get(framework.name)
+        missing = first_missing(framework.modules) if own is None else own.missing
+        if missing is None:
+            return None
+        python = None if own is None else own.python
+        return f"unavailable: {_not_installed(framework, missing, python)}"
 
     def python_of(self, framework: str) -> Path:
         """Return the Python that a framework's workers run in."""
-        environment = self.environments.get(framework)
-        return Path(sys.executable) if environment is None else environment.python
+        own = self.interpreters.get(framework)
+        return Path(sys.executable) if own is None else own.python
 
     def versions_of(self, framework: FrameworkDeclaration) -> str:
         """Return the versions of a framework, such as "torch 2.13.0"."""
-        environment = self.environments.get(framework.name)
-        if environment is not None:
-            return environment.versions
+        own = self.interpreters.get(framework.name)
+        if own is not None:
+            return own.versions
         return framework_versions(framework.name, framework.distributions)
 
     @property
@@ -290,11 +286,15 @@ def _check_implementation(
             raise PluginError(new.name, reason)
 
 
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ImportError:  # the package that a submodule belongs to is not there
-        return False
+def first_missing(modules: Iterable[str]) -> str | None:
+    """Return the first module that is not installed, or None."""
+    for module in modules:
+        try:
+            if importlib.util.find_spec(module) is None:
+                return module
+        except ImportError:  # the package of a submodule is not installed
+            return module
+    return None
 
 
 def _import_failure(
@@ -316,7 +316,7 @@ def _import_failure(
 
 def _passes_through(module: str, error: BaseException) -> bool:
     """Say whether an error was raised inside a module's own files."""
-    spec = importlib.util.find_spec(module) if _is_installed(module) else None
+    spec = None if first_missing([module]) else importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return False
     own = Path(spec.origin)

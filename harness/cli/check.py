@@ -68,7 +68,7 @@ def check(
     A FILE is checked whole: its implementations, its cells on every implementation
     that computes them, and its tasks.
     """
-    from harness.interpreters import choose as environments
+    from harness.interpreters.choose import load_interpreters
     from harness.machine.devices import resolve_device
     from harness.report.certificate import certificate_json, certificate_text
     from harness.report.task_check import task_json, task_text
@@ -85,7 +85,7 @@ def check(
                 )
     files = [Path(target).resolve() for target in targets if target.endswith(".py")]
     registry = read_plugins([*plugins, *files])
-    registry.environments = environments.load({}, registry)
+    registry.interpreters = load_interpreters({}, registry)
     names = [target for target in targets if not target.endswith(".py")]
     names = [registry.implementation(name).name for name in names]
     names += implementations_of(registry, files)

@@ -44,13 +44,13 @@ def doctor(
 
     Exit codes: 0 fit or noisy; 5 unfit.
     """
-    from harness.interpreters import choose as environments
+    from harness.interpreters.choose import load_interpreters
     from harness.report.doctor import doctor_json, doctor_text
     from harness.run.doctor import devices_of, diagnose, threads_of
 
     devices, counts = devices_of(device), threads_of(threads)
     registry = read_plugins(plugins)
-    registry.environments = environments.load({}, registry)
+    registry.interpreters = load_interpreters({}, registry)
     found = diagnose(
         registry,
         devices,

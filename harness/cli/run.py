@@ -120,7 +120,7 @@ def run(
     """Run SUITE, a built-in name or a TOML file, or continue an interrupted run."""
     from rich.console import Console
 
-    from harness.interpreters import choose as environments
+    from harness.interpreters.choose import load_interpreters
     from harness.machine.devices import resolve_device
     from harness.run.execution import Execution
     from harness.run.job import Limits, Options
@@ -131,7 +131,7 @@ def run(
         raise MisuseError("--scheduler joins a dask cluster; add --executor dask")
     registry = read_plugins(plugins)
     loaded = load_suite(suite, registry, settings, _seeds(seeds))
-    registry.environments = environments.load(loaded.environments, registry)
+    registry.interpreters = load_interpreters(loaded.environments, registry)
     device = resolve_device(device, elsewhere=scheduler is not None)
     folder = output or Path("results/runs") / loaded.name
     store = RunFolder(folder)

@@ -1,1 +1,1 @@
-"""A Python of its own for a framework."""
+"""The interpreters of frameworks that have one of their own."""

@@ -1,7 +1,7 @@
-"""A Python of its own for a framework: which one, and whether it will do.
+"""Find the interpreters that a suite and the user's `config.toml` choose.
 
-A suite and the user's `config.toml` choose; the suite's choice comes first. A worker
-there must run the code that runs here, so both Pythons are asked and compared.
+The suite's choice comes first. A worker in such an interpreter must run the code that
+runs here, so both interpreters are asked what they hold, and compared.
 """
 
 from __future__ import annotations
@@ -24,47 +24,50 @@ from urllib.parse import unquote, urlsplit
 
 from harness.declarations import BUILT_IN, FrameworkDeclaration
 from harness.errors import MisuseError, suggestion
-from harness.registry import Environment, Registry
+from harness.registry import Interpreter, Registry
 
 DISTRIBUTION = "rnn-harness"
 PROBE_S = 60.0
-"""What a Python may take to say what it holds: the first time, on a network's disk."""
+"""How long an interpreter may take to answer, even from a network disk."""
 
 _NEEDS = {"numpy": "numpy", "psutil": "psutil", "pynvml": "nvidia-ml-py"}
-"""What every worker imports, and the distribution that holds it."""
+"""The modules that every worker imports, and the distribution of each."""
 
 
 class _UnfitError(Exception):
-    """Why a Python is no environment of a framework."""
+    """Why an interpreter cannot run the workers of a framework."""
 
 
-def load(chosen: Mapping[str, str], registry: Registry) -> dict[str, Environment]:
-    """Look into the environments that a suite and the user's config choose.
+def load_interpreters(
+    chosen: Mapping[str, str], registry: Registry
+) -> dict[str, Interpreter]:
+    """Return the interpreters that a suite and the user's config choose, by framework.
 
     Args:
-        chosen: The suite's: a Python by framework.
+        chosen: The paths that the suite chooses, by framework.
         registry: Knows what each framework needs.
 
     Raises:
-        MisuseError: If one is not there, is no Python, or holds other code than this.
+        MisuseError: If a path does not exist, is not a Python, or its rnn-harness or
+            plugins differ from those here.
     """
     pythons = {n: Path(p) for n, p in {**_of_user(registry), **chosen}.items()}
     if not pythons:
         return {}
     question = json.dumps(_question(registry))
-    environments, problems = {}, []
+    interpreters, problems = {}, []
     with ThreadPoolExecutor(len(pythons) + 1) as pool:
-        # This Python is asked too, as a worker of it would start.
+        # This Python is asked too, started like a worker.
         here = pool.submit(_answer, Path(sys.executable), question)
         found = {n: pool.submit(_answer, p, question) for n, p in pythons.items()}
         for name, python in pythons.items():
             try:
                 there = found[name].result()
-                _check_like(there, here.result(), python, registry.frameworks[name])
+                _check_same(there, here.result(), python, registry.frameworks[name])
             except _UnfitError as error:
                 problems.append(f"environments.{name}: {error}")
                 continue
-            environments[name] = Environment(
+            interpreters[name] = Interpreter(
                 python=python,
                 version=there["python"],
                 prefix=there["prefix"],
@@ -72,7 +75,7 @@ def load(chosen: Mapping[str, str], registry: Registry) -> dict[str, Environment
             )
     if problems:
         raise MisuseError("\n".join(problems))
-    return environments
+    return interpreters
 
 
 # --- what is chosen ------------------------------------------------------------------
@@ -81,11 +84,11 @@ def load(chosen: Mapping[str, str], registry: Registry) -> dict[str, Environment
 def resolved(
     table: Mapping[str, Any], folder: Path, known: Iterable[str]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return an `[environments]` table with whole paths, and what is wrong in it.
+    """Return an `[environments]` table with absolute paths, and what is wrong in it.
 
     Args:
-        table: A path by framework, which may hold `~` and `$VARIABLES`.
-        folder: What a path is relative to.
+        table: The paths by framework, which may hold `~` and `$VARIABLES`.
+        folder: The folder that paths are relative to.
         known: The declared frameworks.
     """
     paths, problems, known = {}, [], tuple(known)
@@ -100,7 +103,7 @@ def resolved(
         if unset := re.search(r"\$\{?(\w+)", path):
             problems.append(f"environments.{name}: {text}: ${unset[1]} is not set")
         try:
-            # Not resolved: a virtual environment finds itself by its python's link.
+            # Links are not resolved: a virtual environment is found by its own link.
             paths[name] = str((folder / Path(path).expanduser()).absolute())
         except RuntimeError:
             problems.append(f"environments.{name}: {text}: there is no such user")
@@ -108,8 +111,8 @@ def resolved(
 
 
 def user_config() -> Path:
-    """Return where the user's own config is, or would be."""
-    home = Path(os.environ.get("HOME", "/"))  # a container's user may have none
+    """Return the path of the user's config file, which may not exist."""
+    home = Path(os.environ.get("HOME", "/"))  # it may not be set in a container
     base = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
     return base / DISTRIBUTION / "config.toml"
 
@@ -130,8 +133,8 @@ def _of_user(registry: Registry) -> dict[str, str]:
     table = raw.get("environments", {})
     if not isinstance(table, dict):
         problems, table = [*problems, "environments: write [environments]"], {}
-    # An unknown name may be of a plugin that this command does not read; one that looks
-    # like a known name is a mistake.
+    # An unknown name may belong to a plugin that this command does not read. If it is
+    # similar to a known name, it is a mistake.
     known = registry.frameworks
     table = {n: p for n, p in table.items() if get_close_matches(n, known, 1, 0.75)}
     paths, wrong = resolved(table, file.parent, known)
@@ -158,7 +161,7 @@ def _question(registry: Registry) -> dict[str, Any]:
 
 
 def _answer(python: Path, question: str) -> dict[str, Any]:
-    """Return what a Python says of itself; nothing where it has no probe.
+    """Return what an interpreter holds; nothing if rnn-harness is not installed there.
 
     Raises:
         _UnfitError: If it does not answer.
@@ -198,7 +201,7 @@ def _answer(python: Path, question: str) -> dict[str, Any]:
 
 
 def _run(command: Sequence[str]) -> tuple[int, str, str]:
-    """Return exit code, output and errors; all it started ends if it takes too long."""
+    """Return exit code, output and errors; kill all that it started after `PROBE_S`."""
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -216,19 +219,19 @@ def _run(command: Sequence[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-# --- whether it will do --------------------------------------------------------------
+# --- whether it is fit --------------------------------------------------------------
 
 
-def _check_like(
+def _check_same(
     there: Mapping[str, Any],
     here: Mapping[str, Any],
     python: Path,
     framework: FrameworkDeclaration,
 ) -> None:
-    """Check that an environment holds the code that this Python holds.
+    """Check that an interpreter holds the same code as this one.
 
     Raises:
-        _UnfitError: If it does not, with the command that helps.
+        _UnfitError: If it does not; the message says which command helps.
     """
     pip = f"{shlex.quote(str(python))} -m pip install"
     this = _this_project(framework.extra)
@@ -252,7 +255,7 @@ def _check_like(
 
 
 def _this_project(extra: str | None) -> str:
-    """Return this project as `pip install` takes it: a checkout, a file, a version."""
+    """Return the argument of `pip install` for this project as installed here."""
     extras = f"[{extra}]" if extra else ""
     own = importlib.metadata.distribution(DISTRIBUTION)
     origin = json.loads(own.read_text("direct_url.json") or "{}")

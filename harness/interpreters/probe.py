@@ -1,4 +1,4 @@
-"""What a Python has installed, found out without importing any of it.
+"""Find out what an interpreter has installed, without importing any of it.
 
 Run as `python -m harness.interpreters.probe QUESTION`.
 
@@ -18,43 +18,33 @@ import importlib.util
 import json
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.machine.facts import framework_versions, installed_versions
+from harness.registry import first_missing
 
 PACKAGES = ("harness", "implementations", "tasks")
-"""What a trial's numbers are computed by, beside a framework and plugins."""
+"""The packages that compute a trial's numbers, beside a framework and plugins."""
 
 
 def probe(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what this Python holds of what is asked."""
+    """Return the answer to a question."""
     return {
         "python": platform.python_version(),
         "prefix": sys.prefix,
         "distributions": installed_versions(asked["distributions"]),
         "sources": hash_of_sources(),
-        "missing": missing(asked["needs"]),
+        "missing": first_missing(asked["needs"]),
         "frameworks": {
             name: {
                 "versions": framework_versions(name, framework["distributions"]),
-                "missing": missing(framework["modules"]),
+                "missing": first_missing(framework["modules"]),
             }
             for name, framework in asked["frameworks"].items()
         },
     }
-
-
-def missing(modules: Iterable[str]) -> str | None:
-    """Return the first module that is not installed, or None."""
-    for module in modules:
-        try:
-            if importlib.util.find_spec(module) is None:
-                return module
-        except ImportError:  # the package that a submodule belongs to is not there
-            return module
-    return None
 
 
 def hash_of_sources() -> str:

@@ -23,7 +23,7 @@ from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 
 from harness.errors import MisuseError
-from harness.interpreters import choose as environments
+from harness.interpreters.choose import load_interpreters
 from harness.registry import Registry
 from harness.run.engine.local import LocalEngine
 from harness.run.engine.session import Part, run_session
@@ -220,7 +220,7 @@ def _registries(request: Request, checkout: Checkout) -> dict[str, Registry]:
     ):
         registry = Registry.discover(files)
         chosen = request.suite.environments
-        registry.environments = environments.load(chosen, registry)
+        registry.interpreters = load_interpreters(chosen, registry)
         paths = [str(overlay(parent / name, shown)), os.environ.get(_PATH)]
         path = {_PATH: os.pathsep.join(filter(None, paths))}
         registry.frameworks = {

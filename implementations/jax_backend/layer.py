@@ -73,7 +73,7 @@ def as_layer(found: object, cell: Cell, input_size: int, hidden_size: int) -> La
             "state, active) to (outputs, state), or a Layer of it",
         )
     name = getattr(found, "__name__", type(found).__name__)
-    check_call(found, ("weights", "x", "state", "active"), name, by_place=True)
+    check_call(found, ("weights", "x", "state", "active"), name, by_position=True)
     layout = CanonicalLayout(cell, input_size, hidden_size)
     return Layer(name, layout.shapes, found)
 

@@ -156,5 +156,5 @@ def checked_module(layer: object) -> nn.Module:
         ):
             if refused:
                 raise PluginError(name, words)
-    check_call(layer.forward, ("x", "state"), name, by_place=True)
+    check_call(layer.forward, ("x", "state"), name, by_position=True)
     return layer

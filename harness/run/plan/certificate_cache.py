@@ -125,6 +125,6 @@ class CertificateCache:
         if folder is None or trial.measure != "parity" or trial.device != "cpu":
             return None
         framework = self._registry.framework_of(trial.implementation).name
-        if framework in self._registry.environments:
+        if framework in self._registry.interpreters:
             return None
         return folder / "certificates" / f"{trial.key()[:32]}.json"

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from harness.errors import MisuseError
-from harness.interpreters import choose as environments
-from harness.interpreters import probe
-from harness.interpreters.choose import load, user_config
+from harness.interpreters import choose, probe
+from harness.interpreters.choose import load_interpreters, user_config
 from harness.registry import Registry
 from harness.run.plan.fingerprint import source_hashes
 from harness.trial import Trial
@@ -72,7 +71,7 @@ def script(file: Path, text: str, shebang: str = "#!/bin/sh") -> Path:
 
 def refusal(python: Path | str, framework: str = "numpy") -> str:
     with pytest.raises(MisuseError) as raised:
-        load({framework: str(python)}, REGISTRY)
+        load_interpreters({framework: str(python)}, REGISTRY)
     told = str(raised.value)
     assert told.startswith(f"environments.{framework}: {python} ")
     return told.removeprefix(f"environments.{framework}: {python} ")
@@ -83,7 +82,7 @@ def refusal(python: Path | str, framework: str = "numpy") -> str:
 
 def test_another_environment_is_described_by_what_it_holds(make_venv: MakeVenv) -> None:
     python = make_venv(PACKAGES)
-    found = load({"numpy": str(python)}, REGISTRY)["numpy"]
+    found = load_interpreters({"numpy": str(python)}, REGISTRY)["numpy"]
     assert found.to_json() == {
         "python": str(python),
         "version": sys.version.split()[0],
@@ -95,7 +94,7 @@ def test_another_environment_is_described_by_what_it_holds(make_venv: MakeVenv) 
 
 
 def test_without_any_nothing_is_started() -> None:
-    assert load({}, REGISTRY) == {}
+    assert load_interpreters({}, REGISTRY) == {}
     assert REGISTRY.python_of("torch") == Path(sys.executable)
 
 
@@ -104,7 +103,7 @@ def test_a_framework_runs_in_its_own_python_and_the_others_in_this_one(
 ) -> None:
     python = make_venv(PACKAGES)
     registry = Registry.discover()
-    registry.environments = load({"numpy": str(python)}, registry)
+    registry.interpreters = load_interpreters({"numpy": str(python)}, registry)
     assert registry.python_of("numpy") == python
     assert registry.python_of("torch") == Path(sys.executable)
     assert registry.unavailable("numpy-reference") is None
@@ -112,7 +111,7 @@ def test_a_framework_runs_in_its_own_python_and_the_others_in_this_one(
 
 def test_a_greeting_is_no_answer_and_disturbs_none(make_venv: MakeVenv) -> None:
     python = make_venv(PACKAGES, also="import sys; print('Welcome to the cluster')")
-    assert load({"numpy": str(python)}, REGISTRY)["numpy"].missing is None
+    assert load_interpreters({"numpy": str(python)}, REGISTRY)["numpy"].missing is None
 
 
 def test_a_framework_that_is_not_there_is_unavailable_and_stops_nothing(
@@ -121,7 +120,7 @@ def test_a_framework_that_is_not_there_is_unavailable_and_stops_nothing(
     packages = bare_packages(tmp_path / "few", "numpy", "psutil", "pynvml.py")
     python = make_venv(packages)
     registry = Registry.discover()
-    registry.environments = load({"torch": str(python)}, registry)
+    registry.interpreters = load_interpreters({"torch": str(python)}, registry)
     assert registry.unavailable("torch-native") == (
         f"unavailable: no module 'torch' in {python}; "
         f"{python} -m pip install 'rnn-harness[torch]'"
@@ -139,7 +138,9 @@ def test_a_certificate_is_of_the_versions_in_the_environment(
     )
     registry = Registry.discover()
     here = source_hashes(registry, PARITY)
-    registry.environments = load({"numpy": str(make_venv(packages))}, registry)
+    registry.interpreters = load_interpreters(
+        {"numpy": str(make_venv(packages))}, registry
+    )
     there = source_hashes(registry, PARITY)
     assert here["library versions"] == f"numpy {np.__version__}"
     assert there == {**here, "library versions": "numpy 1.99"}
@@ -189,12 +190,12 @@ def test_what_is_no_python_is_told_with_its_own_last_word(
 def test_a_python_that_hangs_ends_with_all_it_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environments, "PROBE_S", 1.0)
+    monkeypatch.setattr(choose, "PROBE_S", 1.0)
     child = tmp_path / "child"
     python = script(tmp_path / "python", f"sleep 1000 &\necho $! > {child}\nwait")
     # Asked alone, as a busy machine may need more than a second for the real one.
-    with pytest.raises(environments._UnfitError, match="did not answer within 1 s"):
-        environments._answer(python, "{}")
+    with pytest.raises(choose._UnfitError, match="did not answer within 1 s"):
+        choose._answer(python, "{}")
     process = int(child.read_text(encoding="utf-8"))
     helpers.wait_for(lambda: not helpers.alive(process), "the end of the child", 5)
 
@@ -208,7 +209,7 @@ def test_a_python_without_this_project_gets_the_command_that_installs_it(
     python = make_venv()
     assert refusal(python, "torch") == (
         f"has no rnn-harness, here is {VERSION}; run: {python} -m pip install "
-        f"{environments._this_project('torch')}"
+        f"{choose._this_project('torch')}"
     )
 
 
@@ -236,7 +237,7 @@ def test_it_is_installed_there_as_it_was_here(
     # Not the standard library's class where a backport of it was imported before.
     found = type(metadata.distribution("rnn-harness"))
     monkeypatch.setattr(found, "read_text", _only(text, found.read_text))
-    assert environments._this_project(extra) == told
+    assert choose._this_project(extra) == told
 
 
 def _only(
@@ -258,7 +259,7 @@ def test_one_byte_of_another_source_is_told(
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(TREE / package, copy / package, ignore=ignored)
     same = make_venv(copy, PACKAGES)
-    assert load({"numpy": str(same)}, REGISTRY)["numpy"].python == same
+    assert load_interpreters({"numpy": str(same)}, REGISTRY)["numpy"].python == same
     file = copy / "tasks" / "adding.py"
     file.write_bytes(file.read_bytes() + b"\n")
     assert refusal(same).startswith(
@@ -287,7 +288,7 @@ def test_a_plugin_that_is_installed_here_must_be_there_too(
     python = make_venv(packages)
     target = f"pytest=={metadata.version('pytest')}"
     with pytest.raises(MisuseError, match=f"has no pytest, here is .*{target}"):
-        load({"numpy": str(python)}, registry)
+        load_interpreters({"numpy": str(python)}, registry)
 
 
 @pytest.mark.parametrize(
@@ -306,7 +307,7 @@ def test_what_every_worker_needs_is_told_when_missing(
 
 def test_every_environment_that_will_not_do_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(MisuseError) as raised:
-        load(
+        load_interpreters(
             {"torch": str(tmp_path), "jax": "/none", "numpy": sys.executable}, REGISTRY
         )
     lines = str(raised.value).splitlines()
@@ -325,7 +326,7 @@ def test_the_user_chooses_for_every_suite_and_a_suite_comes_first(
     one, other = make_venv(PACKAGES, name="one"), make_venv(PACKAGES, name="other")
     beside = os.path.relpath(one, config.parent)
     helpers.write(config, f'[environments]\nnumpy = "{beside}"\njax = "{one}"\n')
-    found = load({"jax": str(other)}, REGISTRY)
+    found = load_interpreters({"jax": str(other)}, REGISTRY)
     assert Path(found["numpy"].prefix).samefile(one.parent.parent)
     assert found["jax"].python == other
 
@@ -349,22 +350,22 @@ def test_a_mistake_in_the_users_config_is_told_with_its_place(
 ) -> None:
     config.write_bytes(text.encode("latin-1"))
     with pytest.raises(MisuseError) as raised:
-        load({}, REGISTRY)
+        load_interpreters({}, REGISTRY)
     assert str(raised.value).startswith(str(config))
     assert told in str(raised.value)
 
 
 def test_the_framework_of_a_plugin_that_is_not_read_is_no_mistake(config: Path) -> None:
     helpers.write(config, '[environments]\ntidal = "/opt/tidal/bin/python"\n')
-    assert load({}, REGISTRY) == {}
+    assert load_interpreters({}, REGISTRY) == {}
 
 
 def test_the_probe_imports_no_framework_and_no_numpy() -> None:
-    asked = environments._question(REGISTRY)
+    asked = choose._question(REGISTRY)
     code = (
         "import json, sys; from harness.interpreters.probe import probe; "
         f"probe(json.loads({json.dumps(asked)!r})); "
         "print([n for n in ('numpy', 'torch', 'jax', 'pydantic') if n in sys.modules])"
     )
-    ended, out, _ = environments._run([sys.executable, "-P", "-c", code])
+    ended, out, _ = choose._run([sys.executable, "-P", "-c", code])
     assert (ended, out.strip()) == (0, "[]")

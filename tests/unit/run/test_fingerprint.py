@@ -32,7 +32,7 @@ def test_another_library_version_or_processor_makes_another_certificate(
 ) -> None:
     before = identity()
     with monkeypatch.context() as changed:
-        changed.setattr(sources, "framework_versions", lambda *_: "numpy 1.0")
+        changed.setattr("harness.registry.framework_versions", lambda *_: "numpy 1.0")
         assert identity() != before
     with monkeypatch.context() as changed:
         changed.setattr(sources, "processor", lambda: "Z80")
@@ -64,7 +64,7 @@ def test_other_measures_are_not_repeated_for_a_new_version(
 ) -> None:
     trial = Trial("speed", "numpy-reference", "gru", batch=4)
     before = identity(trial)
-    monkeypatch.setattr(sources, "framework_versions", lambda *_: "numpy 1.0")
+    monkeypatch.setattr("harness.registry.framework_versions", lambda *_: "numpy 1.0")
     assert identity(trial) == before
 
 
@@ -75,7 +75,7 @@ def test_why_names_the_version_that_made_a_certificate_void(
     first = planned(PARITY, REGISTRY, run)
     run.begin(PARITY, first.id, first.sources).commit({"outcome": "ok", "reason": None})
     assert planned(PARITY, REGISTRY, run).why == "done (ok)"
-    monkeypatch.setattr(sources, "framework_versions", lambda *_: "numpy 1.0")
+    monkeypatch.setattr("harness.registry.framework_versions", lambda *_: "numpy 1.0")
     again = planned(PARITY, REGISTRY, run)
     assert (again.runs, again.why) == (True, "library versions changed")
 
