@@ -1,7 +1,7 @@
 """What is known of a plugin before any of its code runs.
 
-A declaration imports nothing and is read by every command; the `module:callable` in it
-is followed by a worker alone.
+Every command reads declarations, which import nothing. Only a worker follows the
+`module:callable` in them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Declaration:
         name: Lower-case words joined by hyphens.
         factory: `module:callable`; in a plugin file the file's own name is the module.
         summary: One line for `list`.
-        origin: Distribution or file it came from.
-        file: The plugin file, where it came from one.
+        origin: The distribution or file that declares it.
+        file: The plugin file that declares it, or None.
     """
 
     kind: ClassVar[str] = "plugin"
@@ -55,7 +55,7 @@ class Declaration:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """Every `module:callable` of the plugin, where its source is to be found."""
+        """Every `module:callable` of the plugin; its source is found from these."""
         return (self.factory,) if self.factory is not None else ()
 
 
@@ -66,10 +66,9 @@ class FrameworkDeclaration(Declaration):
     `factory(spec, cell, device, layer)` builds a network around a layer.
 
     Attributes:
-        modules: What must be importable; the first is the framework itself.
-        distributions: Where the modules' versions are read, the first installed one of
-            those that offer the same module.
-        extra: What installs it.
+        modules: The modules that must be importable; the first is the framework itself.
+        distributions: The distributions whose versions are the framework's.
+        extra: The extra of this project that installs it.
         environment: Variables of a worker, set before the framework is imported.
         probe: `module:callable`; `probe(device)` returns a `DeviceProbe`. No trial's
             numbers come from it, so it is not among `references`.
@@ -90,7 +89,7 @@ class FrameworkDeclaration(Declaration):
 
 
 INITS = ("canonical", "zero-bias", "chrono", "native-torch", "native-keras")
-"""Schemes of initial values that a cell offers which declares no list of its own."""
+"""The schemes of initial values of a cell that does not declare its own list."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +132,8 @@ class ImplementationDeclaration(Declaration):
     cell that has equations.
 
     Attributes:
-        every: What a cell must have for this to compute it, where `cells` are not named
-            one by one; the registry then fills in `cells`.
+        every: What a cell must have to be computed, if `cells` are not named one by
+            one; the registry then fills in `cells`.
     """
 
     kind: ClassVar[str] = "implementation"
@@ -152,7 +151,7 @@ class ImplementationDeclaration(Declaration):
 
     @property
     def references(self) -> tuple[str, ...]:
-        """The one that is given of factory, layer and loop."""
+        """The given one of factory, layer and loop."""
         given = (self.factory, self.layer, self.loop)
         return tuple(r for r in given if r is not None)
 

@@ -1,11 +1,11 @@
-"""What can go wrong, and the exit code each kind ends the command with."""
+"""The errors that are shown to users, and the exit code of each kind."""
 
 from __future__ import annotations
 
 import difflib
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 
@@ -16,21 +16,21 @@ class HarnessError(Exception):
 
 
 class MisuseError(HarnessError):
-    """The user asked for something that cannot be: a bad file, an unknown name."""
+    """The user asked for something impossible: a bad file, an unknown name."""
 
     exit_code = 2
 
 
 class NothingMeasuredError(HarnessError):
-    """No trial ran, or none could say anything."""
+    """No trial ran, or no trial has a result."""
 
     exit_code = 5
 
 
 class PluginError(MisuseError):
-    """A plugin cannot be used; `plugin` names the culprit.
+    """A plugin cannot be used; `plugin` is its name.
 
-    Raised for a broken file, a missing framework or a wrong signature.
+    Its file is broken, its framework is missing, or a signature is wrong.
     """
 
     def __init__(self, plugin: str, reason: str) -> None:
@@ -40,17 +40,17 @@ class PluginError(MisuseError):
 
 
 class UnavailableError(PluginError):
-    """A plugin is sound but something it needs is not on this machine."""
+    """A plugin needs something that this machine does not have."""
 
 
 class RefusedError(HarnessError):
-    """A plugin does not offer what a trial asks of it."""
+    """A plugin does not offer what a trial needs."""
 
     exit_code = 2
 
 
 class InputError(HarnessError, ValueError):
-    """What was given to a network does not fit it: a shape, a dtype, a value."""
+    """The input of a network has a wrong shape, dtype or value."""
 
     exit_code = 2
 
@@ -64,13 +64,32 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(names)}" if names else "; none is known"
 
 
-def describe_error(error: BaseException) -> str:
-    """Return "ValueError: text (file.py:12)", the place being the plugin's own.
+def suggestion_and_names(name: str, known: Collection[str], what: str) -> str:
+    """Return "; did you mean 'gru'? Allowed: gru, lstm", or "; allowed: gru, lstm".
 
-    The place is the innermost frame outside installed packages and the harness; a
-    syntax error names its own.
+    Args:
+        name: The unknown name.
+        known: All names.
+        what: What they are, such as "allowed".
     """
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    names = ", ".join(known)
+    near = suggestion(name, known)
+    if near.endswith("?"):
+        return f"{near} {what.capitalize()}: {names}"
+    return f"; {what}: {names}"
+
+
+def error_text(error: BaseException) -> str:
+    """Return "ValueError: text", or "ValueError" if it has no text."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def describe_error(error: BaseException) -> str:
+    """Return "ValueError: text (file.py:12)", with the line of the plugin that raised.
+
+    This is the innermost frame outside installed packages and the harness; a syntax
+    error names its own line.
+    """
     if isinstance(error, SyntaxError) and error.filename:
         return f"SyntaxError: {error.msg} ({Path(error.filename).name}:{error.lineno})"
     own = Path(__file__).resolve().parent
@@ -79,7 +98,7 @@ def describe_error(error: BaseException) -> str:
         file = Path(frame.filename)
         if file.is_file() and not _is_installed(file) and own not in file.parents:
             place = f" ({file.name}:{frame.lineno})"
-    return f"{text}{place}"
+    return f"{error_text(error)}{place}"
 
 
 def _is_installed(file: Path) -> bool:

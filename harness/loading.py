@@ -1,4 +1,4 @@
-"""From declarations to plugins: what only a worker does, since it runs their code."""
+"""Load plugins from their declarations; only a worker does, as it runs their code."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def load_task(registry: Registry, name: str, options: Mapping[str, Any]) -> Task
 
 
 def _options(registry: Registry, task: TaskDeclaration) -> list[str] | None:
-    """Return the options a task takes, or None where it takes any."""
+    """Return the options that a task takes, or None if it takes any."""
     try:
         signature = inspect.signature(_resolve(registry, task, task.factory))
     except (TypeError, ValueError):
@@ -106,7 +106,7 @@ def build_around(
     cell: Cell,
     device: str,
 ) -> Network:
-    """Return a network of a framework around layers that are at hand.
+    """Return a network of a framework around a layer that exists already.
 
     Raises:
         UnavailableError: If the framework or the device is not there.
@@ -118,7 +118,7 @@ def build_around(
 
 
 def load_probe(registry: Registry, framework: str, device: str) -> DeviceProbe | None:
-    """Return a framework's probe of a device, or None where it declares none.
+    """Return a framework's probe of a device, or None if it declares none.
 
     Raises:
         UnavailableError: If the framework or the device is not there.
@@ -135,7 +135,7 @@ def load_probe(registry: Registry, framework: str, device: str) -> DeviceProbe |
 def _layer(
     registry: Registry, declaration: ImplementationDeclaration, cell: Cell
 ) -> Callable[..., Any]:
-    """Return what makes a layer of (cell, input_size, hidden_size)."""
+    """Return a function that makes a layer from (cell, input_size, hidden_size)."""
     if declaration.layer is not None:
         layer = _resolve(registry, declaration, declaration.layer)
         names = ("cell", "input_size", "hidden_size")

@@ -28,6 +28,7 @@ from harness.errors import (
     PluginError,
     UnavailableError,
     describe_error,
+    error_text,
     suggestion,
 )
 from harness.machine.facts import framework_versions
@@ -310,7 +311,8 @@ def _import_failure(
         try:  # a broken install fails again, and in the same place
             importlib.import_module(module)
         except (Exception, SystemExit) as again:
-            return f"'{module}' is installed but cannot be imported: {_text(again)}"
+            text = error_text(again)
+            return f"'{module}' is installed but cannot be imported: {text}"
     return None
 
 
@@ -326,10 +328,6 @@ def _passes_through(module: str, error: BaseException) -> bool:
         for f in frames
         if own.name == "__init__.py" or Path(f.filename) == own
     )
-
-
-def _text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _is_within(module: str, package: str) -> bool:

@@ -1,4 +1,4 @@
-"""Write plugin files to start from; each passes `check` unchanged."""
+"""Write plugin files to start from; each of them passes `check` unchanged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -21,7 +21,7 @@ from harness.declarations import (
     ImplementationDeclaration,
     TaskDeclaration,
 )
-from harness.errors import MisuseError, suggestion
+from harness.errors import MisuseError, suggestion_and_names
 from harness.registry import Registry
 
 _DECLARATIONS: Mapping[str, type[Declaration]] = {
@@ -36,28 +36,28 @@ _TEMPLATES = {
     "keras-jax": "keras",
     "numpy": "numpy",
 }
-"""Frameworks and the template of a layer in each."""
+"""The template of a layer in each framework."""
 
 _NUMPY_CELLS = ("gru",)
-"""In numpy the way back is written out, so that its template is of one cell."""
+"""The numpy template writes out the gradients of one cell, so it has only that one."""
 
 _WIDTH = 88
 
 _GRU_ALONE = "  # gru alone"
-"""At the end of a template's line that other cells do without."""
+"""The end of a template's line that only the GRU has."""
 
 _OWN_PACKAGES = ("harness", "implementations", "tasks")
 
 
 @dataclass(frozen=True)
 class NewPlugin:
-    """What a file is to declare.
+    """A plugin to write a file for.
 
     Attributes:
         kind: implementation, cell or task.
-        framework: What an implementation computes with.
-        cell: What an implementation computes.
-        file: Where to write; by default the name, with underscores, in this folder.
+        framework: The framework of an implementation.
+        cell: The cell that an implementation computes.
+        file: The file to write; by default the name, with underscores, in this folder.
     """
 
     kind: str
@@ -68,11 +68,11 @@ class NewPlugin:
 
 
 def write_plugin(new: NewPlugin, registry: Registry) -> Path:
-    """Write a plugin file and return its path; never over a file that exists.
+    """Write a plugin file and return its path; an existing file is never replaced.
 
     Raises:
         MisuseError: If the name or the file is taken, the file would hide a module,
-            there is no template of what was asked, or the file cannot be written.
+            there is no such template, or the file cannot be written.
     """
     if new.kind not in _DECLARATIONS:
         raise MisuseError(f"unknown kind '{new.kind}'{_hint(new.kind, _DECLARATIONS)}")
@@ -156,7 +156,7 @@ def _is_module(name: str) -> bool:
         return True
     try:
         return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # a module that was taken apart while loaded
+    except (ImportError, ValueError):  # a loaded module without a usable spec
         return True
 
 
@@ -192,7 +192,7 @@ def _text(new: NewPlugin, file: Path, registry: Registry) -> str:
 
 
 def _declaration(new: NewPlugin, arguments: Mapping[str, str]) -> str:
-    """Return the call that declares a plugin, on as few lines as it fits in."""
+    """Return the call that declares a plugin, on as few lines as possible."""
     function = f"declare_{new.kind}"
     given = [f'"{new.name}"', *(f"{name}={a}" for name, a in arguments.items())]
     line = ", ".join(given)
@@ -233,11 +233,8 @@ def _cell(name: str, framework: str, registry: Registry) -> str:
     raise MisuseError(f"unknown cell '{name}'{_hint(name, offered)}")
 
 
-def _hint(name: str, allowed: Iterable[str]) -> str:
-    """Return the name that was probably meant, and the names that are allowed."""
-    near = suggestion(name, allowed)
-    words = ", ".join(allowed)
-    return f"{near} Allowed: {words}" if near.endswith("?") else f"; allowed: {words}"
+def _hint(name: str, allowed: Collection[str]) -> str:
+    return suggestion_and_names(name, allowed, "allowed")
 
 
 def _cells() -> dict[str, Any]:
@@ -245,7 +242,7 @@ def _cells() -> dict[str, Any]:
 
 
 def _layer(cell: str, form: str, words: Mapping[str, str]) -> str:
-    """Return the template of a layer with the equations of a cell in it."""
+    """Return the file of a layer, with the equations of a cell in the template."""
     facts = _cells()[cell]
     lines: list[str] = []
     for line in _read(f"implementation-{form}.py.txt").splitlines():
@@ -261,7 +258,7 @@ def _layer(cell: str, form: str, words: Mapping[str, str]) -> str:
 
 
 def _words(gates: list[str], state: list[str], equations: str) -> dict[str, str]:
-    """Return how a template says what differs between cells."""
+    """Return the words of a template that differ between cells."""
     functions = [f for f in ("relu", "sigmoid", "tanh") if f"{f}(" in equations]
     return {
         "order": ", ".join(gates),

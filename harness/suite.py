@@ -1,4 +1,4 @@
-"""Suites: a TOML file, checked whole, that says which trials answer a question."""
+"""Read suites: TOML files that say which trials answer a question."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from harness.contract import Optimizer
-from harness.errors import MisuseError, PluginError, suggestion
+from harness.errors import MisuseError, PluginError, suggestion, suggestion_and_names
 from harness.interpreters.choose import resolved
 from harness.loading import load_task
 from harness.registry import Registry
@@ -47,8 +47,8 @@ class LearningSection(_Section):
     """Cells trained on one task, at one length or several.
 
     Attributes:
-        learn_on: Implementations in the order to choose one from; none of them, or no
-            order, takes the fastest certified one.
+        learn_on: The first of these implementations that is certified learns. If there
+            is none, the fastest certified implementation does.
         learn_on_each: Whether every one of `implementations` learns, so that their
             curves can be compared.
     """
@@ -96,7 +96,7 @@ class LearningSection(_Section):
 
 
 class GradientsSection(_Section):
-    """Initial values whose gradient over lag is measured before any training."""
+    """Initial values; their gradient over lag is measured before any training."""
 
     task: str
     length: Counts
@@ -109,7 +109,7 @@ class GradientsSection(_Section):
 
 
 class Shape(_Section):
-    """Sizes of a network fed with random numbers; several of one are each taken."""
+    """Sizes of a network whose input is random; lists give every combination."""
 
     batch: Counts
     time_steps: Counts
@@ -129,11 +129,11 @@ class SpeedSection(_Section):
     """Cells and implementations timed at some shapes.
 
     Attributes:
-        target: How wide the interval of a median, or of its ratio to the fastest, may
-            be as a share of it.
-        time_budget_s: After so long no round of a session begins, known or not.
-        rounds: Fewest rounds of a session, unless its time is out.
-        readings: Kept readings of a turn.
+        target: The width of the interval of a median, or of its ratio to the fastest,
+            at which a row is known well enough, as a share of its middle.
+        time_budget_s: No round of a session begins after this time.
+        rounds: The smallest number of rounds of a session, unless its time is over.
+        readings: The readings of a turn that are kept.
         memory: Whether peak memory is measured too, each in a process of its own.
     """
 
@@ -157,8 +157,8 @@ class Suite(_Section):
     """A named set of sections: learning, gradients before it, and speed.
 
     Attributes:
-        environments: The Python of a framework that has its own. It says how trials
-            are computed, not which, and so is no part of a suite when compared or kept.
+        environments: The path of a framework's own interpreter, by framework. It is
+            not compared or stored with a suite, because it does not change the trials.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -194,7 +194,7 @@ def load_suite(
         seeds: Replaces the seeds of every learning and gradients section.
 
     Raises:
-        MisuseError: With everything that is wrong in it.
+        MisuseError: If it has mistakes; the message lists all of them.
     """
     text, where = _read(source)
     try:
@@ -211,9 +211,7 @@ def load_suite(
         suite = Suite.model_validate(raw)
     except ValidationError as error:
         raise _misuse(where, [*_problems(error), *unknown]) from error
-    problems = [*unknown, *_refused_by_tasks(suite, registry)]
-    problems += _unknown_inits(suite, registry)
-    problems += _refused_on_each(suite, registry)
+    problems = [*unknown, *_refused(suite, registry)]
     if problems:
         raise _misuse(where, problems)
     return suite
@@ -239,13 +237,8 @@ def _read(source: str) -> tuple[str, str]:
     if path.suffix == ".toml" or "/" in source:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise MisuseError(f"suite file {source} {what}")
-    known = ", ".join(suites)
-    hint = suggestion(source, suites)
-    raise MisuseError(
-        f"unknown suite '{source}'{hint} Built in: {known}; or give a TOML file"
-        if "did you mean" in hint
-        else f"unknown suite '{source}'; built in: {known}; or give a TOML file"
-    )
+    hint = suggestion_and_names(source, suites, "built in")
+    raise MisuseError(f"unknown suite '{source}'{hint}; or give a TOML file")
 
 
 # --- settings from the command line --------------------------------------------------
@@ -293,7 +286,7 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
 
 
 def _choose_environment(raw: dict[str, Any], framework: str, python: Any) -> None:
-    """Choose a Python; its path is relative to where the command runs."""
+    """Choose an interpreter; its path is relative to the current folder."""
     table = raw.setdefault("environments", {})
     if isinstance(table, dict):
         found = resolved({framework: python}, Path(), [framework])[0]
@@ -312,7 +305,7 @@ def _value(text: str) -> Any:
 
 
 _REFUSED = {"bidirectional": "; every network runs forward in time only"}
-"""Keys that somebody may well ask for, and why they are not offered."""
+"""Keys that a user may try, and why they do not exist."""
 
 
 def _problems(error: ValidationError) -> list[str]:
@@ -363,26 +356,6 @@ def _keys_at(location: Sequence[int | str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _task_problems(
-    section: LearningSection | GradientsSection, registry: Registry
-) -> list[str]:
-    """Return which options or lengths a task does not take.
-
-    Tasks are numpy alone, so that asking one costs no worker.
-    """
-    try:
-        task = load_task(registry, section.task, section.task_options)
-    except PluginError as error:
-        return [f"task: {error}"]
-    problems = []
-    for length in section.length:
-        try:
-            task.time_steps(length)
-        except ValueError as error:
-            problems.append(f"length: {error}")
-    return problems
-
-
 _NAMED = (
     ("learning", "task", "task"),
     ("learning", "cells", "cell"),
@@ -393,11 +366,11 @@ _NAMED = (
     ("speed", "cells", "cell"),
     ("speed", "implementations", "implementation"),
 )
-"""Section, key and the kind of plugin it names."""
+"""A section, a key, and the kind of plugin that the key names."""
 
 
 def _unknown_names(raw: Mapping[str, Any], registry: Registry) -> list[str]:
-    """Look up every name, also where other keys are wrong."""
+    """Look up every name, even if other keys are wrong."""
     problems = []
     for section, key, kind in _NAMED:
         for index, values in enumerate(_sections(raw, section)):
@@ -412,7 +385,7 @@ def _unknown_names(raw: Mapping[str, Any], registry: Registry) -> list[str]:
 
 
 def _environments(raw: dict[str, Any], source: str, registry: Registry) -> list[str]:
-    """Make the paths of environments whole; return what is wrong with them."""
+    """Make the paths of interpreters absolute; return what is wrong with them."""
     table = raw.get("environments", {})
     if not isinstance(table, dict):
         return []
@@ -421,60 +394,69 @@ def _environments(raw: dict[str, Any], source: str, registry: Registry) -> list[
     return problems
 
 
-def _refused_by_tasks(suite: Suite, registry: Registry) -> list[str]:
-    of_tasks: list[tuple[str, LearningSection | GradientsSection]] = [
-        *((f"learning[{i}]", section) for i, section in enumerate(suite.learning)),
-        *((f"gradients[{i}]", section) for i, section in enumerate(suite.gradients)),
-    ]
-    problems = [
-        f"{where}.{problem}"
-        for where, section in of_tasks
-        if section.task in registry.tasks
-        for problem in _task_problems(section, registry)
-    ]
+def _refused(suite: Suite, registry: Registry) -> list[str]:
+    """Return what tasks, cells and implementations do not offer to a suite."""
     if not suite.learning and not suite.gradients and not suite.speed:
-        problems.append("has no [[learning]], [[gradients]] or [[speed]] section")
+        return ["has no [[learning]], [[gradients]] or [[speed]] section"]
+    problems = []
+    for kind in ("learning", "gradients"):
+        for index, section in enumerate(getattr(suite, kind)):
+            found = _task_problems(section, registry)
+            found += _init_problems(section, registry)
+            if isinstance(section, LearningSection) and section.learn_on_each:
+                found += _on_each_problems(section)
+            problems += [f"{kind}[{index}].{problem}" for problem in found]
     return problems
 
 
-def _unknown_inits(suite: Suite, registry: Registry) -> list[str]:
-    """Return which initial values a section asks of a cell that does not offer them."""
-    asked = [
-        *((f"learning[{i}]", s.cells, (s.init,)) for i, s in enumerate(suite.learning)),
-        *((f"gradients[{i}]", s.cells, s.init) for i, s in enumerate(suite.gradients)),
-    ]
+def _task_problems(
+    section: LearningSection | GradientsSection, registry: Registry
+) -> list[str]:
+    """Return the options and lengths that a task does not take.
+
+    Tasks need only numpy, so they are asked in this process.
+    """
+    if section.task not in registry.tasks:
+        return []
+    try:
+        task = load_task(registry, section.task, section.task_options)
+    except PluginError as error:
+        return [f"task: {error}"]
+    problems = []
+    for length in section.length:
+        try:
+            task.time_steps(length)
+        except ValueError as error:
+            problems.append(f"length: {error}")
+    return problems
+
+
+def _init_problems(
+    section: LearningSection | GradientsSection, registry: Registry
+) -> list[str]:
+    """Return the initial values that a cell does not offer."""
+    inits = [section.init] if isinstance(section.init, str) else section.init
     return [
-        f"{where}.init: cell '{cell}' has no initial values '{init}'"
+        f"init: cell '{cell}' has no initial values '{init}'"
         f"{suggestion(init, registry.cell(cell).inits)}"
-        for where, cells, inits in asked
-        for cell in cells
+        for cell in section.cells
         if cell in registry.cells
         for init in inits
         if init not in registry.cell(cell).inits
     ]
 
 
-def _refused_on_each(suite: Suite, registry: Registry) -> list[str]:
+def _on_each_problems(section: LearningSection) -> list[str]:
     """Return what contradicts that every listed implementation learns."""
     problems = []
-    for index, section in enumerate(suite.learning):
-        if not section.learn_on_each:
-            continue
-        where, names = f"learning[{index}]", section.implementations or ()
-        if section.learn_on is not None:
-            problems.append(
-                f"{where}.learn_on_each: every listed implementation learns, so that "
-                "learn_on has nothing to choose; give one of the two"
-            )
-        if not names:
-            problems.append(
-                f"{where}.learn_on_each: list what shall learn, such as "
-                'implementations = ["numpy-reference", "torch-native"]'
-            )
-        problems += [
-            f"{where}.implementations: '{name}' does not train; leave it out"
-            for name in names
-            if name in registry.implementations
-            and not registry.implementation(name).trains
-        ]
+    if section.learn_on is not None:
+        problems.append(
+            "learn_on_each: every listed implementation learns, so that learn_on has "
+            "nothing to choose; give one of the two"
+        )
+    if not section.implementations:
+        problems.append(
+            "learn_on_each: list the implementations that learn, such as "
+            'implementations = ["numpy-reference", "torch-native"]'
+        )
     return problems

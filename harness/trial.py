@@ -22,16 +22,16 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "str | None": (str, type(None)),
     "tuple[str, ...]": (tuple,),
 }
-"""What a value may be, by the type that its field names."""
+"""The types that a value may have, by the type of its field."""
 
 
 class SettingsError(ValueError):
-    """Stored settings are not those that their measure has in this version."""
+    """Stored settings differ from the settings that the measure has in this version."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What only one measure needs; this is for measures that need nothing.
+    """The settings of one measure; this class is for measures without any.
 
     Raises:
         TypeError: If a value has another type than its field.
@@ -84,7 +84,7 @@ class GradientsSettings(Settings):
 
 @dataclass(frozen=True)
 class PhasesSettings(Settings):
-    """The calls of a network that are measured."""
+    """The phases that are measured."""
 
     phases: tuple[str, ...] = ("forward", "loss_and_gradients", "train_step")
 
@@ -106,34 +106,34 @@ SETTINGS_OF: Mapping[str, type[Settings]] = {
     "speed": SpeedSettings,
     "memory": PhasesSettings,
 }
-"""The settings of each measure that has some."""
+"""The settings class of each measure."""
 
 
 # --- what `Trial.key` may ignore: names of fields and of settings ---------------
 
 SEEDS = ("seed", "data_seed")
-"""The draws of the initial values and of the training data."""
+"""The fields that draw the initial values and the training data."""
 
 SESSION = ("session",)
-"""The trials that are timed beside it."""
+"""The field that says which trials are timed together."""
 
 SETTINGS = tuple({f.name: f for k in SETTINGS_OF.values() for f in fields(k)})
-"""What only one measure needs."""
+"""All settings of all measures."""
 
 QUESTION = ("measure", *SESSION, *SETTINGS)
-"""What is asked of a network; the rest names the network."""
+"""The fields that say what is measured; the others say which network it is."""
 
 FOLLOWS = ("follows",)
-"""The learning trial whose weights a gradients trial looks at."""
+"""The learning trial whose weights a gradients trial uses."""
 
 HOW_LONG = tuple(each.name for each in fields(SpeedSettings))
-"""Which phases are timed, and for how long."""
+"""The settings that say which phases are timed, and for how long."""
 
 HOW_TIMED = (*SEEDS, *SESSION, *HOW_LONG)
 """What may differ between two timings of the same call."""
 
 START = ("init", "optimizer")
-"""What the time of an update does not depend on: initial values and constants."""
+"""Initial values and constants: the time of an update does not depend on them."""
 
 IMPLEMENTATION = ("implementation",)
 
@@ -146,7 +146,7 @@ HOW_COMPUTED = (*WHO_COMPUTES, *ARITHMETIC)
 """Who computes a network, where, and how exactly."""
 
 BUDGET = ("threads", *ARITHMETIC)
-"""What a timing may use."""
+"""The fields that limit what a timing may use."""
 
 
 @dataclass(frozen=True)
@@ -155,9 +155,9 @@ class Trial:
 
     Attributes:
         session: Speed trials of one session are measured taking turns.
-        task: None where the input is random numbers: parity, and speed by shape.
+        task: The task, or None if the input is random: certificates, speed by shape.
         seed: Draws the initial values; `data_seed` draws the training data.
-        settings: What only this measure needs, and the suite decided.
+        settings: The settings of the measure.
     """
 
     measure: str
@@ -191,7 +191,7 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         """Return the trial as JSON values."""
-        # Every trial of a long study is asked; a deep copy would take most of the time.
+        # A long study calls this often; a deep copy would take most of the time.
         return {
             **{name: getattr(self, name) for name in _NAMES},
             "task_options": dict(self.task_options),
@@ -226,7 +226,7 @@ class Trial:
 
     @property
     def follows(self) -> str | None:
-        """The id of the learning trial whose network a gradients trial looks at."""
+        """The id of the learning trial whose network a gradients trial uses."""
         found = self.settings
         return found.follows if isinstance(found, GradientsSettings) else None
 
@@ -243,7 +243,7 @@ class Trial:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The words a filter expression may ask for."""
+        """The words that a filter expression may contain."""
         words = [self.measure, self.cell, self.implementation, self.device]
         words += [self.dtype, self.init, self.precision, f"threads{self.threads}"]
         if self.task is not None:
@@ -257,7 +257,7 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """A name for people: measure, cell, implementation, task, init, dtype, seed."""
+        """A readable name: measure, cell, implementation, task, init, dtype, seed."""
         parts = [self.measure, self.cell, self.implementation]
         if self.task is not None:
             parts.append(f"{self.task}-{self.length}")
@@ -279,7 +279,7 @@ class Trial:
         """Return a hash that is the same for trials that differ in ignored names only.
 
         Args:
-            ignored: Names of fields and of settings, such as `SEEDS`; none by default.
+            ignored: Names of fields and of settings, such as `SEEDS`.
         """
         names = frozenset[str]().union(*ignored)
         if names not in self._keys:
@@ -289,7 +289,7 @@ class Trial:
 
     @functools.cached_property
     def _given(self) -> dict[str, Any]:
-        """The fields that are not at their default, and every setting, as JSON."""
+        """The fields that differ from their defaults, and all settings, as JSON."""
         given = _without_defaults(self)
         given.pop("settings", None)
         return given | self.settings.to_json()
@@ -301,7 +301,7 @@ class Trial:
     def identity(self, sources: Mapping[str, str]) -> str:
         """Name the trial: readable, with a hash of it and of its plugins' sources.
 
-        A field that is at its default does not enter the hash, so that a field that a
+        A field with its default value does not enter the hash, so that a field that a
         later version adds changes no id. The default of a field must never change.
         """
         digest = _digest({"trial": self._given, "sources": dict(sources)})
@@ -320,7 +320,7 @@ UNCERTIFIED = (*(name for name in _NAMES if name not in CERTIFIED), *SETTINGS)
 
 
 def _without_defaults(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass that are not at their default."""
+    """Return the fields of a dataclass that differ from their defaults."""
     found = {}
     for each in fields(value):
         given, default = getattr(value, each.name), each.default

@@ -22,7 +22,6 @@ from harness.cli.options import (
 )
 from harness.errors import (
     HarnessError,
-    MisuseError,
     NothingMeasuredError,
     PluginError,
     describe_error,
@@ -38,14 +37,20 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("targets", nargs=-1, metavar="[IMPLEMENTATION|FILE.py]...")
 @device_option
-@click.option("--dtype", default="float32", show_default=True, help="float32|float64")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    default="float32",
+    show_default=True,
+)
 @click.option(
     "--precision",
     "precisions",
+    type=click.Choice(["highest", "tf32", "bf16"]),
     multiple=True,
     default=["highest"],
     show_default=True,
-    help="highest|tf32|bf16; may be given several times.",
+    help="May be given several times.",
 )
 @click.option("--full", is_flag=True, help="Every combination of sizes, not 8 shapes.")
 @expression_option("torch-loop and not lstm")
@@ -74,15 +79,6 @@ def check(
     from harness.report.task_check import task_json, task_text
     from harness.run.certify import Request, cells_of, implementations_of
 
-    for what, asked, allowed in (
-        ("dtype", (dtype,), ("float32", "float64")),
-        ("precision", precisions, ("highest", "tf32", "bf16")),
-    ):
-        for word in asked:
-            if word not in allowed:
-                raise MisuseError(
-                    f"unknown {what} '{word}'; allowed: {', '.join(allowed)}"
-                )
     files = [Path(target).resolve() for target in targets if target.endswith(".py")]
     registry = read_plugins([*plugins, *files])
     registry.interpreters = load_interpreters({}, registry)
@@ -147,7 +143,7 @@ def _nothing_to_certify(request: Request) -> str:
 
 
 def _check_tasks(registry: Registry, files: Sequence[Path]) -> list[TaskCheck]:
-    """Check the tasks of plugin files, in this process: they need numpy alone."""
+    """Check the tasks of plugin files in this process, as they need only numpy."""
     names = [task.name for task in registry.tasks.values() if task.file in files]
     if not names:
         return []

@@ -82,7 +82,7 @@ def compare(
 
 
 def _timings(folder: Path) -> JudgedRun:
-    """Read a run that has timed something."""
+    """Read a run that has timings."""
     _, run = read_run(folder)
     if not run.of("speed"):
         raise NothingMeasuredError(
@@ -93,7 +93,7 @@ def _timings(folder: Path) -> JudgedRun:
 
 
 def tell(found: Comparison, *, as_json: bool) -> int:
-    """Print a comparison and return the exit code that it earns."""
+    """Print a comparison and return its exit code."""
     from harness.report.tables.compare import (
         compare_json,
         compare_sentence,
@@ -125,7 +125,7 @@ def _code(found: Comparison) -> int:
 
 
 def _may_be_slower(found: Comparison) -> int:
-    """Count the unclear keys without an interval below the effect."""
+    """Count the unclear keys whose interval does not exclude a slowdown."""
     effects = [row.judged for row in found.of("unclear")]
     intervals = [None if each is None else each.interval for each in effects]
     return sum(i is None or i.high > 1 + found.effect for i in intervals)

@@ -1,4 +1,4 @@
-"""Exit codes, and which one a set of trials gives."""
+"""Exit codes, and the exit code for a set of trials."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def _is_broken(record: TrialRecord) -> bool:
 
 
 def worst(codes: Sequence[int]) -> int:
-    """Return the exit code when several apply."""
+    """Return the most serious of several exit codes."""
     order = [MISUSE, INTERRUPTED, TERMINATED, INTERNAL, NOTHING, NO, NOT_ALL_OK, DONE]
     return min(codes, key=order.index)

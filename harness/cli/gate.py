@@ -114,7 +114,7 @@ def gate(
 
 
 class _TerminatedError(BaseException):
-    """SIGTERM came; the command cleans up as after Ctrl-C, and ends."""
+    """SIGTERM came; the command cleans up as it does after Ctrl-C, and ends."""
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""`rnn-harness list`: cells, tasks, implementations, and why one is unavailable."""
+"""`rnn-harness list`: list cells, tasks, implementations, and what is unavailable."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from harness.cli.exits import DONE, MISUSE
 from harness.cli.options import json_option, plugin_option, read_plugins
+from harness.declarations import BUILT_IN, Declaration
 from harness.registry import Registry
 
 
@@ -23,10 +24,15 @@ from harness.registry import Registry
 def list_plugins(as_json: bool, probe: bool, plugins: tuple[Path, ...]) -> int:
     """List cells, tasks and implementations, and why one is unavailable here."""
     registry = read_plugins(plugins)
-    reasons = _probed(registry) if probe else _looked_at(registry)
+    reasons = {name: registry.unavailable(name) for name in registry.implementations}
+    if probe:
+        from harness.run.availability import build_each
+
+        reasons = dict(build_each(registry))
+    code = MISUSE if registry.problems else DONE
     if as_json:
         click.echo(json.dumps(_listing(registry, reasons), indent=1))
-        return MISUSE if registry.problems else DONE
+        return code
     for title, table in (("cells", registry.cells), ("tasks", registry.tasks)):
         click.echo(title)
         for name, declared in table.items():
@@ -46,38 +52,24 @@ def list_plugins(as_json: bool, probe: bool, plugins: tuple[Path, ...]) -> int:
         click.echo("\nnot usable")
         for problem in registry.problems:
             click.echo(f"  {problem}")
-    return MISUSE if registry.problems else DONE
+    return code
 
 
 def _from(origin: str) -> str:
-    return "" if origin == "built in" else f" (from {origin})"
-
-
-def _looked_at(registry: Registry) -> dict[str, str | None]:
-    return {name: registry.unavailable(name) for name in registry.implementations}
-
-
-def _probed(registry: Registry) -> dict[str, str | None]:
-    from harness.run.availability import build_each
-
-    return dict(build_each(registry))
+    return "" if origin == BUILT_IN else f" (from {origin})"
 
 
 def _listing(registry: Registry, reasons: Mapping[str, str | None]) -> dict[str, Any]:
+    def described(plugin: Declaration) -> dict[str, Any]:
+        names = ("name", "summary", "origin")
+        return {name: getattr(plugin, name) for name in names}
+
     return {
-        "cells": [
-            {"name": d.name, "summary": d.summary, "origin": d.origin}
-            for d in registry.cells.values()
-        ],
-        "tasks": [
-            {"name": d.name, "summary": d.summary, "origin": d.origin}
-            for d in registry.tasks.values()
-        ],
+        "cells": [described(d) for d in registry.cells.values()],
+        "tasks": [described(d) for d in registry.tasks.values()],
         "implementations": [
             {
-                "name": d.name,
-                "summary": d.summary,
-                "origin": d.origin,
+                **described(d),
                 "framework": d.framework,
                 "cells": list(d.cells),
                 "devices": list(d.devices),

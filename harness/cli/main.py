@@ -1,4 +1,4 @@
-"""The command line; every error becomes a sentence and an exit code."""
+"""The command line; it turns every error into a sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -62,10 +62,8 @@ def main() -> NoReturn:
         code = MISUSE
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
-    except (
-        BrokenPipeError
-    ):  # the program that reads our output has ended, such as `head`
-        sys.stderr.close()
+    except BrokenPipeError:
+        sys.stderr.close()  # the program that reads our output has ended
         code = DONE
     sys.exit(code if isinstance(code, int) else DONE)
 

@@ -1,4 +1,4 @@
-"""`rnn-harness new`: a plugin file to start from."""
+"""`rnn-harness new`: write a plugin file to start from."""
 
 from __future__ import annotations
 

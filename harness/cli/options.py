@@ -1,4 +1,4 @@
-"""What several commands share: options, reading plugins, printing."""
+"""Options and functions that several commands share."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ json_option = click.option(
 
 
 def read_plugins(plugins: Sequence[Path]) -> Registry:
-    """Read all plugins; one that cannot be used is reported, and the rest are read."""
+    """Read all plugins; report those that cannot be used."""
     registry = Registry.discover(plugins)
     for problem in registry.problems:
         fail(f"plugin {problem}")
@@ -115,12 +115,12 @@ def default_jobs() -> int:
 
 
 def fail(message: str) -> None:
-    """Say on standard error what went wrong."""
+    """Print on standard error what went wrong."""
     click.echo(f"rnn-harness: {message}", err=True)
 
 
 def stdout() -> Console:
-    """Return standard output; a file or pipe is wide enough that no line is broken."""
+    """Return standard output; in a file or pipe it is wide, so that no line breaks."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 140)

@@ -50,10 +50,10 @@ MOST_SEEDS = 1000
 
 STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 STORAGE |= {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE}
-"""Errors of the file system when a run folder cannot be written any more."""
+"""Errors of a file system that cannot write a run folder any more."""
 
 IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
-"""Errors when something else has the name of a file or folder to write."""
+"""Errors if something else has the name of a file or folder to write."""
 
 
 @click.command()

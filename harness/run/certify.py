@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -52,14 +52,6 @@ class Request:
         Raises:
             MisuseError: If the expression is malformed or has an unknown word.
         """
-        trials = list(self._all_trials(registry))
-        if self.expression is None:
-            return trials
-        known = {word for trial in trials for word in trial.words}
-        wanted = compile_filter(self.expression, known)
-        return [trial for trial in trials if wanted(trial.words)]
-
-    def _all_trials(self, registry: Registry) -> Iterator[Trial]:
         pairs = [
             (name, cell)
             for name in self.names
@@ -71,17 +63,22 @@ class Request:
             for name, declared in registry.implementations.items()
             if cell in declared.cells and registry.unavailable(name) is None
         ]
-        for name, cell in dict.fromkeys(pairs):
-            for precision in self.precisions:
-                yield Trial(
-                    "parity",
-                    name,
-                    cell,
-                    device=self.device,
-                    dtype=self.dtype,
-                    precision=precision,
-                    settings=CertificateSettings("full") if self.full else Settings(),
-                )
+        trials = [
+            Trial(
+                "parity",
+                name,
+                cell,
+                device=self.device,
+                dtype=self.dtype,
+                precision=precision,
+                settings=CertificateSettings("full") if self.full else Settings(),
+            )
+            for name, cell in dict.fromkeys(pairs)
+            for precision in self.precisions
+        ]
+        known = {word for trial in trials for word in trial.words}
+        wanted = compile_filter(self.expression, known)
+        return [trial for trial in trials if wanted(trial.words)]
 
 
 def implementations_of(registry: Registry, files: Sequence[Path]) -> tuple[str, ...]:

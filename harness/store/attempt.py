@@ -1,4 +1,4 @@
-"""One attempt at a trial: it writes events, log, checkpoint, and at last the commit."""
+"""One attempt at a trial: it writes events, a log, checkpoints and the commit."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Attempt:
 
     Args:
         folder: The attempt's folder, which is made here.
-        header: The first entries of its result.
-        number: Returns the number of the commit in its run.
-        resume: The checkpoint that it continues from, whose curve is copied.
+        header: The first entries of the result.
+        number: Returns the number of the commit in the run.
+        resume: The checkpoint from which it continues; its curve is copied.
     """
 
     def __init__(
@@ -71,10 +71,11 @@ class Attempt:
             log.write(data)
 
     def restart(self, *, resumed: bool) -> None:
-        """Drop the events since the last checkpoint, where the trial starts again.
+        """Drop the events since the last checkpoint, as the trial continues from there.
 
         Args:
-            resumed: False if the trial did not use its checkpoint and starts anew.
+            resumed: False if the trial does not use its checkpoint; all events are then
+                dropped.
         """
         if not resumed:
             self._resume, self._resumable_bytes = None, 0
@@ -82,11 +83,11 @@ class Attempt:
         self._events.truncate(self._resumable_bytes)
 
     def waited(self) -> None:
-        """Start the trial's time again: until now it waited for its machine."""
+        """Start the trial's time again, because it waited for its machine until now."""
         self._clock_s = time.monotonic()
 
     def checkpoint(self, state: Mapping[str, Any], arrays: Weights) -> None:
-        """Write a checkpoint that the trial can continue from; it replaces the last."""
+        """Write a checkpoint; it replaces the last one."""
         os.fsync(self._events.fileno())
         events = (self.folder / "events.jsonl").read_bytes()
         write_checkpoint(self.folder, state, arrays, events, self._wall_time_s())
@@ -104,8 +105,8 @@ class Attempt:
     ) -> Mapping[str, Any]:
         """Commit the trial; before this call it counts as not done.
 
-        A trial that ended well leaves no checkpoint. Other trials keep theirs, to be
-        continued.
+        The checkpoints of a trial that ended `ok` or `diverged` are removed; other
+        trials may be continued.
 
         Returns:
             The content of `result.json`.

@@ -1,4 +1,4 @@
-"""A checkpoint that a learning trial can continue from: one file, without pickle."""
+"""A checkpoint from which a learning trial continues: one file, without pickle."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _STATE = "state.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of learning, and the part of the curve that leads to it.
+    """The state of learning, and the curve up to it.
 
     Attributes:
-        state: As the measure gave it.
+        state: The state that the measure returned.
         arrays: Weights and optimiser state.
         events: The lines of the curve up to here.
         wall_time_s: The time that all attempts at the trial took so far.
-        attempt: The attempt that left it.
+        attempt: The name of the attempt that wrote it.
     """
 
     state: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Reads what was committed of a trial, and checks its hashes."""
+"""Read the committed files of a trial, and check their hashes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.trial import SettingsError, Trial
 
 
 class DamagedError(Exception):
-    """The files of a trial are not what was committed."""
+    """The files of a trial differ from what was committed."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Committed:
 
 
 def read_committed(folder: Path) -> Committed | None:
-    """Return what was committed in a trial's folder, or None where nothing was.
+    """Return the committed files of a trial, or None if nothing was committed.
 
     Raises:
-        DamagedError: If the files are not what was committed.
+        DamagedError: If the files differ from what was committed.
         MisuseError: If a newer version wrote them.
     """
     file = folder / "result.json"
@@ -97,5 +97,5 @@ def _check(result: Mapping[str, Any]) -> None:
 
 
 def order_of_commit(result: Mapping[str, Any]) -> tuple[int, float]:
-    """Return the place of a commit among those of its run."""
+    """Return a key that sorts the commits of a run."""
     return int(result.get("commit", 0)), float(result["committed_at"])

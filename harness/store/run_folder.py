@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.contract import Weights
 
 _OWN = (".lock", ".run.json.", ".writable-")
-"""Files whose names begin so may be in a run folder before its first `run.json`."""
+"""How names of files begin that may precede the first `run.json` of a run folder."""
 
 
 class RunFolder:
@@ -97,7 +97,7 @@ class RunFolder:
         return run
 
     def _foreign(self) -> list[str]:
-        """Return names in the folder that do not come from a run killed at its start.
+        """Return the names of files in the folder that no run has written.
 
         A run folder that has lost its `run.json` is recognised by its trials.
         """
@@ -180,7 +180,7 @@ class RunFolder:
             raise MisuseError(f"{folder} is a file where a trial belongs; move it away")
         folder.mkdir(exist_ok=True)
         if self.damage(trial_id) is not None:
-            # Kept to be looked at; a new commit would replace it.
+            # The user may look at it; a new commit would replace it.
             count = len(list(folder.glob("result.json.damaged-*")))
             damaged = folder / "result.json"
             damaged.rename(folder / f"result.json.damaged-{count + 1}")
@@ -190,10 +190,10 @@ class RunFolder:
             write_atomically(folder / "spec.json", text)
         sync_folder(self.trials)
         with self._lock:
-            if "_sources_by_key" in vars(self):  # otherwise it is read from disk once
+            if "_sources_by_key" in vars(self):  # otherwise it is read from disk later
                 known = self._sources_by_key.setdefault(trial.key(FOLLOWS), [])
                 known += [dict(sources)] if dict(sources) not in known else []
-        for left in folder.glob("attempt-*/.*.tmp"):  # by a process that was killed
+        for left in folder.glob("attempt-*/.*.tmp"):  # of a process that was killed
             left.unlink(missing_ok=True)
         number = 1 + max((n for n, _ in self._attempts(trial_id)), default=0)
         header = {"schema": SCHEMA, "trial": trial_id}
@@ -202,7 +202,7 @@ class RunFolder:
         )
 
     def _next_commit(self) -> int:
-        """Return the next commit's number, because clocks may step back."""
+        """Return the number of the next commit; a clock could go backwards."""
         with self._lock:
             self._last_commit += 1
             return self._last_commit
@@ -244,7 +244,7 @@ class RunFolder:
         return None if found is None else found.record()
 
     def outcome_or_damage(self, trial_id: str) -> tuple[str | None, str | None]:
-        """Return how a trial ended, or None, and what is wrong with it, or None."""
+        """Return the outcome of a trial, or None, and its damage, or None."""
         try:
             found = read_committed(self.trials / trial_id)
         except DamagedError as damage:
@@ -263,8 +263,8 @@ class RunFolder:
     def records(self) -> list[TrialRecord]:
         """Return the finished trials, the latest of each key.
 
-        They are ordered by cell, as the suite names them, then by commit. A trial that
-        follows a replaced one is left out with it.
+        They are sorted by cell in the order of the suite, then by commit. A trial that
+        follows a replaced trial is left out.
         """
         found = [record for p in self._folders() if (record := self.read(p.name))]
         latest: dict[str, TrialRecord] = {}
@@ -287,7 +287,7 @@ class RunFolder:
     def _cells(self) -> list[str]:
         """Return the cells in the order of the suite: learning, then speed.
 
-        Cells that neither of them names, but another section does, come first.
+        Cells that only other sections name come first.
         """
         suite = self.info().get("suite", {})
         named = {
@@ -305,7 +305,7 @@ class RunFolder:
     def sources_of(self, trial: Trial) -> list[dict[str, str]]:
         """Return the plugin sources with which a trial was begun here, done or not.
 
-        It need not follow the same trial, since the id of that may have changed.
+        The trial that it follows may differ, because its id may have changed.
         """
         with self._lock:
             return list(self._sources_by_key.get(trial.key(FOLLOWS), []))

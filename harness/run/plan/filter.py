@@ -13,19 +13,21 @@ _TOKEN = re.compile(r"\s*([()]|[^\s()]+)")
 _OPERATORS = {"and", "or", "not", "(", ")"}
 
 
-def compile_filter(expression: str, known: Collection[str]) -> Predicate:
+def compile_filter(expression: str | None, known: Collection[str]) -> Predicate:
     """Return a predicate over a trial's words.
 
-    Words are whole: `gru` does not mean `gru-reset-before`. `not` binds more tightly
-    than `and`, `and` more tightly than `or`.
+    A word matches as a whole: `gru` does not match `gru-reset-before`. `not` binds more
+    tightly than `and`, `and` more tightly than `or`.
 
     Args:
-        expression: Words joined by and, or, not and parentheses.
+        expression: Words joined by and, or, not and parentheses; None matches all.
         known: Every word that any trial has.
 
     Raises:
         MisuseError: If the expression is malformed or a word is unknown.
     """
+    if expression is None:
+        return lambda words: True
     tokens = _TOKEN.findall(expression)
     for token in tokens:
         if token not in _OPERATORS and token not in known:

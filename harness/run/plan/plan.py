@@ -91,7 +91,8 @@ def make_plan(
     candidates = [trial for group in groups for trial in group.candidates]
     certificates = _unique(map(certificate_trial, [*timed, *candidates]))
     every = [*timed, *candidates, *certificates, *gradients, *memory]
-    wanted = _predicate(expression, every, groups)
+    known = {word for trial in every for word in trial.words}
+    wanted = compile_filter(expression, known | ({"gradients"} if groups else set()))
 
     def kept(trials: Iterable[Trial]) -> list[Trial]:
         return [trial for trial in trials if wanted(trial.words)]
@@ -117,16 +118,6 @@ def make_plan(
     return Plan(
         tuple(certificates), sessions, settled, notes, tuple(gradients), tuple(memory)
     )
-
-
-def _predicate(
-    expression: str | None, every: Sequence[Trial], groups: Sequence[LearningGroup]
-) -> Predicate:
-    """Return a predicate over a trial's words; without an expression all match."""
-    if expression is None:
-        return lambda words: True
-    known = {word for trial in every for word in trial.words}
-    return compile_filter(expression, known | ({"gradients"} if groups else set()))
 
 
 def _narrow(group: LearningGroup, wanted: Predicate) -> LearningGroup:

@@ -79,9 +79,13 @@ def learners(found: Plan) -> list[tuple[str, str, int | None]]:
         (
             'implementations = ["numpy-reference"]\n',
             "",
-            "learning[0].learn_on_each: list what shall learn",
+            "learning[0].learn_on_each: list the implementations that",
         ),
-        ('["numpy-reference"]', "[]", "learning[0].learn_on_each: list what shall"),
+        (
+            '["numpy-reference"]',
+            "[]",
+            "learn_on_each: list the implementations",
+        ),
         ("= true", '= "yes, please"', "learn_on_each: should be a valid boolean"),
         (
             '["numpy-reference"]',
