@@ -83,16 +83,9 @@ class LearningSection(_Section):
     def optimizer_constants(self) -> Optimizer:
         """The optimiser with every constant."""
         clip_norm = None if self.clip_norm == "none" else self.clip_norm
-        return Optimizer(
-            name=self.optimizer,
-            learning_rate=self.learning_rate,
-            clip_norm=clip_norm,
-            epsilon=self.epsilon,
-            beta1=self.beta1,
-            beta2=self.beta2,
-            decay=self.decay,
-            momentum=self.momentum,
-        )
+        names = ("learning_rate", "epsilon", "beta1", "beta2", "decay", "momentum")
+        constants = {name: getattr(self, name) for name in names}
+        return Optimizer(self.optimizer, clip_norm=clip_norm, **constants)
 
 
 class GradientsSection(_Section):

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,15 @@ def call(
     out, err = capsys.readouterr()
     assert isinstance(ended.value.code, int)
     return ended.value.code, out, err
+
+
+def without_modules(monkeypatch: pytest.MonkeyPatch, *absent: str) -> None:
+    """Make modules appear not to be installed."""
+
+    def first_missing(modules: Iterable[str]) -> str | None:
+        return next((name for name in modules if name in absent), None)
+
+    monkeypatch.setattr("harness.registry.first_missing", first_missing)
 
 
 def progress(registry: Registry) -> Progress:

@@ -6,8 +6,9 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from harness.contract import Weights
 from harness.store import checkpoint
 from harness.store.checkpoint import Checkpoint, write_checkpoint
 from harness.store.files import (
@@ -18,9 +19,6 @@ from harness.store.files import (
     write_atomically,
 )
 from harness.store.record import Reading
-
-if TYPE_CHECKING:
-    from harness.contract import Weights
 
 _TAIL_BYTES = 4096
 _TAIL_LINES = 20

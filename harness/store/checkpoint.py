@@ -7,12 +7,12 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from harness.contract import Weights
 from harness.store.files import hash_of, read_arrays, to_json, write_arrays
-
-if TYPE_CHECKING:
-    from harness.contract import Weights
 
 NAME = "checkpoint.npz"
 _STATE = "state.json"
@@ -46,8 +46,6 @@ def write_checkpoint(
     wall_time_s: float,
 ) -> None:
     """Replace the checkpoint of an attempt, completely or not at all."""
-    import numpy as np
-
     document = {
         "state": dict(state),
         "events_bytes": len(events),

@@ -9,10 +9,11 @@ import numbers
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-if TYPE_CHECKING:
-    from harness.contract import Weights
+import numpy as np
+
+from harness.contract import Weights
 
 
 def to_json(value: Any) -> str:
@@ -42,15 +43,11 @@ def write_atomically(file: Path, text: str) -> None:
 
 def write_arrays(file: Path, arrays: Weights) -> None:
     """Write arrays as `write_atomically` does, without pickle."""
-    import numpy as np
-
     _replace(file, lambda stream: np.savez(stream, allow_pickle=False, **arrays))
 
 
 def read_arrays(file: Path) -> Weights:
     """Read arrays; their checksums are verified."""
-    import numpy as np
-
     with np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)
 

@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from harness.contract import Weights
 from harness.errors import MisuseError
 from harness.store.attempt import Attempt
 from harness.store.checkpoint import Checkpoint, read_checkpoint
@@ -21,9 +22,6 @@ from harness.store.committed import DamagedError, order_of_commit, read_committe
 from harness.store.files import read_arrays, sync_folder, write_atomically
 from harness.store.record import SCHEMA, TrialRecord
 from harness.trial import FOLLOWS, Trial
-
-if TYPE_CHECKING:
-    from harness.contract import Weights
 
 _OWN = (".lock", ".run.json.", ".writable-")
 """How names of files begin that may precede the first `run.json` of a run folder."""

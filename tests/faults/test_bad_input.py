@@ -98,7 +98,11 @@ TABLE: list[tuple[str, int, tuple[str, ...]]] = [
     ("run tiny.toml --device cuda:3", 2, ("no device 'cuda:3' here",)),
     ("run tiny.toml --device tpu", 2, ("unknown device 'tpu'", "auto, cpu, cuda")),
     ("check numpy-reference --device cuda", 2, ("no device 'cuda' here",)),
-    ("check numpy-reference --dtype float16", 2, ("is not one of 'float32', 'float64'",)),
+    (
+        "check numpy-reference --dtype float16",
+        2,
+        ("is not one of 'float32', 'float64'",),
+    ),
     ("run tiny.toml -o new --timeout nan", 2, ("--timeout nan: give a number of",)),
     ("run tiny.toml -o new --timeout inf", 2, ("--timeout inf: give a number of",)),
     (

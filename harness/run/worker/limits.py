@@ -52,10 +52,10 @@ class Family:
         The second number takes longer to find.
         """
         members = self.members()
-        resident = sum(_resident(p) for p in members)
+        resident = sum(_memory_bytes(p) for p in members)
         if limit is None or resident <= limit:
             return resident
-        return sum(_proportional(p) for p in members)
+        return sum(_memory_bytes(p, shared_once=True) for p in members)
 
     def kill(self) -> None:
         """Kill every member, also those that start meanwhile."""
@@ -88,19 +88,15 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def _resident(process: psutil.Process) -> int:
-    try:
+def _memory_bytes(process: psutil.Process, *, shared_once: bool = False) -> int:
+    """Return resident memory, or a process's part of it; 0 if it cannot be read."""
+    with contextlib.suppress(psutil.Error):
+        if shared_once:
+            full = process.memory_full_info()
+            return int(getattr(full, "pss", full.rss))
+    with contextlib.suppress(psutil.Error):
         return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
-
-
-def _proportional(process: psutil.Process) -> int:
-    try:
-        full = process.memory_full_info()
-    except psutil.Error:
-        return _resident(process)
-    return int(getattr(full, "pss", full.rss))
+    return 0
 
 
 class Watch:

@@ -28,7 +28,7 @@ def pairs(registry: Registry, request: Request) -> list[tuple[str, str]]:
 def test_a_cell_that_its_file_does_not_compute_is_computed_by_what_is_here(
     ugrnn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.registry._is_installed", lambda name: name != "jax")
+    helpers.without_modules(monkeypatch, "jax")
     registry = Registry.discover([ugrnn, MIN_GRU])
     assert cells_of(registry, [ugrnn]) == ("ugrnn",)
     assert implementations_of(registry, [ugrnn]) == ()
@@ -63,7 +63,7 @@ def test_nothing_to_certify_is_told(
     ugrnn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     absent = ("torch", "tensorflow", "jax", "keras", "onnx", "onnxruntime")
-    monkeypatch.setattr("harness.registry._is_installed", lambda n: n not in absent)
+    helpers.without_modules(monkeypatch, *absent)
     code, out, err = helpers.call(["check", str(ugrnn)], monkeypatch, capsys)
     assert (code, out) == (5, "")
     assert "no implementation that is available here computes ugrnn" in err

@@ -131,7 +131,7 @@ def test_a_file_of_another_name_declares_what_is_in_it(
 def test_what_is_not_installed_is_told_beside_the_file(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("harness.registry._is_installed", lambda name: name != "jax")
+    helpers.without_modules(monkeypatch, "jax")
     code, out, err = new(
         monkeypatch, capsys, "implementation", "my-gru", "--framework", "jax"
     )
