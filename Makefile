@@ -37,7 +37,7 @@ run-gpu: $(GPU)/core/.done $(GPU_FRAMEWORKS:%=$(GPU)/%/.done)
 	  $(foreach name,$(GPU_FRAMEWORKS),--set environments.$(name)=$(GPU)/$(name)/bin/python)
 
 test: static
-	$(PYTEST_SIDE_BY_SIDE) -m "not alone"
+	$(PYTEST_SIDE_BY_SIDE) -m "not alone and not long"
 	$(BIN)/pytest -m alone
 
 # For the loop while writing: what is neither slow nor needs the machine for itself.
@@ -45,10 +45,12 @@ test-quick: $(STAMPS)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(PYTEST_SIDE_BY_SIDE) -m "not alone and not slow" -q
+	$(PYTEST_SIDE_BY_SIDE) -m "not alone and not long and not slow" -q
 
-# What a change can hardly break, and takes minutes more.
+# More of the same, which takes minutes: every implementation certified for each of its
+# cells, and a hundred kills.
 test-all: test
+	$(PYTEST_SIDE_BY_SIDE) -m long
 	$(BIN)/python -m tests.faults.kills --kills 100
 
 static: $(STAMPS)/test

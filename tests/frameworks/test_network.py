@@ -11,6 +11,7 @@ import pytest
 from harness.contract import Array, NetworkSpec, Optimizer, Readout, TrainableNetwork
 from harness.errors import InputError, UnavailableError
 from harness.loading import build_network, load_cell
+from harness.measure.certificate.record import TOLERANCES
 from tests.backend_cases import (
     BATCH,
     REGISTRY,
@@ -31,6 +32,18 @@ from tests.frameworks.backends import CELLS, SMALL, Backend
 def test_weights_come_back_bit_for_bit(implementation: str, cell: str) -> None:
     spec = replace(SPEC, cell=cell)
     assert_weights_come_back(build(implementation, spec), spec)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_values_and_gradients_of_each_cell_are_the_references(
+    implementation: str, cell: str
+) -> None:
+    # Over padded tokens. `make test` certifies one cell of an implementation whole.
+    spec = replace(SPEC, cell=cell, num_layers=1)
+    errors = errors_against_reference(build(implementation, spec), spec)
+    assert {"outputs", "d_inputs", "final 0", "vjp layer0.w_hh"} <= errors.keys()
+    allowed = TOLERANCES["float32", "highest"].certified
+    assert {name: e for name, e in errors.items() if e > allowed} == {}
 
 
 # With two moments, and with none.

@@ -43,6 +43,7 @@ def broken(measurement: Measurement) -> set[str]:
     }
 
 
+@pytest.mark.slow
 @needs_torch
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_in_float64_torch_and_the_reference_agree_to_rounding(cell: str) -> None:
@@ -177,6 +178,7 @@ EACH = [
 ]
 
 
+@pytest.mark.slow
 @needs_torch
 @pytest.mark.parametrize(("row", "implementation", "cell"), EACH)
 def test_a_planted_mistake_is_refused_for_the_right_reason(

@@ -299,6 +299,7 @@ def test_who_did_not_learn_is_a_row_that_says_so(study: Study) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_chose_one_implementation_has_no_such_section(
     tmp_path: Path,
 ) -> None:

@@ -29,6 +29,7 @@ def benchmarks(*options: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_benchmarks_are_of_implementations_that_compute_here_and_of_nothing_else() -> (
     None
 ):

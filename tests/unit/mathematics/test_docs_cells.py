@@ -281,6 +281,7 @@ def test_time_constants_are_those_of_the_cell(cell: ReferenceCell) -> None:
         assert kept == f"{shares[100]:.1e}"
 
 
+@pytest.mark.slow
 def test_what_the_page_says_of_framework_matrices() -> None:
     rng = np.random.default_rng(0)
     size = 200

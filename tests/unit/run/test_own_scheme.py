@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from harness.store import RunFolder
 from tests import helpers
 
@@ -24,6 +26,7 @@ def call(folder: Path, cells: str) -> tuple[int, str, str]:
     return helpers.run(*asked, cwd=folder)
 
 
+@pytest.mark.slow
 def test_a_scheme_that_a_cell_declares_is_measured(tmp_path: Path) -> None:
     code, out, err = call(tmp_path, '["rnn-forgetful"]')
     assert code == 0, out + err

@@ -10,6 +10,8 @@ import pytest
 
 from tests import helpers
 
+pytestmark = pytest.mark.slow
+
 LEARNING = {
     "hidden_size": 4,
     "batch": 4,
@@ -38,7 +40,6 @@ def told(folder: Path) -> str:
     return out + err
 
 
-@pytest.mark.slow
 def test_the_end_of_the_run_marks_it(told: str) -> None:
     assert f"{NETWORK} · uncertified" in told
 
@@ -61,7 +62,6 @@ def test_the_summary_marks_it(told: str, folder: Path) -> None:
     assert all(row.endswith("| NO: not checked |") for row in rows[1:])
 
 
-@pytest.mark.slow
 def test_a_certificate_takes_the_marks_away(told: str, folder: Path) -> None:
     code, _, err = helpers.run("run", "bare.toml", "-o", "out", cwd=folder)
     assert code == 0, err
@@ -100,7 +100,6 @@ def network(spec, cell, device):
 """
 
 
-@pytest.mark.slow
 def test_a_certified_plugin_that_is_wrong_at_the_batch_it_learns_with_is_marked(
     tmp_path: Path,
 ) -> None:

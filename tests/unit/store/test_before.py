@@ -87,6 +87,7 @@ def test_a_comparison_comes_to_the_same_numbers_and_verdicts(
     assert numbers(json.loads(out)) == numbers(json.loads(expected("compare.json")))
 
 
+@pytest.mark.slow
 def test_the_report_is_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +117,7 @@ def resumed(folder: Path, tmp_path: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_a_trial_of_an_earlier_id_says_so_and_is_measured_again(
     resumed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
