@@ -145,7 +145,7 @@ TABLE: list[tuple[str, int, tuple[str, ...]]] = [
             ("{} cut", 5, ("is left out", "measures it again", "no finished trial")),
         )
     ),
-    ("export done --format xml", 2, ("'xml' is not 'csv'",)),
+    ("export done --format xml", 2, ("'xml' is not", "'csv'")),
     ("export done -o nowhere/out.csv", 2, ("nowhere/out.csv cannot be written",)),
     # check
     ("check torch-nativ", 2, ("unknown implementation", "did you mean 'torch-native'")),

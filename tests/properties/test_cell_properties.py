@@ -10,8 +10,9 @@ from harness.contract import Array, ReferenceCell, State, Weights
 from implementations.cells.gru import Gru, GruResetBefore
 from implementations.cells.lstm import Lstm
 from implementations.cells.rnn import Rnn, RnnRelu
+from tests.built_in_cells import CELLS
 
-cells = st.sampled_from([Rnn(), RnnRelu(), Gru(), GruResetBefore(), Lstm()])
+cells = st.sampled_from([*CELLS.values()])
 grus = st.sampled_from([Gru(), GruResetBefore()])
 sizes = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5))
 seeds = st.integers(0, 2**32 - 1)

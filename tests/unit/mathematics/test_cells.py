@@ -18,12 +18,13 @@ from implementations.cells.gates import sigmoid
 from implementations.cells.gru import Gru, GruResetBefore
 from implementations.cells.lstm import Lstm
 from implementations.cells.rnn import Rnn, RnnRelu
+from tests.built_in_cells import CELLS
 
-CELLS: list[ReferenceCell] = [Rnn(), RnnRelu(), Gru(), GruResetBefore(), Lstm()]
-UNGATED, GATED = CELLS[:2], CELLS[2:]
+UNGATED = [cell for cell in CELLS.values() if len(cell.info.gates) == 1]
+GATED = [cell for cell in CELLS.values() if len(cell.info.gates) > 1]
 OWN_SCHEMES = ("canonical", "zero-bias", "chrono")
 
-each_cell = pytest.mark.parametrize("cell", CELLS, ids=lambda c: c.info.name)
+each_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=lambda c: c.info.name)
 each_gated_cell = pytest.mark.parametrize("cell", GATED, ids=lambda c: c.info.name)
 
 

@@ -20,14 +20,12 @@ from implementations.cells.gates import sigmoid
 from implementations.cells.gru import Gru, GruResetBefore
 from implementations.cells.initial import SCHEMES
 from implementations.cells.lstm import Lstm
-from implementations.cells.rnn import Rnn, RnnRelu
+from implementations.cells.rnn import Rnn
 from tests import helpers
+from tests.built_in_cells import CELLS
 
 PAGE = helpers.ROOT / "docs" / "cells.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-CELLS: dict[str, ReferenceCell] = {
-    c.info.name: c for c in (Rnn(), RnnRelu(), Gru(), GruResetBefore(), Lstm())
-}
 each_cell = pytest.mark.parametrize("name", CELLS)
 
 

@@ -20,7 +20,7 @@ from scipy import stats
 from harness.analysis.learning.initial_values import initial_panels, initial_rows
 from harness.analysis.run import JudgedRun
 from harness.analysis.summary import summarize
-from harness.contract import Array, LayerSizes, ReferenceCell, Weights
+from harness.contract import Array, LayerSizes, Weights
 from harness.declarations import INITS
 from harness.errors import MisuseError
 from harness.machine.pinning import worker_environment
@@ -35,16 +35,11 @@ from harness.run.plan.plan import Plan, make_plan
 from harness.store import Reading, RunFolder
 from harness.suite import Suite, load_suite
 from harness.trial import GradientsSettings, Trial
-from implementations.cells.gru import Gru, GruResetBefore
 from implementations.cells.initial import SCHEMES
-from implementations.cells.lstm import Lstm
-from implementations.cells.rnn import Rnn, RnnRelu
 from tests import helpers
+from tests.built_in_cells import CELLS
 from tests.fake_runs import Writer
 
-CELLS: dict[str, ReferenceCell] = {
-    c.info.name: c for c in (Rnn(), RnnRelu(), Gru(), GruResetBefore(), Lstm())
-}
 each_cell = pytest.mark.parametrize("name", CELLS)
 
 
