@@ -38,8 +38,9 @@ def _module_shared(item: pytest.Item) -> str | None:
 _FOLDER = tempfile.TemporaryDirectory(prefix="rnn-harness-tests-")
 os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CONFIG_HOME"] = _FOLDER.name
 
-# JAX compiles a program once for all tests of a worker, however often they build it.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_FOLDER.name}/jax"
+# JAX compiles a program once for all tests, however often they build it. Workers of
+# xdist and tests that run pytest themselves inherit the folder.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{_FOLDER.name}/jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 

@@ -1,0 +1,35 @@
+"""What holds for every export format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.report.exports import EXPORTS
+from tests import fake_runs, helpers
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_a_run_is_written_to_a_file_and_twice_the_same(
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = fake_runs.only_speed(tmp_path / "run").path
+    written = []
+    for file in (tmp_path / "one", tmp_path / "another"):
+        command = ["export", str(run), "--format", name, "-o", str(file)]
+        code, _, err = helpers.call(command, monkeypatch, capsys)
+        assert code == 0, err
+        written.append(file.read_bytes())
+    assert written[0] == written[1]
+    assert b"numpy-reference" in written[0] or b"torch" in written[0]
+
+
+def test_the_help_names_every_format(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = helpers.call(["export", "--help"], monkeypatch, capsys)
+    assert f"[{'|'.join(EXPORTS)}]" in out
