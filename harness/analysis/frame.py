@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from harness.analysis.run import JudgedRun
 from harness.store import TrialRecord
-
-Floats = npt.NDArray[np.float64]
 
 COLUMNS = (
     "trial", "session", "measure", "task", "length", "split", "cell",
@@ -38,51 +33,36 @@ def frame(run: JudgedRun) -> pd.DataFrame:
     A trial without a value, such as one that crashed at once, is one row whose metric
     and value are missing.
     """
-    trials = pd.DataFrame([_constants(r, run.doubt([r])) for r in run.records])
-    blocks = [(row, b) for row, r in enumerate(run.records) for b in _blocks(r)]
-    sizes = [len(block.values) for _, block in blocks]
-    columns: dict[str, Any] = {}
-    of_trial = np.repeat(np.array([row for row, _ in blocks], dtype=int), sizes)
-    for name in trials.columns:
-        columns[name] = trials[name].to_numpy().take(of_trial)
-    labels = pd.DataFrame([block.labels for _, block in blocks])
-    of_block = np.repeat(np.arange(len(blocks)), sizes)
-    for name in labels.columns:
-        columns[name] = labels[name].to_numpy().take(of_block)
-    for name in ("x", "value"):
-        found = [block.x if name == "x" else block.values for _, block in blocks]
-        columns[name] = np.concatenate(found) if found else np.empty(0)
-    return pd.DataFrame(columns, columns=list(COLUMNS))
+    curves = [
+        {**trial, **curve}
+        for record in run.records
+        for trial in [_constants(record, run.doubt([record]))]
+        for curve in _curves(record)
+    ]
+    rows = pd.DataFrame(curves, columns=list(COLUMNS)).explode(
+        ["x", "value"], ignore_index=True
+    )
+    return rows.astype({"x": float, "value": float})
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Values of one metric and their places on the curve; a missing one is NaN."""
-
-    labels: Mapping[str, str | None]
-    x: Floats
-    values: Floats
-
-
-def _blocks(record: TrialRecord) -> Iterator[_Block]:
+def _curves(record: TrialRecord) -> Iterator[dict[str, Any]]:
+    """Yield the x and the values of each metric, as lists, with what both mean."""
     quantities = record.result.get("quantities", {})
-    nothing = np.full(1, np.nan)
     if not any(reading.values for reading in record.readings):
-        yield _Block({}, nothing, nothing)
+        yield {"x": [None], "value": [None]}
     for reading in record.readings:
         xs = reading.x if isinstance(reading.x, list) else [reading.x]
-        x = np.array(xs, dtype=float)
         for metric, found in reading.values.items():
             quantity = quantities.get(metric, {})
-            labels = {
+            yield {
                 "split": reading.split,
                 "metric": metric,
                 "unit": quantity.get("unit"),
                 "better": quantity.get("better"),
                 "x_unit": reading.x_unit,
+                "x": xs,
+                "value": found if isinstance(found, list) else [found] * len(xs),
             }
-            values = found if isinstance(found, list) else [found] * len(xs)
-            yield _Block(labels, x, np.array(values, dtype=float))
 
 
 def _constants(record: TrialRecord, doubt: str | None) -> dict[str, Any]:

@@ -43,11 +43,7 @@ def short(value: float | None) -> str:
     """Return a large number with three digits: "12.9k", "4.35M"."""
     if value is None:
         return NOTHING
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        # 999.5 and more would print as a thousand of the smaller unit.
-        if abs(value) >= 0.9995 * limit:
-            return f"{_three(value / limit)}{suffix}"
-    return _three(value)
+    return _scaled(value, {"G": 1e9, "M": 1e6, "k": 1e3, "": 1.0})
 
 
 def percent(share: float | None) -> str:
@@ -64,10 +60,7 @@ def size(count: float | None) -> str:
     """Return a number of bytes: "40.9 MiB"."""
     if count is None:
         return NOTHING
-    for unit, bytes_ in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= 0.9995 * bytes_:
-            return f"{_three(count / bytes_)} {unit}"
-    return f"{count:.0f} B"
+    return _scaled(count, {" GiB": 2**30, " MiB": 2**20, " KiB": 2**10, " B": 1})
 
 
 def times(ratio: float | None) -> str:
@@ -87,10 +80,7 @@ def seconds(value: float | None) -> str:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     if value >= 119.5:
         return f"{round(value) // 60} min {round(value) % 60:02d} s"
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= 0.9995 * size:
-            return f"{_three(value / size)} {unit}"
-    return f"{_three(value / 1e-9)} ns"
+    return _scaled(value, {" s": 1.0, " ms": 1e-3, " µs": 1e-6, " ns": 1e-9})
 
 
 def seeds(found: Sequence[int]) -> str:
@@ -108,8 +98,12 @@ def counts(found: Mapping[str, int]) -> str:
     )
 
 
-def _three(value: float) -> str:
-    size = abs(value)
-    digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2
-    text = f"{value:.{digits}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+def _scaled(value: float, units: Mapping[str, float]) -> str:
+    """Return a value with three digits in the unit that fits, units largest first."""
+    # 999.5 and more would be written as a thousand of the smaller unit.
+    fits = (unit for unit, size in units.items() if abs(value) >= 0.9995 * size)
+    unit = next(fits, [*units][-1])
+    scaled = value / units[unit]
+    digits = 0 if abs(scaled) >= 99.95 else 1 if abs(scaled) >= 9.995 else 2
+    text = f"{scaled:.{digits}f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text) + unit

@@ -30,7 +30,7 @@ from harness.analysis.comparison.pairs import (
 from harness.analysis.run import JudgedRun
 from harness.analysis.speed.timings import SpeedRow
 from harness.errors import MisuseError
-from harness.trial import IMPLEMENTATION, Trial
+from harness.trial import Trial
 
 EFFECT = 0.05
 """A ratio of times that is nearer to 1 counts as no difference."""
@@ -186,30 +186,6 @@ def _agreed(row: Compared, other: Compared | None) -> Compared:
         then = "so that the two processes differed, not surely the code"
     why = f"{row.verdict} at first, but {found} in fresh processes, {then}"
     return replace(row, verdict="unclear", why=why)
-
-
-def compare_implementations(
-    run: JudgedRun,
-    base_name: str,
-    new_name: str,
-    *,
-    effect: float = EFFECT,
-) -> Comparison:
-    """Compare two implementations by the sessions that timed both.
-
-    Raises:
-        MisuseError: If no session did.
-    """
-    sides: list[dict[tuple[str, str | None], TimedTrial]] = [{}, {}]
-    for timed in timed_trials(run):
-        for name, side in zip((base_name, new_name), sides, strict=True):
-            if timed.trial.implementation == name:
-                same = timed.key(IMPLEMENTATION)
-                side[same, timed.trial.session] = timed
-    both = [(side, sides[1][key]) for key, side in sides[0].items() if key in sides[1]]
-    if not both:
-        raise MisuseError(f"no session timed both '{base_name}' and '{new_name}'")
-    return _concluded([row for pair in both for row in _rows(*pair, effect)], effect)
 
 
 # --- one key -------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.analysis.grouping import group
@@ -23,9 +23,10 @@ class TimedTrial:
     phases: Mapping[str, SpeedRow]
     failure: str
 
-    def key(self, *ignored: Collection[str]) -> str:
-        """Return a key that is equal for trials that time the same call."""
-        return self.trial.key(HOW_TIMED, *ignored)
+    @property
+    def key(self) -> str:
+        """Equal for trials that time the same call."""
+        return self.trial.key(HOW_TIMED)
 
 
 def timed_trials(run: JudgedRun) -> list[TimedTrial]:
@@ -53,23 +54,23 @@ def pairs(
     The second kind is compared only across machines; else its pair says that the
     budgets differ. With several budgets to choose from, such a trial stays alone.
     """
-    left = {trial.key(): trial for trial in new}
+    left = {trial.key: trial for trial in new}
     alone = []
     for trial in base:
-        partner = left.pop(trial.key(), None)
+        partner = left.pop(trial.key, None)
         if partner is None:
             alone.append(trial)
         else:
             yield trial, partner
-    near = group(left.values(), lambda trial: trial.key(BUDGET))
+    near = group(left.values(), lambda side: side.trial.key(HOW_TIMED, BUDGET))
     for trial in alone:
-        close = near.get(trial.key(BUDGET), [])
+        close = near.get(trial.trial.key(HOW_TIMED, BUDGET), [])
         if not close or (across_machines and len(close) > 1):
             yield trial, None
             continue
         yield trial, close[0]
         for partner in close:
-            left.pop(partner.key(), None)
+            left.pop(partner.key, None)
     for trial in left.values():
         yield None, trial
 

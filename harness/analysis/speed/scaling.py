@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from harness.analysis.grouping import group
 from harness.analysis.speed.conditions import budget_of, sizes_of
-from harness.analysis.speed.timings import SpeedRow
+from harness.analysis.speed.timings import SpeedRow, rank
 
 T = TypeVar("T")
 
@@ -17,6 +17,9 @@ AXES = ("time_steps", "batch", "hidden_size", "threads")
 _PREFERRED = ("train_step", "loss_and_gradients", "forward", "stream")
 _OF_ONE_TIME_STEP = ("time_steps", "batch")
 """The axes that a single time step does not depend on."""
+
+_TimeSteps = Mapping[tuple[object, ...], int]
+"""The time steps of a task and its length."""
 
 
 @dataclass(frozen=True)
@@ -66,35 +69,25 @@ def scaling_panels(rows: Sequence[SpeedRow]) -> list[ScalingPanel]:
     steps = _time_steps(rows)
     several = len({row.machine for row in rows}) > 1
     usable = [row for row in rows if row.timed or not row.phase]
-    found = []
-    for axis in AXES:
-        keys = [(axis, row.cell, _alike(row, axis, several)) for row in usable]
-        keyed = group(zip(keys, usable, strict=True), lambda pair: pair[0])
-        for key, members in keyed.items():
-            found += _panels(*key, [row for _, row in members], steps)
+    found = [panel for axis in AXES for panel in _panels(usable, axis, several, steps)]
     return [panel for panel in found if len(panel.xs) > 1]
 
 
 def _panels(
-    axis: str,
-    cell: str,
-    where: str,
-    rows: Sequence[SpeedRow],
-    steps: Mapping[tuple[object, ...], int],
-) -> list[ScalingPanel]:
-    phases = {row.phase for row in rows if row.timed}
-    if axis in _OF_ONE_TIME_STEP:
-        phases.discard("stream")
-    return [
-        ScalingPanel(axis, cell, phase, where, _lines(shown, axis, steps))
-        for phase in sorted(phases, key=_rank)
-        for shown in [[row for row in rows if row.phase in (phase, "")]]
-    ]
+    rows: Sequence[SpeedRow], axis: str, several: bool, steps: _TimeSteps
+) -> Iterator[ScalingPanel]:
+    keyed = group(rows, lambda row: (row.cell, _alike(row, axis, several)))
+    for (cell, where), members in keyed.items():
+        phases = {row.phase for row in members if row.timed}
+        if axis in _OF_ONE_TIME_STEP:
+            phases.discard("stream")
+        for phase in sorted(phases, key=_rank):
+            shown = [row for row in members if row.phase in (phase, "")]
+            yield ScalingPanel(axis, cell, phase, where, _lines(shown, axis, steps))
 
 
 def _rank(phase: str) -> tuple[int, str]:
-    known = phase in _PREFERRED
-    return (_PREFERRED.index(phase) if known else len(_PREFERRED), phase)
+    return rank(phase, _PREFERRED)
 
 
 def chosen_panels(
@@ -134,7 +127,7 @@ def spread(items: Sequence[T], most: int) -> list[T]:
     return [items[round(i * last / max(most - 1, 1))] for i in range(most)]
 
 
-def _time_steps(rows: Sequence[SpeedRow]) -> Mapping[tuple[object, ...], int]:
+def _time_steps(rows: Sequence[SpeedRow]) -> _TimeSteps:
     """Return the time steps of a task's length, from the trials that say them."""
     return {
         (row.trial.task, row.trial.length): row.time_steps
@@ -143,7 +136,7 @@ def _time_steps(rows: Sequence[SpeedRow]) -> Mapping[tuple[object, ...], int]:
     }
 
 
-def _x(row: SpeedRow, axis: str, steps: Mapping[tuple[object, ...], int]) -> int | None:
+def _x(row: SpeedRow, axis: str, steps: _TimeSteps) -> int | None:
     if axis == "time_steps":
         known = steps.get((row.trial.task, row.trial.length))
         return row.trial.time_steps or row.time_steps or known
@@ -162,7 +155,7 @@ def _alike(row: SpeedRow, axis: str, several: bool) -> str:
 
 
 def _lines(
-    rows: Sequence[SpeedRow], axis: str, steps: Mapping[tuple[object, ...], int]
+    rows: Sequence[SpeedRow], axis: str, steps: _TimeSteps
 ) -> tuple[ScalingLine, ...]:
     found = []
     for name, members in group(rows, lambda r: r.implementation).items():

@@ -214,7 +214,12 @@ def _phases(record: TrialRecord) -> list[str]:
 
 def phase_order(phase: str) -> tuple[int, str]:
     """Return a key to sort phases by: the known ones in their order, then the rest."""
-    return (PHASES.index(phase) if phase in PHASES else len(PHASES), phase)
+    return rank(phase, PHASES)
+
+
+def rank(name: str, names: Sequence[str]) -> tuple[int, str]:
+    """Return a key to sort names by: in the order of `names`, then the rest."""
+    return (names.index(name) if name in names else len(names), name)
 
 
 # --- headings ------------------------------------------------------------------------

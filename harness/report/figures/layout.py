@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import numpy as np
 from matplotlib.axes import Axes
+from scipy.optimize import isotonic_regression
 
 from harness.analysis.grouping import group
 from harness.analysis.speed.scaling import spread
@@ -89,30 +91,15 @@ def in_lines(
 def apart(wanted: Sequence[float], gap: float) -> list[float]:
     """Return positions in the order of `wanted`, at least `gap` from each other.
 
-    Neighbours that would touch are spread around their middle.
+    They are as near to `wanted` as that allows, in the sense of least squares.
     """
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    blocks: list[tuple[float, int]] = []  # the middle of a block, and how many it holds
-    for index in order:
-        middle, count = wanted[index], 1
-        while blocks and middle - count * gap / 2 < _top(*blocks[-1], gap):
-            before, held = blocks.pop()
-            middle = (before * held + middle * count) / (held + count)
-            count += held
-        blocks.append((middle, count))
-    positions = [
-        middle + (i - (count - 1) / 2) * gap
-        for middle, count in blocks
-        for i in range(count)
-    ]
-    found = [0.0] * len(wanted)
-    for index, position in zip(order, positions, strict=True):
-        found[index] = position
-    return found
-
-
-def _top(middle: float, count: int, gap: float) -> float:
-    return middle + count * gap / 2
+    if not wanted:
+        return []
+    order = np.argsort(wanted, kind="stable")
+    steps = gap * np.arange(len(wanted))
+    found = np.empty(len(wanted))
+    found[order] = isotonic_regression(np.array(wanted)[order] - steps).x + steps
+    return [float(position) for position in found]
 
 
 def within(positions: Sequence[float], highest: float = 0.97) -> list[float]:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from harness.analysis.grouping import group
 from harness.analysis.speed.payback import Payback
+from harness.analysis.speed.timings import phase_order
 from harness.report.figures.axes import SMALL, log_axis, seconds_label, titled, write
 from harness.report.figures.layout import few_of_each, in_lines, left_out
 from harness.report.figures.marks import End, look, name_ends, ring, timing_handles
@@ -19,7 +20,7 @@ from harness.report.figures.sketch import Drawn, Sketch
 from harness.report.figures.style import INK, Look, Palette, point_handle
 from harness.report.tables.first_calls import COLUMNS
 from harness.report.tables.form import in_words
-from harness.report.tables.timings import block_title, phase, phase_order
+from harness.report.tables.timings import block_title, phase
 from harness.report.text import short
 
 CAPTION = (

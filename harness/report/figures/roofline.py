@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from harness.analysis.grouping import group
 from harness.analysis.speed.conditions import Conditions
 from harness.analysis.speed.roofline import PeakRow
-from harness.analysis.speed.timings import SpeedRow
+from harness.analysis.speed.timings import SpeedRow, phase_order
 from harness.machine.peak import Peak
 from harness.report.figures.axes import (
     SMALL,
@@ -25,7 +25,7 @@ from harness.report.figures.marks import look, mark_handles, ring
 from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch
 from harness.report.figures.style import GREY, INK, Palette, line_handle
-from harness.report.tables.timings import phase, phase_order
+from harness.report.tables.timings import phase
 from harness.report.text import number, percent, short
 
 CAPTION = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -29,19 +29,30 @@ FEWEST_SEEDS = 4
 """With fewer seeds, Wilson's intervals of 0 % and 100 % solved overlap."""
 
 
-Computed = tuple[str, list[AgreementRow]]
-"""An implementation with its dtype, and its rows of every cell and task."""
+Rows = Sequence[AgreementRow]
 
-WHOLE: Sequence[Column[Computed]] = (
-    Column("implementation", lambda c: marked(c[0], _doubt(c))),
-    Column("curves", lambda c: whole(sum(s.compared > 0 for s in _seeds(c))), "r"),
-    Column("agree to parting", lambda c: _of_others(c, _judged), "r"),
-    Column("agree at first", lambda c: _of_others(c, _at_first), "r"),
-    Column("parts earlier", lambda c: _of_others(c, _earlier)),
-    Column("parts later", lambda c: _of_others(c, _later)),
-    Column("× rounding", lambda c: _excess(_seeds(c)), "r"),
-    Column("solved", lambda c: _share([row.solved_within for row in c[1]]), "r"),
-    Column("updates to solve", lambda c: _share([r.updates_within for r in c[1]]), "r"),
+WHOLE: Sequence[Column[Rows]] = (
+    Column("implementation", lambda rows: marked(_name(rows[0]), _doubt(rows))),
+    Column("curves", lambda rows: str(sum(s.compared > 0 for s in _seeds(rows))), "r"),
+    Column("agree to parting", lambda rows: _agreeing(rows), "r"),
+    Column(
+        "agree at first",
+        lambda rows: _share(seed.agrees_at_first for seed in _judged(rows)),
+        "r",
+    ),
+    Column(
+        "parts earlier",
+        lambda rows: _gap((s.parts_at, s.reference_parts_at) for s in _judged(rows)),
+    ),
+    Column(
+        "parts later",
+        lambda rows: _gap((s.reference_parts_at, s.parts_at) for s in _judged(rows)),
+    ),
+    Column("× rounding", lambda rows: _excess(_seeds(rows)), "r"),
+    Column("solved", lambda rows: _share(row.solved_within for row in rows), "r"),
+    Column(
+        "updates to solve", lambda rows: _share(row.updates_within for row in rows), "r"
+    ),
 )
 
 
@@ -67,9 +78,9 @@ def agreement_table(summary: Summary) -> Table:
         "agreement",
         "Agreement with the float64 reference",
         WHOLE,
-        group(held, _name).items(),
-        keys=lambda computed: ("", "", computed[1][0].implementation),
-        tone=lambda c: "doubt" if _doubt(c) or _disagrees(_seeds(c)) else "",
+        group(held, _name).values(),
+        keys=lambda rows: ("", "", rows[0].implementation),
+        tone=lambda rows: "doubt" if _doubt(rows) or _disagree(rows) else "",
         notes=notes,
     )
 
@@ -78,62 +89,46 @@ def _name(row: AgreementRow) -> str:
     return computer_name(row.implementation, row.dtype)
 
 
-def _seeds(computed: Computed) -> list[SeedAgreement]:
-    return [seed for row in computed[1] for seed in row.seeds]
+def _seeds(rows: Rows) -> list[SeedAgreement]:
+    return [seed for row in rows for seed in row.seeds]
 
 
-def _doubt(computed: Computed) -> str | None:
-    return UNCERTIFIED if any(row.learning.doubt for row in computed[1]) else None
+def _judged(rows: Rows) -> list[SeedAgreement]:
+    """Return the seeds that can be judged; the yardstick itself has none."""
+    others = [row for row in rows if _name(row) != OWN]
+    return [seed for seed in _seeds(others) if seed.agrees is not None]
 
 
-def _disagrees(seeds: Sequence[SeedAgreement]) -> bool:
-    return any(seed.agrees is False for seed in seeds)
+def _doubt(rows: Rows) -> str | None:
+    return UNCERTIFIED if any(row.learning.doubt for row in rows) else None
 
 
-def _of_others(
-    computed: Computed, words: Callable[[Sequence[SeedAgreement]], str]
-) -> str:
-    """Return words on the seeds; "–" for numpy-reference's own float32."""
-    return NOTHING if computed[0] == OWN else words(_seeds(computed))
+def _disagree(rows: Rows) -> bool:
+    return any(seed.agrees is False for seed in _seeds(rows))
 
 
-def _judged(seeds: Sequence[SeedAgreement]) -> str:
-    return _share([seed.agrees for seed in seeds])
+def _agreeing(rows: Rows) -> str | None:
+    return _share(seed.agrees for seed in _judged(rows))
 
 
-def _at_first(seeds: Sequence[SeedAgreement]) -> str:
-    return _share([seed.agrees_at_first for seed in seeds])
-
-
-def _excess(seeds: Sequence[SeedAgreement]) -> str:
-    known = [seed.excess for seed in seeds if seed.excess is not None]
-    return f"{np.median(known):.2g}" if known else NOTHING
-
-
-def _share(found: Sequence[bool | None]) -> str:
+def _share(found: Iterable[bool | None]) -> str | None:
     known = [value for value in found if value is not None]
-    return f"{sum(known)}/{len(known)}" if known else NOTHING
+    return f"{sum(known)}/{len(known)}" if known else None
 
 
-def _earlier(seeds: Sequence[SeedAgreement]) -> str:
-    return _gap([(s.parts_at, s.reference_parts_at) for s in seeds if _known(s)])
+def _excess(seeds: Sequence[SeedAgreement]) -> str | None:
+    known = [seed.excess for seed in seeds if seed.excess is not None]
+    return f"{np.median(known):.2g}" if known else None
 
 
-def _later(seeds: Sequence[SeedAgreement]) -> str:
-    return _gap([(s.reference_parts_at, s.parts_at) for s in seeds if _known(s)])
-
-
-def _known(seed: SeedAgreement) -> bool:
-    return seed.agrees is not None
-
-
-def _gap(pairs: Sequence[tuple[int | None, int | None]]) -> str:
+def _gap(pairs: Iterable[tuple[int | None, int | None]]) -> str | None:
     """Return "4 by ≤ 6 updates, 1 alone": how often the first comes earlier."""
-    gaps = [b - a for a, b in pairs if a is not None and b is not None and a < b]
-    alone = sum(a is not None and b is None for a, b in pairs)
+    known = list(pairs)
+    gaps = [b - a for a, b in known if a is not None and b is not None and a < b]
+    alone = sum(a is not None and b is None for a, b in known)
     words = [f"{len(gaps)} by ≤ {max(gaps)} updates"] if gaps else []
     words += [f"{alone} alone"] if alone else []
-    return ", ".join(words) or "0"
+    return ", ".join(words or ["0"]) if known else None
 
 
 def _weakness(rows: Sequence[AgreementRow]) -> str:
@@ -151,12 +146,14 @@ def _weakness(rows: Sequence[AgreementRow]) -> str:
 PARTING: Sequence[Column[AgreementRow]] = (
     Column("network", lambda row: network(row.learning)),
     Column("computed by", lambda row: marked(_name(row), row.learning.doubt)),
-    Column("agree to parting", lambda row: _of_other(row, _judged), "r"),
-    Column("largest difference before", lambda row: _of_other(row, _largest), "r"),
+    Column("agree to parting", lambda row: _agreeing([row]), "r"),
+    Column("largest difference before", lambda row: _largest(_judged([row])), "r"),
     Column("parts at update", lambda row: _partings(row.seeds)),
     Column("solved", lambda row: solved(row.learning)),
     Column("updates to solve", lambda row: updates(row.learning.updates)),
-    Column("by seed", lambda row: _updates(row)),
+    Column(
+        "by seed", lambda r: _by_seed([s.updates_to_solve for s in r.learning.seeds])
+    ),
 )
 
 
@@ -182,13 +179,7 @@ def parting_table(summary: Summary) -> Table:
 def _parting_tone(row: AgreementRow) -> str:
     if False in (row.solved_within, row.updates_within):
         return "bad"
-    return "doubt" if _disagrees(row.seeds) or row.learning.doubt else ""
-
-
-def _of_other(
-    row: AgreementRow, words: Callable[[Sequence[SeedAgreement]], str]
-) -> str:
-    return _of_others((_name(row), [row]), words)
+    return "doubt" if _disagree([row]) or row.learning.doubt else ""
 
 
 def _largest(seeds: Sequence[SeedAgreement]) -> str:
@@ -196,13 +187,9 @@ def _largest(seeds: Sequence[SeedAgreement]) -> str:
     return number(max(known, default=None))
 
 
-def _updates(row: AgreementRow) -> str:
-    return _by_seed([seed.updates_to_solve for seed in row.learning.seeds])
-
-
-def _partings(seeds: Sequence[SeedAgreement]) -> str:
+def _partings(seeds: Sequence[SeedAgreement]) -> str | None:
     if not seeds:
-        return NOTHING
+        return None
     missing = [seed.outcome for seed in seeds if not seed.compared]
     if len(missing) == len(seeds):
         return counts({name: missing.count(name) for name in dict.fromkeys(missing)})

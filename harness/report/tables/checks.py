@@ -9,7 +9,7 @@ from harness.analysis.certificates import Check, ParityRow
 from harness.analysis.grouping import Heading
 from harness.analysis.outcomes import OutcomeRow
 from harness.analysis.summary import Summary
-from harness.report.tables.form import NO_KEYS, Column, Keys, Table, table, through
+from harness.report.tables.form import Column, Keys, Table, table, through
 from harness.report.text import NOTHING, one_line, seeds, whole
 
 MOST_WORDS = 120
@@ -22,10 +22,10 @@ WHO: Sequence[Column[ParityRow]] = (
 )
 CERTIFICATES: Sequence[Column[ParityRow]] = (
     *WHO,
-    Column("kernel", lambda row: one_line(row.kernel or NOTHING)),
+    Column("kernel", lambda row: row.kernel),
     Column("certified", lambda row: "yes" if row.certified else "NO", "r"),
-    Column("worst error", lambda row: _error(row.worst, NOTHING), "r"),
-    Column("tolerance", lambda row: _tolerance(row.worst), "r"),
+    Column("worst error", lambda row: _error(row.worst) if row.worst else None, "r"),
+    Column("tolerance", lambda row: _tolerance(row.worst) if row.worst else None, "r"),
     Column("at", lambda row: _at(row)),
     Column("broken / checks", lambda row: _broken(row), "r"),
     Column("warned", lambda row: whole(row.warned), "r"),
@@ -65,24 +65,23 @@ def _where(row: ParityRow) -> str:
     return f"{row.device} {row.dtype}{precision}"
 
 
-def _error(check: Check | None, missing: str) -> str:
-    return missing if check is None or check.error is None else f"{check.error:.1e}"
+def _error(check: Check) -> str:
+    return "underflow" if check.error is None else f"{check.error:.1e}"
 
 
-def _tolerance(check: Check | None) -> str:
-    found = None if check is None else check.tolerance
-    return NOTHING if found is None else f"{found:.0e}"
+def _tolerance(check: Check) -> str | None:
+    return None if check.tolerance is None else f"{check.tolerance:.0e}"
 
 
-def _at(row: ParityRow) -> str:
+def _at(row: ParityRow) -> str | None:
     if row.outcome != "ok":
-        return f"{row.outcome.replace('_', ' ')}: {one_line(row.reason or '')}"
-    return NOTHING if row.worst is None else row.worst.name
+        return f"{row.outcome.replace('_', ' ')}: {row.reason or ''}"
+    return None if row.worst is None else row.worst.name
 
 
-def _broken(row: ParityRow) -> str:
+def _broken(row: ParityRow) -> str | None:
     if row.outcome != "ok":
-        return NOTHING
+        return None
     return f"{whole(row.broken)} / {whole(row.count)}"
 
 
@@ -92,7 +91,7 @@ Checked = tuple[ParityRow, Check]
 CHECKS: Sequence[Column[Checked]] = (
     *through(lambda pair: pair[0], WHO),
     Column("check", lambda pair: pair[1].name),
-    Column("error", lambda pair: _error(pair[1], "underflow"), "r"),
+    Column("error", lambda pair: _error(pair[1]), "r"),
     Column("tolerance", lambda pair: _tolerance(pair[1]), "r"),
     Column("verdict", lambda pair: _verdict(pair[1])),
 )
@@ -121,7 +120,7 @@ OUTCOMES: Sequence[Column[OutcomeRow]] = (
     Column("trial", lambda row: _trial(row)),
     Column("seeds", lambda row: _seeds(row)),
     Column("outcome", lambda row: row.outcome.replace("_", " ")),
-    Column("reason", lambda row: one_line(row.reason)),
+    Column("reason", lambda row: row.reason),
 )
 LAST_WORDS: Column[OutcomeRow] = Column(
     "last line of its log",
@@ -147,21 +146,19 @@ def _trial(row: OutcomeRow) -> str:
     return " · ".join(w for w in (row.cell, row.implementation, where) if w)
 
 
-def _seeds(row: OutcomeRow) -> str:
+def _seeds(row: OutcomeRow) -> str | None:
     named = seeds(row.seeds)
     if row.count > max(1, len(row.seeds)):
-        named = f"{named} (× {row.count})".strip()
-    return named or NOTHING
+        named += f" (× {row.count})"
+    return named or None
 
 
 def environment_table(summary: Summary) -> Table:
     """Return machine, versions, commit and the choices made once."""
     chosen = [(f"learning, {name}, runs on", value) for name, value in summary.choices]
     columns: Sequence[Column[tuple[str, str]]] = (
-        Column("what", lambda pair: one_line(pair[0])),
-        Column("value", lambda pair: one_line(pair[1])),
+        Column("what", lambda pair: pair[0]),
+        Column("value", lambda pair: pair[1]),
     )
-    return table(
-        "environment", "Environment", columns, [*summary.environment, *chosen],
-        keys=lambda pair: NO_KEYS,
-    )  # fmt: skip
+    rows = [*summary.environment, *chosen]
+    return table("environment", "Environment", columns, rows)

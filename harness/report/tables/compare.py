@@ -135,10 +135,6 @@ def _normalised(found: Normalised | None) -> str:
     return f"{number(found.base)} → {number(found.new)} {found.by}"
 
 
-def _normalised_ratio(found: Normalised | None) -> str:
-    return _ratio(None if found is None else found.effect)
-
-
 NORMALISED: Sequence[Column[Compared]] = (
     Column("normalised", lambda row: _normalised(row.normalised)),
     Column(

@@ -9,7 +9,7 @@ from harness.analysis.speed.fastest import FastestMap, Spot
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Column, Table, ends, table
 from harness.report.tables.timings import phase
-from harness.report.text import NOTHING, one_line, seconds, times
+from harness.report.text import NOTHING, seconds, times
 
 MOST_EQUAL = 3
 """How many of the implementations that are equally fast are named."""
@@ -23,8 +23,8 @@ COLUMNS: Sequence[Column[OnMap]] = (
     Column("batch", lambda at: str(at[1].batch or NOTHING), "r"),
     Column("hidden size", lambda at: str(at[1].hidden_size or NOTHING), "r"),
     Column("fastest certified", lambda at: fastest_words(at[1]) + _shaky(at[1].shaky)),
-    Column("library", lambda at: one_line(at[1].framework or NOTHING)),
-    Column("kernel", lambda at: one_line(at[1].kernel or NOTHING)),
+    Column("library", lambda at: at[1].framework),
+    Column("kernel", lambda at: at[1].kernel),
     Column("time of a call", lambda at: seconds(at[1].time_s), "r"),
     Column("next", lambda at: _next(at[1])),
     Column("next ÷ fastest", lambda at: _ratio(at[1]), "r"),
@@ -107,10 +107,10 @@ def _ratio(spot: Spot) -> str:
     return times(spot.ratio) + ends(spot.interval, times)
 
 
-def _not_counted(spot: Spot) -> str:
+def _not_counted(spot: Spot) -> str | None:
     names = [
         f"{name} uncertified" + (" (faster)" if name in spot.faster_uncertified else "")
         for name in spot.uncertified
     ]
     names += [f"{name} {how.replace('_', ' ')}" for name, how in spot.failures]
-    return "; ".join(names) or NOTHING
+    return "; ".join(names) or None

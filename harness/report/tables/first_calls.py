@@ -16,7 +16,7 @@ from harness.report.tables.timings import (
     timing,
     tone,
 )
-from harness.report.text import NOTHING, seconds, short
+from harness.report.text import seconds, short
 
 COLUMNS: Sequence[Column[Payback]] = (
     *through(lambda found: found.row, (CELL, MARKED, PHASE, *RAN)),
@@ -50,16 +50,16 @@ def first_calls_table(summary: Summary) -> Table:
     )
 
 
-def _against(found: Payback) -> str:
+def _against(found: Payback) -> str | None:
     if found.against is None or found.is_cheapest:
-        return NOTHING
+        return None
     return found.against.implementation
 
 
-def paid_back(found: Payback) -> str:
-    """Return "12 calls [10, 15]", or why there is no number."""
+def paid_back(found: Payback) -> str | None:
+    """Return "12 calls [10, 15]", or why no number of calls is known."""
     if found.against is None:
-        return NOTHING
+        return None
     if found.is_cheapest:
         return "cheapest at first"
     if found.calls is None:

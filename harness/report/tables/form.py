@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 
 from harness.analysis.grouping import Heading, group
 from harness.intervals import Interval
+from harness.report.text import NOTHING, one_line
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -93,13 +94,18 @@ class Column(Generic[R]):
     """A column of a table.
 
     Attributes:
-        words: Returns what a line says there.
+        words: Returns what a line says there; None is shown as a dash.
         side: l or r.
     """
 
     head: str
-    words: Callable[[R], str]
+    words: Callable[[R], str | None]
     side: str = "l"
+
+    def text(self, row: R) -> str:
+        """Return what a line says there, without line breaks."""
+        words = self.words(row)
+        return NOTHING if words is None else one_line(words)
 
 
 def through(
@@ -117,7 +123,7 @@ def in_words(columns: Iterable[Column[R]], rows: Iterable[R]) -> str:
     """Return rows in words, for readers who do not see a figure of them."""
     shown = list(columns)
     return "; ".join(
-        ", ".join(f"{column.head} {column.words(row)}" for column in shown)
+        ", ".join(f"{column.head} {column.text(row)}" for column in shown)
         for row in rows
     )
 
@@ -128,7 +134,7 @@ def table(
     columns: Sequence[Column[R]],
     rows: Iterable[R],
     *,
-    keys: Callable[[R], Keys],
+    keys: Callable[[R], Keys] = lambda row: NO_KEYS,
     tone: Callable[[R], str] = lambda row: "",
     block: Callable[[R], str] = lambda row: "",
     notes: Iterable[str] = (),
@@ -148,7 +154,7 @@ def table(
     head = tuple(column.head for column in columns)
 
     def line(row: R) -> Row:
-        cells = tuple(column.words(row) for column in columns)
+        cells = tuple(column.text(row) for column in columns)
         return Row(cells, tone(row), *keys(row))
 
     blocks = group(rows, block).items()

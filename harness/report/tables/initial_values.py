@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from harness.analysis.learning.initial_values import InitialHorizon, InitialRow
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Column, Table, table
-from harness.report.text import NOTHING, whole
+from harness.report.tables.learning import lag, sized
+from harness.report.text import whole
 
 
 def initial_values_table(summary: Summary) -> Table:
@@ -15,7 +16,7 @@ def initial_values_table(summary: Summary) -> Table:
     rows = summary.initial_values
     inits = dict.fromkeys(found.init for row in rows for found in row.horizons)
     columns: Sequence[Column[InitialRow]] = (
-        Column("network", lambda row: f"{row.cell} {whole(row.trial.hidden_size)}"),
+        Column("network", sized),
         *map(_column, inits),
         Column("largest lag", lambda row: _most(h.max_lag for h in row.horizons), "r"),
         Column("seeds", lambda row: _most(h.seeds for h in row.horizons), "r"),
@@ -38,8 +39,8 @@ def initial_values_table(summary: Summary) -> Table:
 
 
 def _column(init: str) -> Column[InitialRow]:
-    def words(row: InitialRow) -> str:
-        return _horizon(next((h for h in row.horizons if h.init == init), None))
+    def words(row: InitialRow) -> str | None:
+        return next((_horizon(h) for h in row.horizons if h.init == init), None)
 
     return Column(init, words)
 
@@ -48,13 +49,9 @@ def _most(found: Iterable[float]) -> str:
     return whole(max(found, default=None))
 
 
-def _horizon(found: InitialHorizon | None) -> str:
+def _horizon(found: InitialHorizon) -> str:
     """Return "103 [76, 115]", or "≥200"."""
-    if found is None:
-        return NOTHING
-    bound = "≥" if found.median >= found.max_lag else ""
-    spread = ""
-    if found.low < found.high:
-        longest = "≥" if found.high >= found.max_lag else ""
-        spread = f" [{whole(found.low)}, {longest}{whole(found.high)}]"
-    return f"{bound}{whole(found.median)}{spread}"
+    middle = lag(found.median, found.max_lag)
+    if found.low == found.high:
+        return middle
+    return f"{middle} [{whole(found.low)}, {lag(found.high, found.max_lag)}]"

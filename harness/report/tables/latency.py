@@ -11,13 +11,13 @@ from harness.analysis.speed.timings import SpeedRow
 from harness.analysis.summary import Summary
 from harness.intervals import fewest_to_enclose
 from harness.report.tables.form import Column, Table, ends, keys, table, through
-from harness.report.tables.timings import CELL, MARKED, RAN, titled, tone
+from harness.report.tables.timings import CELL, MARKED, RAN, shaky, titled, tone
 from harness.report.text import NOTHING, seconds
 
 COLUMNS: Sequence[Column[SpeedRow]] = (
     CELL,
     MARKED,
-    Column("p50", lambda r: ("shaky " if r.shaky else "") + _waited(r, "p50"), "r"),
+    Column("p50", lambda row: shaky(row) + _waited(row, "p50"), "r"),
     Column("p95", lambda row: _waited(row, "p95"), "r"),
     Column("p99", lambda row: ("few " if _few(row) else "") + _waited(row, "p99"), "r"),
     Column("longest", lambda r: seconds(max(r.latency_sample_s, default=None)), "r"),

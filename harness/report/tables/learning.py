@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.analysis.grouping import group
 from harness.analysis.learning.gradient_over_lag import GradientRow, Horizon
+from harness.analysis.learning.initial_values import InitialRow
 from harness.analysis.learning.learned import LearningRow, Score
 from harness.analysis.learning.solve_time import SolveTime
 from harness.analysis.summary import LearnedRow, Summary
 from harness.contract import Optimizer
-from harness.intervals import CensoredMedian
+from harness.intervals import CensoredMedian, Spread
 from harness.report.tables.form import Column, Table, heading, keys, table
 from harness.report.tables.solve_time import span
 from harness.report.text import (
@@ -46,7 +47,7 @@ def learned_table(summary: Summary) -> Table:
 def _learned_columns(
     title: str, rows: Sequence[LearnedRow]
 ) -> Sequence[Column[LearnedRow]]:
-    several = _several(rows)
+    several = len({network(row.learning) for row in rows}) < len(rows)
 
     def named(row: LearnedRow) -> str:
         found = row.learning
@@ -58,17 +59,12 @@ def _learned_columns(
         Column("solved", lambda row: solved(row.learning)),
         Column("updates to solve", lambda row: updates(row.learning.updates)),
         Column(_score_head(rows), lambda row: number(row.learning.scores[0].value)),
-        Column("time to solve", _fastest),
-        Column("horizon before → after", _horizon),
+        Column("time to solve", lambda r: next(map(_solve_time, r.solve_times), None)),
+        Column(
+            "horizon before → after",
+            lambda row: horizon(row.gradients.loss) if row.gradients else None,
+        ),
     )
-
-
-def _fastest(row: LearnedRow) -> str:
-    return solve_time_short(row.solve_times[0]) if row.solve_times else NOTHING
-
-
-def _horizon(row: LearnedRow) -> str:
-    return horizon(row.gradients.loss) if row.gradients else NOTHING
 
 
 def _learned_tone(row: LearnedRow) -> str:
@@ -77,32 +73,24 @@ def _learned_tone(row: LearnedRow) -> str:
     return "doubt" if row.learning.doubt else ""
 
 
-def _several(rows: Sequence[LearnedRow]) -> bool:
-    """Return whether rows differ in their implementation alone."""
-    return len({network(row.learning) for row in rows}) < len(rows)
-
-
 def _score_head(rows: Sequence[LearnedRow]) -> str:
-    score = rows[0].learning.scores[0]
-    floor = next(
-        (f for r in rows if (f := r.learning.scores[0].floor) is not None), None
-    )
-    return f"{score.metric.replace('_', ' ')} (floor {number(floor)})"
+    scores = [row.learning.scores[0] for row in rows]
+    floors = (score.floor for score in scores if score.floor is not None)
+    metric = scores[0].metric.replace("_", " ")
+    return f"{metric} (floor {number(next(floors, None))})"
+
+
+_SPREADS: Mapping[Spread, str] = {
+    "range": "[ ] is the range over the seeds",
+    "interval": "[ ] is a 95 % interval of the median where there are 6 seeds or more",
+}
 
 
 def _learned_notes(summary: Summary) -> tuple[str, ...]:
-    spreads = [row.learning.updates for row in summary.learned if row.learning.updates]
-    kinds = {updates.spread for updates in spreads}
-    words = []
-    if "range" in kinds:
-        words.append("[ ] is the range over the seeds")
-    if "interval" in kinds:
-        words.append(
-            "[ ] is a 95 % interval of the median where there are 6 seeds or more"
-        )
-    notes = [
-        f"Medians over seeds; {'; '.join(words)}." if words else "Medians over seeds."
-    ]
+    updates = [row.learning.updates for row in summary.learned]
+    kinds = {found.spread for found in updates if found}
+    spreads = [words for kind, words in _SPREADS.items() if kind in kinds]
+    notes = [f"{'; '.join(['Medians over seeds', *spreads])}."]
     if summary.solve_times:
         notes.append(
             "Time to solve: updates to solve × the time of one update with the fastest "
@@ -132,9 +120,8 @@ def network(found: LearningRow) -> str:
     """Return "gru 64 · 12.9k weights"."""
     trial = found.trial
     layers = f"{trial.num_layers} × " if trial.num_layers > 1 else ""
-    weights = (
-        "" if found.parameters is None else f" · {short(found.parameters)} weights"
-    )
+    known = found.parameters is not None
+    weights = f" · {short(found.parameters)} weights" if known else ""
     return f"{found.cell} {layers}{trial.hidden_size}{weights}"
 
 
@@ -149,27 +136,26 @@ def updates(found: CensoredMedian | None) -> str:
     """Return "1000 [800, 1200]", or "not within 3000"."""
     if found is None:
         return NOTHING
-    beyond = f">{whole(found.budget)}"
-    middle = whole(found.median)
-    if found.median is None:
-        middle = f"not within {whole(found.budget)}"
+    limit = whole(found.budget)
+    middle = f"not within {limit}" if found.median is None else whole(found.median)
     if found.spread == "single" or found.low is None:
         return middle
-    high = beyond if found.high is None else whole(found.high)
+    high = f">{limit}" if found.high is None else whole(found.high)
     return f"{middle} [{whole(found.low)}, {high}]"
 
 
 def horizon(found: Horizon) -> str:
     """Return "61 → ≥100"."""
-    return f"{_lag(found.initial, found)} → {_lag(found.trained, found)}"
+    return " → ".join(lag(end, found.max_lag) for end in (found.initial, found.trained))
 
 
-def _lag(value: float | None, found: Horizon) -> str:
-    reached = value is not None and found.max_lag is not None and value >= found.max_lag
+def lag(value: float | None, most: float | None) -> str:
+    """Return "61", or "≥100" if that is the largest lag that was measured."""
+    reached = value is not None and most is not None and value >= most
     return ("≥" if reached else "") + whole(value)
 
 
-def solve_time_short(found: SolveTime) -> str:
+def _solve_time(found: SolveTime) -> str:
     """Return "14 s [10, 18 s] torch-native"."""
     device = "" if found.device == "cpu" else f" {found.device}"
     mark = " (shaky)" if found.shaky else ""
@@ -178,14 +164,17 @@ def solve_time_short(found: SolveTime) -> str:
 
 LEARNING: Sequence[Column[LearningRow]] = (
     Column("network", lambda row: network(row)),
-    Column("trained on", lambda row: _trained_on(row)),
+    Column(
+        "trained on",
+        lambda r: f"{r.implementation}, {r.trial.device} {r.trial.dtype}",
+    ),
     Column("init", lambda row: row.trial.init),
     Column("optimiser", lambda row: _optimiser(row.trial.optimizer)),
     Column("batch", lambda row: whole(row.trial.batch)),
     Column("seeds", lambda r: seeds([s.seed for s in r.seeds if s.seed is not None])),
     Column("solved fraction [95 %]", lambda row: f"{solved(row)}: {_fraction(row)}"),
     Column("final held-out scores (floor)", lambda r: "; ".join(map(_score, r.scores))),
-    Column("certified", lambda row: verdict(row.doubt) if row.count else NOTHING),
+    Column("certified", lambda row: verdict(row.doubt) if row.count else None),
 )
 
 
@@ -209,10 +198,6 @@ def learning_table(summary: Summary) -> Table:
     )
 
 
-def _trained_on(row: LearningRow) -> str:
-    return f"{row.implementation}, {row.trial.device} {row.trial.dtype}"
-
-
 def _optimiser(found: Optimizer) -> str:
     clipped = "" if found.clip_norm is None else f", clip {found.clip_norm:g}"
     return f"{found.name} {found.learning_rate:g}{clipped}"
@@ -233,11 +218,11 @@ def _score(score: Score) -> str:
 def horizon_table(summary: Summary) -> Table:
     """Return the horizons of every network, for both cotangents."""
     rows = summary.gradients
-    names = {(row.heading, _named(row)) for row in rows}
+    names = {(row.heading, sized(row)) for row in rows}
     several = len(names) < len(rows)  # only the implementation names the row
 
     def named(row: GradientRow) -> str:
-        return _named(row) + (f" · {row.implementation}" if several else "")
+        return sized(row) + (f" · {row.implementation}" if several else "")
 
     columns: Sequence[Column[GradientRow]] = (
         Column("network", named),
@@ -264,5 +249,6 @@ def horizon_table(summary: Summary) -> Table:
     )
 
 
-def _named(row: GradientRow) -> str:
+def sized(row: GradientRow | InitialRow) -> str:
+    """Return "gru 64"."""
     return f"{row.cell} {whole(row.trial.hidden_size)}"

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from harness.analysis.speed.roofline import PeakRow
 from harness.analysis.summary import Summary
 from harness.machine.peak import Rate, RateName
-from harness.report.tables.form import NO_KEYS, Column, Table, table
+from harness.report.tables.form import Column, Table, table
 from harness.report.tables.rates import DOCTOR, giga, unfit
-from harness.report.text import NOTHING, one_line
 
 COLUMNS: Sequence[Column[PeakRow]] = (
-    Column("machine", lambda row: one_line(row.conditions.machine) or NOTHING),
+    Column("machine", lambda row: row.conditions.machine or None),
     Column("conditions", lambda row: row.conditions.budget),
     Column("matrix product, GFLOP/s", lambda row: _rate(row, "flop"), "r"),
     Column("by", lambda row: _by(row, "flop")),
@@ -35,7 +34,6 @@ def peaks_table(summary: Summary) -> Table:
         "Measured peak of the machine",
         COLUMNS,
         summary.peaks if any(row.peak for row in summary.peaks) else (),
-        keys=lambda row: NO_KEYS,
         tone=lambda row: "" if row.peak else "doubt",
         notes=notes,
     )
@@ -45,27 +43,27 @@ def _of(row: PeakRow, name: RateName) -> Rate | None:
     return None if row.peak is None else row.peak.rate(name)
 
 
-def _rate(row: PeakRow, name: RateName) -> str:
+def _rate(row: PeakRow, name: RateName) -> str | None:
     if row.peak is None and name == "flop":
         return "not measured"
     best = _of(row, name)
     worst = None if row.lowest is None else row.lowest.rate(name)
     if best is None:
-        return NOTHING
-    return giga(best.per_s) + ("" if worst is None else f" ({giga(worst.per_s)})")
+        return None
+    return giga(best.per_s) + (f" ({giga(worst.per_s)})" if worst else "")
 
 
-def _by(row: PeakRow, name: RateName) -> str:
+def _by(row: PeakRow, name: RateName) -> str | None:
     """Return "torch 2.13.0", or "jax 0.9.2, doctor 2026-11-26 10:00:00"."""
     rate = _of(row, name)
     if rate is None or rate.library is None:
-        return NOTHING
+        return None
     library = rate.library.removesuffix(DOCTOR)
     doctor = DOCTOR if library != rate.library else ""
     date = f" {rate.measured_at}" if rate.measured_at else ""
-    return one_line(f"{rate.versions or library}{doctor}{date}") + unfit(rate.machine)
+    return f"{rate.versions or library}{doctor}{date}{unfit(rate.machine)}"
 
 
-def _ridge(row: PeakRow) -> str:
+def _ridge(row: PeakRow) -> str | None:
     ridge = None if row.peak is None else row.peak.ridge
-    return NOTHING if ridge is None else f"{ridge:.3g}"
+    return None if ridge is None else f"{ridge:.3g}"

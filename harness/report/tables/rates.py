@@ -30,7 +30,7 @@ COLUMNS: Sequence[Column[SpeedRow]] = (
     Column("GFLOP/s", lambda row: giga(row.flop_per_s), "r"),
     Column("of peak", lambda row: _of_peak(row), "r"),
     Column("of roof", lambda row: _of_roof(row), "r"),
-    Column("memory", lambda row: memory(row.memory), "r"),
+    Column("memory", lambda row: memory(row.memory) if row.memory else None, "r"),
 )
 
 
@@ -60,19 +60,19 @@ def giga(rate: float | None) -> str:
     return NOTHING if rate is None else f"{rate / 1e9:.3g}"
 
 
-def _of_peak(row: SpeedRow) -> str:
+def _of_peak(row: SpeedRow) -> str | None:
     return _share(row.of_peak, row.peak.flop if row.peak else None)
 
 
-def _of_roof(row: SpeedRow) -> str:
+def _of_roof(row: SpeedRow) -> str | None:
     return _share(row.of_roof, row.peak.limit(row.intensity) if row.peak else None)
 
 
-def _share(value: float | None, limit: Rate | None) -> str:
-    """Return "28 %", marked where the limit was measured on an unfit machine."""
-    return percent(value) + unfit(
-        limit.machine if limit and value is not None else None
-    )
+def _share(value: float | None, limit: Rate | None) -> str | None:
+    """Return "28 %", marked if the limit was measured on an unfit machine."""
+    if value is None or limit is None:
+        return None
+    return percent(value) + unfit(limit.machine)
 
 
 def unfit(machine: str | None) -> str:
@@ -80,10 +80,8 @@ def unfit(machine: str | None) -> str:
     return " (unfit)" if machine == "unfit" else ""
 
 
-def memory(found: Memory | None) -> str:
+def memory(found: Memory) -> str:
     """Return "40.9 MiB", with the memory of a GPU, or how the trial ended."""
-    if found is None:
-        return NOTHING
     if found.outcome != "ok":
         return found.outcome.replace("_", " ")
     device = [found.allocator_peak_bytes, found.device_peak_bytes]

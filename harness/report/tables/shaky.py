@@ -9,15 +9,14 @@ from harness.analysis.summary import Summary
 from harness.reason import Reason
 from harness.report.tables.form import Column, Table, keys, table, through
 from harness.report.tables.timings import CELL, NAME, PHASE, block_title
-from harness.report.text import NOTHING, one_line
 
 Shaky = tuple[SpeedRow, Reason]
 """A timing and one reason to doubt it."""
 
 COLUMNS: Sequence[Column[Shaky]] = (
     *through(lambda pair: pair[0], (CELL, NAME, PHASE)),
-    Column("why it is shaky", lambda pair: one_line(pair[1].words or pair[1].kind)),
-    Column("what to do", lambda pair: one_line(pair[1].advice or NOTHING)),
+    Column("why it is shaky", lambda pair: pair[1].words or pair[1].kind),
+    Column("what to do", lambda pair: pair[1].advice or None),
 )
 
 

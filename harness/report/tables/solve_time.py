@@ -8,15 +8,15 @@ from harness.analysis.learning.solve_time import SolveTime
 from harness.analysis.summary import Summary
 from harness.intervals import Interval
 from harness.report.tables.form import Column, Table, ends, keys, table
-from harness.report.tables.timings import titled
-from harness.report.text import NOTHING, marked, one_line, seconds
+from harness.report.tables.timings import shaky, titled
+from harness.report.text import marked, seconds
 
 COLUMNS: Sequence[Column[SolveTime]] = (
     Column("cell", lambda row: row.cell),
     Column("implementation", lambda row: row.implementation),
-    Column("library", lambda row: one_line(row.framework or NOTHING)),
-    Column("kernel", lambda row: one_line(row.kernel or NOTHING)),
-    Column("time to solve", lambda row: _time(row)),
+    Column("library", lambda row: row.framework),
+    Column("kernel", lambda row: row.kernel),
+    Column("time to solve", lambda r: f"{shaky(r)}{seconds(r.seconds)}{span(r)}"),
     Column("updates counted on", lambda row: marked(row.learned_on, row.doubt)),
 )
 
@@ -38,10 +38,6 @@ def solve_table(summary: Summary) -> Table:
         block=lambda row: titled(row.heading, row.budget),
         notes=notes,
     )
-
-
-def _time(row: SolveTime) -> str:
-    return ("shaky " if row.shaky else "") + seconds(row.seconds) + span(row)
 
 
 def span(row: SolveTime) -> str:

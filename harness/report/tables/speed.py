@@ -53,8 +53,8 @@ def speed_table(summary: Summary) -> Table:
 
 
 def _failure(row: SpeedRow) -> str:
-    """Return why there is no timing."""
-    return f"{row.outcome.replace('_', ' ')}: {one_line(row.reason or 'no timing')}"
+    """Return why a trial has no timing."""
+    return f"{row.outcome.replace('_', ' ')}: {row.reason or 'no timing'}"
 
 
 def _relative(row: SpeedRow) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.analysis.grouping import Heading
+from harness.analysis.learning.solve_time import SolveTime
 from harness.analysis.speed.conditions import budget_of
 from harness.analysis.speed.timings import SpeedRow
-from harness.measure.speed.phases import PHASES
 from harness.report.tables.form import Column, ends
-from harness.report.text import NOTHING, marked, one_line, seconds
+from harness.report.text import NOTHING, marked, seconds
 
 
 def block_title(row: SpeedRow) -> str:
@@ -28,11 +28,6 @@ def phase(name: str) -> str:
     return name.replace("_", " ")
 
 
-def phase_order(name: str) -> tuple[int, str]:
-    """Return the position of a phase among others; unknown phases come last."""
-    return (PHASES.index(name) if name in PHASES else len(PHASES), name)
-
-
 def tone(row: SpeedRow) -> str:
     """Return how a row is coloured."""
     if not row.phase:
@@ -40,14 +35,14 @@ def tone(row: SpeedRow) -> str:
     return "doubt" if row.marks else ""
 
 
+def shaky(row: SpeedRow | SolveTime) -> str:
+    """Return what precedes a time that is shaky."""
+    return "shaky " if row.shaky else ""
+
+
 def timing(row: SpeedRow) -> str:
     """Return "shaky 3.61 ms [3.55, 3.7]"."""
-    shaky = "shaky " if row.shaky else ""
-    return shaky + seconds(row.time_s) + ends(row.time, seconds)
-
-
-def _of_timed(words: str | None, row: SpeedRow) -> str:
-    return one_line(words or NOTHING) if row.phase else NOTHING
+    return shaky(row) + seconds(row.time_s) + ends(row.time, seconds)
 
 
 CELL: Column[SpeedRow] = Column("cell", lambda row: row.cell)
@@ -57,7 +52,7 @@ MARKED: Column[SpeedRow] = Column(
 )
 PHASE: Column[SpeedRow] = Column("phase", lambda row: phase(row.phase or NOTHING))
 RAN: Sequence[Column[SpeedRow]] = (
-    Column("library", lambda row: _of_timed(row.framework, row)),
-    Column("kernel", lambda row: _of_timed(row.kernel, row)),
+    Column("library", lambda row: row.framework if row.phase else None),
+    Column("kernel", lambda row: row.kernel if row.phase else None),
 )
 """What computed a timing."""

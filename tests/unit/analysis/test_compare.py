@@ -17,7 +17,6 @@ from harness.analysis.comparison.compare import (
     Compared,
     Comparison,
     compare,
-    compare_implementations,
     confirmed,
 )
 from harness.analysis.comparison.effect import (
@@ -523,14 +522,6 @@ def _key_of(name: str, ratios: np.ndarray) -> Compared:
 def _called_slower(ratios: np.ndarray) -> int:
     rows = [_key_of(str(index), each) for index, each in enumerate(ratios)]
     return len(module._concluded(rows, 0.05).of("slower"))
-
-
-def test_implementations_of_one_session_are_compared(base: Run) -> None:
-    base.time("one").time("copy", seed=1).time("slow", 3.3e-3, seed=2)
-    assert only(compare_implementations(base.judged, "one", "copy")).verdict == "same"
-    assert only(compare_implementations(base.judged, "one", "slow")).verdict == "slower"
-    with pytest.raises(MisuseError, match="'one' and 'absent'"):
-        compare_implementations(base.judged, "one", "absent")
 
 
 # --- how often it errs ---------------------------------------------------------------
