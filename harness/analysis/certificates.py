@@ -1,4 +1,4 @@
-"""Certificates: the worst error of an implementation beside what is allowed."""
+"""Certificates: the error of each check, and its tolerance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Check:
         error: None if the reference underflowed and nothing was compared.
         expected: Norm of the reference; None if only equality was checked.
         found: Norm of the result; None if it had another shape.
-        where: Tensor and shape.
+        where: The tensor and the shape with the worst error.
     """
 
     name: str
@@ -31,21 +31,20 @@ class Check:
 
     @property
     def warned(self) -> bool:
-        """Whether the error is worth a look."""
-        if self.error is None or self.warned_above is None:
-            return False
-        return self.error > self.warned_above
+        """Whether the error is unusually large, even if it is within the tolerance."""
+        return self._exceeds(self.warned_above)
 
     @property
     def broken(self) -> bool:
         """Whether the error is above the tolerance."""
-        if self.error is None or self.tolerance is None:
-            return False
-        return self.error > self.tolerance
+        return self._exceeds(self.tolerance)
+
+    def _exceeds(self, limit: float | None) -> bool:
+        return self.error is not None and limit is not None and self.error > limit
 
     @property
     def share(self) -> float:
-        """The error in units of the tolerance; -1 if there is no such number."""
+        """The error divided by the tolerance; -1 if either is not known."""
         if self.error is None or self.tolerance is None:
             return -1.0
         if self.tolerance == 0:  # an exact match says nothing about precision
@@ -61,7 +60,7 @@ class ParityRow:
         worst: The check with the largest error in units of its tolerance.
         broken: Number of broken checks; None if the trial did not end ok.
         against: What it was compared with; "" if that is not known.
-        causes: Likely causes, with the checks each explains.
+        causes: Likely causes, with the checks that each explains.
     """
 
     implementation: str
@@ -119,7 +118,7 @@ def _row(record: TrialRecord) -> ParityRow:
 
 
 def likely_causes(record: TrialRecord) -> dict[str, tuple[str, ...]]:
-    """Return the likely causes of broken checks, with the checks each explains."""
+    """Return the likely causes of broken checks, with the checks that each explains."""
     by_check = record.result.get("causes") or {}
     found = group(by_check, lambda check: str(by_check[check]))
     return {cause: tuple(checks) for cause, checks in found.items()}

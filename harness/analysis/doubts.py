@@ -1,4 +1,4 @@
-"""Why numbers are not those of a certified network: certificate and read-back."""
+"""The reasons why a number is not that of a certified network."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _HOLDS_FOR = {"processor": "on", "gpu": "on", "framework": "with"}
 
 @dataclass(frozen=True)
 class Doubt:
-    """One reason.
+    """One reason why a number is not that of a certified network.
 
     Attributes:
-        kind: The words that the same doubt about several trials has in common.
+        kind: The words that are equal for several trials with the same doubt.
         size: How large it is; of several, the largest is shown.
     """
 
@@ -134,6 +134,6 @@ def _of_read_back(record: TrialRecord) -> Doubt | None:
         return Doubt("not read back")
     error = number(record, "readback", "error")
     at = record.result.get("read_back_at")
-    # Such an error is no measured one: the answer had another shape, for example.
+    # Such an error was not measured: the answer had another shape, for example.
     by = "" if error is None or error >= 1e300 else f" by {error:.1e}"
     return Doubt("read-back differs", by + (f" ({at})" if at else ""), error or 0.0)

@@ -18,9 +18,9 @@ class Header:
     Attributes:
         measures: Number of trials of each measure.
         outcomes: Number of trials of each outcome.
-        machines: What the trials say of where they ran.
-        fitness: The worst verdict on them before a session, or None without one.
-        frameworks: "torch 2.13.0", of the trials that say so.
+        machines: The machines that the trials ran on.
+        fitness: The worst verdict on a machine before a session, or None.
+        frameworks: Libraries with their versions, such as "torch 2.13.0".
     """
 
     suite: str

@@ -31,7 +31,7 @@ class OutcomeRow:
 
 
 def outcome_rows(records: Sequence[TrialRecord]) -> list[OutcomeRow]:
-    """Return a row for the trials that failed alike, whatever their seed."""
+    """Return one row for all trials that failed in the same way, whatever the seed."""
     keyed = group(
         (record for record in records if record.outcome != "ok"),
         lambda r: (

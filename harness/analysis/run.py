@@ -1,4 +1,4 @@
-"""The records of one run, judged once: what every table and figure reads."""
+"""The records of one run with the doubts about them, for every table and figure."""
 
 from __future__ import annotations
 

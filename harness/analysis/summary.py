@@ -94,7 +94,7 @@ _JSON_NAMES = {"heading": "place"}
 """Fields that have another name in the JSON."""
 
 _DERIVED = ("intensity", "of_peak", "roof_flop_per_s", "of_roof")
-"""What the JSON of a timing holds beside its fields."""
+"""Properties of a timing that its JSON has as well."""
 
 
 def _json(value: Any) -> Any:
@@ -113,7 +113,7 @@ def _json(value: Any) -> Any:
 
 
 def _fields(row: Any) -> dict[str, Any]:
-    """Return the fields of a row as JSON values; raw values are not in its repr."""
+    """Return the fields of a row as JSON values, except those left out of its repr."""
     return {
         _JSON_NAMES.get(field.name, field.name): _json(getattr(row, field.name))
         for field in fields(row)
@@ -129,7 +129,7 @@ def summarize(run: JudgedRun) -> Summary:
     """
     if not run.records:
         raise NothingMeasuredError(
-            "the run holds no finished trial; run it again to go on with it"
+            "the run has no finished trial; run its suite again to continue it"
         )
     speed = tuple(speed_rows(run))
     gradients = tuple(gradient_rows(run))
@@ -176,15 +176,16 @@ def _payback_json(found: Payback) -> dict[str, Any]:
 def focus(learned: Sequence[LearnedRow]) -> Heading | None:
     """Return the heading under which the solved fractions of the cells differ most.
 
-    Of several such, one with gradients measured, then the longest, then the first.
+    If several differ as much, one with gradients is preferred, then the longest, then
+    the first.
     """
     headings = group(learned, lambda row: row.learning.heading)
 
-    def telling(heading: Heading) -> tuple[float, bool, int]:
+    def contrast(heading: Heading) -> tuple[float, bool, int]:
         rows = headings[heading]
         counted = [row.learning for row in rows if row.learning.count]
         shares = [row.solved / row.count for row in counted]
         spread = max(shares) - min(shares) if shares else -1.0
         return spread, any(row.gradients for row in rows), heading.length or 0
 
-    return max(headings, key=telling, default=None)
+    return max(headings, key=contrast, default=None)

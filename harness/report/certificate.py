@@ -1,11 +1,15 @@
-"""What `check` prints of a certificate."""
+"""The text and the JSON of a certificate, which `check` prints."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from harness.analysis.certificates import Check, checks_of, likely_causes
+from harness.report.text import few
 from harness.store import TrialRecord
+
+MOST_NAMED = 4
+"""The most checks with one likely cause that are named."""
 
 
 def certificate_json(record: TrialRecord) -> dict[str, Any]:
@@ -39,7 +43,7 @@ def certificate_text(record: TrialRecord) -> str:
     )
     lines += [line for check in checks_of(record) for line in _lines(check)]
     for cause, checks in likely_causes(record).items():
-        lines.append(f"likely cause of {_listed(checks)}: {cause}")
+        lines.append(f"likely cause of {', '.join(few(checks, MOST_NAMED))}: {cause}")
     broken, checks = (record.value("certificate", n) for n in ("broken", "checks"))
     if broken:
         lines.append(f"not certified: {broken} of {checks} checks broken")
@@ -64,9 +68,8 @@ def _head(record: TrialRecord) -> list[str]:
 
 def _lines(check: Check) -> list[str]:
     """Return a check: its name, error, tolerance, both norms and the verdict."""
-    exact = (
-        check.tolerance == 0
-    )  # exact equality: the error is the share of values that differ
+    # Exact equality is checked: the error is the share of values that differ.
+    exact = check.tolerance == 0
     numbers = [
         _number(check.error, 9, "underflow"),
         f"{'none':>9}" if exact else _number(check.tolerance, 9),
@@ -94,8 +97,3 @@ def _number(value: float | None, width: int, missing: str = "") -> str:
         return f"{'not finite':>{width}}"
     text = f"{value:.1e}" if width < 11 else f"{value:.5g}"
     return f"{text:>{width}}"
-
-
-def _listed(names: tuple[str, ...], most: int = 4) -> str:
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -1,4 +1,4 @@
-"""Which figures and tables a report has, and where: the one list of them.
+"""The list of the figures and tables of a report, in the order of its sections.
 
 The page, `summary.md` and the terminal show what is named here, in this order. To add a
 figure or a table, write its file and name it in `PARTS`.
@@ -51,10 +51,10 @@ from harness.report.tables.solve_time import solve_table
 from harness.report.tables.speed import speed_table
 
 Figures = Callable[[Results], Iterable[Drawn]]
-"""Draws the figures of one kind, none where there is nothing to show."""
+"""Draws the figures of one kind; draws none if there is nothing to show."""
 
 Tabled = Callable[[Summary], Table]
-"""Makes a table, without rows where there is nothing to show."""
+"""Makes a table; it has no rows if there is nothing to show."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class Part:
     Attributes:
         name: The target of links to the section.
         title: The heading; "" for the first screen.
-        figures: What draws its figures, in order.
-        tables: What makes its tables, in order.
-        missing: What to say of measurements that the run does not have.
+        figures: Functions that draw its figures, in order.
+        tables: Functions that make its tables, in order.
+        missing: Returns sentences about measurements that the run does not have.
         by_task: Whether the figures of one task follow each other.
-        asked: Whether a run has this section at all.
+        asked: Returns whether a run has this section at all.
     """
 
     name: str
@@ -214,7 +214,7 @@ def _filled(tables: Iterable[Tabled], summary: Summary) -> Iterator[Table]:
 
 
 def terminal_tables(summary: Summary) -> Iterator[Table]:
-    """Return what `show` prints."""
+    """Return the tables that `show` prints."""
     every = [table for part in PARTS for table in part.tables]
     return _filled([table for table in every if table not in PAGE_ONLY], summary)
 

@@ -1,4 +1,4 @@
-"""What `doctor` prints: the machine, the verdict on it, and the rates of libraries."""
+"""The text of `doctor`: the machine, the verdict on it, the rates of libraries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness.machine.fitness import Fitness
 from harness.machine.gpu import Gpu
 from harness.machine.peak import Rate, RateName
 from harness.machine.watch import Machine
-from harness.report.text import NOTHING, number, percent, seconds, short, size
+from harness.report.text import NOTHING, number, percent, seconds, size, with_unit
 from harness.run.doctor import Diagnosis, LibraryPeak, place
 
 UNREADABLE = "not readable"
@@ -68,8 +68,9 @@ def _machine_lines(machine: Machine) -> Iterator[str]:
         quota=_quota(machine),
         load=machine.load_average,
     )
+    load = machine.other_load
     yield _facts(
-        others=_cores(machine.other_load),
+        others=None if load is None else f"{load:.2f} cores",
         steal=_share(machine.steal),
         swap=None if machine.swap_used_bytes is None else size(machine.swap_used_bytes),
         throttled=machine.throttled,
@@ -99,10 +100,6 @@ def _quota(machine: Machine) -> str | None:
     return "none" if quota == machine.cores else f"{quota:g} cores"
 
 
-def _cores(value: float | None) -> str | None:
-    return None if value is None else f"{value:.2f} cores"
-
-
 def _share(value: float | None) -> str | None:
     return None if value is None else "0 %" if value == 0 else percent(value)
 
@@ -126,9 +123,9 @@ def _gpu_line(gpu: Gpu) -> str:
 
 def _verdict_lines(fitness: Fitness) -> Iterator[str]:
     words = {
-        "fit": "nothing was seen that moves a time",
-        "noisy": "numbers hold, with the marks that they carry",
-        "unfit": "numbers would be wrong, or say nothing",
+        "fit": "nothing was found that changes a time",
+        "noisy": "numbers can be used, with the marks beside them",
+        "unfit": "numbers would be wrong or meaningless",
     }
     yield f"verdict    {fitness.verdict}: {words[fitness.verdict]}"
     for reason in fitness.reasons:
@@ -161,17 +158,12 @@ def _rates(found: Diagnosis, row: LibraryPeak) -> str:
     if row.peak is None:
         return f"{NOTHING:>15}   {row.reason}"
     product, copy = (_rate(row.rate(name), unit) for name, unit in UNITS.items())
-    stars = ("*" if row is _best(found, row, name) else " " for name in UNITS)
-    best_product, best_copy = stars
-    return f"{product:>15}{best_product} {row.peak.flop.size:>8} {copy:>11}{best_copy}"
+    first, second = ("*" if row is _best(found, row, name) else " " for name in UNITS)
+    return f"{product:>15}{first} {row.peak.flop.size:>8} {copy:>11}{second}"
 
 
 def _rate(rate: Rate | None, unit: str) -> str:
-    if rate is None:
-        return NOTHING
-    words = short(rate.per_s)
-    prefix = words[-1] if words[-1].isalpha() else ""
-    return f"{words.removesuffix(prefix)} {prefix}{unit}"
+    return with_unit(None if rate is None else rate.per_s, unit)
 
 
 def _first_of_each_place(found: Diagnosis) -> list[LibraryPeak]:

@@ -31,9 +31,8 @@ def line(header: Header) -> str:
     if header.wall_time_s is not None:
         facts.append(seconds(header.wall_time_s))
     machines = " and ".join(header.machines)
-    if machines and header.fitness:
-        machines += f" ({header.fitness})"
-    facts += [machines] if machines else []
+    if machines:
+        facts.append(f"{machines} ({header.fitness})" if header.fitness else machines)
     return one_line(" · ".join([*facts, *header.frameworks]))
 
 

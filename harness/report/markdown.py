@@ -13,15 +13,15 @@ _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
 def escape(text: str) -> str:
-    """Return text from elsewhere so that Markdown shows it as it is."""
+    """Return text in which Markdown finds no markup."""
     found = one_line(text).translate(_ENTITIES)
     found = re.sub(r"([\\`*_\[\]|~$#@])", r"\\\1", found)
-    # A colon as an entity: no renderer turns the text into a link.
+    # With the colon as an entity, no renderer turns the text into a link.
     return found.replace("://", "&#58;//")
 
 
 def summary_text(title: str, sentence: str, sections: Sequence[Section]) -> str:
-    """Return the document."""
+    """Return the content of `summary.md`."""
     parts = [f"# {escape(title)}", escape(sentence)]
     for section in sections:
         if section.title:

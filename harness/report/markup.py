@@ -1,10 +1,10 @@
-"""HTML from parts; text is escaped unless it is an `Html`."""
+"""Build HTML from parts, and escape every text that is not an `Html`."""
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from harness.report.tables.form import Block, Row, Table
 
@@ -41,7 +41,7 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
 
 
 def join(*parts: Html) -> Html:
-    """Return parts below each other."""
+    """Return parts with a line break between them."""
     return Html("\n".join(parts))
 
 
@@ -68,21 +68,25 @@ def _body(block: Block, head: tuple[str, ...] | None, align: str) -> Html:
         title = tag("th", block.title, colspan=width, scope="rowgroup")
         lines.append(tag("tr", title, class_="place"))
     if head is not None:
-        cells = [
-            tag("th", _unbroken(words), class_=_side(side), scope="col")
-            for words, side in zip(head, align, strict=True)
-        ]
+        cells = _cells("th", head, align, scope="col")
         lines.insert(0, tag("tr", *cells, class_="head"))
     lines += [_row(row, align) for row in block.rows]
     return tag("tbody", *lines)
 
 
 def _row(row: Row, align: str) -> Html:
-    cells = [
-        tag("td", _unbroken(words), class_=_side(side))
-        for words, side in zip(row.cells, align, strict=True)
-    ]
+    cells = _cells("td", row.cells, align)
     return tag("tr", *cells, class_=row.tone or None, **keys(row))
+
+
+def _cells(
+    name: str, words: Sequence[str], align: str, **attributes: str
+) -> list[Html]:
+    sides = ("right" if side == "r" else None for side in align)
+    return [
+        tag(name, _unbroken(each), class_=side, **attributes)
+        for each, side in zip(words, sides, strict=True)
+    ]
 
 
 def _unbroken(words: str) -> str:
@@ -96,10 +100,6 @@ def keys(row: Row) -> dict[str, str]:
     return {f"data_{n}": getattr(row, n) for n in names if getattr(row, n)}
 
 
-def _side(side: str) -> str | None:
-    return "right" if side == "r" else None
-
-
 # --- pictures ------------------------------------------------------------------------
 
 
@@ -108,16 +108,14 @@ def inline_svg(
 ) -> Html:
     """Return an SVG file as part of a page.
 
-    Its ids get a prefix, so that they differ from those of other pictures, and it
-    refers to nothing outside. A mark has its cell and implementation for the filter.
+    Its ids get a prefix, because ids must differ between the pictures of a page. Each
+    mark gets its cell and implementation as attributes, which the page's filter reads.
     """
     body = text[text.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
     body = re.sub(r' xmlns(:\w+)?="[^"]*"', "", body)
-    body = re.sub(
-        r' id="([^"]*)"', lambda m: _identity(m.group(1), prefix, marks), body
-    )
+    body = re.sub(r' id="([^"]*)"', lambda m: _identity(m[1], prefix, marks), body)
     body = re.sub(r'href="#', f'href="#{prefix}-', body)
     body = re.sub(r"url\(#", f"url(#{prefix}-", body)
     label = html.escape(alt)

@@ -1,4 +1,4 @@
-"""What each section of a report says of measurements that the run does not have."""
+"""Sentences about measurements that a run does not have, for each section."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def agreement(results: Results) -> Iterator[str]:
 
 
 def gradients(results: Results) -> Iterator[str]:
-    """Say that there is no gradient trial, or none with a curve."""
+    """Say that no gradient was measured, or that no gradient trial has a curve."""
     if not results.summary.gradients and not results.summary.initial_values:
         yield "The gradient over lag was not measured in this run."
     elif not results.gradients and not results.initial_gradients:
@@ -71,7 +71,7 @@ def speed(results: Results) -> Iterator[str]:
 
 
 def certificates(results: Results) -> Iterator[str]:
-    """Say that no timing is known to be right."""
+    """Say that nothing was certified."""
     if not results.summary.parity:
         yield "Nothing was certified in this run: no timing is known to be right."
 
@@ -84,6 +84,6 @@ def outcomes(results: Results) -> Iterator[str]:
 
 
 def environment(results: Results) -> Iterator[str]:
-    """Say that the environment is not known."""
+    """Say that the run did not store its environment."""
     if not results.summary.environment and not results.summary.choices:
         yield "The run did not store its environment."

@@ -14,8 +14,7 @@ from harness.report.figures.sketch import Drawn
 from harness.report.header import sentence
 from harness.report.markdown import summary_text
 from harness.report.markup import Html, inline_svg, join, table, tag
-from harness.report.tables.form import Row
-from harness.report.text import one_line
+from harness.report.text import few, one_line
 from harness.store import RunFolder, write_atomically
 
 FILTERS = ("task", "cell", "implementation")
@@ -26,7 +25,7 @@ def write_report(run: RunFolder, summary: Summary | None = None) -> Path:
 
     Args:
         run: The folder to read and to write to.
-        summary: Its tables; made here if None.
+        summary: Its tables, if they are known already.
 
     Returns:
         The page.
@@ -51,13 +50,13 @@ def unfinished(run: RunFolder) -> tuple[str, ...]:
     """Return sentences on the trials that were begun and have no usable result."""
     damaged = run.damaged()
     said = [
-        f"{name} is left out: {what}. The command that ran it measures it again."
+        f"{name} is left out: {what}. To measure it again, repeat the command."
         for name, what in damaged.items()
     ]
     begun = [spec.parent for spec in sorted(run.trials.glob("*/spec.json"))]
     open_ = [folder.name for folder in begun if not (folder / "result.json").exists()]
     if open_:
-        named = ", ".join(open_[:5]) + (" …" if len(open_) > 5 else "")
+        named = ", ".join(few(open_, 5))
         said.append(f"Begun and not finished: {len(open_)} ({named}).")
     return tuple(said)
 
@@ -81,7 +80,7 @@ def _write_figures(folder: Path, figures: Sequence[Drawn]) -> None:
 
 
 def document(title: str, summary: Summary, parts: Sequence[Section]) -> str:
-    """Return the page; style and script are in it, and it refers to nothing outside."""
+    """Return the page; it contains its style and script, and needs no other file."""
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -90,21 +89,16 @@ def document(title: str, summary: Summary, parts: Sequence[Section]) -> str:
         tag("title", title),
         tag("style", _asset("page.css")),
     )
-    header = tag(
-        "header",
-        tag("h1", title),
-        tag("p", sentence(summary.header), class_="sentence"),
-        tag("p", one_line(summary.header.why), class_="note")
-        if summary.header.why
-        else Html(""),
-    )
-    main = tag("main", *(section(part) for part in parts))
+    about = [tag("p", sentence(summary.header), class_="sentence")]
+    if summary.header.why:
+        about.append(tag("p", one_line(summary.header.why), class_="note"))
+    links = [tag("a", part.title, href=f"#{part.name}") for part in parts if part.title]
     body = tag(
         "body",
-        header,
-        _contents(parts),
+        tag("header", tag("h1", title), *about),
+        tag("nav", *links, aria_label="Sections"),
         _filter_bar(parts),
-        main,
+        tag("main", *map(section, parts)),
         tag("script", _asset("page.js")),
     )
     return f"<!doctype html>\n{tag('html', join(head, body), lang='en')}\n"
@@ -114,27 +108,19 @@ def _asset(name: str) -> Html:
     return Html((files("harness.report") / name).read_text(encoding="utf-8"))
 
 
-def _contents(parts: Sequence[Section]) -> Html:
-    links = [tag("a", part.title, href=f"#{part.name}") for part in parts if part.title]
-    return tag("nav", *links, aria_label="Sections")
-
-
 def _filter_bar(parts: Sequence[Section]) -> Html:
     rows = [row for part in parts for found in part.tables for row in found.rows]
-    boxes = [box for name in FILTERS if (box := _filter(name, rows))]
+    boxes = []
+    for name in FILTERS:
+        values = sorted({getattr(row, name) for row in rows} - {""})
+        if len(values) > 1:
+            options = [tag("option", "all", value="")]
+            options += [tag("option", value, value=value) for value in values]
+            boxes.append(tag("label", f"{name} ", tag("select", *options, name=name)))
     if not boxes:
         return Html("")
-    # The script shows it: without a script the boxes would do nothing.
+    # The script shows the form, because without a script the boxes do nothing.
     return tag("form", *boxes, id="filters", hidden=True, aria_label="Filters")
-
-
-def _filter(name: str, rows: Sequence[Row]) -> Html | None:
-    values = sorted({getattr(row, name) for row in rows} - {""})
-    if len(values) < 2:
-        return None
-    options = [tag("option", "all", value="")]
-    options += [tag("option", value, value=value) for value in values]
-    return tag("label", f"{name} ", tag("select", *options, name=name))
 
 
 def section(part: Section) -> Html:
@@ -144,7 +130,7 @@ def section(part: Section) -> Html:
     """
     missing = [tag("p", words, class_="missing") for words in part.missing]
     figures = [figure(found) for found in part.figures]
-    written = [_titled(found.title, table(found)) for found in part.tables]
+    written = [join(tag("h3", each.title), table(each)) for each in part.tables]
     folded = [
         tag("details", tag("summary", found.title), table(found))
         for found in part.folded
@@ -155,10 +141,6 @@ def section(part: Section) -> Html:
         return tag("section", *missing, *shown, row, id=part.name)
     heading = tag("h2", part.title)
     return tag("section", heading, *missing, *figures, *written, *folded, id=part.name)
-
-
-def _titled(title: str, found: Html) -> Html:
-    return join(tag("h3", title), found)
 
 
 def figure(found: Drawn) -> Html:

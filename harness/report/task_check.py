@@ -1,4 +1,4 @@
-"""What `check` prints of a task."""
+"""The text and the JSON of the check of a task, which `check` prints."""
 
 from __future__ import annotations
 

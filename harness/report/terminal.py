@@ -84,8 +84,8 @@ class _Blocks:
     def _widths(self, most: int) -> list[int]:
         """Return the width of each column, 0 where the console decides.
 
-        Where the console is too narrow, numbers keep their line and words stay whole;
-        the rest of the width is given first to the columns that need the least.
+        If the console is too narrow, numbers stay on one line and words stay whole. The
+        width that is left is given first to the columns that need the least.
         """
         columns = self._columns()
         whole = [max(map(len, column)) for _, column in columns]
@@ -128,7 +128,7 @@ def _longest_word(column: Sequence[str]) -> int:
 
 
 def _cells(words: Sequence[str], indent: str, style: str) -> list[Text]:
-    # As text: rich would read brackets in a reason as markup.
+    # `Text`, because rich would read brackets in a string as markup.
     cells = [Text(one_line(word), style=style) for word in words]
     cells[0].pad_left(len(indent))
     return cells

@@ -1,4 +1,4 @@
-"""How tables and figures write numbers and text from elsewhere."""
+"""Numbers, times, sizes and names as tables and figures write them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ NOTHING = "–"
 
 UNCERTIFIED = "uncertified"
 """The mark of a number without a certificate."""
+
+
+_PREFIXES = {"G": 1e9, "M": 1e6, "k": 1e3, "": 1.0}
 
 
 def one_line(text: object) -> str:
@@ -43,7 +46,14 @@ def short(value: float | None) -> str:
     """Return a large number with three digits: "12.9k", "4.35M"."""
     if value is None:
         return NOTHING
-    return _scaled(value, {"G": 1e9, "M": 1e6, "k": 1e3, "": 1.0})
+    return _scaled(value, _PREFIXES)
+
+
+def with_unit(value: float | None, unit: str) -> str:
+    """Return a large number with three digits and its unit: "12.9 kB/s"."""
+    if value is None:
+        return NOTHING
+    return _scaled(value, {f" {p}{unit}": size for p, size in _PREFIXES.items()})
 
 
 def percent(share: float | None) -> str:
@@ -89,6 +99,12 @@ def seeds(found: Sequence[int]) -> str:
     if len(ordered) > 3 and ordered == list(range(ordered[0], ordered[-1] + 1)):
         return f"{ordered[0]} to {ordered[-1]}"
     return ", ".join(str(seed) for seed in ordered)
+
+
+def few(names: Sequence[str], most: int) -> list[str]:
+    """Return at most `most` names, and how many more there are."""
+    more = len(names) - most
+    return [*names[:most], f"{more} more"] if more > 0 else list(names)
 
 
 def counts(found: Mapping[str, int]) -> str:

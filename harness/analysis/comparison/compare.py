@@ -81,7 +81,7 @@ class Compared:
         phase: "" if the trial has no timing on either side.
         effect: The raw ratio of times.
         p: The p-value of "slower" or "faster", adjusted for all keys; None otherwise.
-        why: What the verdict does not say by itself, and what to do.
+        why: What led to the verdict, and what to do about it.
         normalised: The corrected ratio, if machines or budgets differ.
     """
 
@@ -108,7 +108,7 @@ class Comparison:
 
     Attributes:
         effect: The smallest difference that counts, as a share.
-        notes: What has to be known about all ratios.
+        notes: Sentences about all ratios, such as "Libraries differ".
     """
 
     rows: tuple[Compared, ...]
@@ -147,7 +147,7 @@ def compare(
     if across_machines:
         rows = [_across(row, *sides, effect) for row in rows]
     else:
-        _refuse_unlike(rows)
+        _refuse_different(rows)
     return _concluded(rows, effect)
 
 
@@ -178,12 +178,11 @@ def _agreed(row: Compared, other: Compared | None) -> Compared:
     found = f"{other.judged.ratio:.3f}"
     if other.verdict == row.verdict:
         return replace(row, why=f"{said}again in fresh processes: {found}")
+    then = "so that the two processes differed, not surely the code"
     if other.verdict == "unclear":
         then = (
             "which is not known well enough; run the gate again, on a quieter machine"
         )
-    else:
-        then = "so that the two processes differed, not surely the code"
     why = f"{row.verdict} at first, but {found} in fresh processes, {then}"
     return replace(row, verdict="unclear", why=why)
 
@@ -191,15 +190,15 @@ def _agreed(row: Compared, other: Compared | None) -> Compared:
 # --- one key -------------------------------------------------------------------------
 
 
-def _refuse_unlike(rows: Sequence[Compared]) -> None:
+def _refuse_different(rows: Sequence[Compared]) -> None:
     """Raise MisuseError if machines differ, or if no key can be compared."""
     for row in rows:
         if row.effect is None or row.base is None or row.new is None:
             continue
-        unlike = other_machine(row.base, row.new)
-        if unlike:
+        differences = ", ".join(other_machine(row.base, row.new))
+        if differences:
             raise MisuseError(
-                f"the runs were measured on different machines: {', '.join(unlike)}; "
+                f"the runs were measured on different machines: {differences}; "
                 "measure both on one, as `rnn-harness gate --base REF` does, or give "
                 "--across-machines to see them normalised"
             )
@@ -215,9 +214,16 @@ def _refuse_unlike(rows: Sequence[Compared]) -> None:
 def _rows(
     base: TimedTrial | None, new: TimedTrial | None, effect: float
 ) -> Iterator[Compared]:
-    """Yield the keys of two trials that ask the same, one for each phase."""
-    if base is None or new is None:
-        yield from _missing(base, new)
+    """Yield the keys of two trials that time the same call, one for each phase."""
+    if new is None:
+        assert base is not None
+        for phase in base.phases or ("",):
+            row = Compared(base.trial, phase, base=base.phases.get(phase))
+            yield replace(row, verdict="missing in new", why=base.failure)
+    elif base is None:
+        for phase in new.phases or ("",):
+            row = Compared(new.trial, phase, new=new.phases.get(phase))
+            yield replace(row, verdict="missing in base", why=new.failure)
     elif not base.phases and not new.phases:
         yield Compared(new.trial, "", verdict="failed in both", why=new.failure)
     else:
@@ -225,32 +231,21 @@ def _rows(
             yield _row(base, new, phase, effect)
 
 
-def _missing(base: TimedTrial | None, new: TimedTrial | None) -> Iterator[Compared]:
-    if base is not None:
-        for phase in base.phases or ("",):
-            row = Compared(base.trial, phase, base=base.phases.get(phase))
-            yield replace(row, verdict="missing in new", why=base.failure)
-    if new is not None:
-        for phase in new.phases or ("",):
-            row = Compared(new.trial, phase, new=new.phases.get(phase))
-            yield replace(row, verdict="missing in base", why=new.failure)
-
-
 def _row(base: TimedTrial, new: TimedTrial, phase: str, effect: float) -> Compared:
-    ends = base.phases.get(phase), new.phases.get(phase)
-    row = Compared(base.trial, phase, *ends, marks=_marks(*ends))
+    before, after = base.phases.get(phase), new.phases.get(phase)
+    row = Compared(base.trial, phase, before, after, marks=_marks(before, after))
     other = other_budget(base.trial, new.trial)
     if other:
         return replace(row, verdict="not comparable", why=", ".join(other))
-    if ends[0] is None:
+    if before is None:
         verdict: Verdict = "missing in base" if base.phases else "failed in base"
         return replace(row, verdict=verdict, why=base.failure)
-    if ends[1] is None:
+    if after is None:
         verdict = "missing in new" if new.phases else "failed in new"
         return replace(row, verdict=verdict, why=new.failure)
-    row = replace(row, effect=_effect(ends[0], ends[1], effect))
-    if ends[1].wrong is not None and ends[0].wrong is None:
-        why = f"what it computes is not right any more: {ends[1].wrong}"
+    row = replace(row, effect=_effect(before, after, effect))
+    if after.wrong is not None and before.wrong is None:
+        why = f"what it computes is not right any more: {after.wrong}"
         return replace(row, verdict="failed in new", why=why)
     return row
 
@@ -293,8 +288,8 @@ def _across(
     base, new = row.base, row.new
     if base is None or new is None:
         return row
-    unlike = (*other_machine(base, new), *other_budget(base.trial, new.trial))
-    if not unlike:
+    different = (*other_machine(base, new), *other_budget(base.trial, new.trial))
+    if not different:
         return row
     found = normalised(base, new, of_base, of_new, effect)
     return replace(
@@ -302,7 +297,7 @@ def _across(
         effect=_effect(base, new, effect),
         verdict="unclear",
         why="" if found else _NO_MEASURE,
-        marks=(f"unlike: {', '.join(unlike)}", *row.marks),
+        marks=(f"unlike: {', '.join(different)}", *row.marks),
         normalised=found,
     )
 
@@ -362,19 +357,14 @@ def _notes(rows: Sequence[Compared]) -> tuple[str, ...]:
             "`rnn-harness gate --base REF` times both in one session."
         )
     both = [(r.base, r.new) for r in rows if r.base is not None and r.new is not None]
-    alike = [
-        (base, new)
-        for base, new in both
-        if base.trial.implementation == new.trial.implementation
-    ]
     libraries = {
         f"{base.framework} → {new.framework}"
-        for base, new in alike
+        for base, new in both
         if base.framework != new.framework
     }
     kernels = {
-        f"{new.trial.cell} {new.trial.implementation}: {base.kernel} → {new.kernel}"
-        for base, new in alike
+        f"{new.cell} {new.implementation}: {base.kernel} → {new.kernel}"
+        for base, new in both
         if base.kernel and new.kernel and base.kernel != new.kernel
     }
     for what, changed in (("Libraries", libraries), ("Kernels", kernels)):

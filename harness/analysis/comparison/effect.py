@@ -73,7 +73,7 @@ def paired_effect(
     Args:
         base: Seconds by round.
         new: Seconds by round.
-        effect: The least that counts, as a share: 0.05.
+        effect: The smallest difference that counts, as a share such as 0.05.
     """
     rounds = sorted(base.keys() & new.keys())
     if not rounds:
@@ -95,7 +95,7 @@ def unpaired_effect(
     Args:
         base: Seconds of each round.
         new: Seconds of each round.
-        effect: The least that counts, as a share: 0.05.
+        effect: The smallest difference that counts, as a share such as 0.05.
         scale: A factor of the ratio, to correct for a different machine.
     """
     if not base or not new:

@@ -1,4 +1,4 @@
-"""Timings of different machines, each as a share of what its own machine reaches."""
+"""Timings of different machines, each corrected for the speed of its machine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def normalised(
         new: The same call on another machine, or with another budget.
         of_base: Every timed trial of the run of `base`.
         of_new: Every timed trial of the run of `new`.
-        effect: The least that counts, as a share.
+        effect: The smallest difference that counts, as a share.
     """
     return _by_peak(base, new, effect) or _by_other(base, new, of_base, of_new, effect)
 

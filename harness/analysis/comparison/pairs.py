@@ -1,4 +1,4 @@
-"""Which trials of two runs ask the same, and how their machines and budgets differ."""
+"""Pairs of trials of two runs, and how their machines and budgets differ."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TimedTrial:
 
 
 def timed_trials(run: JudgedRun) -> list[TimedTrial]:
-    """Return the speed trials of a run; of several that ask the same, the last."""
+    """Return the speed trials of a run; of several that time one call, the last."""
     found = group(timings(run), lambda row: row.trial.key(HOW_TIMED)).values()
     return [
         _timed_trial([r for r in rows if r.trial is rows[-1].trial]) for rows in found
@@ -49,10 +49,11 @@ def _timed_trial(rows: Sequence[SpeedRow]) -> TimedTrial:
 def pairs(
     base: Sequence[TimedTrial], new: Sequence[TimedTrial], *, across_machines: bool
 ) -> Iterator[tuple[TimedTrial | None, TimedTrial | None]]:
-    """Yield trials that ask the same, then those with different budgets, then the rest.
+    """Yield the trials that time the same call in pairs, and the others alone.
 
-    The second kind is compared only across machines; else its pair says that the
-    budgets differ. With several budgets to choose from, such a trial stays alone.
+    Trials that differ only in their budgets are pairs too. They are compared only if
+    `across_machines` is True; otherwise the pair only says that the budgets differ.
+    Across machines, a trial with several such partners stays alone.
     """
     left = {trial.key: trial for trial in new}
     alone = []

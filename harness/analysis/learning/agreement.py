@@ -15,13 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.analysis.grouping import (
-    Heading,
-    curve,
-    group,
-    heading_of,
-    varying,
-)
+from harness.analysis.grouping import Heading, curve, group, heading_of, varying
 from harness.analysis.learning.learned import LearningRow
 from harness.analysis.learning.trials import in_order, learning_trials
 from harness.analysis.run import JudgedRun
@@ -39,7 +33,7 @@ no smaller difference decides whether a task is solved.
 """
 
 SHOWS = LEVEL / 10
-"""Difference of the reference's own float32 from which rounding is being amplified.
+"""From this difference of the reference's own float32 on, rounding is amplified.
 
 Of two float32 computations either may reach `LEVEL` first. Up to here a curve has room
 to differ by ten times as much as the reference itself.
@@ -49,7 +43,7 @@ Computer = tuple[str, str]
 """An implementation and the dtype it computed in."""
 
 COMPUTED = (*QUESTION, *SEEDS, *HOW_COMPUTED)
-"""What may differ between trials that train one network, whoever computes it."""
+"""Fields that may differ between trials that train one network."""
 
 REFERENCE: Computer = (ORACLE, "float64")
 OWN_FLOAT32: Computer = (ORACLE, "float32")
@@ -62,11 +56,11 @@ class SeedAgreement:
     Attributes:
         compared: Updates that both took.
         parts_at: The first of them whose losses differ by more than `LEVEL`, or None.
-        reference_parts_at: The same of the reference's own float32.
-        judged: Updates before that one, or all compared.
+        reference_parts_at: The same for the reference's own float32.
+        judged: Number of updates before `reference_parts_at`, or `compared`.
         largest: The largest difference of the judged updates.
-        agrees: Whether that is at most `LEVEL`; None if nothing can be judged.
-        agrees_at_first: The same of the updates before the reference's own float32 is
+        agrees: Whether `largest` is at most `LEVEL`; None if nothing can be judged.
+        agrees_at_first: The same for the updates before the reference's own float32 is
             `SHOWS` away.
         excess: The largest difference so far over that of the reference's own float32,
             the median over judged updates.
@@ -92,8 +86,8 @@ class AgreementRow:
         seeds: Empty for the float64 reference itself.
         learning: What its seeds reached.
         solved_within: Whether the intervals of its solved fraction and of the float64
-            reference's overlap; None where one of them has none.
-        updates_within: The same of updates to solve.
+            reference's overlap; None if one of them is missing.
+        updates_within: The same for updates to solve.
     """
 
     heading: Heading
@@ -146,7 +140,7 @@ def computer_name(implementation: str, dtype: str) -> str:
 
 
 def learned_by_several(trials: Iterable[Trial]) -> bool:
-    """Say whether any network was trained by more than one implementation."""
+    """Return whether any network was trained by more than one implementation."""
     asked = group(trials, lambda t: t.key(COMPUTED))
     return any(len({computer(t) for t in members}) > 1 for members in asked.values())
 
@@ -267,8 +261,8 @@ def _seed(
 def differences(record: TrialRecord, reference: TrialRecord) -> Array:
     """Return the largest |loss − reference loss| up to each update that both took.
 
-    Where one of the losses is no number the difference is infinite; it ends where
-    neither is.
+    If one of the losses is NaN, the difference is infinite. The curve ends where both
+    are NaN.
     """
     (x, y), (at, expected) = (curve(r, "train", "loss") for r in (record, reference))
     _, here, there = np.intersect1d(x, at, return_indices=True)

@@ -30,7 +30,7 @@ COTANGENTS = ("loss", "random")
 
 @dataclass(frozen=True)
 class Horizon:
-    """Medians over seeds, in time steps; the ratio may not fall below it by `max_lag`.
+    """Medians of the horizon over seeds, in time steps; one of `max_lag` may be longer.
 
     Attributes:
         seeds: Number of seeds with a value.
@@ -60,7 +60,7 @@ class GradientRow:
 
     @property
     def key(self) -> str:
-        """What a learning row of the same network has too."""
+        """Equal for the learning row of the same network."""
         return self.trial.key(QUESTION, SEEDS)
 
 
@@ -155,45 +155,32 @@ def _panel(
 ) -> GradientPanel:
     keyed = group(members, lambda r: (r.trial.cell, r.trial.implementation))
     series = [
-        _series(*key, state, found, cotangent)
-        for key, found in keyed.items()
-        for state in STATES
+        _series(found, state, cotangent) for found in keyed.values() for state in STATES
     ]
     drawn = tuple(each for each in series if any(value > 0 for value in each.median))
     uncertified = run.uncertified_cells(r for r in members if r.outcome == "ok")
     return GradientPanel(heading, cotangent, drawn, failures(members), uncertified)
 
 
-def _series(
-    cell: str,
-    implementation: str,
-    state: str,
-    members: list[TrialRecord],
-    cotangent: str,
-) -> LagSeries:
-    over_seeds = {
-        quantile: median_over_seeds(members, state, f"ratio_{cotangent}_{quantile}")
+def _series(members: list[TrialRecord], state: str, cotangent: str) -> LagSeries:
+    median, low, high = (
+        median_over_seeds(members, state, f"ratio_{cotangent}_{quantile}")
         for quantile in ("median", "q10", "q90")
-    }
-    lags = sorted(over_seeds["median"])
-    return LagSeries(
-        cell,
-        implementation,
-        state,
-        lags,
-        [over_seeds["median"][lag] for lag in lags],
-        [over_seeds["q10"].get(lag, 0.0) for lag in lags],
-        [over_seeds["q90"].get(lag, 0.0) for lag in lags],
     )
+    lags = sorted(median)
+    bands = ([found.get(lag, 0.0) for lag in lags] for found in (median, low, high))
+    trial = members[0].trial
+    return LagSeries(trial.cell, trial.implementation, state, lags, *bands)
 
 
 def median_over_seeds(
     members: Sequence[TrialRecord], state: str, metric: str
 ) -> dict[float, float]:
     """Return the median over seeds by lag; an underflowed value counts as 0."""
-    values: dict[float, list[float]] = {}
-    for record in members:
-        for lag, value in zip(*curve(record, state, metric), strict=True):
-            # A missing ratio underflowed: it is smaller than every other.
-            values.setdefault(lag, []).append(0.0 if value is None else float(value))
-    return {lag: float(np.median(found)) for lag, found in values.items()}
+    curves = (zip(*curve(record, state, metric), strict=True) for record in members)
+    by_lag = group((point for each in curves for point in each), lambda point: point[0])
+    # A missing ratio underflowed: it is smaller than every other.
+    return {
+        lag: float(np.median([value or 0.0 for _, value in points]))
+        for lag, points in by_lag.items()
+    }

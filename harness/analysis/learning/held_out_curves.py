@@ -71,7 +71,7 @@ class LearningPanel:
 def learning_panels(
     run: JudgedRun, *, metric: str | None = None
 ) -> list[LearningPanel]:
-    """Return a panel per task, length and variant; of the headline if no metric."""
+    """Return a panel per task, length and variant; `metric` is else the headline."""
     learning = learning_trials(run)
     names = varying([record.trial for record in learning])
     return [

@@ -1,19 +1,13 @@
-"""What initial values do to the gradient over lag, before any training."""
+"""The gradient over lag at the initial values, before any training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.analysis.grouping import (
-    Heading,
-    group,
-    heading_of,
-    numbers,
-    varying,
-)
+from harness.analysis.grouping import Heading, group, heading_of, numbers, varying
 from harness.analysis.learning.gradient_over_lag import median_over_seeds
 from harness.analysis.learning.trials import failures
 from harness.analysis.run import JudgedRun
@@ -76,12 +70,10 @@ class InitialPanel:
 
 def initial_rows(run: JudgedRun) -> list[InitialRow]:
     """Return one row for each heading and cell, in order of appearance."""
-    rows = []
-    for (where, cell), members in _by_cell(run).items():
-        horizons = (_horizon(init, m) for init, m in _by_init(members).items())
-        found = tuple(each for each in horizons if each is not None)
-        rows.append(InitialRow(where, cell, members[0].trial, found))
-    return rows
+    return [
+        InitialRow(where, cell, members[0].trial, tuple(_horizons(members)))
+        for (where, cell), members in _by_cell(run).items()
+    ]
 
 
 def initial_panels(run: JudgedRun) -> list[InitialPanel]:
@@ -98,11 +90,9 @@ def initial_panels(run: JudgedRun) -> list[InitialPanel]:
     ]
 
 
-def _by_cell(
-    run: JudgedRun,
-) -> dict[tuple[Heading, str], list[TrialRecord]]:
+def _by_cell(run: JudgedRun) -> dict[tuple[Heading, str], list[TrialRecord]]:
     found = [record for record in run.of("gradients") if record.trial.follows is None]
-    # Initial values are drawn side by side, so they are not part of a heading.
+    # A panel compares initialisations, so they are not part of its heading.
     names = varying([replace(record.trial, init="") for record in found])
     return group(found, lambda r: (heading_of(r.trial, names), r.trial.cell))
 
@@ -111,13 +101,13 @@ def _by_init(members: Sequence[TrialRecord]) -> dict[str, list[TrialRecord]]:
     return group(members, lambda record: record.trial.init)
 
 
-def _horizon(init: str, members: Sequence[TrialRecord]) -> InitialHorizon | None:
-    known = numbers(members, "initial", "horizon_loss")
-    if not known:
-        return None
-    lags = numbers(members, "initial", "max_lag")
-    middle = float(np.median(known))
-    return InitialHorizon(init, middle, min(known), max(known), max(lags), len(known))
+def _horizons(members: Sequence[TrialRecord]) -> Iterator[InitialHorizon]:
+    for init, of_init in _by_init(members).items():
+        known = numbers(of_init, "initial", "horizon_loss")
+        if known:
+            lags = numbers(of_init, "initial", "max_lag")
+            ends = min(known), max(known), max(lags)
+            yield InitialHorizon(init, float(np.median(known)), *ends, len(known))
 
 
 def _series(members: Sequence[TrialRecord]) -> list[InitialSeries]:

@@ -152,13 +152,8 @@ def _seed(record: TrialRecord) -> Seed:
 
 
 def _metrics(members: Sequence[TrialRecord], first: str) -> list[str]:
-    floors = [
-        metric
-        for record in members
-        for reading in record.readings
-        if reading.split == "floor"
-        for metric in reading.values
-    ]
+    readings = (reading for record in members for reading in record.readings)
+    floors = (metric for r in readings if r.split == "floor" for metric in r.values)
     return list(dict.fromkeys([first, "loss", *floors]))
 
 

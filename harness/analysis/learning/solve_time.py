@@ -13,7 +13,7 @@ from harness.analysis.speed.timings import SpeedRow
 from harness.trial import QUESTION, SEEDS, START, WHO_COMPUTES
 
 UPDATE = (*QUESTION, *SEEDS, *START, *WHO_COMPUTES)
-"""What the time of an update does not depend on, apart from who computes it."""
+"""Fields that may differ between a learning trial and the timing of its update."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class SolveTime:
     """Updates to solve of a cell, times the certified update time of an implementation.
 
     Attributes:
-        low: From the low ends of both, in seconds.
-        high: From the high ends of both; None if that of the updates exceeds the
+        low: The product of both low ends, in seconds.
+        high: The product of both high ends; None if that of the updates exceeds the
             budget.
         learned_on: The implementation that the updates were counted on.
         doubt: Why its learning is not certified, or None.

@@ -18,9 +18,9 @@ COUNTED = ("ok", "diverged")
 
 
 def learning_trials(run: JudgedRun) -> list[TrialRecord]:
-    """Return the learning trials by cell and implementation, each as it first appeared.
+    """Return the learning trials by cell and implementation, in order of appearance.
 
-    Trials that run side by side end in any order.
+    The order in which they ended means nothing, because some ran side by side.
     """
     learning = run.of("learning")
     cells = list(dict.fromkeys(r.trial.cell for r in learning))
@@ -58,7 +58,7 @@ def headline(records: Iterable[TrialRecord], task: str | None) -> str:
 
 
 def declared(records: Iterable[TrialRecord], metric: str) -> Quantity:
-    """Return unit and direction of a metric, from the first trial that says them."""
+    """Return unit and direction of a metric, from the first trial that has them."""
     known = (record.result.get("quantities") or {} for record in records)
     for quantities in known:
         if metric in quantities:
@@ -67,7 +67,7 @@ def declared(records: Iterable[TrialRecord], metric: str) -> Quantity:
 
 
 def floor(records: Iterable[TrialRecord], metric: str) -> float | None:
-    """Return the floor of a metric, from the first trial that says it."""
+    """Return the floor of a metric, from the first trial that has it."""
     return next(iter(numbers(records, "floor", metric)), None)
 
 

@@ -13,7 +13,7 @@ class Conditions:
     """Machine, device, thread count and arithmetic of a timing.
 
     Attributes:
-        machine: The name of the machine; "" if the trial does not say it.
+        machine: The name of the machine; "" if the trial does not name it.
     """
 
     machine: str
@@ -46,7 +46,7 @@ def conditions(record: TrialRecord) -> Conditions:
 
 
 def machine_of(record: TrialRecord) -> str | None:
-    """Return the name of the machine, or None if the trial does not say it."""
+    """Return the name of the machine, or None if the trial does not name it."""
     found = record.result.get("machine")
     return None if found is None else str(found)
 
@@ -75,7 +75,7 @@ def sizes_of(trial: Trial, *left_out: str) -> list[str]:
 def budget_of(of: Trial | Conditions) -> str:
     """Return device, threads, dtype and precision: "cuda:0 · 1 thread · float32, TF32".
 
-    A CPU is not named. A CPU has no TF32, so "TF32 off" is only said of a GPU.
+    A CPU is not named. A CPU has no TF32, so "TF32 off" is only written for a GPU.
     """
     words = [] if of.device == "cpu" else [of.device]
     words += [f"{of.threads} thread" + ("" if of.threads == 1 else "s")]

@@ -75,7 +75,7 @@ class FastestMap:
 
     @property
     def is_map(self) -> bool:
-        """Whether there is more than one spot to look at."""
+        """Whether several sizes were timed."""
         return len(self.spots) > 1
 
 
@@ -119,8 +119,8 @@ def _latest(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
     Implementations that no session timed have failed, and are shown with every session.
     """
     sessions = list(group(rows, lambda r: (r.trial.session, r.session)).values())
-    telling = [s for s in sessions if any(r.certified and r.timed for r in s)]
-    chosen = (telling or sessions)[-1]
+    useful = [s for s in sessions if any(r.certified and r.timed for r in s)]
+    chosen = (useful or sessions)[-1]
     timed = [row for row in rows if row.timed]
     known = {row.implementation for row in [*chosen, *timed]}
     return [*chosen, *(row for row in rows if row.implementation not in known)]

@@ -1,4 +1,4 @@
-"""What a user of single time steps waits, and how surely that is known."""
+"""How long a user of single time steps waits, with intervals."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def latency(
     """Return percentiles with intervals; None if there is no p50.
 
     Args:
-        found: The percentiles of `SHARES`, of every latency.
+        found: The percentiles of `SHARES`, computed from all latencies.
         sample: Latencies in order, the same number from each turn.
-        turns: Number of turns they were taken in.
+        turns: Number of turns.
     """
     middle, p95_s, p99_s = found
     if middle is None:

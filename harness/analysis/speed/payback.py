@@ -31,7 +31,7 @@ class Payback:
 
     @property
     def is_cheapest(self) -> bool:
-        """Whether the other rows are compared with this one."""
+        """Whether this is the row that the others are compared with."""
         return self.against is self.row
 
     @property
@@ -67,7 +67,7 @@ def payback(row: SpeedRow, against: SpeedRow | None) -> Payback:
     """Return when `row` has taken no more time in all than `against`.
 
     n calls take first + (n - 1) · time, so n = 1 + (first - first') / (time' - time).
-    The first calls are single readings: the interval knows of the other times only.
+    The first calls are single readings, so the interval covers only the other times.
     """
     if against is None or against is row:
         return Payback(row, against)

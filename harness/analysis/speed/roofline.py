@@ -1,4 +1,4 @@
-"""How much of the machine is used: peaks that were measured, and the roof they make."""
+"""Measured peaks of a machine, which set the roof of its timings."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from harness.store import TrialRecord
 
 @dataclass(frozen=True)
 class PeakRow:
-    """What was reached under the same conditions.
+    """The highest rates that were measured under the same conditions.
 
     Attributes:
-        peak: The best of every session; None where none measured it.
-        lowest: The worst of every session, where they differ.
-        sessions: How many measured it.
+        peak: The highest of all sessions; None if no session measured it.
+        lowest: The lowest of all sessions, if they differ.
+        sessions: Number of sessions that measured it.
     """
 
     conditions: Conditions
@@ -44,7 +44,7 @@ def peak_json(peak: Peak) -> dict[str, Any]:
 
 
 def peak_rows(run: JudgedRun) -> list[PeakRow]:
-    """Return the peak of every conditions that something was timed under."""
+    """Return a row for all conditions under which something was timed."""
     timed = [r for r in run.of("speed") if r.outcome == "ok"]
     return [
         _peak_row(alike, members) for alike, members in group(timed, conditions).items()
@@ -65,7 +65,7 @@ def _peak_row(alike: Conditions, records: Sequence[TrialRecord]) -> PeakRow:
 
 
 def _with_versions(peak: Peak | None, frameworks: Sequence[str]) -> Peak | None:
-    """Return a peak with the versions that the trials beside it tell."""
+    """Return a peak with the versions of its libraries, if `frameworks` has them."""
     if peak is None:
         return None
     return Peak(

@@ -40,7 +40,7 @@ class ScalingLine:
 
     @property
     def failed(self) -> tuple[tuple[int, SpeedRow], ...]:
-        """The points without one."""
+        """The points without a timing."""
         return tuple(point for point in self.points if not point[1].timed)
 
 
@@ -49,7 +49,7 @@ class ScalingPanel:
     """One cell and phase along one axis, everything else equal.
 
     Attributes:
-        where: What is equal: sizes, task, budget; the machine if there are several.
+        where: The sizes, task and budget; also the machine if there are several.
     """
 
     axis: str
@@ -60,7 +60,7 @@ class ScalingPanel:
 
     @property
     def xs(self) -> tuple[int, ...]:
-        """Where anything was timed."""
+        """The sizes at which anything was timed."""
         return tuple(sorted({x for line in self.lines for x, _ in line.timed}))
 
 
@@ -95,9 +95,8 @@ def chosen_panels(
 ) -> tuple[list[ScalingPanel], int]:
     """Return at most `most` panels for each axis, and how many are left out.
 
-    Chosen are, for each axis, the phase that says most and the panels with the most
-    points: the last panel of each of several cells; of one cell the first, the last and
-    some between.
+    For each axis, one phase is chosen, and the panels with the most points: the last
+    panel of each of several cells; of one cell the first, the last and some between.
     """
     kept: list[ScalingPanel] = []
     for members in group(panels, lambda p: p.axis).values():
@@ -128,7 +127,7 @@ def spread(items: Sequence[T], most: int) -> list[T]:
 
 
 def _time_steps(rows: Sequence[SpeedRow]) -> _TimeSteps:
-    """Return the time steps of a task's length, from the trials that say them."""
+    """Return the time steps of each task and length, as far as they are known."""
     return {
         (row.trial.task, row.trial.length): row.time_steps
         for row in rows

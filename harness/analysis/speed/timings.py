@@ -34,10 +34,10 @@ from harness.store import TrialRecord
 from harness.trial import BUDGET, QUESTION, Settings, Trial
 
 PLACEMENT = "place"
-"""The copying of a batch to the device: timed like a phase, and part of no phase."""
+"""Copying a batch to the device, which is timed like a phase and part of no phase."""
 
 MACHINE = ("machine", "processor", "gpu")
-"""What a result says of the machine: if one differs, so do the machines."""
+"""Facts of a result about its machine; if one differs, the machines differ."""
 
 _SHAPE = ("batch", "time steps", "input size", "hidden size")
 
@@ -52,14 +52,14 @@ class Fitness:
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak memory of a phase, measured in a process of its own.
+    """Peak memory of a phase, measured in a separate process.
 
     Attributes:
-        peak_bytes: Of the process, above what its imports take.
-        baseline_bytes: What the imports take.
-        allocator_peak_bytes: On a GPU, what the framework says it held.
-        device_peak_bytes: On a GPU, what the driver says the process held.
-        outcome: How the trial ended; it has values only if `ok`.
+        peak_bytes: Memory of the process without that of its imports.
+        baseline_bytes: Memory of the imports.
+        allocator_peak_bytes: On a GPU, the memory that the framework reports.
+        device_peak_bytes: On a GPU, the memory of the process that the driver reports.
+        outcome: How the trial ended; there are values only if it is `ok`.
     """
 
     peak_bytes: float | None
@@ -82,12 +82,12 @@ class SpeedRow:
         doubt: Why the row is not certified, or None.
         wrong: How its results differ from the reference, or None.
         flops: FLOP of one call.
-        least_bytes: What a call has to move between memory and processor at least.
-        xla_flags: What XLA compiled with, if it compiled the implementation.
+        least_bytes: Bytes that a call has to move between memory and processor.
+        xla_flags: The flags of XLA, if it compiled the implementation.
         session: Its name; rows of different sessions share no ratio.
         turns: Median seconds of a call by round of the session.
         latency_sample_s: Raw latencies of single time steps, in order.
-        machine_facts: What the result says of `MACHINE`.
+        machine_facts: The values of `MACHINE` in the result.
         host: Where it ran; sessions of one name on two hosts are two sessions.
     """
 
@@ -173,7 +173,7 @@ class SpeedRow:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What has to be shown beside its number."""
+        """The words that are shown beside its number."""
         marks = () if self.certified else ("uncertified",)
         return (*marks, "shaky") if self.shaky else marks
 
@@ -259,7 +259,7 @@ def _headings(speed: Sequence[TrialRecord]) -> dict[str, Heading]:
 
 
 def _varying_sizes(speed: Sequence[TrialRecord]) -> tuple[str, ...]:
-    """Return the sizes that differ inside a cell, whoever computes it."""
+    """Return the sizes that differ within one cell, whatever the implementation."""
     plain = [replace(r.trial, settings=Settings(), implementation="") for r in speed]
     return tuple(n for n in varying(plain) if n not in ("device", *BUDGET))
 
@@ -368,7 +368,7 @@ def _reasons(found: Sequence[Mapping[str, str]] | None) -> tuple[Reason, ...]:
 
 
 def _wide(row: SpeedRow) -> tuple[Reason, ...]:
-    """Return why a placement is shaky; nothing judges it while it is timed."""
+    """Return why a placement is shaky; a session judges only phases."""
     if not row.time_s or row.time is None:
         return ()
     width = (row.time.high - row.time.low) / row.time_s
@@ -400,9 +400,9 @@ def _memory(record: TrialRecord | None, phase: str) -> Memory | None:
 def _first_call_s(
     record: TrialRecord, memory: TrialRecord | None, phase: str
 ) -> float | None:
-    """Return what a first call took: in a process of its own, if one measured memory.
+    """Return the seconds of the first call, from the trial of memory if there is one.
 
-    None if the worker had built it before, for a session that was begun again.
+    None if the worker had built the network before, for a session that it began again.
     """
     cold = None if memory is None else number(memory, phase, "first_call_s")
     if cold is None and not record.result.get("built_before"):

@@ -1,4 +1,4 @@
-"""How far each implementation's learning curve has been from the float64 reference."""
+"""The distance of each learning curve from that of the float64 reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is drawn on the axes of a panel: scales, levels, words beside the data."""
+"""Scales, levels and words on the axes of a panel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from harness.report.figures.style import GREY, INK
-from harness.report.text import UNCERTIFIED, seconds
+from harness.report.text import UNCERTIFIED, few, seconds
 
 SMALL = 7.5
 """The size of words inside a panel, in points."""
@@ -41,7 +41,8 @@ def around(
 ) -> tuple[float, float]:
     """Return the limits of a log axis with some room on both sides of the values.
 
-    They are more than a decade apart: on less the ticks are too close to be read.
+    They are more than a decade apart, because the ticks of a shorter axis are too close
+    to each other.
     """
     known = list(values)
     low, high = min(known, default=1.0) / below, max(known, default=1.0) * above
@@ -82,7 +83,7 @@ def write(
     offset: tuple[float, float],
     **look: Any,
 ) -> Annotation:
-    """Write words so many points away from a position in the data."""
+    """Write words at an offset, in points, from a position in the data."""
     usual = {"textcoords": "offset points", "va": "center", "fontsize": 8, "color": INK}
     return axes.annotate(words, xy=at, xytext=offset, **{**usual, **look})
 
@@ -100,13 +101,13 @@ def label_line(axes: Axes, value: float, words: str) -> None:
 
 
 def titled(axes: Axes, words: str, width: float) -> None:
-    """Give a panel of so many inches its title, with line breaks at the dots."""
+    """Write the title of a panel of `width` inches, with line breaks at the dots."""
     most = max(int(TITLE_CHARACTERS * width), 16)
     axes.set_title(at_dots(words, most), fontsize=8.5)
 
 
 def at_dots(words: str, most: int) -> str:
-    """Return words in lines of at most so many characters, each ending at a dot."""
+    """Return words in lines of at most `most` characters, each ending at a dot."""
     parts = words.replace(" ", "\xa0").replace("·\xa0", "· ")
     return "\n".join(textwrap.wrap(parts, most))
 
@@ -132,8 +133,7 @@ def note_failures(axes: Axes, failures: Mapping[tuple[str, str, str], int]) -> N
         f"{cell}: {count} {outcome.replace('_', ' ')}"
         for (cell, _, outcome), count in failures.items()
     ]
-    shown = named[:4] + ([f"{len(named) - 4} more"] if len(named) > 4 else [])
-    note(axes, "not ok: " + "; ".join(shown))
+    note(axes, "not ok: " + "; ".join(few(named, 4)))
 
 
 def note_uncertified(axes: Axes, cells: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from harness.report.figures.axes import titled
 from harness.report.figures.layout import left_out
 from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch
-from harness.report.figures.style import GREY, INK, Look, Palette, line_handle, shorten
+from harness.report.figures.style import GREY, INK, Look, line_handle, shorten
 from harness.report.tables.fastest import COLUMNS, fastest_words, is_choice
 from harness.report.tables.form import in_words
 from harness.report.tables.timings import phase
@@ -46,25 +46,16 @@ WIDEST = 15.6
 
 
 def fastest_figures(results: Results) -> Iterator[Drawn]:
-    """Draw one figure where several sizes leave a choice."""
-    if maps := [m for m in results.summary.fastest if m.is_map and is_choice(m)]:
-        yield draw_fastest(maps, results.palette)
-
-
-def draw_fastest(maps: Sequence[FastestMap], palette: Palette) -> Drawn:
-    """Draw a panel per cell, phase and conditions, cells one below the other."""
-    kept = list(maps[:MOST])
-    colours = colours_of(maps)
-    lines = [
-        line
-        for members in group(kept, lambda m: m.cell).values()
-        for line in _filled(members)
-    ]
-    heights: list[float] = [
-        1.0 + SPOT[1] * max(len(_widths(m)) for m in line) for line in lines
-    ]
+    """Draw a panel per cell, phase and conditions if several sizes leave a choice."""
+    maps = [m for m in results.summary.fastest if m.is_map and is_choice(m)]
+    if not maps:
+        return
+    kept, colours = maps[:MOST], colours_of(maps)
+    cells = group(kept, lambda m: m.cell).values()
+    lines = [line for members in cells for line in _filled(members)]
+    heights = [1.0 + SPOT[1] * max(len(_widths(m)) for m in line) for line in lines]
     width = max(4.5, *(sum(map(_inches, line)) for line in lines))
-    sketch = Sketch(width, 0.6 + sum(heights), palette)
+    sketch = Sketch(width, 0.6 + sum(heights), results.palette)
     outer = sketch.figure.add_gridspec(len(lines), 1, height_ratios=heights)
     for i, members in enumerate(lines):
         inches = [_inches(found) for found in members]
@@ -89,7 +80,7 @@ def draw_fastest(maps: Sequence[FastestMap], palette: Palette) -> Drawn:
     sketch.legend(handles)
     caption = CAPTION + left_out(len(maps) - len(kept))
     title = "Fastest certified implementation"
-    return sketch.finish("fastest", title, describe(kept), caption)
+    yield sketch.finish("fastest", title, describe(kept), caption)
 
 
 def _inches(found: FastestMap) -> float:

@@ -1,4 +1,4 @@
-"""The gradient over lag before training: a panel for each cell, a line a scheme."""
+"""The gradient over lag before training, with a line for each initialisation."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from harness.report.figures.layout import few_of_each, in_lines, left_out
 from harness.report.figures.marks import look, ring, timing_handles
 from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch
-from harness.report.figures.style import GREY, Palette
+from harness.report.figures.style import GREY, Look, Palette
 from harness.report.tables.form import Column, in_words
 from harness.report.tables.latency import COLUMNS
 from harness.report.text import percent
@@ -51,9 +51,20 @@ _Key = tuple[str, int | None, int, str, Conditions]
 
 
 def latency_figures(results: Results) -> Iterator[Drawn]:
-    """Draw one figure where single time steps were timed."""
-    if panels := latency_panels(results.summary.speed):
-        yield draw_latency(panels, results.palette)
+    """Draw a panel for each cell and width whose single time steps were timed."""
+    panels = latency_panels(results.summary.speed)
+    if not panels:
+        return
+    lines = few_of_each(panels, lambda members: members[0].cell, MOST)
+    sketch, kept = in_lines(lines, results.palette, WIDTH, HEIGHT)
+    rows = [row for _, members in kept for row in members]
+    several = len({row.machine for row in rows}) > 1
+    for axes, members in kept:
+        latency_axes(axes, members, sketch)
+        titled(axes, _title(members[0], several), sketch.panel_width - 0.7)
+    sketch.legend(timing_handles(rows, results.palette))
+    caption = CAPTION + left_out(len(panels) - len(kept))
+    yield sketch.finish("latency", "Latency of one time step", describe(rows), caption)
 
 
 def latency_panels(rows: Sequence[SpeedRow]) -> list[list[SpeedRow]]:
@@ -62,33 +73,14 @@ def latency_panels(rows: Sequence[SpeedRow]) -> list[list[SpeedRow]]:
     A single time step does not depend on the batch of its trial: of rows that differ
     in the batch alone, the latest is shown.
     """
-    known = [row for row in rows if row.latency is not None]
-    found = []
-    for members in group(known, _key).values():
-        latest = {row.implementation: row for row in members}
-        found.append(list(latest.values()))
-    return found
+    known = group((row for row in rows if row.latency is not None), _key).values()
+    return [list({r.implementation: r for r in rows}.values()) for rows in known]
 
 
 def _key(row: SpeedRow) -> _Key:
     trial = row.trial
     fed = trial.task or f"input {trial.input_size}"
     return (row.cell, trial.hidden_size, trial.num_layers, fed, row.conditions)
-
-
-def draw_latency(panels: Sequence[Sequence[SpeedRow]], palette: Palette) -> Drawn:
-    """Draw a panel for each cell and width."""
-    lines = few_of_each(panels, lambda members: members[0].cell, MOST)
-    sketch, kept = in_lines(lines, palette, WIDTH, HEIGHT)
-    rows = [row for _, members in kept for row in members]
-    several = len({row.machine for row in rows}) > 1
-    for axes, members in kept:
-        latency_axes(axes, members, sketch)
-        titled(axes, _title(members[0], several), sketch.panel_width - 0.7)
-    sketch.legend(timing_handles(rows, palette))
-    caption = CAPTION + left_out(len(panels) - len(kept))
-    title = "Latency of one time step"
-    return sketch.finish("latency", title, describe(rows), caption)
 
 
 def _title(row: SpeedRow, several: bool) -> str:
@@ -106,19 +98,18 @@ def latency_axes(axes: Axes, rows: Sequence[SpeedRow], sketch: Sketch) -> None:
     log_axis(axes.yaxis, bottom, 1.0, percent)
     axes.set_xlim(low, high)
     axes.set_ylim(bottom, 1.3)
+    beside: Look = {"ha": "right", "va": "bottom", "fontsize": SMALL, "color": GREY}
+    beside["xycoords"] = ("axes fraction", "data")
     for name, level in LEVELS.items():
-        _draw_level(axes, level, name)
+        axes.axhline(
+            level, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1.2
+        )
+        write(axes, name, (1.0, level), (-3, 2), **beside)
     for row in rows:
         artists = _draw(axes, row, sketch.palette)
         sketch.mark(artists, row.cell, row.implementation)
     axes.set_xlabel("latency of one time step")
     axes.set_ylabel("time steps that took longer")
-
-
-def _draw_level(axes: Axes, y: float, name: str) -> None:
-    axes.axhline(y, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1.2)
-    look = {"ha": "right", "va": "bottom", "fontsize": SMALL, "color": GREY}
-    write(axes, name, (1.0, y), (-3, 2), xycoords=("axes fraction", "data"), **look)
 
 
 def _values(row: SpeedRow) -> list[float]:

@@ -1,4 +1,4 @@
-"""Where the panels of a figure and the names beside them lie."""
+"""Positions of the panels of a figure, and of the names beside them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.report.figures.style import Palette
 P = TypeVar("P")
 
 COLUMNS = 3
-"""The most panels side by side: their words can still be read at the page's width."""
+"""The words of more panels side by side could not be read at the page's width."""
 
 ALONE = 7.0
 """The width of a figure with one column, in inches."""
@@ -103,6 +103,6 @@ def apart(wanted: Sequence[float], gap: float) -> list[float]:
 
 
 def within(positions: Sequence[float], highest: float = 0.97) -> list[float]:
-    """Return positions moved down together, so far that none is above `highest`."""
+    """Return positions, all moved down by as much as the top one is too high."""
     over = max(0.0, max(positions, default=0.0) - highest)
     return [position - over for position in positions]

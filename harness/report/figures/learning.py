@@ -93,7 +93,7 @@ def learning_axes(axes: Axes, panel: LearningPanel, sketch: Sketch) -> None:
 
 
 def _look(implementation: str, palette: Palette) -> Look:
-    """Return how a median looks: the first is wide and pale, below the others."""
+    """Return how a median looks: that of the first implementation is wide and pale."""
     if palette.implementations[implementation] == 0:
         return {"linewidth": 5.0, "alpha": 0.35}
     return {"linestyle": palette.dash(implementation), "linewidth": 1.8}

@@ -1,4 +1,4 @@
-"""How timings look on lines and points: uncertified, shaky, failed, and their names."""
+"""Marks of timings that are uncertified, shaky or failed, and names of lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.report.figures.style import GREY, INK, Look, Palette, point_handle,
 
 @dataclass(frozen=True)
 class End:
-    """Where a line ends, and the words there."""
+    """The end of a line, and the words to write there."""
 
     x: float
     y: float
@@ -133,7 +133,7 @@ def name_ends(axes: Axes, ends: Sequence[End], height: float) -> list[list[Artis
 
 
 def _leader(end: End, last: float) -> Look:
-    """Return how the line to a name looks: not like data where it crosses the axes."""
+    """Return how the line to a name looks: dotted inside the axes, unlike data."""
     if end.x < last:
         return {"color": GREY, "linewidth": 0.6, "linestyle": ":"}
     return {"color": end.colour, "linewidth": 0.6, "alpha": 0.7}

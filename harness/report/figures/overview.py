@@ -21,7 +21,7 @@ MOST_LINES = 16
 
 
 def learning_overview(results: Results) -> Iterator[Drawn]:
-    """Draw the learning curves in focus."""
+    """Draw the learning curves of the heading in focus."""
     for panel in results.curves:
         if panel.heading == results.summary.focus and learning.has_curve([panel]):
             sketch = Sketch(WIDTH, HEIGHT, results.palette)
@@ -37,7 +37,7 @@ def learning_overview(results: Results) -> Iterator[Drawn]:
 
 
 def gradients_overview(results: Results) -> Iterator[Drawn]:
-    """Draw the gradient over lag at the task and length in focus, else the first."""
+    """Draw the gradient over lag of the task and length in focus, else of the first."""
     focus = results.summary.focus
     near = sorted(results.gradients, key=lambda p: not _same(p.heading, focus))
     for panel in near[:1]:
@@ -80,8 +80,8 @@ def speed_overview(results: Results) -> Iterator[Drawn]:
 def overview_speed(rows: Sequence[SpeedRow], focus: Heading | None) -> list[SpeedRow]:
     """Return the timings for the first screen: of one heading and one phase.
 
-    It is the heading with the most implementations; of several the one in focus, else
-    the first. The phase is the whole update where it was timed, else the first.
+    It is the heading with the most implementations; of several, the one in focus, else
+    the first. The phase is the whole update if it was timed, else the first one.
     """
     headings = group((r for r in rows if r.phase != PLACEMENT), lambda r: r.heading)
     found = [_main_phase(members) for members in headings.values()]

@@ -42,9 +42,25 @@ DIAMOND: Look = {"markerfacecolor": "white", "markeredgecolor": INK}
 
 
 def payback_figures(results: Results) -> Iterator[Drawn]:
-    """Draw one figure where first calls were timed."""
-    if panels := payback_panels(results.summary.paybacks):
-        yield draw_payback(panels, results.palette)
+    """Draw a panel for each heading and cell whose first calls were timed."""
+    panels = payback_panels(results.summary.paybacks)
+    if not panels:
+        return
+    crossed = [p for p in panels if any(_crossing(each) for each in p)]
+    lines = few_of_each(crossed or panels, lambda members: members[0].row.cell, MOST)
+    sketch, kept = in_lines(lines, results.palette, WIDTH, HEIGHT)
+    for axes, members in kept:
+        payback_axes(axes, members, sketch)
+        row = members[0].row
+        titled(axes, f"{row.cell} · {block_title(row)}", sketch.panel_width - 1.0)
+    shown = [found for _, members in kept for found in members]
+    handles = timing_handles([found.row for found in shown], results.palette)
+    if crossed:
+        handles.append(point_handle("paid back", "D", markersize=8, **DIAMOND))
+    sketch.legend(handles)
+    caption = CAPTION + left_out(len(panels) - len(kept))
+    alt = f"Time of all calls together. {in_words(COLUMNS, shown)}."
+    yield sketch.finish("payback", "When a first call has paid back", alt, caption)
 
 
 def payback_panels(found: Sequence[Payback]) -> list[list[Payback]]:
@@ -65,25 +81,6 @@ def payback_panels(found: Sequence[Payback]) -> list[list[Payback]]:
 
 def _crossing(found: Payback) -> float | None:
     return found.calls if found.calls is not None and found.calls > 1 else None
-
-
-def draw_payback(panels: Sequence[Sequence[Payback]], palette: Palette) -> Drawn:
-    """Draw a panel for each heading and cell."""
-    crossed = [p for p in panels if any(_crossing(each) for each in p)]
-    lines = few_of_each(crossed or panels, lambda members: members[0].row.cell, MOST)
-    sketch, kept = in_lines(lines, palette, WIDTH, HEIGHT)
-    for axes, members in kept:
-        payback_axes(axes, members, sketch)
-        row = members[0].row
-        titled(axes, f"{row.cell} · {block_title(row)}", sketch.panel_width - 1.0)
-    shown = [members for _, members in kept]
-    handles = timing_handles([each.row for m in shown for each in m], palette)
-    if crossed:
-        handles.append(point_handle("paid back", "D", markersize=8, **DIAMOND))
-    sketch.legend(handles)
-    caption = CAPTION + left_out(len(panels) - len(kept))
-    title = "When a first call has paid back"
-    return sketch.finish("payback", title, describe(shown), caption)
 
 
 def payback_axes(axes: Axes, found: Sequence[Payback], sketch: Sketch) -> None:
@@ -143,9 +140,3 @@ def _draw(
     words = {"ha": side, "va": "baseline", "fontsize": SMALL, "zorder": 7}
     artists.append(write(axes, short(crossing), at, offset, **words))
     return artists
-
-
-def describe(panels: Sequence[Sequence[Payback]]) -> str:
-    """Return the panels in words."""
-    shown = [found for members in panels for found in members]
-    return f"Time of all calls together. {in_words(COLUMNS, shown)}."

@@ -1,4 +1,4 @@
-"""What the figures of a report are drawn from."""
+"""The results of a run that the figures of a report show."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Results:
     """The tables of a run, and the panels that several figures show.
 
     Attributes:
-        unfinished: What to say of trials that have no result.
+        unfinished: Sentences about trials that have no result.
     """
 
     summary: Summary

@@ -26,7 +26,7 @@ from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch
 from harness.report.figures.style import GREY, INK, Palette, line_handle
 from harness.report.tables.timings import phase
-from harness.report.text import number, percent, short
+from harness.report.text import number, percent, short, with_unit
 
 CAPTION = (
     "The cell's floating-point operations (FLOP) a second against its FLOP for each "
@@ -62,11 +62,10 @@ def roofline_rows(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
     A single time step does not depend on the batch and the time steps of its trial: of
     rows that differ in these alone, the latest is shown.
     """
-    known = [row for row in rows if row.timed and row.flop_per_s and row.intensity]
     found: dict[Hashable, SpeedRow] = {}
-    for index, row in enumerate(known):
-        alone = row.phase == "stream"
-        found[_of_a_step(row) if alone else index] = row
+    for index, row in enumerate(rows):
+        if row.timed and row.flop_per_s and row.intensity:
+            found[_of_a_step(row) if row.phase == "stream" else index] = row
     return list(found.values())
 
 
@@ -93,7 +92,9 @@ def draw_roofline(
         len(kept), len(phases), squeeze=False, sharex="row", sharey="row"
     )
     ranges = {each: _ranges(alike[each], roofs.get(each)) for each in kept}
-    form = _form(list(ranges.values()))
+    # FLOP/byte are written the same way in every panel.
+    widest = max(right / left for left, right, _, _ in ranges.values())
+    form = log_label if widest < 1e4 else power_label
     for line, each in zip(grid, kept, strict=True):
         panels = []
         for axes, name in zip(line, phases, strict=True):
@@ -129,17 +130,10 @@ def _title(name: str, alike: Conditions, all_: Sequence[Conditions]) -> str:
     return f"{phase(name)} · {alike.title if several else alike.budget}"
 
 
-def _form(ranges: Sequence[Ranges]) -> Callable[[float], str]:
-    """Return how FLOP/byte are written, in every panel the same way."""
-    widest = max(right / left for left, right, _, _ in ranges)
-    return log_label if math.log10(widest) < 4 else power_label
-
-
 def _ranges(rows: Sequence[SpeedRow], peak: Peak | None) -> Ranges:
     xs = [row.intensity or 1.0 for row in rows]
     ys = [row.flop_per_s or 1.0 for row in rows]
-    ridge = peak.ridge if peak is not None else None
-    xs += [ridge] if ridge else []
+    xs += [peak.ridge] if peak and peak.ridge else []
     top = max([*ys, peak.flop.per_s if peak else 0.0])
     return min(xs) / 2.5, max(xs) * 2.5, min(ys) / 2.5, top * 6
 
@@ -170,7 +164,7 @@ def roofline_axes(
 
 
 def _counted(rows: Sequence[SpeedRow], ranges: Ranges) -> str:
-    """Return how many marks there are where some lie on others, else nothing."""
+    """Return "40 marks, 3 close to another", or "" if no marks are close."""
     left, right, bottom, top = ranges
     seen: list[tuple[float, float]] = []
     for row in rows:
@@ -187,15 +181,13 @@ def _draw_roof(axes: Axes, peak: Peak | None, left: float, right: float) -> None
     words = "peak not measured: no roof"
     if peak is not None:
         flop, copy = peak.flop, peak.copy
-        words = f"matrix product {_rate(flop.per_s)}FLOP/s ({flop.library})"
+        words = f"matrix product {with_unit(flop.per_s, 'FLOP/s')} ({flop.library})"
         xs = np.array([left, right])
         ys = np.full(2, flop.per_s)
         if copy is not None:
-            xs = np.array(
-                sorted({left, min(max(peak.ridge or left, left), right), right})
-            )
+            xs = np.unique(np.clip([left, peak.ridge or left, right], left, right))
             ys = np.minimum(flop.per_s, xs * copy.per_s)
-            words += f"\ncopy {_rate(copy.per_s)}B/s ({copy.library})"
+            words += f"\ncopy {with_unit(copy.per_s, 'B/s')} ({copy.library})"
         axes.plot(xs, ys, color=INK, linewidth=1.6, zorder=2)
     _write(axes, words)
 
@@ -212,12 +204,6 @@ def _write(axes: Axes, words: str, *, lower: bool = False) -> None:
     write(axes, words, at, offset, ha=side, va=edge, bbox=white, **look)
 
 
-def _rate(value: float) -> str:
-    """Return "80 G"."""
-    words = short(value)
-    return f"{words[:-1]} {words[-1]}" if words[-1].isalpha() else f"{words} "
-
-
 def describe(rows: Sequence[SpeedRow]) -> str:
     """Return the best of every phase in words."""
     words = []
@@ -226,7 +212,7 @@ def describe(rows: Sequence[SpeedRow]) -> str:
         share = f", {percent(best.of_roof)} of the roof" if best.of_roof else ""
         words.append(
             f"{phase(name)}: nearest is {best.cell} {best.implementation} with "
-            f"{_rate(best.flop_per_s or 0.0)}FLOP/s at "
+            f"{with_unit(best.flop_per_s, 'FLOP/s')} at "
             f"{number(best.intensity)} FLOP/byte{share}"
         )
     return f"FLOP a second against FLOP for each byte. {'; '.join(words)}."

@@ -101,8 +101,8 @@ class Sketch:
     ) -> Drawn:
         """Write the figure as SVG and PNG; the same bytes for the same numbers."""
         svg, png = io.StringIO(), io.BytesIO()
-        # Laying out takes longer than drawing: once is enough for both files, and
-        # `savefig` would do it for each.
+        # The layout takes longer than the drawing, and `savefig` would compute it for
+        # each file.
         self.figure.draw_without_rendering()
         self.figure.set_layout_engine("none")
         raster: Any = FigureCanvasAgg(self.figure)

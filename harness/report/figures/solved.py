@@ -75,7 +75,7 @@ def _draw_row(
     colour = sketch.palette.cells[row.cell]
     artists: list[Line2D] = []
     for i, seed in enumerate(row.seeds):
-        # Seeds side by side: two that solved at one update are both seen.
+        # Seeds are drawn side by side, so that two with the same update are both seen.
         y = line + (0.4 * (i / (len(row.seeds) - 1) - 0.5) if len(row.seeds) > 1 else 0)
         artists += _draw_seed(axes, y, seed, colour, budget)
     if row.updates is not None:

@@ -51,7 +51,7 @@ def throughput_figures(results: Results) -> Iterator[Drawn]:
 
 
 def timed(summary: Summary) -> list[list[SpeedRow]]:
-    """Return the rows of every heading with a timing, small work first where many."""
+    """Return the rows of every heading with a timing; of many, the least work first."""
     found = [
         [row for row in rows if row.phase != PLACEMENT]
         for rows in group(summary.speed, lambda row: row.heading).values()
@@ -91,7 +91,7 @@ def throughput_axes(
     known = [row for row in rows if row.tokens_per_s]
     low, high = around([end for row in known for end in _ends(row)], 2)
     log_axis(axes.xaxis, low, high, short)
-    # Hatching shows it; the word is written where a panel has certified rows too.
+    # The word is needed beside the hatching only if a panel has certified rows too.
     said = any(row.certified for row in known)
     words = [_words(row, said) for row in rows]
     # Room on the right for what is written behind each mark.

@@ -1,4 +1,4 @@
-"""What every figure shares: colours, dashes, markers, settings and legend entries."""
+"""Colours, dashes, markers, settings and legend entries that all figures share."""
 
 from __future__ import annotations
 
@@ -143,6 +143,6 @@ def shorten(name: str, longest: int = 26) -> str:
 
 
 def tint(colour: str) -> str:
-    """Return a colour a fifth as strong, opaque: SVG gives a hatch the face's alpha."""
+    """Return a paler opaque colour: in SVG a hatch gets the alpha of its face."""
     red, green, blue = (1 - 0.2 * (1 - part) for part in to_rgb(colour))
     return to_hex((red, green, blue))

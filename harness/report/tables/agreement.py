@@ -1,4 +1,4 @@
-"""Tables of whether all implementations have the same learning curves."""
+"""Tables that compare the learning curves of all implementations."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def _seeds(row: OutcomeRow) -> str | None:
 
 
 def environment_table(summary: Summary) -> Table:
-    """Return machine, versions, commit and the choices made once."""
+    """Return machine, versions, commit, and what each network was trained on."""
     chosen = [(f"learning, {name}, runs on", value) for name, value in summary.choices]
     columns: Sequence[Column[tuple[str, str]]] = (
         Column("what", lambda pair: pair[0]),

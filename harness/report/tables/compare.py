@@ -17,7 +17,7 @@ from harness.analysis.comparison.normalise import Normalised
 from harness.analysis.grouping import group
 from harness.analysis.speed.conditions import budget_of
 from harness.analysis.speed.timings import SpeedRow
-from harness.report.tables.form import Column, Keys, Table, ends, table
+from harness.report.tables.form import Column, Table, ends, table
 from harness.report.tables.timings import phase
 from harness.report.text import NOTHING, number, one_line, seconds
 from harness.trial import Trial
@@ -44,14 +44,14 @@ def compare_table(found: Comparison) -> Table:
         Column("new", lambda row: _time(row.new), "r"),
         Column(raw, lambda row: _ratio(row.effect), "r"),
         Column("verdict", lambda row: row.verdict),
-        Column("marks", lambda row: one_line("; ".join(_marks(row))) or NOTHING),
+        Column("marks", lambda row: "; ".join(_marks(row)) or None),
     )
     return table(
         "compare",
         "Base against new",
         columns,
         found.rows,
-        keys=_filtered_by,
+        keys=lambda r: (r.trial.task or "", r.trial.cell, r.trial.implementation),
         tone=_tone,
         block=_budget,
         notes=(*_reasons(found), _how(found), *found.notes),
@@ -70,17 +70,16 @@ def _how(found: Comparison) -> str:
 
 def _reasons(found: Comparison) -> list[str]:
     """Return the reasons of verdicts, each with its keys."""
+    reasons = group(found.rows, lambda row: (row.verdict, one_line(row.why)))
     return [
         f"{verdict}: {why} ({_keys(rows)})"
-        for (verdict, why), rows in group(
-            found.rows, lambda row: (row.verdict, one_line(row.why))
-        ).items()
+        for (verdict, why), rows in reasons.items()
         if why
     ]
 
 
 def _keys(rows: Sequence[Compared]) -> str:
-    """Name the keys of a reason, a few of many."""
+    """Name the keys with one reason, or count them if there are many."""
     if len(rows) > MOST_NAMED:
         return f"{len(rows)} keys"
     return "; ".join(map(_key, rows))
@@ -99,7 +98,7 @@ def _budget(row: Compared) -> str:
 
 
 def _both(*of_sides: str | None) -> str:
-    """Return words once where both sides have the same, else "base → new"."""
+    """Return the words once if both sides have the same, else "base → new"."""
     words = dict.fromkeys(one_line(each) for each in of_sides if each)
     return " → ".join(words) or NOTHING
 
@@ -112,17 +111,13 @@ def _time(side: SpeedRow | None) -> str:
     return seconds(None if side is None else side.time_s)
 
 
-def _filtered_by(row: Compared) -> Keys:
-    return row.trial.task or "", row.trial.cell, row.trial.implementation
-
-
 def _tone(row: Compared) -> str:
     tone = _TONES.get(row.verdict, "doubt")
     return "doubt" if row.marks and tone != "bad" else tone
 
 
 def _marks(row: Compared) -> list[str]:
-    """Return the marks without the reasons for a shaky timing; `show` has those."""
+    """Return the marks without the reasons for a shaky timing, which `show` has."""
     found = {mark.partition(" (")[0] if "shaky" in mark else mark for mark in row.marks}
     if {"base shaky", "new shaky"} <= found:
         found = (found - {"base shaky", "new shaky"}) | {"shaky"}
@@ -156,13 +151,10 @@ def _three(ratio: float) -> str:
 
 def _where(trial: Trial) -> str:
     """Return the task and sizes: "adding 100 · 32×64", "32×100×2×64"."""
-    sizes: tuple[int | None, ...] = (trial.batch, trial.hidden_size)
-    if trial.task is None:
-        sizes = (trial.batch, trial.time_steps, trial.input_size, trial.hidden_size)
-    words = "×".join(str(size) for size in sizes)
-    if trial.num_layers > 1:
-        words += f"×{trial.num_layers}"
-    return words if trial.task is None else f"{trial.task} {trial.length} · {words}"
+    of_input = () if trial.task else (trial.time_steps, trial.input_size)
+    layers = (trial.num_layers,) if trial.num_layers > 1 else ()
+    words = "×".join(map(str, (trial.batch, *of_input, trial.hidden_size, *layers)))
+    return f"{trial.task} {trial.length} · {words}" if trial.task else words
 
 
 def compare_sentence(found: Comparison) -> str:

@@ -9,7 +9,7 @@ from harness.analysis.speed.fastest import FastestMap, Spot
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Column, Table, ends, table
 from harness.report.tables.timings import phase
-from harness.report.text import NOTHING, seconds, times
+from harness.report.text import NOTHING, few, seconds, times
 
 MOST_EQUAL = 3
 """How many of the implementations that are equally fast are named."""
@@ -54,9 +54,9 @@ def fastest_table(summary: Summary) -> Table:
 
 
 def map_table(summary: Summary) -> Table:
-    """Return the same where several sizes were timed, else a table without rows.
+    """Return `fastest_table` if several sizes were timed, else a table without rows.
 
-    Timings of many sizes fill many screens; this table fills one.
+    The timings of many sizes fill many screens; this table fills one.
     """
     found = fastest_table(summary)
     mapped = any(each.is_map for each in summary.fastest)
@@ -64,7 +64,7 @@ def map_table(summary: Summary) -> Table:
 
 
 def title(found: FastestMap, summary: Summary) -> str:
-    """Return what all timings of a map share; the machine where the run has several."""
+    """Return the conditions of a map, with the machine if the run has several."""
     several = len({m.conditions.machine for m in summary.fastest}) > 1
     alike = found.conditions.title if several else found.conditions.budget
     return f"{found.where} · {alike}"
@@ -82,13 +82,7 @@ def fastest_words(spot: Spot) -> str:
     """Return "torch-native", "torch-native ≈ jax-scan", or why none is the fastest."""
     if not spot.equals:
         return "none certified" if spot.uncertified else "no timing"
-    return " ≈ ".join(few(spot.equals))
-
-
-def few(names: Sequence[str], most: int = MOST_EQUAL) -> list[str]:
-    """Return at most so many names, and how many more there are."""
-    more = len(names) - most
-    return [*names[:most], f"{more} more"] if more > 0 else list(names)
+    return " ≈ ".join(few(spot.equals, MOST_EQUAL))
 
 
 def _is_doubtful(spot: Spot) -> bool:

@@ -1,4 +1,4 @@
-"""What a table is, for the page, for summary.md and for the terminal."""
+"""Tables of text, as the page, `summary.md` and the terminal show them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Block:
-    """Lines with one head, and with a title where the table has several blocks."""
+    """Lines below one head, with a title if the table has several blocks."""
 
     head: tuple[str, ...]
     rows: tuple[Row, ...]
@@ -111,7 +111,7 @@ class Column(Generic[R]):
 def through(
     row: Callable[[S], R], columns: Iterable[Column[R]]
 ) -> tuple[Column[S], ...]:
-    """Return columns for items that hold the row which the columns are about."""
+    """Return the same columns for items that contain a row, such as pairs."""
 
     def of(column: Column[R]) -> Column[S]:
         return Column(column.head, lambda item: column.words(row(item)), column.side)
@@ -142,13 +142,13 @@ def table(
     """Return a table of rows with the same columns.
 
     Args:
-        name: What links to it are called.
-        title: What is written above it.
+        name: The name that links to the table use.
+        title: The title above it.
         columns: Its columns.
-        rows: What its lines are about.
+        rows: One item for each line.
         keys: Returns what the page's filter compares.
         tone: Returns how a line is coloured.
-        block: Returns the title that a line is below.
+        block: Returns the title of the block that a line belongs to.
         notes: Sentences below the table.
     """
     head = tuple(column.head for column in columns)
@@ -168,7 +168,7 @@ def table(
 
 
 def ends(interval: Interval | None, form: Callable[[float], str]) -> str:
-    """Return " [low, high]", or "" without one; a unit of both is written once."""
+    """Return " [low, high]", or ""; a unit that both ends share is written once."""
     if interval is None:
         return ""
     low, high = form(interval.low), form(interval.high)

@@ -41,7 +41,7 @@ def latency_table(summary: Summary) -> Table:
         "latency",
         "Latency of one time step",
         through(lambda pair: pair[1], COLUMNS),
-        list(_titled(summary)),
+        _titled(summary),
         keys=lambda pair: keys(pair[1]),
         tone=lambda pair: "doubt" if _few(pair[1]) else tone(pair[1]),
         block=lambda pair: pair[0],
@@ -52,8 +52,9 @@ def latency_table(summary: Summary) -> Table:
 def _titled(summary: Summary) -> Iterator[tuple[str, SpeedRow]]:
     """Return the rows with a latency, each with the title of its block.
 
-    A single time step has a batch of its own and no time steps: of rows that differ
-    in these alone the latest is shown, as in the figure, and the title says so.
+    A single time step is timed at batch 1, whatever the batch and the time steps of its
+    trial are. Of rows that differ in these alone, the latest is shown, as in the
+    figure, and the title says so.
     """
     rows = [row for row in summary.speed if row.latency is not None]
     for title, members in group(rows, _step_title).items():

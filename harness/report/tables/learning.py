@@ -1,4 +1,4 @@
-"""Tables of what was learned, and of how the gradient travels."""
+"""Tables of what was learned, and of how far the gradient travels back."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _learned_notes(summary: Summary) -> tuple[str, ...]:
 
 
 def _doubts(rows: Sequence[LearningRow]) -> list[str]:
-    """Return a sentence a doubt: "Uncertified (not checked): gru torch-native."."""
+    """Return sentences such as "Uncertified (not checked): gru torch-native."."""
     doubted = group((row for row in rows if row.doubt), lambda row: row.doubt)
     return [
         f"{UNCERTIFIED.capitalize()} ({one_line(doubt)}): "

@@ -13,7 +13,7 @@ from harness.report.tables.timings import CELL, PHASE, RAN, block_title, tone
 from harness.report.text import NOTHING, one_line, percent, short, size
 
 DOCTOR = ", doctor"
-"""The ending of a library's name where `doctor` had measured its rate."""
+"""The ending of a library's name if `doctor` had measured its rate."""
 
 WITH_MARKS: Column[SpeedRow] = Column(
     "implementation", lambda row: " · ".join((row.implementation, *row.marks))
@@ -35,7 +35,7 @@ COLUMNS: Sequence[Column[SpeedRow]] = (
 
 
 def rates_table(summary: Summary) -> Table:
-    """Return what the timings come to: rates, shares of the peak, memory."""
+    """Return the rates of the timings, their shares of the peak, and memory."""
     rows = [row for row in summary.speed if row.timed]
     notes = (
         "Tokens: sequences × time steps. FLOP: the floating-point operations of the "
@@ -47,7 +47,7 @@ def rates_table(summary: Summary) -> Table:
         "peak and the copy bandwidth allow, given the FLOP and the bytes that a call "
         "has to move at least. Memory: the peak in a separate process, without what "
         "its imports take.",
-        *_remembered(rows),
+        *_of_doctor(rows),
     )
     return table(
         "rates", "Rates and memory", COLUMNS, rows,
@@ -76,7 +76,7 @@ def _share(value: float | None, limit: Rate | None) -> str | None:
 
 
 def unfit(machine: str | None) -> str:
-    """Mark what was measured on an unfit machine."""
+    """Return the mark of a rate that was measured on an unfit machine."""
     return " (unfit)" if machine == "unfit" else ""
 
 
@@ -90,8 +90,8 @@ def memory(found: Memory) -> str:
     return f"{words}, GPU {' of '.join(held)}" if held else words
 
 
-def _remembered(rows: Iterable[SpeedRow]) -> list[str]:
-    """Return library and date of each peak that `doctor` had measured."""
+def _of_doctor(rows: Iterable[SpeedRow]) -> list[str]:
+    """Return a sentence about each peak that `doctor` had measured before."""
     rates = {}
     for row in rows:
         peak, budget = row.peak, budget_of(row.trial)

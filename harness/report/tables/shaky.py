@@ -1,4 +1,4 @@
-"""The table of why timings are shaky, and what to do about it."""
+"""The table of the reasons why timings are shaky, and what to do about each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS: Sequence[Column[Shaky]] = (
 
 
 def shaky_table(summary: Summary) -> Table:
-    """Return why timings are shaky, and what to do about it."""
+    """Return each reason why a timing is shaky, and what to do about it."""
     rows = [row for row in summary.speed if row.shaky or row.unstable]
     return table(
         "shaky",
@@ -35,21 +35,15 @@ def shaky_table(summary: Summary) -> Table:
 
 
 def reasons(row: SpeedRow) -> tuple[Reason, ...]:
-    """Return why a row is shaky; a run that stored no reason gets a general one."""
+    """Return why a row is shaky; a general reason if the run stored none."""
     found = list(row.unstable)
     fitness = row.fitness
     if fitness is not None and fitness.verdict == "unfit" and not found:
         # The table of timings has all reasons; one is enough here.
-        why = fitness.reasons[0] if fitness.reasons else None
-        found.append(
-            Reason(
-                "machine",
-                f"the machine was unfit: {why.words or why.kind if why else 'no why'}",
-                why.advice
-                if why
-                else "see `rnn-harness doctor`, and measure again when it says fit",
-            )
-        )
+        advice = "see `rnn-harness doctor`, and measure again when it says fit"
+        why = next(iter(fitness.reasons), Reason("machine", "no reason stored", advice))
+        words = f"the machine was unfit: {why.words or why.kind}"
+        found.append(Reason("machine", words, why.advice))
     if not found:
         words = "wide interval, few turns or no steady state; which was not stored"
         found.append(Reason("unknown", words, "measure again on a quiet machine"))

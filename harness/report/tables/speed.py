@@ -66,12 +66,11 @@ def _relative(row: SpeedRow) -> str:
 
 def _compiled(summary: Summary) -> list[str]:
     """Return the flags that XLA compiled with, and for which implementations."""
-    groups = group(
-        (row for row in summary.speed if row.xla_flags), lambda row: row.xla_flags
-    )
+    groups = group(summary.speed, lambda row: row.xla_flags)
     return [
         one_line(f"XLA compiled {', '.join(_names(rows))} with {flags}.")
         for flags, rows in groups.items()
+        if flags
     ]
 
 
@@ -86,19 +85,17 @@ def _names(rows: Iterable[SpeedRow]) -> list[str]:
 
 def _fitness(summary: Summary) -> list[str]:
     """Return why machines were not fit, a sentence for each machine."""
-    groups = group(
-        (
-            (row.machine, row.fitness)
-            for row in summary.speed
-            if row.fitness and row.fitness.verdict != "fit"
-        ),
-        lambda pair: (pair[0], pair[1].verdict),
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for row in summary.speed:
+        if row.fitness and row.fitness.verdict != "fit":
+            name = row.machine or "the machine", row.fitness.verdict
+            # One reason of each kind: every session measures the load again.
+            kinds = {reason.kind: reason.words for reason in row.fitness.reasons}
+            found.setdefault(name, {}).update(kinds)
+    whys = (
+        f": {'; '.join(kinds.values())}" if kinds else "" for kinds in found.values()
     )
-    said = []
-    for (machine, how), members in groups.items():
-        # One of a kind: every session counts the load anew.
-        kinds = {each.kind: each.words for _, fit in members for each in fit.reasons}
-        why = f": {'; '.join(kinds.values())}" if kinds else ""
-        name = machine or "the machine"
-        said.append(one_line(f"Before a session {name} was {how}{why}."))
-    return said
+    return [
+        one_line(f"Before a session {machine} was {how}{why}.")
+        for (machine, how), why in zip(found, whys, strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""What the tables of timings share: titles of blocks, columns, marks."""
+"""Titles of blocks, columns and marks that the tables of timings share."""
 
 from __future__ import annotations
 
@@ -55,4 +55,4 @@ RAN: Sequence[Column[SpeedRow]] = (
     Column("library", lambda row: row.framework if row.phase else None),
     Column("kernel", lambda row: row.kernel if row.phase else None),
 )
-"""What computed a timing."""
+"""The columns that say what computed a timing."""

@@ -112,7 +112,7 @@ def test_without_a_certified_one_nothing_is_held_against_anything(
     timed(writer, "wrong", 1.0, 0.01, certified=False)
     each = found(writer)["wrong"]
     assert (each.against, each.calls, each.never) == (None, None, False)
-    assert paid_back(each) == "–"
+    assert paid_back(each) is None
 
 
 def test_sessions_are_not_mixed(writer: Writer) -> None:
