@@ -93,12 +93,12 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"SyntaxError: {error.msg} ({Path(error.filename).name}:{error.lineno})"
     own = Path(__file__).resolve().parent
-    place = ""
+    line = ""
     for frame in traceback.extract_tb(error.__traceback__):
         file = Path(frame.filename)
         if file.is_file() and not _is_installed(file) and own not in file.parents:
-            place = f" ({file.name}:{frame.lineno})"
-    return f"{error_text(error)}{place}"
+            line = f" ({file.name}:{frame.lineno})"
+    return f"{error_text(error)}{line}"
 
 
 def _is_installed(file: Path) -> bool:

@@ -304,7 +304,7 @@ def _import_failure(
     """Return why a framework cannot be imported, if that is what caused `error`."""
     for module in framework.modules:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing is not None and _is_within(module, missing):
+        if missing is not None and f"{module}.".startswith(f"{missing}."):
             return _not_installed(framework, module)
         if not _passes_through(module, error):
             continue
@@ -329,9 +329,6 @@ def _passes_through(module: str, error: BaseException) -> bool:
         if own.name == "__init__.py" or Path(f.filename) == own
     )
 
-
-def _is_within(module: str, package: str) -> bool:
-    return module == package or module.startswith(f"{package}.")
 
 
 def _not_installed(

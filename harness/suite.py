@@ -270,12 +270,12 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
             )
         sections = [sections[index]]
     for section in sections:
-        place: dict[str, Any] = section
+        table: dict[str, Any] = section
         for part in rest[:-1]:
-            place = place.setdefault(part, {})
-            if not isinstance(place, dict):
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
                 raise MisuseError(f"--set {setting}: '{part}' holds no keys")
-        place[rest[-1]] = value
+        table[rest[-1]] = value
 
 
 def _choose_environment(raw: dict[str, Any], framework: str, python: Any) -> None:
@@ -304,7 +304,7 @@ _REFUSED = {"bidirectional": "; every network runs forward in time only"}
 def _problems(error: ValidationError) -> list[str]:
     problems = []
     for item in error.errors(include_url=False):
-        where = _place(item["loc"])
+        where = _key_path(item["loc"])
         if item["type"] == "extra_forbidden":
             key = str(item["loc"][-1])
             hint = _REFUSED.get(key) or suggestion(key, _keys_at(item["loc"]))
@@ -319,7 +319,7 @@ def _problems(error: ValidationError) -> list[str]:
     return problems
 
 
-def _place(location: Sequence[int | str]) -> str:
+def _key_path(location: Sequence[int | str]) -> str:
     """Return learning[0].length for ("learning", 0, "length", 0)."""
     text = ""
     for part in location:

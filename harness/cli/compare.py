@@ -78,7 +78,7 @@ def compare(
         effect=effect or EFFECT,
         across_machines=across_machines,
     )
-    return tell(found, as_json=as_json)
+    return print_comparison(found, as_json=as_json)
 
 
 def _timings(folder: Path) -> JudgedRun:
@@ -92,7 +92,7 @@ def _timings(folder: Path) -> JudgedRun:
     return run
 
 
-def tell(found: Comparison, *, as_json: bool) -> int:
+def print_comparison(found: Comparison, *, as_json: bool) -> int:
     """Print a comparison and return its exit code."""
     from harness.report.tables.compare import (
         compare_json,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.compare import effect_option, tell
+from harness.cli.compare import effect_option, print_comparison
 from harness.cli.exits import TERMINATED
 from harness.cli.options import (
     device_option,
@@ -110,7 +110,7 @@ def gate(
                 found = confirmed(found, compared(again))
     except _TerminatedError:
         return TERMINATED
-    return tell(found, as_json=as_json)
+    return print_comparison(found, as_json=as_json)
 
 
 class _TerminatedError(BaseException):

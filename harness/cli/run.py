@@ -211,9 +211,9 @@ def _storage_errors_explained(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in IN_THE_WAY:
-            place = error.filename2 or error.filename or folder
+            path = error.filename2 or error.filename or folder
             raise HarnessError(
-                f"{place} is in the way ({error.strerror}); move it, and the same "
+                f"{path} is in the way ({error.strerror}); move it, and the same "
                 "command continues: every finished trial is kept"
             ) from error
         if error.errno not in STORAGE:

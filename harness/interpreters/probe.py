@@ -52,8 +52,8 @@ def hash_of_sources() -> str:
     digest = hashlib.sha256()
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
-        places = spec.submodule_search_locations if spec is not None else None
-        for folder in map(Path, places or ()):
+        paths = spec.submodule_search_locations if spec is not None else None
+        for folder in map(Path, paths or ()):
             for file in sorted(folder.rglob("*.py")):
                 name = f"{package}/{file.relative_to(folder).as_posix()}"
                 digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")

@@ -182,8 +182,8 @@ class Execution:
                 continue
             found = self.run.checkpoint(self._planned(trial).id)
             if found is not None:
-                budget = trial.settings_as(LearningSettings).updates
-                begun[trial.key()] = int(found.state.get("updates", 0)) / budget
+                most = trial.settings_as(LearningSettings).updates
+                begun[trial.key()] = int(found.state.get("updates", 0)) / most
         return begun
 
     def execute(self, console: Console) -> None:
@@ -315,16 +315,16 @@ def _with_new_keys(suite: dict[str, Any]) -> dict[str, Any]:
         return suite
 
 
-def _flat(value: Any, place: str = "") -> dict[str, Any]:
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
     """Return {"learning[0].updates": 3000, …}, without the `_EXTENSIBLE` keys."""
     if isinstance(value, dict):
         items = [
-            (f"{place}.{key}" if place else str(key), item)
+            (f"{path}.{key}" if path else str(key), item)
             for key, item in value.items()
             if key not in _EXTENSIBLE
         ]
     elif isinstance(value, list):
-        items = [(f"{place}[{index}]", item) for index, item in enumerate(value)]
+        items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
     else:
-        return {place: value}
+        return {path: value}
     return {k: v for name, item in items for k, v in _flat(item, name).items()}

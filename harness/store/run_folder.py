@@ -272,7 +272,7 @@ class RunFolder:
             if earlier is not None:
                 superseded.add(earlier.id)
             latest[record.trial.key()] = record
-        cells = {cell: place for place, cell in enumerate(self._cells())}
+        cells = {cell: position for position, cell in enumerate(self._cells())}
         return sorted(
             (
                 record

@@ -71,16 +71,16 @@ class Package:
         """Pack the plugin files of a registry."""
         folders = {file.parent: str(n) for n, file in enumerate(registry.files)}
         plugins = {f: f"{folders[f.parent]}/{f.name}" for f in registry.files}
-        places = {place: file for file, place in plugins.items()}
+        paths = {path: file for file, path in plugins.items()}
         for plugin in registry.declarations:
             for module, file in files_beside(plugin).items():
                 assert plugin.file is not None
                 beside = module.replace(".", "/")
                 beside += "/__init__.py" if file.name == "__init__.py" else ".py"
-                places[f"{folders[plugin.file.parent]}/{beside}"] = file
+                paths[f"{folders[plugin.file.parent]}/{beside}"] = file
         package = cls(
             tuple(plugins.values()),
-            {place: file.read_bytes() for place, file in places.items()},
+            {path: file.read_bytes() for path, file in paths.items()},
             ("numpy", *registry.distributions),
         )
         return replace(package, facts=package.facts_of(registry))
@@ -104,12 +104,12 @@ class Package:
         Returns:
             A registry that has read them, and its facts.
         """
-        for place, content in self.files.items():
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            (folder / place).write_bytes(content)
+        for path, content in self.files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_bytes(content)
         with _unpacking:
             try:
-                registry = Registry.discover(folder / place for place in self.plugins)
+                registry = Registry.discover(folder / path for path in self.plugins)
                 return registry, self.facts_of(registry)
             finally:
                 _forget(folder)
@@ -123,18 +123,18 @@ def _forget(folder: Path) -> None:
 
     This process outlives a run, and the next run may send another file of that name.
     """
-    sys.path[:] = [place for place in sys.path if not _is_in(place, folder)]
+    sys.path[:] = [path for path in sys.path if not _is_in(path, folder)]
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
-        places = [getattr(module, "__file__", None) or "/"]
-        places += getattr(spec, "submodule_search_locations", None) or []
-        if any(_is_in(place, folder) for place in places):
+        paths = [getattr(module, "__file__", None) or "/"]
+        paths += getattr(spec, "submodule_search_locations", None) or []
+        if any(_is_in(path, folder) for path in paths):
             del sys.modules[name]
     forget_files()
 
 
-def _is_in(place: str, folder: Path) -> bool:
-    return Path(place).is_relative_to(folder.resolve())
+def _is_in(path: str, folder: Path) -> bool:
+    return Path(path).is_relative_to(folder.resolve())
 
 
 def difference(here: Facts, there: Facts) -> str | None:

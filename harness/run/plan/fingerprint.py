@@ -102,8 +102,8 @@ def _add_import(module: str, files: dict[str, Path], libraries: set[str]) -> Non
     if spec is None:
         return
     # A folder without `__init__.py` is a package that has no file.
-    places = [*(spec.submodule_search_locations or ()), spec.origin or ""]
-    if any({"site-packages", "dist-packages"} & {*Path(p).parts} for p in places):
+    paths = [*(spec.submodule_search_locations or ()), spec.origin or ""]
+    if any({"site-packages", "dist-packages"} & {*Path(p).parts} for p in paths):
         libraries |= _versions_of(package)
         return
     for name, found in _with_packages(_files_of(module)).items():

@@ -78,7 +78,7 @@ class WorkerProcess:
         files: The plugin files that it reads.
         log: Called with what it prints between trials.
         limits: The limits of each trial.
-        environment: Variables that its framework needs before it is imported.
+        variables: Environment variables that its framework needs before it is imported.
         device: The only device that it sees, `cpu` or `cuda:N`.
         precision: The precision of its trials.
     """
@@ -90,7 +90,7 @@ class WorkerProcess:
         files: Sequence[Path],
         log: Write,
         limits: Limits | None = None,
-        environment: Mapping[str, str] | None = None,
+        variables: Mapping[str, str] | None = None,
         *,
         device: str = "cpu",
         precision: str = "highest",
@@ -107,7 +107,7 @@ class WorkerProcess:
             stderr=theirs,
             env={
                 **worker_environment(threads, device, precision),
-                **(environment or {}),
+                **(variables or {}),
                 MARK: mark,
             },
             start_new_session=True,

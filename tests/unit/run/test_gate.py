@@ -18,7 +18,7 @@ import pytest
 
 from harness.analysis.comparison.compare import Compared, Comparison, Verdict
 from harness.analysis.comparison.effect import Effect
-from harness.cli.compare import tell
+from harness.cli.compare import print_comparison
 from harness.intervals import Interval
 from harness.run.worktree import Checkout, checked_out, overlay
 from harness.store import RunFolder, TrialRecord
@@ -310,9 +310,9 @@ def test_where_most_keys_may_be_slower_it_is_too_noisy_to_say(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = Comparison(tuple(rows), 0.05)
-    assert tell(found, as_json=False) == code
+    assert print_comparison(found, as_json=False) == code
     text = capsys.readouterr().out
-    assert tell(found, as_json=True) == code
+    assert print_comparison(found, as_json=True) == code
     notes = json.loads(capsys.readouterr().out)["notes"]
     if told is None:
         assert "may be slower" not in text
