@@ -330,7 +330,6 @@ def _passes_through(module: str, error: BaseException) -> bool:
     )
 
 
-
 def _not_installed(
     framework: FrameworkDeclaration, module: str, python: Path | None = None
 ) -> str:

@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from harness.machine.gpu import gpu_names
 from harness.machine.system import System
 
@@ -24,6 +22,8 @@ def describe_environment(distributions: Iterable[str]) -> dict[str, Any]:
     Args:
         distributions: Python distributions whose installed versions are included.
     """
+    import psutil  # here, because `interpreters.probe` runs where it may be missing
+
     return {
         "machine": machine_name(),
         "cpu": cpu_model(),
@@ -39,6 +39,8 @@ def describe_environment(distributions: Iterable[str]) -> dict[str, Any]:
 
 def machine_name() -> str:
     """Return a short name of this machine: "2 cores AMD EPYC"."""
+    import psutil
+
     return " + ".join([f"{psutil.cpu_count() or 1} cores {cpu_model()}", *gpu_names()])
 
 

@@ -295,6 +295,7 @@ def test_a_plugin_that_is_installed_here_must_be_there_too(
     ("there", "told"),
     [
         (["psutil", "pynvml.py"], "has no numpy; run: {} -m pip install numpy"),
+        (["numpy", "pynvml.py"], "has no psutil; run: {} -m pip install psutil"),
         (["numpy", "psutil"], "has no pynvml; run: {} -m pip install nvidia-ml-py"),
     ],
 )
