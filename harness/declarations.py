@@ -207,7 +207,7 @@ def declare_framework(
     probe: str | None = None,
     summary: str = "",
 ) -> FrameworkDeclaration:
-    """Declare a library, the modules it needs and what builds its networks.
+    """Declare a library, the modules it needs and the factory of its networks.
 
     Args:
         name: How implementations call it.
@@ -253,9 +253,9 @@ def declare_cell(
         factory: `module:callable`, called without arguments.
         equations: `module:callable`, one time step in the operations of any framework
             (`harness.contract.Equations`); every framework's loop then computes it.
-        reference: False for a cell without `step` and `step_backward` in numpy: what
-            computes it is certified against the equations or, without those, only
-            against its own single time steps.
+        reference: False for a cell without `step` and `step_backward` in numpy. Its
+            implementations are certified against the equations or, without equations,
+            only against their own single time steps.
         inits: Schemes of initial values that a suite may name for this cell.
         summary: One line for `list`.
 

@@ -56,7 +56,7 @@ class Interpreter:
     missing: str | None
 
     def to_json(self) -> dict[str, str | None]:
-        """Return what a run records about the environment, as JSON values."""
+        """Return what a run records about the interpreter, as JSON values."""
         return {**asdict(self), "python": str(self.python)}
 
 

@@ -440,7 +440,7 @@ def _init_problems(
 
 
 def _on_each_problems(section: LearningSection) -> list[str]:
-    """Return what contradicts that every listed implementation learns."""
+    """Return the keys that contradict `learn_on_each`."""
     problems = []
     if section.learn_on is not None:
         problems.append(

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from harness.contract import Optimizer
 
-# --- what one measure needs beside the network ---------------------------------------
+# --- the settings of each measure ----------------------------------------------------
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "int": (int,),

@@ -101,7 +101,7 @@ def cells_of(registry: Registry, files: Sequence[Path]) -> tuple[str, ...]:
 def certify(
     registry: Registry, request: Request, jobs: int, folder: Path, console: Console
 ) -> list[TrialRecord]:
-    """Certify what is requested, `jobs` trials side by side.
+    """Certify the requested implementations, `jobs` trials side by side.
 
     Returns:
         One record for each implementation, cell and precision, in that order.

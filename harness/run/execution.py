@@ -1,4 +1,4 @@
-"""One execution of a suite in a run folder: what `rnn-harness run` does."""
+"""Execute a suite in a run folder, as `rnn-harness run` does."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class _Running:
 
 
 class Progress:
-    """Shows how far a run is: a line for each trial, on a terminal also what runs.
+    """Shows how far a run is: a line for each trial, and running trials on a terminal.
 
     Args:
         console: Standard error.

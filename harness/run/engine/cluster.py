@@ -66,7 +66,7 @@ class _Flight:
     def __init__(self, job: Job, sink: Sink) -> None:
         self._job, self._sink = job, sink
         self._start = job.start
-        self._lock = threading.RLock()  # a signal may ask to stop meanwhile
+        self._lock = threading.RLock()  # a signal handler may call `stop` meanwhile
         self._landed = False
         self.name = ""
         self.heard = ("", 0)

@@ -199,7 +199,7 @@ class _Host:
         threading.Thread(target=self._end_without_driver, daemon=True).start()
 
     def _end_without_driver(self) -> None:
-        """End what runs once the driver, which asks every second, has been silent."""
+        """End the running jobs if the driver, which asks every second, is silent."""
         while not self._closed.wait(1):
             if time.monotonic() - self.heard_at_s > SILENCE_S:
                 self.engine.stop(now=True)

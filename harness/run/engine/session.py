@@ -33,8 +33,8 @@ def run_job(pool: WorkerPool, job: Job, sink: Sink) -> Mapping[str, Answer]:
     """Run a job and return the answer of each trial by its id.
 
     Raises:
-        StoppedError: If the pool was stopped with `now` meanwhile, or at all while the
-            job waited for the machine.
+        StoppedError: If the pool was stopped with `now`, or in any way while the job
+            waited for the machine.
     """
     part = Part(pool, job.trials, sink)
     if job.session:

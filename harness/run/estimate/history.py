@@ -26,8 +26,8 @@ class Observation:
         alike: Keys that the trial shares with similar trials, the narrowest first.
         share: The part of its updates that learning used.
         wall_time_s: The trial's own part of the time if trials took turns.
-        memory_bytes: Peak of the worker's processes, or None where unknown.
-        disk_bytes: Size of what it stored, or None where unknown.
+        memory_bytes: Peak of the worker's processes, or None if unknown.
+        disk_bytes: Size of the stored files, or None if unknown.
     """
 
     machine: str

@@ -261,12 +261,12 @@ class CostModel:
 
 
 def shape(trial: Trial) -> str:
-    """Return a key that trials share whose updates take the same time."""
+    """Return a key; trials with the same key have equally long updates."""
     return trial.key(QUESTION, SEEDS, START)
 
 
 def alike(trial: Trial) -> str:
-    """Return a key that trials share whose predicted cost is the same."""
+    """Return a key; trials with the same key have the same predicted cost."""
     follows = trial.follows is not None
     return f"{trial.key(SESSION, SEEDS, START, FOLLOWS)} {follows}"
 

@@ -26,7 +26,7 @@ from harness.trial import SpeedSettings, Trial
 
 @dataclass(frozen=True)
 class Plan:
-    """Trials by stage; each stage may use what the ones before it found.
+    """Trials by stage; each stage may use the results of the stages before it.
 
     Attributes:
         certificates: The certificates of everything that will run.
