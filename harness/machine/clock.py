@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 READING_S = 3e-3
-"""One reading lasts at least this long. It is far above the clock's resolution, and the
-first reading of a turn, which is dropped, fills the caches again in it."""
+"""One reading lasts at least this long: far above the clock's resolution, and long
+enough to fill the caches again in the first reading of a turn, which is dropped."""
 
 MOST_PIECES = 32
 """Most calls of a reading that are timed one by one, which costs some 80 ns a call."""

@@ -17,7 +17,7 @@ def resolve_device(asked: str, *, elsewhere: bool = False) -> str:
         elsewhere: Whether trials run on other machines, whose devices are not known.
 
     Raises:
-        MisuseError: If the name is none of these, or there is no such device.
+        MisuseError: If the name is not one of these, or there is no such device.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked):
         raise MisuseError(

@@ -69,7 +69,7 @@ def _look(nvml: Any, index: int, own: Collection[int]) -> Gpu:
     def answer(ask: Callable[..., _Answer], *what: Any) -> _Answer | None:
         try:
             return ask(handle, *what)
-        except nvml.NVMLError:  # as on a part of a GPU, or in a virtual machine
+        except nvml.NVMLError:  # a part of a GPU or a virtual machine may not say
             return None
 
     bits = answer(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)

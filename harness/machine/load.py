@@ -68,8 +68,8 @@ class OtherLoad:
     def end(self) -> float:
         """Return the cores that other processes kept busy since `begin`.
 
-        A turn shorter than `LEAST_S` counts together with as many turns before it as
-        last `LEAST_S`. Before there are enough of them, the result is a lower bound.
+        A turn shorter than `LEAST_S` counts together with turns before it, which last
+        `LEAST_S` with it. Before there are enough of them, the result is a lower bound.
         """
         begun, ended = self._begun, self._look()
         self._begun = None

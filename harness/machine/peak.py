@@ -1,4 +1,4 @@
-"""How fast do a device's libraries multiply and copy? Other rates are shares of it."""
+"""How fast do a device's libraries multiply and copy? Trials are compared with it."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Machine:
         swap_outs: Pages that were written to the disk.
         governor: What sets the cores' clock; several are joined by commas.
         boost: Whether a core may exceed its nominal clock.
-        clock_hz: Highest clock of a core, the median over looks.
+        clock_hz: Highest clock of a core, the median over several readings.
         clock_spread: Range of this clock, as a share of its highest value.
         throttled: How often heat slowed a core or a processor.
     """

@@ -3,8 +3,8 @@
 The process has built nothing before, so the time of a first call is measured here too.
 
 Before memory is counted, the process imports its framework and builds the smallest
-network. What is counted is the network, its batch and what computing takes. Phases with
-a smaller need come first, because an allocator may keep memory of an earlier phase.
+network. The network, its batch and the memory of the computation are counted. Phases
+that need less come first, because an allocator may keep the memory of an earlier phase.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ResidentMemory:
         self.baseline_bytes = System().own_bytes("VmRSS") or _highest_bytes()
 
     def reset(self) -> None:
-        """Begin again with what is held now."""
+        """Start a new peak from what is held now."""
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
@@ -90,7 +90,7 @@ class DeviceMemory:
         self._baseline = held_bytes()
 
     def reset(self) -> None:
-        """Begin again with what is held now."""
+        """Start a new peak from what is held now."""
         self._probe.reset_peak()
         self._peak, self._ended = 0, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -152,7 +152,7 @@ def measure_memory(
         gauges: Makes the gauges; called once the framework is imported.
 
     Raises:
-        RefusedError: If the implementation does not offer what the trial asks.
+        RefusedError: If the implementation does not offer what the trial asks for.
     """
     smallest = {"hidden_size": 1, "num_layers": 1}
     Problem(registry, replace(trial, **smallest)).network()  # type: ignore[arg-type]

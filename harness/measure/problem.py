@@ -66,7 +66,7 @@ class Problem:
     Raises:
         MisuseError: If a name is unknown.
         PluginError: If a plugin cannot be used.
-        RefusedError: If the implementation does not offer what the trial asks.
+        RefusedError: If the implementation does not offer what the trial asks for.
         ValueError: If a size is out of range.
     """
 

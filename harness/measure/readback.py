@@ -85,7 +85,7 @@ class Reference:
 
     def outputs(self, batch: Batch) -> Array:
         """Return the outputs [batch, readouts, output]."""
-        # Outputs do not depend on it, but a part without a scored position is refused.
+        # Every position is scored: a part without a scored position would be refused.
         asked = replace(batch, scored=np.ones_like(batch.scored))
         parts = [
             self.network.forward(self.network.place(part)).read().outputs

@@ -42,12 +42,12 @@ class Steps(Protocol):
     """One time step of a layer and its backward step, in float64."""
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
-        """As `ReferenceCell.step`."""
+        """Do what `ReferenceCell.step` does."""
 
     def step_backward(
         self, weights: Weights, saved: Saved, d_state: State
     ) -> tuple[Weights, Array, State]:
-        """As `ReferenceCell.step_backward`."""
+        """Do what `ReferenceCell.step_backward` does."""
 
 
 def offered(registry: Registry, trial: Trial) -> ImplementationDeclaration:
@@ -99,7 +99,7 @@ class Subject:
     def network(self, spec: NetworkSpec) -> TrainableNetwork:
         """Build the implementation's network.
 
-        If the implementation only infers, the network has no gradients to ask for.
+        If the implementation only infers, the network computes no gradients.
         """
         found = build_network(
             self.registry, self.trial.implementation, spec, self.cell, self.trial.device

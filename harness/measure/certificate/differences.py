@@ -23,8 +23,7 @@ LONGEST = 20
 """Most time steps of a sequence here: over longer ones a slope changes too fast."""
 
 SHORTER = (1 / 8, 1 / 64, 1 / 512)
-"""Shares of the step that are tried if no longer step agrees, as far as float resolves
-them."""
+"""Shares of the step that are tried if no longer step agrees and rounding allows it."""
 
 _FINEST = 1e-9
 """Float64 resolves a step of this size to seven digits; float32 does not resolve it."""

@@ -33,9 +33,9 @@ TOLERANCES = {
     # is as far below as its unit roundoff is smaller: 2^-52 against 2^-23.
     ("float32", "highest"): Tolerance(1e-5, 3e-6),
     ("float64", "highest"): Tolerance(2e-13, 6e-14),
-    # Products in bfloat16 have 8 significant bits: correct code was seen up to 0.18
-    # from the reference in a gradient over 100 time steps (0.46 with relu, which no
-    # bound that still says something admits). TF32 has 11, and so an eighth of that.
+    # Products in bfloat16 have 8 significant bits: in a gradient over 100 time steps
+    # correct code was seen up to 0.18 from the reference (with relu 0.46, but a bound
+    # above that would show no mistake). TF32 has 11 bits, and so an eighth of the error.
     ("float32", "bf16"): Tolerance(0.25, 0.1),
     ("float32", "tf32"): Tolerance(0.03, 0.01),
 }

@@ -196,12 +196,12 @@ class _Study:
             raise _StoppedError
 
     def _go_on(self, state: Mapping[str, Any], arrays: Weights) -> None:
-        kinds: dict[str, Weights] = {"weights": {}, "optimizer": {}}
-        for name, array in arrays.items():
-            kind, _, own = name.partition("/")
-            kinds[kind][own] = array
-        self._network.load_weights(kinds["weights"])
-        self._network.load_optimizer_state(kinds["optimizer"])
+        def of(kind: str) -> Weights:
+            names = (name for name in arrays if name.startswith(kind))
+            return {name.removeprefix(kind): arrays[name] for name in names}
+
+        self._network.load_weights(of("weights/"))
+        self._network.load_optimizer_state(of("optimizer/"))
         progress = dict(state)
         self.read_back.found = ReadBack(**progress.pop("read_back"))
         self._at = _Progress(**progress)

@@ -30,6 +30,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -172,7 +173,10 @@ class SpeedMeter:
         clocked = self._phases[name]
         phase, seen = clocked.phase, clocked.turns
         draw = 2 + len(seen.readings)  # the warm-up used two
-        inputs = self._in_order(phase, seen.loops * (1 + self._readings))
+        # Consecutive inputs, from a random one on.
+        ring, count = len(phase.inputs), seen.loops * (1 + self._readings)
+        start = int(self._chance.integers(ring))
+        inputs = tuple((start + i) % ring for i in range(count))
         call = _calls(phase, inputs)
         self._load(phase, draw)
         with clock.no_garbage_collection():
@@ -188,8 +192,8 @@ class SpeedMeter:
         clocked.late_s = min(clocked.late_s, late_s)
         seen.latencies_s += phase.latencies_s[seen.loops :]
         self._pick(clocked, _Turn(draw, inputs, computed))
-        count = len(seen.readings)
-        seen.rounds.append((count if number is None else number, begun_s - self._made))
+        number = len(seen.readings) if number is None else number
+        seen.rounds.append((number, begun_s - self._made))
         seen.readings.append(readings)
         return readings
 
@@ -226,12 +230,6 @@ class SpeedMeter:
         clocked.turns.device_s.append(self._timer.stop() / loops)
         return found
 
-    def _in_order(self, phase: Phase, count: int) -> tuple[int, ...]:
-        """Return the indices of consecutive inputs from a random one on, repeating."""
-        ring = len(phase.inputs)
-        start = int(self._chance.integers(ring))
-        return tuple((start + i) % ring for i in range(count))
-
     def _pick(self, clocked: _Clocked, turn: _Turn) -> None:
         """Keep `DRAWS` of the turns so far, each with the same probability."""
         picked, count = clocked.picked, 1 + len(clocked.turns.readings)
@@ -243,10 +241,12 @@ class SpeedMeter:
     # --- the check -------------------------------------------------------------------
 
     def _read_back(self, intervals: Mapping[str, MedianInterval]) -> ReadBack:
-        found = ReadBack(tolerance_of(self._problem.trial))
+        tolerance = tolerance_of(self._problem.trial)
+        found = ReadBack(tolerance)
         for name, clocked in self._phases.items():
             for turn in clocked.picked:
-                self._compare(found, name, turn)
+                expected = partial(self._expected, clocked.phase, turn)
+                found.compare(turn.found, expected, name, tolerance)
             call_s = intervals[name].median
             if clocked.late_s > call_s:
                 found.refuse(
@@ -255,14 +255,9 @@ class SpeedMeter:
                 )
         return found
 
-    def _compare(self, found: ReadBack, name: str, turn: _Turn) -> None:
-        weights = self._problem.initial_weights(turn.draw)
-
-        def expected(nudge: int | None) -> Weights:
-            self._reference.load(weights, nudge)
-            return self._phases[name].phase.expected(turn.inputs)
-
-        found.compare(turn.found, expected, name, tolerance_of(self._problem.trial))
+    def _expected(self, phase: Phase, turn: _Turn, nudge: int | None) -> Weights:
+        self._reference.load(self._problem.initial_weights(turn.draw), nudge)
+        return phase.expected(turn.inputs)
 
     # --- the result ------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from harness.measure.speed.turns import Turns
 from harness.store import Reading
 
 MOST_LATENCIES = 4000
-"""At most so many latencies are stored; percentiles are taken over all of them."""
+"""At most this many latencies are stored; percentiles are taken over all of them."""
 
 _S = Quantity("s", "lower")
 _PER_S = Quantity("tokens/s", "higher")
