@@ -8,6 +8,7 @@ gradient of the equations by hand.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,7 @@ class Operations:
         return [done[:, k * hidden : (k + 1) * hidden] for k in range(gates)]
 
 
+@dataclass(frozen=True)
 class EquationSteps:
     """One layer's step and backward step, from its cell's equations.
 
@@ -113,9 +115,8 @@ class EquationSteps:
         info: Names the cell and the parts of its state.
     """
 
-    def __init__(self, equations: Equations, info: CellInfo) -> None:
-        self._equations = equations
-        self._info = info
+    equations: Equations
+    info: CellInfo
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
         """Advance one time step: x [batch, input], state parts [batch, hidden].
@@ -129,10 +130,10 @@ class EquationSteps:
         products = operations.products(w["w_ih"], entered)
         a = [product + w["b"][k] for k, product in enumerate(products)]
         try:
-            after = self._equations(operations, w, a, before)
+            after = self.equations(operations, w, a, before)
         except (AttributeError, TypeError) as error:
             raise PluginError(
-                self._info.name,
+                self.info.name,
                 f"its equations use what not every framework has ({error}); allowed: "
                 "ops.sigmoid, ops.tanh, ops.relu, ops.products, +, -, *, / and slices",
             ) from error
@@ -140,19 +141,19 @@ class EquationSteps:
         return tuple(part.value for part in after), (w, entered, before, after)
 
     def _check(self, after: object, state: State) -> None:
-        expected = f"{len(state)} ({', '.join(self._info.state_parts)})"
+        expected = f"{len(state)} ({', '.join(self.info.state_parts)})"
         if not isinstance(after, tuple) or len(after) != len(state):
             found = len(after) if isinstance(after, tuple) else "no tuple"
             raise PluginError(
-                self._info.name,
+                self.info.name,
                 f"its equations return {found}; expected a tuple of {expected}",
             )
-        for name, part, old in zip(self._info.state_parts, after, state, strict=True):
+        for name, part, old in zip(self.info.state_parts, after, state, strict=True):
             if not isinstance(part, Traced) or part.value.shape != old.shape:
                 value = part.value if isinstance(part, Traced) else part
                 found = getattr(value, "shape", type(value).__name__)
                 raise PluginError(
-                    self._info.name,
+                    self.info.name,
                     f"its equations return {found} for {name}; expected {old.shape}",
                 )
 

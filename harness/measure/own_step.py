@@ -7,6 +7,8 @@ sequences are compared with its own results for single time steps.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from harness.contract import (
@@ -24,6 +26,7 @@ from harness.contract import (
 )
 
 
+@dataclass
 class OwnStep:
     """One layer's step and backward step, computed by a network of one layer.
 
@@ -33,24 +36,16 @@ class OwnStep:
         cell: Names the canonical tensors.
     """
 
-    def __init__(
-        self, network: TrainableNetwork, spec: NetworkSpec, cell: Cell
-    ) -> None:
-        self._network = network
-        shapes = spec.weight_shapes(cell)
-        self._outside = {
-            name: np.zeros(shape, spec.dtype)
-            for name, shape in shapes.items()
-            if not name.startswith("layer")
-        }
-        self._dtype = spec.dtype
-        self._loaded: Weights | None = None
+    network: TrainableNetwork
+    spec: NetworkSpec
+    cell: Cell
+    _loaded: Weights | None = None
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
         """Advance one time step: x [batch, input], state parts [batch, hidden]."""
         self._load(weights)
         before = self._stacked(state)
-        after = self._network.step(x.astype(self._dtype), before).read().state
+        after = self.network.step(x.astype(self.spec.dtype), before).read().state
         return tuple(part[0].astype(x.dtype) for part in after), (x, state)
 
     def step_backward(
@@ -61,15 +56,15 @@ class OwnStep:
         x, state = saved
         size = len(x)
         one = Batch(
-            x[:, None].astype(self._dtype),
+            x[:, None].astype(self.spec.dtype),
             np.ones(size, int),
-            np.zeros((size, 1, 1), self._dtype),
+            np.zeros((size, 1, 1), self.spec.dtype),
             np.ones((size, 1), bool),
         )
-        found = self._network.vjp(
-            self._network.place(one),
+        found = self.network.vjp(
+            self.network.place(one),
             self._stacked(state),
-            np.zeros((size, 1, 1), self._dtype),
+            np.zeros((size, 1, 1), self.spec.dtype),
             self._stacked(d_state),
         )
         d_weights = {
@@ -79,13 +74,15 @@ class OwnStep:
         return d_weights, found.inputs[:, 0].astype(x.dtype), d_before
 
     def _stacked(self, state: State) -> State:
-        return tuple(part[None].astype(self._dtype) for part in state)
+        return tuple(part[None].astype(self.spec.dtype) for part in state)
 
     def _load(self, weights: Weights) -> None:
         # A sequence is computed with one dictionary, so that most calls load nothing.
         if weights is not self._loaded:
-            layer = {f"layer0.{name}": tensor for name, tensor in weights.items()}
-            self._network.load_weights({**layer, **self._outside})
+            shapes = self.spec.weight_shapes(self.cell).items()
+            zeros = {n: np.zeros(shape, self.spec.dtype) for n, shape in shapes}
+            layer = {f"layer0.{n}": w for n, w in weights.items()}
+            self.network.load_weights(zeros | layer)
             self._loaded = weights
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import jax
 from jax import Array, lax
@@ -26,20 +25,16 @@ class Operations:
         return jnp.split(v @ w.reshape(-1, w.shape[-1]).T, len(w), axis=1)
 
 
-@dataclass(frozen=True)
-class Scan:
-    """One layer of any cell that has equations, over time by `jax.lax.scan`.
+def layer(equations: Equations, cell: Cell, input_size: int, hidden_size: int) -> Layer:
+    """Return a layer of any cell that has equations, over time by `jax.lax.scan`.
 
     The loop is not unrolled: on a CPU four time steps in an iteration were no faster,
     and took twice as long to compile.
     """
 
-    equations: Equations
-
-    def __call__(
-        self, weights: Tensors, x: Array, state: Parts, active: Array | None
+    def run(
+        weights: Tensors, x: Array, state: Parts, active: Array | None
     ) -> tuple[Array, Parts]:
-        """Run over x [time, batch, input] from a state, parts [batch, hidden]."""
         w_ih, b = weights["w_ih"], weights["b"]
         # W x + b does not depend on the state: all time steps in one product.
         a = x @ w_ih.reshape(-1, w_ih.shape[-1]).T + b.reshape(-1)
@@ -51,7 +46,7 @@ class Scan:
             before: Parts, at: tuple[list[Array], Array | None]
         ) -> tuple[Parts, Array]:
             gates_t, active_t = at
-            after = self.equations(Operations(), weights, gates_t, before)
+            after = equations(Operations(), weights, gates_t, before)
             if active_t is None:
                 return after, after[0]
             held = tuple(
@@ -63,8 +58,4 @@ class Scan:
         final, outputs = lax.scan(advance, state, (gates, active))
         return outputs, final
 
-
-def layer(equations: Equations, cell: Cell, input_size: int, hidden_size: int) -> Layer:
-    """Return a layer of any cell that has equations."""
-    shapes = cell.weight_shapes(input_size, hidden_size)
-    return Layer("scan", shapes, Scan(equations))
+    return Layer("scan", cell.weight_shapes(input_size, hidden_size), run)

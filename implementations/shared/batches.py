@@ -7,14 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.contract import (
-    Array,
-    Batch,
-    NetworkSpec,
-    State,
-    Target,
-    Weights,
-)
+from harness.contract import Array, Batch, NetworkSpec, State, Target, Weights
 from harness.errors import InputError
 
 

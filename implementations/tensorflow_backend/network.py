@@ -15,12 +15,7 @@ from implementations.shared import optimizers
 from implementations.shared.batches import HostBatch
 from implementations.shared.device import check_device, index_of
 from implementations.shared.layout import with_layer_names
-from implementations.shared.network import (
-    Parts,
-    PlacedBatch,
-    SharedNetwork,
-    Tensors,
-)
+from implementations.shared.network import Parts, PlacedBatch, SharedNetwork, Tensors
 from implementations.tensorflow_backend.kernel import kernel_of
 from implementations.tensorflow_backend.layer import build_layer
 from implementations.tensorflow_backend.model import Model

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,7 +158,6 @@ class TorchNetwork(SharedNetwork):
         network's dtype, whatever it was computed in.
         """
         self._asked[torch.is_grad_enabled()] = (x, lengths, state)
-        self._precision.set()
         with self._precision.forward():
             outputs, final = self._run_layers(x, lengths, state)
         return outputs.to(self._dtype), tuple(part.to(self._dtype) for part in final)
@@ -277,22 +275,17 @@ class TorchNetwork(SharedNetwork):
         x = x.detach().requires_grad_(x.requires_grad)
         trained = list(self._trained().values())
 
-        def forward() -> Tensor:
-            return self._run(x, lengths, state)[0]
-
         def backward(outputs: Tensor) -> object:
             return torch.autograd.grad(outputs.sum(), trained, allow_unused=True)
 
-        with torch.set_grad_enabled(gradients), self._marked():
-            return kernel_of(forward, backward if gradients else None)
-
-    @contextmanager
-    def _marked(self) -> Iterator[None]:
-        """Mark the calls of layers for the profiler."""
         for layer in self._layers:
             layer.marked = True
         try:
-            yield
+            with torch.set_grad_enabled(gradients):
+                return kernel_of(
+                    lambda: self._run(x, lengths, state)[0],
+                    backward if gradients else None,
+                )
         finally:
             for layer in self._layers:
                 layer.marked = False

@@ -58,14 +58,14 @@ class Precision:
                     f"this {self._device.type}: {reason}",
                 ) from error
 
-    def set(self) -> None:
-        """Set the switches that all networks of the process share, before computing."""
+    def forward(self) -> AbstractContextManager[object]:
+        """Return the context of a forward pass; the backward pass needs none.
+
+        It also sets the switches that all networks of the process share.
+        """
         if self._device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = self._mode == "tf32"
             torch.backends.cudnn.allow_tf32 = self._mode == "tf32"
-
-    def forward(self) -> AbstractContextManager[object]:
-        """Return the context of a forward pass; the backward pass needs none."""
         if self._mode == "bf16":
             return torch.autocast(self._device.type, torch.bfloat16)
         return nullcontext()

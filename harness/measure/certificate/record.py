@@ -35,7 +35,7 @@ TOLERANCES = {
     ("float64", "highest"): Tolerance(2e-13, 6e-14),
     # Products in bfloat16 have 8 significant bits: in a gradient over 100 time steps
     # correct code was seen up to 0.18 from the reference (with relu 0.46, but a bound
-    # above that would show no mistake). TF32 has 11 bits, and so an eighth of the error.
+    # above that would show no mistake). TF32 has 11 bits: an eighth of these errors.
     ("float32", "bf16"): Tolerance(0.25, 0.1),
     ("float32", "tf32"): Tolerance(0.03, 0.01),
 }
