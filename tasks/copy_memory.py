@@ -40,8 +40,8 @@ class CopyMemory:
     of ln K nats and an accuracy of 1/K. A network there has learned nothing.
 
     The literature's loss is the mean over all positions, `loss_all_positions`: its
-    floor, S ln K / (T + 2 S), also takes an answer of blank wherever blank is due. A
-    network trained on the scored time steps alone is never asked for those blanks.
+    floor, S ln K / (T + 2 S), assumes that blank is answered wherever it is due. A
+    network that is trained only on the scored time steps does not learn those blanks.
 
     Solved: an accuracy of at least 0.99 on the scored time steps.
 
@@ -53,7 +53,7 @@ class CopyMemory:
         alphabet: K, how many kinds of symbol there are, at least 2.
 
     Raises:
-        ValueError: If an option is no whole number or too small.
+        ValueError: If an option is not a whole number or is too small.
     """
 
     def __init__(self, symbols: int = 10, alphabet: int = 8) -> None:
@@ -109,7 +109,7 @@ class CopyMemory:
     def score(self, outputs: Array, batch: Batch) -> dict[str, Tally]:
         """Score logits [batch, T + 2 S, K + 1]."""
         losses = _cross_entropy(outputs.astype(np.float64), batch.targets)
-        # argmax finds NaN the largest, which must not pass for an answer.
+        # argmax takes NaN for the largest, and NaN must not count as an answer.
         right = (outputs.argmax(axis=-1) == batch.targets) & np.isfinite(losses)
         scored = batch.scored
         positions = int(scored.sum())

@@ -2,7 +2,7 @@
 
 `canonical` raises the bias of the gate that keeps the state to 1, `zero-bias` leaves
 every bias at 0, `chrono` spreads the keeping gate's time constants over the sequence.
-These three draw the same matrices from one seed and so differ in biases alone.
+These three draw the same matrices from one seed, and differ only in biases.
 `native-torch` and `native-keras` draw what the layers of torch and Keras start from,
 also for cells that the framework does not ship.
 """

@@ -1,1 +1,1 @@
-"""What the backends of all frameworks share: numpy alone, no framework."""
+"""What the backends of all frameworks share; it imports numpy but no framework."""

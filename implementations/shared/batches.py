@@ -161,7 +161,7 @@ def check_weights(
 
 
 def _check_inputs(spec: NetworkSpec, inputs: Array, *, dimensions: int) -> None:
-    """Check reals [..., input] or tokens [...], where ... are so many dimensions."""
+    """Check reals [..., input] or tokens [...]; ... are [batch] or [batch, time]."""
     before = ("batch", "time")[:dimensions]
     if spec.inputs.kind == "tokens":
         if inputs.ndim != dimensions:

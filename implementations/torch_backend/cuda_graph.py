@@ -77,7 +77,7 @@ class GraphNetwork(TorchNetwork):
 
     def _assign_moments(self, moments: Mapping[str, Weights]) -> None:
         super()._assign_moments(moments)
-        self._recorded.clear()  # graphs hold the moments before
+        self._recorded.clear()  # graphs use the replaced moments
         for state in self._optimizer.state.values():
             if "step" in state:
                 state["step"] = state["step"].to(self._device)

@@ -91,7 +91,7 @@ def _profiled(run: Callable[[], T]) -> tuple[T, list[_Event]]:
     """Return the result of a call, and those of its events that identify a kernel.
 
     The events are read as they were recorded. A loop of a thousand time steps has a
-    hundred thousand of them, which the profiler's own summary sorts for ten seconds.
+    hundred thousand of them, and the profiler's own summary takes ten seconds to sort.
     """
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         found = run()

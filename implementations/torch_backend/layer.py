@@ -18,7 +18,7 @@ from implementations.torch_backend.answer import AnswerForm, check_numbers
 from implementations.torch_backend.kernel import layer_call
 
 Parts = list[Tensor]
-"""One tensor [1, batch, hidden] a state part."""
+"""One tensor [1, batch, hidden] for each state part."""
 
 LayerFactory = Callable[[str, int, int], object]
 """Called with (cell, input_size, hidden_size); returns a module that is called as

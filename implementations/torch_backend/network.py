@@ -106,7 +106,7 @@ class TorchNetwork(SharedNetwork):
         return torch.as_tensor(array, device=self._device)
 
     def _on_host(self, tensors: Any) -> Any:
-        """Return arrays; a tensor that is missing among the network's own is zero."""
+        """Return tensors as arrays; a missing tensor of the network is zero."""
         if isinstance(tensors, Tensor):
             return tensors.detach().cpu().numpy()
         if not isinstance(tensors, Mapping):
@@ -154,8 +154,8 @@ class TorchNetwork(SharedNetwork):
     ) -> tuple[Tensor, Parts]:
         """Run every layer and the readout over x [time, batch, input].
 
-        The state is one tensor [layers, batch, hidden] a part. What comes out is in the
-        network's dtype, whatever it was computed in.
+        The state is one tensor [layers, batch, hidden] for each part. The results are
+        in the network's dtype, whatever they were computed in.
         """
         self._asked[torch.is_grad_enabled()] = (x, lengths, state)
         with self._precision.forward():
