@@ -118,7 +118,8 @@ def _wrong_range(task: Task, batch: Batch, time_steps: int) -> Iterator[str]:
 
 
 def _answers(task: Task, batch: Batch, length: int) -> Clauses:
-    perfect, floor = _perfect(task, batch), task.floor(length=length)
+    scale = 1 if task.info.target is Target.REAL else _CERTAIN
+    perfect, floor = scale * _targets(task, batch), task.floor(length=length)
     scores = task.score(perfect, batch)
     names = next(_wrong_keys(task, set(scores), set(floor)), None)
     if names is not None:
@@ -194,12 +195,6 @@ def _targets(task: Task, batch: Batch) -> Array:
     if task.info.target is Target.REAL:
         return np.asarray(batch.targets, np.float64)
     return np.eye(task.info.output_size)[batch.targets]
-
-
-def _perfect(task: Task, batch: Batch) -> Array:
-    """Return outputs that give the targets [batch, readouts, output]."""
-    scale = 1 if task.info.target is Target.REAL else _CERTAIN
-    return scale * _targets(task, batch)
 
 
 def _best_constant(task: Task, batch: Batch) -> Array:
