@@ -1,4 +1,4 @@
-"""The tidy frame: every stored value in a row of its own."""
+"""The tidy frame: one row for every stored value."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _curves(record: TrialRecord) -> Iterator[dict[str, Any]]:
 
 def _constants(record: TrialRecord, doubt: str | None) -> dict[str, Any]:
     trial, result = record.trial, record.result
-    # A certificate runs optimisers of its own, several of them.
+    # A certificate runs several optimisers, whatever that of its trial is.
     optimizer = None if trial.measure == "parity" else trial.optimizer
     return {
         **{name: getattr(trial, name) for name in _OF_TRIAL},

@@ -97,6 +97,10 @@ _DERIVED = ("intensity", "of_peak", "roof_flop_per_s", "of_roof")
 """Properties of a timing that its JSON has as well."""
 
 
+_OF_FIRST_CALL = ("cell", "implementation", "phase", "first_call_s")
+"""What the JSON of a first call holds of its timing."""
+
+
 def _json(value: Any) -> Any:
     if isinstance(value, Trial | Reason):
         return value.to_json()
@@ -158,18 +162,13 @@ def summarize(run: JudgedRun) -> Summary:
 
 
 def _payback_json(found: Payback) -> dict[str, Any]:
-    """Return a first call as JSON values; its timing has a row of its own."""
+    """Return a first call as JSON values, without its timing."""
     row = found.row
     return {
         "place": _json(row.heading),
-        "cell": row.cell,
-        "implementation": row.implementation,
-        "phase": row.phase,
-        "first_call_s": row.first_call_s,
+        **{name: getattr(row, name) for name in _OF_FIRST_CALL},
         "against": found.against and found.against.implementation,
-        "calls": found.calls,
-        "low": found.low,
-        "high": found.high,
+        **{name: getattr(found, name) for name in ("calls", "low", "high")},
     }
 
 

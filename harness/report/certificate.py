@@ -12,20 +12,17 @@ MOST_NAMED = 4
 """The most checks with one likely cause that are named."""
 
 
+_OF_TRIAL = ("implementation", "cell", "device", "dtype", "precision", "threads")
+_OF_RESULT = ("framework", "kernel", "against")
+
+
 def certificate_json(record: TrialRecord) -> dict[str, Any]:
     """Return the certificate as JSON values."""
     return {
-        "implementation": record.trial.implementation,
-        "cell": record.trial.cell,
-        "device": record.trial.device,
-        "dtype": record.trial.dtype,
-        "precision": record.trial.precision,
-        "threads": record.trial.threads,
+        **{name: getattr(record.trial, name) for name in _OF_TRIAL},
         "outcome": record.outcome,
         "reason": record.reason,
-        "framework": record.result.get("framework"),
-        "kernel": record.result.get("kernel"),
-        "against": record.result.get("against"),
+        **{name: record.result.get(name) for name in _OF_RESULT},
         "checks": {reading.split: dict(reading.values) for reading in record.readings},
         "where": record.result.get("where") or {},
         "causes": record.result.get("causes") or {},

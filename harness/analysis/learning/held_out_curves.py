@@ -71,7 +71,7 @@ class LearningPanel:
 def learning_panels(
     run: JudgedRun, *, metric: str | None = None
 ) -> list[LearningPanel]:
-    """Return a panel per task, length and variant; `metric` is else the headline."""
+    """Return a panel per task, length and variant, of a metric or of the headline."""
     learning = learning_trials(run)
     names = varying([record.trial for record in learning])
     return [
@@ -117,14 +117,13 @@ def median_curve(
     After its end an `ok` curve keeps its last value, a diverged one is `worst`, and
     any other is left out.
     """
-    xs = sorted({x for each in curves for x in each.x})
-    found = []
-    for x in xs:
+    found = {}
+    for x in sorted({x for each in curves for x in each.x}):
         values = [_at(each, x, worst) for each in curves]
         middle = median_of([value for value in values if value is not None])
         if middle is not None and math.isfinite(middle):
-            found.append((x, middle))
-    return [x for x, _ in found], [value for _, value in found]
+            found[x] = middle
+    return list(found), list(found.values())
 
 
 def _at(each: SeedCurve, x: float, worst: float) -> float | None:

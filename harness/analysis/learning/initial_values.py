@@ -48,7 +48,7 @@ class InitialSeries:
     """R over lag: the median over seeds of the median over examples.
 
     Attributes:
-        inits: Initialisations with these very values: they draw the same weights.
+        inits: Initialisations with equal values, because they draw the same weights.
         median: 0 if it underflowed.
     """
 

@@ -82,7 +82,7 @@ class FastestMap:
 def fastest_maps(rows: Sequence[SpeedRow]) -> list[FastestMap]:
     """Return a map per cell, phase, input and conditions, phases in their order.
 
-    Implementations are compared within one session only, of several the latest.
+    Implementations are compared within one session only; of several, the latest.
     """
     phases = {row.phase for row in rows if row.timed}
     found = [each for phase in phases for each in _maps(rows, phase)]

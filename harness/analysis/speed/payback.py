@@ -34,11 +34,6 @@ class Payback:
         """Whether this is the row that the others are compared with."""
         return self.against is self.row
 
-    @property
-    def never(self) -> bool:
-        """Whether its first call costs more and its later calls are not faster."""
-        return self.against is not None and not self.is_cheapest and self.calls is None
-
 
 def paybacks(rows: Sequence[SpeedRow]) -> list[Payback]:
     """Return every timing with a first call, in the order of the rows.

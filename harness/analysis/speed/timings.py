@@ -13,6 +13,7 @@ from harness.analysis.grouping import (
     curve,
     group,
     heading_of,
+    known_curve,
     number,
     varying,
 )
@@ -278,7 +279,7 @@ def _row(
     doubt = run.doubt([record])
     steps = result.get("time_steps", trial.time_steps)
     turns = _turns(record, phase)
-    sample = _sample(record, phase, "latency_s")
+    sample = tuple(known_curve(record, phase, "latency_s")[1])
     percentiles = [f"latency_p{100 * share:.0f}_s" for share in SHARES]
     row = SpeedRow(
         heading=heading,
@@ -346,11 +347,6 @@ def _interval(
     if ends[0] is None or ends[1] is None or 0 < len(turns) < FEWEST:
         return None
     return Interval(ends[0], ends[1])
-
-
-def _sample(record: TrialRecord, phase: str, metric: str) -> tuple[float, ...]:
-    values = curve(record, phase, metric)[1]
-    return tuple(value for value in values if value is not None)
 
 
 def _xla_flags(record: TrialRecord) -> str | None:

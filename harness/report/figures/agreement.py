@@ -50,7 +50,7 @@ def agreement_figures(results: Results) -> Iterator[Drawn]:
 def draw_agreement(
     panels: Sequence[AgreementPanel], palette: Palette, number: int
 ) -> Drawn:
-    """Draw the panels of one task and length: a row for each cell, a column a seed."""
+    """Draw one task and length, with a row for each cell and a column for each seed."""
     where = panels[0].heading
     cells = list(dict.fromkeys(panel.cell for panel in panels))
     every = sorted({panel.seed or 0 for panel in panels})
@@ -93,7 +93,7 @@ def _scale(axes: Axes, panels: Sequence[AgreementPanel]) -> None:
 
 
 def agreement_axes(axes: Axes, panel: AgreementPanel, sketch: Sketch) -> None:
-    """Draw one panel: updates across, the largest difference so far up."""
+    """Draw one panel: the largest difference so far over updates."""
     dashed_line(axes, LEVEL)
     if panel.reference_parts_at is not None:
         x, above = panel.reference_parts_at, ("data", "axes fraction")

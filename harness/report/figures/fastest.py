@@ -125,7 +125,7 @@ def _widths(found: FastestMap) -> list[int]:
 def fastest_axes(
     axes: Axes, found: FastestMap, colours: Mapping[str, str], sketch: Sketch
 ) -> None:
-    """Draw one map: batch across, hidden size up."""
+    """Draw one map: hidden sizes over batches."""
     batches, widths = _batches(found), _widths(found)
     axes.set_xlim(-0.5, len(batches) - 0.5)
     axes.set_ylim(-0.5, len(widths) - 0.5)
@@ -166,7 +166,7 @@ def _draw_spot(
 
 
 def spot_words(spot: Spot) -> tuple[str, ...]:
-    """Return what is written on a spot, or on its upper and lower half."""
+    """Return the words on a spot, or on its upper and its lower half."""
     if not spot.equals:
         how = {how.replace("_", " ") for _, how in spot.failures}
         alone = not spot.uncertified and len(how) == 1

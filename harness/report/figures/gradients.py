@@ -67,17 +67,13 @@ def lag_sketch(cells: Sequence[tuple[int, int]], palette: Palette) -> Sketch:
 
 
 def gradient_axes(axes: Axes, panel: GradientPanel, sketch: Sketch) -> None:
-    """Draw one panel: lag across, the ratio up."""
+    """Draw one panel: the ratio over lag."""
     marked = len({series.implementation for series in panel.series}) > 1
     for series in panel.series:
         marker = sketch.palette.marker(series.implementation) if marked else ""
         _draw_series(axes, series, sketch, marker)
-    shown = [
-        value
-        for series in panel.series
-        for value in (*series.median, *series.high)
-        if value >= LOWEST
-    ]
+    values = [v for series in panel.series for v in (*series.median, *series.high)]
+    shown = [value for value in values if value >= LOWEST]
     low, high = min([*shown, HORIZON]), max([*shown, 1.0])
     log_axis(axes.yaxis, low, high)
     axes.set_ylim(max(low / 3, LOWEST), high * 3)
@@ -141,7 +137,7 @@ def draw_underflow(
 
 
 def gradient_handles(panels: Sequence[GradientPanel], palette: Palette) -> list[Line2D]:
-    """Return the legend of what gradient panels show."""
+    """Return the legend of gradient panels."""
     series = [each for panel in panels for each in panel.series]
     states = {each.state for each in series}
     handles = palette.cell_handles(each.cell for each in series)
@@ -158,10 +154,9 @@ def describe(panels: Sequence[GradientPanel]) -> str:
     words = []
     for panel in panels:
         for series in panel.series:
-            end = series.median[-1]
-            exponent = (
-                f"10^{math.log10(end):.0f}" if end > 0 else "too small for a float"
-            )
+            end, exponent = series.median[-1], "too small for a float"
+            if end > 0:
+                exponent = f"10^{math.log10(end):.0f}"
             words.append(
                 f"{panel.heading.title}, {NAMES[panel.cotangent]}, {series.cell} "
                 f"{series.state}: {exponent} at lag {series.lags[-1]:.0f}"

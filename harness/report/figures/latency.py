@@ -45,7 +45,7 @@ _SAID: tuple[Column[SpeedRow], ...] = (
     Column("hidden size", lambda row: str(row.trial.hidden_size)),
     *COLUMNS[:5],
 )
-"""What is said to readers who do not see the figure."""
+"""The columns in the description for readers who do not see the figure."""
 
 _Key = tuple[str, int | None, int, str, Conditions]
 
@@ -90,7 +90,7 @@ def _title(row: SpeedRow, several: bool) -> str:
 
 
 def latency_axes(axes: Axes, rows: Sequence[SpeedRow], sketch: Sketch) -> None:
-    """Draw one panel: latency across, the share that took longer up."""
+    """Draw one panel: the share of time steps that took longer, over latency."""
     low, high = around([value for row in rows for value in _values(row)], 1.3, 1.3)
     most = max((len(row.latency_sample_s) for row in rows), default=0)
     bottom = 1 / max(most, 200) / 1.5
@@ -114,7 +114,7 @@ def latency_axes(axes: Axes, rows: Sequence[SpeedRow], sketch: Sketch) -> None:
 
 def _values(row: SpeedRow) -> list[float]:
     assert row.latency is not None
-    found = [row.latency.p50_s, row.latency.p95_s, row.latency.p99_s]
+    found = [getattr(row.latency, f"{name}_s") for name in LEVELS]
     return [v for v in found if v is not None] + list(row.latency_sample_s)
 
 

@@ -25,10 +25,14 @@ ALONE = 7.0
 """The width of a figure with one column, in inches."""
 
 
+HIGHEST = 0.97
+"""The highest position of a name beside the axes, as a fraction of their height."""
+
+
 def arrange(kinds: Sequence[str]) -> list[tuple[int, int]]:
     """Return the line and column of each panel, given panels sorted by kind.
 
-    Each kind begins a line; where every kind has one panel, they share a line.
+    Each kind begins a line; if every kind has one panel, they share a line.
     """
     counts = Counter(kinds)
     most = max(counts.values())
@@ -71,7 +75,7 @@ def in_lines(
     height: float,
     margin: float = 0.9,
 ) -> tuple[Sketch, list[tuple[Axes, P]]]:
-    """Return a sketch, and the axes of each item beside the item.
+    """Return a sketch, and the axes and the item of each panel.
 
     Args:
         lines: What each panel shows, by line.
@@ -102,7 +106,7 @@ def apart(wanted: Sequence[float], gap: float) -> list[float]:
     return [float(position) for position in found]
 
 
-def within(positions: Sequence[float], highest: float = 0.97) -> list[float]:
+def within(positions: Sequence[float]) -> list[float]:
     """Return positions, all moved down by as much as the top one is too high."""
-    over = max(0.0, max(positions, default=0.0) - highest)
+    over = max(0.0, max(positions, default=0.0) - HIGHEST)
     return [position - over for position in positions]

@@ -43,7 +43,7 @@ CAPTION = (
 
 
 def learning_figures(results: Results) -> Iterator[Drawn]:
-    """Draw the curves of each task, and its loss where that is not its metric."""
+    """Draw the curves of each task, and its loss if that is not its metric."""
     losses = learning_panels(results.summary.run, metric="loss")
     for task, panels in group(results.curves, lambda p: p.heading.task).items():
         if panels[0].metric != "loss":
@@ -74,7 +74,7 @@ def draw_learning(panels: Sequence[LearningPanel], palette: Palette) -> Drawn:
 
 
 def learning_axes(axes: Axes, panel: LearningPanel, sketch: Sketch) -> None:
-    """Draw one panel: updates across, the held-out metric up."""
+    """Draw one panel: the held-out metric over updates."""
     end = max((c.x[-1] for s in panel.series for c in s.curves), default=1.0)
     dashed = len({series.implementation for series in panel.series}) > 1
     for series in panel.series:
@@ -140,7 +140,7 @@ def _scale(axes: Axes, panel: LearningPanel) -> None:
 
 
 def learning_handles(panels: Sequence[LearningPanel], palette: Palette) -> list[Line2D]:
-    """Return the legend of what learning panels show."""
+    """Return the legend of learning panels."""
     drawn = [each for panel in panels for each in panel.series if each.curves]
     handles = palette.cell_handles(each.cell for each in drawn)
     names = dict.fromkeys(each.implementation for each in drawn)

@@ -37,7 +37,7 @@ def reach(value: float | None, interval: Interval | None) -> tuple[float, float]
 
 
 def look(row: SpeedRow, palette: Palette) -> Look:
-    """Return how a timing's point looks: open where it is uncertified."""
+    """Return how the point of a timing looks: open if it is uncertified."""
     colour = palette.cells[row.cell]
     return {
         "marker": palette.marker(row.implementation),
@@ -93,7 +93,7 @@ def mark_handles(rows: Iterable[SpeedRow]) -> list[Line2D]:
     return found
 
 
-def name_ends(axes: Axes, ends: Sequence[End], height: float) -> list[list[Artist]]:
+def name_ends(axes: Axes, ends: Sequence[End], height: float) -> list[Artist]:
     """Write the name of each line beside the axes, in order and without overlap.
 
     Args:
@@ -102,15 +102,14 @@ def name_ends(axes: Axes, ends: Sequence[End], height: float) -> list[list[Artis
         height: Of the axes, in inches, roughly.
 
     Returns:
-        What was drawn, for each end.
+        The name of each end.
     """
     low, high = (math.log(limit) for limit in axes.get_ylim())
     wanted = [(math.log(end.y) - low) / (high - low) for end in ends]
     positions = within(apart(wanted, (SMALL + 1.5) / 72 / height))
     last = max((end.x for end in ends), default=0.0)
-    drawn: list[list[Artist]] = []
-    for end, position in zip(ends, positions, strict=True):
-        text = axes.annotate(
+    return [
+        axes.annotate(
             shorten(end.words, 18),
             xy=(end.x, end.y),
             xycoords="data",
@@ -128,12 +127,12 @@ def name_ends(axes: Axes, ends: Sequence[End], height: float) -> list[list[Artis
                 **_leader(end, last),
             },
         )
-        drawn.append([text])
-    return drawn
+        for end, position in zip(ends, positions, strict=True)
+    ]
 
 
 def _leader(end: End, last: float) -> Look:
-    """Return how the line to a name looks: dotted inside the axes, unlike data."""
+    """Return how the line to a name looks: dotted if it crosses the axes."""
     if end.x < last:
         return {"color": GREY, "linewidth": 0.6, "linestyle": ":"}
     return {"color": end.colour, "linewidth": 0.6, "alpha": 0.7}

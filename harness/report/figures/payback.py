@@ -66,7 +66,7 @@ def payback_figures(results: Results) -> Iterator[Drawn]:
 def payback_panels(found: Sequence[Payback]) -> list[list[Payback]]:
     """Return the first calls of whole updates, by heading, session and cell.
 
-    Where no update was timed, they are of the last phase. Panels in which something
+    If no update was timed, they are of the last phase. Panels in which something
     pays back come first.
     """
     keyed = group(found, lambda p: (p.row.heading, p.row.session, p.row.cell))
@@ -84,7 +84,7 @@ def _crossing(found: Payback) -> float | None:
 
 
 def payback_axes(axes: Axes, found: Sequence[Payback], sketch: Sketch) -> None:
-    """Draw one panel: calls across, the time of all of them up."""
+    """Draw one panel: the time of all calls over their number."""
     crossings = [at for each in found if (at := _crossing(each)) is not None]
     last = max([LEAST_CALLS, *(10 * at for at in crossings)])
     calls = np.geomspace(1, last, 200)
@@ -105,7 +105,7 @@ def payback_axes(axes: Axes, found: Sequence[Payback], sketch: Sketch) -> None:
         ends.append(End(last, float(total[-1]), each.row.implementation, colour))
     names = name_ends(axes, ends, HEIGHT - 1.0)
     for each, artists, name in zip(found, drawn, names, strict=True):
-        sketch.mark([*artists, *name], each.row.cell, each.row.implementation)
+        sketch.mark([*artists, name], each.row.cell, each.row.implementation)
     axes.set_xlabel("calls, the first among them")
     axes.set_ylabel(f"time of all: {phase(found[0].row.phase)}")
 

@@ -79,7 +79,7 @@ def _of_a_step(row: SpeedRow) -> Hashable:
 def draw_roofline(
     rows: Sequence[SpeedRow], peaks: Sequence[PeakRow], palette: Palette
 ) -> Drawn:
-    """Draw conditions down, phases across."""
+    """Draw a row for each set of conditions, with a panel for each phase."""
     shown = roofline_rows(rows)
     alike = group(shown, lambda row: row.conditions)
     kept = sorted(alike, key=lambda each: -len(alike[each]))[:MOST]

@@ -75,7 +75,7 @@ def draw_scaling(
 
 
 def scaling_axes(axes: Axes, panel: ScalingPanel, sketch: Sketch) -> None:
-    """Draw one panel: the axis across, the time of a call up."""
+    """Draw one panel: the time of a call over its axis."""
     rows = [row for line in panel.lines for _, row in line.timed]
     times = [value for row in rows for value in _ends(row)]
     low, high = min(times) / 1.4, max(times) * 1.8
@@ -99,7 +99,7 @@ def scaling_axes(axes: Axes, panel: ScalingPanel, sketch: Sketch) -> None:
             ends.append(End(x, row.time_s or 1.0, line.implementation, colour))
     names = iter(name_ends(axes, ends, HEIGHT - 1.0))
     for line, drawn in zip(panel.lines, artists, strict=True):
-        drawn += next(names) if line.timed else []
+        drawn += [next(names)] if line.timed else []
         sketch.mark(drawn, panel.cell, line.implementation)
     _note_failures(axes, panel)
 
@@ -130,16 +130,10 @@ def _draw(axes: Axes, line: ScalingLine, palette: Palette) -> list[Artist]:
 
 
 def _note_failures(axes: Axes, panel: ScalingPanel) -> None:
-    ways = group(
-        (
-            (line.implementation, row.outcome, x)
-            for line in panel.lines
-            for x, row in line.failed
-        ),
-        lambda each: each[:2],
-    )
+    points = [(line, x, row) for line in panel.lines for x, row in line.failed]
+    ways = group(points, lambda each: (each[0].implementation, each[2].outcome))
     for (name, outcome), members in list(ways.items())[:2]:
-        at = ", ".join(str(x) for _, _, x in members)
+        at = ", ".join(str(x) for _, x, _ in members)
         note(axes, f"{shorten(name, 18)} at {at}: {outcome.replace('_', ' ')}")
     if len(ways) > 2:
         note(axes, f"and {len(ways) - 2} more that did not end ok")
@@ -150,11 +144,11 @@ def describe(panels: Sequence[ScalingPanel]) -> str:
     words = []
     for panel in panels:
         ends = [
-            f"{line.implementation} from {seconds(line.timed[0][1].time_s)} at "
-            f"{line.timed[0][0]} to {seconds(line.timed[-1][1].time_s)} at "
-            f"{line.timed[-1][0]}"
+            f"{line.implementation} from {seconds(first.time_s)} at {low} to "
+            f"{seconds(last.time_s)} at {high}"
             for line in panel.lines
             if line.timed
+            for (low, first), (high, last) in [(line.timed[0], line.timed[-1])]
         ]
         name = f"{panel.cell}, {phase(panel.phase)} over {NAMES[panel.axis]}"
         words.append(f"{name}, {panel.where}: {', '.join(ends)}")

@@ -45,7 +45,7 @@ class Drawn:
 
 @dataclass
 class Sketch:
-    """A figure being drawn.
+    """A figure that is being drawn.
 
     Attributes:
         width: In inches, as `height`.

@@ -33,10 +33,10 @@ def solve_time_figures(results: Results) -> Iterator[Drawn]:
     tasks = group(results.summary.learned, lambda row: row.learning.heading.task)
     for rows in tasks.values():
         if any(row.solve_times for row in rows):
-            yield draw_solve_time(rows, results.palette)
+            yield _draw(rows, results.palette)
 
 
-def draw_solve_time(rows: Sequence[LearnedRow], palette: Palette) -> Drawn:
+def _draw(rows: Sequence[LearnedRow], palette: Palette) -> Drawn:
     """Draw a panel for each length and variant of one task."""
     found = group(rows, lambda row: row.learning.heading)
     counts = [sum(len(r.solve_times) or 1 for r in m) for m in found.values()]

@@ -29,10 +29,10 @@ def solved_figures(results: Results) -> Iterator[Drawn]:
     """Draw the seeds of each task."""
     rows = [row.learning for row in results.summary.learned]
     for members in group(rows, lambda row: row.heading.task).values():
-        yield draw_solved(members, results.palette)
+        yield _draw(members, results.palette)
 
 
-def draw_solved(rows: Sequence[LearningRow], palette: Palette) -> Drawn:
+def _draw(rows: Sequence[LearningRow], palette: Palette) -> Drawn:
     """Draw two panels for each length of one task, with a line for each network."""
     found = group(rows, lambda row: row.heading)
     heights = [0.75 + 0.3 * len(members) for members in found.values()]
@@ -49,7 +49,7 @@ def draw_solved(rows: Sequence[LearningRow], palette: Palette) -> Drawn:
 
 
 def row_label(row: LearningRow, several: bool) -> str:
-    """Return the name of a line: the cell, and the implementation where several."""
+    """Return the cell of a line, with the implementation if there are several."""
     name = f"{row.cell} · {shorten(row.implementation)}" if several else row.cell
     return marked(name, row.doubt)
 

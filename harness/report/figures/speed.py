@@ -47,7 +47,7 @@ def throughput_figures(results: Results) -> Iterator[Drawn]:
     """Draw the timings of a few headings."""
     shown = spread(timed(results.summary), MOST)
     for index, rows in enumerate(shown, 1):
-        yield draw_throughput(rows, results.palette, index)
+        yield _draw(rows, results.palette, index)
 
 
 def timed(summary: Summary) -> list[list[SpeedRow]]:
@@ -62,8 +62,8 @@ def timed(summary: Summary) -> list[list[SpeedRow]]:
     return sorted(known, key=lambda rows: max(row.flops or 0.0 for row in rows))
 
 
-def draw_throughput(rows: Sequence[SpeedRow], palette: Palette, index: int) -> Drawn:
-    """Draw one heading: phases across, a line for each cell and implementation."""
+def _draw(rows: Sequence[SpeedRow], palette: Palette, index: int) -> Drawn:
+    """Draw a panel for each phase, with a line for each cell and implementation."""
     where = rows[0].heading
     phases = list(dict.fromkeys(row.phase for row in rows if row.phase))
     lines = list(dict.fromkeys((row.cell, row.implementation) for row in rows))

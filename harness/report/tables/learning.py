@@ -165,8 +165,7 @@ def _solve_time(found: SolveTime) -> str:
 LEARNING: Sequence[Column[LearningRow]] = (
     Column("network", lambda row: network(row)),
     Column(
-        "trained on",
-        lambda r: f"{r.implementation}, {r.trial.device} {r.trial.dtype}",
+        "trained on", lambda r: f"{r.implementation}, {r.trial.device} {r.trial.dtype}"
     ),
     Column("init", lambda row: row.trial.init),
     Column("optimiser", lambda row: _optimiser(row.trial.optimizer)),

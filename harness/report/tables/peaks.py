@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.analysis.speed.roofline import PeakRow
 from harness.analysis.summary import Summary
-from harness.machine.peak import Rate, RateName
+from harness.machine.peak import RateName
 from harness.report.tables.form import Column, Table, table
 from harness.report.tables.rates import DOCTOR, giga, unfit
 
@@ -39,15 +39,10 @@ def peaks_table(summary: Summary) -> Table:
     )
 
 
-def _of(row: PeakRow, name: RateName) -> Rate | None:
-    return None if row.peak is None else row.peak.rate(name)
-
-
 def _rate(row: PeakRow, name: RateName) -> str | None:
-    if row.peak is None and name == "flop":
-        return "not measured"
-    best = _of(row, name)
-    worst = None if row.lowest is None else row.lowest.rate(name)
+    if row.peak is None:
+        return "not measured" if name == "flop" else None
+    best, worst = row.peak.rate(name), row.lowest and row.lowest.rate(name)
     if best is None:
         return None
     return giga(best.per_s) + (f" ({giga(worst.per_s)})" if worst else "")
@@ -55,7 +50,7 @@ def _rate(row: PeakRow, name: RateName) -> str | None:
 
 def _by(row: PeakRow, name: RateName) -> str | None:
     """Return "torch 2.13.0", or "jax 0.9.2, doctor 2026-11-26 10:00:00"."""
-    rate = _of(row, name)
+    rate = None if row.peak is None else row.peak.rate(name)
     if rate is None or rate.library is None:
         return None
     library = rate.library.removesuffix(DOCTOR)

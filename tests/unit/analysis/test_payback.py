@@ -83,7 +83,6 @@ def test_what_is_not_faster_later_never_pays_back(writer: Writer) -> None:
     timed(writer, "plain", 0.0, 0.010)
     timed(writer, "compiled", 1.0, 0.010)
     each = found(writer)["compiled"]
-    assert each.never
     assert paid_back(each) == "never: not faster later"
 
 
@@ -103,7 +102,6 @@ def test_all_are_held_against_the_cheapest_certified_one(writer: Writer) -> None
     against = {name: each.against for name, each in every.items()}
     assert {row.implementation for row in against.values() if row} == {"plain"}
     assert every["plain"].is_cheapest
-    assert not every["plain"].never
 
 
 def test_without_a_certified_one_nothing_is_held_against_anything(
@@ -111,7 +109,7 @@ def test_without_a_certified_one_nothing_is_held_against_anything(
 ) -> None:
     timed(writer, "wrong", 1.0, 0.01, certified=False)
     each = found(writer)["wrong"]
-    assert (each.against, each.calls, each.never) == (None, None, False)
+    assert (each.against, each.calls) == (None, None)
     assert paid_back(each) is None
 
 
