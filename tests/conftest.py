@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import tempfile
@@ -36,6 +37,7 @@ def _module_shared(item: pytest.Item) -> str | None:
 # What a user chose and what was measured before lie in the user's folders. Tests, and
 # the commands that they start, have folders of their own.
 _FOLDER = tempfile.TemporaryDirectory(prefix="rnn-harness-tests-")
+atexit.register(_FOLDER.cleanup)
 os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CONFIG_HOME"] = _FOLDER.name
 
 # JAX compiles a program once for all tests, however often they build it. Workers of

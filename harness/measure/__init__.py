@@ -1,7 +1,8 @@
 """The measures: each is a question that is asked of a network.
 
 The table `MEASURES` holds everything that workers, plans, estimates, progress lines and
-analyses need to know about a measure. A new measure is a file here and an entry there.
+analyses need to know about a measure. A new measure is a file here and an entry there;
+CONTRIBUTING.md says what else it may need.
 """
 
 from __future__ import annotations

@@ -86,11 +86,16 @@ class Execution:
         """Return every stage with its trials and why each would run or not."""
         plan = self.plan()
         stages = [("parity", [self._preview(t) for t in plan.certificates])]
-        stages.append(("memory", [self._preview(t) for t in plan.memory]))
+        independent = {
+            measure: [self._preview(t) for t in trials]
+            for measure, trials in plan.independent.items()
+        }
+        gradients = independent.pop("gradients", [])
+        stages += independent.items()
         for name, trials in plan.speed.items():
             session = [self._preview(t) for t in trials]
             stages.append((f"speed, {name}", _together(session)))
-        learning, gradients = [], [self._preview(t) for t in plan.gradients]
+        learning = []
         for group in plan.learning:
             trial, names = group.candidates[0], group.implementations
             learning.append(self._preview(trial, names))

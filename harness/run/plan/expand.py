@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.errors import MisuseError
 from harness.measure.subject import ORACLE
 from harness.registry import Registry
-from harness.run.plan.derived import TIMED_OPTIMIZER
-from harness.suite import GradientsSection, LearningSection, SpeedSection
+from harness.run.plan.derived import TIMED_OPTIMIZER, memory_trial
+from harness.suite import LearningSection, SpeedSection, Suite
 from harness.trial import LearningSettings, SpeedSettings, Trial
 
 
@@ -213,7 +213,7 @@ def _learning_trial(
     )
 
 
-def initial_gradients(section: GradientsSection) -> list[Trial]:
+def initial_gradients(suite: Suite, registry: Registry, device: str) -> list[Trial]:
     """Return trials in float64, the dtype in which the reference computes gradients."""
     return [
         Trial(
@@ -230,6 +230,7 @@ def initial_gradients(section: GradientsSection) -> list[Trial]:
             data_seed=seed,
             init=init,
         )
+        for section in suite.gradients
         for length in section.length
         for cell in section.cells
         for init in section.init
@@ -316,3 +317,20 @@ def _has_a_phase(
 
 def _arithmetic(dtype: str, precision: str) -> str:
     return dtype if precision == "highest" else f"{dtype} {precision}"
+
+
+def memory_trials(suite: Suite, registry: Registry, device: str) -> list[Trial]:
+    """Return a trial for each speed trial of the sections that ask for memory."""
+    return [
+        memory_trial(trial)
+        for section in suite.speed
+        if section.memory
+        for trial in speed_trials(section, registry, device)
+    ]
+
+
+INDEPENDENT: Mapping[str, Callable[[Suite, Registry, str], Iterable[Trial]]] = {
+    "memory": memory_trials,
+    "gradients": initial_gradients,
+}
+"""By measure, what makes its trials that need no other trial, from a suite."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from harness.errors import MisuseError
 from harness.registry import Registry
 from harness.run.plan.derived import (
     certificate_trial,
     gradients_trial,
-    memory_trial,
     timed_trial,
 )
 from harness.run.plan.expand import (
+    INDEPENDENT,
     LearningGroup,
-    initial_gradients,
     learning_groups,
     speed_trials,
 )
@@ -33,22 +33,20 @@ class Plan:
         speed: Trials that take turns, by session.
         learning: Groups; one implementation of each group is chosen to learn.
         notes: What was asked for and is not planned, and why.
-        gradients: Trials at initial values. They need no certificate, because the
-            reference computes them.
-        memory: Trials that measure peak memory, each in a process of its own.
+        independent: Trials that need neither a certificate nor another result, by
+            measure.
     """
 
     certificates: tuple[Trial, ...]
     speed: Mapping[str, tuple[Trial, ...]]
     learning: tuple[LearningGroup, ...]
     notes: tuple[str, ...] = ()
-    gradients: tuple[Trial, ...] = ()
-    memory: tuple[Trial, ...] = ()
+    independent: Mapping[str, tuple[Trial, ...]] = field(default_factory=dict)
 
     @property
     def first(self) -> tuple[Trial, ...]:
         """The trials that need no result of others and may run beside others."""
-        return (*self.certificates, *self.memory, *self.gradients)
+        return (*self.certificates, *chain.from_iterable(self.independent.values()))
 
 
 def make_plan(
@@ -83,14 +81,15 @@ def make_plan(
     )
     by_section = [(s, speed_trials(s, registry, device)) for s in suite.speed]
     shapes = [trial for _, trials in by_section for trial in trials]
-    memory = _unique(
-        memory_trial(t) for s, trials in by_section if s.memory for t in trials
-    )
-    gradients = _unique(t for s in suite.gradients for t in initial_gradients(s))
+    independent = {
+        measure: _unique(trials_of(suite, registry, device))
+        for measure, trials_of in INDEPENDENT.items()
+    }
     timed = [*shapes, *_timed(groups)]
     candidates = [trial for group in groups for trial in group.candidates]
     certificates = _unique(map(certificate_trial, [*timed, *candidates]))
-    every = [*timed, *candidates, *certificates, *gradients, *memory]
+    others = chain.from_iterable(independent.values())
+    every = [*timed, *candidates, *certificates, *others]
     known = {word for trial in every for word in trial.words}
     wanted = compile_filter(expression, known | ({"gradients"} if groups else set()))
 
@@ -100,8 +99,8 @@ def make_plan(
     learning = [g for group in groups if (g := _narrow(group, wanted)).candidates]
     used = [*kept(timed), *(trial for group in learning for trial in group.candidates)]
     certificates = _unique([*kept(certificates), *map(certificate_trial, used)])
-    memory, gradients = kept(memory), kept(gradients)
-    if expression is not None and not (certificates or memory or gradients):
+    found = {measure: tuple(kept(trials)) for measure, trials in independent.items()}
+    if expression is not None and not (certificates or any(found.values())):
         raise MisuseError(
             f"-k '{expression}' matches no trial; `rnn-harness run SUITE --dry-run` "
             "lists them with their words"
@@ -115,9 +114,7 @@ def make_plan(
         t for s, trials in by_section if "stream" in s.phases for t in trials
     ]
     notes += _without_stream(kept(with_stream), with_stream)
-    return Plan(
-        tuple(certificates), sessions, settled, notes, tuple(gradients), tuple(memory)
-    )
+    return Plan(tuple(certificates), sessions, settled, notes, found)
 
 
 def _narrow(group: LearningGroup, wanted: Predicate) -> LearningGroup:

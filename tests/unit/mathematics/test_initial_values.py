@@ -324,27 +324,29 @@ def test_gradients_sections_need_no_learning_no_timing_and_no_certificate(
     assert not found.certificates
     assert not found.speed
     assert not found.learning
-    asked = {(t.cell, t.init, t.seed) for t in found.gradients}
-    assert len(found.gradients) == len(asked) == 8
-    assert {t.measure for t in found.gradients} == {"gradients"}
-    assert {(t.implementation, t.dtype) for t in found.gradients} == {
+    asked = {(t.cell, t.init, t.seed) for t in found.independent["gradients"]}
+    assert len(found.independent["gradients"]) == len(asked) == 8
+    assert {t.measure for t in found.independent["gradients"]} == {"gradients"}
+    assert {(t.implementation, t.dtype) for t in found.independent["gradients"]} == {
         (ORACLE, "float64")
     }
-    assert len({t.label for t in found.gradients}) == 8
+    assert len({t.label for t in found.independent["gradients"]}) == 8
 
 
 def test_what_is_asked_for_twice_is_planned_once(tmp_path: Path) -> None:
     section = SECTION[SECTION.index("[[") :]
-    assert len(plan(load(SECTION + section, tmp_path)).gradients) == 8
+    assert len(plan(load(SECTION + section, tmp_path)).independent["gradients"]) == 8
 
 
 def test_a_filter_keeps_the_initial_values_that_it_names(tmp_path: Path) -> None:
     suite = load(SECTION + helpers.learning(), tmp_path)
     both = plan(suite, "gradients and lstm and native-torch")
-    assert {(t.cell, t.init) for t in both.gradients} == {("lstm", "native-torch")}
+    assert {(t.cell, t.init) for t in both.independent["gradients"]} == {
+        ("lstm", "native-torch")
+    }
     assert not both.learning
     only = plan(suite, "learning and seed1")
-    assert not only.gradients
+    assert not only.independent["gradients"]
     assert len(only.learning) == 1
     with pytest.raises(MisuseError, match="no trial has the word 'chrono'"):
         plan(suite, "chrono")
@@ -352,7 +354,7 @@ def test_a_filter_keeps_the_initial_values_that_it_names(tmp_path: Path) -> None
 
 def test_the_built_in_suite_asks_every_cell_for_every_scheme() -> None:
     suite = load_suite("initial-values", registry())
-    found = {(t.cell, t.init) for t in plan(suite).gradients}
+    found = {(t.cell, t.init) for t in plan(suite).independent["gradients"]}
     assert found == {(cell, scheme) for cell in CELLS for scheme in SCHEMES}
 
 

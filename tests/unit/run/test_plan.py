@@ -137,7 +137,7 @@ def test_the_grid_is_the_product_of_what_the_suite_lists(name: str) -> None:
     }
     assert timed_shapes == asked
     weighed = {t.key() for s in suite.speed if s.memory for t in by_shape}
-    assert bool(found.memory) == bool(weighed)
+    assert bool(found.independent["memory"]) == bool(weighed)
     choices = [g for g in found.learning if not g.on_each]
     timed = {timed_trial(t).key() for g in choices for t in g.candidates}
     assert timed <= {t.key() for t in speed(found)}
@@ -377,7 +377,7 @@ def test_a_single_time_step_is_timed_once_for_each_size(tmp_path: Path) -> None:
         section = helpers.speed(*names, phases=list(phases), shapes=shapes, **changes)
         file = helpers.write(tmp_path / "s.toml", helpers.suite(section))
         found = plan(str(file))
-        assert len(found.memory) == len(speed(found))
+        assert len(found.independent["memory"]) == len(speed(found))
         return {
             (t.implementation, t.batch, t.time_steps, t.hidden_size): [
                 *t.settings_as(SpeedSettings).phases
