@@ -41,10 +41,7 @@ test: static
 	$(BIN)/pytest -m alone
 
 # For the loop while writing: what is neither slow nor needs the machine for itself.
-test-quick: $(STAMPS)/test
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+test-quick: static
 	$(PYTEST_SIDE_BY_SIDE) -m "not alone and not long and not slow" -q
 
 # More of the same, which takes minutes: every implementation certified for each of its
