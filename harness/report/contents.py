@@ -75,7 +75,7 @@ class Part:
     title: str
     figures: tuple[Figures, ...] = ()
     tables: tuple[Tabled, ...] = ()
-    missing: Callable[[Results], Iterable[str]] = missing.nothing
+    missing: Callable[[Results], Iterable[str]] = lambda results: ()
     by_task: bool = False
     asked: Callable[[Summary], bool] = lambda summary: True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from harness.analysis.grouping import group
 from harness.machine.fitness import Fitness
 from harness.machine.gpu import Gpu
 from harness.machine.peak import Rate, RateName
@@ -47,14 +48,14 @@ def doctor_text(found: Diagnosis) -> str:
 def summary(found: Diagnosis) -> str:
     """Return one line: the verdict, the machine and the best rates of each device."""
     parts = [found.fitness.verdict, str(found.environment["machine"])]
-    for row in _first_of_each_place(found):
+    for here in _by_place(found):
         rates = [
             f"{_rate(best.rate(name), unit)} ({best.framework})"
             for name, unit in UNITS.items()
-            if (best := _best(found, row, name)) is not None
+            if (best := found.best(*here, name)) is not None
         ]
         if rates:
-            parts.append(f"{place(row.device, row.threads)}: {', '.join(rates)}")
+            parts.append(f"{place(*here)}: {', '.join(rates)}")
     return " · ".join(parts)
 
 
@@ -143,12 +144,10 @@ def _table(found: Diagnosis) -> Iterator[str]:
         f"{f'{first.dtype}, {first.precision}':<{width + 2}} {'product':>15}  "
         f"{'at size':>8} {'copy':>11}"
     )
-    for first in _first_of_each_place(found):
-        here = (first.device, first.threads)
+    for here, peaks in _by_place(found).items():
         yield place(*here)
-        for peak in found.peaks:
-            if (peak.device, peak.threads) == here:
-                yield f"  {peak.versions:<{width}} {_rates(found, peak)}".rstrip()
+        for peak in peaks:
+            yield f"  {peak.versions:<{width}} {_rates(found, peak)}".rstrip()
     yield "* the best here; a product is 2 size³ operations, a copy reads and writes"
     if found.fitness.verdict != "fit":
         yield f"! measured while the machine was {found.fitness.verdict}: may be low"
@@ -166,11 +165,9 @@ def _rate(rate: Rate | None, unit: str) -> str:
     return with_unit(None if rate is None else rate.per_s, unit)
 
 
-def _first_of_each_place(found: Diagnosis) -> list[LibraryPeak]:
-    places: dict[tuple[str, int], LibraryPeak] = {}
-    for peak in found.peaks:
-        places.setdefault((peak.device, peak.threads), peak)
-    return list(places.values())
+def _by_place(found: Diagnosis) -> dict[tuple[str, int], list[LibraryPeak]]:
+    """Return the peaks of each device and number of threads."""
+    return group(found.peaks, lambda peak: (peak.device, peak.threads))
 
 
 def _best(found: Diagnosis, row: LibraryPeak, name: RateName) -> LibraryPeak | None:

@@ -8,11 +8,6 @@ from harness.report.figures import speed as throughput
 from harness.report.figures.results import Results
 
 
-def nothing(results: Results) -> Iterator[str]:
-    """Say nothing."""
-    yield from ()
-
-
 def one_machine(results: Results) -> Iterator[str]:
     """Say that timings of several machines are not compared."""
     if len(results.summary.header.machines) > 1:

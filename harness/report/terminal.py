@@ -72,30 +72,24 @@ class _Blocks:
                 yield Text(one_line(block.title), style="bold")
             yield self._table(block, widths)
 
-    def _columns(self) -> list[tuple[str, list[str]]]:
-        """Return side and contents of every column."""
-        lines = [block.head for block in self._found.blocks]
-        lines += [row.cells for row in self._found.rows]
-        return [
-            (side, [one_line(cells[i]) for cells in lines])
-            for i, side in enumerate(self._found.align)
-        ]
-
     def _widths(self, most: int) -> list[int]:
         """Return the width of each column, 0 where the console decides.
 
         If the console is too narrow, numbers stay on one line and words stay whole. The
         width that is left is given first to the columns that need the least.
         """
-        columns = self._columns()
-        whole = [max(map(len, column)) for _, column in columns]
+        found = self._found
+        lines = [block.head for block in found.blocks]
+        lines += [row.cells for row in found.rows]
+        columns = [[*map(one_line, column)] for column in zip(*lines, strict=True)]
+        whole = [max(map(len, column)) for column in columns]
         whole[0] += INDENT
         spare = most - GAP * len(whole)
         if sum(whole) <= spare:
             return whole
         widths = [
             full if side == "r" else min(full, WIDEST, _longest_word(column))
-            for full, (side, column) in zip(whole, columns, strict=True)
+            for full, side, column in zip(whole, found.align, columns, strict=True)
         ]
         widths[0] = min(whole[0], widths[0] + INDENT)
         spare -= sum(widths)

@@ -68,10 +68,8 @@ def _with_versions(peak: Peak | None, frameworks: Sequence[str]) -> Peak | None:
     """Return a peak with the versions of its libraries, if `frameworks` has them."""
     if peak is None:
         return None
-    return Peak(
-        _with_version(peak.flop, frameworks),
-        peak.copy and _with_version(peak.copy, frameworks),
-    )
+    copy = None if peak.copy is None else _with_version(peak.copy, frameworks)
+    return Peak(_with_version(peak.flop, frameworks), copy)
 
 
 def _with_version(rate: Rate, frameworks: Sequence[str]) -> Rate:

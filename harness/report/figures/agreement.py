@@ -111,11 +111,12 @@ def _draw_series(
     colour, name = sketch.palette.cells[cell], series.implementation
     look = {"color": colour, "linestyle": sketch.palette.dash(name)}
     look |= {"linewidth": 1.5, "zorder": 3}
-    if _is_own(series):
+    is_own = (name, series.dtype) == OWN_FLOAT32
+    if is_own:
         look = {"color": GREY, "alpha": 0.45, "linewidth": 4.5, "zorder": 2}
     x, y = [*series.x, series.updates], [*series.y, series.y[-1]]
     artists = axes.plot(x, y, drawstyle="steps-post", **look)
-    if series.parts_at is not None and not _is_own(series):
+    if series.parts_at is not None and not is_own:
         at = series.x.index(series.parts_at)
         artists += axes.plot(
             series.parts_at, series.y[at], color=colour, markeredgecolor=INK,
@@ -124,21 +125,16 @@ def _draw_series(
     sketch.mark(artists, cell, name)
 
 
-def _is_own(series: AgreementSeries) -> bool:
-    return (series.implementation, series.dtype) == OWN_FLOAT32
-
-
 def agreement_handles(
     panels: Sequence[AgreementPanel], palette: Palette
 ) -> list[Line2D]:
     """Return the legend: cells, and every implementation with dash and marker."""
-    every = [series for panel in panels for series in panel.series]
+    every = [(s.implementation, s.dtype) for panel in panels for s in panel.series]
     handles = palette.cell_handles(panel.cell for panel in panels)
-    if any(_is_own(series) for series in every):
+    if OWN_FLOAT32 in every:
         words = computer_name(*OWN_FLOAT32)
         handles.append(line_handle(words, linewidth=4.5, alpha=0.45))
-    others = [(s.implementation, s.dtype) for s in every if not _is_own(s)]
-    for name, dtype in dict.fromkeys(others):
+    for name, dtype in dict.fromkeys(who for who in every if who != OWN_FLOAT32):
         look = {"linestyle": palette.dash(name), "marker": palette.marker(name)}
         look |= {"linewidth": 1.5, "markeredgecolor": INK}
         handles.append(line_handle(computer_name(name, dtype), **look))

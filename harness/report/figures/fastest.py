@@ -53,7 +53,7 @@ def fastest_figures(results: Results) -> Iterator[Drawn]:
     kept, colours = maps[:MOST], colours_of(maps)
     cells = group(kept, lambda m: m.cell).values()
     lines = [line for members in cells for line in _filled(members)]
-    heights = [1.0 + SPOT[1] * max(len(_widths(m)) for m in line) for line in lines]
+    heights = [1.0 + SPOT[1] * max(len(_sizes(m)[1]) for m in line) for line in lines]
     width = max(4.5, *(sum(map(_inches, line)) for line in lines))
     sketch = Sketch(width, 0.6 + sum(heights), results.palette)
     outer = sketch.figure.add_gridspec(len(lines), 1, height_ratios=heights)
@@ -84,7 +84,7 @@ def fastest_figures(results: Results) -> Iterator[Drawn]:
 
 
 def _inches(found: FastestMap) -> float:
-    return max(1.9, MARGIN + SPOT[0] * len(_batches(found)))
+    return max(1.9, MARGIN + SPOT[0] * len(_sizes(found)[0]))
 
 
 def _filled(maps: Sequence[FastestMap]) -> list[list[FastestMap]]:
@@ -114,19 +114,17 @@ def _title(found: FastestMap, maps: Sequence[FastestMap]) -> str:
     return " · ".join(words)
 
 
-def _batches(found: FastestMap) -> list[int]:
-    return sorted({spot.batch or 0 for spot in found.spots})
-
-
-def _widths(found: FastestMap) -> list[int]:
-    return sorted({spot.hidden_size or 0 for spot in found.spots})
+def _sizes(found: FastestMap) -> tuple[list[int], list[int]]:
+    """Return the batches and the hidden sizes of a map, each sorted."""
+    batches = {spot.batch or 0 for spot in found.spots}
+    return sorted(batches), sorted({spot.hidden_size or 0 for spot in found.spots})
 
 
 def fastest_axes(
     axes: Axes, found: FastestMap, colours: Mapping[str, str], sketch: Sketch
 ) -> None:
     """Draw one map: hidden sizes over batches."""
-    batches, widths = _batches(found), _widths(found)
+    batches, widths = _sizes(found)
     axes.set_xlim(-0.5, len(batches) - 0.5)
     axes.set_ylim(-0.5, len(widths) - 0.5)
     axes.set_xticks(range(len(batches)), [str(batch) for batch in batches])
