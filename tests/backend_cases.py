@@ -126,7 +126,7 @@ def _named(name: str, parts: State) -> dict[str, Array]:
     return {f"{name} {i}": part for i, part in enumerate(parts)}
 
 
-def assert_training_goes_on(implementation: str, **changes: Any) -> None:
+def assert_training_resumes(implementation: str, **changes: Any) -> None:
     """Assert that a fresh network resumes another's training bit for bit."""
     spec = replace(SPEC, num_layers=1, **changes)
     batch = draw_batch(spec)

@@ -285,7 +285,7 @@ def speed(
     """Commit the phases; an update takes `update_s` ± 10 %.
 
     Args:
-        first_call_s: Of a whole update; five calls unless told otherwise.
+        first_call_s: Of a whole update; five calls by default.
         jitter: Standard deviation of the turns, as a share.
         factors: What each turn is multiplied with instead, beside the drift.
         step_s: The latency of a single time step; no `stream` without it.
@@ -304,15 +304,15 @@ def speed(
         place = {"time_s": 2e-4, "time_low_s": 1.9e-4, "time_high_s": 2.3e-4}
         readings.append(Reading("place", {**place, "bytes": 4e5}))
     readings.append(readback(read_back))
-    told = {"time_steps": steps if trial.length is None else 100, **facts}
+    shown = {"time_steps": steps if trial.length is None else 100, **facts}
     if shaky:
         why = {
             "kind": "bimodal",
             "words": "two groups of readings, 1.4 × apart",
             "advice": "pin the process to one core",
         }
-        told["unstable"] = {name: [why] for name in ("train_step", "stream")}
-    writer.commit(trial, readings=readings, **told)
+        shown["unstable"] = {name: [why] for name in ("train_step", "stream")}
+    writer.commit(trial, readings=readings, **shown)
 
 
 def _timing(

@@ -25,7 +25,7 @@ def load(framework: str, device: str = "cpu") -> DeviceProbe:
     return probe
 
 
-def assert_waits_and_tells_nothing_of_a_gpu(framework: str, *dtypes: str) -> None:
+def assert_waits_and_reports_nothing_about_a_gpu(framework: str, *dtypes: str) -> None:
     probe = load(framework)
     for dtype in dtypes:
         call_s = fastest_s(probe.matmul(1024, dtype, "highest"))
@@ -53,12 +53,12 @@ def assert_refuses(framework: str, precision: str) -> None:
         load(framework).matmul(64, "float32", precision)
 
 
-def assert_misses_a_gpu(framework: str) -> None:
+def assert_reports_a_missing_gpu(framework: str) -> None:
     with pytest.raises(UnavailableError, match="cuda:0 is not there"):
         load(framework, "cuda:0")
 
 
-def assert_sees_a_gpu(framework: str) -> None:
+def assert_reports_a_gpu(framework: str) -> None:
     probe = load(framework, "cuda:0")
     probe.reset_peak()
     call = probe.matmul(2048, "float32", "highest")
@@ -74,7 +74,7 @@ def assert_sees_a_gpu(framework: str) -> None:
         assert 2 * 2048**3 / 2e15 < device_s < 10
 
 
-def assert_tells_what_is_built(
+def assert_reports_builds(
     probe: DeviceProbe, function: Callable[[Any], Any], first: Any, other: Any
 ) -> None:
     """Call a compiled function with two arguments of different shapes."""

@@ -93,7 +93,7 @@ def _session(folder: Path) -> dict[str, Any]:
     original = JudgedRun([r for r in records if r.trial.implementation == "original"])
     for name in TRUTHS:
         (row,) = compare(original, _as_original(records, name)).rows
-        facts[name] = _told(row)
+        facts[name] = _verdict(row)
     return facts
 
 
@@ -119,7 +119,7 @@ def _facts(records: Sequence[TrialRecord]) -> dict[str, Any]:
     }
 
 
-def _told(row: Compared) -> dict[str, Any]:
+def _verdict(row: Compared) -> dict[str, Any]:
     assert row.effect is not None
     interval = row.effect.interval
     return {
@@ -132,14 +132,14 @@ def _told(row: Compared) -> dict[str, Any]:
 
 
 def _line(session: dict[str, Any]) -> str:
-    told = [
+    shown = [
         f"{name} {found['ratio']} [{found['low']}, {found['high']}] "
         f"{found['verdict']} ({found['rounds']} rounds)"
         for name in TRUTHS
         for found in [session[name]]
     ]
     call_ms = 1e3 * session["time_s"]
-    return f"{', '.join(told)}; {call_ms:.2f} ms, {session['fitness']} machine"
+    return f"{', '.join(shown)}; {call_ms:.2f} ms, {session['fitness']} machine"
 
 
 def _summary(sessions: Sequence[dict[str, Any]], wall_time_s: float) -> dict[str, Any]:

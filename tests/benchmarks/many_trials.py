@@ -126,12 +126,12 @@ def main() -> None:
             done = study(Path(folder) / "done", trials)
             with mock.patch("os.fsync"):
                 finish(done)
-            tell(trials, "plan of a new run", plan_of_a_new_run(new))
+            show(trials, "plan of a new run", plan_of_a_new_run(new))
             for make in (resume, load, summary, pandas):
-                tell(trials, make.__name__, make(done, trials))
+                show(trials, make.__name__, make(done, trials))
 
 
-def tell(trials: int, name: str, call: Callable[[], None]) -> None:
+def show(trials: int, name: str, call: Callable[[], None]) -> None:
     times_s = []
     for _ in range(ROUNDS):
         start_s = time.perf_counter()

@@ -46,7 +46,7 @@ TIMED = Trial(
 
 
 @pytest.mark.parametrize("name", REGISTRY.cells)
-def test_every_cell_has_its_contract(name: str) -> None:
+def test_every_cell_keeps_the_contract(name: str) -> None:
     cell = load_cell(REGISTRY, name)
     assert cell.info.name == name
     assert cell.info.source
@@ -60,7 +60,7 @@ def test_every_cell_has_its_contract(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REGISTRY.tasks)
-def test_every_task_has_its_contract(name: str) -> None:
+def test_every_task_has_the_methods_of_the_contract(name: str) -> None:
     task = load_task(REGISTRY, name, {})
     assert task.info.name == name
     assert task.info.headline in task.info.scores
@@ -100,7 +100,7 @@ def test_a_layer_in_the_form_of_the_readme_is_built() -> None:
     assert_built(read("my_gru"))
 
 
-def test_a_layer_may_name_its_sizes_otherwise(tmp_path: Path) -> None:
+def test_a_layer_may_use_other_names_for_its_sizes(tmp_path: Path) -> None:
     needs_torch()
     text = (helpers.PLUGINS / "my_gru.py").read_text(encoding="utf-8")
     for name, other in (("input_size", "i"), ("hidden_size", "h")):
@@ -110,7 +110,7 @@ def test_a_layer_may_name_its_sizes_otherwise(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "implementation", "told"),
+    ("name", "implementation", "message"),
     [
         (
             "wrong_layer",
@@ -128,8 +128,8 @@ def test_a_layer_may_name_its_sizes_otherwise(tmp_path: Path) -> None:
         ("network_lacks_vjp", "no-vjp", ("NoVjp lacks 'vjp'", "TrainableNetwork")),
     ],
 )
-def test_an_implementation_that_does_not_fit_is_told_what_is_wrong(
-    name: str, implementation: str, told: tuple[str, ...]
+def test_the_error_for_an_invalid_implementation_says_what_is_wrong(
+    name: str, implementation: str, message: tuple[str, ...]
 ) -> None:
     registry = read(name)
     declared = registry.implementation(implementation)
@@ -141,11 +141,11 @@ def test_an_implementation_that_does_not_fit_is_told_what_is_wrong(
             registry, implementation, spec(cell), load_cell(registry, cell), "cpu"
         )
     assert raised.value.plugin == implementation
-    for words in told:
+    for words in message:
         assert words in str(raised.value)
 
 
-def test_a_task_that_lacks_an_argument_is_told_which() -> None:
+def test_the_error_for_a_missing_argument_of_a_task_names_it() -> None:
     with pytest.raises(PluginError) as raised:
         load_task(read("task_lacks_length"), "short-adding", {})
     assert str(raised.value) == (
@@ -154,7 +154,7 @@ def test_a_task_that_lacks_an_argument_is_told_which() -> None:
     )
 
 
-def test_a_cell_that_lacks_a_method_is_told_which() -> None:
+def test_the_error_for_a_missing_method_of_a_cell_names_it() -> None:
     with pytest.raises(PluginError) as raised:
         load_cell(read("cell_lacks_step_backward"), "one-way")
     assert str(raised.value) == (
@@ -163,26 +163,26 @@ def test_a_cell_that_lacks_a_method_is_told_which() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"symbls": 5}, "'symbls'"),
         ({"symbols": 0}, "symbols must be a whole number of at least 1, not 0"),
         ({"symbols": "many"}, "symbols must be a whole number"),
     ],
 )
-def test_an_option_a_task_does_not_take_is_told(
-    options: dict[str, object], told: str
+def test_an_option_that_a_task_does_not_take_is_reported(
+    options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(PluginError) as raised:
         load_task(REGISTRY, "copy-memory", options)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 # --- in a worker: what one plugin does harms no other --------------------------------
 
 
 @pytest.mark.slow
-def test_check_tells_each_end_and_goes_on_to_the_next(tmp_path: Path) -> None:
+def test_check_reports_each_outcome_and_continues_with_the_next(tmp_path: Path) -> None:
     names = ["exits_hard", "segfaults", "exits", "layer_raises", "wrong_layer"]
     names += ["cell_lacks_step_backward", "absent_framework", "prints"]
     files = [helpers.PLUGINS / f"{name}.py" for name in names]
@@ -209,7 +209,7 @@ def test_check_tells_each_end_and_goes_on_to_the_next(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_keeps_what_ends_well_beside_what_crashes_and_diverges(
+def test_a_run_keeps_good_trials_beside_crashed_and_diverged_ones(
     tmp_path: Path,
 ) -> None:
     short = {"updates": 80, "evaluate_every": 40}
@@ -250,7 +250,7 @@ def test_a_run_keeps_what_ends_well_beside_what_crashes_and_diverges(
     assert losses[29] is None
 
 
-def test_what_a_plugin_writes_while_it_is_read_does_not_reach_the_pipe(
+def test_what_a_plugin_prints_on_import_does_not_reach_the_pipe(
     tmp_path: Path,
 ) -> None:
     file = helpers.write(tmp_path / "loud.py", "import os\nos.write(1, b'loud')\n")
@@ -262,7 +262,7 @@ def test_what_a_plugin_writes_while_it_is_read_does_not_reach_the_pipe(
     assert b"".join(logged) == b"loud"
 
 
-def test_a_death_is_told_as_it_was_though_the_pipe_closes_first(
+def test_the_death_of_a_worker_is_reported_correctly_if_the_pipe_closes_first(
     tmp_path: Path,
 ) -> None:
     text = (

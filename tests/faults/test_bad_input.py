@@ -189,7 +189,7 @@ def _arguments(line: str, folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "code", "words"), TABLE, ids=[row[0][:60] for row in TABLE]
 )
-def test_bad_input_gets_a_clear_sentence_and_its_exit_code(
+def test_bad_input_gets_a_clear_message_and_its_exit_code(
     line: str,
     code: int,
     words: tuple[str, ...],
@@ -199,11 +199,11 @@ def test_bad_input_gets_a_clear_sentence_and_its_exit_code(
 ) -> None:
     arguments = _arguments(line, here)
     before = helpers.snapshot(here)
-    found, _, told = helpers.call(arguments, monkeypatch, capsys)
-    assert found == code, told
+    found, _, printed = helpers.call(arguments, monkeypatch, capsys)
+    assert found == code, printed
     for word in words:
-        assert word in told
-    assert "Traceback" not in told
+        assert word in printed
+    assert "Traceback" not in printed
     assert helpers.snapshot(here) == before
 
 
@@ -215,7 +215,7 @@ def test_bad_input_gets_a_clear_sentence_and_its_exit_code(
         ("show nowhere", 2, "nowhere does not exist"),
     ],
 )
-def test_the_command_itself_ends_the_same_way(
+def test_a_process_of_the_command_exits_in_the_same_way(
     line: str, code: int, words: str, here: Path
 ) -> None:
     found, out, err = helpers.finish(
@@ -228,7 +228,7 @@ def test_the_command_itself_ends_the_same_way(
     assert "Traceback" not in err
 
 
-def test_a_refused_run_leaves_no_folder_that_blocks_the_next(
+def test_a_refused_run_leaves_no_folder_that_blocks_the_next_run(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = ["run", "tiny.toml", "-o", "new", "-k", "seed0 and seed1"]
@@ -250,7 +250,7 @@ def test_a_dry_run_writes_nothing(
     assert not (here / "new").exists()
 
 
-def test_packages_of_others_under_our_names_are_told(here: Path) -> None:
+def test_foreign_packages_with_our_names_are_reported(here: Path) -> None:
     (here / "tasks").mkdir()
     helpers.write(here / "tasks" / "__init__.py", "")
     # `-c` puts the current folder first on the path, as PYTHONPATH would.

@@ -104,7 +104,7 @@ def learns(folder: Path) -> bool:
     return False
 
 
-def test_a_cluster_gives_the_curves_of_this_machine_with_a_worker_killed(
+def test_a_cluster_gives_the_curves_of_this_machine_though_a_worker_is_killed(
     cluster: Cluster, fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
 ) -> None:
     folder = fresh("run")
@@ -125,7 +125,7 @@ def test_a_cluster_gives_the_curves_of_this_machine_with_a_worker_killed(
     assert all(r.result["host"] and r.result["processor"] for r in run.records())
 
 
-class Told:
+class LearningLog:
     """A sink that keeps how learning began, and its curve."""
 
     def __init__(self) -> None:
@@ -143,7 +143,7 @@ class Told:
                 self.checkpoints += 1
 
 
-def test_a_scheduler_that_begins_a_lost_trial_anew_by_itself_is_overruled(
+def test_a_lost_trial_resumes_from_its_checkpoint_though_the_scheduler_restarts_it(
     cluster: Cluster,
 ) -> None:
     from harness.run.engine.cluster import DaskEngine
@@ -154,7 +154,7 @@ def test_a_scheduler_that_begins_a_lost_trial_anew_by_itself_is_overruled(
     suite = Suite.model_validate(tomllib.loads(text))
     plan = make_plan(suite, registry, "cpu", choices={})
     job = Job({"learns": plan.learning[0].candidates[0]})
-    sink = Told()
+    sink = LearningLog()
     engine = DaskEngine(
         registry, Options(limits=Limits(checkpoint_s=0.2), scheduler=str(cluster.file))
     )
@@ -177,7 +177,7 @@ def test_a_scheduler_that_begins_a_lost_trial_anew_by_itself_is_overruled(
 
 
 @pytest.mark.parametrize("package", [True, False])
-def test_what_a_plugin_file_imports_goes_with_it(
+def test_modules_that_a_plugin_file_imports_are_sent_with_it(
     cluster: Cluster, tmp_path: Path, package: bool
 ) -> None:
     cluster.add_workers(1)
@@ -211,7 +211,7 @@ def test_what_a_plugin_file_imports_goes_with_it(
         assert {r.result["kernel"] for r in records} == {name}
 
 
-def test_a_lost_scheduler_costs_what_was_in_flight(
+def test_a_lost_scheduler_costs_only_the_trials_in_flight(
     cluster: Cluster, fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
 ) -> None:
     folder = fresh("run")
@@ -234,7 +234,7 @@ def test_a_lost_scheduler_costs_what_was_in_flight(
     assert undisturbed.items() <= helpers.curves(folder / "out").items()
 
 
-def test_a_local_cluster_is_started_where_none_is_named(
+def test_a_local_cluster_is_started_when_none_is_named(
     fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
 ) -> None:
     folder = fresh("run")
@@ -243,7 +243,7 @@ def test_a_local_cluster_is_started_where_none_is_named(
     assert helpers.curves(folder / "out") == undisturbed
 
 
-def test_ctrl_c_at_a_terminal_reaches_a_cluster_of_its_own_gently(
+def test_ctrl_c_at_a_terminal_stops_a_local_cluster_gently(
     tmp_path: Path, fresh: Callable[[str], Path]
 ) -> None:
     folder = fresh("run")
@@ -268,7 +268,7 @@ def test_ctrl_c_at_a_terminal_reaches_a_cluster_of_its_own_gently(
     assert RunFolder.open(folder / "out").damaged() == {}
 
 
-def test_an_interrupted_run_leaves_checkpoints_and_goes_on(
+def test_an_interrupted_run_leaves_checkpoints_and_resumes(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     suite = helpers.TINY.replace("updates = 1200", "updates = 12_000")
@@ -293,13 +293,13 @@ def test_an_interrupted_run_leaves_checkpoints_and_goes_on(
     assert any("resumed_from" in r.result for r in records)
 
 
-def test_what_strayed_and_ended_unheard_is_run_again_from_the_newest_checkpoint() -> (
+def test_a_trial_whose_answer_was_lost_is_run_again_from_the_newest_checkpoint() -> (
     None
 ):
     from harness.run.engine.cluster import _Flight
 
     trial = Trial("learning", "numpy-reference", "rnn")
-    flight = _Flight(Job({"learns": trial}), sink := Told())
+    flight = _Flight(Job({"learns": trial}), sink := LearningLog())
     assert flight.depart().start is None
     news = [Checkpointed("learns", Start({"updates": 3}, {}))]
     flight.news(flight.name, "one", 0, news)
@@ -326,7 +326,9 @@ def test_ctrl_c_ends_the_wait_for_a_first_worker(
     assert time.monotonic() - begin < 30
 
 
-def test_a_worker_that_hangs_holds_up_nobody(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_hanging_worker_does_not_delay_the_others(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     suite = helpers.TINY.replace("updates = 1200", "updates = 1_000_000")
     helpers.write(tmp_path / "tiny.toml", suite.replace("[0, 1]", "[0]"))
     cluster.add_workers(2)
@@ -358,7 +360,7 @@ def _has_learner(worker: subprocess.Popen[bytes]) -> bool:
     return process.cpu_percent(interval=0.5) > 20
 
 
-def test_a_session_takes_a_quiet_slot(
+def test_a_session_runs_on_the_worker_with_the_quiet_resource(
     cluster: Cluster, fresh: Callable[[str], Path]
 ) -> None:
     from distributed import Client
@@ -369,7 +371,7 @@ def test_a_session_takes_a_quiet_slot(
     with Client(scheduler_file=str(cluster.file)) as client:
         client.wait_for_workers(3, timeout=60)
         workers = client.scheduler_info(n_workers=-1)["workers"]
-    (quiet,) = [name for name, told in workers.items() if told["resources"]]
+    (quiet,) = [name for name, facts in workers.items() if facts["resources"]]
     for _ in range(2):  # by chance it would have been one of three
         code, _, err = helpers.run(
             *(*RUN, "--scheduler", cluster.file, "-k", "speed", "--force"), cwd=folder
@@ -385,7 +387,7 @@ def test_a_trial_on_a_gpu_needs_a_worker_that_has_one(
 ) -> None:
     folder = fresh("run")
     cluster.add_workers(1)
-    for device, told in (
+    for device, message in (
         ("cuda", "no dask worker advertises a GPU; start each with one visible"),
         ("auto", "--device auto cannot tell what a cluster has; give cpu or cuda"),
     ):
@@ -396,11 +398,11 @@ def test_a_trial_on_a_gpu_needs_a_worker_that_has_one(
             cwd=folder,
         )
         assert code == 2, err
-        assert told in err
+        assert message in err
         assert "Traceback" not in err
 
 
-def test_each_gpu_goes_to_one_worker_of_a_cluster_of_its_own(
+def test_each_gpu_is_given_to_one_worker_of_a_local_cluster(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from harness.run.engine import cluster as distributed
@@ -422,7 +424,7 @@ def test_each_gpu_goes_to_one_worker_of_a_cluster_of_its_own(
     assert set(timed["workers"]) < with_gpu  # one of this host
 
 
-def test_other_code_on_a_worker_is_told_before_any_work(
+def test_a_worker_with_different_code_is_reported_before_any_work(
     cluster: Cluster, fresh: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = fresh("run")
@@ -435,7 +437,7 @@ def test_other_code_on_a_worker_is_told_before_any_work(
     assert helpers.snapshot(folder / "out" / "trials") == before
 
 
-def test_other_code_on_a_worker_that_joins_later_gets_no_trial(
+def test_a_worker_with_different_code_that_joins_later_gets_no_trial(
     cluster: Cluster, fresh: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = fresh("run")
@@ -463,17 +465,17 @@ def _other_code(folder: Path) -> Path:
     return folder
 
 
-def test_a_scheduler_that_is_not_there_is_told(
+def test_a_missing_scheduler_is_reported(
     fresh: Callable[[str], Path],
 ) -> None:
     folder = fresh("run")
-    for scheduler, told in (
+    for scheduler, message in (
         ("tcp://127.0.0.1:1", "no dask scheduler answers at tcp://127.0.0.1:1"),
         ("nowhere.json", "--scheduler nowhere.json: give an address"),
     ):
         code, _, err = helpers.run(*RUN, "--scheduler", scheduler, cwd=folder)
         assert code == 2, err
-        assert told in err
+        assert message in err
         assert "Traceback" not in err
     code, _, err = helpers.run("run", "tiny.toml", "--scheduler", "x", cwd=folder)
     assert code == 2, err

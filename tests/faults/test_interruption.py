@@ -41,7 +41,7 @@ def no_half_commit(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
-def test_an_interrupted_run_keeps_what_is_finished_and_goes_on_from_there(
+def test_an_interrupted_run_keeps_finished_trials_and_resumes(
     number: signal.Signals,
     code: int,
     fresh: Callable[[str], Path],
@@ -80,7 +80,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on_from_there(
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
-def test_a_second_signal_ends_at_once_what_would_not_end(
+def test_a_second_signal_ends_running_trials_at_once(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     suite = helpers.TINY.replace("numpy-reference", "sleeps-in-c")
@@ -120,7 +120,7 @@ def test_a_killed_run_leaves_no_worker_and_no_half_trial(
     assert helpers.curves(folder / "out") == undisturbed
 
 
-def test_a_killed_worker_is_a_row_and_the_others_go_on(
+def test_a_killed_worker_is_recorded_and_the_others_continue(
     fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
 ) -> None:
     folder = fresh("run")
@@ -151,7 +151,7 @@ def test_a_killed_worker_is_a_row_and_the_others_go_on(
     assert {label: curves[label] for label in undisturbed} == undisturbed
 
 
-def test_two_runs_of_one_folder_do_not_meet(fresh: Callable[[str], Path]) -> None:
+def test_a_folder_has_one_run_at_a_time(fresh: Callable[[str], Path]) -> None:
     folder = fresh("run")
     process = helpers.start(*RUN, "--seeds", "0-49", cwd=folder)
     in_the_middle(folder, process)
@@ -163,9 +163,7 @@ def test_two_runs_of_one_folder_do_not_meet(fresh: Callable[[str], Path]) -> Non
 
 
 @pytest.mark.parametrize("name", ["sleeps", "sleeps_in_c"])
-def test_a_worker_that_says_nothing_ends_with_the_run_too(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_silent_worker_also_ends_with_the_run(tmp_path: Path, name: str) -> None:
     process = helpers.start("check", helpers.PLUGINS / f"{name}.py", cwd=tmp_path)
     helpers.wait_for((tmp_path / "asleep").exists, "the plugin to sleep")
     workers = helpers.workers_of(process.pid)

@@ -78,7 +78,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialRecord]:
         ("numpy-reference", "ok", None),
     ],
 )
-def test_each_ends_as_it_should_and_stops_no_other(
+def test_each_misbehaviour_has_its_outcome_and_the_reference_still_ends_ok(
     ended: dict[str, TrialRecord], name: str, outcome: str, reason: str | None
 ) -> None:
     record = ended[name]
@@ -87,7 +87,7 @@ def test_each_ends_as_it_should_and_stops_no_other(
         assert record.value("certificate", "certified")
 
 
-def test_a_gigabyte_of_print_is_cut_to_its_begin_and_end(
+def test_a_gigabyte_of_output_is_cut_to_its_head_and_tail(
     ended: dict[str, TrialRecord],
 ) -> None:
     assert ended["prints-a-gigabyte"].result["disk_bytes"] < 1.1 * (

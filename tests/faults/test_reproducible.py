@@ -23,7 +23,7 @@ def _run(folder: Path, *more: object) -> dict[str, bytes]:
     return helpers.curves(folder / "out")
 
 
-def test_the_same_seeds_give_the_same_curves_side_by_side_or_not(
+def test_the_same_seeds_give_the_same_curves_in_parallel_or_not(
     fresh: Callable[[str], Path],
 ) -> None:
     one = _run(fresh("one"), "-j", 1)

@@ -26,7 +26,7 @@ RUN = ("run", "suite.toml", "-o", "out", "--no-certify", "--plugin")
 RUN = (*RUN, helpers.PLUGINS / "dies_late.py")
 
 
-def test_a_bad_neighbour_takes_no_good_timing_along(tmp_path: Path) -> None:
+def test_a_good_timing_survives_a_failed_trial_of_its_session(tmp_path: Path) -> None:
     helpers.write(tmp_path / "suite.toml", SUITE)
     code, _, err = helpers.run(*RUN, "-k", "numpy-reference", cwd=tmp_path)
     assert code == 0, err
@@ -41,7 +41,7 @@ def test_a_bad_neighbour_takes_no_good_timing_along(tmp_path: Path) -> None:
     assert ended == {"numpy-reference": "ok", "dies-late": "crashed"}
 
 
-def test_what_was_good_stays_where_it_fails_when_it_is_timed_again(
+def test_a_good_timing_is_kept_if_timing_it_again_fails(
     tmp_path: Path,
 ) -> None:
     helpers.write(tmp_path / "suite.toml", SUITE)
@@ -57,7 +57,7 @@ def test_what_was_good_stays_where_it_fails_when_it_is_timed_again(
     assert file.read_bytes() == before
 
 
-def test_memory_that_trials_of_a_session_share_is_held_against_none_of_them(
+def test_a_trial_is_not_charged_for_the_memory_of_others_in_its_session(
     tmp_path: Path,
 ) -> None:
     text = suite("keeps-250", "keeps-260", "keeps-900")
@@ -85,7 +85,7 @@ def test_memory_that_trials_of_a_session_share_is_held_against_none_of_them(
     assert all(r.result["worker_memory_bytes"] > 0 for r in records.values())
 
 
-def test_a_session_begins_in_workers_that_have_built_nothing(tmp_path: Path) -> None:
+def test_a_session_begins_in_fresh_workers(tmp_path: Path) -> None:
     """Or a first call would be no first one, and its payback none."""
     shapes = [SHAPE, {**SHAPE, "hidden_size": 24}]
     section = helpers.speed("numpy-reference", shapes=shapes)
@@ -99,7 +99,7 @@ def test_a_session_begins_in_workers_that_have_built_nothing(tmp_path: Path) -> 
     assert not workers["speed"] & workers["parity"]
 
 
-def test_a_first_call_is_none_where_a_neighbours_death_began_it_again(
+def test_a_row_that_is_restarted_after_a_crash_has_no_first_call(
     tmp_path: Path,
 ) -> None:
     names = ["torch-native", "numpy-reference", "crashes-when-timed"]
@@ -118,7 +118,7 @@ def test_a_first_call_is_none_where_a_neighbours_death_began_it_again(
     assert forward["numpy-reference"].first_call_s is not None
 
 
-def test_memory_is_told_of_the_first_trial_in_a_worker_alone(tmp_path: Path) -> None:
+def test_only_the_first_trial_of_a_worker_has_a_peak_memory(tmp_path: Path) -> None:
     helpers.write(tmp_path / "tiny.toml", helpers.TINY)
     code, _, err = helpers.run(
         *("run", "tiny.toml", "-o", "out", "-j", 1, "--no-certify", "-k", "learning"),
@@ -135,7 +135,7 @@ def test_memory_is_told_of_the_first_trial_in_a_worker_alone(tmp_path: Path) -> 
     assert sum(r["peak_memory_bytes"] is not None for r in results) <= 1
 
 
-def test_what_earlier_trials_left_behind_is_held_against_none_that_follows(
+def test_a_trial_is_not_charged_for_memory_that_earlier_trials_left_behind(
     tmp_path: Path,
 ) -> None:
     section = helpers.learning(
@@ -161,7 +161,9 @@ def test_what_earlier_trials_left_behind_is_held_against_none_that_follows(
         assert updates == sorted(set(updates))
 
 
-def test_commands_in_two_folders_keep_off_each_others_timing(tmp_path: Path) -> None:
+def test_a_session_waits_for_the_trials_of_a_command_in_another_folder(
+    tmp_path: Path,
+) -> None:
     longer = helpers.suite(helpers.learning(updates=1_000_000))
     helpers.write(tmp_path / "learns.toml", longer)
     helpers.write(tmp_path / "suite.toml", SUITE)

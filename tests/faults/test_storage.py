@@ -99,7 +99,7 @@ def _limited(popen: Callable[..., object], most_bytes: int) -> Callable[..., obj
     return lambda *args, **named: popen(*args, **named, preexec_fn=limit)
 
 
-def test_a_folder_made_read_only_is_told_and_goes_on_later(
+def test_a_read_only_folder_is_reported_and_the_run_resumes_later(
     small_disk: Path, fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
 ) -> None:
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
@@ -161,7 +161,7 @@ def test_a_run_json_cut_in_half_costs_no_trial(
     assert helpers.curves(folder / "out") == undisturbed
 
 
-def test_a_folder_where_a_file_belongs_is_told(fresh: Callable[[str], Path]) -> None:
+def test_a_folder_in_place_of_a_file_is_reported(fresh: Callable[[str], Path]) -> None:
     folder = fresh("run")
     out = folder / "out"
     before = _kept(folder)

@@ -63,7 +63,7 @@ def skip_where_others_had_the_cores(record: TrialRecord) -> None:
         pytest.skip("others had the cores that it would have taken")
 
 
-def test_what_does_not_wait_is_not_certified(
+def test_a_network_that_does_not_wait_is_not_certified(
     measured: dict[str, TrialRecord],
 ) -> None:
     record = measured["never-waits"]
@@ -71,14 +71,14 @@ def test_what_does_not_wait_is_not_certified(
     assert "computed when it was read" in record.result["read_back_at"]
 
 
-def test_what_builds_while_it_is_timed_is_marked(
+def test_a_build_during_timing_is_marked(
     measured: dict[str, TrialRecord],
 ) -> None:
     assert "jump" in marks(measured["builds-late"])
     assert measured["builds-late"].value("forward", "shaky") == 1
 
 
-def test_what_builds_in_every_fifth_call_is_marked(
+def test_a_build_in_every_fifth_call_is_marked(
     measured: dict[str, TrialRecord],
 ) -> None:
     record = measured["builds-often"]
@@ -87,7 +87,7 @@ def test_what_builds_in_every_fifth_call_is_marked(
     assert record.value("forward", "shaky") == 1
 
 
-def test_what_a_framework_compiles_in_every_call_is_marked(tmp_path: Path) -> None:
+def test_a_compilation_in_every_call_is_marked(tmp_path: Path) -> None:
     measured = measure_two("untimely_jax", "builds-always", "jax-scan", tmp_path)
     words = marks(measured["builds-always"])["built"]
     assert words == "the framework traced or compiled in 6 of 6 turns"
@@ -96,7 +96,7 @@ def test_what_a_framework_compiles_in_every_call_is_marked(tmp_path: Path) -> No
     )
 
 
-def test_what_uses_more_threads_than_it_may_is_marked(
+def test_using_more_threads_than_allowed_is_marked(
     measured: dict[str, TrialRecord],
 ) -> None:
     record = measured["many-threads"]
@@ -105,7 +105,7 @@ def test_what_uses_more_threads_than_it_may_is_marked(
     assert measured["many-threads"].value("forward", "shaky") == 1
 
 
-def test_what_has_another_process_compute_is_marked(tmp_path: Path) -> None:
+def test_computing_in_another_process_is_marked(tmp_path: Path) -> None:
     plugin = helpers.PLUGINS / "untimely_child.py"
     record = measure(tmp_path, plugin, 6, "busy-child")["busy-child"]
     assert record.value("readback", "ok") == 1
@@ -113,7 +113,7 @@ def test_what_has_another_process_compute_is_marked(tmp_path: Path) -> None:
     assert "cores busy where 1 thread was asked for" in marks(record)["threads"]
 
 
-def test_what_sets_its_framework_to_more_threads_is_marked(tmp_path: Path) -> None:
+def test_setting_a_framework_to_more_threads_is_marked(tmp_path: Path) -> None:
     measured = measure_two("untimely_torch", "sets-threads", "torch-native", tmp_path)
     words = marks(measured["sets-threads"])["threads"]
     assert words.startswith("was set to 2 threads")
@@ -122,7 +122,7 @@ def test_what_sets_its_framework_to_more_threads_is_marked(tmp_path: Path) -> No
     assert "threads" in marks(measured["torch-native"])
 
 
-def test_what_makes_none_of_these_mistakes_has_none_of_these_marks(
+def test_a_network_without_these_mistakes_has_none_of_these_marks(
     measured: dict[str, TrialRecord],
 ) -> None:
     record = measured["keeps-time"]

@@ -70,7 +70,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     return rounds
 
 
-def test_every_product_is_asked_for_in_full_precision(
+def test_every_product_is_computed_in_full_precision(
     programs: list[list[str]],
 ) -> None:
     lines = [line for program in programs[0] for line in program.splitlines()]
@@ -79,7 +79,7 @@ def test_every_product_is_asked_for_in_full_precision(
     assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
-def test_what_was_called_once_is_not_compiled_again(programs: list[list[str]]) -> None:
+def test_a_second_round_of_calls_compiles_nothing(programs: list[list[str]]) -> None:
     assert len(programs[0]) == len(
         ["forward", "forward of one time step", "pull", "loss_and_gradients", "update"]
     )
@@ -101,7 +101,7 @@ def scanned(weights: Any, x: Any, state: Any, active: Any) -> Any:
     return outputs, (h,)
 
 
-def test_the_layout_of_keras_is_converted_too() -> None:
+def test_weights_in_the_layout_of_keras_are_converted_too() -> None:
     shapes = {"kernel": (2, 6), "recurrent_kernel": (6, 6), "bias": (6,)}
 
     def run(weights: Any, x: Any, state: Any, active: Any) -> Any:
@@ -179,7 +179,7 @@ EXPECTED = "expected (float32 (9, 4, 6), (float32 (4, 6))), a tuple of outputs"
         (half, f"answered (bfloat16 (9, 4, 6), (float32 (4, 6))); {EXPECTED}"),
     ],
 )
-def test_a_layer_that_answers_otherwise_is_refused_in_one_sentence(
+def test_a_layer_with_wrong_answers_is_refused_in_one_sentence(
     layer: Any, words: str
 ) -> None:
     network = of_layer(layer)
@@ -191,11 +191,11 @@ def test_a_layer_that_answers_otherwise_is_refused_in_one_sentence(
 # --- what really ran -----------------------------------------------------------------
 
 
-def test_the_loop_of_a_scan_is_seen_in_the_compiled_program() -> None:
+def test_the_loop_of_a_scan_is_found_in_the_compiled_program() -> None:
     assert build("jax-scan", SMALL).kernel() == "XLA while loop"
 
 
-def test_a_loop_that_was_unrolled_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unrolled_loop_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_module, "KERNEL_TIME_STEPS", 8)  # 64 compile slowly
 
     def unrolled(weights: Any, x: Any, state: Any, active: Any) -> Any:
@@ -217,7 +217,7 @@ def test_a_custom_call_is_reported_by_name() -> None:
     assert of_layer(on_host).kernel() == "custom call xla_ffi_python_cpu_callback"
 
 
-def test_cudnn_is_told_from_other_custom_calls() -> None:
+def test_cudnn_is_distinguished_from_other_custom_calls() -> None:
     for target, words in (
         ("cudnn_rnn_ffi", "cuDNN"),
         ("__cublas$gemm", "XLA operations"),
@@ -231,8 +231,8 @@ def test_cudnn_is_told_from_other_custom_calls() -> None:
 # --- what the probe reports ---------------------------------------------------------
 
 
-def test_what_is_traced_or_compiled_is_reported_and_what_runs_again_is_not() -> None:
+def test_tracing_and_compiling_are_reported_and_a_second_call_is_not() -> None:
     probe = cases.load("jax")
     double = jax.jit(lambda x: 2 * x)
-    cases.assert_tells_what_is_built(probe, double, jax.numpy.ones(2), 3.0)
+    cases.assert_reports_builds(probe, double, jax.numpy.ones(2), 3.0)
     assert probe.state().threads is None

@@ -99,7 +99,7 @@ def state_gradients(
 @pytest.mark.parametrize(
     ("num_layers", "readout"), [(1, Readout.LAST), (2, Readout.EVERY)]
 )
-def test_a_zero_added_to_the_states_has_the_references_gradients(
+def test_the_gradient_of_a_zero_added_to_the_states_is_the_references(
     cell: str, num_layers: int, readout: Readout
 ) -> None:
     spec = spec_of(cell, num_layers, readout)

@@ -54,7 +54,7 @@ def test_redundant_biases_stay_zero_in_canonical_mode_only(
 @pytest.mark.parametrize(
     ("cell", "count"), [("rnn", 640 - 20), ("gru", 1920), ("lstm", 2560 - 80)]
 )
-def test_keras_trains_as_many_parameters_as_it_ships(
+def test_keras_layers_have_the_declared_number_of_parameters(
     backend: Backend, stock: str, cell: str, count: int
 ) -> None:
     spec = replace(SMALL, cell=cell, inputs=Inputs("reals", 10), hidden_size=20)
@@ -109,7 +109,9 @@ def test_a_layer_of_another_form_is_refused_when_it_is_built(
     assert words in str(caught.value)
 
 
-def test_a_gru_declared_for_the_other_form_is_shown_its_own(backend: Backend) -> None:
+def test_the_error_for_a_gru_of_the_wrong_form_names_the_right_one(
+    backend: Backend,
+) -> None:
     spec = replace(SMALL, cell="gru-reset-before")
     with pytest.raises(PluginError) as caught:
         backend.network_of(lambda cell, i, h: gru(h), spec)
@@ -120,7 +122,7 @@ def test_a_gru_declared_for_the_other_form_is_shown_its_own(backend: Backend) ->
     )
 
 
-def test_another_backend_of_keras_is_unavailable(
+def test_a_second_backend_of_keras_is_unavailable(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = keras.backend.backend()

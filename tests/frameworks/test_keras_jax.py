@@ -20,7 +20,7 @@ from tests.frameworks.keras_layers import STACKED, ZERO, gru
 KERAS_JAX = Backend.of("keras-jax")
 
 
-def test_float64_which_keras_would_compute_in_float32_is_refused() -> None:
+def test_float64_is_refused_as_keras_would_compute_in_float32() -> None:
     with pytest.raises(RefusedError, match="computes in float32; asked was float64"):
         build("keras-jax", replace(SMALL, dtype="float64"))
     # Should this fail one day, float64 can be offered.
@@ -53,7 +53,7 @@ class OwnRnn(layers.Layer):  # type: ignore[misc]
         return ops.stack(outputs, axis=1), h
 
 
-def test_a_keras_layer_of_ones_own_may_name_its_weights_canonically(
+def test_a_custom_keras_layer_may_use_canonical_names_for_its_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(network_module, "KERNEL_TIME_STEPS", 8)  # 64 compile slowly
@@ -83,7 +83,7 @@ def test_a_keras_layer_of_ones_own_may_name_its_weights_canonically(
         ),
     ],
 )
-def test_a_layer_that_answers_otherwise_is_refused_in_one_sentence(
+def test_a_layer_with_wrong_answers_is_refused_in_one_sentence(
     changes: Any, words: str
 ) -> None:
     network = KERAS_JAX.network_of(lambda cell, i, h: gru(h, **changes))
@@ -98,7 +98,7 @@ def test_a_layer_that_answers_otherwise_is_refused_in_one_sentence(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="no CUDA device")
-def test_an_lstm_that_keras_takes_out_of_cudnn_is_reported() -> None:
+def test_an_lstm_that_keras_does_not_run_in_cudnn_is_reported() -> None:
     spec = replace(SMALL, cell="lstm")
 
     def make(**changes: Any) -> Any:

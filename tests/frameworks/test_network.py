@@ -16,7 +16,7 @@ from tests.backend_cases import (
     BATCH,
     REGISTRY,
     SPEC,
-    assert_training_goes_on,
+    assert_training_resumes,
     assert_weights_come_back,
     build,
     draw_batch,
@@ -35,7 +35,7 @@ def test_weights_come_back_bit_for_bit(implementation: str, cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_values_and_gradients_of_each_cell_are_the_references(
+def test_each_cell_has_the_values_and_gradients_of_the_reference(
     implementation: str, cell: str
 ) -> None:
     # Over padded tokens. `make test` certifies one cell of an implementation whole.
@@ -48,13 +48,13 @@ def test_values_and_gradients_of_each_cell_are_the_references(
 
 # With two moments, and with none.
 @pytest.mark.parametrize("optimizer", [Optimizer("adam"), Optimizer("sgd")])
-def test_training_goes_on_from_weights_and_optimiser_state(
+def test_training_resumes_from_weights_and_optimiser_state(
     implementation: str, optimizer: Optimizer
 ) -> None:
-    assert_training_goes_on(implementation, cell="gru", optimizer=optimizer)
+    assert_training_resumes(implementation, cell="gru", optimizer=optimizer)
 
 
-def test_loading_weights_forgets_the_moments(implementation: str) -> None:
+def test_loading_weights_resets_the_moments(implementation: str) -> None:
     network = build(implementation, SMALL)
     batch = network.place(draw_batch(SMALL))
     found = []
@@ -72,7 +72,7 @@ def test_loading_weights_forgets_the_moments(implementation: str) -> None:
     ],
     ids=["tokens, every", "reals, last"],
 )
-def test_a_dtype_is_computed_in_and_stays_within_the_network(
+def test_a_network_computes_in_its_dtype_and_leaves_the_default_as_it_was(
     backend: Backend, implementation: str, spec: NetworkSpec
 ) -> None:
     for dtype, rounding in backend.rounding.items():
@@ -82,7 +82,7 @@ def test_a_dtype_is_computed_in_and_stays_within_the_network(
     assert backend.default_dtype() == "float32"
 
 
-def test_differences_are_taken_in_float64_where_it_is_computed_in(
+def test_finite_differences_use_float64_where_the_framework_computes_in_it(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     implementation, dtype = backend.differences
@@ -101,7 +101,7 @@ def aligned(array: Array) -> Array:
     return same
 
 
-def test_what_was_read_or_placed_is_not_touched_by_what_comes_after(
+def test_later_calls_do_not_change_what_was_read_or_placed(
     implementation: str,
 ) -> None:
     network, drawn = build(implementation, SMALL), draw_batch(SMALL)
@@ -136,7 +136,7 @@ def test_what_was_read_or_placed_is_not_touched_by_what_comes_after(
     assert network.loss_and_gradients(placed).read().loss == expected
 
 
-def test_weights_are_the_networks_own(implementation: str) -> None:
+def test_a_network_keeps_a_copy_of_its_weights(implementation: str) -> None:
     network = build(implementation, SMALL)
     given = {name: aligned(tensor) for name, tensor in draw_weights(SMALL).items()}
     network.load_weights(given)
@@ -170,7 +170,7 @@ def test_a_missing_gpu_is_unavailable_in_one_sentence(backend: Backend) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_gpu_gives_what_the_cpu_gives_without_tf32(
+def test_a_gpu_gives_the_results_of_the_cpu_without_tf32(
     backend: Backend, implementation: str, cell: str
 ) -> None:
     if not backend.on_gpu():

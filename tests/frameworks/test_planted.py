@@ -12,7 +12,7 @@ from tests.planted import PLANTED, assert_refused
 
 
 @pytest.mark.parametrize(("mistake", "rest"), [(m, rest) for m, *rest in PLANTED])
-def test_a_planted_mistake_is_refused_for_its_cause(
+def test_a_planted_mistake_is_refused_with_its_cause(
     backend: Backend, mistake: str, rest: list[Any]
 ) -> None:
     file = PLUGINS / f"sabotage_{backend.framework}.py"

@@ -51,7 +51,7 @@ def layer(cell, input_size, hidden_size):
 }
 
 
-def test_a_plugin_file_of_a_few_lines_computes_what_the_reference_does(
+def test_a_plugin_file_of_a_few_lines_agrees_with_the_reference(
     backend: Backend, tmp_path: Path
 ) -> None:
     file = tmp_path / "mine.py"

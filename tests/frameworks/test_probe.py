@@ -8,21 +8,21 @@ from tests import probe_cases as cases
 from tests.frameworks.backends import Backend
 
 
-def test_calls_wait_and_report_nothing_of_a_gpu_that_is_not_there(
+def test_calls_wait_and_report_nothing_about_a_gpu_on_the_cpu(
     backend: Backend,
 ) -> None:
     if backend.on_gpu():
         pytest.skip("there is a CUDA device")
     framework = backend.framework
-    cases.assert_waits_and_tells_nothing_of_a_gpu(framework, "float32", "float64")
+    cases.assert_waits_and_reports_nothing_about_a_gpu(framework, "float32", "float64")
     cases.assert_refuses(framework, "tf32")
-    cases.assert_misses_a_gpu(framework)
+    cases.assert_reports_a_missing_gpu(framework)
 
 
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("highest", "float32"), ("bf16", "bfloat16")]
 )
-def test_matrices_of_the_precision_are_multiplied(
+def test_the_probe_multiplies_matrices_of_the_right_dtype(
     backend: Backend, precision: str, dtype: str
 ) -> None:
     cases.assert_multiplies(backend.framework, precision, dtype)
@@ -32,4 +32,4 @@ def test_matrices_of_the_precision_are_multiplied(
 def test_a_gpu_reports_its_peak(backend: Backend) -> None:
     if not backend.on_gpu():
         pytest.skip("no CUDA device")
-    cases.assert_sees_a_gpu(backend.framework)
+    cases.assert_reports_a_gpu(backend.framework)

@@ -62,7 +62,7 @@ class Integrator(layers.Layer):  # type: ignore[misc]
         return outputs, outputs[:, -1]
 
 
-def test_a_layer_may_name_its_weights_canonically() -> None:
+def test_a_layer_may_use_canonical_names_for_its_weights() -> None:
     spec = replace(SMALL, cell="rnn-relu")
     weights = draw_weights(spec)
     weights["layer0.w_hh"][:] = 0
@@ -82,7 +82,7 @@ def test_a_layer_may_name_its_weights_canonically() -> None:
     assert own.kernel() == "TensorFlow operations"
 
 
-def test_dropout_acts_where_gradients_follow_and_only_there() -> None:
+def test_dropout_acts_only_where_gradients_are_computed() -> None:
     """So that a certificate shows it: in the loss, not in the outputs."""
     wet = network_of(lambda h: gru(h, dropout=0.5, seed=1))
     errors = errors_against_reference(wet, SMALL)
@@ -105,7 +105,7 @@ def call_everything(network: TensorFlowNetwork, batch: Batch, size: int) -> None
     network.train_steps([placed] * 2).read()
 
 
-def test_graphs_are_traced_once_a_batch_size_for_every_length() -> None:
+def test_graphs_are_traced_once_for_each_batch_size_and_serve_every_length() -> None:
     traces = 0
 
     class CountedGru(layers.GRU):  # type: ignore[misc]
@@ -208,7 +208,7 @@ def test_a_layer_of_another_form_is_refused_when_it_is_built(
     assert words in str(caught.value)
 
 
-def test_an_error_of_a_layer_is_told_as_it_was_raised() -> None:
+def test_an_error_of_a_layer_is_reported_as_it_was_raised() -> None:
     def fail(outputs: Any, state: Any) -> Any:
         raise RuntimeError("no kernel here")
 
@@ -219,7 +219,7 @@ def test_an_error_of_a_layer_is_told_as_it_was_raised() -> None:
     )
 
 
-def test_a_loop_over_a_length_that_must_be_known_is_refused_with_its_place() -> None:
+def test_a_layer_of_fixed_length_is_refused_with_its_line_of_code() -> None:
     with pytest.raises(PluginError) as caught:
         network_of(Unrolled, replace(SMALL, cell="rnn"))
     assert "Unrolled: runs over 2 time steps but not over any number" in str(
@@ -279,7 +279,7 @@ def keras_sees_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("keras_sees_a_gpu")
 @pytest.mark.parametrize("kind", [layers.GRU, layers.LSTM])
-def test_keras_leaving_cudnn_is_reported(kind: Any) -> None:
+def test_a_keras_layer_that_does_not_use_cudnn_is_reported(kind: Any) -> None:
     parts = 2 if kind is layers.LSTM else 1
     h = tf.TensorSpec([5, 4])
 
@@ -297,7 +297,7 @@ def test_keras_leaving_cudnn_is_reported(kind: Any) -> None:
 
 @pytest.mark.usefixtures("keras_sees_a_gpu")
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_on_the_cpu_keras_does_not_take_cudnn_where_a_gpu_is_there(cell: str) -> None:
+def test_keras_does_not_use_cudnn_on_the_cpu_of_a_machine_with_a_gpu(cell: str) -> None:
     spec = replace(SMALL, cell=cell)
     network, oracle = build("tensorflow-keras", spec), build("numpy-reference", spec)
     assert network.kernel() == "TensorFlow while loop"
@@ -319,7 +319,7 @@ def test_no_product_is_rounded_to_tf32() -> None:
 @pytest.mark.skipif(
     os.environ.get("TF_NUM_INTRAOP_THREADS") != "1", reason="threads are not pinned"
 )
-def test_one_thread_is_one_thread() -> None:
+def test_a_network_with_one_thread_computes_on_one_thread() -> None:
     """With a worker's variables one thread computes, beside the one that waits."""
 
     def busy() -> dict[str, int]:
@@ -342,10 +342,10 @@ def test_one_thread_is_one_thread() -> None:
     assert sum(others) <= 0.2 * most, spent
 
 
-def test_what_is_traced_is_reported_and_what_runs_again_is_not() -> None:
+def test_tracing_is_reported_and_a_second_call_is_not() -> None:
     probe = cases.load("tensorflow")
     double = tf.function(lambda x: 2 * x)
-    cases.assert_tells_what_is_built(probe, double, tf.ones(2), tf.ones(3))
+    cases.assert_reports_builds(probe, double, tf.ones(2), tf.ones(3))
     # What is freed at once is reported, too.
     before = probe.state()
     tf.function(lambda x: 2 * x)(tf.ones(2))
@@ -363,7 +363,7 @@ print(probe.state().threads)
 """
 
 
-def test_threads_are_reported_where_somebody_has_set_them() -> None:
+def test_threads_are_reported_if_they_were_set() -> None:
     found = subprocess.check_output([sys.executable, "-c", SET], text=True)
     assert found.split() == ["None", "3"]
 
@@ -377,7 +377,7 @@ on_gpu = pytest.mark.skipif(
 
 @pytest.mark.gpu
 @on_gpu
-def test_on_a_gpu_a_layer_that_leaves_cudnn_is_reported() -> None:
+def test_a_layer_that_does_not_use_cudnn_on_a_gpu_is_reported() -> None:
     found = {
         dropout: network_of(
             lambda h, dropout=dropout: gru(h, recurrent_dropout=dropout),

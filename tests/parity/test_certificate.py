@@ -181,7 +181,7 @@ EACH = [
 @pytest.mark.slow
 @needs_torch
 @pytest.mark.parametrize(("row", "implementation", "cell"), EACH)
-def test_a_planted_mistake_is_refused_for_the_right_reason(
+def test_a_planted_mistake_breaks_its_checks_and_gets_its_likely_cause(
     row: Planted, implementation: str, cell: str
 ) -> None:
     registry = Registry.discover([SABOTAGE])
@@ -198,7 +198,7 @@ def test_a_planted_mistake_is_refused_for_the_right_reason(
 @pytest.mark.parametrize(
     ("mistake", "cell"), [("torch-gates-swapped", "gru"), ("numpy-truncated", "rnn")]
 )
-def test_a_whole_measurement_has_what_is_broken_and_its_causes(
+def test_a_whole_measurement_has_the_broken_checks_and_their_causes(
     mistake: str, cell: str
 ) -> None:
     (row,) = [row for row in PLANTED if mistake.endswith(row.mistake)]
@@ -236,7 +236,7 @@ def test_the_full_grid_has_every_combination_once() -> None:
     assert set(PAIRWISE) <= set(grid)
 
 
-def test_the_relative_error_is_of_norms_and_knows_underflow() -> None:
+def test_the_relative_error_compares_norms_and_allows_for_underflow() -> None:
     reference = np.array([3.0, 4.0])
     assert relative_error(np.array([3.0, 4.5]), reference) == pytest.approx(0.1)
     assert relative_error(np.array([3.0]), reference) == float("inf")
@@ -244,7 +244,7 @@ def test_the_relative_error_is_of_norms_and_knows_underflow() -> None:
     assert relative_error(np.zeros(2), np.full(2, 1e-31)) is None
 
 
-def test_the_worst_comparison_of_a_check_is_kept_with_its_place() -> None:
+def test_a_check_keeps_its_worst_comparison_with_its_place() -> None:
     certificate = Certificate(Tolerance(1e-2, 1e-3), shapes=1)
     one, two = np.array([1.0]), np.array([2.0])
     certificate.compare("outputs", one, one, "here")
@@ -258,7 +258,7 @@ def test_the_worst_comparison_of_a_check_is_kept_with_its_place() -> None:
     assert certificate.broken == ["outputs"]
 
 
-def test_what_must_come_back_bit_for_bit_knows_no_tolerance() -> None:
+def test_weights_that_must_come_back_bit_for_bit_have_no_tolerance() -> None:
     certificate = Certificate(Tolerance(1e-2, 1e-3), shapes=1)
     one = np.ones(4, np.float32)
     certificate.require_equal("round trip", one, one)

@@ -53,7 +53,7 @@ TRAINING = {
 }
 
 
-def test_each_cell_is_certified_whole_by_some_implementation_in_make_test() -> None:
+def test_make_test_certifies_each_cell_whole_with_some_implementation() -> None:
     names = {*REGISTRY.implementations}
     assert {*IN_TEST} <= names
     assert {*IN_TEST.values()} == {*REGISTRY.cells}

@@ -223,7 +223,7 @@ TIME_STEPS: list[tuple[str, str, set[str], set[str], str]] = [
     TIME_STEPS,
     ids=[row[0] for row in TIME_STEPS],
 )
-def test_a_mistake_in_the_time_steps_is_told_and_no_other(
+def test_a_mistake_in_the_time_steps_gets_its_likely_cause_alone(
     registry: Registry,
     mistake: str,
     cell: str,
@@ -250,7 +250,7 @@ class Fading(Gru):
 
 
 @pytest.mark.slow
-def test_a_cut_that_fades_is_not_taken_for_a_detached_initial_state(
+def test_a_truncated_gradient_that_fades_is_not_taken_for_a_detached_initial_state(
     registry: Registry,
 ) -> None:
     trial = Trial("parity", "torch-cut-every-50", "gru")
@@ -263,7 +263,7 @@ def test_a_cut_that_fades_is_not_taken_for_a_detached_initial_state(
     assert found.causes == dict.fromkeys(found.broken, cause)
 
 
-def test_a_detached_initial_state_explains_no_gradient_of_a_weight(
+def test_a_detached_initial_state_does_not_explain_the_gradient_of_a_weight(
     registry: Registry,
 ) -> None:
     subject = subject_of(registry, "torch-initial-state-detached", "lstm")
@@ -315,7 +315,7 @@ def test_a_detached_initial_state_explains_no_gradient_of_a_weight(
         ),
     ],
 )
-def test_an_optimiser_that_takes_no_notice_of_a_constant_is_told(
+def test_an_optimiser_that_ignores_a_constant_gets_that_likely_cause(
     registry: Registry,
     framework: str,
     mistake: str,
@@ -335,7 +335,7 @@ def test_an_optimiser_that_takes_no_notice_of_a_constant_is_told(
 @pytest.mark.parametrize(
     ("implementation", "cell"), [("torch-loop", "gru"), ("torch-native", "lstm")]
 )
-def test_what_computes_the_reference_is_told_no_cause(
+def test_an_implementation_without_a_mistake_gets_no_likely_cause(
     registry: Registry, implementation: str, cell: str, check: str
 ) -> None:
     certificate = Certificate(TOLERANCES["float32", "highest"], 0)
@@ -345,10 +345,10 @@ def test_what_computes_the_reference_is_told_no_cause(
     assert (certificate.broken, certificate.causes) == ([check], {})
 
 
-def test_where_products_are_coarse_no_cause_is_told(registry: Registry) -> None:
+def test_no_likely_cause_is_given_in_a_coarse_precision(registry: Registry) -> None:
     subject = subject_of(registry, "torch-one-added-to-forget-bias", "lstm")
-    for precision, told in (("highest", True), ("bf16", False)):
+    for precision, explained in (("highest", True), ("bf16", False)):
         certificate = Certificate(TOLERANCES["float32", precision], 0)
         certificate.record("outputs", 1.0)
         diagnose(certificate, subject, trains=True)
-        assert bool(certificate.causes) == told
+        assert bool(certificate.causes) == explained

@@ -58,7 +58,7 @@ def two_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parity, "compare_optimizers", lambda *_: None)
 
 
-def test_loops_of_every_framework_compute_a_cell_that_has_equations() -> None:
+def test_the_loop_of_every_framework_computes_a_cell_from_its_equations() -> None:
     registry = Registry.discover([PLUGINS / "min_gru.py"])
     computing = {n for n, d in registry.implementations.items() if "min-gru" in d.cells}
     loops = {"torch-loop", "torch-compile", "jax-scan", "tensorflow-loop"}
@@ -99,7 +99,7 @@ def test_the_parallel_form_of_min_gru_is_certified_by_its_equations() -> None:
         ("wrong-gradient", {"grad b", "differences b"}, {"outputs", *INVARIANTS}),
     ],
 )
-def test_a_mistake_that_is_consistent_with_itself_breaks_the_equations(
+def test_a_mistake_in_both_forms_breaks_the_comparison_with_the_equations(
     mistake: str, expected: set[str], sound: set[str]
 ) -> None:
     found = certify(f"min-gru-{mistake}")
@@ -109,7 +109,7 @@ def test_a_mistake_that_is_consistent_with_itself_breaks_the_equations(
 
 
 @pytest.mark.usefixtures("two_shapes")
-def test_what_only_infers_is_held_against_equations_and_no_differences() -> None:
+def test_an_implementation_without_training_is_compared_with_equations_alone() -> None:
     registry = Registry.discover([PLUGINS / "min_gru.py"])
     declared = registry.implementation("torch-parallel")
     registry.implementations["torch-parallel"] = replace(declared, trains=False)
@@ -123,7 +123,7 @@ def test_what_only_infers_is_held_against_equations_and_no_differences() -> None
 
 
 @pytest.mark.usefixtures("two_shapes")
-def test_float64_is_tried_whatever_is_declared_and_the_heading_says_what_ran() -> None:
+def test_float64_is_tried_even_if_undeclared_and_the_heading_says_what_ran() -> None:
     found = certify("min-gru-in-single")
     assert broken(found) == set()
     assert "finite differences in float32 and" in found.facts["against"]
@@ -185,7 +185,7 @@ def test_without_a_reference_a_mistake_breaks_an_invariant(
 
 
 @pytest.mark.usefixtures("two_shapes")
-def test_two_of_one_file_that_compute_different_functions_are_both_broken() -> None:
+def test_two_implementations_that_compute_different_functions_are_both_broken() -> None:
     right, wrong = (
         certify("bare-parallel", "min-gru-bare"),
         certify("bare-exchanged", "min-gru-bare"),
@@ -198,7 +198,7 @@ def test_two_of_one_file_that_compute_different_functions_are_both_broken() -> N
 
 
 @pytest.mark.usefixtures("two_shapes")
-def test_what_is_not_proven_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_output_says_what_is_not_proven(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parity, "compare_peers", lambda *_: [])
     found = certify("bare-exchanged", "min-gru-bare")
     assert found.readings[0].values["certified"] == 1

@@ -50,7 +50,7 @@ def test_all_updates_are_clipped_then_none_then_about_half(cell: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_constant_is_the_same_along_every_trajectory_or_a_default(
+def test_no_constant_is_the_same_in_every_trajectory_or_a_default(
     name: Name,
 ) -> None:
     steady, *others = (asdict(t.optimizer) for t in trajectories(name, 0.5))
@@ -68,7 +68,7 @@ def test_no_constant_is_the_same_along_every_trajectory_or_a_default(
 @needs_torch
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("mistake", ["moments-not-loaded", "moments-reset"])
-def test_moments_that_are_kept_and_not_used_are_noticed(
+def test_moments_that_are_stored_and_not_used_are_noticed(
     mistake: str, name: Name
 ) -> None:
     registry = Registry.discover([FAKES / "sabotage_optimizers.py"])

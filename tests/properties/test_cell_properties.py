@@ -35,7 +35,7 @@ def setting(
 
 @repeatable
 @given(cells, seeds, sizes, st.sampled_from([0.1, 1.0]))
-def test_backward_step_is_the_slope_along_any_direction(
+def test_the_backward_step_is_the_slope_along_any_direction(
     cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float
 ) -> None:
     """Central differences over ±1e-5 along a unit direction err by 1e-10 and rounding.
@@ -71,7 +71,7 @@ def test_backward_step_is_the_slope_along_any_direction(
 
 @repeatable
 @given(cells, seeds, sizes, scales)
-def test_sequences_of_a_batch_do_not_touch_each_other(
+def test_sequences_of_a_batch_do_not_affect_each_other(
     cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float
 ) -> None:
     """To rounding: a product of another size may sum in another order."""
@@ -98,7 +98,7 @@ def test_sequences_of_a_batch_do_not_touch_each_other(
 
 @repeatable
 @given(cells, seeds, sizes, scales)
-def test_a_step_changes_nothing_that_it_was_given(
+def test_a_time_step_does_not_change_its_arguments(
     cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float
 ) -> None:
     weights, x, state = setting(cell, seed, size, scale)
@@ -125,7 +125,7 @@ def test_the_state_of_a_gru_lies_between_the_old_state_and_a_tanh(
 
 @repeatable
 @given(seeds, sizes, scales)
-def test_the_state_of_a_rectified_network_is_never_negative_and_scales_with_all_of_it(
+def test_the_state_of_a_relu_network_is_never_negative_and_scales_with_its_inputs(
     seed: int, size: tuple[int, int, int], scale: float
 ) -> None:
     """relu(c a) = c relu(a) for c > 0; a power of two scales without rounding."""

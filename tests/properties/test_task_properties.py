@@ -61,7 +61,7 @@ def test_adding_marks_one_value_in_each_half_and_asks_for_their_sum(
 
 @repeatable
 @given(seeds, batches, st.integers(1, 30), st.integers(1, 6), st.integers(2, 40))
-def test_copy_has_its_layout_at_every_position(
+def test_copy_memory_has_its_layout_at_every_position(
     seed: int, batch: int, length: int, symbols: int, alphabet: int
 ) -> None:
     task = CopyMemory(symbols=symbols, alphabet=alphabet)
@@ -119,13 +119,13 @@ def right_outputs(task: Task, batch: Batch) -> Array:
     return np.where(hot, np.float32(50), np.float32(0))
 
 
-def test_the_registry_knows_the_built_in_tasks() -> None:
+def test_the_registry_has_the_built_in_tasks() -> None:
     assert {"adding", "copy-memory"} <= set(BUILT_IN_TASKS)
     assert not REGISTRY.problems
 
 
 @each_task
-def test_a_task_says_what_it_is(name: str) -> None:
+def test_the_info_of_a_task_is_complete(name: str) -> None:
     task = loaded(name)
     info = task.info
     assert info.name == name
@@ -191,7 +191,7 @@ def test_the_same_random_numbers_draw_the_same_batch(
 
 
 @each_task
-def test_the_next_batch_of_a_stream_is_another(name: str) -> None:
+def test_the_next_batch_of_a_stream_is_different(name: str) -> None:
     task = loaded(name)
     rng = np.random.default_rng(3)
     length = some_lengths(task)[-1]
@@ -231,7 +231,7 @@ def rows(batch: Batch, s: slice) -> Batch:
 @each_task
 @repeatable
 @given(st.data(), seeds, batches)
-def test_the_loss_is_the_mean_over_scored_positions_that_networks_train_on(
+def test_the_loss_is_the_mean_over_scored_positions_of_the_loss_for_its_target(
     name: str, data: st.DataObject, seed: int, size: int
 ) -> None:
     task = loaded(name)
@@ -268,7 +268,7 @@ def test_scores_and_floors_have_the_declared_names(
 @each_task
 @repeatable
 @given(st.data(), seeds, batches)
-def test_right_answers_solve_and_beat_the_floor_in_every_score(
+def test_right_answers_solve_the_task_and_beat_the_floor_in_every_score(
     name: str, data: st.DataObject, seed: int, size: int
 ) -> None:
     task = loaded(name)

@@ -131,7 +131,9 @@ def study(tmp_path: Path) -> Study:
 # --- one curve -----------------------------------------------------------------------
 
 
-def test_a_curve_agrees_that_parts_after_the_reference_itself(study: Study) -> None:
+def test_a_curve_that_parts_later_than_the_float32_reference_agrees(
+    study: Study,
+) -> None:
     study.reference(apart(1e-7, at=41))
     study.learn("torch-native float32", apart(5e-7, at=46))
     assert study.seed("numpy-reference float32").parts_at == 41
@@ -143,7 +145,7 @@ def test_a_curve_agrees_that_parts_after_the_reference_itself(study: Study) -> N
     assert found.excess == pytest.approx(5.0)
 
 
-def test_a_curve_does_not_agree_that_parts_one_update_before(study: Study) -> None:
+def test_a_curve_that_parts_one_update_earlier_does_not_agree(study: Study) -> None:
     study.reference(apart(1e-7, at=41))
     study.learn("torch-native float32", apart(1e-7, at=40, large=0.3))
     found = study.seed()
@@ -152,7 +154,7 @@ def test_a_curve_does_not_agree_that_parts_one_update_before(study: Study) -> No
     assert found.agrees is False
 
 
-def test_at_first_a_curve_has_room_for_rounding_of_its_own(study: Study) -> None:
+def test_early_updates_allow_for_rounding_of_the_implementation(study: Study) -> None:
     def grows(update: np.ndarray) -> np.ndarray:
         return np.asarray(9e-8 * 10 ** (0.1 * update))  # tenfold in ten updates
 
@@ -166,13 +168,13 @@ def test_at_first_a_curve_has_room_for_rounding_of_its_own(study: Study) -> None
     assert torch.excess == pytest.approx(5.0)
 
 
-def test_parting_at_the_same_update_is_agreement(study: Study) -> None:
+def test_a_curve_that_parts_at_the_same_update_agrees(study: Study) -> None:
     study.reference(apart(1e-7, at=41))
     study.learn("torch-native float32", apart(1e-7, at=41))
     assert study.seed().agrees is True
 
 
-def test_where_the_reference_does_not_part_every_update_is_judged(
+def test_every_update_is_judged_if_the_reference_does_not_part(
     study: Study,
 ) -> None:
     study.reference(apart(1e-7))
@@ -184,7 +186,7 @@ def test_where_the_reference_does_not_part_every_update_is_judged(
     assert study.seed("jax-scan float32").agrees is True
 
 
-def test_a_curve_that_comes_back_has_parted_where_it_left(study: Study) -> None:
+def test_a_curve_that_returns_has_parted_at_its_first_departure(study: Study) -> None:
     def excursion(update: np.ndarray) -> np.ndarray:
         return np.where(update == 20, 2 * LEVEL, 1e-7)
 
@@ -195,7 +197,7 @@ def test_a_curve_that_comes_back_has_parted_where_it_left(study: Study) -> None:
     assert found.largest == pytest.approx(2 * LEVEL)
 
 
-def test_only_updates_that_both_took_are_compared(study: Study) -> None:
+def test_only_updates_of_both_curves_are_compared(study: Study) -> None:
     study.learn("numpy-reference float64", apart(0.0), updates=80)
     study.learn("numpy-reference float32", apart(1e-7), updates=90)
     study.learn("torch-native float32", apart(1e-7, at=81))
@@ -204,7 +206,7 @@ def test_only_updates_that_both_took_are_compared(study: Study) -> None:
     assert found.agrees is True
 
 
-def test_a_loss_that_is_no_number_has_parted_unless_the_reference_has_none(
+def test_a_nan_loss_has_parted_unless_the_reference_is_nan_too(
     study: Study,
 ) -> None:
     study.learn("numpy-reference float64", apart(0.0, at=60, large=math.nan))
@@ -217,7 +219,7 @@ def test_a_loss_that_is_no_number_has_parted_unless_the_reference_has_none(
     json.dumps(dataclasses.asdict(found), allow_nan=False)
 
 
-def test_the_first_update_above_the_level_is_the_slow_search_for_it() -> None:
+def test_the_first_update_above_the_level_is_that_of_a_slow_search() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         found = np.maximum.accumulate(np.exp(rng.normal(-9, 2, size=30)))
@@ -240,7 +242,7 @@ def test_differences_are_the_largest_so_far(study: Study) -> None:
 # --- who is held against whom --------------------------------------------------------
 
 
-def test_each_seed_cell_and_variant_has_a_reference_of_its_own(study: Study) -> None:
+def test_each_seed_cell_and_variant_has_its_own_reference(study: Study) -> None:
     for cell in ("rnn", "gru"):
         for seed, at in ((0, 20), (1, 60)):
             study.reference(apart(1e-7, at=at), cell=cell, seed=seed)
@@ -264,7 +266,7 @@ def test_each_seed_cell_and_variant_has_a_reference_of_its_own(study: Study) -> 
     assert {r.heading.variant for r in torch} == {"hidden size 64"}, "not the dtype"
 
 
-def test_without_a_float64_reference_nothing_is_held_against_anything(
+def test_nothing_is_compared_without_a_float64_reference(
     study: Study, tmp_path: Path
 ) -> None:
     study.learn("numpy-reference float32", apart(1e-7))
@@ -276,14 +278,16 @@ def test_without_a_float64_reference_nothing_is_held_against_anything(
     assert "but numpy-reference in float64 did not" in page
 
 
-def test_without_its_own_float32_nothing_is_judged(study: Study) -> None:
+def test_nothing_is_judged_without_the_float32_reference(study: Study) -> None:
     study.learn("numpy-reference float64", apart(0.0))
     study.learn("torch-native float32", apart(1e-7, at=30))
     found = study.seed()
     assert (found.parts_at, found.agrees, found.largest) == (30, None, None)
 
 
-def test_who_did_not_learn_is_a_row_that_says_so(study: Study) -> None:
+def test_an_implementation_that_did_not_learn_has_a_row_that_says_so(
+    study: Study,
+) -> None:
     study.reference(apart(1e-7))
     trial = fake_runs.learning_trial("gru", 0, implementation="jax-scan")
     study.writer.commit(trial, outcome="unavailable", reason="no module 'jax'")
@@ -300,7 +304,7 @@ def test_who_did_not_learn_is_a_row_that_says_so(study: Study) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_chose_one_implementation_has_no_such_section(
+def test_a_run_that_chose_one_implementation_has_no_agreement_section(
     tmp_path: Path,
 ) -> None:
     summary = fake_runs.summary(fake_runs.quick(tmp_path / "run"))
@@ -337,7 +341,7 @@ def test_solved_fractions_and_updates_are_within_where_intervals_overlap(
     assert (row.solved_within, row.updates_within) == (solved_within, updates_within)
 
 
-def test_few_seeds_cannot_tell_all_solved_from_none_and_the_table_says_so(
+def test_the_table_says_that_few_seeds_cannot_distinguish_all_solved_from_none(
     study: Study,
 ) -> None:
     for count, overlap in ((3, True), (4, False)):
@@ -351,7 +355,7 @@ def test_few_seeds_cannot_tell_all_solved_from_none_and_the_table_says_so(
     assert "With fewer than 4 seeds, these intervals overlap" in notes
 
 
-def test_times_to_solve_pair_each_implementation_with_its_own_updates(
+def test_time_to_solve_uses_the_updates_of_the_same_implementation(
     study: Study,
 ) -> None:
     for name, solved_at in (("numpy-reference", 40), ("torch-native", 50)):
@@ -369,7 +373,7 @@ def test_times_to_solve_pair_each_implementation_with_its_own_updates(
 
 
 @pytest.fixture
-def told(study: Study) -> Study:
+def partings(study: Study) -> Study:
     """Torch parts two updates early in one seed, later in another, alone in one."""
     ends = ((41, 39), (50, 57), (None, 70), (None, None))
     for seed, (own, at) in enumerate(ends):
@@ -379,8 +383,10 @@ def told(study: Study) -> Study:
     return study
 
 
-def test_the_table_counts_who_parts_earlier_later_and_alone(told: Study) -> None:
-    found = agreement_table(summarize(told.judged))
+def test_the_table_counts_seeds_that_part_earlier_later_and_alone(
+    partings: Study,
+) -> None:
+    found = agreement_table(summarize(partings.judged))
     rows = {row.cells[0]: row for row in found.rows}
     own, torch = rows["numpy-reference float32"], rows["torch-native float32"]
     assert own.cells[1:6] == ("4", "–", "–", "–", "–")
@@ -398,8 +404,8 @@ def test_the_table_counts_who_parts_earlier_later_and_alone(told: Study) -> None
     assert double.tone == ""
 
 
-def test_the_second_table_has_the_partings_seed_by_seed(told: Study) -> None:
-    found = parting_table(summarize(told.judged))
+def test_the_second_table_has_the_parting_of_each_seed(partings: Study) -> None:
+    found = parting_table(summarize(partings.judged))
     assert [block.title for block in found.blocks] == ["adding, length 100"]
     rows = {row.cells[1]: row.cells for row in found.rows}
     assert rows["numpy-reference float32"][4] == "41, 50, –, –"
@@ -407,7 +413,7 @@ def test_the_second_table_has_the_partings_seed_by_seed(told: Study) -> None:
     assert rows["numpy-reference float64"][2:5] == ("–", "–", "–")
 
 
-def test_what_is_not_certified_is_marked_in_both_tables(study: Study) -> None:
+def test_an_uncertified_implementation_is_marked_in_both_tables(study: Study) -> None:
     study.reference(apart(1e-7))
     study.learn("torch-native float32", apart(1e-7), read_back=False)
     found = summarize(study.judged)
@@ -422,7 +428,7 @@ def test_what_is_not_certified_is_marked_in_both_tables(study: Study) -> None:
     assert rows["numpy-reference float64"].tone == ""
 
 
-def test_many_seeds_are_told_as_a_range(study: Study) -> None:
+def test_many_seeds_are_shown_as_a_range(study: Study) -> None:
     for seed in range(7):
         study.reference(apart(1e-7, at=None if seed == 6 else 30 + seed), seed=seed)
     found = parting_table(summarize(study.judged))
@@ -440,10 +446,10 @@ def drawn(study: Study, seed: int) -> Axes:
     return axes
 
 
-def test_a_panel_draws_every_line_its_parting_and_the_reference_s(
-    told: Study,
+def test_a_panel_draws_every_curve_its_parting_and_that_of_the_reference(
+    partings: Study,
 ) -> None:
-    axes = drawn(told, 0)
+    axes = drawn(partings, 0)
     lines = [line for line in axes.lines if len(line.get_xdata()) > 2]
     steps = [(list(line.get_xdata()), list(line.get_ydata())) for line in lines]
     x, y = steps[1]
@@ -458,8 +464,8 @@ def test_a_panel_draws_every_line_its_parting_and_the_reference_s(
     assert [text.get_text() for text in axes.texts] == ["41"]
 
 
-def test_the_page_has_the_figure_with_its_words(told: Study) -> None:
-    run: RunFolder = told.writer.run
+def test_the_page_has_the_figure_with_its_caption(partings: Study) -> None:
+    run: RunFolder = partings.writer.run
     page = write_report(run).read_text(encoding="utf-8")
     assert page.index("Do all implementations learn the same?") < page.index("Why? How")
     svg = (run.path / "figures" / "agreement-1-adding.svg").read_text(encoding="utf-8")
@@ -470,7 +476,7 @@ def test_the_page_has_the_figure_with_its_words(told: Study) -> None:
     assert "torch-native float32 parts at 39" in page, "and said to who does not see"
 
 
-def test_a_seed_that_nobody_compared_has_no_panel(study: Study) -> None:
+def test_a_seed_without_a_comparison_has_no_panel(study: Study) -> None:
     study.reference(apart(1e-7))
     study.learn("numpy-reference float64", apart(0.0), seed=1)
     panels = agreement_panels(study.judged)
@@ -480,7 +486,7 @@ def test_a_seed_that_nobody_compared_has_no_panel(study: Study) -> None:
         assert draw_agreement(panels, palette, 1).name == "agreement-1-adding"
 
 
-def test_a_trial_s_question_does_not_depend_on_who_computes_it() -> None:
+def test_what_a_trial_asks_does_not_depend_on_the_implementation() -> None:
     def question(trial: Trial) -> str:
         return trial.key(COMPUTED)
 
@@ -497,7 +503,7 @@ def test_a_trial_s_question_does_not_depend_on_who_computes_it() -> None:
         assert question(changed) != question(trial)
 
 
-def test_implementations_keep_one_order_whichever_trial_ended_first(
+def test_the_order_of_implementations_does_not_depend_on_which_trial_ended_first(
     study: Study,
 ) -> None:
     study.reference(apart(1e-7), cell="rnn")

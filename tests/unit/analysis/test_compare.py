@@ -149,7 +149,7 @@ def only(found: Comparison) -> Compared:
         (2.85e-3, "unclear"),
     ],
 )
-def test_a_session_tells_slower_faster_and_same_through_its_drift(
+def test_a_session_finds_slower_faster_and_same_despite_its_drift(
     base: Run, new: Run, time_s: float, verdict: str
 ) -> None:
     row = only(base.time().against(new.time(time_s=time_s, seed=1)))
@@ -162,7 +162,7 @@ def test_a_session_tells_slower_faster_and_same_through_its_drift(
     assert row.effect.interval.low < time_s / 3e-3 < row.effect.interval.high
 
 
-def test_two_sessions_know_less_and_say_so(base: Run, new: Run) -> None:
+def test_two_sessions_have_wider_intervals_and_say_so(base: Run, new: Run) -> None:
     later = {"session": "a, 2026-01-02 10:00:00"}
     found = base.time().against(new.time(time_s=3.3e-3, seed=1, **later))
     row = only(found)
@@ -174,7 +174,9 @@ def test_two_sessions_know_less_and_say_so(base: Run, new: Run) -> None:
     assert not base.against(base).notes
 
 
-def test_one_session_is_told_by_its_host_too(base: Run, new: Run) -> None:
+def test_a_session_of_the_same_name_on_another_host_is_not_paired(
+    base: Run, new: Run
+) -> None:
     other = {"facts": {**HERE, "host": "two"}}
     row = only(base.time().against(new.time(seed=1, **other)))
     assert row.effect is not None
@@ -182,7 +184,7 @@ def test_one_session_is_told_by_its_host_too(base: Run, new: Run) -> None:
 
 
 @pytest.mark.parametrize("rounds", [1, FEWEST_ROUNDS - 1])
-def test_few_rounds_are_unclear_whatever_they_say(
+def test_few_rounds_are_unclear_whatever_they_show(
     base: Run, new: Run, rounds: int
 ) -> None:
     found = base.time(rounds=rounds).against(
@@ -204,7 +206,7 @@ def test_a_noisy_session_is_unclear_and_says_what_to_do(base: Run, new: Run) -> 
     assert "quieter machine" in row.why
 
 
-def test_a_run_without_raw_readings_is_unclear(base: Run, new: Run) -> None:
+def test_a_timing_without_raw_readings_is_unclear(base: Run, new: Run) -> None:
     trial = fake_runs.speed_trial("torch-native", "gru", **SHAPE)
     base.writer.commit(trial, readings=[Reading("forward", {"time_s": 1.0})], **HERE)
     row = only(base.against(new.time()))
@@ -232,7 +234,7 @@ def test_a_trial_that_fails_now_is_a_regression_with_its_reason(
         (False, False, "failed in both"),
     ],
 )
-def test_what_failed_before_is_no_regression(
+def test_a_trial_that_failed_before_is_not_a_regression(
     base: Run, new: Run, before: bool, now: bool, verdict: str
 ) -> None:
     for run, ok in ((base, before), (new, now)):
@@ -245,18 +247,18 @@ def test_what_failed_before_is_no_regression(
     assert row.why == "out of memory: 450M"
 
 
-def test_what_only_one_run_has_is_told(base: Run, new: Run) -> None:
+def test_a_trial_that_only_one_run_has_is_reported(base: Run, new: Run) -> None:
     found = base.time("torch-loop").against(new.time("torch-native"))
-    told = {r.trial.implementation: r.verdict for r in found.rows}
-    assert told == {"torch-loop": "missing in new", "torch-native": "missing in base"}
+    shown = {r.trial.implementation: r.verdict for r in found.rows}
+    assert shown == {"torch-loop": "missing in new", "torch-native": "missing in base"}
 
 
-def test_a_phase_that_only_one_has_is_told(base: Run, new: Run) -> None:
+def test_a_phase_that_only_one_run_has_is_reported(base: Run, new: Run) -> None:
     new.time(seed=1)
     base.time()
     found = base.against(_with_phase(new, "train_step"))
-    told = {row.phase: row.verdict for row in found.rows}
-    assert told == {"forward": "same", "train_step": "missing in base"}
+    shown = {row.phase: row.verdict for row in found.rows}
+    assert shown == {"forward": "same", "train_step": "missing in base"}
 
 
 def _with_phase(run: Run, phase: str) -> Run:
@@ -272,69 +274,73 @@ def _with_phase(run: Run, phase: str) -> Run:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"threads": 2}, "threads 1 against 2"),
         ({"dtype": "float64"}, "dtype float32 against float64"),
         ({"precision": "tf32"}, "precision highest against tf32"),
     ],
 )
-def test_another_budget_is_refused_or_told_beside_what_is_alike(
-    base: Run, new: Run, changes: dict[str, Any], told: str
+def test_a_different_budget_is_refused_or_reported_beside_equal_ones(
+    base: Run, new: Run, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(MisuseError, match=f"{told}.*--across-machines"):
+    with pytest.raises(MisuseError, match=f"{message}.*--across-machines"):
         base.time().against(new.time(**changes))
     found = base.time("torch-loop").against(new.time("torch-loop", seed=1))
     rows = {r.trial.implementation: r for r in found.rows}
     assert rows["torch-loop"].verdict == "same"
     assert rows["torch-native"].verdict == "not comparable"
-    assert rows["torch-native"].why == told
+    assert rows["torch-native"].why == message
     assert rows["torch-native"].effect is None
 
 
-def test_unlike_machines_are_refused_by_name(base: Run, new: Run) -> None:
+def test_different_machines_are_refused_by_name(base: Run, new: Run) -> None:
     with pytest.raises(MisuseError, match=r"'2 cores A' against '4 cores B'.*gate"):
         base.time().against(new.time(facts=THERE))
 
 
-def test_other_libraries_are_compared_and_told(base: Run, new: Run) -> None:
+def test_different_library_versions_are_compared_and_reported(
+    base: Run, new: Run
+) -> None:
     newer = {**HERE, "framework": "torch 2.14.0"}
     found = base.time().against(new.time(seed=1, facts=newer))
     assert only(found).verdict == "same"
     assert found.notes == ("Libraries differ: torch 2.13.0 → torch 2.14.0.",)
 
 
-def told(found: Comparison) -> dict[str, str]:
+def cells_of(found: Comparison) -> dict[str, str]:
     """The cells of the only row of a table, by their heading."""
     (block,) = compare_table(found).blocks
     (shown,) = block.rows
     return dict(zip(block.head, shown.cells, strict=True))
 
 
-def test_library_and_kernel_stand_in_every_row(base: Run, new: Run) -> None:
-    shown = told(base.time().against(new.time(seed=1)))
+def test_every_row_shows_library_and_kernel(base: Run, new: Run) -> None:
+    shown = cells_of(base.time().against(new.time(seed=1)))
     assert (shown["library"], shown["kernel"]) == ("torch 2.13.0", "aten::gru")
 
 
-def test_what_differs_in_library_and_kernel_is_shown_of_both(
+def test_different_libraries_and_kernels_are_shown_for_both_runs(
     base: Run, new: Run
 ) -> None:
     newer = {**HERE, "framework": "torch 2.14.0", "kernel": "oneDNN"}
     found = base.time().against(new.time(seed=1, facts=newer))
-    shown = told(found)
+    shown = cells_of(found)
     assert shown["library"] == "torch 2.13.0 → torch 2.14.0"
     assert shown["kernel"] == "aten::gru → oneDNN"
     assert "Kernels differ: gru torch-native: aten::gru → oneDNN." in found.notes
 
 
-def test_a_run_without_a_kernel_stored_has_no_other_one(base: Run, new: Run) -> None:
+def test_a_run_without_a_stored_kernel_does_not_differ_in_kernel(
+    base: Run, new: Run
+) -> None:
     old = {**HERE, "kernel": None}
     found = base.time(facts=old).against(new.time(seed=1))
-    assert told(found)["kernel"] == "aten::gru"
+    assert cells_of(found)["kernel"] == "aten::gru"
     assert found.notes == ()
 
 
-def test_keys_of_one_budget_stand_under_it(base: Run, new: Run) -> None:
+def test_keys_of_one_budget_are_listed_under_it(base: Run, new: Run) -> None:
     for run, seed in ((base, 0), (new, 1)):
         run.time(seed=seed).time(seed=seed + 2, threads=2)
         run.time(seed=seed + 4, device="cuda:0", precision="tf32")
@@ -346,7 +352,7 @@ def test_keys_of_one_budget_stand_under_it(base: Run, new: Run) -> None:
     }
 
 
-def test_budgets_that_differ_are_shown_of_both(base: Run, new: Run) -> None:
+def test_different_budgets_are_shown_for_both_runs(base: Run, new: Run) -> None:
     base.time(facts={**HERE, **_peak(8e9)})
     new.time(threads=2, seed=1, facts={**HERE, **_peak(16e9)})
     (block,) = compare_table(base.against(new, across_machines=True)).blocks
@@ -360,7 +366,7 @@ def _peak(flop_per_s: float) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("factor", "verdict"), [(2.0, "same"), (4.0, "slower"), (1.0, "faster")]
 )
-def test_unlike_machines_are_judged_by_the_share_of_their_peaks(
+def test_different_machines_are_judged_by_the_share_of_their_peaks(
     base: Run, new: Run, factor: float, verdict: str
 ) -> None:
     base.time(facts={**HERE, **_peak(8e9)}, drift=0)
@@ -380,7 +386,7 @@ def test_unlike_machines_are_judged_by_the_share_of_their_peaks(
     assert head.index("normalised") < head.index("raw new / base")
 
 
-def test_without_peaks_they_are_judged_by_an_implementation_of_both(
+def test_machines_without_peaks_are_judged_by_an_implementation_of_both_runs(
     base: Run, new: Run
 ) -> None:
     base.time().time("numpy-reference", 6e-3, seed=2).time("another", seed=4)
@@ -395,9 +401,7 @@ def test_without_peaks_they_are_judged_by_an_implementation_of_both(
     assert row.verdict == "slower"
 
 
-def test_with_nothing_to_normalise_by_the_ratio_alone_says_nothing(
-    base: Run, new: Run
-) -> None:
+def test_a_ratio_that_cannot_be_normalised_is_unclear(base: Run, new: Run) -> None:
     base.time()
     row = only(base.against(new.time(time_s=9e-3, facts=THERE), across_machines=True))
     assert row.verdict == "unclear"
@@ -405,7 +409,7 @@ def test_with_nothing_to_normalise_by_the_ratio_alone_says_nothing(
     assert row.effect is not None
 
 
-def test_across_machines_pairs_what_differs_in_its_budget_alone(
+def test_across_machines_pairs_keys_that_differ_in_their_budget_alone(
     base: Run, new: Run
 ) -> None:
     base.time(facts={**HERE, **_peak(8e9)})
@@ -415,9 +419,7 @@ def test_across_machines_pairs_what_differs_in_its_budget_alone(
     assert row.normalised is not None
 
 
-def test_what_computes_something_else_now_is_a_regression_however_fast(
-    base: Run, new: Run
-) -> None:
+def test_a_wrong_result_is_a_regression_however_fast(base: Run, new: Run) -> None:
     base.time()
     new.time(time_s=1e-4, seed=1)
     fake_runs.parity(new.writer, "torch-native", "gru", broken="outputs")
@@ -449,7 +451,7 @@ def test_a_shaky_or_uncertified_row_keeps_its_verdict_and_is_marked(
     )
 
 
-def test_a_machine_that_is_not_fit_is_marked(base: Run, new: Run) -> None:
+def test_an_unfit_machine_is_marked(base: Run, new: Run) -> None:
     noisy = {**HERE, "fitness": {"verdict": "noisy", "reasons": []}}
     row = only(base.time(facts=noisy).against(new.time(seed=1)))
     assert row.marks == ("base noisy machine",)
@@ -458,7 +460,9 @@ def test_a_machine_that_is_not_fit_is_marked(base: Run, new: Run) -> None:
 # --- many keys -----------------------------------------------------------------------
 
 
-def test_the_worst_stands_first_and_one_sentence_closes(base: Run, new: Run) -> None:
+def test_the_worst_row_is_first_and_one_sentence_ends_the_table(
+    base: Run, new: Run
+) -> None:
     for name, factor in (("a", 1.0), ("b", 1.2), ("c", 1.4), ("d", 0.8)):
         base.time(name)
         new.time(name, factor * 3e-3, seed=1)
@@ -472,14 +476,14 @@ def test_the_worst_stands_first_and_one_sentence_closes(base: Run, new: Run) -> 
     )
 
 
-def test_a_larger_effect_forgives_more(base: Run, new: Run) -> None:
+def test_a_larger_least_effect_allows_larger_differences(base: Run, new: Run) -> None:
     base.time()
     new.time(time_s=3.3e-3, seed=1)
     assert only(base.against(new)).verdict == "slower"
     assert only(base.against(new, effect=0.2)).verdict == "same"
 
 
-def test_of_many_keys_that_touch_the_effect_few_are_called_slower(
+def test_few_of_many_keys_at_the_least_effect_are_called_slower(
     fewer_resamples: None,
 ) -> None:
     """Of forty one would be, by each p-value alone."""
@@ -489,7 +493,7 @@ def test_of_many_keys_that_touch_the_effect_few_are_called_slower(
     assert sum(count > 0 for count in found) <= 3  # of 15, at a level of 5 %
 
 
-def test_what_is_beyond_the_effect_only_by_itself_says_so() -> None:
+def test_a_key_that_is_slower_only_without_the_others_says_so() -> None:
     rng = np.random.default_rng(1)
     row, found = _alone_beyond(rng)
     others = [_key_of(str(i), np.exp(rng.normal(0, 0.02, ROUNDS))) for i in range(30)]
@@ -568,7 +572,7 @@ MOST = 0.05 + 0.02
 @pytest.mark.usefixtures("fewer_resamples")
 @pytest.mark.parametrize("paired", [True, False])
 @pytest.mark.parametrize("rounds", [FEWEST_ROUNDS, 10, 30])
-def test_the_least_effect_is_rarely_called_slower_or_none(
+def test_a_slowdown_by_the_least_effect_is_rarely_called_slower_or_same(
     rounds: int, paired: bool
 ) -> None:
     slower, same = _rates(1.05, rounds, paired=paired)
@@ -578,7 +582,7 @@ def test_the_least_effect_is_rarely_called_slower_or_none(
 
 @pytest.mark.usefixtures("fewer_resamples")
 @pytest.mark.parametrize("rounds", [FEWEST_ROUNDS, 7, 12, 24])
-def test_the_interval_of_common_rounds_holds_the_truth_as_often_as_it_says(
+def test_the_interval_of_common_rounds_holds_the_truth_at_its_stated_rate(
     rounds: int,
 ) -> None:
     rng = np.random.default_rng(rounds)
@@ -593,7 +597,7 @@ def test_the_interval_of_common_rounds_holds_the_truth_as_often_as_it_says(
     assert 0.93 <= held / sessions <= 0.97
 
 
-def test_a_few_rounds_are_as_sure_as_a_sign_test_at_most() -> None:
+def test_few_rounds_are_at_most_as_sure_as_a_sign_test() -> None:
     base = dict.fromkeys(range(FEWEST_ROUNDS), 1.0)
     found = paired_effect(base, dict.fromkeys(base, 2.0), 0.05)
     assert found is not None
@@ -615,7 +619,7 @@ def test_thousands_of_rounds_are_as_good_as_few() -> None:
 
 @pytest.mark.usefixtures("fewer_resamples")
 @pytest.mark.parametrize("paired", [True, False])
-def test_ten_per_cent_are_nearly_always_found(paired: bool) -> None:
+def test_a_slowdown_by_ten_per_cent_is_nearly_always_found(paired: bool) -> None:
     assert _rates(1.1, 12, paired=paired)[0] >= 0.97
     slower, same = _rates(1.0, 12, paired=paired)
     assert slower == 0
@@ -623,7 +627,7 @@ def test_ten_per_cent_are_nearly_always_found(paired: bool) -> None:
 
 
 @pytest.mark.usefixtures("fewer_resamples")
-def test_disturbed_turns_hide_little_of_it() -> None:
+def test_disturbed_turns_hide_few_slowdowns() -> None:
     assert _rates(1.1, 24, paired=True, spikes=True)[0] >= 0.95
     assert _rates(1.05, 24, paired=True, spikes=True)[0] <= MOST
 
@@ -642,7 +646,7 @@ def _command(
 @pytest.mark.parametrize(
     ("time_s", "rounds", "code"), [(3e-3, 24, 0), (3.6e-3, 24, 3), (3.6e-3, 2, 5)]
 )
-def test_the_exit_code_is_the_answer(
+def test_the_exit_code_depends_on_the_verdict(
     base: Run,
     new: Run,
     time_s: float,
@@ -657,8 +661,8 @@ def test_the_exit_code_is_the_answer(
     assert found[0] == code, found
     lines = found[1].split("\n")
     assert lines[0] == "1 thread · float32"
-    told = ["gru", "torch-native", "torch", "2.13.0", "aten::gru", "forward"]
-    assert lines[2].split()[:6] == told
+    shown = ["gru", "torch-native", "torch", "2.13.0", "aten::gru", "forward"]
+    assert lines[2].split()[:6] == shown
     assert found[1].rstrip().endswith(".")
     found = _command((base.path, new.path, "--json"), monkeypatch, capsys)
     assert found[0] == code
@@ -669,7 +673,7 @@ def test_the_exit_code_is_the_answer(
 
 
 @pytest.mark.parametrize("given", ["5%", "0.05", " 5 % ", ".05", "5e-2", "0.5E+1%"])
-def test_the_effect_is_a_share(
+def test_the_least_effect_is_given_as_a_share(
     base: Run,
     new: Run,
     given: str,
@@ -685,7 +689,7 @@ def test_the_effect_is_a_share(
 
 
 @pytest.mark.parametrize("given", ["5", "0", "-1%", "1e2%", "five", "nan", "e-3", ""])
-def test_no_other_effect_is_taken(
+def test_an_effect_outside_its_range_is_refused(
     base: Run,
     new: Run,
     given: str,
@@ -698,7 +702,7 @@ def test_no_other_effect_is_taken(
     assert "above 0 and below 1, as 5% or 0.05 or 5e-2" in err
 
 
-def test_what_cannot_be_compared_is_refused(
+def test_runs_that_cannot_be_compared_are_refused(
     base: Run,
     new: Run,
     tmp_path: Path,
@@ -724,7 +728,7 @@ def test_what_cannot_be_compared_is_refused(
     assert (code, "nothing to normalise by" in out) == (5, True)
 
 
-def test_runs_are_read_and_not_written(
+def test_a_comparison_does_not_write_to_the_runs(
     base: Run,
     new: Run,
     monkeypatch: pytest.MonkeyPatch,
@@ -737,7 +741,7 @@ def test_runs_are_read_and_not_written(
     assert helpers.snapshot(base.path) == before
 
 
-def test_a_difference_is_one_of_the_code_only_if_other_processes_show_it_too(
+def test_a_difference_is_due_to_the_code_only_if_other_processes_show_it_too(
     tmp_path: Path,
 ) -> None:
     def gated(name: str, **times: float) -> Comparison:

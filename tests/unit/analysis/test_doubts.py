@@ -24,21 +24,21 @@ def _with(record: TrialRecord, facts: Mapping[str, str]) -> TrialRecord:
     return replace(record, result={**record.result, **facts})
 
 
-def _told(records: list[TrialRecord], there: Mapping[str, str]) -> str | None:
+def _doubts(records: list[TrialRecord], there: Mapping[str, str]) -> str | None:
     """Return the doubts of a timing here where its certificate is from there."""
     found = [_with(r, there if r.trial.measure == "parity" else HERE) for r in records]
     (timing,) = [r for r in found if r.trial.measure == "speed"]
     return words([doubts(found)[timing.id]])
 
 
-def test_a_certificate_of_this_place_leaves_no_doubt(
+def test_a_certificate_of_the_same_conditions_leaves_no_doubt(
     measured: list[TrialRecord],
 ) -> None:
-    assert _told(measured, HERE) is None
+    assert _doubts(measured, HERE) is None
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "doubt"),
     [
         (
             "processor",
@@ -48,7 +48,7 @@ def test_a_certificate_of_this_place_leaves_no_doubt(
         ("framework", "torch 2.14.0", "certified with torch 2.14.0, not torch 2.13.0"),
     ],
 )
-def test_a_certificate_from_elsewhere_is_told(
-    measured: list[TrialRecord], name: str, value: str, told: str
+def test_a_certificate_of_other_conditions_is_a_doubt(
+    measured: list[TrialRecord], name: str, value: str, doubt: str
 ) -> None:
-    assert _told(measured, {**HERE, name: value}) == told
+    assert _doubts(measured, {**HERE, name: value}) == doubt

@@ -71,7 +71,7 @@ def test_a_real_advantage_wins(writer: Writer) -> None:
     assert spot_words(spot) == ("fast\n1.05 ×",)
 
 
-def test_less_than_two_percent_is_no_advantage(writer: Writer) -> None:
+def test_less_than_two_percent_is_not_an_advantage(writer: Writer) -> None:
     timed(writer, "slow", 0.01019)
     timed(writer, "fast", 0.01000)
     timed(writer, "slower", 0.0200)
@@ -81,7 +81,7 @@ def test_less_than_two_percent_is_no_advantage(writer: Writer) -> None:
     assert spot_words(spot) == ("fast", "≈ slow")
 
 
-def test_an_interval_that_holds_one_is_no_advantage(writer: Writer) -> None:
+def test_an_interval_that_holds_one_is_not_an_advantage(writer: Writer) -> None:
     timed(writer, "fast", 0.0100)
     timed(writer, "slow", 0.0103, factors=WOBBLE)
     spot = only(writer)
@@ -90,7 +90,7 @@ def test_an_interval_that_holds_one_is_no_advantage(writer: Writer) -> None:
     assert spot.equals == ("fast", "slow")
 
 
-def test_a_drift_of_the_machine_hides_no_advantage(writer: Writer) -> None:
+def test_a_drift_of_the_machine_does_not_hide_an_advantage(writer: Writer) -> None:
     # The intervals of the times overlap by far: 10 % each way, and a drift of 25 %.
     timed(writer, "fast", 0.0100)
     timed(writer, "slow", 0.0103)
@@ -108,7 +108,7 @@ def test_without_rounds_the_intervals_of_the_times_decide(writer: Writer) -> Non
     assert only(writer).equals == ("fast", "near")
 
 
-def test_an_uncertified_one_never_wins_and_is_told(writer: Writer) -> None:
+def test_an_uncertified_implementation_never_wins_and_is_named(writer: Writer) -> None:
     timed(writer, "wrong", 0.001, certified=False)
     timed(writer, "right", 0.010)
     timed(writer, "also-wrong", 0.020, certified=False)
@@ -120,7 +120,7 @@ def test_an_uncertified_one_never_wins_and_is_told(writer: Writer) -> None:
     assert spot_words(spot) == ("right\nalone †",)
 
 
-def test_where_nothing_is_certified_nothing_is_the_fastest(writer: Writer) -> None:
+def test_nothing_is_the_fastest_without_a_certificate(writer: Writer) -> None:
     timed(writer, "wrong", 0.001, certified=False)
     timed(writer, "also-wrong", 0.002, certified=False)
     spot = only(writer)
@@ -130,7 +130,7 @@ def test_where_nothing_is_certified_nothing_is_the_fastest(writer: Writer) -> No
     assert row.tone == "doubt"
 
 
-def test_what_did_not_end_ok_is_told(writer: Writer) -> None:
+def test_a_trial_that_did_not_end_ok_is_named(writer: Writer) -> None:
     timed(writer, "fast", 0.01)
     trial = fake_runs.shape_trial("big", "gru")
     writer.commit(trial, outcome="out_of_memory", reason="9 GiB")
@@ -142,7 +142,7 @@ def test_what_did_not_end_ok_is_told(writer: Writer) -> None:
     assert row.cells[-1] == "big out of memory; none unavailable"
 
 
-def test_a_place_where_all_failed_stands_on_the_map(writer: Writer) -> None:
+def test_the_map_shows_a_size_at_which_all_failed(writer: Writer) -> None:
     timed(writer, "fast", 0.01, batch=1)
     for name in ("fast", "big"):
         trial = fake_runs.shape_trial(name, "gru", batch=64)
@@ -171,7 +171,7 @@ def test_sessions_are_not_mixed_and_the_latest_counts(writer: Writer) -> None:
     "changes",
     [{"threads": 2}, {"dtype": "float64"}, {"time_steps": 50}, {"num_layers": 2}],
 )
-def test_unlike_conditions_are_maps_of_their_own(
+def test_different_conditions_have_separate_maps(
     writer: Writer, changes: dict[str, Any]
 ) -> None:
     timed(writer, "one", 0.01)
@@ -180,7 +180,7 @@ def test_unlike_conditions_are_maps_of_their_own(
     assert [[s.certified for s in m.spots] for m in maps] == [[("one",)], [("other",)]]
 
 
-def test_single_time_steps_have_one_batch_whatever_the_trial_has(
+def test_single_time_steps_have_batch_one_whatever_the_batch_of_the_trial(
     writer: Writer,
 ) -> None:
     for batch in (1, 64):
@@ -195,7 +195,7 @@ def test_single_time_steps_have_one_batch_whatever_the_trial_has(
     assert len(maps["train_step"].spots) == 4
 
 
-def test_single_time_steps_have_one_map_whatever_they_were_timed_beside(
+def test_single_time_steps_have_one_map_whatever_the_other_sizes(
     writer: Writer,
 ) -> None:
     for steps in (20, 80):
@@ -206,7 +206,7 @@ def test_single_time_steps_have_one_map_whatever_they_were_timed_beside(
     assert [spot.session for spot in maps[0].spots] == ["80"]
 
 
-def test_the_fastest_is_the_one_that_no_other_beats_round_by_round(
+def test_the_fastest_is_the_one_that_no_other_beats_in_most_rounds(
     writer: Writer,
 ) -> None:
     timed(writer, "torch-native", 0.010, factors=[1.0] * 8)
@@ -216,14 +216,14 @@ def test_the_fastest_is_the_one_that_no_other_beats_round_by_round(
     assert spot.ratio == pytest.approx(1 / 0.66)
 
 
-def test_a_choice_of_one_is_no_table(writer: Writer) -> None:
+def test_a_single_implementation_has_no_table_of_the_fastest(writer: Writer) -> None:
     timed(writer, "alone", 0.01)
     found = summary(writer)
     assert len(found.fastest) == 1
     assert fastest_table(found).rows == ()
 
 
-def test_a_run_of_many_sizes_ends_with_what_is_fastest(tmp_path: Path) -> None:
+def test_a_run_of_many_sizes_ends_with_the_fastest(tmp_path: Path) -> None:
     run = fake_runs.sweep(tmp_path / "run")
     console = Console(width=150, force_terminal=False)
     with console.capture() as capture:
@@ -233,7 +233,7 @@ def test_a_run_of_many_sizes_ends_with_what_is_fastest(tmp_path: Path) -> None:
     assert "× fastest" not in shown, "the timings are for `show`"
 
 
-def test_many_that_are_equal_are_counted(writer: Writer) -> None:
+def test_many_equal_implementations_are_counted(writer: Writer) -> None:
     for name in "abcde":
         timed(writer, name, 0.01)
     spot = only(writer)
@@ -247,13 +247,13 @@ def test_the_fastest_is_named_with_its_library_and_kernel(writer: Writer) -> Non
     fake_runs.parity(writer, "a", "gru", facts=ran)
     fake_runs.speed(writer, fake_runs.shape_trial("a", "gru"), 0.01, **ran)
     table = fastest_table(summary(writer))
-    told = dict(zip(table.blocks[0].head, table.rows[-1].cells, strict=True))
-    assert told["phase"] == "train step"
-    assert (told["fastest certified"], told["library"]) == ("a", "jax 0.9.1")
-    assert told["kernel"] == "XLA while loop"
+    shown = dict(zip(table.blocks[0].head, table.rows[-1].cells, strict=True))
+    assert shown["phase"] == "train step"
+    assert (shown["fastest certified"], shown["library"]) == ("a", "jax 0.9.1")
+    assert shown["kernel"] == "XLA while loop"
 
 
-def test_maps_say_what_is_alike(writer: Writer) -> None:
+def test_the_title_of_a_map_has_the_common_conditions(writer: Writer) -> None:
     timed(writer, "a", 0.01)
     timed(writer, "b", 0.01)
     (found,) = summary(writer).fastest
@@ -262,7 +262,7 @@ def test_maps_say_what_is_alike(writer: Writer) -> None:
     assert block.title == "100 time steps · input size 64 · 1 thread · float32"
 
 
-def test_one_turn_shows_no_advantage(writer: Writer) -> None:
+def test_one_turn_cannot_show_an_advantage(writer: Writer) -> None:
     for name, time_s in (("torch-native", 0.01), ("jax-scan", 0.02)):
         trial = fake_runs.speed_trial(name, "gru")
         fake_runs.parity(writer, name, "gru")

@@ -50,7 +50,7 @@ def first_even(
 @pytest.mark.parametrize(
     ("first_s", "time_s"), [(14.0, 0.005), (0.8, 0.0071), (0.03, 0.001), (2.0, 0.0099)]
 )
-def test_calls_are_those_that_adding_up_finds(
+def test_the_number_of_calls_is_that_of_adding_up_each_call(
     writer: Writer, first_s: float, time_s: float
 ) -> None:
     timed(writer, "plain", 0.02, 0.01)
@@ -71,7 +71,7 @@ def test_the_interval_is_from_both_ends_of_both_times(writer: Writer) -> None:
     assert each.high == pytest.approx(1 + 1.0 / (0.009 - 0.0055))
 
 
-def test_it_may_be_never_where_the_times_may_be_equal(writer: Writer) -> None:
+def test_payback_may_be_never_if_the_times_may_be_equal(writer: Writer) -> None:
     timed(writer, "plain", 0.0, 0.0100)
     timed(writer, "compiled", 1.0, 0.0095)
     each = found(writer)["compiled"]
@@ -79,14 +79,18 @@ def test_it_may_be_never_where_the_times_may_be_equal(writer: Writer) -> None:
     assert paid_back(each).endswith(", never]")
 
 
-def test_what_is_not_faster_later_never_pays_back(writer: Writer) -> None:
+def test_an_implementation_that_is_not_faster_later_never_pays_back(
+    writer: Writer,
+) -> None:
     timed(writer, "plain", 0.0, 0.010)
     timed(writer, "compiled", 1.0, 0.010)
     each = found(writer)["compiled"]
     assert paid_back(each) == "never: not faster later"
 
 
-def test_what_costs_no_more_at_first_has_paid_back_at_once(writer: Writer) -> None:
+def test_an_implementation_whose_first_call_costs_no_more_pays_back_at_once(
+    writer: Writer,
+) -> None:
     timed(writer, "plain", 1.0, 0.010)
     timed(writer, "wrong", 0.5, 0.005, certified=False)
     each = found(writer)["wrong"]
@@ -94,7 +98,9 @@ def test_what_costs_no_more_at_first_has_paid_back_at_once(writer: Writer) -> No
     assert paid_back(each) == "at once"
 
 
-def test_all_are_held_against_the_cheapest_certified_one(writer: Writer) -> None:
+def test_all_are_compared_with_the_cheapest_certified_implementation(
+    writer: Writer,
+) -> None:
     timed(writer, "wrong", 0.0, 0.002, certified=False)
     timed(writer, "plain", 0.1, 0.020)
     timed(writer, "compiled", 5.0, 0.001)
@@ -104,7 +110,7 @@ def test_all_are_held_against_the_cheapest_certified_one(writer: Writer) -> None
     assert every["plain"].is_cheapest
 
 
-def test_without_a_certified_one_nothing_is_held_against_anything(
+def test_nothing_is_compared_without_a_certified_implementation(
     writer: Writer,
 ) -> None:
     timed(writer, "wrong", 1.0, 0.01, certified=False)
@@ -121,20 +127,20 @@ def test_sessions_are_not_mixed(writer: Writer) -> None:
     assert all(each.is_cheapest for each in found(writer).values())
 
 
-def test_the_table_has_every_first_call_and_marks_doubt(writer: Writer) -> None:
+def test_the_table_has_every_first_call_and_marks_doubts(writer: Writer) -> None:
     timed(writer, "plain", 0.02, 0.01)
     timed(writer, "compiled", 14.0, 0.005)
     timed(writer, "wrong", 1.0, 0.001, certified=False)
     table = first_calls_table(fake_runs.summary(writer.run))
     assert {row.cells[3:5] for row in table.rows} == {("torch 2.13.0", "aten::gru")}
-    told = {row.cells[1]: row.cells[7:] for row in table.rows}
-    assert told["plain"] == ("–", "cheapest at first")
-    assert told["compiled"][0] == "plain"
-    assert told["compiled"][1].startswith("2.8k calls [")
-    assert told["wrong · uncertified"][1].startswith("110 calls [")
+    shown = {row.cells[1]: row.cells[7:] for row in table.rows}
+    assert shown["plain"] == ("–", "cheapest at first")
+    assert shown["compiled"][0] == "plain"
+    assert shown["compiled"][1].startswith("2.8k calls [")
+    assert shown["wrong · uncertified"][1].startswith("110 calls [")
 
 
-def test_a_row_is_held_against_any_other(writer: Writer) -> None:
+def test_a_row_can_be_compared_with_any_other(writer: Writer) -> None:
     timed(writer, "a", 1.0, 0.01)
     timed(writer, "b", 2.0, 0.005)
     known = rows(writer)

@@ -75,7 +75,7 @@ def interval(base: Mapping[int, float], new: Mapping[int, float]) -> Interval | 
     return found.interval
 
 
-def test_what_slows_a_round_leaves_its_ratio_alone() -> None:
+def test_a_slow_round_does_not_change_its_ratio() -> None:
     drift = [1.0, 1.4, 1.8, 2.2, 2.6, 3.0, 3.4, 3.8]
     base, new = turns(*drift), turns(*drift, base=1.1)
     found = paired_ratio(base, new)
@@ -95,12 +95,12 @@ def test_only_rounds_in_common_are_paired() -> None:
     assert interval({0: 1.0}, {0: 1.0}) is None, "one round has no interval"
 
 
-def test_rounds_too_few_to_enclose_their_median_have_no_interval() -> None:
+def test_a_ratio_of_too_few_rounds_has_no_interval() -> None:
     assert interval(turns(*[1] * 5), turns(0.9, 1.3, 1.0, 1.0, 1.0)) is None
     assert interval(turns(*[1] * 6), turns(0.9, 1.3, *[1.0] * 4)) is not None
 
 
-def test_the_interval_of_a_ratio_holds_the_truth_as_often_as_it_says() -> None:
+def test_the_interval_of_a_ratio_holds_the_truth_at_its_stated_rate() -> None:
     rng = np.random.default_rng(5)
     held = 0
     for _ in range(200):
@@ -151,7 +151,7 @@ def test_the_ratio_of_a_row_is_paired_and_has_an_interval(writer: Writer) -> Non
         {"num_layers": 2},
     ],
 )
-def test_unlike_timings_share_neither_block_nor_ratio(
+def test_timings_of_different_conditions_share_neither_block_nor_ratio(
     writer: Writer, changes: dict[str, Any]
 ) -> None:
     certified(writer, "torch-native")
@@ -170,7 +170,7 @@ def test_unlike_timings_share_neither_block_nor_ratio(
 BUDGET = ("threads", "dtype", "precision", "device")
 
 
-def test_the_budget_is_told_over_every_block(writer: Writer) -> None:
+def test_the_budget_is_printed_above_every_block(writer: Writer) -> None:
     fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 0.01)
     found = summary(writer)
     (block,) = speed_table(found).blocks
@@ -198,7 +198,7 @@ def test_a_budget_says_whether_tf32_is_off(
     assert Conditions("", device, 1, dtype, precision).budget == words
 
 
-def test_library_and_kernel_stand_beside_every_speed_number(writer: Writer) -> None:
+def test_library_and_kernel_are_shown_beside_every_timing(writer: Writer) -> None:
     certified(writer, "torch-native", "jax-scan")
     fake_runs.learning(writer, fake_runs.learning_trial("gru", 0), 800)
     for name in ("torch-native", "jax-scan"):
@@ -216,12 +216,12 @@ def test_library_and_kernel_stand_beside_every_speed_number(writer: Writer) -> N
         (block,) = table.blocks
         assert block.title.endswith("1 thread · float32"), table.name
         for line in block.rows:
-            told = dict(zip(block.head, line.cells, strict=True))
-            assert told["library"] == "torch 2.13.0", table.name
-            assert told["kernel"] == "what ran", table.name
+            shown = dict(zip(block.head, line.cells, strict=True))
+            assert shown["library"] == "torch 2.13.0", table.name
+            assert shown["kernel"] == "what ran", table.name
 
 
-def test_what_xla_compiled_with_is_told(writer: Writer) -> None:
+def test_the_flags_of_xla_are_shown(writer: Writer) -> None:
     trial = fake_runs.speed_trial("jax-scan", "gru")
     pinned = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
     fake_runs.speed(writer, trial, 0.01, kernel="XLA while loop", pinned=pinned)
@@ -233,7 +233,7 @@ def test_what_xla_compiled_with_is_told(writer: Writer) -> None:
     )
 
 
-def test_only_places_measured_twice_name_the_session(writer: Writer) -> None:
+def test_the_session_is_named_only_for_trials_measured_twice(writer: Writer) -> None:
     for session in ("a", "b"):
         trial = fake_runs.speed_trial("torch-native", "gru", session=session)
         fake_runs.speed(writer, trial, 0.01, session=f"{session}, 2026-11-26 12:00")
@@ -257,7 +257,7 @@ def test_the_roof_is_the_lower_of_both_limits() -> None:
     assert Peak(Rate(80e9)).roof(2.0) is None
 
 
-def test_fractions_are_of_the_peak_stored_beside_them(writer: Writer) -> None:
+def test_fractions_are_of_the_peak_stored_with_the_timing(writer: Writer) -> None:
     trial = fake_runs.shape_trial("torch-native", "gru")
     fake_runs.speed(writer, trial, 0.1, peak=fake_runs.PEAK, step_s=1e-4)
     found = summary(writer)
@@ -272,11 +272,11 @@ def test_fractions_are_of_the_peak_stored_beside_them(writer: Writer) -> None:
     assert step.roof_flop_per_s == pytest.approx(12e9 * intensity)
     assert step.of_roof == pytest.approx(2 * weights / 1e-4 / (12e9 * intensity))
     (peak,) = peaks_table(found).rows
-    told = ("1 thread · float32", "80", "torch 2.13.0", "12", "numpy", "6.67")
-    assert peak.cells[1:] == told
+    shown = ("1 thread · float32", "80", "torch 2.13.0", "12", "numpy", "6.67")
+    assert peak.cells[1:] == shown
 
 
-def test_a_peak_that_doctor_found_says_of_which_library_and_when(
+def test_a_peak_that_doctor_found_names_its_library_and_date(
     writer: Writer,
 ) -> None:
     dated = {
@@ -299,14 +299,14 @@ def test_a_peak_that_doctor_found_says_of_which_library_and_when(
     )
     assert "once in a command" in notes[0]
     assert "same session" not in notes[0]
-    told = [line.cells[3::2] for line in peaks_table(found).rows]
-    assert told == [
+    shown = [line.cells[3::2] for line in peaks_table(found).rows]
+    assert shown == [
         ("jax 0.9.2, doctor 2026-11-26 10:00:00", "numpy"),
         ("torch 2.13.0", "numpy, doctor"),
     ]
 
 
-def test_a_peak_of_an_unfit_machine_is_marked_wherever_it_counts(
+def test_a_peak_of_an_unfit_machine_is_marked_wherever_it_is_used(
     writer: Writer,
 ) -> None:
     peak = {**fake_runs.PEAK, "flop_machine": "unfit", "copy_machine": "noisy"}
@@ -322,7 +322,7 @@ def test_a_peak_of_an_unfit_machine_is_marked_wherever_it_counts(
     assert line.cells[3::2] == ("torch 2.13.0 (unfit)", "numpy")
 
 
-def test_several_sessions_tell_their_best_and_worst_peak(
+def test_the_best_and_worst_peak_of_several_sessions_are_shown(
     writer: Writer, tmp_path: Path
 ) -> None:
     for name, rate in (("a", 7e10), ("b", 8e10), ("c", 6e10)):
@@ -336,7 +336,7 @@ def test_several_sessions_tell_their_best_and_worst_peak(
     assert found.cells[2] == "80", "of several sessions that share one, no worst"
 
 
-def test_conditions_without_a_peak_are_told(writer: Writer) -> None:
+def test_conditions_without_a_peak_are_named(writer: Writer) -> None:
     one = fake_runs.speed_trial("torch-native", "gru")
     fake_runs.speed(writer, one, 0.01)
     assert peaks_table(summary(writer)).rows == ()
@@ -354,12 +354,12 @@ def test_a_shaky_timing_says_why_and_what_to_do(writer: Writer) -> None:
     trial = fake_runs.speed_trial("torch-native", "gru")
     fake_runs.speed(writer, trial, 0.01, shaky=True)
     shaky = shaky_table(summary(writer)).rows
-    told = {r.cells[2]: r.cells[3:] for r in shaky}
-    assert told["train step"] == (
+    shown = {r.cells[2]: r.cells[3:] for r in shaky}
+    assert shown["train step"] == (
         "two groups of readings, 1.4 × apart",
         "pin the process to one core",
     )
-    assert "not stored" in told["forward"][0], "a run that stored no reason"
+    assert "not stored" in shown["forward"][0], "a run that stored no reason"
 
 
 def test_an_unfit_machine_makes_every_timing_shaky(writer: Writer) -> None:
@@ -369,12 +369,12 @@ def test_an_unfit_machine_makes_every_timing_shaky(writer: Writer) -> None:
     fake_runs.speed(writer, trial, 0.01, fitness=fitness)
     found = summary(writer)
     assert all(each.shaky for each in found.speed)
-    told = shaky_table(found).rows[0].cells[3:]
-    assert told == ("the machine was unfit: the clock steps", "stop ntpd")
+    shown = shaky_table(found).rows[0].cells[3:]
+    assert shown == ("the machine was unfit: the clock steps", "stop ntpd")
     assert speed_table(found).rows[0].cells[3].startswith("shaky ")
 
 
-def test_a_noisy_machine_is_told_and_shakes_nothing(writer: Writer) -> None:
+def test_a_noisy_machine_is_named_and_makes_no_timing_shaky(writer: Writer) -> None:
     fitness = {"verdict": "noisy", "reasons": [fake_runs.LOAD]}
     trial = fake_runs.speed_trial("torch-native", "gru")
     fake_runs.speed(writer, trial, 0.01, fitness=fitness)
@@ -385,7 +385,7 @@ def test_a_noisy_machine_is_told_and_shakes_nothing(writer: Writer) -> None:
     )
 
 
-def test_an_older_run_without_any_of_it_is_shown(writer: Writer) -> None:
+def test_an_older_run_without_these_facts_is_shown(writer: Writer) -> None:
     trial = fake_runs.speed_trial("torch-native", "gru")
     values = {"time_s": 0.01, "tokens_per_s": 3e5}
     writer.commit(trial, readings=[fake_runs.Reading("forward", values)])
@@ -422,7 +422,7 @@ def test_raw_readings_are_kept_by_round_and_left_out_of_the_json(
     assert len(written["paybacks"]) == 4
 
 
-def test_the_fastest_is_the_one_that_no_other_beats_round_by_round(
+def test_the_fastest_is_the_one_that_no_other_beats_in_most_rounds(
     writer: Writer,
 ) -> None:
     certified(writer, "torch-native", "jax-scan", "numpy-reference")
@@ -446,7 +446,9 @@ def test_the_fastest_is_the_one_that_no_other_beats_round_by_round(
     assert relative == pytest.approx(expected)
 
 
-def test_where_every_one_is_beaten_by_another_that_is_said(writer: Writer) -> None:
+def test_the_table_says_that_rounds_disagree_if_every_row_is_beaten(
+    writer: Writer,
+) -> None:
     names = ("torch-native", "jax-scan", "numpy-reference")
     certified(writer, *names)
     # Each takes less time than the next in two rounds of three.
@@ -465,7 +467,7 @@ def test_where_every_one_is_beaten_by_another_that_is_said(writer: Writer) -> No
     assert "1.00" in cells
 
 
-def test_of_a_ring_the_fastest_is_the_one_that_is_beaten_by_least(
+def test_the_fastest_of_a_ring_is_the_one_that_is_beaten_by_least(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     over = {"ba": 0.90, "cb": 0.90, "ac": 0.90, "da": 0.95, "bd": 0.95}
@@ -479,7 +481,7 @@ def test_of_a_ring_the_fastest_is_the_one_that_is_beaten_by_least(
     assert fastest_of([]) is None
 
 
-def test_a_task_is_not_told_what_only_random_numbers_have(writer: Writer) -> None:
+def test_the_title_of_a_task_has_no_sizes_of_random_shapes(writer: Writer) -> None:
     fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 0.01)
     for batch, steps in ((1, 20), (32, 80)):
         sizes = {"batch": batch, "time_steps": steps, "session": f"{batch}"}
@@ -493,7 +495,7 @@ def test_a_task_is_not_told_what_only_random_numbers_have(writer: Writer) -> Non
     ]
 
 
-def test_a_latency_is_told_once_whatever_it_was_timed_beside(tmp_path: Path) -> None:
+def test_a_latency_is_shown_once_whatever_the_other_sizes(tmp_path: Path) -> None:
     names = ("torch-native", "my-fused-gru")
     asked: dict[str, Any] = {"names": names, "widths": (64,), "steps": (20, 80)}
     run = fake_runs.sweep(tmp_path / "run", **asked)
@@ -508,9 +510,9 @@ def test_a_latency_is_told_once_whatever_it_was_timed_beside(tmp_path: Path) -> 
     ]  # fmt: skip
     latest = [r for r in found.speed if r.latency is not None][-2:]
     assert {r.trial.time_steps for r in latest} == {80}
-    for told, timed in zip(block.rows, latest, strict=True):
+    for shown, timed in zip(block.rows, latest, strict=True):
         assert timed.latency is not None
-        assert told.cells[2].startswith(seconds(timed.latency.p50_s))
+        assert shown.cells[2].startswith(seconds(timed.latency.p50_s))
 
     run = fake_runs.sweep(tmp_path / "one", names=names, widths=(64,), batches=(1,))
     (block,) = latency_table(fake_runs.summary(run)).blocks
@@ -546,7 +548,7 @@ def percentiles(sample: list[float]) -> list[float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("turns", [6, 12])
-def test_intervals_of_latencies_hold_what_turns_do_to_them(turns: int) -> None:
+def test_intervals_of_latencies_include_the_variation_between_turns(turns: int) -> None:
     rng = np.random.default_rng(turns)
     truth = percentiles(drawn(rng, 20_000, 50))
     held, sessions = np.zeros(3), 200
@@ -583,7 +585,7 @@ def test_few_latencies_are_marked_and_have_no_interval_of_their_tail(
     assert "[" in line.cells[3]
 
 
-def test_turns_too_few_have_no_interval_of_their_latencies() -> None:
+def test_latencies_of_too_few_turns_have_no_interval() -> None:
     sample = drawn(np.random.default_rng(1), 5, 100)
     found = latency(percentiles(sample), sample, 5)
     assert found is not None
@@ -597,22 +599,24 @@ def test_turns_too_few_have_no_interval_of_their_latencies() -> None:
         ({"time_low_s": 1.98e-4, "time_high_s": 2.02e-4}, False),
     ],
 )
-def test_a_placement_as_uncertain_as_no_other_row_may_be_is_shaky(
+def test_the_placement_of_a_batch_with_a_wide_interval_is_shaky(
     writer: Writer, values: dict[str, float], shaky: bool
 ) -> None:
     placed = Reading("place", {"time_s": 2e-4, **values})
     trial = fake_runs.speed_trial("torch-native", "gru")
     writer.commit(trial, readings=[Reading("forward", {"time_s": 0.01}), placed])
     found = summary(writer)
-    told = speed_table(found).rows[-1].cells[2:4]
-    assert told[0] == "place"
-    assert told[1].startswith("shaky ") is shaky
+    shown = speed_table(found).rows[-1].cells[2:4]
+    assert shown[0] == "place"
+    assert shown[1].startswith("shaky ") is shaky
     reasons = [line.cells[2:4] for line in shaky_table(found).rows]
     wide = [("place", "the interval is 20% of the median wide")]
     assert reasons == (wide if shaky else [])
 
 
-def test_placing_a_batch_is_a_row_and_part_of_nothing_else(writer: Writer) -> None:
+def test_placing_a_batch_has_its_own_row_and_is_part_of_no_other(
+    writer: Writer,
+) -> None:
     certified(writer, "torch-native")
     trial = fake_runs.speed_trial("torch-native", "gru")
     fake_runs.speed(writer, trial, 0.01, step_s=1e-4)
@@ -633,7 +637,7 @@ def test_placing_a_batch_is_a_row_and_part_of_nothing_else(writer: Writer) -> No
 # --- memory --------------------------------------------------------------------------
 
 
-def test_memory_of_the_same_sizes_stands_beside_a_timing(writer: Writer) -> None:
+def test_memory_of_the_same_sizes_is_shown_beside_a_timing(writer: Writer) -> None:
     trial = fake_runs.speed_trial(
         "torch-native", "gru", settings=SpeedSettings(rounds=3)
     )
@@ -650,14 +654,14 @@ def test_memory_of_the_same_sizes_stands_beside_a_timing(writer: Writer) -> None
     assert "memory" not in NAMES
 
 
-def test_memory_of_another_machine_stands_beside_nothing(writer: Writer) -> None:
+def test_memory_of_another_machine_is_not_shown_beside_a_timing(writer: Writer) -> None:
     trial = fake_runs.speed_trial("torch-native", "gru")
     fake_runs.speed(writer, trial, 0.01, machine="64 cores")
     fake_runs.memory(writer, trial, 4e7)
     assert row(summary(writer)).memory is None
 
 
-def test_a_memory_pass_that_did_not_end_ok_is_told(writer: Writer) -> None:
+def test_a_memory_pass_that_did_not_end_ok_is_named(writer: Writer) -> None:
     trial = fake_runs.speed_trial("torch-native", "gru")
     fake_runs.speed(writer, trial, 0.01)
     failed = memory_trial(trial)
@@ -671,7 +675,7 @@ def test_a_memory_pass_that_did_not_end_ok_is_told(writer: Writer) -> None:
 
 
 @pytest.mark.parametrize("width", [140, 100, 60])
-def test_no_table_is_cut_off_and_numbers_fold_last(writer: Writer, width: int) -> None:
+def test_no_table_is_cut_off_and_numbers_wrap_last(writer: Writer, width: int) -> None:
     trial = fake_runs.speed_trial("torch-native", "gru")
     kernel = "ATen loop of aten::gru_with_a_long_name and what else it may say"
     fake_runs.speed(writer, trial, 0.01234, shaky=True, kernel=kernel)
@@ -696,23 +700,23 @@ def test_no_table_is_cut_off_and_numbers_fold_last(writer: Writer, width: int) -
     [(0.324, "32 %"), (0.0123, "1.2 %"), (0.0042, "0.4 %"), (1.07, "107 %"),
      (0.0995, "10 %"), (0.00995, "1.0 %"), (None, "–")],
 )  # fmt: skip
-def test_shares_read_well(share: float | None, words: str) -> None:
+def test_shares_are_written_in_readable_form(share: float | None, words: str) -> None:
     assert percent(share) == words
 
 
-def test_sizes_and_ratios_read_well() -> None:
+def test_sizes_and_ratios_are_written_in_readable_form() -> None:
     assert (size(512), size(2**20), size(2**30 - 1)) == ("512 B", "1 MiB", "1 GiB")
     assert (times(1.0), times(12.34), times(9.996)) == ("1.00", "12.3", "10.0")
 
 
-def test_no_value_of_the_tables_is_no_number(tmp_path: Path) -> None:
+def test_the_tables_hold_no_nan(tmp_path: Path) -> None:
     run = fake_runs.sweep(tmp_path / "run")
     text = to_json(fake_runs.summary(run).to_json())
     json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert math.isfinite(len(text))
 
 
-def test_the_first_call_of_a_fresh_process_counts_where_there_is_one(
+def test_the_first_call_of_a_fresh_process_is_used_if_there_is_one(
     writer: Writer,
 ) -> None:
     trial = fake_runs.speed_trial("torch-native", "gru")

@@ -86,7 +86,7 @@ def test_an_unsolved_cell_has_no_updates_and_no_time_to_solve(
     assert row.solve_times == ()
 
 
-def test_a_diverged_seed_counts_as_unsolved_and_its_score_as_worst(
+def test_a_diverged_seed_counts_as_unsolved_with_the_worst_score(
     summary: Summary,
 ) -> None:
     row = learned(summary, "copy-memory", "rnn").learning
@@ -100,7 +100,7 @@ def test_a_crashed_seed_is_not_counted_but_named(summary: Summary) -> None:
     assert row.scores[0].metric == "accuracy", "the task's own headline, though it fell"
 
 
-def test_time_to_solve_is_updates_times_update_time_of_every_certified_one(
+def test_time_to_solve_is_updates_times_update_time_of_each_certified_one(
     summary: Summary,
 ) -> None:
     times = learned(summary, "adding", "gru").solve_times
@@ -112,7 +112,7 @@ def test_time_to_solve_is_updates_times_update_time_of_every_certified_one(
     assert times[0].high == pytest.approx(1200 * 1.1 * 0.014)
 
 
-def test_time_to_solve_has_no_upper_end_where_the_updates_have_none(
+def test_time_to_solve_has_no_upper_end_if_the_updates_have_none(
     summary: Summary,
 ) -> None:
     times = learned(summary, "adding", "lstm").solve_times
@@ -144,7 +144,7 @@ def test_a_timing_at_another_shape_gives_no_time_to_solve(
     assert row.solve_times == ()
 
 
-def test_horizons_of_the_same_network_stand_beside_its_learning(
+def test_horizons_are_shown_beside_the_learning_of_the_same_network(
     summary: Summary,
 ) -> None:
     found = learned(summary, "adding", "rnn").gradients
@@ -172,7 +172,7 @@ def cells(table: Table) -> list[tuple[str, ...]]:
     return [row.cells for row in table.rows]
 
 
-def test_learning_that_was_not_certified_is_marked_wherever_it_is_shown(
+def test_uncertified_learning_is_marked_wherever_it_is_shown(
     tmp_path: Path,
 ) -> None:
     writer = fake_runs.Writer.create(tmp_path / "run")
@@ -233,7 +233,7 @@ def test_a_read_back_that_differs_marks_the_learning_and_what_follows_from_it(
     assert table[table.certified].doubt.isna().all()
 
 
-def test_a_broken_certificate_is_told_beside_a_read_back_that_differs(
+def test_a_broken_certificate_is_shown_beside_a_read_back_that_differs(
     tmp_path: Path,
 ) -> None:
     writer = fake_runs.Writer.create(tmp_path / "run")
@@ -255,7 +255,7 @@ def test_a_broken_certificate_is_told_beside_a_read_back_that_differs(
         (("ok", "crashed"), None),
     ],
 )
-def test_a_certificate_that_ended_badly_takes_none_away(
+def test_a_failed_certificate_does_not_replace_an_earlier_one(
     ended: tuple[str, ...], doubt: str | None, tmp_path: Path
 ) -> None:
     writer = fake_runs.Writer.create(tmp_path / "run")
@@ -268,7 +268,7 @@ def test_a_certificate_that_ended_badly_takes_none_away(
     assert row.learning.doubt == doubt
 
 
-def test_a_diverged_seed_is_certified_too_and_one_that_crashed_says_nothing(
+def test_a_diverged_seed_is_certified_and_a_crashed_one_is_not_counted(
     tmp_path: Path,
 ) -> None:
     writer = fake_runs.Writer.create(tmp_path / "run")
@@ -282,7 +282,7 @@ def test_a_diverged_seed_is_certified_too_and_one_that_crashed_says_nothing(
     assert cells(learning_table(fake_runs.summary(writer.run)))[1][-1] == "–"
 
 
-def test_horizons_of_one_network_are_told_apart_by_what_trained_it(
+def test_horizons_of_one_network_name_the_implementation_that_trained_it(
     summary: Summary, tmp_path: Path
 ) -> None:
     writer = fake_runs.Writer.create(tmp_path / "run")
@@ -297,7 +297,7 @@ def test_horizons_of_one_network_are_told_apart_by_what_trained_it(
     assert cells(horizon_table(summary))[0][0] == "gru 64"
 
 
-def test_ratios_are_to_the_fastest_certified_one(summary: Summary) -> None:
+def test_ratios_are_to_the_fastest_certified_implementation(summary: Summary) -> None:
     relative = {
         name: timing(summary, name, "gru", "train_step").relative
         for name in ("torch-native", "numpy-reference", "my-gru")
@@ -317,7 +317,7 @@ def test_ratios_are_not_formed_between_sessions(tmp_path: Path) -> None:
     assert {row.relative for row in rows} == {1.0}
 
 
-def test_timings_of_two_machines_are_in_two_places(tmp_path: Path) -> None:
+def test_timings_of_two_machines_are_in_two_blocks(tmp_path: Path) -> None:
     writer = fake_runs.Writer.create(tmp_path / "run")
     fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 0.01)
     fake_runs.MACHINE, kept = "64 cores", fake_runs.MACHINE
@@ -344,7 +344,7 @@ def test_a_speed_trial_without_a_timing_is_a_row_with_its_reason(
     assert "jax" in row.reason
 
 
-def test_parity_shows_the_worst_check_and_what_is_broken(summary: Summary) -> None:
+def test_parity_shows_the_worst_check_and_the_broken_ones(summary: Summary) -> None:
     rows = {(row.implementation, row.cell): row for row in summary.parity}
     broken = rows["my-gru", "gru"]
     assert broken.worst is not None
@@ -357,7 +357,7 @@ def test_parity_shows_the_worst_check_and_what_is_broken(summary: Summary) -> No
     assert [c.error for c in sound.checks if c.name == "grad initial state"] == [None]
 
 
-def test_outcomes_are_all_that_is_not_ok(summary: Summary) -> None:
+def test_the_table_of_outcomes_has_every_trial_that_is_not_ok(summary: Summary) -> None:
     assert [row.outcome for row in summary.outcomes] == [
         "diverged",
         "crashed",
@@ -367,7 +367,7 @@ def test_outcomes_are_all_that_is_not_ok(summary: Summary) -> None:
     assert sum(summary.header.measures.values()) == 40
 
 
-def test_alike_failures_are_one_row_with_their_seeds(tmp_path: Path) -> None:
+def test_equal_failures_are_one_row_with_their_seeds(tmp_path: Path) -> None:
     writer = fake_runs.Writer.create(tmp_path / "run")
     for seed in (0, 1, 2):
         trial = fake_runs.learning_trial("gru", seed)
@@ -385,7 +385,7 @@ def test_the_focus_is_where_the_cells_differ_most(tmp_path: Path) -> None:
     assert fake_runs.summary(writer.run).focus == Heading("adding", 100)
 
 
-def test_what_varies_inside_a_cell_is_named_and_what_does_not_is_not(
+def test_titles_name_only_settings_that_vary_within_a_cell(
     tmp_path: Path,
 ) -> None:
     writer = fake_runs.Writer.create(tmp_path / "run")
@@ -403,7 +403,7 @@ def test_what_varies_inside_a_cell_is_named_and_what_does_not_is_not(
     }
 
 
-def test_no_clipping_is_told_where_another_clips(tmp_path: Path) -> None:
+def test_no_clipping_is_named_if_another_trial_clips(tmp_path: Path) -> None:
     writer = fake_runs.Writer.create(tmp_path / "run")
     for clip in (1.0, None):
         trial = fake_runs.learning_trial("gru", 0, optimizer=Optimizer(clip_norm=clip))
@@ -413,7 +413,7 @@ def test_no_clipping_is_told_where_another_clips(tmp_path: Path) -> None:
     assert variants == ["clip 1.0", "clip none"]
 
 
-def test_the_median_curve_keeps_solved_seeds_and_drops_to_the_worst_for_diverged() -> (
+def test_the_median_curve_keeps_solved_seeds_and_counts_diverged_ones_as_worst() -> (
     None
 ):
     curves = [
@@ -455,7 +455,7 @@ def test_a_damaged_value_in_a_curve_is_left_out(tmp_path: Path) -> None:
     assert panel.series[0].curves[0].y == [0.2]
 
 
-def test_the_learned_table_reads_as_the_design_has_it(summary: Summary) -> None:
+def test_the_learned_table_reads_as_in_the_design(summary: Summary) -> None:
     block = learned_table(summary).blocks[0]
     assert block.head == (
         "adding, length 100",
@@ -474,7 +474,9 @@ def test_the_learned_table_reads_as_the_design_has_it(summary: Summary) -> None:
     assert rows[2][4:] == ("–", "9 → 11")
 
 
-def test_the_sentence_says_what_ran_where_and_how_it_ended(summary: Summary) -> None:
+def test_the_sentence_says_what_ran_and_where_and_how_it_ended(
+    summary: Summary,
+) -> None:
     assert sentence(summary.header) == (
         "quick ran 8 parity, 12 learning, 10 gradient and 10 speed trials on 2 cores "
         "AMD EPYC with torch 2.13.0 in 5 min 12 s: 37 ended ok, 1 diverged, 1 crashed, "

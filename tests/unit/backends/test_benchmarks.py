@@ -30,7 +30,7 @@ def benchmarks(*options: str) -> str:
 
 
 @pytest.mark.slow
-def test_benchmarks_are_of_implementations_that_compute_here_and_of_nothing_else() -> (
+def test_benchmarks_are_of_every_implementation_for_the_cpu_and_of_nothing_else() -> (
     None
 ):
     names = [line for line in benchmarks("--collect-only").splitlines() if "::" in line]
@@ -44,7 +44,7 @@ def test_benchmarks_are_of_implementations_that_compute_here_and_of_nothing_else
 
 
 @pytest.mark.slow
-def test_their_json_names_a_certificate_of_the_users_cache_and_doubts(
+def test_the_benchmark_json_names_a_certificate_of_the_users_cache_and_doubts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -54,25 +54,27 @@ def test_their_json_names_a_certificate_of_the_users_cache_and_doubts(
     chosen = "numpy-reference and forward"
     benchmarks("-k", chosen, f"--benchmark-json={tmp_path / 'x.json'}")
     found = json.loads((tmp_path / "x.json").read_text())["benchmarks"]
-    told = {each["group"]: each["extra_info"] for each in found}
+    shown = {each["group"]: each["extra_info"] for each in found}
     (kept,) = (tmp_path / "rnn-harness/certificates").iterdir()
     made = json.loads(kept.read_text())["made"]
-    assert told["gru forward"]["certificate"] == f"certified {made}"
-    assert "`rnn-harness check numpy-reference`" in told["lstm forward"]["certificate"]
-    for facts in told.values():
+    assert shown["gru forward"]["certificate"] == f"certified {made}"
+    assert "`rnn-harness check numpy-reference`" in shown["lstm forward"]["certificate"]
+    for facts in shown.values():
         assert facts["machine"][0] in ("fit", "noisy", "unfit")
         assert facts["other_load_cores"] >= 0
         assert isinstance(facts["shaky"], list)
 
 
-def test_a_round_is_shaky_where_it_is_short_or_others_work() -> None:
+def test_a_round_is_shaky_if_it_is_short_or_the_machine_is_busy() -> None:
     assert not shaky([1.0] * 12, 0.0)
     assert shaky([1e-4] * 12, 0.0) == ["a reading of 1 calls took 100 µs only"]
     assert shaky([1.0] * 12, 1.5) == ["other processes kept 1.5 cores busy"]
 
 
 @pytest.mark.slow
-def test_their_json_has_groups_and_what_other_tools_want(tmp_path: Path) -> None:
+def test_the_benchmark_json_has_groups_and_can_be_read_by_pytest_benchmark(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "x.json"
     chosen = "gru and numpy-reference"
     benchmarks("-k", chosen, f"--benchmark-json={file}")

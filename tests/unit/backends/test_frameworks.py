@@ -18,7 +18,7 @@ FOLDER = "tests/frameworks"
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # the inner tests have their own
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.framework)
-def test_the_backend_passes_its_own_tests(backend: Backend) -> None:
+def test_a_backend_passes_its_tests_in_its_own_process(backend: Backend) -> None:
     """Run them with the environment of a worker, or skip what is not installed."""
     registry = Registry.discover()
     reason = registry.unavailable(backend.implementations[0])

@@ -196,7 +196,7 @@ def test_weights_that_do_not_fit_are_refused_and_change_nothing(
 
 
 @each
-def test_a_float64_network_takes_what_float32_cannot_hold(implementation: str) -> None:
+def test_a_float64_network_accepts_values_beyond_float32(implementation: str) -> None:
     spec = replace(SPEC, dtype="float64")
     network = build(implementation, spec)
     huge = with_huge((4, 4, 2))
@@ -206,7 +206,7 @@ def test_a_float64_network_takes_what_float32_cannot_hold(implementation: str) -
 
 
 @each
-def test_what_a_smaller_dtype_rounds_is_taken(implementation: str) -> None:
+def test_values_that_a_smaller_dtype_rounds_are_accepted(implementation: str) -> None:
     network = build(implementation)
     network.load_weights({n: w.astype(np.float64) for n, w in weights().items()})
     # Below the smallest number of float32 is zero, above half a step from the largest

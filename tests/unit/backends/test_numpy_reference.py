@@ -82,7 +82,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("changes", VARIANTS)
-def test_loss_gradients_are_the_slopes_of_the_loss(
+def test_the_gradients_of_the_loss_are_its_slopes(
     cell: str, changes: dict[str, Any]
 ) -> None:
     net, weights, batch = network(cell, **changes)
@@ -107,7 +107,7 @@ def test_loss_gradients_are_the_slopes_of_the_loss(
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_vjp_gives_the_slopes_for_inputs_and_initial_state(cell: str) -> None:
+def test_the_vjp_gives_the_slopes_for_inputs_and_initial_state(cell: str) -> None:
     net, _, batch = network(
         cell, inputs=Inputs("reals", 2), target=Target.REAL, readout=Readout.EVERY
     )
@@ -204,7 +204,7 @@ def test_the_first_state_gradient_is_that_of_the_initial_state(cell: str) -> Non
         np.testing.assert_array_equal(part[0], tensor)
 
 
-def test_a_loss_is_the_mean_over_scored_positions_alone() -> None:
+def test_the_loss_is_the_mean_over_scored_positions_alone() -> None:
     outputs = np.array([[[1.0, 3.0], [0.0, 0.0]]])
     targets = np.array([[[0.0, 0.0], [9.0, 9.0]]])
     loss, gradient = loss_and_gradient(
@@ -241,7 +241,7 @@ OPTIMIZERS = [
 
 @pytest.mark.parametrize(("optimizer", "name"), OPTIMIZERS)
 @pytest.mark.parametrize("clip_norm", [None, 0.5, 50.0])
-def test_optimisers_take_torch_s_step(
+def test_optimisers_take_the_step_of_torch(
     optimizer: Optimizer, name: str, clip_norm: float | None
 ) -> None:
     torch = pytest.importorskip("torch")
@@ -277,7 +277,7 @@ def test_optimisers_take_torch_s_step(
             )
 
 
-def test_a_sequence_that_has_ended_holds_its_state() -> None:
+def test_a_sequence_keeps_its_state_after_its_end() -> None:
     net, _, batch = network("lstm", readout=Readout.LAST)
     whole = net.forward(net.place(batch)).read()
     for index, length in enumerate(batch.lengths):
@@ -293,7 +293,7 @@ def test_a_sequence_that_has_ended_holds_its_state() -> None:
             np.testing.assert_allclose(a[:, index], b[:, 0], rtol=1e-13)
 
 
-def test_optimiser_state_goes_back_and_forth() -> None:
+def test_optimiser_state_can_be_saved_and_loaded() -> None:
     net, weights, batch = network("gru")
     placed = net.place(batch)
     net.train_steps([placed] * 3)

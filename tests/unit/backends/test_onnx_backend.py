@@ -55,7 +55,7 @@ def test_the_kernel_is_the_node_that_the_profile_shows(cell: str) -> None:
     assert build(cell)[0].kernel() == f"{node} on CPU"
 
 
-def test_a_profile_without_a_recurrent_node_names_what_ran_in_its_place(
+def test_a_profile_without_a_recurrent_node_names_the_nodes_that_ran(
     tmp_path: Path,
 ) -> None:
     nodes = [("MatMul", "CUDAExecutionProvider"), ("Loop", "CPUExecutionProvider")]
@@ -71,7 +71,7 @@ def test_a_profile_without_a_recurrent_node_names_what_ran_in_its_place(
     assert kernel_of(file) == "GRU on CPU"
 
 
-def test_new_weights_are_computed_with() -> None:
+def test_a_network_computes_with_newly_loaded_weights() -> None:
     network, weights = build("gru")
     state = (np.zeros((2, 3, 6), np.float32),)
     before = network.step(np.array([1, 2, 3]), state).read().outputs
@@ -103,12 +103,12 @@ TIMED = Trial(
 )
 
 
-def test_it_is_never_asked_to_train() -> None:
+def test_training_with_onnxruntime_is_refused() -> None:
     with pytest.raises(RefusedError, match="onnxruntime does not train"):
         Problem(REGISTRY, TIMED).trainable_network()
 
 
-def test_it_enters_no_training_comparison(tmp_path: Path) -> None:
+def test_onnxruntime_is_in_no_training_comparison(tmp_path: Path) -> None:
     everyone = helpers.learning(cells=["gru"], implementations=None)
     file = helpers.write(tmp_path / "x.toml", helpers.suite(everyone))
     plan = make_plan(load_suite(str(file), REGISTRY), REGISTRY, "cpu", choices={})

@@ -73,7 +73,7 @@ def test_weights_come_back_bit_for_bit(cell: str) -> None:
         Optimizer("sgd"),
     ],
 )
-def test_training_goes_on_from_weights_and_optimiser_state(
+def test_training_resumes_from_weights_and_optimiser_state(
     cell: str, optimizer: Optimizer
 ) -> None:
     network, _ = build(cell, optimizer=optimizer)
@@ -108,7 +108,7 @@ def test_redundant_biases_stay_zero_in_canonical_mode_only(cell: str) -> None:
 @pytest.mark.parametrize(
     ("cell", "count"), [("rnn", 640), ("gru", 1920), ("lstm", 2560)]
 )
-def test_torch_trains_as_many_parameters_as_it_ships_in_native_mode(
+def test_torch_trains_all_parameters_of_its_layers_in_native_mode(
     cell: str, count: int
 ) -> None:
     spec = replace(
@@ -127,7 +127,7 @@ def test_torch_trains_as_many_parameters_as_it_ships_in_native_mode(
     assert declared["torch"] == count
 
 
-def test_a_tensor_that_no_gradient_reaches_has_zero_moments_that_come_back() -> None:
+def test_a_tensor_without_a_gradient_has_zero_moments_that_come_back() -> None:
     class Forgetful(torch.nn.GRU):  # type: ignore[misc]
         def forward(self, x: Any, state: Any = None) -> Any:
             (hidden_size,) = self.bias_ih_l0.shape
@@ -177,7 +177,7 @@ def a_full_batch() -> Batch:
 @pytest.mark.parametrize(
     ("cell", "loop"), [("gru", "aten::gru"), ("rnn", "aten::rnn_tanh")]
 )
-def test_the_kernel_is_that_of_the_calls_made(cell: str, loop: str) -> None:
+def test_the_kernel_is_that_of_the_calls(cell: str, loop: str) -> None:
     network, _ = build(cell)
     assert network.kernel() == "nothing has run"
     network.forward(network.place(a_full_batch()))
@@ -185,7 +185,7 @@ def test_the_kernel_is_that_of_the_calls_made(cell: str, loop: str) -> None:
 
 
 @needs_onednn
-def test_a_padded_batch_leaves_onednn_and_is_reported() -> None:
+def test_a_padded_batch_that_does_not_run_in_onednn_is_reported() -> None:
     network, _ = build("lstm")
     padded, full = network.place(a_batch()), network.place(a_full_batch())
     network.forward(full)
@@ -204,7 +204,7 @@ def test_a_padded_batch_leaves_onednn_and_is_reported() -> None:
 
 @needs_onednn
 @pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
-def test_falling_back_from_onednn_is_reported() -> None:
+def test_a_fallback_from_onednn_is_reported() -> None:
     network, _ = build("lstm")
     with torch.backends.mkldnn.flags(enabled=False):
         network.forward(network.place(a_full_batch()))
@@ -222,7 +222,7 @@ class _LongByHand(torch.nn.LSTM):  # type: ignore[misc]
 
 
 @needs_onednn
-def test_the_kernel_is_seen_at_the_shape_of_the_call() -> None:
+def test_the_kernel_is_found_at_the_shape_of_the_call() -> None:
     spec = replace(SPEC, cell="lstm")
     network = TorchNetwork(
         spec, load_cell(REGISTRY, "lstm"), "cpu", lambda _, i, h: _LongByHand(i, h)
@@ -236,7 +236,7 @@ def test_the_kernel_is_seen_at_the_shape_of_the_call() -> None:
 
 
 @needs_onednn
-def test_every_kernel_of_a_stack_is_named_once() -> None:
+def test_every_kernel_of_stacked_layers_is_named_once() -> None:
     made: list[torch.nn.Module] = []
 
     def layer(cell: str, input_size: int, hidden_size: int) -> torch.nn.Module:
@@ -250,7 +250,7 @@ def test_every_kernel_of_a_stack_is_named_once() -> None:
     assert network.kernel() == "torch operations and oneDNN"
 
 
-def test_asking_for_the_kernel_changes_nothing() -> None:
+def test_asking_for_the_kernel_does_not_change_training() -> None:
     placed = build("gru")[0].place(a_batch())
     losses = []
     for asks in (False, True):
@@ -311,7 +311,7 @@ def test_bf16_rounds_products_and_leaves_weights_and_moments_in_float32(
         ({"precision": "fp8"}, "torch computes at highest, tf32 or bf16; asked was"),
     ],
 )
-def test_a_precision_that_means_nothing_is_refused_in_one_sentence(
+def test_an_invalid_precision_is_refused_in_one_sentence(
     changes: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(RefusedError, match=words):
@@ -475,7 +475,7 @@ STATE = "expected float32 (1, 4, 6), [1, batch, hidden]; "
         ),
     ],
 )
-def test_a_wrong_answer_is_told_in_one_sentence(
+def test_a_wrong_answer_is_reported_in_one_sentence(
     cell: str, answer: Any, words: str
 ) -> None:
     network = answering(cell, answer)
@@ -502,7 +502,7 @@ def test_padded_outputs_of_a_recurrent_module_must_be_packed() -> None:
     )
 
 
-def test_an_answer_that_overflows_is_no_mistake() -> None:
+def test_an_answer_that_overflows_is_not_an_error() -> None:
     """Learning that diverges is told as such, by its loss."""
 
     def overflow(outputs: Any, state: Any) -> Any:
@@ -531,7 +531,7 @@ def _state(parts: int) -> tuple[Array, ...]:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("cell", CELLS)
-def test_on_a_gpu_cudnn_gives_what_the_cpu_gives(cell: str) -> None:
+def test_cudnn_gives_the_results_of_the_cpu(cell: str) -> None:
     on_cpu, weights = build(cell)
     spec = replace(SPEC, cell=cell)
     on_gpu = TorchNetwork(spec, load_cell(REGISTRY, cell), "cuda:0", native.layer)
@@ -556,7 +556,7 @@ def test_on_a_gpu_cudnn_gives_what_the_cpu_gives(cell: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("cell", CELLS)
-def test_on_a_gpu_tf32_is_used_where_it_is_asked_for_and_nowhere_else(
+def test_a_gpu_uses_tf32_only_if_it_is_asked_for(
     cell: str,
 ) -> None:
     on_cpu, weights = build(cell, hidden_size=256)

@@ -224,7 +224,7 @@ def assert_agree(cell: str, time_steps: int, batch: int, hidden_size: int) -> No
     np.testing.assert_allclose(outputs[0], outputs[1], **CLOSE)
 
 
-def test_values_and_gradients_are_the_loops_where_nothing_is_compiled() -> None:
+def test_values_and_gradients_are_those_of_the_loop_without_compiling() -> None:
     # What was derived from the equations, in plain torch: any mistake shows here.
     with torch.compiler.set_stance("force_eager"):
         for cell in OF_CELL:
@@ -232,7 +232,7 @@ def test_values_and_gradients_are_the_loops_where_nothing_is_compiled() -> None:
                 assert_agree(cell, time_steps, batch, hidden_size=5)
 
 
-def test_three_graphs_give_the_loops_values_and_gradients_at_every_size(
+def test_three_graphs_give_the_values_and_gradients_of_the_loop_at_every_size(
     compiled_by_phase: Mapping[str, int],
 ) -> None:
     before = graphs()
@@ -285,7 +285,7 @@ def build(layers: int = 1) -> TorchNetwork:
     return network
 
 
-def test_the_kernel_is_a_graph_and_a_fall_back_to_eager_code_is_reported() -> None:
+def test_the_kernel_is_a_graph_and_a_fallback_to_eager_code_is_reported() -> None:
     network = build(layers=2)
     x, state = np.ones((4, 3)), (np.zeros((2, 4, 6)),)
     compiled_outputs = network.step(x, state).read().outputs
@@ -301,7 +301,7 @@ def test_the_kernel_is_a_graph_and_a_fall_back_to_eager_code_is_reported() -> No
     np.testing.assert_allclose(eager_outputs, compiled_outputs, **CLOSE)
 
 
-def test_a_way_back_that_is_not_compiled_is_reported() -> None:
+def test_a_backward_pass_that_is_not_compiled_is_reported() -> None:
     layer, _ = pair("gru", 6)
     x = torch.ones(4, 2, 3, dtype=torch.float64)
     trained = list(layer.parameters())
@@ -314,7 +314,7 @@ def test_a_way_back_that_is_not_compiled_is_reported() -> None:
     assert found == "inductor graph, backward torch operations"
 
 
-def test_a_graph_that_breaks_is_told_by_the_number_of_its_pieces() -> None:
+def test_a_graph_break_is_reported_with_the_number_of_pieces() -> None:
     @torch.compile
     def broken(x: Any) -> Any:
         x = torch.tanh(x)
@@ -331,7 +331,7 @@ def test_a_graph_that_breaks_is_told_by_the_number_of_its_pieces() -> None:
 # --- compiling, and when it cannot be done -------------------------------------------
 
 
-def test_compiling_falls_into_the_first_call_of_a_phase_and_nowhere_else(
+def test_graphs_are_compiled_only_in_the_first_call_of_a_phase(
     compiled_by_phase: Mapping[str, int],
 ) -> None:
     # The step of the optimiser needs no graph beside those of the gradients.
@@ -344,7 +344,7 @@ def test_compiling_falls_into_the_first_call_of_a_phase_and_nowhere_else(
     }
 
 
-def test_without_a_compiler_it_is_unavailable_in_one_sentence() -> None:
+def test_torch_compile_is_unavailable_without_a_compiler() -> None:
     code = (
         "from harness.errors import UnavailableError\n"
         "from implementations.torch_backend.compiled import _check_compiler\n"
@@ -364,7 +364,7 @@ def test_without_a_compiler_it_is_unavailable_in_one_sentence() -> None:
     )
 
 
-def test_an_older_torch_is_unavailable_in_one_sentence(
+def test_torch_compile_is_unavailable_with_an_older_torch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch, "__version__", "2.12.1+cpu")
@@ -374,7 +374,7 @@ def test_an_older_torch_is_unavailable_in_one_sentence(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_a_gpu_the_graphs_give_the_loops_values_and_gradients() -> None:
+def test_graphs_give_the_values_and_gradients_of_the_loop_on_a_gpu() -> None:
     layers = [layer.cuda() for layer in pair("gru", 16)]
     generator = torch.Generator("cuda").manual_seed(0)
     for time_steps, batch in ((7, 3), (12, 2), (1, 1)):

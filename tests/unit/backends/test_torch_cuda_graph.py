@@ -109,7 +109,7 @@ def assert_same(found: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_replayed_updates_are_the_updates(name: str, cell: str) -> None:
+def test_replayed_updates_equal_those_of_torch_native(name: str, cell: str) -> None:
     spec = replace(SPEC, cell=cell, optimizer=OPTIMIZERS[name])
     plain, graph, recorder = networks(spec)
     for seed in range(6):
@@ -124,7 +124,7 @@ def test_replayed_updates_are_the_updates(name: str, cell: str) -> None:
     assert (recorder.recordings, recorder.replays) == (2, 6)
 
 
-def test_replayed_passes_are_the_passes_and_keep_what_they_gave() -> None:
+def test_replayed_passes_equal_those_of_torch_native_and_keep_their_results() -> None:
     plain, graph, recorder = networks()
     first, second = batch(0), batch(1)
     handles = [graph.forward(graph.place(one)) for one in (first, second)]
@@ -141,7 +141,7 @@ def test_replayed_passes_are_the_passes_and_keep_what_they_gave() -> None:
     assert graph.kernel().startswith("CUDA graph of ")
 
 
-def test_weights_and_moments_that_are_loaded_are_those_that_are_trained() -> None:
+def test_training_continues_from_loaded_weights_and_moments() -> None:
     plain, graph, _ = networks()
     kept = None
     for network in (plain, graph):
@@ -156,7 +156,7 @@ def test_weights_and_moments_that_are_loaded_are_those_that_are_trained() -> Non
     assert_same(graph.optimizer_state(), plain.optimizer_state())
 
 
-def test_what_is_padded_or_begins_elsewhere_is_not_recorded() -> None:
+def test_padded_batches_and_other_initial_states_are_not_recorded() -> None:
     plain, graph, recorder = networks()
     padded = replace(batch(0), lengths=np.array([5, 3, 1, 4]))
     for network in (plain, graph):
@@ -172,7 +172,7 @@ def test_what_is_padded_or_begins_elsewhere_is_not_recorded() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_on_a_gpu_graphs_are_recorded_and_replayed(cell: str) -> None:
+def test_graphs_are_recorded_and_replayed_on_a_gpu(cell: str) -> None:
     spec = replace(SPEC, cell=cell, dtype="float32")
     made = load_cell(REGISTRY, cell)
     plain = TorchNetwork(spec, made, "cuda:0", native.layer)

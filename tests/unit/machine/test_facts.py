@@ -22,13 +22,13 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_without_a_gpu_auto_is_the_cpu() -> None:
+def test_auto_is_the_cpu_without_a_gpu() -> None:
     assert resolve_device("cpu") == resolve_device("auto") == "cpu"
 
 
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize("asked", ["cuda", "cuda:0", "cuda:3"])
-def test_without_a_gpu_cuda_is_refused_and_what_works_is_named(asked: str) -> None:
+def test_cuda_is_refused_without_a_gpu_and_what_works_is_named(asked: str) -> None:
     with pytest.raises(MisuseError) as raised:
         resolve_device(asked)
     assert str(raised.value) == (
@@ -47,20 +47,22 @@ def test_a_gpu_is_named_with_its_number(asked: str, device: str) -> None:
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_a_gpu_beyond_the_last_is_refused_and_those_there_are_listed() -> None:
+def test_a_gpu_beyond_the_last_is_refused_and_the_gpus_are_listed() -> None:
     with pytest.raises(MisuseError, match=r"'cuda:2'.*cuda:0 \(NVIDIA A\), cuda:1"):
         resolve_device("cuda:2")
 
 
 @pytest.mark.parametrize("asked", ["tpu", "", "CUDA", "cuda:", "cuda:-1", "cuda:x"])
-def test_any_other_name_is_refused_and_the_allowed_ones_are_listed(asked: str) -> None:
+def test_an_unknown_device_is_refused_and_the_allowed_ones_are_listed(
+    asked: str,
+) -> None:
     with pytest.raises(MisuseError) as raised:
         resolve_device(asked)
     assert f"unknown device '{asked}'" in str(raised.value)
     assert "auto, cpu, cuda, cuda:N" in str(raised.value)
 
 
-def test_every_number_has_its_machine_and_versions_beside_it() -> None:
+def test_the_environment_is_described_by_machine_commit_and_library_versions() -> None:
     facts = describe_environment(["numpy", "no-such-distribution"])
     assert set(facts["libraries"]) == {"numpy"}
     assert facts["machine"].startswith(f"{facts['cores']} cores ")
@@ -90,7 +92,7 @@ def test_a_worker_has_its_threads_pinned() -> None:
         ("3", "cuda:1", ""),
     ],
 )
-def test_a_worker_sees_its_own_device_alone(
+def test_a_worker_sees_only_its_own_device(
     monkeypatch: pytest.MonkeyPatch, visible: str | None, device: str, shown: str
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -104,7 +106,7 @@ def test_a_worker_sees_its_own_device_alone(
 @pytest.mark.parametrize(
     ("precision", "override"), [("highest", "0"), ("tf32", None), ("bf16", None)]
 )
-def test_tf32_is_kept_out_where_it_was_not_asked_for_and_nowhere_else(
+def test_tf32_is_switched_off_unless_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, precision: str, override: str | None
 ) -> None:
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")

@@ -49,7 +49,7 @@ def wait_until_it_spins(load: OtherLoad) -> None:
 
 
 @pytest.mark.parametrize("script", [SPIN, SPIN_BELOW], ids=["child", "grandchild"])
-def test_what_a_descendant_computes_is_own_load(script: str) -> None:
+def test_the_computation_of_a_descendant_is_own_load(script: str) -> None:
     load = OtherLoad()
     assert own_load(load, 0.2) < 0.1
     with child(script):
@@ -58,7 +58,7 @@ def test_what_a_descendant_computes_is_own_load(script: str) -> None:
     assert own_load(load, 0.2) < 0.1
 
 
-def test_a_child_is_told_of_in_less_than_the_ticks_of_the_system() -> None:
+def test_the_load_of_a_child_is_finer_than_the_ticks_of_the_system() -> None:
     """A turn may be shorter than a tick, 10 ms."""
     load = OtherLoad()
     with child(SPIN) as process:
@@ -70,7 +70,7 @@ def test_a_child_is_told_of_in_less_than_the_ticks_of_the_system() -> None:
     assert 0 < min(b - a for a, b in itertools.pairwise(sorted(used_s))) < 5e-3
 
 
-def test_a_child_that_ended_meanwhile_is_own_load_and_one_that_idles_is_not() -> None:
+def test_a_child_that_has_ended_is_own_load_and_an_idle_one_is_not() -> None:
     load = OtherLoad()
     load.begin()
     begun_s = time.perf_counter()
@@ -83,7 +83,7 @@ def test_a_child_that_ended_meanwhile_is_own_load_and_one_that_idles_is_not() ->
         assert own_load(load, 0.2) < 0.1
 
 
-def test_what_a_sibling_computes_is_not_own_load() -> None:
+def test_the_computation_of_a_sibling_is_not_own_load() -> None:
     """As of two workers of one session."""
     watch = (
         "import subprocess, time\n"
@@ -100,7 +100,7 @@ def test_what_a_sibling_computes_is_not_own_load() -> None:
     assert float(found) < 0.1
 
 
-def test_own_load_is_known_where_that_of_others_is_not(tmp_path: Path) -> None:
+def test_own_load_is_known_even_if_that_of_others_is_not(tmp_path: Path) -> None:
     load = OtherLoad(tmp_path)
     load.begin()
     end_s = time.process_time() + 0.05
@@ -110,7 +110,7 @@ def test_own_load_is_known_where_that_of_others_is_not(tmp_path: Path) -> None:
     assert 0.05 < load.own < 1.05
 
 
-def test_waiting_for_a_core_is_told_and_sleeping_is_none() -> None:
+def test_waiting_for_a_core_is_counted_and_sleeping_is_not() -> None:
     core = min(os.sched_getaffinity(0))
     code = (
         "import os, time\n"

@@ -85,7 +85,7 @@ def test_trials_do_not_wait_for_each_other() -> None:
 @pytest.mark.parametrize(
     ("there", "alone"), [("alone", False), ("alone", True), ("beside", True)]
 )
-def test_a_session_is_alone_with_its_machine(there: str, alone: bool) -> None:
+def test_a_session_has_its_machine_to_itself(there: str, alone: bool) -> None:
     with elsewhere(there) as process:
         trial = Trial(alone=alone)
         wait_for(trial.waits.is_set)
@@ -96,7 +96,7 @@ def test_a_session_is_alone_with_its_machine(there: str, alone: bool) -> None:
     trial.join()
 
 
-def test_a_session_that_waits_keeps_further_trials_out() -> None:
+def test_a_waiting_session_goes_before_later_trials() -> None:
     with elsewhere("beside") as process:
         session = Trial(alone=True)
         wait_for(session.waits.is_set)
@@ -112,7 +112,7 @@ def test_a_session_that_waits_keeps_further_trials_out() -> None:
     late.join()
 
 
-def test_a_run_that_is_stopped_waits_no_more() -> None:
+def test_a_stopped_run_does_not_wait_any_longer() -> None:
     def stop() -> None:
         raise StoppedError
 
@@ -121,7 +121,7 @@ def test_a_run_that_is_stopped_waits_no_more() -> None:
         pass
 
 
-def test_where_nothing_can_be_locked_nobody_waits(
+def test_nothing_waits_if_no_lock_can_be_made(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()

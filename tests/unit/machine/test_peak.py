@@ -94,7 +94,7 @@ def test_the_peak_is_the_best_rate_over_sizes_and_counts_reads_and_writes(
     assert clock.now_s < 3
 
 
-def test_a_product_that_would_take_long_is_not_tried(clock: Clock) -> None:
+def test_a_product_that_would_take_too_long_is_not_tried(clock: Clock) -> None:
     probe = Fake(clock, {256: 1e11, 512: 1e11, 1024: 1e11})
     measure_peak(probe, "float64", "highest", copy_bytes=2**20)
     assert [size for size, _, _ in probe.asked] == [256, 512, 1024]
@@ -107,7 +107,7 @@ def test_a_product_that_would_take_long_is_not_tried(clock: Clock) -> None:
     assert found.flop.per_s == pytest.approx(2e13)
 
 
-def test_threads_that_wait_for_a_core_do_not_end_the_search_at_small_products(
+def test_slow_small_products_do_not_end_the_search(
     clock: Clock,
 ) -> None:
     probe = Fake(clock, {256: 2e9, 512: 3e10, 1024: 1e11})
@@ -160,7 +160,7 @@ def test_a_copy_fits_into_the_memory_of_a_control_group(tmp_path: Path) -> None:
     assert bytes_beyond_caches(tmp_path) == 100 * 2**20
 
 
-def test_a_machine_that_tells_nothing_gets_a_copy_that_no_usual_cache_holds(
+def test_an_unknown_cache_gets_a_copy_larger_than_any_usual_one(
     tmp_path: Path,
 ) -> None:
     assert bytes_beyond_caches(tmp_path) == 256 * 2**20
@@ -169,38 +169,38 @@ def test_a_machine_that_tells_nothing_gets_a_copy_that_no_usual_cache_holds(
 # --- the probes ----------------------------------------------------------------------
 
 
-def test_numpy_waits_and_refuses_what_it_has_not() -> None:
-    cases.assert_waits_and_tells_nothing_of_a_gpu("numpy", "float32", "float64")
+def test_numpy_waits_and_refuses_precisions_that_it_lacks() -> None:
+    cases.assert_waits_and_reports_nothing_about_a_gpu("numpy", "float32", "float64")
     for precision in ("tf32", "bf16"):
         cases.assert_refuses("numpy", precision)
 
 
-def test_torch_waits_and_refuses_what_it_has_not() -> None:
-    cases.assert_waits_and_tells_nothing_of_a_gpu("torch", "float32", "float64")
+def test_torch_waits_and_refuses_precisions_that_it_lacks() -> None:
+    cases.assert_waits_and_reports_nothing_about_a_gpu("torch", "float32", "float64")
     cases.assert_refuses("torch", "tf32")
     cases.assert_multiplies("torch", "highest", "float32")
     cases.assert_multiplies("torch", "bf16", "bfloat16")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_torch_misses_a_gpu() -> None:
-    cases.assert_misses_a_gpu("torch")
+def test_torch_reports_a_missing_gpu() -> None:
+    cases.assert_reports_a_missing_gpu("torch")
 
 
 def test_a_timer_gives_the_seconds_between_two_events_of_the_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told: list[str] = []
+    shown: list[str] = []
 
     class Event:
         def __init__(self, *, enable_timing: bool) -> None:
             assert enable_timing
 
         def record(self, stream: str) -> None:
-            told.append(f"recorded on {stream}")
+            shown.append(f"recorded on {stream}")
 
         def synchronize(self) -> None:
-            told.append("waited")
+            shown.append("waited")
 
         def elapsed_time(self, end: Event) -> float:
             return 250.0  # in milliseconds
@@ -210,17 +210,17 @@ def test_a_timer_gives_the_seconds_between_two_events_of_the_device(
     timer = CudaTimer(torch.device("cuda:0"))
     timer.start()
     assert timer.stop() == 0.25
-    assert told == [*["recorded on cuda:0's own"] * 2, "waited"]
+    assert shown == [*["recorded on cuda:0's own"] * 2, "waited"]
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_torch_sees_a_gpu() -> None:
-    cases.assert_sees_a_gpu("torch")
+def test_torch_reports_the_peak_of_a_gpu() -> None:
+    cases.assert_reports_a_gpu("torch")
 
 
 @pytest.mark.slow
-def test_torch_tells_its_threads_and_what_dynamo_was_given() -> None:
+def test_torch_reports_its_threads_and_the_graphs_given_to_dynamo() -> None:
     code = (
         "import sys, torch\n"
         "from tests import probe_cases as cases\n"
@@ -230,7 +230,7 @@ def test_torch_tells_its_threads_and_what_dynamo_was_given() -> None:
         "assert (state.builds, state.threads) == (0, 3)\n"
         "assert 'torch._dynamo.utils' not in sys.modules\n"
         "double = torch.compile(lambda x: 2 * x, backend='eager', dynamic=False)\n"
-        "cases.assert_tells_what_is_built(probe, double, torch.ones(2), torch.ones(3))"
+        "cases.assert_reports_builds(probe, double, torch.ones(2), torch.ones(3))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -261,7 +261,7 @@ def test_a_probe_is_checked_when_it_is_declared_and_when_it_is_loaded(
 
 
 @pytest.mark.slow
-def test_a_worker_pool_returns_the_peak_of_a_framework_or_why_there_is_none() -> None:
+def test_a_worker_pool_returns_the_peak_of_a_framework_or_a_reason() -> None:
     pool = WorkerPool(Registry.discover(), Limits(), lambda _: None)
     try:
         trial = Trial("speed", "numpy-reference", "gru")

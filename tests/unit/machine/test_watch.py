@@ -84,7 +84,7 @@ def kinds(fitness: Fitness) -> dict[str, str]:
 # --- what is read --------------------------------------------------------------------
 
 
-def test_a_quiet_machine_is_read_whole_and_fit(tmp_path: Path) -> None:
+def test_all_facts_of_a_quiet_machine_are_read_and_it_is_fit(tmp_path: Path) -> None:
     machine = watch(plant(tmp_path, QUIET))
     assert machine.not_readable == ("steal",)  # no tick has passed on it
     assert replace(machine, work_s=1e-3, other_load=0.0, steal=0.0) == Machine(
@@ -112,7 +112,7 @@ def test_a_quiet_machine_is_read_whole_and_fit(tmp_path: Path) -> None:
     assert (fitness.verdict, fitness.reasons) == ("fit", ())
 
 
-def test_what_cannot_be_read_is_told_and_never_taken_for_good(tmp_path: Path) -> None:
+def test_unreadable_facts_are_named_and_never_taken_as_good(tmp_path: Path) -> None:
     machine = watch(tmp_path)
     measured = {"clock_wrong", "work_s", "work_spread", "work_interval"}
     assert {*machine.not_readable} == {*vars(machine)} - measured
@@ -122,7 +122,7 @@ def test_what_cannot_be_read_is_told_and_never_taken_for_good(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "cpu\n", "\x00\xff 1", ": :: 0\n"])
-def test_nonsense_is_not_readable(tmp_path: Path, text: str) -> None:
+def test_an_invalid_value_counts_as_unreadable(tmp_path: Path, text: str) -> None:
     machine = watch(plant(tmp_path, dict.fromkeys(QUIET, text)))
     words = {machine.governor, text.strip() or None}
     assert len(words) == 1  # a word that the system gives is passed on
@@ -140,14 +140,14 @@ def test_nonsense_is_not_readable(tmp_path: Path, text: str) -> None:
         ("cpufreq/boost", "0\n", False),
     ],
 )
-def test_boost_is_read_of_intel_and_amd(
+def test_boost_is_read_on_intel_and_amd(
     tmp_path: Path, file: str, text: str, boost: bool
 ) -> None:
     plant(tmp_path, {f"{CPU}/{file}": text})
     assert System(tmp_path).settings()["boost"] is boost
 
 
-def test_the_clock_is_the_fastest_cores_and_a_virtual_machines_is_unknown(
+def test_the_clock_is_that_of_the_fastest_core_and_unknown_in_a_virtual_machine(
     tmp_path: Path,
 ) -> None:
     system = System(tmp_path)
@@ -219,7 +219,7 @@ STAT = "cpu  {} 0 100 9000 10 0 0 {} 0 0\ncpu0 1\ncpu1 1\ncpu2 1\ncpu3 1\n"
         ({f"{CPU}/cpu1/cpufreq/scaling_governor": "powersave\n"}, {}, {}),
     ],
 )
-def test_each_thing_that_moves_a_time_is_a_reason(
+def test_each_disturbance_of_timings_is_a_reason(
     tmp_path: Path, before: Changes, meanwhile: Changes, expected: dict[str, str]
 ) -> None:
     fitness = judge(watch(plant(tmp_path, {**QUIET, **before}), meanwhile))
@@ -253,7 +253,7 @@ def test_each_thing_that_moves_a_time_is_a_reason(
         },
     ],
 )
-def test_a_container_of_one_and_a_half_cores_is_told(
+def test_a_container_of_one_and_a_half_cores_is_reported(
     tmp_path: Path, cgroup: Changes
 ) -> None:
     machine = watch(plant(tmp_path, {"proc/stat": QUIET["proc/stat"], **cgroup}))
@@ -307,7 +307,7 @@ MIB = 2**20
         ({}, None),
     ],
 )
-def test_what_a_control_group_may_still_take_is_told(
+def test_the_free_memory_of_a_control_group_is_reported(
     tmp_path: Path, cgroup: Changes, left: int | None
 ) -> None:
     found = System(plant(tmp_path, cgroup)).memory_left_bytes()
@@ -374,14 +374,14 @@ GPU = Gpu(0, "A GPU", 1.9e9, 2.6e9, 41.0, 70.0, (), 0.0, 0)
         ({"busy": None, "slowed_by": None}, {}),
     ],
 )
-def test_a_gpu_that_is_slowed_or_shared_is_told(
+def test_a_throttled_or_shared_gpu_is_reported(
     changes: dict[str, object], expected: dict[str, str]
 ) -> None:
     assert kinds(judge(GOOD, replace(GPU, **changes))) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("gpu", [None, GPU, replace(GPU, slowed_by=None, busy=None)])
-def test_a_fitness_is_written_as_json(gpu: Gpu | None) -> None:
+def test_a_fitness_can_be_written_as_json(gpu: Gpu | None) -> None:
     fitness = judge(replace(GOOD, steal=0.2, work_spread=0.3), gpu)
     values = json.loads(json.dumps(fitness.to_json(), allow_nan=False))
     assert values["verdict"] == "unfit"
@@ -394,7 +394,7 @@ def test_a_fitness_is_written_as_json(gpu: Gpu | None) -> None:
 # --- a GPU ---------------------------------------------------------------------------
 
 
-def test_what_the_driver_tells_is_put_into_si_units(
+def test_the_facts_of_the_driver_are_converted_to_si_units(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import pynvml
@@ -462,7 +462,7 @@ def test_the_time_that_others_used_is_divided_by_the_time_that_passed(
     assert 0.9 < found * load.span_s <= 1.0
 
 
-def test_idle_waiting_and_stolen_time_is_nobodys(tmp_path: Path) -> None:
+def test_idle_waiting_and_stolen_time_is_no_load(tmp_path: Path) -> None:
     plant(tmp_path, {"proc/stat": "cpu  1 1 1 100 100 1 1 100 1 1\n"})
     load = OtherLoad(tmp_path)
     load.begin()
@@ -471,7 +471,9 @@ def test_idle_waiting_and_stolen_time_is_nobodys(tmp_path: Path) -> None:
     assert load.end() == 0.0
 
 
-def test_a_short_turn_is_answered_for_with_those_before_it(tmp_path: Path) -> None:
+def test_the_load_of_a_short_turn_is_measured_with_the_turns_before_it(
+    tmp_path: Path,
+) -> None:
     """Every turn of 10 ms has one tick of 10 ms, so that others keep one core busy."""
     tick(tmp_path, 0)
     load = OtherLoad(tmp_path)
@@ -497,7 +499,7 @@ def test_a_short_turn_is_answered_for_with_those_before_it(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("text", [None, "", "cpu  0 0 0 0 0 0 0 0 0 0\n", "cpu 1 2\n"])
-def test_load_that_cannot_be_read_is_said_to_be_so(
+def test_load_that_cannot_be_read_is_reported_as_unreadable(
     tmp_path: Path, text: str | None
 ) -> None:
     if text is not None:
@@ -551,7 +553,7 @@ SPIN = "import time\nwhile time.process_time() < {}: pass"
 
 
 @pytest.mark.parametrize("ends", [False, True])
-def test_a_spinning_process_is_load_to_others_and_none_to_its_parent(
+def test_a_spinning_process_is_load_to_others_and_not_to_its_parent(
     ends: bool,
 ) -> None:
     """Both see the same system, so that what else runs there cancels."""
@@ -577,7 +579,9 @@ def test_a_spinning_process_is_load_to_others_and_none_to_its_parent(
     assert 0.7 * used_s < seen_s < 1.3 * used_s + 0.1
 
 
-def test_a_look_is_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_descendants_are_listed_for_a_process_without_children(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """No thread's children are listed where there are none: that takes longest."""
     script = (
         "from harness.machine.load import OtherLoad\n"

@@ -50,7 +50,7 @@ def relative_error(actual: Array, expected: Array) -> float:
 
 
 @each_cell
-def test_a_cell_is_what_its_declaration_points_to(cell: ReferenceCell) -> None:
+def test_a_cell_agrees_with_its_declaration(cell: ReferenceCell) -> None:
     declared = {
         d.name: d.factory
         for d in (
@@ -112,7 +112,7 @@ def test_the_reset_gate_at_zero_ignores_the_past_in_the_candidate(
 
 
 @pytest.mark.parametrize("cell", [Gru(), GruResetBefore()], ids=lambda c: c.info.name)
-def test_the_reset_gate_at_one_and_the_update_gate_at_zero_leave_a_tanh_network(
+def test_with_reset_one_and_update_zero_a_gru_is_a_tanh_network(
     cell: ReferenceCell,
 ) -> None:
     rng = np.random.default_rng(2)
@@ -141,7 +141,7 @@ def test_the_derivative_of_relu_at_exactly_zero_is_that_of_torch(
     np.testing.assert_array_equal(found["b"][0], a.grad.numpy())
 
 
-def test_relu_passes_what_is_no_number_on() -> None:
+def test_relu_passes_nan_on() -> None:
     weights = {n: np.zeros(s) for n, s in RnnRelu().weight_shapes(1, 1).items()}
     weights["b"][0, 0] = np.nan
     (h,), _ = RnnRelu().step(weights, np.zeros((1, 1)), (np.zeros((1, 1)),))
@@ -163,7 +163,7 @@ def test_the_output_gate_of_the_lstm_at_zero_hides_the_cell() -> None:
 
 
 @each_cell
-def test_backward_step_agrees_with_finite_differences_in_every_element(
+def test_the_backward_step_agrees_with_finite_differences_in_every_element(
     cell: ReferenceCell,
 ) -> None:
     """Central differences over ±1e-5 err by about 1e-10 where values are of order one.
@@ -385,7 +385,9 @@ def test_steps_keep_the_dtype_they_are_given(cell: ReferenceCell, dtype: str) ->
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_sigmoid_is_finite_and_silent_over_the_whole_range(dtype: str) -> None:
+def test_sigmoid_is_finite_and_warns_of_nothing_over_the_whole_range(
+    dtype: str,
+) -> None:
     largest = np.finfo(dtype).max
     a = np.array([-largest, -1e4, -100, -1, 0, 1, 100, 1e4, largest], dtype)
     with np.errstate(over="raise", divide="raise", invalid="raise"):
@@ -433,7 +435,7 @@ def test_input_matrices_start_glorot_uniform_gate_by_gate(cell: ReferenceCell) -
 
 
 @each_cell
-def test_same_seed_same_values_and_schemes_share_their_matrices(
+def test_one_seed_draws_the_same_values_and_schemes_share_their_matrices(
     cell: ReferenceCell,
 ) -> None:
     one = drawn(cell, "canonical")
@@ -448,7 +450,7 @@ def test_same_seed_same_values_and_schemes_share_their_matrices(
 
 
 @each_cell
-def test_canonical_raises_the_keeping_bias_alone_and_zero_bias_none(
+def test_canonical_raises_only_the_keeping_bias_and_zero_bias_raises_none(
     cell: ReferenceCell,
 ) -> None:
     expected = {n: np.zeros_like(w) for n, w in drawn(cell, "canonical").items()}
@@ -497,7 +499,7 @@ def test_chrono_spreads_time_constants_uniformly_over_the_span(
 
 @each_gated_cell
 @pytest.mark.parametrize("time_steps", [1, 2, 3])
-def test_chrono_has_a_span_for_the_shortest_sequences(
+def test_chrono_works_for_the_shortest_sequences(
     cell: ReferenceCell, time_steps: int
 ) -> None:
     assert cell.info.keep_bias is not None
@@ -510,7 +512,7 @@ def test_chrono_has_a_span_for_the_shortest_sequences(
 
 
 @pytest.mark.parametrize("cell", UNGATED, ids=lambda c: c.info.name)
-def test_without_a_gate_the_schemes_that_differ_in_its_bias_are_the_same(
+def test_schemes_that_differ_in_a_gate_bias_are_equal_for_a_cell_without_gates(
     cell: ReferenceCell,
 ) -> None:
     one = drawn(cell, "canonical")
@@ -519,7 +521,7 @@ def test_without_a_gate_the_schemes_that_differ_in_its_bias_are_the_same(
             np.testing.assert_array_equal(w, one[name])
 
 
-def test_the_rectified_network_starts_as_the_paper_says() -> None:
+def test_the_relu_network_starts_as_in_its_paper() -> None:
     """U = 1, b = 0, W normal with standard deviation 0.001: 6000 draws, five errors."""
     sizes = LayerSizes(input_size=60, hidden_size=100, time_steps=5)
     weights = drawn(RnnRelu(), "canonical", sizes=sizes)
@@ -537,14 +539,16 @@ def test_the_rectified_network_starts_as_the_paper_says() -> None:
 
 
 @each_cell
-def test_canonical_count_is_that_of_the_tensors(cell: ReferenceCell) -> None:
+def test_the_canonical_parameter_count_is_that_of_the_tensors(
+    cell: ReferenceCell,
+) -> None:
     tensors = sum(w.size for w in drawn(cell, "canonical").values())
     counts = cell.parameter_counts(SIZES.input_size, SIZES.hidden_size)
     assert counts["canonical"] == tensors
 
 
 @pytest.mark.parametrize("cell", TORCH_CELLS, ids=lambda c: c.info.name)
-def test_torch_counts_are_those_of_its_layers(
+def test_the_torch_parameter_count_is_that_of_its_layers(
     torch: ModuleType, cell: ReferenceCell
 ) -> None:
     expected = {"rnn": 640, "rnn-relu": 640, "gru": 1920, "lstm": 2560}
@@ -553,7 +557,7 @@ def test_torch_counts_are_those_of_its_layers(
     assert sum(p.numel() for p in layer.parameters()) == expected[cell.info.name]
 
 
-def test_keras_counts_have_the_biases_keras_ships() -> None:
+def test_the_keras_parameter_count_includes_the_biases_of_its_layers() -> None:
     """H (I + H) a block; biases H a block, for `reset_after=True` twice that."""
     assert Gru().parameter_counts(1, 32)["keras"] == 3360
     assert GruResetBefore().parameter_counts(1, 32)["keras"] == 3 * 32 * 33 + 3 * 32
@@ -562,7 +566,7 @@ def test_keras_counts_have_the_biases_keras_ships() -> None:
         assert cell.parameter_counts(1, 32)["keras"] == 32 * 33 + 32
 
 
-def test_torch_has_no_reset_before_layer_to_count() -> None:
+def test_there_is_no_torch_parameter_count_for_gru_reset_before() -> None:
     assert "torch" not in GruResetBefore().parameter_counts(3, 4)
 
 
@@ -602,7 +606,7 @@ FLOPS_AT_2_3 = {
 
 @each_cell
 @pytest.mark.usefixtures("one_operation_sigmoid")
-def test_flops_are_the_operations_a_step_really_does(cell: ReferenceCell) -> None:
+def test_flops_are_the_counted_operations_of_a_time_step(cell: ReferenceCell) -> None:
     assert cell.flops(2, 3) == FLOPS_AT_2_3[cell.info.name]
     for input_size, hidden_size in ((2, 3), (5, 4)):
         rng = np.random.default_rng(9)

@@ -68,7 +68,7 @@ def test_every_link_leads_to_a_file_and_to_the_name_it_shows() -> None:
         assert callable(value), shown
 
 
-def test_every_picture_and_every_place_on_the_page_is_there() -> None:
+def test_every_picture_and_anchor_on_the_page_exists() -> None:
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", TEXT)
     assert pictures == ["pictures/initial-values.svg"]
     assert all((PAGE.parent / picture).is_file() for picture in pictures)
@@ -78,7 +78,7 @@ def test_every_picture_and_every_place_on_the_page_is_there() -> None:
 
 
 @each_cell
-def test_every_step_and_backward_step_is_linked(name: str) -> None:
+def test_the_page_links_every_step_and_backward_step(name: str) -> None:
     kind = type(CELLS[name]).__name__
     shown = {text for text, _ in links()}
     assert {f"`{kind}.step`", f"`{kind}.step_backward`"} <= shown
@@ -122,7 +122,7 @@ def to_python(equation: str) -> str:
     return written
 
 
-def test_equations_become_python() -> None:
+def test_equations_are_translated_to_python() -> None:
     assert to_python("c = f ⊙ c' + W_i (r ⊙ h')") == "c=f * c_+W_i @ (r * h_)"
     assert to_python("J = diag((1 - z) n²) U_z") == "J=diag((1-z) * n**2) @ U_z"
     assert to_python("∂h/∂c' = diag(o) ∂c/∂c'") == "h_by_c=diag(o) @ c_by_c"
@@ -187,7 +187,7 @@ def evaluate(
 
 
 @each_cell
-def test_the_printed_equations_are_the_step(name: str) -> None:
+def test_the_printed_equations_compute_the_step(name: str) -> None:
     weights, x, state = setting(name)
     names = evaluate(name, equations(name), weights, x, state)
     after, _ = CELLS[name].step(weights, x[None], tuple(part[None] for part in state))
@@ -196,7 +196,7 @@ def test_the_printed_equations_are_the_step(name: str) -> None:
 
 
 @each_cell
-def test_the_printed_jacobian_is_the_backward_step(name: str) -> None:
+def test_the_printed_jacobian_agrees_with_the_backward_step(name: str) -> None:
     cell = CELLS[name]
     weights, x, state = setting(name)
     lines = [*equations(name), *jacobian_lines(name)]
@@ -227,7 +227,9 @@ def counted(formula: str, input_size: int, hidden_size: int) -> int:
 
 
 @pytest.mark.parametrize(("input_size", "hidden_size"), [(1, 32), (10, 20)])
-def test_parameter_formulas(input_size: int, hidden_size: int) -> None:
+def test_the_parameter_formulas_give_the_counts(
+    input_size: int, hidden_size: int
+) -> None:
     rows = table("cell", containing="| canonical | torch |")
     assert [row[0].strip("`") for row in rows] == list(CELLS)
     for name, *formulas in rows:
@@ -240,7 +242,7 @@ def test_parameter_formulas(input_size: int, hidden_size: int) -> None:
             assert counted(bare, input_size, hidden_size) == counts[who], (name, who)
 
 
-def test_parameter_and_operation_numbers() -> None:
+def test_the_printed_parameters_and_operations_are_those_of_the_cells() -> None:
     rows = table("cell", containing="operations")
     assert [row[0].strip("`") for row in rows] == list(CELLS)
     for name, canonical, torch, keras, operations, ratio in rows:
@@ -253,7 +255,7 @@ def test_parameter_and_operation_numbers() -> None:
         assert ratio == f"{cell.flops(10, 20) / Rnn().flops(10, 20):.2f}"
 
 
-def test_the_keras_example() -> None:
+def test_the_keras_example_gives_the_count() -> None:
     (count,) = re.findall(r"one input feature has (\d+) parameters", TEXT)
     assert int(count) == Gru().parameter_counts(1, 32)["keras"]
 
@@ -280,7 +282,7 @@ def test_time_constants_are_those_of_the_cell(cell: ReferenceCell) -> None:
 
 
 @pytest.mark.slow
-def test_what_the_page_says_of_framework_matrices() -> None:
+def test_the_printed_facts_about_framework_matrices_hold() -> None:
     rng = np.random.default_rng(0)
     size = 200
     uniform = rng.uniform(-1, 1, (size, size)) / math.sqrt(size)
@@ -357,7 +359,7 @@ def test_every_cell_and_scheme_is_in_the_table_of_initial_values_once() -> None:
 
 @pytest.mark.slow
 @each_cell
-def test_the_table_of_initial_values_is_what_they_are(name: str) -> None:
+def test_the_table_of_initial_values_has_the_measured_figures(name: str) -> None:
     """A line holds for each scheme that it names; both GRUs have the same lines."""
     listed = "gru" if name == "gru-reset-before" else name
     for cell, schemes, figures in started():

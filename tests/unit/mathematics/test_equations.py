@@ -34,7 +34,7 @@ def drawn(
 
 
 @pytest.mark.parametrize("name", [n for n, c in REGISTRY.cells.items() if c.reference])
-def test_equations_and_their_gradients_are_those_of_the_reference(name: str) -> None:
+def test_equations_and_their_gradients_agree_with_the_reference(name: str) -> None:
     cell: Any = load_cell(REGISTRY, name)
     steps = EquationSteps(load_equations(REGISTRY, name), cell.info)
     weights, x, state, d_state = drawn(cell, np.random.default_rng(0))
@@ -68,7 +68,9 @@ FORMS: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_operation_has_the_gradient_of_its_differences(form: str) -> None:
+def test_the_gradient_of_every_operation_agrees_with_finite_differences(
+    form: str,
+) -> None:
     def equations(ops: Any, w: Any, a: Any, state: Any) -> Any:
         return (FORMS[form](ops, w, a[0], state[0]),)
 
@@ -94,7 +96,7 @@ def test_every_operation_has_the_gradient_of_its_differences(form: str) -> None:
     assert (moved(1) - moved(-1)) / 2 == pytest.approx(slope, rel=1e-7)
 
 
-def test_a_step_keeps_its_dtype() -> None:
+def test_a_time_step_of_equations_keeps_its_dtype() -> None:
     gru: Any = load_cell(REGISTRY, "gru")
     steps = EquationSteps(load_equations(REGISTRY, "gru"), gru.info)
     weights, x, state, d_state = drawn(gru, np.random.default_rng(0))
@@ -109,7 +111,7 @@ def test_a_step_keeps_its_dtype() -> None:
 
 
 @pytest.mark.parametrize(
-    ("equations", "told"),
+    ("equations", "message"),
     [
         (lambda ops, w, a, state: a[0], "return no tuple; expected a tuple of 1 (h)"),
         (lambda ops, w, a, state: (a[0], a[0]), "return 2; expected a tuple of 1 (h)"),
@@ -122,10 +124,10 @@ def test_a_step_keeps_its_dtype() -> None:
         (lambda ops, w, a, state: (a[0] ** 2,), "unsupported operand type"),
     ],
 )
-def test_equations_of_another_form_are_refused(equations: Any, told: str) -> None:
+def test_equations_of_another_form_are_refused(equations: Any, message: str) -> None:
     cell = Rnn()
     info = CellInfo("odd", ("a",), ("h",), None, "nowhere")
     weights, x, state, _ = drawn(cell, np.random.default_rng(0))
     with pytest.raises(PluginError) as raised:
         EquationSteps(equations, info).step(weights, x, state)
-    assert told in str(raised.value)
+    assert message in str(raised.value)

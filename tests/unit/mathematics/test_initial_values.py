@@ -43,7 +43,7 @@ from tests.fake_runs import Writer
 each_cell = pytest.mark.parametrize("name", CELLS)
 
 
-def test_a_cell_that_lists_no_scheme_offers_those_of_this_projects_cells() -> None:
+def test_a_cell_that_lists_no_schemes_offers_those_of_the_built_in_cells() -> None:
     assert INITS == SCHEMES
 
 
@@ -186,7 +186,7 @@ def radius(draws: list[Weights]) -> float:
 
 
 @pytest.mark.parametrize("name", ["rnn", "rnn-relu", "gru", "lstm"])
-def test_native_torch_is_what_torch_starts_from(name: str) -> None:
+def test_the_scheme_native_torch_draws_the_initial_values_of_torch(name: str) -> None:
     found, expected = ours(name, "native-torch"), of_torch(name)
     alike(found, expected)
     limit = SIZES.hidden_size**-0.5
@@ -199,7 +199,7 @@ def test_native_torch_is_what_torch_starts_from(name: str) -> None:
                 assert (0.98 if times == 1 else 0.7) < largest / (times * limit) <= 1
 
 
-def test_native_torch_gives_the_cell_that_torch_lacks_what_its_rule_gives() -> None:
+def test_native_torch_applies_the_rule_of_torch_to_a_cell_that_torch_lacks() -> None:
     """As a GRU, with the second bias of the candidate added to the first."""
     expected = [
         {**w, "b": w["b"] + np.stack([0 * w["b_hn"], 0 * w["b_hn"], w["b_hn"]])}
@@ -212,7 +212,7 @@ def test_native_torch_gives_the_cell_that_torch_lacks_what_its_rule_gives() -> N
 
 @pytest.mark.slow
 @each_cell
-def test_native_keras_is_what_keras_starts_from(
+def test_the_scheme_native_keras_draws_the_initial_values_of_keras(
     of_keras: Mapping[str, Any], name: str
 ) -> None:
     found, expected = ours(name, "native-keras"), from_keras(of_keras, name)
@@ -278,7 +278,7 @@ def test_a_gradients_section_names_one_or_several_of_each(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "message"),
     [
         ("length = 12", "length = 0", "gradients[0].length"),
         ("length = 12", "length = []", "gradients[0].length: "),
@@ -301,13 +301,13 @@ def test_a_gradients_section_names_one_or_several_of_each(tmp_path: Path) -> Non
         ("seeds", "task_options = {gap = 1}\nseeds", "takes no option 'gap'"),
     ],
 )
-def test_what_is_wrong_with_a_section_is_told(
-    before: str, after: str, told: str, tmp_path: Path
+def test_a_mistake_in_a_section_is_reported(
+    before: str, after: str, message: str, tmp_path: Path
 ) -> None:
     assert before in SECTION
     with pytest.raises(MisuseError) as raised:
         load(SECTION.replace(before, after), tmp_path)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 # --- plans ---------------------------------------------------------------------------
@@ -317,7 +317,7 @@ def plan(suite: Suite, expression: str | None = None) -> Plan:
     return make_plan(suite, registry(), "cpu", expression=expression, choices={})
 
 
-def test_gradients_sections_need_no_learning_no_timing_and_no_certificate(
+def test_gradients_sections_plan_no_learning_timing_or_certificate(
     tmp_path: Path,
 ) -> None:
     found = plan(load(SECTION, tmp_path))
@@ -333,7 +333,7 @@ def test_gradients_sections_need_no_learning_no_timing_and_no_certificate(
     assert len({t.label for t in found.independent["gradients"]}) == 8
 
 
-def test_what_is_asked_for_twice_is_planned_once(tmp_path: Path) -> None:
+def test_a_trial_that_is_asked_for_twice_is_planned_once(tmp_path: Path) -> None:
     section = SECTION[SECTION.index("[[") :]
     assert len(plan(load(SECTION + section, tmp_path)).independent["gradients"]) == 8
 
@@ -352,7 +352,7 @@ def test_a_filter_keeps_the_initial_values_that_it_names(tmp_path: Path) -> None
         plan(suite, "chrono")
 
 
-def test_the_built_in_suite_asks_every_cell_for_every_scheme() -> None:
+def test_the_built_in_suite_measures_every_scheme_of_every_cell() -> None:
     suite = load_suite("initial-values", registry())
     found = {(t.cell, t.init) for t in plan(suite).independent["gradients"]}
     assert found == {(cell, scheme) for cell in CELLS for scheme in SCHEMES}
@@ -377,7 +377,7 @@ def trial(cell: str, init: str, seed: int = 0, **changes: Any) -> Trial:
     return replace(found, **changes)
 
 
-def test_without_trained_weights_the_initial_values_alone_are_measured() -> None:
+def test_only_initial_values_are_measured_without_trained_weights() -> None:
     problem = Problem(registry(), trial("gru", "chrono"))
     alone = measure_gradients(problem, None)
     both = measure_gradients(problem, problem.initial_weights())
@@ -387,7 +387,7 @@ def test_without_trained_weights_the_initial_values_alone_are_measured() -> None
     assert [r.values for r in both.readings[2:]] == [r.values for r in alone.readings]
 
 
-def test_the_identity_of_the_rectified_network_loses_gradient_once() -> None:
+def test_the_relu_network_with_the_identity_loses_gradient_only_once() -> None:
     """Units at 0 pass nothing on, the others all of it, whatever the lag."""
     start = trial("rnn-relu", "canonical", hidden_size=64, length=200)
     _, curves = measure_gradients(Problem(registry(), start), None).readings
@@ -398,7 +398,7 @@ def test_the_identity_of_the_rectified_network_loses_gradient_once() -> None:
 
 
 @pytest.mark.slow
-def test_a_suite_of_initial_values_runs_reports_and_goes_on(tmp_path: Path) -> None:
+def test_a_suite_of_initial_values_runs_reports_and_resumes(tmp_path: Path) -> None:
     suite = helpers.write(tmp_path / "starts.toml", SECTION)
     arguments = ("run", suite, "-o", tmp_path / "run")
     code, shown, _ = helpers.run(*arguments, "--dry-run", cwd=tmp_path)
@@ -406,11 +406,11 @@ def test_a_suite_of_initial_values_runs_reports_and_goes_on(tmp_path: Path) -> N
     assert re.search(
         r"gradients lstm numpy-reference adding-12 native-torch .*s1", shown
     )
-    code, shown, told = helpers.finish(
+    code, shown, printed = helpers.finish(
         helpers.start(*arguments, cwd=tmp_path, report=True)
     )
-    assert code == 0, told
-    assert "horizon" in told
+    assert code == 0, printed
+    assert "horizon" in printed
     assert "lstm 8" in shown
     records = RunFolder.open(tmp_path / "run").records()
     assert {r.trial.measure for r in records} == {"gradients"}
@@ -422,8 +422,8 @@ def test_a_suite_of_initial_values_runs_reports_and_goes_on(tmp_path: Path) -> N
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "Horizon in time steps at the initial values" in page
     assert (tmp_path / "run" / "figures" / "initial-values-1.svg").is_file()
-    _, _, told = helpers.run(*arguments, cwd=tmp_path)
-    assert "horizon" not in told  # everything was done before
+    _, _, printed = helpers.run(*arguments, cwd=tmp_path)
+    assert "horizon" not in printed  # everything was done before
 
 
 # --- analysis, table, figure ---------------------------------------------------------
@@ -491,7 +491,7 @@ def test_the_table_shows_bounds_ranges_and_what_is_missing(run: RunFolder) -> No
     ]
 
 
-def test_lines_that_would_cover_each_other_are_one_with_both_names(
+def test_curves_that_would_overlap_are_one_line_with_both_names(
     run: RunFolder,
 ) -> None:
     gru, rnn = initial_panels(JudgedRun.read(run))
@@ -503,7 +503,7 @@ def test_lines_that_would_cover_each_other_are_one_with_both_names(
     assert rnn.series[0].median[9:] == (0.0,) * 92
 
 
-def test_the_figure_shows_a_line_a_scheme_and_says_what_it_leaves_out(
+def test_the_figure_shows_a_line_for_each_scheme_and_names_what_it_leaves_out(
     run: RunFolder,
 ) -> None:
     panels = initial_panels(JudgedRun.read(run))

@@ -24,7 +24,7 @@ REGISTRY = Registry.discover([EXAMPLE])
 
 
 @pytest.mark.parametrize("name", REGISTRY.tasks)
-def test_every_task_that_is_here_keeps_its_contract(name: str) -> None:
+def test_every_built_in_task_keeps_its_contract(name: str) -> None:
     found = check_task(load_task(REGISTRY, name, {}))
     assert set(found.clauses.values()) == {None}
     assert len(found.clauses) == 7
@@ -144,16 +144,16 @@ MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("task", "changes", "clause", "told"), MISTAKES)
-def test_a_mistake_breaks_its_clause(
-    task: str, changes: dict[str, Any], clause: str, told: str
+@pytest.mark.parametrize(("task", "changes", "clause", "message"), MISTAKES)
+def test_a_mistake_breaks_its_clause_of_the_contract(
+    task: str, changes: dict[str, Any], clause: str, message: str
 ) -> None:
     found = broken(task, changes)
     assert list(found) == [clause]
-    assert told in found[clause]
+    assert message in found[clause]
 
 
-def test_check_prints_the_clauses_of_a_file_and_says_no(
+def test_check_prints_the_clauses_of_a_file_and_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "own.py"
@@ -174,7 +174,7 @@ def test_check_prints_the_clauses_of_a_file_and_says_no(
     assert second["task"] == "other"
 
 
-def test_what_a_task_raises_is_told_in_a_sentence(
+def test_an_error_that_a_task_raises_is_reported_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "own.py"

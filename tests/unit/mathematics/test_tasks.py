@@ -74,7 +74,7 @@ FLOORS = [
 
 
 @pytest.mark.parametrize(("task", "length", "answer"), FLOORS)
-def test_floor_is_what_a_policy_without_memory_scores(
+def test_the_floor_is_the_score_of_a_policy_without_memory(
     task: Task, length: int, answer: Callable[[Batch], Array]
 ) -> None:
     sequences, parts = 20_000 if length < 20 else 2_000, 100
@@ -116,7 +116,7 @@ def test_adding_from_the_last_step_alone_scores_as_documented(length: int) -> No
 
 
 @pytest.mark.parametrize(("task", "length", "answer"), FLOORS)
-def test_the_policy_without_memory_does_not_solve(
+def test_the_policy_without_memory_does_not_solve_the_task(
     task: Task, length: int, answer: Callable[[Batch], Array]
 ) -> None:
     batch = drawn(task, length=length, batch=500)
@@ -147,7 +147,7 @@ def test_markers_are_uniform_in_each_half(length: int) -> None:
     assert stats.chisquare(markers[half:]).pvalue > 1e-3
 
 
-def test_the_two_markers_are_drawn_apart() -> None:
+def test_the_two_markers_are_drawn_independently() -> None:
     """Knowing the first marker must say nothing of the second."""
     markers = drawn(Adding(), length=8).inputs[..., 1]
     counts = markers[:, :4].T @ markers[:, 4:]
@@ -167,16 +167,16 @@ def test_symbols_to_copy_are_uniform_and_independent() -> None:
     assert stats.chisquare(pairs).pvalue > 1e-3
 
 
-def test_adding_example_of_the_docstring_is_right() -> None:
+def test_the_example_in_the_docstring_of_adding_is_right() -> None:
     values = np.array(example_line(Adding, "value"), float)
     marks = example_line(Adding, "marker")
-    markers, told = np.array(marks[:6], float), " ".join(marks[6:])
+    markers, shown = np.array(marks[:6], float), " ".join(marks[6:])
     assert markers[:3].sum() == markers[3:].sum() == 1
     first, second = values[markers == 1]
-    assert told == f"answer {first} + {second} = {first + second:.1f}"
+    assert shown == f"answer {first} + {second} = {first + second:.1f}"
 
 
-def test_copy_example_of_the_docstring_is_what_is_drawn() -> None:
+def test_the_example_in_the_docstring_of_copy_memory_is_a_drawn_batch() -> None:
     batch = drawn(CopyMemory(symbols=3, alphabet=4), length=4, batch=1)
     letters = dict(zip(batch.inputs[0, :3].tolist(), "bda", strict=True))
     letters |= {4: "-", 5: "|"}
@@ -198,7 +198,7 @@ def test_adding_counts_errors_below_four_hundredths() -> None:
     assert tallies["loss"].total == pytest.approx(float(np.sum(errors**2)))
 
 
-def test_copy_scores_agree_with_a_loop_over_positions() -> None:
+def test_copy_memory_scores_agree_with_a_loop_over_positions() -> None:
     task = CopyMemory(symbols=2, alphabet=2)
     batch = drawn(task, length=3, batch=60)
     logits = np.random.default_rng(2).normal(0, 3, (60, 7, 3)).astype(np.float32)
@@ -223,7 +223,7 @@ def test_copy_scores_agree_with_a_loop_over_positions() -> None:
     assert tallies["loss_all_positions"].total == pytest.approx(sum(everywhere))
 
 
-def test_copy_loss_survives_logits_that_overflow_exp() -> None:
+def test_the_copy_memory_loss_is_finite_for_logits_that_overflow_exp() -> None:
     task = CopyMemory(symbols=1, alphabet=2)
     batch = drawn(task, length=1, batch=4)
     logits = np.zeros((4, 3, 3), np.float32)
@@ -233,7 +233,7 @@ def test_copy_loss_survives_logits_that_overflow_exp() -> None:
     assert tallies["loss_all_positions"].mean == pytest.approx(1e4 / 3)
 
 
-def test_copy_loss_of_float32_logits_is_taken_in_float64() -> None:
+def test_the_copy_memory_loss_of_float32_logits_is_computed_in_float64() -> None:
     """Near zero a float32 log-softmax has steps of 6e-8; this loss is 2 exp(-20)."""
     task = CopyMemory(symbols=1, alphabet=2)
     batch = drawn(task, length=1, batch=4)
@@ -242,7 +242,7 @@ def test_copy_loss_of_float32_logits_is_taken_in_float64() -> None:
     assert loss == pytest.approx(2 * math.exp(-20), rel=1e-6)
 
 
-def test_adding_error_of_float32_answers_is_taken_in_float64() -> None:
+def test_the_adding_error_of_float32_answers_is_computed_in_float64() -> None:
     batch = drawn(Adding(), length=4, batch=8)
     answers = np.full((8, 1, 1), 1e25, np.float32)
     assert Adding().score(answers, batch)["loss"].mean == pytest.approx(1e50)
@@ -252,7 +252,7 @@ def test_adding_error_of_float32_answers_is_taken_in_float64() -> None:
 @pytest.mark.parametrize(
     "task", [Adding(), CopyMemory(symbols=1, alphabet=2)], ids=lambda t: t.info.name
 )
-def test_answers_that_are_no_numbers_are_wrong(task: Task, value: float) -> None:
+def test_answers_that_are_not_finite_are_wrong(task: Task, value: float) -> None:
     """An argmax over NaN answers 0, which is a symbol."""
     batch = drawn(task, length=4, batch=50)
     shape = (*batch.scored.shape, task.info.output_size)
@@ -287,7 +287,7 @@ def test_the_first_symbol_is_due_after_gap_and_symbols() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, True, 2.0, "3", None])
 @pytest.mark.parametrize("option", ["symbols", "alphabet"])
-def test_copy_refuses_options_out_of_range(option: str, value: object) -> None:
+def test_copy_memory_refuses_options_out_of_range(option: str, value: object) -> None:
     allowed = {"symbols": "at least 1", "alphabet": "at least 2"}[option]
     with pytest.raises(
         ValueError, match=f"{option} must be a whole number of {allowed}"
@@ -316,7 +316,7 @@ def test_lengths_out_of_range_are_refused_everywhere(task: Task, length: int) ->
             ask()
 
 
-def test_shortest_lengths() -> None:
+def test_each_task_accepts_its_shortest_length() -> None:
     with pytest.raises(ValueError, match="at least 2, not 1"):
         Adding().time_steps(1)
     assert Adding().time_steps(2) == 2

@@ -35,7 +35,7 @@ def problem(**changes: object) -> Problem:
     return Problem(REGISTRY, trial)
 
 
-def test_operations_of_each_phase() -> None:
+def test_the_operations_of_each_phase_are_those_counted_by_hand() -> None:
     forward = B * (T * load_cell(REGISTRY, "rnn").flops(I, H) + 2 * H)
     found = {
         phase: flops_of_call(problem(), phase, B)
@@ -61,7 +61,7 @@ def test_operations_of_each_phase() -> None:
         (Optimizer(name="sgd", momentum=0.9), 1),
     ],
 )
-def test_bytes_of_each_phase(
+def test_the_bytes_of_each_phase_are_those_counted_by_hand(
     dtype: str, item: int, optimizer: Optimizer, moments: int
 ) -> None:
     asked = problem(dtype=dtype, optimizer=optimizer)
@@ -80,7 +80,7 @@ def test_bytes_of_each_phase(
     assert least_bytes_of_call(asked, "stream", 1) == item * (I + WEIGHTS + 1 + 2 * H)
 
 
-def test_of_an_embedding_only_what_is_looked_up_moves() -> None:
+def test_only_the_rows_that_are_looked_up_count_as_bytes_of_an_embedding() -> None:
     trial = Trial(
         "speed",
         "numpy-reference",
@@ -104,7 +104,7 @@ def test_of_an_embedding_only_what_is_looked_up_moves() -> None:
 
 
 @pytest.mark.slow
-def test_what_cannot_fit_into_memory_is_refused_before_anything_is_drawn(
+def test_a_trial_that_cannot_fit_into_memory_is_refused_before_anything_is_drawn(
     tmp_path: Path,
 ) -> None:
     asked = problem(settings=PhasesSettings(("forward", "train_step")))
@@ -123,7 +123,7 @@ def test_what_cannot_fit_into_memory_is_refused_before_anything_is_drawn(
         assert "give a smaller batch" in str(found[measure].reason)
 
 
-def stands_in(monkeypatch: pytest.MonkeyPatch, **found: int | None) -> None:
+def fake_memory(monkeypatch: pytest.MonkeyPatch, **found: int | None) -> None:
     """A machine with so much free memory, control group's memory and GPU memory."""
     free = SimpleNamespace(available=found["free"])
     monkeypatch.setattr(capacity.psutil, "virtual_memory", lambda: free)
@@ -142,17 +142,17 @@ def on_gpu(**changes: object) -> Problem:
 def test_the_limit_of_a_control_group_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = problem(settings=PhasesSettings(("forward", "train_step")))
     needed = least_memory_bytes(asked)
-    stands_in(monkeypatch, free=2**40, left=needed)
+    fake_memory(monkeypatch, free=2**40, left=needed)
     check_memory(asked)
-    stands_in(monkeypatch, free=2**40, left=needed - 1)
+    fake_memory(monkeypatch, free=2**40, left=needed - 1)
     with pytest.raises(MemoryError, match="within the memory limit of its control"):
         check_memory(asked)
-    stands_in(monkeypatch, free=needed - 1, left=2**40)
+    fake_memory(monkeypatch, free=needed - 1, left=2**40)
     with pytest.raises(MemoryError, match=r"free; give a smaller batch.*size$"):
         check_memory(asked)
 
 
-def test_of_a_gpu_its_own_memory_counts_and_of_the_host_what_the_reference_takes(
+def test_a_gpu_trial_needs_gpu_memory_and_host_memory_for_the_reference(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = on_gpu()
@@ -163,24 +163,24 @@ def test_of_a_gpu_its_own_memory_counts_and_of_the_host_what_the_reference_takes
     assert least_host_bytes(asked, read_back=True) == host
     assert least_host_bytes(on_gpu(measure="memory")) == 8 * B * T * I
 
-    stands_in(monkeypatch, free=host, gpu=needed)
+    fake_memory(monkeypatch, free=host, gpu=needed)
     check_memory(asked)
-    stands_in(monkeypatch, free=host - 1, gpu=2**40)
+    fake_memory(monkeypatch, free=host - 1, gpu=2**40)
     with pytest.raises(MemoryError, match="of this machine's memory"):
         check_memory(asked, read_back=True)
-    stands_in(monkeypatch, free=2**40, gpu=needed - 1)
+    fake_memory(monkeypatch, free=2**40, gpu=needed - 1)
     with pytest.raises(MemoryError, match=r"on cuda:0 and .* free there; give a smal"):
         check_memory(asked)
-    stands_in(monkeypatch, free=2**40, gpu=None)  # a driver that does not tell
+    fake_memory(monkeypatch, free=2**40, gpu=None)  # a driver that does not tell
     check_memory(asked)
 
 
-def test_what_a_framework_keeps_of_a_gpu_for_later_is_still_free_to_it(
+def test_gpu_memory_that_a_framework_keeps_for_later_counts_as_free(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = on_gpu()
     needed = least_memory_bytes(asked)
-    stands_in(monkeypatch, free=2**40, gpu=needed)
+    fake_memory(monkeypatch, free=2**40, gpu=needed)
     check_memory(asked)
     monkeypatch.setattr(capacity, "gpu_free_memory", lambda: 0)
     check_memory(asked)

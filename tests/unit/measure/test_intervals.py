@@ -21,7 +21,7 @@ from harness.intervals import (
 )
 
 
-def test_of_six_values_it_lies_just_inside_of_all() -> None:
+def test_the_interval_of_six_values_lies_just_inside_of_all() -> None:
     # All six hold the median 96.9 times in 100, the inner four 78.1.
     share = (0.96875 - 0.95) / (0.96875 - 0.78125)
     inward = 5 * share / (1 + 4 * share)
@@ -30,7 +30,7 @@ def test_of_six_values_it_lies_just_inside_of_all() -> None:
 
 
 @pytest.mark.parametrize("count", [*range(FEWEST, 40), 101, 2000])
-def test_it_lies_between_the_ranks_that_hold_the_median_more_and_less_often(
+def test_the_interval_lies_between_the_ranks_that_enclose_its_level(
     count: int,
 ) -> None:
     low, high = median_ends(np.arange(count))
@@ -43,13 +43,13 @@ def test_it_lies_between_the_ranks_that_hold_the_median_more_and_less_often(
 
 
 @pytest.mark.parametrize("count", range(1, FEWEST))
-def test_of_fewer_values_it_is_their_range(count: int) -> None:
+def test_the_interval_of_fewer_values_is_their_range(count: int) -> None:
     assert median_ends(np.arange(count)[::-1]) == (0, count - 1)
 
 
 @pytest.mark.parametrize("count", [FEWEST, 9, 12, 24])
 @pytest.mark.parametrize("heavy", [False, True])
-def test_it_holds_the_median_of_turns_in_95_of_100_cases(
+def test_the_interval_holds_the_median_of_turns_in_95_of_100_cases(
     count: int, heavy: bool
 ) -> None:
     rng = np.random.default_rng(count)
@@ -63,7 +63,7 @@ def test_it_holds_the_median_of_turns_in_95_of_100_cases(
     assert 0.93 <= hits / cases <= 0.97
 
 
-def test_a_ratio_leaves_alone_what_slows_a_round() -> None:
+def test_a_slow_round_does_not_change_the_ratio() -> None:
     drift = np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.1, 24)))
     found = ratio_interval((1.1 * drift).tolist(), drift.tolist())
     assert found.median == pytest.approx(1.1)
@@ -71,7 +71,7 @@ def test_a_ratio_leaves_alone_what_slows_a_round() -> None:
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
-def test_proportion_interval_covers_the_share_in_95_percent(share: float) -> None:
+def test_the_proportion_interval_covers_the_share_in_95_percent(share: float) -> None:
     rng = np.random.default_rng(2)
     counts = rng.binomial(20, share, size=2000)
     intervals = {n: proportion_interval(n, 20) for n in range(21)}
@@ -80,14 +80,14 @@ def test_proportion_interval_covers_the_share_in_95_percent(share: float) -> Non
     assert 0.92 <= covered / 2000 <= 0.985
 
 
-def test_proportion_interval_of_three_of_three_is_wilsons() -> None:
+def test_the_proportion_interval_of_three_of_three_is_that_of_wilson() -> None:
     # n / (n + z²) for all successes, z = 1.95996.
     assert proportion_interval(3, 3).low == pytest.approx(3 / (3 + 1.95996**2), 1e-4)
     assert proportion_interval(3, 3).high == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("count", [6, 9, 20])
-def test_order_statistic_interval_covers_the_median_at_least_95_percent(
+def test_the_order_statistic_interval_covers_the_median_in_at_least_95_percent(
     count: int,
 ) -> None:
     rng = np.random.default_rng(4)
@@ -102,13 +102,13 @@ def test_order_statistic_interval_covers_the_median_at_least_95_percent(
         assert inner.mean() < 0.95, "a shorter interval would do"
 
 
-def test_censored_median_of_solved_seeds_is_their_median_with_their_range() -> None:
+def test_the_censored_median_of_solved_seeds_is_their_median_with_their_range() -> None:
     found = censored_median([1200, 800, 1000], 3000)
     assert (found.median, found.low, found.high) == (1000, 800, 1200)
     assert (found.spread, found.solved, found.count) == ("range", 3, 3)
 
 
-def test_censored_median_keeps_the_median_that_the_solved_seeds_decide() -> None:
+def test_the_censored_median_is_exact_if_solved_seeds_decide_it() -> None:
     found = censored_median([1700, None, 1600], 3000)
     assert (found.median, found.low, found.high) == (1700, 1600, None)
 
@@ -116,7 +116,7 @@ def test_censored_median_keeps_the_median_that_the_solved_seeds_decide() -> None
 @pytest.mark.parametrize(
     "values", [[None], [None, None, 900], [800, None], [700, 800, None, None]]
 )
-def test_censored_median_is_beyond_the_budget_where_half_are(
+def test_the_censored_median_is_beyond_the_budget_if_half_of_the_seeds_are(
     values: list[float | None],
 ) -> None:
     found = censored_median(values, 3000)
@@ -132,7 +132,7 @@ def test_six_seeds_get_an_interval_and_five_a_range() -> None:
     assert censored_median([1], 9).spread == "single"
 
 
-def test_nine_seeds_leave_out_the_outermost() -> None:
+def test_the_interval_of_nine_seeds_leaves_out_the_outermost() -> None:
     # 2 · P(binomial(9, 1/2) ≤ 1) = 0.039 ≤ 0.05 < 2 · P(… ≤ 2) = 0.18
     assert order_ranks(9) == (1, 7)
 

@@ -83,7 +83,7 @@ def test_every_update_and_every_evaluation_is_on_the_curve() -> None:
     assert whole(found)["floor", "loss"] == pytest.approx(1 / 6)
 
 
-def test_a_curve_is_a_function_of_the_trial_alone() -> None:
+def test_a_curve_depends_on_the_trial_alone() -> None:
     first = [e.to_json() for e in learn(Problem(REGISTRY, LEARNING))[1]]
     again = [e.to_json() for e in learn(Problem(REGISTRY, LEARNING))[1]]
     other = [
@@ -204,7 +204,7 @@ class Seconds:
         self.now_s += next(self.taken_s)
 
 
-def test_a_reading_is_one_span_and_its_pieces_make_it_up(
+def test_the_pieces_of_a_reading_add_up_to_its_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     few = Seconds(1.0, 5.0, 3.0)
@@ -221,7 +221,7 @@ def test_a_reading_is_one_span_and_its_pieces_make_it_up(
     assert many.looks == 34
 
 
-def test_taking_a_reading_in_pieces_adds_nothing_noticeable() -> None:
+def test_taking_a_reading_in_pieces_adds_no_noticeable_time() -> None:
     """A reading lasts 3 ms at least: 30 µs would be a hundredth of it."""
 
     def nothing() -> None:
@@ -259,7 +259,7 @@ class PutAside:
 
 
 @pytest.mark.parametrize("aside", [(0,), (1,), (0, 3), (1, 3, 4), (3,), (4,), (3, 7)])
-def test_a_process_put_aside_between_two_clocks_is_no_clock_that_stepped(
+def test_a_process_paused_between_two_clocks_is_not_a_stepped_clock(
     aside: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clocks = PutAside(*aside)
@@ -274,7 +274,7 @@ def test_a_process_put_aside_between_two_clocks_is_no_clock_that_stepped(
     assert check.wrong
 
 
-def test_a_look_is_given_up_where_it_never_comes_undisturbed(
+def test_a_look_at_the_clocks_that_is_always_disturbed_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clocks = PutAside()
@@ -295,7 +295,7 @@ def test_a_look_is_given_up_where_it_never_comes_undisturbed(
     assert check.wrong
 
 
-class Tells:
+class ScriptedProbe:
     """A device probe that tells what it is told to, one state after the other."""
 
     def __init__(self, *states: FrameworkState) -> None:
@@ -307,10 +307,10 @@ class Tells:
     def timer(self) -> None: ...
 
 
-def test_what_a_framework_tells_is_looked_at_around_every_turn() -> None:
+def test_the_state_of_the_framework_is_read_around_every_turn() -> None:
     problem = Problem(REGISTRY, SPEED)
     states = [(7, 1), (7, 1), (7, 1), (9, 1), (9, 1), (9, 2)]
-    probe = Tells(*(FrameworkState(*state) for state in states))
+    probe = ScriptedProbe(*(FrameworkState(*state) for state in states))
     problem.probe = lambda: probe  # type: ignore[method-assign,assignment,return-value]
     meter = SpeedMeter(problem)
     meter.warm_up()
@@ -324,7 +324,7 @@ def test_what_a_framework_tells_is_looked_at_around_every_turn() -> None:
 @pytest.mark.parametrize(
     "error", [RefusedError("computes on GPUs"), PluginError("mine", "has no state()")]
 )
-def test_a_probe_that_cannot_be_used_refuses_no_timing(error: Exception) -> None:
+def test_a_timing_needs_no_usable_probe(error: Exception) -> None:
     def refuse() -> None:
         raise error
 
@@ -395,7 +395,9 @@ def with_network(problem: Problem, network: Any) -> Problem:
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 @pytest.mark.parametrize("implementation", ["numpy-reference", "torch-native"])
-def test_a_right_network_is_read_back_as_right(cell: str, implementation: str) -> None:
+def test_the_read_back_of_a_correct_network_is_ok(
+    cell: str, implementation: str
+) -> None:
     if (reason := REGISTRY.unavailable(implementation)) is not None:
         pytest.skip(reason)
     trial = replace(LEARNING, implementation=implementation, cell=cell, batch=32)
@@ -462,7 +464,7 @@ def test_a_network_that_is_wrong_once_it_is_trained_is_noticed() -> None:
     assert found.facts["read_back_at"].startswith("trained: ")
 
 
-def test_where_the_last_digit_of_the_weights_decides_more_is_allowed() -> None:
+def test_the_read_back_allows_more_if_the_last_digit_of_the_weights_decides() -> None:
     """A tanh RNN with large weights is chaotic: rounding grows with every time step."""
     problem = Problem(REGISTRY, replace(LEARNING, cell="rnn", length=60))
     chaotic = problem.initial_weights()
@@ -498,7 +500,7 @@ def test_where_the_last_digit_of_the_weights_decides_more_is_allowed() -> None:
         ("loose-clip-ignored", 0.2),
     ],
 )
-def test_an_optimiser_that_is_wrong_at_the_constants_of_the_trial_is_noticed(
+def test_an_optimiser_that_is_wrong_for_the_constants_of_the_trial_is_noticed(
     mistake: str, error: float, task: str
 ) -> None:
     """Learning rate, epsilon and clip norm are none of the certificate's."""
@@ -521,7 +523,7 @@ def test_an_optimiser_that_is_wrong_at_the_constants_of_the_trial_is_noticed(
     assert ": change of the weights" in found.facts["read_back_at"]
 
 
-def test_a_step_lost_in_the_last_digit_of_the_weights_is_no_mistake() -> None:
+def test_an_update_that_is_lost_to_rounding_is_not_a_mistake() -> None:
     """In float32 a weight near 0.1 moves by steps of 7e-9."""
     trial = replace(LEARNING, optimizer=Optimizer(name="sgd", learning_rate=1e-7))
     values = whole(learn(Problem(REGISTRY, trial))[0])
@@ -529,7 +531,7 @@ def test_a_step_lost_in_the_last_digit_of_the_weights_is_no_mistake() -> None:
     assert values["readback", "error"] > 1e-2, "beyond what is allowed elsewhere"
 
 
-def test_learning_that_goes_on_reads_back_what_undisturbed_learning_does() -> None:
+def test_resumed_learning_has_the_results_of_undisturbed_learning() -> None:
     undisturbed, _ = learn(Problem(REGISTRY, LEARNING))
     kept: list[Any] = []
     asked = iter([False, False, True])
@@ -573,7 +575,7 @@ def test_the_reference_takes_a_large_batch_in_parts(
 # --- data and initial values ---------------------------------------------------------
 
 
-def test_a_batch_depends_on_task_split_data_seed_and_index_alone() -> None:
+def test_a_batch_depends_only_on_task_split_data_seed_and_index() -> None:
     problem = Problem(REGISTRY, LEARNING)
     first = problem.batch("train", 3, 8)
     problem.batch("train", 9, 8)
@@ -588,13 +590,13 @@ def test_a_batch_depends_on_task_split_data_seed_and_index_alone() -> None:
         assert not np.array_equal(first.inputs, other.inputs)
 
 
-def test_every_seed_is_asked_the_same_held_out_questions() -> None:
+def test_every_seed_has_the_same_held_out_batches() -> None:
     one = Problem(REGISTRY, LEARNING).batch("held_out", 0, 8)
     other = Problem(REGISTRY, replace(LEARNING, data_seed=1)).batch("held_out", 0, 8)
     np.testing.assert_array_equal(one.inputs, other.inputs)
 
 
-def test_a_layers_initial_values_do_not_depend_on_what_stands_beside_it() -> None:
+def test_the_initial_values_of_a_layer_do_not_depend_on_other_layers() -> None:
     problem = Problem(REGISTRY, LEARNING)
     two = replace(problem.spec, num_layers=2)
     one = initial_weights(problem.spec, problem.cell, "canonical", 0, 10)
@@ -616,7 +618,7 @@ def test_one_seed_gives_every_framework_the_same_values() -> None:
         np.testing.assert_array_equal(found[1][name], tensor)
 
 
-def test_parameters_are_counted_as_each_framework_counts() -> None:
+def test_parameters_are_counted_as_in_each_framework() -> None:
     found = Problem(REGISTRY, replace(LEARNING, hidden_size=32)).parameters()
     # 3 (32 * 2 + 32 * 32) weights; biases 3 * 32 + 32, 6 * 32 and 6 * 32; readout 33.
     assert found == {
@@ -689,7 +691,7 @@ def test_a_linear_orthogonal_rnn_carries_the_whole_gradient() -> None:
         np.testing.assert_allclose(ratio, 1, rtol=1e-12)
 
 
-def test_a_half_open_gate_halves_the_gradient_each_time_step() -> None:
+def test_a_half_open_gate_halves_the_gradient_at_each_time_step() -> None:
     """A GRU with zero weights: z = 1/2, the candidate is 0, so J = 1/2."""
     trial = replace(LEARNING, measure="gradients")
     problem = Problem(REGISTRY, trial)
@@ -723,7 +725,9 @@ def speed(problem: Problem) -> dict[tuple[str, str], Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["numpy-reference", "torch-native"])
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_what_the_timed_calls_computed_is_right(implementation: str, cell: str) -> None:
+def test_the_results_of_the_timed_calls_are_correct(
+    implementation: str, cell: str
+) -> None:
     if (reason := REGISTRY.unavailable(implementation)) is not None:
         pytest.skip(reason)
     trial = replace(SPEED, implementation=implementation, cell=cell)
@@ -799,7 +803,7 @@ class Deferring:
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["forward", "loss_and_gradients", "train_steps"])
 @pytest.mark.parametrize("small", [False, True])
-def test_an_answer_computed_when_it_is_read_is_noticed(
+def test_deferring_the_computation_until_it_is_read_is_noticed(
     phase: str, small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Calls that only queue are short, and the reference takes as many updates.
@@ -865,7 +869,7 @@ class Remembering:
 
 @pytest.mark.parametrize("keeps", ["last", "turn", "all"])
 @pytest.mark.parametrize("by", ["identity", "values"])
-def test_an_answer_kept_from_an_earlier_call_is_of_no_use(keeps: str, by: str) -> None:
+def test_answers_of_earlier_calls_cannot_be_reused(keeps: str, by: str) -> None:
     settings = replace(SPEED.settings, phases=("forward", "loss_and_gradients"))
     problem = Problem(REGISTRY, replace(SPEED, settings=settings))
     network = Remembering(problem.network(), keeps, by)
@@ -881,7 +885,7 @@ def test_an_answer_kept_from_an_earlier_call_is_of_no_use(keeps: str, by: str) -
     assert whole(meter.finish())["readback", "ok"] == 1
 
 
-def test_batches_too_large_to_hold_them_all_come_back_after_eight(
+def test_large_batches_repeat_after_eight(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(measured_phases, "MOST_BYTES", 1000)
@@ -892,7 +896,7 @@ def test_batches_too_large_to_hold_them_all_come_back_after_eight(
     assert len({batch for name, _, batch in network.answers if name == "forward"}) == 8
 
 
-def test_warm_up_goes_on_until_calls_get_no_faster() -> None:
+def test_warm_up_continues_until_calls_get_no_faster() -> None:
     durations = iter([0.03, 0.02, 0.012, 0.008, 0.004] + [0.002] * 100)
     calls = []
 
@@ -930,7 +934,7 @@ class DeviceClock:
         return (time.perf_counter() - self.begun_s) / 2
 
 
-def test_on_a_device_its_own_clock_stands_beside_the_wall_clock() -> None:
+def test_a_device_is_timed_by_its_own_clock_and_the_wall_clock() -> None:
     settings = replace(SPEED.settings, phases=("forward",))
     meter = SpeedMeter(Problem(REGISTRY, replace(SPEED, settings=settings)))
     meter._timer = DeviceClock()
@@ -943,7 +947,7 @@ def test_on_a_device_its_own_clock_stands_beside_the_wall_clock() -> None:
 
 
 @pytest.mark.slow
-def test_the_first_call_of_an_update_is_no_less_than_that_of_its_gradients() -> None:
+def test_the_first_call_of_an_update_includes_that_of_its_gradients() -> None:
     problem = Problem(REGISTRY, SPEED)
     network, built = problem.network(), []
     whole_gradients = network.loss_and_gradients  # type: ignore[attr-defined]

@@ -42,7 +42,7 @@ def peaks(implementation: str, *files: Path) -> dict[str, float]:
     return {r.split: r.values["peak_bytes"] / MIB for r in found.readings}
 
 
-def test_what_a_phase_takes_for_a_moment_is_its_peak() -> None:
+def test_memory_that_a_phase_holds_for_a_moment_is_its_peak() -> None:
     found = peaks("greedy", helpers.PLUGINS / "greedy.py")
     assert list(found) == ["stream", "forward", "loss_and_gradients", "train_step"]
     assert found["forward"] == pytest.approx(48, abs=8)
@@ -50,7 +50,7 @@ def test_what_a_phase_takes_for_a_moment_is_its_peak() -> None:
     assert found["stream"] < 4
 
 
-def test_what_the_process_held_before_is_not_counted() -> None:
+def test_memory_that_the_process_held_before_is_not_counted() -> None:
     before = np.ones(200 * MIB // 8)
     del before  # its peak is known to the system, and begun anew
     assert max(peaks("numpy-reference").values()) < 8
@@ -60,7 +60,9 @@ def test_what_the_process_held_before_is_not_counted() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_weighs_each_trial_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_a_run_measures_the_memory_of_each_trial_in_its_own_process(
+    tmp_path: Path,
+) -> None:
     section = helpers.speed(
         "keeps-250",
         "keeps-260",
@@ -82,7 +84,7 @@ def test_a_run_weighs_each_trial_in_a_process_of_its_own(tmp_path: Path) -> None
     assert peak["keeps-260"] - peak["keeps-250"] == pytest.approx(10, abs=2)
 
 
-def test_what_only_infers_has_nothing_to_weigh_of_training() -> None:
+def test_the_memory_of_training_is_refused_without_training() -> None:
     registry = Registry.discover()
     if registry.unavailable("onnxruntime") is not None:
         pytest.skip("no onnxruntime")
@@ -105,7 +107,7 @@ class Allocator:
         return self.peak
 
 
-def test_of_a_gpu_both_peaks_are_told_from_reset_on() -> None:
+def test_both_peaks_of_a_gpu_are_measured_from_the_last_reset() -> None:
     held = {"bytes": 100}
     allocator = Allocator()
     gauge = DeviceMemory(allocator, lambda: held["bytes"])  # type: ignore[arg-type]
@@ -120,13 +122,13 @@ def test_of_a_gpu_both_peaks_are_told_from_reset_on() -> None:
         }
 
 
-def test_a_driver_that_does_not_answer_leaves_the_allocators_peak() -> None:
+def test_only_the_peak_of_the_allocator_is_reported_without_a_driver() -> None:
     gauge = DeviceMemory(Allocator(), lambda: None)  # type: ignore[arg-type]
     gauge.reset()
     assert gauge.values() == {"allocator_peak_bytes": 0}
 
 
-def test_the_first_call_is_that_of_a_process_that_has_built_nothing(
+def test_the_first_call_is_that_of_a_fresh_process(
     tmp_path: Path,
 ) -> None:
     file = helpers.write(

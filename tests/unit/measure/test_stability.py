@@ -40,13 +40,13 @@ def scaled(factors: np.ndarray) -> Turns:
     )
 
 
-def test_steady_turns_are_told_nothing_of() -> None:
+def test_steady_turns_are_not_shaky() -> None:
     found = [kinds(steady(count, seed=s)) for count in (8, 30, 100) for s in range(40)]
     # A trend where there is none is seen in 1 of 100, and must be large besides.
     assert found == [[]] * len(found)
 
 
-def test_a_trend_is_drift_and_a_spread_without_one_is_not() -> None:
+def test_a_trend_is_drift_and_a_spread_without_a_trend_is_not() -> None:
     assert kinds(scaled(np.linspace(1, 1.12, 30))) == ["drift"]
     assert kinds(scaled(np.linspace(1.12, 1, 30))) == ["drift"]
     assert kinds(scaled(np.linspace(1, 1.02, 30))) == []
@@ -55,7 +55,7 @@ def test_a_trend_is_drift_and_a_spread_without_one_is_not() -> None:
 
 
 @pytest.mark.parametrize("high", [8, 15, 22])
-def test_two_kinds_of_turns_are_told_apart_from_one(high: int) -> None:
+def test_turns_of_two_kinds_are_bimodal_and_other_spreads_are_not(high: int) -> None:
     factors = np.where(np.arange(30) < high, 1.2, 1.0)
     mixed = np.random.default_rng(2).permutation(factors)
     assert "bimodal" in kinds(scaled(mixed))
@@ -68,25 +68,25 @@ def test_two_kinds_of_turns_are_told_apart_from_one(high: int) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_too_few_turns_are_told_whatever_they_say(count: int) -> None:
+def test_too_few_turns_are_always_reported(count: int) -> None:
     assert "few" in kinds(steady(count))
     assert "few" not in kinds(steady(6))
 
 
-def test_an_interval_wider_than_what_a_comparison_tells_is_wide() -> None:
+def test_an_interval_wider_than_the_least_effect_of_a_comparison_is_wide() -> None:
     rng = np.random.default_rng(5)
     wide = scaled(np.exp(rng.normal(0, 0.3, 12)))
     assert "wide" in kinds(wide)
 
 
-def test_load_and_threads_are_those_seen_during_the_turns() -> None:
+def test_load_and_threads_are_those_during_the_turns() -> None:
     assert kinds(replace(steady(), other_load=[0.5] * 30)) == ["load"]
     assert kinds(replace(steady(), own_load=[1.9] * 30)) == ["threads"]
     assert kinds(replace(steady(), own_load=[1.9] * 30, threads=2)) == []
     assert kinds(replace(steady(), own_load=[1.9] * 30, threads=None)) == []
 
 
-def test_what_was_built_while_it_was_timed_is_a_jump() -> None:
+def test_a_build_during_timing_is_a_jump() -> None:
     turns = steady()
     turns.readings[11] = [1e-3, 0.4]
     assert kinds(turns) == ["jump"]
@@ -106,7 +106,7 @@ def in_pieces(every: int, pause_s: float, *, calls: int = 6, count: int = 30) ->
 @pytest.mark.parametrize(
     ("every", "pause_s"), [(5, 0.08), (5, 0.004), (2, 0.08), (20, 0.08)]
 )
-def test_calls_that_do_what_most_do_not_are_uneven(every: int, pause_s: float) -> None:
+def test_occasional_slow_calls_are_uneven(every: int, pause_s: float) -> None:
     turns = in_pieces(every, pause_s)
     assert kinds(turns) == ["uneven"]
     (found,) = unstable(turns, median_interval(turns.readings))
@@ -114,7 +114,7 @@ def test_calls_that_do_what_most_do_not_are_uneven(every: int, pause_s: float) -
     assert re.fullmatch(rf"{slow} where others take (1|0\.9\d) ms", found.words)
 
 
-def test_being_put_aside_now_and_then_is_not_uneven() -> None:
+def test_occasional_pauses_by_the_system_are_not_uneven() -> None:
     assert (
         kinds(in_pieces(60, 0.004, count=100)) == []
     )  # 4 ms in every 60th call of 1 ms
@@ -129,7 +129,7 @@ def test_being_put_aside_now_and_then_is_not_uneven() -> None:
     assert kinds(replace(shared, waited_s=[waited_s / 300] * 30)) == ["uneven"]
 
 
-def test_slow_calls_are_seen_among_those_that_are_not_timed_by_themselves() -> None:
+def test_slow_calls_are_found_among_calls_that_are_timed_together() -> None:
     pieces = np.array([[1, 1e-5]] * 32 + [[218, 218e-5]])
     steadily = replace(steady(), pieces=[pieces] * 30)
     assert kinds(steadily) == []
@@ -138,7 +138,7 @@ def test_slow_calls_are_seen_among_those_that_are_not_timed_by_themselves() -> N
     assert kinds(replace(steady(), pieces=[pieces] * 30)) == ["uneven"]
 
 
-def test_what_the_framework_says_of_itself_is_told() -> None:
+def test_the_state_of_the_framework_is_reported() -> None:
     assert kinds(replace(steady(), built=[False] * 30)) == []
     built = replace(steady(), built=[False] * 28 + [True] * 2)
     (found,) = unstable(built, median_interval(built.readings))
@@ -155,7 +155,7 @@ def test_what_the_framework_says_of_itself_is_told() -> None:
     )
 
 
-def test_a_clock_that_went_wrong_and_a_warm_up_without_an_end_are_told() -> None:
+def test_a_wrong_clock_and_a_warm_up_without_an_end_are_reported() -> None:
     assert kinds(replace(steady(), clock_wrong=True)) == ["clock"]
     backwards = steady()
     backwards.readings[3] = [-1e-3, 1e-3]
@@ -163,7 +163,7 @@ def test_a_clock_that_went_wrong_and_a_warm_up_without_an_end_are_told() -> None
     assert kinds(replace(steady(), stationary=False)) == ["warm-up"]
 
 
-def test_readings_too_short_for_what_is_timed_are_told() -> None:
+def test_readings_that_are_too_short_are_reported() -> None:
     turns = steady()
     assert kinds(replace(turns, loops=2)) == []  # of 1 ms each
     assert kinds(replace(turns, loops=1)) == ["short"]

@@ -52,7 +52,7 @@ def values(found: Measurement) -> dict[str, Any]:
     ["numpy-reference", "torch-native", "jax-scan", "onnxruntime"],
 )
 @pytest.mark.parametrize("trial", [TRIAL, TASK], ids=["reals", "tokens, every"])
-def test_what_a_stream_answers_is_what_the_whole_sequence_would(
+def test_a_stream_has_the_outputs_of_the_whole_sequence(
     implementation: str, trial: Trial
 ) -> None:
     if (reason := REGISTRY.unavailable(implementation)) is not None:
@@ -73,7 +73,7 @@ def test_a_call_is_one_time_step_of_one_sequence_whatever_the_batch() -> None:
     assert known["flops"] == cell.flops(3, 8) + cell.flops(8, 8) + 2 * 8
 
 
-def test_every_latency_is_kept_but_those_of_the_dropped_readings() -> None:
+def test_every_latency_is_kept_except_those_of_dropped_readings() -> None:
     found = measure(Problem(REGISTRY, TRIAL), turns=4)
     known = values(found)
     (kept,) = [r.values["latency_s"] for r in found.readings if "latency_s" in r.values]
@@ -114,14 +114,14 @@ class Forgetful:
 @pytest.mark.parametrize(
     ("mistake", "ok"), [("none", 1), ("answers late", 1), ("forgets", 0), ("keeps", 0)]
 )
-def test_a_stream_that_forgets_is_not_certified(mistake: str, ok: int) -> None:
+def test_a_stream_that_loses_its_state_is_not_certified(mistake: str, ok: int) -> None:
     problem = Problem(REGISTRY, TRIAL)
     network = Forgetful(problem.network(), mistake)
     problem.network = lambda: network  # type: ignore[method-assign,assignment]
     assert values(measure(problem))["ok"] == ok
 
 
-def test_a_phase_that_an_implementation_does_not_have_is_refused() -> None:
+def test_a_phase_that_an_implementation_lacks_is_refused() -> None:
     if REGISTRY.unavailable("onnxruntime"):
         pytest.skip("no onnxruntime")
     settings = SpeedSettings(("train_step",), readings=1)

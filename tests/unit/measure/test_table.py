@@ -26,12 +26,14 @@ def planned() -> dict[str, Trial]:
 
 
 @each_measure
-def test_a_built_in_suite_asks_for_it(name: str, planned: dict[str, Trial]) -> None:
+def test_a_built_in_suite_asks_for_every_measure(
+    name: str, planned: dict[str, Trial]
+) -> None:
     assert name in planned
 
 
 @each_measure
-def test_what_a_trial_computes_is_estimated(
+def test_the_cost_of_a_trial_of_every_measure_is_estimated(
     name: str, planned: dict[str, Trial]
 ) -> None:
     work = MEASURES[name].work(REGISTRY, planned[name])
@@ -39,6 +41,6 @@ def test_what_a_trial_computes_is_estimated(
 
 
 @each_measure
-def test_it_either_runs_by_itself_or_is_timed_in_turns(name: str) -> None:
+def test_every_measure_either_runs_by_itself_or_is_timed_in_turns(name: str) -> None:
     measure = MEASURES[name]
     assert (measure.run is None) != (measure.meter is None)

@@ -80,7 +80,9 @@ def test_an_import_that_fails_half_way_is_unavailable_with_its_reason(
     assert "'tidalflow' is installed but cannot be imported" in str(raised.value)
 
 
-def test_an_error_after_the_import_is_the_plugins_own(folder: Path) -> None:
+def test_an_error_after_the_import_is_reported_as_that_of_the_plugin(
+    folder: Path,
+) -> None:
     a_package(folder, "def network():\n    raise RuntimeError('tide is out')")
     with pytest.raises(PluginError) as raised:
         build(folder)

@@ -25,7 +25,7 @@ def pairs(registry: Registry, request: Request) -> list[tuple[str, str]]:
     return [(t.implementation, t.cell) for t in request.trials(registry)]
 
 
-def test_a_cell_that_its_file_does_not_compute_is_computed_by_what_is_here(
+def test_a_cell_without_an_implementation_in_its_file_uses_the_built_in_ones(
     ugrnn: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     helpers.without_modules(monkeypatch, "jax")
@@ -37,13 +37,13 @@ def test_a_cell_that_its_file_does_not_compute_is_computed_by_what_is_here(
     assert sorted(pairs(registry, request)) == sorted((n, "ugrnn") for n in loops)
 
 
-def test_a_cell_that_its_file_computes_is_left_to_that() -> None:
+def test_a_cell_with_an_implementation_in_its_file_uses_that_alone() -> None:
     registry = Registry.discover([MIN_GRU])
     assert cells_of(registry, [MIN_GRU]) == ()
     assert implementations_of(registry, [MIN_GRU]) == ("torch-parallel",)
 
 
-def test_an_expression_takes_some_of_what_is_asked(ugrnn: Path) -> None:
+def test_an_expression_selects_some_of_the_named_targets(ugrnn: Path) -> None:
     registry = Registry.discover([ugrnn])
     names = ("numpy-reference",)
     request = Request(names, expression="gru or lstm")
@@ -53,13 +53,13 @@ def test_an_expression_takes_some_of_what_is_asked(ugrnn: Path) -> None:
         Request(names, expression="lstn").trials(registry)
 
 
-def test_what_is_asked_twice_is_certified_once() -> None:
+def test_a_target_that_is_named_twice_is_certified_once() -> None:
     registry = Registry.discover()
     request = Request(("numpy-reference",), cells=("gru",), expression="gru")
     assert pairs(registry, request).count(("numpy-reference", "gru")) == 1
 
 
-def test_nothing_to_certify_is_told(
+def test_having_nothing_to_certify_is_reported(
     ugrnn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     absent = ("torch", "tensorflow", "jax", "keras", "onnx", "onnxruntime")

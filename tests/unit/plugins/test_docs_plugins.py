@@ -52,7 +52,7 @@ RIGHT, WRONG = "h = z * h + (1 - z) * n", "h = z * n + (1 - z) * h"
 # --- files and small commands --------------------------------------------------------
 
 
-def test_files_that_new_writes_are_shown_as_they_are(tmp_path: Path) -> None:
+def test_the_page_shows_the_files_of_new_as_they_are(tmp_path: Path) -> None:
     assert written(MY_GRU, tmp_path) == block("my_gru.py")
     assert written(FIRST_VALUE, tmp_path) == block("first_value.py")
     assert block("from ugrnn.py") in written(UGRNN, tmp_path)
@@ -64,7 +64,7 @@ def test_files_that_new_writes_are_shown_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["unflattened.py", "stock_keras.py"])
-def test_a_layer_that_is_there_takes_at_most_15_lines(name: str) -> None:
+def test_an_existing_layer_takes_at_most_15_lines(name: str) -> None:
     assert len([line for line in block(name).splitlines() if line]) <= 15
 
 
@@ -76,7 +76,7 @@ def test_a_layer_that_is_there_takes_at_most_15_lines(name: str) -> None:
         "rnn-harness new task first-value",
     ],
 )
-def test_new_prints_what_is_shown(
+def test_new_prints_what_the_page_shows(
     command: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -88,7 +88,7 @@ def test_new_prints_what_is_shown(
     assert out.splitlines() == shown(command)
 
 
-def test_the_check_of_a_task_prints_what_is_shown(
+def test_the_check_of_a_task_prints_what_the_page_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -100,8 +100,8 @@ def test_the_check_of_a_task_prints_what_is_shown(
     helpers.write(file, file.read_text().replace("1 / 12}", "1 / 6}"))
     code, out, _ = helpers.call(command, monkeypatch, capsys)
     assert code == 3
-    (told,) = [b for b in blocks("") if "floor says" in b]
-    assert told in out
+    (printed,) = [b for b in blocks("") if "floor says" in b]
+    assert printed in out
 
 
 @needs_torch
@@ -127,7 +127,7 @@ def test_the_runs_of_the_page_are_accepted(
         assert "0 are done" in out
 
 
-def test_every_link_leads_somewhere() -> None:
+def test_every_link_of_the_page_has_a_target() -> None:
     titles = re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
     anchors = {f"#{title.lower().replace(' ', '-')}" for title in titles}
     links = re.findall(r"\]\(([^)]+)\)", TEXT)
@@ -199,7 +199,7 @@ def assert_every_check_is_named(certificate: str) -> None:
 
 @needs_torch
 @pytest.mark.slow
-def test_what_new_writes_is_certified_and_the_page_names_every_check(
+def test_the_files_of_new_are_certified_and_the_page_names_every_check(
     tmp_path: Path,
 ) -> None:
     files = {"ugrnn.py": written(UGRNN, tmp_path), "my_gru.py": block("my_gru.py")}
@@ -217,7 +217,7 @@ def test_what_new_writes_is_certified_and_the_page_names_every_check(
 
 @needs_torch
 @pytest.mark.slow
-def test_a_mistake_is_shown_with_its_cause(tmp_path: Path) -> None:
+def test_the_page_shows_a_mistake_with_its_cause(tmp_path: Path) -> None:
     mistaken = {"my_gru.py": block("my_gru.py").replace(RIGHT, WRONG)}
     code, out, _ = check(tmp_path, mistaken, ["my-gru"])
     assert code == 3
@@ -226,7 +226,7 @@ def test_a_mistake_is_shown_with_its_cause(tmp_path: Path) -> None:
 
 @needs_torch
 @pytest.mark.slow
-def test_the_reference_of_the_page_is_that_of_its_equations(tmp_path: Path) -> None:
+def test_the_reference_on_the_page_agrees_with_its_equations(tmp_path: Path) -> None:
     methods = block("into the class of ugrnn.py")
     text = f"{written(UGRNN, tmp_path)}\n{methods}".replace(", reference=False", "")
     code, out, err = check(tmp_path, {"ugrnn.py": text}, ["torch-loop"], *FEW_SHAPES)
@@ -252,7 +252,7 @@ def test_the_reference_of_the_page_is_that_of_its_equations(tmp_path: Path) -> N
         ),
     ],
 )
-def test_the_same_holds_in_every_framework(
+def test_the_files_of_the_page_are_certified_in_every_framework(
     built_in: str, own: list[str], files: list[str], tmp_path: Path
 ) -> None:
     """Certify what `new` writes and what the page shows, at two shapes."""

@@ -42,7 +42,7 @@ def test_the_tutorial_runs_as_the_readme_says(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "report.html").is_file()
 
 
-def test_the_tutorials_floor_is_that_of_the_constant_answer() -> None:
+def test_the_floor_in_the_tutorial_is_that_of_the_constant_answer() -> None:
     registry = Registry.discover([EXAMPLE])
     task = load_task(registry, "next-value", {})
     rng = np.random.default_rng(0)
@@ -55,7 +55,7 @@ def test_the_tutorials_floor_is_that_of_the_constant_answer() -> None:
     assert task.solved(perfect, {})
 
 
-def test_the_readmes_own_layer_is_read_and_declared(tmp_path: Path) -> None:
+def test_the_layer_in_the_readme_can_be_read_and_declared(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert len(blocks) == 1
@@ -66,14 +66,14 @@ def test_the_readmes_own_layer_is_read_and_declared(tmp_path: Path) -> None:
     assert registry.implementation("my-gru").cells == ("gru",)
 
 
-def test_the_readmes_suites_and_settings_are_accepted() -> None:
+def test_the_suites_and_settings_in_the_readme_are_accepted() -> None:
     registry = Registry.discover([EXAMPLE])
     load_suite("quick", registry, ["learning.0.length=50"], [0, 1])
     for name in ("quick", "smoke", "standard", str(ROOT / "examples/tutorial.toml")):
         assert load_suite(name, registry).name in name
 
 
-def test_every_link_of_the_readme_leads_somewhere() -> None:
+def test_every_link_of_the_readme_has_a_target() -> None:
     readme = (ROOT / "README.md").read_text()
     links = re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", readme)
     links = [link or source for link, source in links]

@@ -72,15 +72,15 @@ def script(file: Path, text: str, shebang: str = "#!/bin/sh") -> Path:
 def refusal(python: Path | str, framework: str = "numpy") -> str:
     with pytest.raises(MisuseError) as raised:
         load_interpreters({framework: str(python)}, REGISTRY)
-    told = str(raised.value)
-    assert told.startswith(f"environments.{framework}: {python} ")
-    return told.removeprefix(f"environments.{framework}: {python} ")
+    shown = str(raised.value)
+    assert shown.startswith(f"environments.{framework}: {python} ")
+    return shown.removeprefix(f"environments.{framework}: {python} ")
 
 
 # --- what will do --------------------------------------------------------------------
 
 
-def test_another_environment_is_described_by_what_it_holds(make_venv: MakeVenv) -> None:
+def test_another_environment_is_described_by_its_packages(make_venv: MakeVenv) -> None:
     python = make_venv(PACKAGES)
     found = load_interpreters({"numpy": str(python)}, REGISTRY)["numpy"]
     assert found.to_json() == {
@@ -93,12 +93,12 @@ def test_another_environment_is_described_by_what_it_holds(make_venv: MakeVenv) 
     json.dumps(found.to_json())
 
 
-def test_without_any_nothing_is_started() -> None:
+def test_no_process_is_started_without_environments() -> None:
     assert load_interpreters({}, REGISTRY) == {}
     assert REGISTRY.python_of("torch") == Path(sys.executable)
 
 
-def test_a_framework_runs_in_its_own_python_and_the_others_in_this_one(
+def test_a_framework_runs_in_its_own_python_and_the_others_in_ours(
     make_venv: MakeVenv,
 ) -> None:
     python = make_venv(PACKAGES)
@@ -109,12 +109,12 @@ def test_a_framework_runs_in_its_own_python_and_the_others_in_this_one(
     assert registry.unavailable("numpy-reference") is None
 
 
-def test_a_greeting_is_no_answer_and_disturbs_none(make_venv: MakeVenv) -> None:
+def test_a_greeting_of_another_python_is_ignored(make_venv: MakeVenv) -> None:
     python = make_venv(PACKAGES, also="import sys; print('Welcome to the cluster')")
     assert load_interpreters({"numpy": str(python)}, REGISTRY)["numpy"].missing is None
 
 
-def test_a_framework_that_is_not_there_is_unavailable_and_stops_nothing(
+def test_a_missing_framework_is_unavailable_and_stops_nothing_else(
     tmp_path: Path, make_venv: MakeVenv
 ) -> None:
     packages = bare_packages(tmp_path / "few", "numpy", "psutil", "pynvml.py")
@@ -128,7 +128,7 @@ def test_a_framework_that_is_not_there_is_unavailable_and_stops_nothing(
     assert registry.unavailable("numpy-reference") is None
 
 
-def test_a_certificate_is_of_the_versions_in_the_environment(
+def test_a_certificate_is_keyed_by_the_versions_in_the_environment(
     tmp_path: Path, make_venv: MakeVenv
 ) -> None:
     packages = bare_packages(tmp_path / "other", "numpy", "psutil", "pynvml.py")
@@ -149,11 +149,11 @@ def test_a_certificate_is_of_the_versions_in_the_environment(
 # --- what is not there ---------------------------------------------------------------
 
 
-def test_a_path_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+def test_a_path_that_does_not_exist_is_reported(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none") == "does not exist; give the path of a Python"
 
 
-def test_for_a_folder_the_python_in_it_is_named(make_venv: MakeVenv) -> None:
+def test_the_error_for_a_folder_names_the_python_in_it(make_venv: MakeVenv) -> None:
     folder = make_venv(PACKAGES).parent.parent
     assert refusal(folder) == (
         f"is a folder; give the Python in it, as {folder}/bin/python"
@@ -161,7 +161,7 @@ def test_for_a_folder_the_python_in_it_is_named(make_venv: MakeVenv) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "mode", "told"),
+    ("text", "mode", "message"),
     [
         ("#!/bin/sh\n", 0o644, "cannot be started: Permission denied; give the path"),
         ("no program\n", 0o755, "cannot be started: Exec format error; give the path"),
@@ -179,15 +179,15 @@ def test_for_a_folder_the_python_in_it_is_named(make_venv: MakeVenv) -> None:
         ("#!/bin/sh\nkill -9 $$\n", 0o755, "3.11 or later: exit code -9 and no word"),
     ],
 )
-def test_what_is_no_python_is_told_with_its_own_last_word(
-    tmp_path: Path, text: str, mode: int, told: str
+def test_a_file_that_is_not_a_python_is_reported_with_its_last_output(
+    tmp_path: Path, text: str, mode: int, message: str
 ) -> None:
     file = helpers.write(tmp_path / "python", text)
     file.chmod(mode)
-    assert told in refusal(file)
+    assert message in refusal(file)
 
 
-def test_a_python_that_hangs_ends_with_all_it_started(
+def test_a_python_that_hangs_is_ended_with_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choose, "PROBE_S", 1.0)
@@ -214,7 +214,7 @@ def test_a_python_without_this_project_gets_the_command_that_installs_it(
 
 
 @pytest.mark.parametrize(
-    ("origin", "extra", "told"),
+    ("origin", "extra", "argument"),
     [
         (None, "torch", f"'rnn-harness[torch]=={VERSION}'"),
         (None, None, f"rnn-harness=={VERSION}"),
@@ -230,14 +230,14 @@ def test_a_python_without_this_project_gets_the_command_that_installs_it(
         ),
     ],
 )
-def test_it_is_installed_there_as_it_was_here(
-    monkeypatch: pytest.MonkeyPatch, origin: object, extra: str | None, told: str
+def test_that_command_installs_this_project_as_it_was_installed_here(
+    monkeypatch: pytest.MonkeyPatch, origin: object, extra: str | None, argument: str
 ) -> None:
     text = None if origin is None else json.dumps(origin)
     # Not the standard library's class where a backport of it was imported before.
     found = type(metadata.distribution("rnn-harness"))
     monkeypatch.setattr(found, "read_text", _only(text, found.read_text))
-    assert choose._this_project(extra) == told
+    assert choose._this_project(extra) == argument
 
 
 def _only(
@@ -249,7 +249,7 @@ def _only(
     return direct_url
 
 
-def test_one_byte_of_another_source_is_told(
+def test_a_difference_of_one_byte_in_the_sources_is_reported(
     tmp_path: Path, make_venv: MakeVenv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It would come before what an environment holds.
@@ -268,17 +268,19 @@ def test_one_byte_of_another_source_is_told(
     )
 
 
-def test_another_version_is_told_with_both(tmp_path: Path, make_venv: MakeVenv) -> None:
+def test_a_different_version_is_reported_with_both_versions(
+    tmp_path: Path, make_venv: MakeVenv
+) -> None:
     packages = bare_packages(tmp_path / "old", "numpy", "psutil", "pynvml.py")
     (info,) = packages.glob("rnn_harness-*")
     file = info / "METADATA"
     text = file.read_text(encoding="utf-8")
     helpers.write(file, text.replace(f"Version: {VERSION}", "Version: 0.0.1"))
-    told = refusal(make_venv(packages))
-    assert told.startswith(f"has rnn-harness 0.0.1, here is {VERSION}; run: ")
+    shown = refusal(make_venv(packages))
+    assert shown.startswith(f"has rnn-harness 0.0.1, here is {VERSION}; run: ")
 
 
-def test_a_plugin_that_is_installed_here_must_be_there_too(
+def test_a_plugin_that_is_installed_here_must_be_installed_there_too(
     tmp_path: Path, make_venv: MakeVenv
 ) -> None:
     registry = Registry.discover()
@@ -292,21 +294,21 @@ def test_a_plugin_that_is_installed_here_must_be_there_too(
 
 
 @pytest.mark.parametrize(
-    ("there", "told"),
+    ("there", "message"),
     [
         (["psutil", "pynvml.py"], "has no numpy; run: {} -m pip install numpy"),
         (["numpy", "pynvml.py"], "has no psutil; run: {} -m pip install psutil"),
         (["numpy", "psutil"], "has no pynvml; run: {} -m pip install nvidia-ml-py"),
     ],
 )
-def test_what_every_worker_needs_is_told_when_missing(
-    tmp_path: Path, make_venv: MakeVenv, there: list[str], told: str
+def test_a_missing_requirement_of_workers_is_reported(
+    tmp_path: Path, make_venv: MakeVenv, there: list[str], message: str
 ) -> None:
     python = make_venv(bare_packages(tmp_path / "few", *there))
-    assert refusal(python) == told.format(python)
+    assert refusal(python) == message.format(python)
 
 
-def test_every_environment_that_will_not_do_is_told_at_once(tmp_path: Path) -> None:
+def test_all_unusable_environments_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(MisuseError) as raised:
         load_interpreters(
             {"torch": str(tmp_path), "jax": "/none", "numpy": sys.executable}, REGISTRY
@@ -321,7 +323,7 @@ def test_every_environment_that_will_not_do_is_told_at_once(tmp_path: Path) -> N
 # --- the user's config ---------------------------------------------------------------
 
 
-def test_the_user_chooses_for_every_suite_and_a_suite_comes_first(
+def test_the_config_of_the_user_holds_for_every_suite_and_a_suite_overrides_it(
     config: Path, make_venv: MakeVenv
 ) -> None:
     one, other = make_venv(PACKAGES, name="one"), make_venv(PACKAGES, name="other")
@@ -333,7 +335,7 @@ def test_the_user_chooses_for_every_suite_and_a_suite_comes_first(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[enviroments]\n", "enviroments: unknown key; did you mean 'environments'?"),
         ("environments = 3\n", "environments: write [environments]"),
@@ -346,17 +348,19 @@ def test_the_user_chooses_for_every_suite_and_a_suite_comes_first(
         ("\xff", "cannot be read as TOML: "),
     ],
 )
-def test_a_mistake_in_the_users_config_is_told_with_its_place(
-    config: Path, text: str, told: str
+def test_a_mistake_in_the_config_of_the_user_is_reported_with_its_place(
+    config: Path, text: str, message: str
 ) -> None:
     config.write_bytes(text.encode("latin-1"))
     with pytest.raises(MisuseError) as raised:
         load_interpreters({}, REGISTRY)
     assert str(raised.value).startswith(str(config))
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
-def test_the_framework_of_a_plugin_that_is_not_read_is_no_mistake(config: Path) -> None:
+def test_the_config_may_name_the_framework_of_a_plugin_that_is_not_read(
+    config: Path,
+) -> None:
     helpers.write(config, '[environments]\ntidal = "/opt/tidal/bin/python"\n')
     assert load_interpreters({}, REGISTRY) == {}
 

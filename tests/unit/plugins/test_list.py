@@ -29,7 +29,7 @@ print("loaded:", *(name for name in {heavy!r} if name in sys.modules), file=sys.
 @pytest.mark.parametrize(
     "arguments", [["list"], ["list", "--json"], ["--help"], ["run", "--help"]]
 )
-def test_listing_and_helping_import_nothing_heavy(
+def test_list_and_help_import_nothing_heavy(
     arguments: list[str], tmp_path: Path
 ) -> None:
     done = subprocess.run(
@@ -74,7 +74,7 @@ def test_every_plugin_is_listed_with_what_it_offers(
     assert "torch; rnn, rnn-relu, gru, lstm; on cpu, cuda" in out
 
 
-def test_an_absent_framework_is_listed_with_the_way_to_install_it(
+def test_an_absent_framework_is_listed_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(helpers.PLUGINS / "absent_framework.py")
@@ -89,7 +89,7 @@ def test_an_absent_framework_is_listed_with_the_way_to_install_it(
     assert listed["numpy-reference"]["unavailable"] is None
 
 
-def test_what_a_plugin_file_prints_is_no_part_of_the_document(
+def test_what_a_plugin_file_prints_is_not_part_of_the_json(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(helpers.PLUGINS / "prints.py")
@@ -99,7 +99,7 @@ def test_what_a_plugin_file_prints_is_no_part_of_the_document(
     assert "to the print while it is read" in err
 
 
-def test_json_is_one_document_whatever_else_is_told(
+def test_the_output_is_one_json_document_even_if_problems_are_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = str(helpers.PLUGINS / "raises_on_import.py")
@@ -113,7 +113,7 @@ def test_json_is_one_document_whatever_else_is_told(
     assert "the licence" in err
 
 
-def test_a_probe_builds_each_implementation_and_tells_why_one_cannot_be(
+def test_probing_builds_each_implementation_and_reports_why_one_fails(
     tmp_path: Path,
 ) -> None:
     text = """\

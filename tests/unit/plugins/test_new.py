@@ -55,7 +55,7 @@ def written(here: Path) -> list[Path]:
     "command",
     ["implementation my-gru --framework torch", "cell my-gru", "task my-gru"],
 )
-def test_the_file_and_the_next_command_are_told(
+def test_the_file_and_the_next_command_are_printed(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, _ = new(monkeypatch, capsys, *command.split())
@@ -63,7 +63,9 @@ def test_the_file_and_the_next_command_are_told(
     assert Registry.discover([Path("my_gru.py")]).problems == []
 
 
-def test_all_that_is_written_is_declared_and_short(written: list[Path]) -> None:
+def test_every_written_file_has_its_declaration_and_is_short(
+    written: list[Path],
+) -> None:
     registry = Registry.discover(written)
     assert registry.problems == []
     for name in FRAMEWORKS:
@@ -80,7 +82,7 @@ def test_all_that_is_written_is_declared_and_short(written: list[Path]) -> None:
         assert len(lines) <= most, file.name
 
 
-def test_what_is_written_is_formatted(written: list[Path], here: Path) -> None:
+def test_written_files_are_formatted(written: list[Path], here: Path) -> None:
     pytest.importorskip("ruff")
     for words in (["format", "--check"], ["check", "--select", "E,F,W"]):
         done = subprocess.run(
@@ -92,7 +94,7 @@ def test_what_is_written_is_formatted(written: list[Path], here: Path) -> None:
         assert done.returncode == 0, done.stdout
 
 
-def test_to_read_what_is_written_no_framework_is_imported(written: list[Path]) -> None:
+def test_reading_written_files_imports_no_framework(written: list[Path]) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom harness.registry import Registry\n"
         "found = Registry.discover(map(Path, sys.argv[1:]))\n"
@@ -117,7 +119,7 @@ def test_the_numpy_template_computes_its_cell(here: Path) -> None:
     assert_template_computes("numpy", "gru", here)
 
 
-def test_a_file_of_another_name_declares_what_is_in_it(
+def test_a_file_with_another_name_declares_the_plugin_that_was_named(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "my files").mkdir()
@@ -128,7 +130,7 @@ def test_a_file_of_another_name_declares_what_is_in_it(
     assert load_cell(registry, "copy").info.name == "copy"
 
 
-def test_what_is_not_installed_is_told_beside_the_file(
+def test_a_framework_that_is_not_installed_is_reported_with_the_file(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     helpers.without_modules(monkeypatch, "jax")
@@ -189,10 +191,10 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("command", "told"), REFUSED, ids=[c for c, _ in REFUSED])
-def test_what_cannot_be_is_told_and_nothing_is_written(
+@pytest.mark.parametrize(("command", "messages"), REFUSED, ids=[c for c, _ in REFUSED])
+def test_an_invalid_request_is_reported_and_nothing_is_written(
     command: str,
-    told: list[str],
+    messages: list[str],
     here: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -203,7 +205,7 @@ def test_what_cannot_be_is_told_and_nothing_is_written(
     assert (code, out) == (2, "")
     assert err.startswith("rnn-harness: ")
     assert err.count("\n") == 1
-    for words in told:
+    for words in messages:
         assert words in err
     assert (here / "mine.py").read_text() == "mine"
     assert sorted(f.name for f in here.iterdir()) == ["link.py", "mine.py"]
@@ -220,7 +222,7 @@ def test_a_second_file_of_the_same_name_leaves_the_first_as_it_is(
     assert helpers.snapshot(here) == before
 
 
-def test_a_name_that_a_plugin_file_took_is_taken(
+def test_a_name_that_a_plugin_file_declares_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert new(monkeypatch, capsys, "cell", "my-cell")[0] == 0

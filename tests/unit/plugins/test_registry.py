@@ -30,7 +30,7 @@ BUILT_IN = Registry.discover()
 # --- names ---------------------------------------------------------------------------
 
 
-def test_the_built_in_plugins_are_there() -> None:
+def test_the_registry_has_the_built_in_plugins() -> None:
     assert set(BUILT_IN.cells) >= {"rnn", "gru", "gru-reset-before", "lstm"}
     assert set(BUILT_IN.tasks) >= {"adding", "copy-memory"}
     assert set(BUILT_IN.implementations) >= {"numpy-reference", "torch-native"}
@@ -53,7 +53,7 @@ def test_an_unknown_name_gets_a_suggestion(kind: str, name: str, meant: str) -> 
     assert str(raised.value) == f"unknown {kind} '{name}'; did you mean '{meant}'?"
 
 
-def test_a_name_unlike_any_gets_the_list() -> None:
+def test_a_name_that_resembles_no_other_gets_the_list() -> None:
     with pytest.raises(
         MisuseError, match="unknown task 'xyzzy'; known: adding, copy-m"
     ):
@@ -65,7 +65,7 @@ def test_a_name_unlike_any_gets_the_list() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         (
             "raises_on_import",
@@ -92,29 +92,29 @@ def test_a_name_unlike_any_gets_the_list() -> None:
         ("unknown_cell", "my-lstm: unknown cell 'ltsm'; did you mean 'lstm'?"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_told_and_stops_nothing_else(
-    name: str, told: str, tmp_path: Path
+def test_an_unusable_file_is_reported_and_stops_nothing_else(
+    name: str, message: str, tmp_path: Path
 ) -> None:
     file = helpers.plugin(name, tmp_path)
     registry = Registry.discover([file, helpers.PLUGINS / "my_gru.py"])
     (problem,) = registry.problems
-    assert told in str(problem)
+    assert message in str(problem)
     assert set(registry.tasks) == set(BUILT_IN.tasks)  # all of a file or none
     assert set(registry.cells) == set(BUILT_IN.cells)
     assert set(registry.implementations) == {*BUILT_IN.implementations, "my-gru"}
     assert registry.implementation("my-gru").framework == "torch"
 
 
-def test_a_file_that_is_not_there_or_no_python_is_told(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_python_file_is_reported(tmp_path: Path) -> None:
     text = helpers.write(tmp_path / "plugin.txt", "")
     registry = Registry.discover([tmp_path / "none.py", text, tmp_path])
-    told = [str(problem) for problem in registry.problems]
-    assert "none.py: no such plugin file" in told[0]
-    assert "plugin.txt: a plugin file must end in .py" in told[1]
-    assert "no such plugin file" in told[2]
+    shown = [str(problem) for problem in registry.problems]
+    assert "none.py: no such plugin file" in shown[0]
+    assert "plugin.txt: a plugin file must end in .py" in shown[1]
+    assert "no such plugin file" in shown[2]
 
 
-def test_an_unknown_name_mentions_the_file_that_could_have_had_it(
+def test_the_error_for_an_unknown_name_mentions_an_unusable_file(
     tmp_path: Path,
 ) -> None:
     registry = discover("syntax_error", tmp_path)
@@ -122,7 +122,7 @@ def test_an_unknown_name_mentions_the_file_that_could_have_had_it(
         registry.cell("half")
 
 
-def test_a_file_given_twice_declares_once(tmp_path: Path) -> None:
+def test_a_file_that_is_given_twice_is_read_once(tmp_path: Path) -> None:
     file = helpers.plugin("my_gru", tmp_path)
     registry = Registry.discover([file, file.parent / "." / file.name])
     assert registry.problems == []
@@ -135,7 +135,7 @@ def test_a_file_that_exits_on_import_does_not_end_the_command(tmp_path: Path) ->
     assert str(problem) == "leaves.py: SystemExit: bye (leaves.py:2)"
 
 
-def test_a_file_that_imports_a_framework_that_is_not_here_is_unavailable(
+def test_a_file_that_imports_an_absent_framework_is_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -172,7 +172,7 @@ def test_an_implementation_has_a_factory_or_a_layer_and_some_cells() -> None:
 # --- what is not here ----------------------------------------------------------------
 
 
-def test_an_absent_framework_is_unavailable_with_the_way_to_install_it(
+def test_an_absent_framework_is_unavailable_with_the_command_that_installs_it(
     tmp_path: Path,
 ) -> None:
     registry = discover("absent_framework", tmp_path)
@@ -183,14 +183,16 @@ def test_an_absent_framework_is_unavailable_with_the_way_to_install_it(
     assert registry.unavailable("numpy-reference") is None
 
 
-def test_loading_what_needs_an_absent_framework_says_the_same(tmp_path: Path) -> None:
+def test_building_a_network_of_an_absent_framework_gives_the_same_error(
+    tmp_path: Path,
+) -> None:
     registry = discover("absent_framework", tmp_path)
     cell = load_cell(registry, "gru")
     with pytest.raises(UnavailableError, match=r"pip install 'rnn-harness\[tidal\]'"):
         build_network(registry, "tidal-gru", object(), cell, "cpu")  # type: ignore[arg-type]
 
 
-def test_a_module_of_the_framework_that_is_not_the_framework_is_no_excuse(
+def test_a_missing_submodule_of_an_installed_framework_is_an_error(
     tmp_path: Path,
 ) -> None:
     text = "import numpy.no_such_part\n"
@@ -215,15 +217,15 @@ class _Entry:
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("found", "message"),
     [
         (ImportError("libgone.so: no such file"), "ImportError: libgone.so"),
         ("a string", "their.module:thing of unknown is not a declaration"),
         (declare_task("adding", factory="a:b"), "the task name is taken"),
     ],
 )
-def test_an_entry_point_that_cannot_be_used_is_told_and_stops_nothing_else(
-    found: Any, told: str, monkeypatch: pytest.MonkeyPatch
+def test_an_unusable_entry_point_is_reported_and_stops_nothing_else(
+    found: Any, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = importlib.metadata.entry_points
 
@@ -234,7 +236,7 @@ def test_an_entry_point_that_cannot_be_used_is_told_and_stops_nothing_else(
     monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
     registry = Registry.discover()
     (problem,) = registry.problems
-    assert told in str(problem)
+    assert message in str(problem)
     assert set(registry.implementations) == set(BUILT_IN.implementations)
     assert registry.tasks["adding"].origin == "built in"
 
@@ -262,7 +264,7 @@ def refusal(check: Callable[..., None], *arguments: Any) -> str | None:
 
 
 @pytest.mark.parametrize("anything", [lambda **_: None, dict])
-def test_a_callable_that_takes_anything_is_right(anything: Any) -> None:
+def test_a_callable_that_takes_anything_is_accepted(anything: Any) -> None:
     assert refusal(check_call, anything, ("cell", "input_size"), "my-gru") is None
 
 
@@ -277,12 +279,12 @@ class _Whole:
     def first_recalled(self, *, length: int) -> int: ...
 
 
-def test_a_task_with_every_method_is_right() -> None:
+def test_a_task_with_every_method_is_accepted() -> None:
     assert refusal(check_methods, _Whole(), Task, "mine") is None
 
 
 @pytest.mark.parametrize(
-    ("method", "wrong", "told"),
+    ("method", "wrong", "message"),
     [
         ("sample", lambda self, rng, *, batch: None, "'length'"),
         ("sample", lambda self, *, batch, length: None, "too many positional"),
@@ -292,29 +294,29 @@ def test_a_task_with_every_method_is_right() -> None:
         ("score", 3, "'score' is not callable"),
     ],
 )
-def test_a_method_that_does_not_fit_is_named_with_what_is_wrong(
-    method: str, wrong: Any, told: str
+def test_a_wrong_method_is_named_with_what_is_wrong(
+    method: str, wrong: Any, message: str
 ) -> None:
     broken = type("Broken", (_Whole,), {method: wrong})
     found = refusal(check_methods, broken(), Task, "mine")
     assert found is not None
-    assert told in found
+    assert message in found
     assert f"expected {method}(" in found
 
 
 @pytest.mark.parametrize("missing", ["info", "sample", "floor", "solved"])
-def test_a_method_that_is_missing_is_named(missing: str) -> None:
+def test_a_missing_method_is_named(missing: str) -> None:
     kept = {n: v for n, v in vars(_Whole).items() if n != missing and n[0] != "_"}
     with pytest.raises(PluginError, match=f"Partial lacks '{missing}', which a Task"):
         check_methods(type("Partial", (), kept)(), Task, "mine")
 
 
-def test_a_method_of_c_is_not_looked_into() -> None:
+def test_the_signature_of_a_builtin_function_is_not_checked() -> None:
     odd = type("Odd", (_Whole,), {"floor": staticmethod(min)})
     assert refusal(check_methods, odd(), Task, "mine") is None
 
 
-def test_a_framework_that_builds_no_layers_takes_none(tmp_path: Path) -> None:
+def test_a_framework_that_builds_no_layers_refuses_a_layer(tmp_path: Path) -> None:
     text = (
         "from harness import declare_implementation\n"
         "declare_implementation('x', framework='onnxruntime', cells=['gru'],"
@@ -324,7 +326,7 @@ def test_a_framework_that_builds_no_layers_takes_none(tmp_path: Path) -> None:
     assert "framework 'onnxruntime' builds no layers; give a factory" in str(problem)
 
 
-def test_a_framework_of_their_own_can_be_declared_beside_it() -> None:
+def test_a_plugin_can_declare_its_own_framework() -> None:
     framework = declare_framework(
         "mine", modules=["mine_core"], distributions=["mine-lib"]
     )

@@ -24,13 +24,13 @@ def problems(text: str, folder: Path, *settings: str) -> str:
 
 
 @pytest.mark.parametrize("name", built_in_suites())
-def test_every_built_in_suite_loads_and_says_why(name: str) -> None:
+def test_every_built_in_suite_can_be_loaded_and_has_a_purpose(name: str) -> None:
     suite = load_suite(name, REGISTRY)
     assert suite.name == name
     assert suite.why
 
 
-def test_deepbench_has_the_shapes_that_were_published_each_once() -> None:
+def test_deepbench_has_each_published_shape_once() -> None:
     found: list[tuple[str, str, tuple[int, ...]]] = []
     for section in load_suite("deepbench", REGISTRY).speed:
         (cell,) = section.cells
@@ -58,7 +58,7 @@ def test_a_suite_file_is_read_by_its_path(tmp_path: Path) -> None:
     assert suite.learning[0].seeds == (0, 1)
 
 
-def test_everything_wrong_is_told_at_once_with_place_and_suggestion(
+def test_all_mistakes_are_reported_at_once_with_place_and_suggestion(
     tmp_path: Path,
 ) -> None:
     text = (
@@ -68,33 +68,37 @@ def test_everything_wrong_is_told_at_once_with_place_and_suggestion(
         .replace("learning_rate = 0.001", 'learning_rate = "fast"')
         .replace("[0, 1]", "[0, -1]")
     )
-    told = problems(text, tmp_path)
-    assert "has 6 problems:" in told
-    assert "learning[0].hiden_size: unknown key; did you mean 'hidden_size'?" in told
-    assert "learning[0].hidden_size: missing; give a value" in told
-    assert "learning[0].batch: should be greater than or equal to 1, not 0" in told
-    assert "learning[0].length[1]: should be greater than or equal to 1, not -3" in told
-    assert "learning[0].learning_rate: should be a valid number" in told
-    assert 'not "fast"' in told
-    assert "learning[0].seeds[1]: should be greater than or equal to 0, not -1" in told
+    printed = problems(text, tmp_path)
+    assert "has 6 problems:" in printed
+    assert "learning[0].hiden_size: unknown key; did you mean 'hidden_size'?" in printed
+    assert "learning[0].hidden_size: missing; give a value" in printed
+    assert "learning[0].batch: should be greater than or equal to 1, not 0" in printed
+    assert (
+        "learning[0].length[1]: should be greater than or equal to 1, not -3" in printed
+    )
+    assert "learning[0].learning_rate: should be a valid number" in printed
+    assert 'not "fast"' in printed
+    assert (
+        "learning[0].seeds[1]: should be greater than or equal to 0, not -1" in printed
+    )
 
 
-def test_every_unknown_name_is_told_at_once(tmp_path: Path) -> None:
+def test_all_unknown_names_are_reported_at_once(tmp_path: Path) -> None:
     text = (
         helpers.TINY.replace('"adding"', '"addin"')
         .replace('["rnn"]', '["rmm", "gru", "ltsm"]')
         .replace("numpy-reference", "numpy-referense")
     )
-    told = problems(text, tmp_path)
-    assert "has 4 problems:" in told
-    assert "learning[0].task: unknown task 'addin'; did you mean 'adding'?" in told
-    assert "learning[0].cells: unknown cell 'ltsm'; did you mean 'lstm'?" in told
-    assert "learning[0].cells: unknown cell 'rmm'" in told
-    assert "did you mean 'numpy-reference'?" in told
+    printed = problems(text, tmp_path)
+    assert "has 4 problems:" in printed
+    assert "learning[0].task: unknown task 'addin'; did you mean 'adding'?" in printed
+    assert "learning[0].cells: unknown cell 'ltsm'; did you mean 'lstm'?" in printed
+    assert "learning[0].cells: unknown cell 'rmm'" in printed
+    assert "did you mean 'numpy-reference'?" in printed
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "message"),
     [
         ("length = 10", "length = 0", "learning[0].length"),
         ("length = 10", "length = 10.5", "learning[0].length"),
@@ -142,45 +146,48 @@ def test_every_unknown_name_is_told_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_one_wrong_value_is_named_with_what_is_allowed(
-    before: str, after: str, told: str, tmp_path: Path
+    before: str, after: str, message: str, tmp_path: Path
 ) -> None:
     assert before in helpers.TINY
     found = problems(helpers.TINY.replace(before, after), tmp_path)
-    assert told in found
+    assert message in found
     assert "pydantic" not in found
 
 
-def test_a_wrong_key_of_a_shape_is_suggested_from_shapes(tmp_path: Path) -> None:
+def test_the_suggestion_for_a_wrong_key_of_a_shape_is_a_key_of_shapes(
+    tmp_path: Path,
+) -> None:
     text = (
         'name = "s"\nwhy = "w"\n[[speed]]\ncells = ["gru"]\n'
         "shapes = [{ batch = 1, time_step = 2, input_size = 1, hidden_size = 1 }]\n"
     )
-    told = problems(text, tmp_path)
+    printed = problems(text, tmp_path)
     assert (
-        "speed[0].shapes[0].time_step: unknown key; did you mean 'time_steps'?" in told
+        "speed[0].shapes[0].time_step: unknown key; did you mean 'time_steps'?"
+        in printed
     )
-    assert "speed[0].shapes[0].time_steps: missing" in told
+    assert "speed[0].shapes[0].time_steps: missing" in printed
 
 
 def test_a_suite_without_sections_is_refused(tmp_path: Path) -> None:
-    told = problems('name = "empty"\nwhy = "w"\n', tmp_path)
-    assert "no [[learning]], [[gradients]] or [[speed]] section" in told
+    printed = problems('name = "empty"\nwhy = "w"\n', tmp_path)
+    assert "no [[learning]], [[gradients]] or [[speed]] section" in printed
 
 
-def test_a_toml_error_names_its_line(tmp_path: Path) -> None:
-    told = problems(helpers.TINY.replace("batch = 8", "batch = = 8"), tmp_path)
-    assert "suite.toml is not valid TOML" in told
-    assert "line 10" in told
+def test_an_error_in_toml_is_reported_with_its_line(tmp_path: Path) -> None:
+    printed = problems(helpers.TINY.replace("batch = 8", "batch = = 8"), tmp_path)
+    assert "suite.toml is not valid TOML" in printed
+    assert "line 10" in printed
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(MisuseError, match=r"bytes\.toml cannot be read"):
         load_suite(str(tmp_path / "bytes.toml"), REGISTRY)
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         ("quik", "unknown suite 'quik'; did you mean 'quick'?"),
         ("xyzzy", f"built in: {', '.join(built_in_suites())}; or give a TOML file"),
@@ -189,19 +196,19 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         ("/", "suite file / is a folder"),
     ],
 )
-def test_a_suite_that_is_not_there_is_told(
-    source: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_missing_suite_is_reported(
+    source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MisuseError) as raised:
         load_suite(source, REGISTRY)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 # --- --set and --seeds ---------------------------------------------------------------
 
 
-def test_a_setting_changes_every_section_or_one(tmp_path: Path) -> None:
+def test_a_setting_changes_one_section_or_all(tmp_path: Path) -> None:
     text = helpers.suite(helpers.learning(), helpers.learning())
     suite = load(text, tmp_path, "learning.updates=7", "learning.1.length=[20, 30]")
     assert [s.updates for s in suite.learning] == [7, 7]
@@ -217,7 +224,7 @@ def test_seeds_replace_those_of_every_section(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ("nonsense", "--set nonsense: give KEY=VALUE, as learning.updates=500"),
         ("=3", "give KEY=VALUE"),
@@ -235,10 +242,10 @@ def test_seeds_replace_those_of_every_section(tmp_path: Path) -> None:
         ("name.x=3", "the suite has no [[name]] section"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_told(
-    setting: str, told: str, tmp_path: Path
+def test_an_invalid_setting_is_reported(
+    setting: str, message: str, tmp_path: Path
 ) -> None:
-    assert told in problems(helpers.TINY, tmp_path, setting)
+    assert message in problems(helpers.TINY, tmp_path, setting)
 
 
 # --- environments --------------------------------------------------------------------
@@ -262,7 +269,7 @@ def test_a_python_is_relative_to_the_suite_and_may_hold_variables(
     }
 
 
-def test_the_python_of_a_setting_is_relative_to_where_the_command_runs(
+def test_the_python_of_a_setting_is_relative_to_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -273,13 +280,15 @@ def test_the_python_of_a_setting_is_relative_to_where_the_command_runs(
     assert load(helpers.TINY, tmp_path / "sub", setting).environments == expected
 
 
-def test_the_link_that_makes_an_environment_is_not_followed(tmp_path: Path) -> None:
+def test_the_python_of_an_environment_may_be_a_link_that_is_not_followed(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "python").symlink_to("/usr/bin/env")
     text = helpers.TINY + '[environments]\nnumpy = "python"\n'
     assert load(text, tmp_path).environments == {"numpy": f"{tmp_path}/python"}
 
 
-def test_environments_are_no_part_of_what_a_run_keeps_of_its_suite(
+def test_the_suite_that_a_run_stores_has_no_environments(
     tmp_path: Path,
 ) -> None:
     plain = load(helpers.TINY, tmp_path)
@@ -290,7 +299,7 @@ def test_environments_are_no_part_of_what_a_run_keeps_of_its_suite(
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "message"),
     [
         ('trch = "x"', "environments: unknown framework 'trch'; did you mean 'torch'?"),
         ("torch = 3", "environments.torch: give the path of a Python"),
@@ -300,15 +309,17 @@ def test_environments_are_no_part_of_what_a_run_keeps_of_its_suite(
         ('torch = "~no-such-user/x"', "~no-such-user/x: there is no such user"),
     ],
 )
-def test_a_wrong_environment_is_told(table: str, told: str, tmp_path: Path) -> None:
-    assert told in problems(f"{helpers.TINY}[environments]\n{table}\n", tmp_path)
+def test_an_invalid_environment_is_reported(
+    table: str, message: str, tmp_path: Path
+) -> None:
+    assert message in problems(f"{helpers.TINY}[environments]\n{table}\n", tmp_path)
     if " = {" not in table:
         setting = "environments." + table.replace(" = ", "=")
-        assert told.split("$")[0] in problems(helpers.TINY, tmp_path, setting)
+        assert message.split("$")[0] in problems(helpers.TINY, tmp_path, setting)
 
 
 @pytest.mark.parametrize("text", ["environments = 3\n", "[[environments]]\n"])
-def test_environments_are_a_table(text: str, tmp_path: Path) -> None:
+def test_environments_must_be_a_table(text: str, tmp_path: Path) -> None:
     suite = text + helpers.TINY if "=" in text else helpers.TINY + text
-    told = problems(suite, tmp_path)
-    assert "environments: should be a valid dictionary" in told
+    printed = problems(suite, tmp_path)
+    assert "environments: should be a valid dictionary" in printed

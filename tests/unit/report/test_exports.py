@@ -11,7 +11,7 @@ from tests import fake_runs, helpers
 
 
 @pytest.mark.parametrize("name", EXPORTS)
-def test_a_run_is_written_to_a_file_and_twice_the_same(
+def test_an_export_writes_the_same_file_twice(
     name: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -28,7 +28,7 @@ def test_a_run_is_written_to_a_file_and_twice_the_same(
     assert b"numpy-reference" in written[0] or b"torch" in written[0]
 
 
-def test_the_help_names_every_format(
+def test_the_help_text_names_every_format(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, out, _ = helpers.call(["export", "--help"], monkeypatch, capsys)

@@ -85,7 +85,7 @@ def page(run: RunFolder) -> Outline:
     return outline(run.path / "report.html")
 
 
-def test_every_figure_of_the_issue_is_drawn_as_svg_and_png(run: RunFolder) -> None:
+def test_every_figure_is_drawn_as_svg_and_png(run: RunFolder) -> None:
     names = {file.stem for file in (run.path / "figures").iterdir()}
     assert names == {
         "overview-learning",
@@ -112,7 +112,7 @@ def test_every_figure_of_the_issue_is_drawn_as_svg_and_png(run: RunFolder) -> No
         assert len(png) > 10_000
 
 
-def test_the_page_parses_and_its_ids_are_its_own(page: Outline) -> None:
+def test_the_page_can_be_parsed_and_its_ids_are_unique(page: Outline) -> None:
     assert len(page.ids) == len(set(page.ids))
 
 
@@ -133,14 +133,14 @@ def test_the_page_refers_to_nothing_outside_its_folder(
     assert len(re.findall("https?:", text)) == text.count("[file](http://x)")
 
 
-def test_a_nasty_reason_is_text(page: Outline, run: RunFolder) -> None:
+def test_markup_in_a_reason_is_shown_as_text(page: Outline, run: RunFolder) -> None:
     text = (run.path / "report.html").read_text(encoding="utf-8")
     assert "<script>alert" not in text
     assert "<script>alert(1)</script> | x no *such*" in page.words
     assert [name for name, _ in page.tags].count("script") == 1
 
 
-def test_figures_are_named_for_those_who_do_not_see_them(page: Outline) -> None:
+def test_figures_have_text_for_screen_readers(page: Outline) -> None:
     pictures = [attributes for name, attributes in page.tags if name == "svg"]
     assert len(pictures) == 14
     for attributes in pictures:
@@ -148,7 +148,7 @@ def test_figures_are_named_for_those_who_do_not_see_them(page: Outline) -> None:
         assert len(str(attributes["aria-label"])) > 40
 
 
-def test_words_in_figures_stay_words(page: Outline) -> None:
+def test_words_in_figures_are_text(page: Outline) -> None:
     assert "held-out loss (mean squared error)" in page.words
     assert "lag (time steps)" in page.words
     assert "tokens/s" in page.words
@@ -172,7 +172,7 @@ def test_figures_show_failures_doubts_and_the_floor(run: RunFolder) -> None:
     assert "not within 3000" in words("time-to-solve-adding")
 
 
-def test_page_summary_and_figures_mark_learning_that_was_not_certified(
+def test_page_summary_and_figures_mark_uncertified_learning(
     tmp_path: Path,
 ) -> None:
     writer = fake_runs.Writer.create(tmp_path / "run")
@@ -201,7 +201,9 @@ def test_page_summary_and_figures_mark_learning_that_was_not_certified(
     ).read_text(encoding="utf-8")
 
 
-def test_rows_and_marks_carry_what_the_filter_asks_for(page: Outline) -> None:
+def test_rows_and_marks_have_the_attributes_that_the_filter_needs(
+    page: Outline,
+) -> None:
     rows = [a for name, a in page.tags if name == "tr" and "data-cell" in a]
     assert {a["data-cell"] for a in rows} == {"gru", "lstm", "rnn"}
     marks = [a for name, a in page.tags if name == "g" and "data-cell" in a]
@@ -234,7 +236,7 @@ def test_the_first_screen_has_the_table_before_the_three_pictures(
     assert order == sorted(order)
 
 
-def test_the_summary_links_figures_that_are_there(run: RunFolder) -> None:
+def test_the_summary_links_existing_figures(run: RunFolder) -> None:
     text = (run.path / "summary.md").read_text(encoding="utf-8")
     linked = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
     assert len(linked) == 14
@@ -243,7 +245,7 @@ def test_the_summary_links_figures_that_are_there(run: RunFolder) -> None:
     assert text.index("| adding, length 100 |") < text.index("overview-learning")
 
 
-def test_the_summary_escapes_a_nasty_reason(run: RunFolder) -> None:
+def test_the_summary_escapes_markup_in_a_reason(run: RunFolder) -> None:
     text = (run.path / "summary.md").read_text(encoding="utf-8")
     (found,) = (part for part in text.splitlines() if "alert" in part)
     assert "<script>" not in found
@@ -285,7 +287,7 @@ def test_a_report_is_the_same_bytes_on_a_second_writing(tmp_path: Path) -> None:
     assert not [name for name in first if name.endswith(".tmp")]
 
 
-def test_a_run_of_only_speed_says_what_was_not_measured(tmp_path: Path) -> None:
+def test_the_report_of_timings_alone_says_what_was_not_measured(tmp_path: Path) -> None:
     run = fake_runs.only_speed(tmp_path / "run")
     words = outline(write_report(run)).words
     assert "Learning was not measured in this run." in words
@@ -296,7 +298,7 @@ def test_a_run_of_only_speed_says_what_was_not_measured(tmp_path: Path) -> None:
     assert "The peak of the machine was not measured beside these timings" in words
 
 
-def test_a_run_of_one_crashed_trial_has_a_page_and_is_drawn(tmp_path: Path) -> None:
+def test_a_run_of_one_crashed_trial_has_a_page_and_figures(tmp_path: Path) -> None:
     run = fake_runs.only_crashed(tmp_path / "run")
     found = outline(write_report(run))
     assert "– (1 crashed)" in found.words
@@ -304,7 +306,7 @@ def test_a_run_of_one_crashed_trial_has_a_page_and_is_drawn(tmp_path: Path) -> N
     assert (run.path / "figures" / "solved-adding.svg").is_file()
 
 
-def test_a_run_without_a_finished_trial_gets_no_report(tmp_path: Path) -> None:
+def test_a_run_without_a_finished_trial_has_no_report(tmp_path: Path) -> None:
     run = fake_runs.empty(tmp_path / "run")
     with pytest.raises(NothingMeasuredError):
         write_report(run)
@@ -328,12 +330,12 @@ def test_damaged_and_unfinished_trials_are_named(tmp_path: Path) -> None:
 # --- parts ---------------------------------------------------------------------------
 
 
-def test_tags_escape_what_is_not_html() -> None:
+def test_tags_escape_text_that_is_not_html() -> None:
     written = tag("p", "<b>", Html("<i>x</i>"), title='"&', data_cell="a", hidden=None)
     assert written == ('<p title="&quot;&amp;" data-cell="a">&lt;b&gt;<i>x</i></p>')
 
 
-def test_an_inlined_svg_keeps_its_references_apart() -> None:
+def test_references_in_an_inlined_svg_are_unique() -> None:
     svg = (
         '<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg">'
         '<metadata>http://x</metadata><path id="p1"/><use xlink:href="#p1"/>'
@@ -347,13 +349,13 @@ def test_an_inlined_svg_keeps_its_references_apart() -> None:
     )
 
 
-def test_markdown_escapes_what_would_do_something() -> None:
+def test_markdown_escapes_special_characters() -> None:
     assert markdown.escape("a|b\n<i> *c* `d` [e](https://f) $g$ @h #1") == (
         "a\\|b &lt;i&gt; \\*c\\* \\`d\\` \\[e\\](https&#58;//f) \\$g\\$ \\@h \\#1"
     )
 
 
-def test_colours_of_cells_can_be_told_apart() -> None:
+def test_colours_of_cells_can_be_distinguished() -> None:
     names = ["gru", "lstm", "rnn", "gru-reset-before", "min-gru", "other"]
     palette = style.Palette.of(names, [])
     assert len(set(palette.cells.values())) == 6
@@ -364,7 +366,7 @@ def test_colours_of_cells_can_be_told_apart() -> None:
         assert 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.75
 
 
-def test_dashes_and_markers_tell_eight_implementations_apart() -> None:
+def test_dashes_and_markers_distinguish_eight_implementations() -> None:
     names = [f"implementation-{i}" for i in range(8)]
     palette = style.Palette.of([], names)
     assert len({str(palette.dash(name)) for name in names}) == 8
@@ -452,11 +454,13 @@ def test_no_legend_is_wider_than_its_figure(run: RunFolder) -> None:
         (None, "–"),
     ],
 )
-def test_durations_read_well(value: float | None, words: str) -> None:
+def test_durations_are_written_in_readable_form(
+    value: float | None, words: str
+) -> None:
     assert seconds(value) == words
 
 
-def test_numbers_read_well() -> None:
+def test_numbers_are_written_in_readable_form() -> None:
     assert (number(1 / 6), number(3.1e-7), number(0.0)) == ("0.1667", "3.1e-07", "0")
     assert number(6.4e-4) == "0.00064"
     assert (short(12_929), short(999_960), short(512)) == ("12.9k", "1M", "512")
@@ -468,5 +472,5 @@ def test_numbers_read_well() -> None:
     ("value", "words"),
     [(1.0, "1"), (0.01, "0.01"), (1e-8, "10⁻⁸"), (2e-8, "2·10⁻⁸"), (1e6, "10⁶")],
 )
-def test_log_labels_read_well(value: float, words: str) -> None:
+def test_log_labels_are_written_in_readable_form(value: float, words: str) -> None:
     assert log_label(value) == words

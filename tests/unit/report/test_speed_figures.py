@@ -93,7 +93,7 @@ def panel(summary: Summary, axis: str, where: str) -> ScalingPanel:
     return found
 
 
-def test_times_stand_over_what_they_grow_with(summary: Summary) -> None:
+def test_times_are_drawn_over_the_size_that_varies(summary: Summary) -> None:
     shown = panel(summary, "batch", "hidden 64")
     assert shown.xs == (1, 64)
     axes = drawn(summary.speed, lambda a, s: scaling.scaling_axes(a, shown, s))
@@ -110,7 +110,7 @@ def test_times_stand_over_what_they_grow_with(summary: Summary) -> None:
     assert [float(t) for t in axes.get_xticks()] == [1.0, 64.0]
 
 
-def test_the_band_is_the_interval(summary: Summary) -> None:
+def test_the_band_around_a_line_is_the_interval(summary: Summary) -> None:
     shown = panel(summary, "batch", "hidden 64")
     axes = drawn(summary.speed, lambda a, s: scaling.scaling_axes(a, shown, s))
     (line,) = (ln for ln in shown.lines if ln.implementation == "torch-native")
@@ -125,7 +125,7 @@ def test_the_band_is_the_interval(summary: Summary) -> None:
     assert any(ends <= band for band in bands)
 
 
-def test_doubt_and_failure_are_drawn_on_the_lines(summary: Summary) -> None:
+def test_doubts_and_failures_are_drawn_on_the_lines(summary: Summary) -> None:
     shaky = panel(summary, "batch", "hidden 64")
     axes = drawn(summary.speed, lambda a, s: scaling.scaling_axes(a, shaky, s))
     (first,) = (r for ln in shaky.lines for _, r in ln.timed if r.shaky)
@@ -137,7 +137,7 @@ def test_doubt_and_failure_are_drawn_on_the_lines(summary: Summary) -> None:
     assert "jax-scan at 64: out of memory" in axes.get_xlabel()
 
 
-def test_every_axis_has_panels_and_few_of_them(tmp_path: Path) -> None:
+def test_every_axis_has_a_few_panels(tmp_path: Path) -> None:
     run = fake_runs.sweep(
         tmp_path / "run",
         names=("torch-native",),
@@ -159,7 +159,7 @@ def test_every_axis_has_panels_and_few_of_them(tmp_path: Path) -> None:
     assert not any("thread" in p.where for p in kept if p.axis == "threads")
 
 
-def test_single_time_steps_are_drawn_over_width_only(tmp_path: Path) -> None:
+def test_single_time_steps_are_drawn_only_over_width(tmp_path: Path) -> None:
     run = fake_runs.sweep(tmp_path / "run", names=("torch-native",), steps=(10, 100))
     panels = scaling_panels(fake_runs.summary(run).speed)
     assert {p.axis for p in panels if p.phase == "stream"} == {"hidden_size"}
@@ -174,7 +174,7 @@ def test_items_are_spread_evenly() -> None:
 # --- the roof ------------------------------------------------------------------------
 
 
-def test_marks_and_roof_stand_where_the_numbers_are(summary: Summary) -> None:
+def test_marks_and_roof_are_drawn_at_their_numbers(summary: Summary) -> None:
     rows = [r for r in roofline.roofline_rows(summary.speed) if r.phase == "stream"]
     peak = Peak(Rate(80e9, library="torch"), Rate(12e9, library="numpy"))
     ranges = (0.1, 1000.0, 1e7, 1e12)
@@ -190,7 +190,7 @@ def test_marks_and_roof_stand_where_the_numbers_are(summary: Summary) -> None:
     assert all(r.flop_per_s < r.roof_flop_per_s for r in rows)
 
 
-def test_without_a_peak_there_is_no_roof_and_it_is_said(summary: Summary) -> None:
+def test_a_figure_without_a_peak_has_no_roof_and_says_so(summary: Summary) -> None:
     rows = roofline.roofline_rows(summary.speed)
     ranges = (0.1, 1000.0, 1e7, 1e12)
     axes = drawn(
@@ -212,7 +212,7 @@ def roofs(rows: Sequence[SpeedRow]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_no_panel_of_the_roofline_is_empty_and_all_are_written_alike(
+def test_no_panel_of_the_roofline_is_empty_and_all_labels_are_alike(
     tmp_path: Path,
 ) -> None:
     run = fake_runs.sweep(tmp_path / "run", threads=(1, 2))
@@ -239,7 +239,7 @@ def test_no_panel_of_the_roofline_is_empty_and_all_are_written_alike(
     assert not any(word.isascii() for word in ticks)
 
 
-def test_a_time_step_has_one_mark_and_marks_on_others_are_counted(
+def test_a_time_step_has_one_mark_and_overlapping_marks_are_counted(
     summary: Summary,
 ) -> None:
     rows = roofline.roofline_rows(summary.speed)
@@ -263,7 +263,7 @@ def test_a_time_step_has_one_mark_and_marks_on_others_are_counted(
 # --- the map -------------------------------------------------------------------------
 
 
-def test_the_map_names_the_fastest_in_its_place(summary: Summary) -> None:
+def test_the_map_names_the_fastest_at_each_size(summary: Summary) -> None:
     (found,) = (m for m in summary.fastest if m.phase == "train_step")
     colours = fastest.colours_of([found])
     axes = drawn(summary.speed, lambda a, s: fastest.fastest_axes(a, found, colours, s))
@@ -319,7 +319,7 @@ def test_latencies_are_drawn_with_their_tail(summary: Summary) -> None:
     assert texts(axes) == ["p50", "p95", "p99"]
 
 
-def test_a_time_step_is_drawn_once_whatever_batch_its_trial_had(
+def test_a_time_step_is_drawn_once_whatever_the_batch_of_its_trial(
     summary: Summary,
 ) -> None:
     panels = latency.latency_panels(summary.speed)
@@ -330,7 +330,9 @@ def test_a_time_step_is_drawn_once_whatever_batch_its_trial_had(
 # --- first calls ---------------------------------------------------------------------
 
 
-def test_the_diamond_stands_where_both_have_taken_the_same(summary: Summary) -> None:
+def test_the_diamond_is_drawn_where_both_have_taken_the_same_time(
+    summary: Summary,
+) -> None:
     (found,) = (
         p
         for p in payback.payback_panels(summary.paybacks)
@@ -353,7 +355,7 @@ def test_the_diamond_stands_where_both_have_taken_the_same(summary: Summary) -> 
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_names_keep_their_order_and_never_touch(seed: int) -> None:
+def test_names_beside_lines_keep_their_order_and_never_overlap(seed: int) -> None:
     rng = np.random.default_rng(seed)
     wanted = list(rng.random(10) ** 3)
     found = within(apart(wanted, 0.05))
@@ -364,12 +366,12 @@ def test_names_keep_their_order_and_never_touch(seed: int) -> None:
     assert max(placed) <= 0.97 + 1e-9
 
 
-def test_names_that_are_apart_stay_where_they_are() -> None:
+def test_names_that_do_not_overlap_are_not_moved() -> None:
     assert apart([0.9, 0.1, 0.5], 0.05) == [0.9, 0.1, 0.5]
     assert apart([], 0.05) == within([]) == []
 
 
-def test_panels_are_few_and_of_every_cell() -> None:
+def test_a_few_panels_cover_every_cell() -> None:
     panels = [f"{cell}{i}" for cell in "abc" for i in range(9)]
     lines = few_of_each(panels, lambda name: name[0], 6)
     assert lines == [["a0", "a8"], ["b0", "b8"], ["c0", "c8"]]
@@ -401,9 +403,9 @@ def test_a_sweep_has_a_bounded_number_of_figures(
     for found in speed.figures:
         assert len(found.alt) > 100, found.name
         assert len(found.caption) > 100, found.name
-        told = {implementation for _, implementation in found.marks.values()}
-        assert told <= {"torch-native", "jax-scan", "my-fused-gru"}
-        assert len(told) > 1
+        shown = {implementation for _, implementation in found.marks.values()}
+        assert shown <= {"torch-native", "jax-scan", "my-fused-gru"}
+        assert len(shown) > 1
         assert all(f'id="{mark}"' in found.svg for mark in found.marks)
     page = document("sweep", summary, parts)
     assert "Throughput is drawn for 3 of 4 headings" in page

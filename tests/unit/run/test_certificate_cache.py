@@ -41,7 +41,7 @@ def kept() -> list[Path]:
     return sorted((folder / "certificates").glob("*"))
 
 
-def test_a_later_run_takes_what_an_earlier_one_certified(tmp_path: Path) -> None:
+def test_a_later_run_reuses_the_certificate_of_an_earlier_one(tmp_path: Path) -> None:
     first = certified(tmp_path)
     before = kept()[0].read_bytes()
     second = certified(tmp_path)
@@ -54,7 +54,9 @@ def test_a_later_run_takes_what_an_earlier_one_certified(tmp_path: Path) -> None
     assert {n: second.result[n] for n in same} == {n: first.result[n] for n in same}
 
 
-def test_what_was_in_a_run_folder_before_is_not_kept_as_of_now(tmp_path: Path) -> None:
+def test_a_certificate_that_a_run_folder_already_held_is_not_cached(
+    tmp_path: Path,
+) -> None:
     """Who goes on with an old folder may have other code by now."""
     certified(tmp_path)
     (file,) = kept()
@@ -63,7 +65,7 @@ def test_what_was_in_a_run_folder_before_is_not_kept_as_of_now(tmp_path: Path) -
     assert kept() == []
 
 
-def test_force_certifies_anew_and_a_dry_run_says_what_it_would_do(
+def test_force_certifies_again_and_a_dry_run_says_what_it_would_do(
     tmp_path: Path,
 ) -> None:
     certified(tmp_path)
@@ -73,7 +75,7 @@ def test_force_certifies_anew_and_a_dry_run_says_what_it_would_do(
     assert "with the same sources, libraries and processor" in line
 
 
-def test_a_check_keeps_and_never_takes(tmp_path: Path) -> None:
+def test_check_stores_its_certificate_and_never_reuses_one(tmp_path: Path) -> None:
     for _ in range(2):
         code, _, err = helpers.run(*CHECK, cwd=tmp_path)
         assert code == 0
@@ -81,7 +83,7 @@ def test_a_check_keeps_and_never_takes(tmp_path: Path) -> None:
     assert "made" in certified(tmp_path).result
 
 
-def test_another_source_is_certified_anew(tmp_path: Path) -> None:
+def test_a_changed_source_is_certified_again(tmp_path: Path) -> None:
     file = Path(shutil.copy(helpers.PLUGINS / "with_a_child.py", tmp_path))
     suite = helpers.suite(helpers.speed("with-a-child"))
     certified(tmp_path, "--plugin", file, suite=suite)
@@ -91,7 +93,7 @@ def test_another_source_is_certified_anew(tmp_path: Path) -> None:
     assert "made" not in certified(tmp_path, "--plugin", file, suite=suite).result
 
 
-def test_what_is_not_certified_is_not_kept(tmp_path: Path) -> None:
+def test_a_broken_certificate_is_not_cached(tmp_path: Path) -> None:
     sabotage = helpers.PLUGINS / "sabotage.py"
     only = ("-k", "torch-gates-swapped")
     code, out, _ = helpers.run("check", sabotage, *only, cwd=tmp_path)
@@ -133,14 +135,16 @@ def keep(name: str, text: str) -> None:
         {"result": 3},
     ],
 )
-def test_what_does_not_fit_is_no_certificate(
+def test_an_invalid_file_is_not_read_as_a_certificate(
     tmp_path: Path, whole: dict[str, Any], change: dict[str, Any]
 ) -> None:
     keep(whole["name"], json.dumps({**whole, **change}))
     assert found(tmp_path) is None
 
 
-def test_what_fits_is_one(tmp_path: Path, whole: dict[str, Any]) -> None:
+def test_a_valid_file_is_read_as_a_certificate(
+    tmp_path: Path, whole: dict[str, Any]
+) -> None:
     keep(whole["name"], json.dumps(whole))
     known = found(tmp_path)
     assert known is not None
@@ -148,14 +152,14 @@ def test_what_fits_is_one(tmp_path: Path, whole: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "null"])
-def test_a_broken_file_is_no_certificate(
+def test_an_unreadable_file_is_not_read_as_a_certificate(
     tmp_path: Path, whole: dict[str, Any], text: str
 ) -> None:
     keep(whole["name"], text)
     assert found(tmp_path) is None
 
 
-def test_a_broken_file_is_replaced(tmp_path: Path, whole: dict[str, Any]) -> None:
+def test_an_unreadable_file_is_replaced(tmp_path: Path, whole: dict[str, Any]) -> None:
     keep(whole["name"], "{")
     assert helpers.run(*CHECK, cwd=tmp_path)[0] == 0
     assert found(tmp_path) is not None

@@ -94,7 +94,7 @@ def done(asked: Execution, *measures: str) -> None:
 # --- prediction ----------------------------------------------------------------------
 
 
-def test_what_was_seen_is_predicted_again() -> None:
+def test_an_observed_cost_is_predicted() -> None:
     seen = model()
     assert seen.predict(learning()).basis == "a guess"
     for seed in range(3):
@@ -106,7 +106,7 @@ def test_what_was_seen_is_predicted_again() -> None:
     assert found.disk_bytes == pytest.approx(5000, rel=0.01)
 
 
-def test_twice_the_updates_take_twice_the_time() -> None:
+def test_twice_the_updates_are_predicted_to_take_twice_the_time() -> None:
     seen = model()
     for seed in range(3):
         seen.learn(ended(learning(seed=seed), 40.0, updates=2000))
@@ -114,7 +114,9 @@ def test_twice_the_updates_take_twice_the_time() -> None:
     assert seen.predict(twice).wall_time_s == pytest.approx(80, rel=0.15)
 
 
-def test_learning_solved_at_a_quarter_of_its_budget_is_expected_to_be_again() -> None:
+def test_learning_that_stopped_early_when_solved_is_expected_to_stop_early_again() -> (
+    None
+):
     seen = model()
     assert seen.predict(learning()).at_most
     for seed in range(3):
@@ -124,12 +126,12 @@ def test_learning_solved_at_a_quarter_of_its_budget_is_expected_to_be_again() ->
     assert found.wall_time_s == pytest.approx(10, rel=0.1)
 
 
-def test_nothing_is_timed_where_nothing_is_predicted() -> None:
+def test_the_machine_is_not_calibrated_if_nothing_is_predicted() -> None:
     unused = CostModel(REGISTRY, calibration=pytest.fail)
     assert unused.estimate([[], []], 2).trials == 0
 
 
-def test_a_done_run_is_gone_on_with_and_nothing_is_timed(
+def test_resuming_a_finished_run_does_not_calibrate_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = one_seed(tmp_path)
@@ -141,7 +143,7 @@ def test_a_done_run_is_gone_on_with_and_nothing_is_timed(
     assert asked.estimate().trials == 0
 
 
-def test_what_is_done_is_not_left_when_a_run_goes_on(
+def test_finished_trials_are_not_left_when_a_run_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[set[str]] = []
@@ -158,7 +160,7 @@ def test_what_is_done_is_not_left_when_a_run_goes_on(
     assert left == [{"parity", "speed", "learning"}, {"learning"}, set()]
 
 
-def test_what_follows_learning_is_left_with_it(
+def test_gradients_that_follow_learning_are_left_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[str] = []
@@ -178,7 +180,7 @@ def test_a_sentence_says_what_the_disk_is_for() -> None:
     )
 
 
-def test_what_the_reference_computes_is_known_from_the_reference() -> None:
+def test_the_cost_of_what_the_reference_computes_is_known_from_the_reference() -> None:
     seen = model()
     of_numpy = learning(measure="gradients", settings=GradientsSettings())
     of_torch = replace(of_numpy, implementation="torch-native")
@@ -189,7 +191,7 @@ def test_what_the_reference_computes_is_known_from_the_reference() -> None:
     assert seen.predict(own).basis == "the same measure"
 
 
-def test_of_a_trial_that_goes_on_only_the_rest_counts() -> None:
+def test_only_the_rest_of_a_resumed_trial_counts() -> None:
     seen = model()
     for seed in range(3):
         seen.learn(ended(learning(seed=seed), 40.0, updates=2000))
@@ -199,7 +201,7 @@ def test_of_a_trial_that_goes_on_only_the_rest_counts() -> None:
     assert found == pytest.approx(whole / 4)
 
 
-def test_learning_that_was_not_solved_where_others_were_is_expected_to_go_on() -> None:
+def test_learning_that_is_still_unsolved_is_expected_to_continue_to_its_end() -> None:
     seen = model()
     for seed in range(3):
         seen.learn(ended(learning(seed=seed), 10.0, updates=500))
@@ -241,7 +243,7 @@ def test_a_checkpoint_shortens_the_estimate_of_its_run_and_the_time_left(
     assert estimate(force=True) == pytest.approx(whole)
 
 
-def test_the_pace_of_learning_is_that_since_it_began_or_went_on(
+def test_the_pace_of_learning_is_that_since_it_began_or_resumed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     todo = Planned(learning(), "learning", {}, True, "was interrupted")
@@ -252,7 +254,7 @@ def test_the_pace_of_learning_is_that_since_it_began_or_went_on(
     assert left_s == pytest.approx(4 * 0.3 / 0.2)
 
 
-def test_what_learns_and_what_waits_are_left_to_where_others_were_solved(
+def test_running_and_waiting_trials_are_expected_to_end_where_others_were_solved(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen, now = model(), [0.0]
@@ -275,7 +277,7 @@ def test_what_learns_and_what_waits_are_left_to_where_others_were_solved(
     assert progress._time_left_s() == pytest.approx(8 * 200 / 300 + waiting_s)
 
 
-def test_a_run_that_is_faster_than_those_before_is_expected_to_stay_so(
+def test_a_run_that_is_faster_than_earlier_ones_is_expected_to_stay_faster(
     tmp_path: Path,
 ) -> None:
     earlier = model(tmp_path / "costs.jsonl")
@@ -292,7 +294,7 @@ def test_a_run_that_is_faster_than_those_before_is_expected_to_stay_so(
     assert now.predict(lstm).wall_time_s == pytest.approx(20, rel=0.1)
 
 
-def test_timed_updates_tell_what_learning_takes() -> None:
+def test_timed_updates_predict_the_time_of_learning() -> None:
     seen = model()
     timed = learning(measure="speed", settings=TIMED)
     seen.learn(ended(timed, 3.0, update_s=0.02))
@@ -301,7 +303,7 @@ def test_timed_updates_tell_what_learning_takes() -> None:
     assert found.wall_time_s == pytest.approx(2000 * 0.02 * 1.3, rel=0.3)
 
 
-def test_jobs_share_what_is_not_timed() -> None:
+def test_jobs_share_trials_that_are_not_timed() -> None:
     seen = model()
     trials = [learning(seed=seed) for seed in range(4)]
     seen.learn(ended(learning(seed=9), 10.0, updates=2000, **SIZES))
@@ -318,7 +320,7 @@ def test_a_guess_grows_with_every_size() -> None:
         assert model().predict(learning(**changes)).wall_time_s > 1.2 * at
 
 
-def test_a_plugin_that_cannot_be_loaded_here_still_takes_some_time() -> None:
+def test_a_plugin_that_cannot_be_loaded_here_still_has_a_predicted_time() -> None:
     assert model().predict(learning(task="nowhere")).wall_time_s > 0
 
 
@@ -341,7 +343,7 @@ def test_a_stage_is_as_long_as_its_longest_trial_and_sessions_follow_each_other(
     assert seconds(timed, learns) == pytest.approx(seconds(timed) + seconds(learns))
 
 
-def test_a_run_in_this_folder_counts_as_seen_and_failed_trials_do_not() -> None:
+def test_good_trials_of_this_folder_are_observations_and_failed_ones_are_not() -> None:
     good = [ended(learning(seed=seed), 40.0, updates=2000) for seed in range(2)]
     bad = replace(ended(learning(), 1.0), outcome="crashed")
     found = model(None, *good, bad)
@@ -370,7 +372,7 @@ def test_trials_that_took_turns_share_the_time_of_their_session() -> None:
         ("speed", ("forward", {"time_s": 0.002}), "forward 2 ms"),
     ],
 )
-def test_a_finished_trial_is_shown_in_the_words_of_its_measure(
+def test_a_finished_trial_is_described_by_its_measure(
     measure: str, values: tuple[str, dict[str, object]], words: str
 ) -> None:
     shown = io.StringIO()
@@ -384,7 +386,7 @@ def test_a_finished_trial_is_shown_in_the_words_of_its_measure(
 # --- what earlier runs saw -----------------------------------------------------------
 
 
-def test_history_outlives_a_run_and_a_line_cut_short(tmp_path: Path) -> None:
+def test_history_survives_a_run_and_a_truncated_line(tmp_path: Path) -> None:
     file = tmp_path / "costs.jsonl"
     model(file).learn(ended(learning(), 40.0, updates=2000, **SIZES))
     with file.open("a") as stream:
@@ -401,7 +403,7 @@ def test_history_of_another_machine_does_not_count(tmp_path: Path) -> None:
     assert model(file).known == 0
 
 
-def test_lines_that_are_no_observations_are_skipped(tmp_path: Path) -> None:
+def test_lines_that_are_not_observations_are_skipped(tmp_path: Path) -> None:
     file = tmp_path / "costs.jsonl"
     model(file).learn(ended(learning(), 40.0, updates=2000))
     line = json.loads(file.read_text())
@@ -423,7 +425,7 @@ def test_lines_that_are_no_observations_are_skipped(tmp_path: Path) -> None:
     assert model(file).known == 1
 
 
-def test_history_keeps_the_newest(tmp_path: Path) -> None:
+def test_history_keeps_the_newest_observations(tmp_path: Path) -> None:
     file = tmp_path / "costs.jsonl"
     model(file).learn(ended(learning(), 40.0, updates=2000))
     helpers.write(file, file.read_text() * (2 * MOST_LINES))
@@ -433,7 +435,9 @@ def test_history_keeps_the_newest(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", ["a folder", "read-only"])
-def test_history_that_cannot_be_kept_is_no_error(tmp_path: Path, harm: str) -> None:
+def test_a_history_that_cannot_be_written_is_not_an_error(
+    tmp_path: Path, harm: str
+) -> None:
     file = tmp_path / "costs.jsonl"
     if harm == "a folder":
         file.mkdir()

@@ -60,7 +60,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Machine]]:
 # --- what is printed -----------------------------------------------------------------
 
 
-def test_the_best_library_is_marked_for_each_place() -> None:
+def test_the_best_library_is_marked_for_each_device_and_number_of_threads() -> None:
     lines = doctor_text(FOUND).splitlines()
     table = lines[lines.index("cpu, 1 thread") :]
     assert [" ".join(line.split()) for line in table[:7]] == [
@@ -79,7 +79,7 @@ def test_the_best_library_is_marked_for_each_place() -> None:
     assert "may be low" not in doctor_text(FOUND)
 
 
-def test_every_reason_comes_with_what_to_do_and_rates_with_the_verdict() -> None:
+def test_every_reason_has_advice_and_the_rates_have_the_verdict() -> None:
     found = replace(FOUND, fitness=judge(replace(UNFIT, steal=0.05)))
     text = doctor_text(found)
     assert "verdict    unfit: " in text
@@ -90,7 +90,7 @@ def test_every_reason_comes_with_what_to_do_and_rates_with_the_verdict() -> None
     assert summary(found).startswith("unfit · ")
 
 
-def test_what_cannot_be_read_is_printed_as_such() -> None:
+def test_unreadable_facts_are_printed_as_unreadable() -> None:
     text = doctor_text(FOUND)
     for name in ("governor", "boost", "steal", "swap", "throttled", "clock"):
         assert f"{name} not readable" in text
@@ -101,7 +101,7 @@ def test_what_cannot_be_read_is_printed_as_such() -> None:
     assert "held back by nothing · busy not readable · other processes 0" in text
 
 
-def test_json_says_the_same() -> None:
+def test_the_json_agrees_with_the_printed_findings() -> None:
     values = json.loads(json.dumps(doctor_json(FOUND), allow_nan=False))
     best = [(p["framework"], p["threads"]) for p in values["peaks"] if p["best_copy"]]
     assert best == [("jax", 1), ("torch", 2)]
@@ -165,7 +165,7 @@ def test_bad_input_is_refused_with_a_sentence(
     assert "Traceback" not in err
 
 
-def test_threads_are_one_and_all_cores_by_default_and_each_once(
+def test_threads_are_one_and_all_cores_by_default_without_duplicates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(doctor, "allowed_cores", lambda: 8)
@@ -187,7 +187,7 @@ def only(*implementations: str, files: tuple[Path, ...] = ()) -> Registry:
 
 
 @pytest.mark.slow
-def test_each_library_is_measured_once_at_each_place_and_a_broken_one_is_told(
+def test_each_library_is_measured_once_and_a_broken_one_is_reported(
     tmp_path: Path, machine: list[Machine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -203,8 +203,8 @@ def test_each_library_is_measured_once_at_each_place_and_a_broken_one_is_told(
     )
     names = ("onnxruntime", "mine", "mine-too", "numpy-reference")
     registry = only(*names, files=(file,))
-    told: list[str] = []
-    found = diagnose(registry, ["cpu"], [1], report=told.append, log=lambda _: None)
+    shown: list[str] = []
+    found = diagnose(registry, ["cpu"], [1], report=shown.append, log=lambda _: None)
     assert [peak.framework for peak in found.peaks] == ["mine", "numpy"]
     broken, numpy = found.peaks
     assert broken.peak is None
@@ -215,7 +215,7 @@ def test_each_library_is_measured_once_at_each_place_and_a_broken_one_is_told(
     for rate in (kept["flop_per_s"], kept["copy_bytes_per_s"]):
         assert rate["versions"] == numpy.versions
         time.strptime(rate["measured_at"], "%Y-%m-%d %H:%M:%S")
-    assert told == [
+    assert shown == [
         "watching the machine",
         "measuring mine on cpu, 1 thread",
         "measuring numpy on cpu, 1 thread",
@@ -242,34 +242,34 @@ def test_frameworks_that_share_a_probe_are_one_library() -> None:
     assert [n for _, n in doctor._libraries(registry, "cuda:0")] == ["keras-jax"]
 
 
-def test_nothing_is_measured_beside_it(
+def test_doctor_waits_for_trials_of_other_commands(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: list[Machine]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    told: list[str] = []
+    shown: list[str] = []
     waits = threading.Event()
 
-    def tell(words: str) -> None:
-        told.append(words)
+    def report(words: str) -> None:
+        shown.append(words)
         waits.set()
 
     def nothing(*_: object) -> None: ...
 
     def ask() -> None:
-        diagnose(only(), ["cpu"], [1], report=tell, log=lambda _: None)
+        diagnose(only(), ["cpu"], [1], report=report, log=lambda _: None)
 
     with measuring(alone=False, waits=nothing, check=nothing):
         thread = threading.Thread(target=ask)
         thread.start()
         assert waits.wait(20)
-        assert told == [
+        assert shown == [
             "waiting for trials of another rnn-harness command on this machine"
         ]
     thread.join(20)
-    assert told[1:] == ["watching the machine"]
+    assert shown[1:] == ["watching the machine"]
 
 
-def test_the_fitness_of_this_machine_is_read() -> None:
+def test_the_fitness_of_this_machine_can_be_read() -> None:
     fitness = fitness_of_machine(watch_s=0.1)
     assert fitness.machine.work_s > 0
     assert fitness.machine.cores is not None

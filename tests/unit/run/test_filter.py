@@ -26,14 +26,14 @@ WORDS = ("adding", "gru", "gru-reset-before", "lstm", "seed0")
         ("gru-reset-before", {"gru-reset-before"}, True),
     ],
 )
-def test_an_expression_means_what_it_says(
+def test_an_expression_is_evaluated_on_the_words_of_a_trial(
     expression: str, words: set[str], matches: bool
 ) -> None:
     assert compile_filter(expression, WORDS)(words) is matches
 
 
 @pytest.mark.parametrize(
-    ("expression", "told"),
+    ("expression", "message"),
     [
         ("", "a word is missing"),
         ("gru and", "a word is missing"),
@@ -47,11 +47,11 @@ def test_an_expression_means_what_it_says(
     ],
 )
 def test_a_malformed_expression_is_refused_with_an_example(
-    expression: str, told: str
+    expression: str, message: str
 ) -> None:
     with pytest.raises(MisuseError) as raised:
         compile_filter(expression, WORDS)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert "such as 'adding and not (lstm or rnn)'" in str(raised.value)
 
 
@@ -75,7 +75,9 @@ _expressions = st.recursive(
 
 
 @given(_expressions, st.sets(st.sampled_from(WORDS)))
-def test_it_agrees_with_python(expression: str, words: set[str]) -> None:
+def test_an_expression_agrees_with_that_of_python(
+    expression: str, words: set[str]
+) -> None:
     names = {word: f"w{index}" for index, word in enumerate(WORDS)}
     python = expression
     for word in sorted(WORDS, key=len, reverse=True):

@@ -27,7 +27,7 @@ def identity(trial: Trial = PARITY) -> str:
     return trial.identity(source_hashes(REGISTRY, trial))
 
 
-def test_another_library_version_or_processor_makes_another_certificate(
+def test_a_different_library_version_or_processor_needs_another_certificate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = identity()
@@ -50,7 +50,7 @@ def test_another_library_version_or_processor_makes_another_certificate(
         {"biases": "native"},
     ],
 )
-def test_a_certificate_is_of_its_device_dtype_precision_threads_and_biases(
+def test_a_certificate_holds_for_its_device_dtype_precision_threads_and_biases(
     change: dict[str, object],
 ) -> None:
     assert identity(replace(PARITY, **change)) != identity()
@@ -59,7 +59,7 @@ def test_a_certificate_is_of_its_device_dtype_precision_threads_and_biases(
     assert certificate_trial(speed) == replace(PARITY, **change)
 
 
-def test_other_measures_are_not_repeated_for_a_new_version(
+def test_other_measures_are_not_repeated_for_a_new_library_version(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trial = Trial("speed", "numpy-reference", "gru", batch=4)
@@ -68,7 +68,7 @@ def test_other_measures_are_not_repeated_for_a_new_version(
     assert identity(trial) == before
 
 
-def test_why_names_the_version_that_made_a_certificate_void(
+def test_why_says_that_a_new_version_invalidated_a_certificate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunFolder.create(tmp_path / "run")
@@ -89,7 +89,7 @@ SUITE = helpers.suite(
 
 
 @pytest.mark.slow
-def test_without_certificates_numbers_are_kept_and_marked_until_certified(
+def test_uncertified_numbers_are_kept_and_marked_until_they_are_certified(
     tmp_path: Path,
 ) -> None:
     helpers.write(tmp_path / "bare.toml", SUITE)

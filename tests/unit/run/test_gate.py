@@ -141,7 +141,7 @@ def checkout(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_a_slower_working_tree_is_told_from_its_base_in_one_session(
+def test_a_slower_working_tree_is_found_in_one_session_with_its_base(
     checkout: Path, scratch: Path
 ) -> None:
     before = git(checkout, "status", "--porcelain")
@@ -182,7 +182,7 @@ def test_a_slower_working_tree_is_told_from_its_base_in_one_session(
 
 
 @pytest.mark.slow
-def test_a_side_that_hangs_is_ended_when_its_time_is_out(
+def test_a_side_that_hangs_is_ended_at_its_time_limit(
     repository: Path, scratch: Path
 ) -> None:
     helpers.write(repository / "beside.py", BESIDE.replace("0.0", "1e9"))
@@ -215,7 +215,7 @@ def test_a_side_that_takes_too_much_memory_is_ended(
 
 
 @pytest.mark.slow
-def test_sides_with_the_same_sources_are_said_to_have_them(
+def test_a_note_says_that_both_sides_have_the_same_sources(
     repository: Path, scratch: Path
 ) -> None:
     git(repository, "checkout", "-q", "beside.py")
@@ -257,7 +257,7 @@ def test_a_terminal_shows_both_sides_while_they_are_timed(
     ("number", "code", "stage"),
     [(signal.SIGINT, 130, "session 1 of 1"), (signal.SIGTERM, 143, "certificates")],
 )
-def test_nothing_is_left_where_it_is_stopped(
+def test_a_stopped_gate_leaves_nothing_behind(
     repository: Path, scratch: Path, number: signal.Signals, code: int, stage: str
 ) -> None:
     settings = ("--set", "speed.time_budget_s=60", "--set", "speed.rounds=100000")
@@ -291,7 +291,7 @@ FEW = key("unclear")
 
 
 @pytest.mark.parametrize(
-    ("rows", "code", "told"),
+    ("rows", "code", "message"),
     [
         ([OPEN, OPEN, OPEN, SAME], 5, "3 of 4 keys are undecided and may be slower"),
         ([FEW, OPEN, SAME], 5, "2 of 3 keys are undecided"),
@@ -303,10 +303,10 @@ FEW = key("unclear")
         ([SAME], 0, None),
     ],
 )
-def test_where_most_keys_may_be_slower_it_is_too_noisy_to_say(
+def test_the_gate_is_too_noisy_to_say_if_most_keys_may_be_slower(
     rows: list[Compared],
     code: int,
-    told: str | None,
+    message: str | None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = Comparison(tuple(rows), 0.05)
@@ -314,13 +314,13 @@ def test_where_most_keys_may_be_slower_it_is_too_noisy_to_say(
     text = capsys.readouterr().out
     assert print_comparison(found, as_json=True) == code
     notes = json.loads(capsys.readouterr().out)["notes"]
-    if told is None:
+    if message is None:
         assert "may be slower" not in text
         assert not notes
     else:
-        assert told in text.splitlines()[-1]
+        assert message in text.splitlines()[-1]
         assert "--set speed.time_budget_s=120" in text.splitlines()[-1]
-        assert told in notes[-1]
+        assert message in notes[-1]
         assert f"exit code {code}" in notes[-1]
 
 
@@ -337,7 +337,7 @@ def refused(
     return err
 
 
-def test_outside_a_repository_it_says_so(
+def test_a_folder_outside_a_repository_is_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -349,7 +349,7 @@ def test_outside_a_repository_it_says_so(
 
 
 @pytest.mark.parametrize(
-    ("reference", "told"),
+    ("reference", "message"),
     [
         ("trunc", "did you mean 'trunk'?"),
         ("--all", "no commit"),
@@ -360,15 +360,15 @@ def test_outside_a_repository_it_says_so(
 def test_an_unknown_commit_is_refused(
     repository: Path,
     reference: str,
-    told: str,
+    message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(repository)
-    assert told in refused([f"--base={reference}"], monkeypatch, capsys)
+    assert message in refused([f"--base={reference}"], monkeypatch, capsys)
 
 
-def test_what_times_nothing_is_refused(
+def test_a_suite_that_times_nothing_is_refused(
     repository: Path,
     scratch: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -383,7 +383,7 @@ def test_what_times_nothing_is_refused(
 
 
 @pytest.mark.parametrize("installed", [False, True])
-def test_a_repository_of_which_nothing_is_measured_is_refused(
+def test_a_repository_without_measured_code_is_refused(
     tmp_path: Path,
     scratch: Path,
     installed: bool,
@@ -436,7 +436,7 @@ def test_a_checkout_that_is_not_installed_is_refused(
 # --- what Python finds ---------------------------------------------------------------
 
 
-def test_the_overlay_shows_what_python_finds_in_the_working_tree_and_no_more(
+def test_the_overlay_has_what_python_finds_in_the_working_tree_and_no_more(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (repository / "src/mylib_of_test").mkdir(parents=True)
@@ -466,7 +466,7 @@ def _links(folder: Path, checkout: Checkout) -> Iterator[Path]:
     return overlay(folder, checkout).iterdir()
 
 
-def test_hooks_of_the_repository_do_not_run_and_their_variables_do_not_count(
+def test_git_hooks_do_not_run_and_their_variables_are_ignored(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hook = repository / ".git/hooks/post-checkout"

@@ -69,7 +69,7 @@ def learners(found: Plan) -> list[tuple[str, str, int | None]]:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "message"),
     [
         (
             "learn_on_each",
@@ -94,13 +94,13 @@ def learners(found: Plan) -> list[tuple[str, str, int | None]]:
         ),
     ],
 )
-def test_what_contradicts_it_is_refused(
-    before: str, after: str, told: str, tmp_path: Path, registry: Registry
+def test_settings_that_contradict_learn_on_each_are_refused(
+    before: str, after: str, message: str, tmp_path: Path, registry: Registry
 ) -> None:
     assert before in EACH
     with pytest.raises(MisuseError) as raised:
         plan(EACH.replace(before, after), tmp_path, registry)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
 
 
 def test_the_agreement_suite_has_the_constants_of_quick() -> None:
@@ -124,7 +124,7 @@ def test_the_agreement_suite_has_the_constants_of_quick() -> None:
 # --- the plan ------------------------------------------------------------------------
 
 
-def test_every_implementation_learns_in_its_dtype_and_plugin_files_too(
+def test_every_implementation_learns_in_its_dtype_and_those_of_plugin_files_too(
     tmp_path: Path, registry: Registry
 ) -> None:
     found = plan(EACH + FLOAT64, tmp_path, registry)
@@ -139,7 +139,7 @@ def test_every_implementation_learns_in_its_dtype_and_plugin_files_too(
     assert not found.speed, "where nothing is chosen nothing has to be timed"
 
 
-def test_a_plugin_file_s_implementation_is_left_out_in_a_dtype_it_has_not(
+def test_an_implementation_of_a_plugin_file_is_left_out_for_a_dtype_it_lacks(
     tmp_path: Path,
 ) -> None:
     text = PLUGIN.replace('["float32", "float64"]', '["float32"]')
@@ -159,7 +159,7 @@ def test_a_plugin_file_s_implementation_is_left_out_in_a_dtype_it_has_not(
     assert ("wrong-bias", "float64", 0) in found_listed, "it is refused with a reason"
 
 
-def test_a_section_that_chooses_beside_it_is_timed_and_chosen_for(
+def test_a_second_section_without_learn_on_each_is_timed_and_chosen_for(
     tmp_path: Path, registry: Registry
 ) -> None:
     both = helpers.suite(helpers.learning(), helpers.learning(learn_on_each=True))
@@ -200,7 +200,7 @@ def certificate(folder: Path, broken: str | None) -> TrialRecord:
         ("none", "failed", "my-gru has no certificate"),
     ],
 )
-def test_who_is_not_certified_is_refused_and_who_cannot_be_ends_alike(
+def test_learning_is_refused_without_a_certificate_or_ends_as_the_certificate_did(
     found: str, outcome: str | None, why: str | None, tmp_path: Path
 ) -> None:
     record: TrialRecord | None = certificate(
@@ -227,14 +227,14 @@ def test_who_is_not_certified_is_refused_and_who_cannot_be_ends_alike(
 
 
 def execute(text: str, folder: Path, *more: str, code: int = 0) -> RunFolder:
-    """Run a suite and append what was told to `told.txt`."""
+    """Run a suite and append what was printed to `printed.txt`."""
     helpers.write(folder / "wrong.py", PLUGIN)
     helpers.write(folder / "each.toml", text)
     command = ["run", "each.toml", "-o", "run", "--plugin", "wrong.py", "-j", 2]
-    found, _, told = helpers.run(*command, *more, cwd=folder)
-    assert found == code, told
-    with (folder / "told.txt").open("a", encoding="utf-8") as file:
-        file.write(told)
+    found, _, printed = helpers.run(*command, *more, cwd=folder)
+    assert found == code, printed
+    with (folder / "printed.txt").open("a", encoding="utf-8") as file:
+        file.write(printed)
     return RunFolder.open(folder / "run")
 
 
@@ -248,7 +248,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_certified_implementation_learned_and_the_other_was_refused(
+def test_every_certified_implementation_learns_and_the_other_is_refused(
     ran: Path,
 ) -> None:
     records = RunFolder.open(ran / "run").records()
@@ -269,34 +269,34 @@ def test_every_certified_implementation_learned_and_the_other_was_refused(
     assert info["choices"] == {}, "nothing was chosen"
 
 
-def test_a_run_counts_and_names_each_of_them(ran: Path) -> None:
-    told = (ran / "told.txt").read_text(encoding="utf-8")
-    lines = [line for line in told.splitlines() if line.startswith("[")]
+def test_progress_counts_and_names_every_trial(ran: Path) -> None:
+    printed = (ran / "printed.txt").read_text(encoding="utf-8")
+    lines = [line for line in printed.splitlines() if line.startswith("[")]
     counted = [line.split("]")[0] for line in lines]
     assert sorted(counted) == sorted(f"[{n}/12" for n in range(1, 13))
     named = [line.split("] ")[1].split(":")[0] for line in lines]
-    assert len(set(named)) == 12, "no two are told under one name"
+    assert len(set(named)) == 12, "no two are printed under one name"
 
 
-def test_what_is_done_is_not_run_again_nor_refused_again(ran: Path) -> None:
+def test_finished_trials_are_neither_run_nor_refused_again(ran: Path) -> None:
     before = helpers.snapshot(ran / "run" / "trials")
     text = (ran / "each.toml").read_text(encoding="utf-8")
     execute(text, ran, code=BROKEN)
     assert helpers.snapshot(ran / "run" / "trials") == before
 
 
-def test_one_trial_that_two_sections_ask_for_runs_once(tmp_path: Path) -> None:
+def test_a_trial_that_two_sections_ask_for_runs_once(tmp_path: Path) -> None:
     short = {"seeds": [0], "updates": 40}
     each = helpers.learning(learn_on_each=True, **short)
     text = helpers.suite(helpers.learning(**short), each)
     run = execute(text, tmp_path, "-k", "numpy-reference")
     (folder,) = run.trials.glob("learning-*")
     assert [f.name for f in folder.glob("attempt-*")] == ["attempt-001"]
-    told = (tmp_path / "told.txt").read_text(encoding="utf-8")
-    assert told.count("learning rnn numpy-reference") == 1
+    printed = (tmp_path / "printed.txt").read_text(encoding="utf-8")
+    assert printed.count("learning rnn numpy-reference") == 1
 
 
-def test_a_folder_from_before_a_key_was_known_goes_on(
+def test_a_run_that_was_stored_without_a_new_key_can_be_resumed(
     tmp_path: Path, registry: Registry
 ) -> None:
     file = helpers.write(tmp_path / "tiny.toml", helpers.TINY)
@@ -313,7 +313,7 @@ def test_a_folder_from_before_a_key_was_known_goes_on(
         execution.plan()
 
 
-def test_progress_forgets_each_trial_as_it_ends(
+def test_progress_counts_crashed_trials_with_their_certificates(
     tmp_path: Path, registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = plan(EACH + FLOAT64, tmp_path, registry)
@@ -324,6 +324,6 @@ def test_progress_forgets_each_trial_as_it_ends(
         for each in todo:
             progress.started(each)
             progress.finished(each, Answer("crashed", "SIGSEGV"))
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     # 4 certificates and 8 learning trials
-    assert [f"[{n}/12]" in told for n in range(1, 9)] == [True] * 8
+    assert [f"[{n}/12]" in printed for n in range(1, 9)] == [True] * 8

@@ -65,7 +65,7 @@ def test_without_a_limit_nothing_is_ended(
     assert process.wait() == 0
 
 
-def test_memory_counts_children_and_ends_them_too(
+def test_a_memory_limit_counts_children_and_ends_them_too(
     started: list[subprocess.Popen[bytes]],
 ) -> None:
     half = "x = bytearray(60 * 2**20); import time; print(1, flush=True); "
@@ -82,7 +82,7 @@ def test_memory_counts_children_and_ends_them_too(
     helpers.wait_for(lambda: not helpers.alive(child), "the child to end", 10)
 
 
-def test_memory_that_is_shared_counts_once(
+def test_shared_memory_counts_once(
     started: list[subprocess.Popen[bytes]],
 ) -> None:
     code = (
@@ -100,7 +100,7 @@ def test_memory_that_is_shared_counts_once(
     assert 100 * MIB < family.memory_bytes(200 * MIB) < 180 * MIB
 
 
-def test_what_a_worker_leaves_behind_ends_with_it(
+def test_processes_that_a_worker_leaves_behind_end_with_it(
     started: list[subprocess.Popen[bytes]],
 ) -> None:
     process = start(DAEMON)
@@ -114,7 +114,7 @@ def test_what_a_worker_leaves_behind_ends_with_it(
     helpers.wait_for(lambda: not helpers.alive(orphan), "the orphan to end", 10)
 
 
-def test_the_peak_is_that_of_the_request_at_hand(
+def test_the_peak_memory_is_that_of_the_current_request(
     started: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     code = "import pathlib, time; x = b'x' * 80 * 2**20; freed = pathlib.Path(FREE)\n"

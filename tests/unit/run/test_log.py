@@ -9,7 +9,7 @@ from harness.run.worker.log import LogPump
 from tests import helpers
 
 
-def test_what_is_printed_goes_to_whoever_listened_then() -> None:
+def test_output_is_passed_to_the_listener_of_that_moment() -> None:
     source, end = os.pipe()
     first: list[bytes] = []
     second: list[bytes] = []
@@ -27,7 +27,7 @@ def test_what_is_printed_goes_to_whoever_listened_then() -> None:
     assert (b"".join(first), b"".join(second)) == (b"one", b"two")
 
 
-def test_of_much_the_head_and_the_tail_are_kept() -> None:
+def test_the_head_and_the_tail_of_long_output_are_kept() -> None:
     source, end = os.pipe()
     kept: list[bytes] = []
     pump = LogPump(source, lambda _: None)
@@ -47,7 +47,7 @@ def test_of_much_the_head_and_the_tail_are_kept() -> None:
     assert log.HEAD_BYTES < len(text) < most
 
 
-def test_a_listener_that_cannot_write_holds_nobody_up() -> None:
+def test_a_listener_that_cannot_write_does_not_block_the_worker() -> None:
     def full(data: bytes) -> None:
         raise OSError(28, "No space left on device")
 

@@ -17,7 +17,7 @@ class OutOfMemoryError(RuntimeError):
 
 
 @pytest.mark.parametrize(
-    ("error", "outcome", "told"),
+    ("error", "outcome", "message"),
     [
         (
             UnavailableError("tidal-gru", "no module 'tidalflow'"),
@@ -35,15 +35,15 @@ class OutOfMemoryError(RuntimeError):
     ],
 )
 def test_every_error_has_an_outcome_and_a_reason(
-    error: BaseException, outcome: str, told: str
+    error: BaseException, outcome: str, message: str
 ) -> None:
     found, reason = outcome_of(error)
     assert found == outcome
-    assert told in reason
+    assert message in reason
 
 
 @pytest.mark.parametrize(
-    ("returncode", "told"),
+    ("returncode", "message"),
     [
         (-signal.SIGSEGV, "SIGSEGV in my-gru"),
         (-signal.SIGKILL, "SIGKILL in my-gru, often the system out of memory"),
@@ -52,15 +52,17 @@ def test_every_error_has_an_outcome_and_a_reason(
         (0, "the worker of my-gru exited with 0"),
     ],
 )
-def test_a_death_is_told_by_its_signal_or_exit_code(returncode: int, told: str) -> None:
-    assert outcome_of_death(returncode, "my-gru") == ("crashed", told)
+def test_the_death_of_a_worker_is_reported_with_its_signal_or_exit_code(
+    returncode: int, message: str
+) -> None:
+    assert outcome_of_death(returncode, "my-gru") == ("crashed", message)
 
 
-def test_only_what_would_end_the_same_way_again_is_kept() -> None:
+def test_only_outcomes_that_would_repeat_are_kept() -> None:
     assert {"ok", "diverged", "refused"} == KEPT
 
 
-def test_an_error_is_described_with_the_place_in_the_plugin() -> None:
+def test_an_error_is_described_with_its_line_in_the_plugin() -> None:
     code = compile("\n\n1 / 0", __file__, "exec")
     with pytest.raises(ZeroDivisionError) as raised:
         exec(code)
@@ -69,7 +71,7 @@ def test_an_error_is_described_with_the_place_in_the_plugin() -> None:
     )
 
 
-def test_a_syntax_error_is_described_with_its_own_place() -> None:
+def test_a_syntax_error_is_described_with_its_own_line() -> None:
     with pytest.raises(SyntaxError) as raised:
         compile("x = 1\ny = (", "my_gru.py", "exec")
     assert describe_error(raised.value) == (

@@ -35,7 +35,7 @@ def peaks(asked: list[str] | None = None) -> Peaks:
     return Peaks(REGISTRY, ask)
 
 
-def test_each_rate_is_the_best_of_any_library_and_says_whose() -> None:
+def test_each_rate_is_the_best_of_all_libraries_and_names_its_library() -> None:
     found = facts(peaks(), NUMPY, TORCH)
     assert found[PeakKey.of(NUMPY)] == {
         "flop_per_s": 110e9,
@@ -47,7 +47,7 @@ def test_each_rate_is_the_best_of_any_library_and_says_whose() -> None:
     }
 
 
-def test_a_library_is_asked_once_a_place() -> None:
+def test_a_library_is_measured_once_for_each_device_and_number_of_threads() -> None:
     asked: list[str] = []
     found = peaks(asked)
     facts(found, NUMPY, NUMPY, TWO)
@@ -72,7 +72,7 @@ def of_jax(
     )
 
 
-def test_what_doctor_found_counts_where_it_is_higher() -> None:
+def test_a_peak_that_doctor_found_is_used_if_it_is_higher() -> None:
     rates = of_jax(120e9, 30e9)
     keep({PeakKey.of(NUMPY): rates})
     found = facts(peaks(), NUMPY, TWO)
@@ -84,7 +84,7 @@ def test_what_doctor_found_counts_where_it_is_higher() -> None:
     assert facts(peaks(), NUMPY)[PeakKey.of(NUMPY)]["flop_by"] == "numpy"
 
 
-def test_a_rate_of_doctor_says_when_it_was_measured_and_with_which_versions() -> None:
+def test_a_rate_of_doctor_has_its_date_and_library_versions() -> None:
     keep({PeakKey.of(NUMPY): of_jax(120e9, 30e9)})
     assert facts(peaks(), NUMPY)[PeakKey.of(NUMPY)] == {
         "flop_per_s": 120e9,
@@ -97,7 +97,7 @@ def test_a_rate_of_doctor_says_when_it_was_measured_and_with_which_versions() ->
     }
 
 
-def test_a_rate_says_how_fit_the_machine_was_when_it_was_measured() -> None:
+def test_a_rate_has_the_fitness_of_the_machine_when_it_was_measured() -> None:
     keep({PeakKey.of(NUMPY): of_jax(120e9, 30e9, "unfit")})
     found = peaks()
     assert (
@@ -107,7 +107,7 @@ def test_a_rate_says_how_fit_the_machine_was_when_it_was_measured() -> None:
     assert facts(found, NUMPY)[PeakKey.of(NUMPY)]["copy_machine"] == "noisy"
 
 
-def test_what_doctor_found_on_another_processor_does_not_count(
+def test_a_peak_that_doctor_found_on_another_processor_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keep({PeakKey.of(NUMPY): of_jax(900e9, 1e9)})
@@ -115,7 +115,7 @@ def test_what_doctor_found_on_another_processor_does_not_count(
     assert facts(peaks(), NUMPY)[PeakKey.of(NUMPY)]["flop_by"] == "numpy"
 
 
-def test_a_broken_cache_is_none(tmp_path: Path) -> None:
+def test_a_broken_cache_is_ignored(tmp_path: Path) -> None:
     file = tmp_path / "rnn-harness" / "peaks.json"
     file.parent.mkdir()
     name = PeakKey.of(NUMPY).name

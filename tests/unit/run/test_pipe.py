@@ -48,7 +48,7 @@ def _sent(*messages: Message) -> bytes:
         max_size=3,
     )
 )
-def test_messages_arrive_as_they_were_sent_one_after_the_other(
+def test_messages_arrive_unchanged_and_in_order(
     sent: list[tuple[dict[str, object], dict[str, np.ndarray]]],
 ) -> None:
     stream = io.BytesIO(_sent(*(Message(v, a) for v, a in sent)))
@@ -64,20 +64,20 @@ def test_messages_arrive_as_they_were_sent_one_after_the_other(
     assert receive(stream) is None
 
 
-def test_a_message_cut_short_anywhere_is_none() -> None:
+def test_a_truncated_message_is_not_returned() -> None:
     whole = _sent(Message({"kind": "result"}, {"w": np.arange(6.0).reshape(2, 3)}))
     for length in range(len(whole)):
         assert receive(io.BytesIO(whole[:length])) is None
     assert receive(io.BytesIO(whole)) is not None
 
 
-def test_an_array_that_arrived_can_be_written_to() -> None:
+def test_a_received_array_can_be_written_to() -> None:
     message = receive(io.BytesIO(_sent(Message({}, {"w": np.zeros(3)}))))
     assert message is not None
     message.arrays["w"] += 1
 
 
-def test_a_view_that_is_not_contiguous_keeps_its_order() -> None:
+def test_a_view_that_is_not_contiguous_keeps_the_order_of_its_values() -> None:
     array = np.arange(12.0).reshape(3, 4).T[::2]
     message = receive(io.BytesIO(_sent(Message({}, {"w": array}))))
     assert message is not None
@@ -91,7 +91,7 @@ def test_a_number_that_is_not_finite_arrives_as_null(value: float) -> None:
     assert message.values == {"loss": [None, 1.5]}
 
 
-def test_numbers_of_numpy_arrive_as_numbers() -> None:
+def test_numpy_numbers_arrive_as_numbers() -> None:
     values = {"a": np.int64(3), "b": np.float32(0.5), "c": np.float64(0.25)}
     message = receive(io.BytesIO(_sent(Message(values))))
     assert message is not None

@@ -49,7 +49,7 @@ def candidates(found: Plan) -> list[Trial]:
 
 
 @pytest.mark.parametrize(
-    ("cells", "implementations", "told"),
+    ("cells", "implementations", "message"),
     [
         (
             '["gru"]',
@@ -71,8 +71,8 @@ def candidates(found: Plan) -> list[Trial]:
         ),
     ],
 )
-def test_who_was_asked_to_learn_in_vain_is_named_with_who_does(
-    cells: str, implementations: str, told: str
+def test_the_error_for_an_implementation_that_does_not_train_names_some_that_do(
+    cells: str, implementations: str, message: str
 ) -> None:
     settings = (
         f"learning.0.cells={cells}",
@@ -80,13 +80,13 @@ def test_who_was_asked_to_learn_in_vain_is_named_with_who_does(
     )
     with pytest.raises(MisuseError) as raised:
         plan("quick", settings=settings)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     trainers = str(raised.value).partition("is trained by ")[2].split(", ")
     assert "numpy-reference" in trainers
     assert all(registry().implementation(name).trains for name in trainers)
 
 
-def test_a_cell_that_an_implementation_lacks_is_left_out_of_its_grid() -> None:
+def test_cells_that_an_implementation_lacks_are_left_out_of_its_grid() -> None:
     settings = (
         'learning.0.cells=["gru", "gru-reset-before"]',
         'learning.0.implementations=["numpy-reference", "torch-native"]',
@@ -102,7 +102,7 @@ def test_a_cell_that_an_implementation_lacks_is_left_out_of_its_grid() -> None:
 
 
 @pytest.mark.parametrize("name", built_in_suites())
-def test_the_grid_is_the_product_of_what_the_suite_lists(name: str) -> None:
+def test_the_grid_is_the_product_of_the_lists_in_the_suite(name: str) -> None:
     suite = load_suite(name, registry())
     found = plan(name)
     groups = sum(
@@ -145,7 +145,7 @@ def test_the_grid_is_the_product_of_what_the_suite_lists(name: str) -> None:
     assert len(slots) == len(set(slots))
 
 
-def test_the_quick_suite_asks_three_cells_two_tasks_and_three_seeds() -> None:
+def test_the_quick_suite_has_three_cells_two_tasks_and_three_seeds() -> None:
     found = plan("quick")
     asked = {(t.cell, t.task, t.seed) for t in candidates(found)}
     assert asked == {
@@ -174,7 +174,7 @@ def test_a_session_holds_every_implementation_of_one_shape() -> None:
         )
 
 
-def test_seeds_can_be_replaced_and_named_twice() -> None:
+def test_seeds_can_be_replaced_and_duplicates_count_once() -> None:
     found = plan("quick", seeds=[4, 4])
     assert {t.seed for t in candidates(found)} == {4}
     assert len(found.learning) == len({g.candidates[0].key() for g in found.learning})
@@ -184,7 +184,7 @@ def test_seeds_can_be_replaced_and_named_twice() -> None:
 # --- filters -------------------------------------------------------------------------
 
 
-def test_a_filter_keeps_what_it_names_and_what_that_needs() -> None:
+def test_a_filter_keeps_the_trials_that_it_names_and_those_that_they_need() -> None:
     found = plan("quick", "learning and adding and gru and seed1")
     (group,) = found.learning
     assert {t.seed for t in group.candidates} == {1}
@@ -194,13 +194,13 @@ def test_a_filter_keeps_what_it_names_and_what_that_needs() -> None:
     assert {t.key() for t in found.certificates} == certificates
 
 
-def test_gradients_bring_their_learning_trials() -> None:
+def test_gradients_include_their_learning_trials() -> None:
     found = plan("quick", "gradients and lstm and seed0")
     assert {(t.cell, t.seed) for t in candidates(found)} == {("lstm", 0)}
     assert {g.candidates[0].task for g in found.learning} == {"adding", "copy-memory"}
 
 
-def test_certificates_can_be_asked_for_alone() -> None:
+def test_a_filter_can_select_certificates_alone() -> None:
     found = plan("quick", "parity and torch-native")
     assert {t.implementation for t in found.certificates} == {"torch-native"}
     assert len(found.certificates) == 3
@@ -208,14 +208,14 @@ def test_certificates_can_be_asked_for_alone() -> None:
     assert not found.learning
 
 
-def test_speed_can_be_asked_for_alone() -> None:
+def test_a_filter_can_select_speed_alone() -> None:
     found = plan("quick", "speed and not adding and not copy-memory")
     assert not found.learning
     assert {t.task for t in speed(found)} == {None}
     assert len(found.certificates) == len(speed(found))
 
 
-def test_a_filter_on_an_implementation_narrows_the_candidates() -> None:
+def test_a_filter_on_an_implementation_reduces_the_candidates() -> None:
     found = plan("quick", "numpy-reference")
     assert {t.implementation for t in candidates(found)} == {"numpy-reference"}
     assert {t.implementation for t in speed(found)} == {"numpy-reference"}
@@ -230,7 +230,7 @@ def test_a_filter_that_matches_nothing_is_refused(expression: str) -> None:
 # --- choices -------------------------------------------------------------------------
 
 
-def test_a_choice_made_once_is_kept() -> None:
+def test_a_choice_of_an_implementation_is_kept() -> None:
     free = plan("quick", "learning and gru and adding")
     key = free.learning[0].choice_key
     assert {t.implementation for t in candidates(free)} == {
@@ -257,7 +257,7 @@ class Found:
 
 @pytest.mark.parametrize("numpy_s", [0.9, 1.1])
 @pytest.mark.parametrize("learn_on", [(), ("torch-native", "numpy-reference")])
-def test_a_fixed_order_makes_the_choice_whatever_the_clock_says(
+def test_a_fixed_order_decides_whatever_the_timings_are(
     numpy_s: float, learn_on: tuple[str, ...]
 ) -> None:
     group = plan("quick", "learning and gru and adding").learning[0]
@@ -272,9 +272,7 @@ def test_a_fixed_order_makes_the_choice_whatever_the_clock_says(
     assert found == (learn_on[0] if learn_on else fastest)
 
 
-def test_an_uncertified_implementation_is_not_learned_on_first_in_order_or_not() -> (
-    None
-):
+def test_learning_never_uses_an_uncertified_implementation_whatever_its_order() -> None:
     group = plan("quick", "learning and gru and adding").learning[0]
 
     def find(trial: Trial) -> Any:
@@ -291,7 +289,9 @@ def test_an_uncertified_implementation_is_not_learned_on_first_in_order_or_not()
     )
 
 
-def test_who_was_not_chosen_is_timed_all_the_same_and_that_is_told() -> None:
+def test_an_implementation_that_was_not_chosen_is_still_timed_and_a_note_says_so() -> (
+    None
+):
     key = plan("quick", "learning and gru and adding").learning[0].choice_key
     made = {key: "numpy-reference"}
     found = plan("quick", "gru and adding and torch-native", choices=made)
@@ -311,13 +311,13 @@ def test_one_choice_serves_all_seeds_of_a_cell_and_task() -> None:
     assert len(keys) == 6
 
 
-def test_a_choice_that_is_gone_is_not_made_again_in_silence() -> None:
+def test_a_chosen_implementation_that_is_missing_is_an_error() -> None:
     key = plan("quick", "learning and gru and adding").learning[0].choice_key
     with pytest.raises(MisuseError, match=r"on 'my-gru', a choice made once.*--plugin"):
         plan("quick", choices={key: "my-gru"})
 
 
-def test_the_reference_stays_on_the_processor_wherever_others_run() -> None:
+def test_the_reference_runs_on_the_cpu_whatever_the_device_of_others() -> None:
     suite = load_suite("agreement", registry())
     found = make_plan(suite, registry(), "cuda:0", choices={})
     devices = {
@@ -334,7 +334,7 @@ def test_the_reference_stays_on_the_processor_wherever_others_run() -> None:
 # --- progress ------------------------------------------------------------------------
 
 
-def test_progress_counts_every_trial_and_survives_a_score_that_is_no_number(
+def test_progress_counts_every_trial_and_accepts_a_nan_score(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = RunFolder.create(tmp_path / "run")
@@ -346,13 +346,13 @@ def test_progress_counts_every_trial_and_survives_a_score_that_is_no_number(
         score = Reading("held_out", {"loss": None, "hit_rate": 0.5}, 20, "updates")
         progress.event(todo, score)
         progress.finished(todo, Answer("diverged", "loss became NaN at update 20"))
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     # 1 certificate, 1 speed, 2 seeds and their gradients
-    assert "[1/6]" in told
-    assert "diverged: loss became NaN at update 20" in told
+    assert "[1/6]" in printed
+    assert "diverged: loss became NaN at update 20" in printed
 
 
-def test_two_sections_that_differ_in_a_constant_are_counted_apart(
+def test_two_sections_that_differ_in_a_constant_are_counted_separately(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = helpers.TINY + helpers.learning(learning_rate=1e-2)
@@ -397,7 +397,9 @@ def test_a_single_time_step_is_timed_once_for_each_size(tmp_path: Path) -> None:
     assert len(timed("stream", memory=True)) == 4
 
 
-def test_a_filter_that_leaves_out_the_single_time_steps_says_so(tmp_path: Path) -> None:
+def test_a_note_says_that_a_filter_leaves_out_the_single_time_steps(
+    tmp_path: Path,
+) -> None:
     sizes = {"batch": [1, 32], "time_steps": 20, "input_size": 8, "hidden_size": 16}
     phases = ["train_step", "stream"]
     section = helpers.speed("numpy-reference", phases=phases, shapes=[sizes])
@@ -410,7 +412,7 @@ def test_a_filter_that_leaves_out_the_single_time_steps_says_so(tmp_path: Path) 
     assert plan(str(file)).notes == ()
 
 
-def test_what_only_infers_is_timed_where_there_is_something_to_infer(
+def test_an_implementation_without_training_is_timed_for_other_phases_alone(
     tmp_path: Path,
 ) -> None:
     def timed(**changes: Any) -> set[str]:

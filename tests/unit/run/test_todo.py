@@ -50,7 +50,7 @@ def _id(known: Registry, trial: Trial) -> str:
     return trial.identity(source_hashes(known, trial))
 
 
-def test_an_id_changes_with_the_source_of_a_plugin_and_with_nothing_else(
+def test_an_id_changes_with_the_source_of_its_plugin_and_not_with_others(
     tmp_path: Path,
 ) -> None:
     folders = [tmp_path / name for name in ("a", "b", "c")]
@@ -65,7 +65,7 @@ def test_an_id_changes_with_the_source_of_a_plugin_and_with_nothing_else(
 
 @pytest.mark.parametrize("body", ["import fastlib\n", LATE])
 @pytest.mark.parametrize("slow", ["slowlib", "parts.slowlib"])
-def test_an_id_changes_with_what_a_plugin_file_imports_from_beside_it(
+def test_an_id_changes_with_a_module_beside_the_plugin_file_that_it_imports(
     tmp_path: Path, slow: str, body: str
 ) -> None:
     file = _plugin(tmp_path, body)
@@ -83,7 +83,7 @@ def test_an_id_changes_with_what_a_plugin_file_imports_from_beside_it(
 
 
 @pytest.mark.parametrize("layer", ["mine:layer", "mypackage.kern:layer"])
-def test_an_id_changes_with_what_a_package_imports_relatively(
+def test_an_id_changes_with_the_relative_imports_of_a_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layer: str
 ) -> None:
     package = tmp_path / "mypackage"
@@ -106,7 +106,7 @@ def test_an_id_changes_with_what_a_package_imports_relatively(
     assert ids[0] != ids[1]
 
 
-def test_an_id_changes_with_the_version_of_a_library_of_a_plugin_file(
+def test_an_id_changes_with_the_version_of_a_library_that_a_plugin_file_imports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "site-packages"
@@ -150,7 +150,7 @@ def test_an_id_changes_with_the_trial(changes: dict[str, Any]) -> None:
     assert _id(registry(), trial) != _id(registry(), replace(trial, **changes))
 
 
-def test_a_field_that_a_later_version_adds_changes_no_id_and_no_key() -> None:
+def test_a_field_that_a_later_version_adds_changes_neither_id_nor_key() -> None:
     @dataclass(frozen=True)
     class Later(Trial):
         attention_heads: int = 1
@@ -162,7 +162,7 @@ def test_a_field_that_a_later_version_adds_changes_no_id_and_no_key() -> None:
     assert replace(later, attention_heads=2).identity({}) != trial.identity({})
 
 
-def test_the_sources_of_a_trial_are_its_plugins_own() -> None:
+def test_the_sources_of_a_trial_are_those_of_its_plugins() -> None:
     sources = source_hashes(registry(), _trial("torch-native"))
     assert set(sources) == {
         "cell gru",
@@ -189,7 +189,7 @@ def test_a_neighbour_that_cannot_be_parsed_does_not_stop_the_plan(
         assert source_hashes(known, _trial("torch-native", task=name))
 
 
-def test_jobs_never_enter_an_id(tmp_path: Path) -> None:
+def test_an_id_does_not_depend_on_the_number_of_jobs(tmp_path: Path) -> None:
     suite = load_suite("smoke", registry())
     ids = []
     for jobs in (1, 8):
@@ -202,7 +202,7 @@ def test_jobs_never_enter_an_id(tmp_path: Path) -> None:
 # --- what is done already ------------------------------------------------------------
 
 
-def test_why_a_trial_runs_or_stays_is_told(
+def test_the_reason_why_a_trial_runs_or_not_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunFolder.create(tmp_path / "run")
@@ -242,7 +242,9 @@ def test_why_a_trial_runs_or_stays_is_told(
     assert "its result is damaged" in why()[1]
 
 
-def test_a_trial_whose_plugin_changed_runs_and_says_which(tmp_path: Path) -> None:
+def test_a_trial_with_a_changed_plugin_runs_and_names_the_plugin(
+    tmp_path: Path,
+) -> None:
     run = RunFolder.create(tmp_path / "run")
     trial = _trial("torch-native")
     todo = planned(trial, registry(), run)
@@ -254,7 +256,7 @@ def test_a_trial_whose_plugin_changed_runs_and_says_which(tmp_path: Path) -> Non
     assert todo.why == "the source of cell gru changed"
 
 
-def test_a_gradients_trial_is_asked_of_one_learning_result() -> None:
+def test_a_gradients_trial_belongs_to_one_learning_result() -> None:
     trial = _trial("torch-native")
     one, two = gradients_trial(trial, "a"), gradients_trial(trial, "b")
     assert one.key() != two.key()

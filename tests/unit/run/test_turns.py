@@ -89,14 +89,14 @@ def noise(spread: float) -> Callable[[], float]:
     return lambda: math.exp(rng.normal(0, spread))
 
 
-def test_what_is_steady_takes_the_fewest_rounds_and_no_more() -> None:
+def test_a_steady_row_takes_only_the_fewest_rounds() -> None:
     bench = Bench(lambda id, n: {"a": 1.0, "b": 2.0}[id])
     answers = measure(bench, "a", "b")
     assert answers == {"a": OK, "b": OK}
     assert bench.turns() == {"a": 12, "b": 12}
 
 
-def test_what_scatters_goes_on_until_its_interval_is_narrow() -> None:
+def test_a_noisy_row_takes_turns_until_its_interval_is_narrow() -> None:
     wild = noise(0.05)
     # Drawn for the wild one alone, whatever the order of turns.
     bench = Bench(lambda id, n: 3.0 * wild() if id == "wild" else 1.0)
@@ -109,7 +109,7 @@ def test_what_scatters_goes_on_until_its_interval_is_narrow() -> None:
     assert turns["steady"] == turns["wild"]
 
 
-def test_a_known_row_that_nothing_is_held_against_takes_no_more_turns() -> None:
+def test_a_known_row_without_a_comparison_takes_no_more_turns() -> None:
     wild = noise(0.05)
     times = {"fast": lambda: 1.0, "steady": lambda: 2.0, "wild": lambda: 3 * wild()}
     bench = Bench(lambda id, n: times[id]())
@@ -119,7 +119,7 @@ def test_a_known_row_that_nothing_is_held_against_takes_no_more_turns() -> None:
     assert turns["wild"] == turns["fast"] > 100
 
 
-def test_where_the_machine_drifts_ratios_are_known_though_times_are_not() -> None:
+def test_ratios_are_known_on_a_drifting_machine_though_times_are_not() -> None:
     bench = Bench(lambda id, n: {"a": 1.0, "b": 2.0}[id] * (1 + 0.05 * math.sin(n)))
     measure(bench, "a", "b", time_budget_s=0.5)
     turns = bench.turns()
@@ -140,7 +140,7 @@ def test_where_the_machine_drifts_ratios_are_known_though_times_are_not() -> Non
     ],
     ids=str,
 )
-def test_no_row_is_held_against_one_of_other_conditions(other: dict[str, Any]) -> None:
+def test_no_row_is_compared_with_one_of_other_conditions(other: dict[str, Any]) -> None:
     # As in analysis: a ratio is of what asks the same of another implementation.
     bench = Bench(lambda id, n: {"a": 1.0, "b": 2.0}[id] * (1 + 0.05 * math.sin(n)))
     trials = {"a": trial("a", time_budget_s=0.1), "b": trial("b", time_budget_s=0.1)}
@@ -150,7 +150,7 @@ def test_no_row_is_held_against_one_of_other_conditions(other: dict[str, Any]) -
     assert turns["b"] == turns["a"] > 12  # its ratio would be known after twelve
 
 
-def test_who_asks_for_more_rounds_is_held_against_the_same() -> None:
+def test_a_longer_time_budget_of_one_trial_does_not_prolong_the_other() -> None:
     bench = Bench(lambda id, n: {"a": 1.0, "b": 2.0}[id] * (1 + 0.05 * math.sin(n)))
     trials = {"a": trial("a", time_budget_s=0.5), "b": trial("b", time_budget_s=0.2)}
     bench.time(trials)
@@ -160,7 +160,7 @@ def test_who_asks_for_more_rounds_is_held_against_the_same() -> None:
 
 
 @pytest.mark.parametrize("rounds", [1, 5])
-def test_when_the_time_is_out_no_round_begins(
+def test_no_round_begins_after_the_time_budget(
     rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
@@ -176,7 +176,7 @@ def test_when_the_time_is_out_no_round_begins(
     assert bench.rounds == rounds
 
 
-def test_every_round_has_each_row_once_and_in_another_order() -> None:
+def test_every_round_has_each_row_once_in_random_order() -> None:
     bench = Bench(lambda id, n: 1.0, phases=("forward", "train_step"))
     measure(bench, "a", "b", "c")
     orders = []
@@ -187,14 +187,14 @@ def test_every_round_has_each_row_once_and_in_another_order() -> None:
     assert len(set(orders)) > 6
 
 
-def test_the_most_demanding_trial_of_a_session_counts() -> None:
+def test_the_largest_number_of_rounds_in_a_session_is_used() -> None:
     trials = {"a": trial("a", rounds=3), "b": trial("b", rounds=20)}
     bench = Bench(lambda id, n: 1.0)
     bench.time(trials)
     assert bench.turns() == {"a": 20, "b": 20}
 
 
-def test_stopping_when_narrow_leaves_the_interval_honest() -> None:
+def test_stopping_at_a_narrow_interval_keeps_its_coverage() -> None:
     """Who stops at the first narrow interval favours those that are narrow by chance.
 
     Of 95 % intervals of rows that stopped so, at least 88 of 100 hold the truth.
@@ -238,7 +238,7 @@ class Clocks:
         (0.0, 1.0004, False),  # adjusted by NTP at its most
     ],
 )
-def test_a_clock_that_steps_or_runs_at_another_rate_is_noticed_for_good(
+def test_a_clock_that_steps_or_runs_at_another_rate_is_remembered(
     step_s: float, rate: float, wrong: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clocks = Clocks()
@@ -253,7 +253,7 @@ def test_a_clock_that_steps_or_runs_at_another_rate_is_noticed_for_good(
     assert check.wrong is wrong
 
 
-def test_what_is_under_no_clock_is_asked_at_once_and_first_calls_are_not() -> None:
+def test_trials_open_and_close_in_parallel_and_first_calls_take_turns() -> None:
     both = threading.Barrier(2, timeout=30)
     at_once: list[int] = []
 

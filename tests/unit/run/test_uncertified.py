@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(folder: Path) -> str:
+def printed(folder: Path) -> str:
     """What the run without certificates ended with."""
     helpers.write(folder / "bare.toml", SUITE)
     command = ("run", "bare.toml", "-o", "out", "--no-certify")
@@ -40,11 +40,13 @@ def told(folder: Path) -> str:
     return out + err
 
 
-def test_the_end_of_the_run_marks_it(told: str) -> None:
-    assert f"{NETWORK} · uncertified" in told
+def test_the_final_output_of_a_run_marks_uncertified_numbers(printed: str) -> None:
+    assert f"{NETWORK} · uncertified" in printed
 
 
-def test_show_marks_it_and_says_why(told: str, folder: Path) -> None:
+def test_show_marks_uncertified_numbers_and_says_why(
+    printed: str, folder: Path
+) -> None:
     code, shown, _ = helpers.run("show", "out", cwd=folder)
     assert code == 0
     assert f"{NETWORK} · uncertified" in shown
@@ -54,7 +56,7 @@ def test_show_marks_it_and_says_why(told: str, folder: Path) -> None:
     assert all("NO: not checked" in line for line in horizons)
 
 
-def test_the_summary_marks_it(told: str, folder: Path) -> None:
+def test_the_summary_marks_uncertified_numbers(printed: str, folder: Path) -> None:
     text = (folder / "out" / "summary.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| rnn 4")]
     assert len(rows) == 3  # results, training, horizons
@@ -62,7 +64,7 @@ def test_the_summary_marks_it(told: str, folder: Path) -> None:
     assert all(row.endswith("| NO: not checked |") for row in rows[1:])
 
 
-def test_a_certificate_takes_the_marks_away(told: str, folder: Path) -> None:
+def test_a_certificate_removes_the_marks(printed: str, folder: Path) -> None:
     code, _, err = helpers.run("run", "bare.toml", "-o", "out", cwd=folder)
     assert code == 0, err
     _, shown, _ = helpers.run("show", "out", cwd=folder)
@@ -100,7 +102,7 @@ def network(spec, cell, device):
 """
 
 
-def test_a_certified_plugin_that_is_wrong_at_the_batch_it_learns_with_is_marked(
+def test_a_certified_plugin_that_is_wrong_for_its_training_batch_is_marked(
     tmp_path: Path,
 ) -> None:
     helpers.write(tmp_path / "few.py", PLUGIN)

@@ -52,7 +52,7 @@ def checkpoints(answers: list[Message]) -> dict[int, Start]:
     }
 
 
-def test_a_resumed_trial_has_the_curve_of_an_uninterrupted_one() -> None:
+def test_a_resumed_trial_has_the_curve_of_an_uninterrupted_trial() -> None:
     whole = learn()
     assert kinds(whole) == {"begins", "event", "checkpoint", "result"}
     assert not whole[0].values["resumed"]

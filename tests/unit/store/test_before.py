@@ -53,7 +53,7 @@ def numbers(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("run", ["a", "b"])
-def test_the_csv_is_the_same_byte_for_byte(
+def test_the_csv_of_an_old_run_is_unchanged_byte_for_byte(
     folder: Path,
     run: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -66,7 +66,7 @@ def test_the_csv_is_the_same_byte_for_byte(
 
 
 @pytest.mark.parametrize("run", ["a", "b"])
-def test_the_tables_hold_the_same_numbers(
+def test_the_tables_of_an_old_run_hold_the_same_numbers(
     folder: Path,
     run: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -78,7 +78,7 @@ def test_the_tables_hold_the_same_numbers(
     assert numbers(json.loads(out)) == numbers(json.loads(expected(f"{run}.show.json")))
 
 
-def test_a_comparison_comes_to_the_same_numbers_and_verdicts(
+def test_a_comparison_of_old_runs_gives_the_same_numbers_and_verdicts(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["compare", str(folder / "a"), str(folder / "b"), "--json"]
@@ -88,7 +88,7 @@ def test_a_comparison_comes_to_the_same_numbers_and_verdicts(
 
 
 @pytest.mark.slow
-def test_the_report_is_written(
+def test_the_report_of_an_old_run_is_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, _ = helpers.call(["report", str(folder / "a")], monkeypatch, capsys)
@@ -118,7 +118,7 @@ def resumed(folder: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_trial_of_an_earlier_id_says_so_and_is_measured_again(
+def test_a_trial_with_an_id_of_an_earlier_version_says_so_and_is_measured_again(
     resumed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def call(*arguments: str) -> tuple[int, str, str]:

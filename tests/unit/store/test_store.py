@@ -76,7 +76,7 @@ def commit(
 # --- what was committed is read back -------------------------------------------------
 
 
-def test_a_committed_trial_is_read_back_whole(run: RunFolder) -> None:
+def test_a_committed_trial_is_read_back_unchanged(run: RunFolder) -> None:
     arrays = {"layer0.w_hh": np.arange(6.0).reshape(2, 3)}
     trial_id = commit(run, arrays=arrays, kernel="aten::gru")
     record = run.read(trial_id)
@@ -93,7 +93,7 @@ def test_a_committed_trial_is_read_back_whole(run: RunFolder) -> None:
     )
 
 
-def test_what_was_not_committed_is_not_done(run: RunFolder) -> None:
+def test_a_trial_that_was_not_committed_is_not_done(run: RunFolder) -> None:
     attempt = run.begin(LEARNING, "one", SOURCES)
     attempt.write(EVENTS[0])
     attempt.abandon()
@@ -112,7 +112,7 @@ def test_an_attempt_never_writes_into_another(run: RunFolder) -> None:
         attempt.abandon()
 
 
-def test_a_failed_trial_is_replaced_by_the_one_that_ends_well(run: RunFolder) -> None:
+def test_a_failed_trial_is_replaced_by_one_that_ends_ok(run: RunFolder) -> None:
     trial_id = commit(run, outcome="crashed")
     assert run.damage(trial_id) is None
     assert commit(run) == trial_id
@@ -121,7 +121,7 @@ def test_a_failed_trial_is_replaced_by_the_one_that_ends_well(run: RunFolder) ->
     assert len(list((run.trials / trial_id).glob("attempt-*"))) == 2
 
 
-def test_cells_are_in_the_order_of_a_suite_that_measures_gradients_alone(
+def test_cells_are_in_the_order_of_a_suite_with_only_gradients(
     run: RunFolder,
 ) -> None:
     cells = ["lstm", "rnn", "gru"]
@@ -131,7 +131,7 @@ def test_cells_are_in_the_order_of_a_suite_that_measures_gradients_alone(
     assert [record.trial.cell for record in run.records()] == cells
 
 
-def test_records_keep_the_latest_of_each_key_and_what_followed_it(
+def test_records_are_the_latest_of_each_key_and_the_gradients_that_followed_it(
     run: RunFolder,
 ) -> None:
     def gradients(followed: str) -> Trial:
@@ -146,7 +146,7 @@ def test_records_keep_the_latest_of_each_key_and_what_followed_it(
     assert [record.id for record in run.records()] == [new, follower]
 
 
-def test_the_latest_is_the_latest_whatever_the_clock_says(
+def test_the_latest_record_does_not_depend_on_the_clock(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(run, sources={"cell gru": "before commits had numbers"}, commit=0)
@@ -175,7 +175,7 @@ def interrupted(run: RunFolder) -> None:
     attempt.abandon()
 
 
-def test_a_trial_goes_on_with_the_curve_that_led_to_its_checkpoint(
+def test_a_trial_resumes_with_the_curve_up_to_its_checkpoint(
     run: RunFolder,
 ) -> None:
     assert run.checkpoint("one") is None
@@ -197,7 +197,7 @@ def test_a_trial_goes_on_with_the_curve_that_led_to_its_checkpoint(
     assert run.checkpoint("one") is None  # nothing is left to go on from
 
 
-def test_a_trial_that_cannot_go_on_begins_with_an_empty_curve(run: RunFolder) -> None:
+def test_a_trial_that_cannot_resume_begins_with_an_empty_curve(run: RunFolder) -> None:
     interrupted(run)
     attempt = run.begin(LEARNING, "one", SOURCES, resume=run.checkpoint("one"))
     attempt.restart(resumed=False)
@@ -208,7 +208,7 @@ def test_a_trial_that_cannot_go_on_begins_with_an_empty_curve(run: RunFolder) ->
     assert "resumed_from" not in record.result
 
 
-def test_a_trial_begun_elsewhere_once_more_loses_what_was_told_before(
+def test_a_trial_restarted_on_another_worker_loses_events_after_its_checkpoint(
     run: RunFolder,
 ) -> None:
     interrupted(run)
@@ -229,7 +229,7 @@ def test_a_trial_begun_elsewhere_once_more_loses_what_was_told_before(
 
 
 @pytest.mark.parametrize("name", ["checkpoint.npz", "events.jsonl"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
+def test_the_previous_checkpoint_is_used_if_the_last_one_is_damaged(
     run: RunFolder, name: str
 ) -> None:
     interrupted(run)
@@ -242,7 +242,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(
     assert (found.attempt, found.state) == ("attempt-001", STATE)
 
 
-def test_what_did_not_end_well_can_go_on_and_keeps_the_end_of_its_log(
+def test_a_failed_trial_can_resume_and_keeps_the_end_of_its_log(
     run: RunFolder,
 ) -> None:
     attempt = run.begin(LEARNING, "one", SOURCES)
@@ -260,7 +260,7 @@ def test_what_did_not_end_well_can_go_on_and_keeps_the_end_of_its_log(
 
 
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
-def test_a_commit_that_is_killed_leaves_what_was_there(
+def test_a_killed_commit_leaves_the_earlier_result(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     trial_id = commit(run, outcome="crashed")
@@ -286,7 +286,7 @@ def test_a_commit_that_is_killed_leaves_what_was_there(
     assert record.outcome == "ok"
 
 
-def test_a_first_commit_that_is_killed_leaves_the_trial_undone(
+def test_a_killed_first_commit_leaves_the_trial_unfinished(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempt = run.begin(LEARNING, "one", SOURCES)
@@ -331,7 +331,7 @@ def test_the_events_are_synced_before_the_rename_and_the_folder_after(
     ]
 
 
-def test_a_file_is_there_whole_or_not_at_all(
+def test_a_file_is_written_completely_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "run.json"
@@ -374,7 +374,7 @@ def _settings_become(settings: dict[str, object]) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("name", "harm", "told"),
+    ("name", "harm", "message"),
     [
         ("result.json", _cut, "cut short"),
         ("result.json", _set(""), "cut short"),
@@ -394,19 +394,19 @@ def _settings_become(settings: dict[str, object]) -> Any:
         ("attempt-001/arrays.npz", _flip, "arrays.npz does not match its hash"),
     ],
 )
-def test_damage_is_told_and_the_trial_is_not_done(
-    run: RunFolder, name: str, harm: Any, told: str
+def test_damage_is_reported_and_the_trial_is_not_done(
+    run: RunFolder, name: str, harm: Any, message: str
 ) -> None:
     other = commit(run, replace(LEARNING, seed=1))
     trial_id = commit(run, arrays={"w": np.ones(4)})
     harm(run.trials / trial_id / name)
-    assert told in (run.damage(trial_id) or "")
+    assert message in (run.damage(trial_id) or "")
     assert list(run.damaged()) == [trial_id]
     assert run.read(trial_id) is None
     assert [record.id for record in run.records()] == [other]
 
 
-def test_a_changed_spec_that_still_parses_is_damage(run: RunFolder) -> None:
+def test_a_changed_spec_that_can_still_be_read_is_damage(run: RunFolder) -> None:
     trial_id = commit(run)
     file = run.trials / trial_id / "spec.json"
     file.write_text(file.read_text().replace('"seed": 0', '"seed": 7'))
@@ -427,7 +427,9 @@ def test_a_damaged_result_is_moved_aside_when_it_is_measured_again(
         assert aside.read_bytes() == harmed
 
 
-def test_a_result_of_a_newer_schema_is_refused_not_overwritten(run: RunFolder) -> None:
+def test_a_result_of_a_newer_schema_is_refused_and_not_overwritten(
+    run: RunFolder,
+) -> None:
     trial_id = commit(run)
     file = run.trials / trial_id / "result.json"
     file.write_text('{"schema": 999, "files": {}, "what": "is unknown here"}')
@@ -444,7 +446,9 @@ def test_a_result_of_a_newer_schema_is_refused_not_overwritten(run: RunFolder) -
     assert helpers.snapshot(run.path) == before
 
 
-def test_a_copy_of_a_trial_is_told_and_takes_nothing_away(run: RunFolder) -> None:
+def test_a_copy_of_a_trial_is_reported_and_does_not_replace_the_trial(
+    run: RunFolder,
+) -> None:
     finished = commit(run)
     before = run.records()
     shutil.copytree(run.trials / finished, run.trials / f"{finished}.bak")
@@ -452,7 +456,7 @@ def test_a_copy_of_a_trial_is_told_and_takes_nothing_away(run: RunFolder) -> Non
     assert run.damaged() == {f"{finished}.bak": f"it is a copy of {finished}"}
 
 
-def test_a_result_that_does_not_say_whose_it_is_is_damaged(run: RunFolder) -> None:
+def test_a_result_without_its_trial_is_damaged(run: RunFolder) -> None:
     finished = commit(run)
     file = run.trials / finished / "result.json"
     result = json.loads(file.read_text())
@@ -462,7 +466,7 @@ def test_a_result_that_does_not_say_whose_it_is_is_damaged(run: RunFolder) -> No
     assert run.records() == []
 
 
-def test_what_a_killed_process_left_half_written_is_cleared_away(
+def test_unfinished_files_of_a_killed_process_are_removed(
     run: RunFolder,
 ) -> None:
     trial_id = LEARNING.identity(SOURCES)
@@ -474,7 +478,7 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(
     assert not left.exists()
 
 
-def test_what_is_foreign_in_the_trials_folder_is_passed_over(run: RunFolder) -> None:
+def test_foreign_files_in_the_trials_folder_are_ignored(run: RunFolder) -> None:
     trial_id = commit(run)
     helpers.write(run.trials / "notes.txt", "mine")
     (run.trials / "empty").mkdir()
@@ -489,7 +493,9 @@ def test_what_is_foreign_in_the_trials_folder_is_passed_over(run: RunFolder) -> 
 # --- the run folder ------------------------------------------------------------------
 
 
-def test_a_folder_a_run_was_killed_in_at_once_can_be_used(tmp_path: Path) -> None:
+def test_a_folder_can_be_used_after_a_run_was_killed_at_its_start(
+    tmp_path: Path,
+) -> None:
     RunFolder.create(tmp_path)
     helpers.write(tmp_path / ".lock", "1")
     helpers.write(tmp_path / ".run.json.17.tmp", "{")
@@ -500,7 +506,7 @@ def test_a_folder_a_run_was_killed_in_at_once_can_be_used(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["notes.txt", ".hidden", "trials/gru-1"])
-def test_a_folder_with_something_else_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "trials").mkdir()
     helpers.write(tmp_path / name, "mine")
     before = helpers.snapshot(tmp_path)
@@ -510,7 +516,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path, name: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "is damaged"),
         ("{", "is damaged"),
@@ -521,17 +527,19 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path, name: str) -> N
     ],
 )
 def test_a_run_json_that_cannot_be_read_is_refused(
-    run: RunFolder, text: str, told: str
+    run: RunFolder, text: str, message: str
 ) -> None:
     helpers.write(run.path / "run.json", text)
     before = helpers.snapshot(run.path)
     for use in (RunFolder.create, RunFolder.open):
-        with pytest.raises(MisuseError, match=told):
+        with pytest.raises(MisuseError, match=message):
             use(run.path)
     assert helpers.snapshot(run.path) == before
 
 
-def test_one_writer_holds_a_folder_and_the_other_is_told_which(run: RunFolder) -> None:
+def test_a_folder_has_one_writer_and_the_error_for_another_names_it(
+    run: RunFolder,
+) -> None:
     other = RunFolder.open(run.path)
     with run.locked():
         who = (
@@ -543,7 +551,7 @@ def test_one_writer_holds_a_folder_and_the_other_is_told_which(run: RunFolder) -
         pass
 
 
-def test_run_json_is_read_back(run: RunFolder) -> None:
+def test_run_json_is_read_back_unchanged(run: RunFolder) -> None:
     run.write_info({"choices": {"adding 10 gru": "torch-native"}})
     assert run.info() == {"schema": 1, "choices": {"adding 10 gru": "torch-native"}}
 
@@ -551,7 +559,7 @@ def test_run_json_is_read_back(run: RunFolder) -> None:
 # --- the tidy frame ------------------------------------------------------------------
 
 
-def test_the_frame_has_one_row_a_value_and_the_documented_columns(
+def test_the_frame_has_one_row_for_each_value_and_the_documented_columns(
     run: RunFolder,
 ) -> None:
     commit(run, quantities={"loss": {"unit": "nats", "better": "lower"}})
@@ -582,7 +590,7 @@ def test_a_trial_without_values_is_one_row_with_its_outcome(run: RunFolder) -> N
     assert row.metric is None or row.metric != row.metric
 
 
-def test_speed_counts_as_certified_only_where_the_readback_agreed(
+def test_speed_is_certified_only_if_the_read_back_agreed(
     run: RunFolder,
 ) -> None:
     def put(trial: Trial, *readings: Reading) -> None:
@@ -630,7 +638,7 @@ _readings = st.builds(
 
 @pytest.mark.slow
 @given(_readings)
-def test_a_reading_survives_its_line(reading: Reading) -> None:
+def test_a_reading_survives_its_line_of_json(reading: Reading) -> None:
     line = to_json(reading.to_json())
     assert "\n" not in line
     assert Reading.from_json(json.loads(line)) == reading
@@ -689,7 +697,7 @@ def test_a_trial_survives_json_and_its_key_is_its_own(one: Trial, two: Trial) ->
 
 
 @given(_trials)
-def test_an_identity_is_a_folder_name(trial: Trial) -> None:
+def test_an_id_is_a_valid_folder_name(trial: Trial) -> None:
     name = trial.identity(SOURCES)
     assert set(name) <= set(
         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-"
@@ -699,11 +707,11 @@ def test_an_identity_is_a_folder_name(trial: Trial) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan")])
-def test_what_is_not_finite_becomes_null(value: float) -> None:
+def test_values_that_are_not_finite_become_null(value: float) -> None:
     assert to_json({"a": [value], "b": {"c": value}}) == '{"a":[null],"b":{"c":null}}'
 
 
-def test_every_stored_file_is_json_without_nan(run: RunFolder) -> None:
+def test_every_stored_file_is_valid_json_without_nan(run: RunFolder) -> None:
     trial_id = LEARNING.identity(SOURCES)
     attempt = run.begin(LEARNING, trial_id, SOURCES)
     attempt.write(Reading("train", {"loss": [math.nan, 1.0]}, [1, 2], "updates"))
