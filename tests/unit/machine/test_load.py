@@ -122,11 +122,13 @@ def test_waiting_for_a_core_is_counted_and_sleeping_is_not() -> None:
         "load.end()\n"
         "print(load.waited_s)"
     )
-    load = OtherLoad()
+    load, start_s = OtherLoad(), time.monotonic()
     load.begin()
     with child(f"import os\nos.sched_setaffinity(0, {{{core}}})\n{SPIN}"):
         found = subprocess.check_output([sys.executable, "-c", code])
     load.end()
+    asleep_s = time.monotonic() - start_s
     # Two share a core: each waits as long as it computes.
     assert float(found) > 0.1
-    assert load.waited_s < 0.1 * float(found) + 0.05
+    # On a busy machine this process waits too, but only when it wakes up.
+    assert load.waited_s < 0.5 * asleep_s

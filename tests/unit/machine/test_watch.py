@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ from harness.machine.gpu import Gpu, look_at_gpu
 from harness.machine.load import LEAST_S, OtherLoad
 from harness.machine.system import System
 from harness.machine.watch import Machine, _of_work, watch_machine
+from tests import helpers
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/stat").exists(), reason="only Linux tells of itself in /proc"
@@ -552,6 +554,13 @@ def ask(process: subprocess.Popen[str]) -> str:
 SPIN = "import time\nwhile time.process_time() < {}: pass"
 
 
+def enough(process: int) -> float:
+    """Return the seconds that a process computed, or 0 while they are few."""
+    times = psutil.Process(process).cpu_times()
+    used_s = times.user + times.system
+    return used_s if used_s > 0.3 else 0.0
+
+
 @pytest.mark.parametrize("ends", [False, True])
 def test_a_spinning_process_is_load_to_others_and_not_to_its_parent(
     ends: bool,
@@ -568,13 +577,10 @@ def test_a_spinning_process_is_load_to_others_and_not_to_its_parent(
             spinner.wait()
             used_s = 0.3
         else:
-            time.sleep(0.5)
-            times = psutil.Process(spinner.pid).cpu_times()
-            used_s = times.user + times.system
+            used_s = helpers.wait_for(partial(enough, spinner.pid), "the spinner")
         mine, others = load.end(), float(ask(other))
         spinner.kill()
         spinner.wait()
-    assert used_s > 0.1
     seen_s = (others - mine) * load.span_s
     assert 0.7 * used_s < seen_s < 1.3 * used_s + 0.1
 
