@@ -807,7 +807,7 @@ def test_deferring_the_computation_until_it_is_read_is_noticed(
     phase: str, small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Calls that only queue are short, and the reference takes as many updates.
-    monkeypatch.setattr(measured_speed, "MOST_LOOPS", 25)
+    monkeypatch.setattr(measured_speed, "MOST_LOOPS", 10)
     # Of a small shape computing takes less than copying some tensors may.
     trial = replace(SPEED, batch=4) if small else SPEED
     if not small:
