@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist then reads the groups
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
@@ -24,6 +25,15 @@ def pytest_collection_modifyitems(
         if units[item] != item.nodeid:
             item.add_marker(pytest.mark.xdist_group(units[item]))
     items.sort(key=lambda item: units[item] not in slow)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse a worker of xdist that ignores groups: each would make every fixture."""
+    in_worker = hasattr(session.config, "workerinput")
+    if in_worker and session.config.getvalue("loadgroup"):
+        grouped = [i for i in session.items if i.get_closest_marker("xdist_group")]
+        if any("@" not in item.nodeid for item in grouped):
+            raise pytest.UsageError("pytest-xdist groups no tests of this pytest")
 
 
 def _module_shared(item: pytest.Item) -> str | None:
