@@ -6,13 +6,12 @@ import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.exits import DONE, MISUSE, NO, verdict, worst
+from harness.cli.exits import DONE, NO, exit_code, verdict
 from harness.cli.options import (
-    default_jobs,
     device_option,
     expression_option,
     jobs_option,
@@ -60,13 +59,10 @@ if TYPE_CHECKING:
 def check(
     targets: tuple[str, ...],
     device: str,
-    dtype: str,
-    precisions: tuple[str, ...],
-    full: bool,
-    expression: str | None,
-    jobs: int | None,
+    jobs: int,
     as_json: bool,
     plugins: tuple[Path, ...],
+    **asked: Any,
 ) -> int:
     """Certify implementations against the float64 reference; small sizes, no timing.
 
@@ -88,15 +84,9 @@ def check(
     if not targets:
         declared = registry.implementations
         names = [name for name in declared if registry.unavailable(name) is None]
-    request = Request(
-        tuple(names),
-        resolve_device(device),
-        dtype,
-        precisions,
-        full,
-        cells_of(registry, files),
-        expression,
-    )
+    cells = cells_of(registry, files)
+    # The other options are named as the fields of `Request` that they set.
+    request = Request(tuple(names), resolve_device(device), cells=cells, **asked)
     tasks = _check_tasks(registry, files)
     records = _certify(registry, request, jobs, nothing_else=not tasks)
     if as_json:
@@ -106,13 +96,13 @@ def check(
     else:
         for text in (*map(task_text, tasks), *map(certificate_text, records)):
             click.echo(text)
-    codes = [MISUSE] if registry.problems else [DONE]
-    codes += [NO for task in tasks if task.broken]
-    return worst([*codes, verdict(records) if records else DONE])
+    broken = any(task.broken for task in tasks)
+    code = verdict(records) if records else DONE
+    return exit_code(registry, code, NO if broken else DONE)
 
 
 def _certify(
-    registry: Registry, request: Request, jobs: int | None, *, nothing_else: bool
+    registry: Registry, request: Request, jobs: int, *, nothing_else: bool
 ) -> list[TrialRecord]:
     from rich.console import Console
 
@@ -124,7 +114,6 @@ def _certify(
         return []
     with tempfile.TemporaryDirectory() as folder:
         console = Console(stderr=True)
-        jobs = jobs or default_jobs()
         return certify(registry, request, jobs, Path(folder) / "check", console)
 
 

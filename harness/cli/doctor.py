@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.exits import DONE, MISUSE, NOTHING, worst
+from harness.cli.exits import DONE, NOTHING, exit_code
 from harness.cli.options import json_option, plugin_option, read_plugins
 
 
@@ -63,6 +63,5 @@ def doctor(
         click.echo(json.dumps(doctor_json(found), indent=1, allow_nan=False))
     else:
         click.echo(doctor_text(found))
-    codes = [MISUSE if registry.problems else DONE]
-    codes.append(NOTHING if found.fitness.verdict == "unfit" else DONE)
-    return worst(codes)
+    unfit = found.fitness.verdict == "unfit"
+    return exit_code(registry, NOTHING if unfit else DONE)

@@ -17,12 +17,11 @@ from harness.cli.options import (
     device_option,
     expression_option,
     json_option,
-    memory_limit_option,
+    limits_options,
     output_option,
     plugin_option,
     read_plugins,
     settings_option,
-    timeout_option,
 )
 from harness.errors import MisuseError
 from harness.run.signals import handled
@@ -38,8 +37,7 @@ if TYPE_CHECKING:
 @expression_option("gru and not torch-loop")
 @settings_option
 @device_option
-@timeout_option
-@memory_limit_option
+@limits_options
 @effect_option
 @json_option
 @plugin_option

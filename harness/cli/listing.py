@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from harness.cli.exits import DONE, MISUSE
+from harness.cli.exits import exit_code
 from harness.cli.options import json_option, plugin_option, read_plugins
 from harness.declarations import BUILT_IN, Declaration
 from harness.registry import Registry
@@ -29,10 +29,9 @@ def list_plugins(as_json: bool, probe: bool, plugins: tuple[Path, ...]) -> int:
         from harness.run.availability import build_each
 
         reasons = dict(build_each(registry))
-    code = MISUSE if registry.problems else DONE
     if as_json:
         click.echo(json.dumps(_listing(registry, reasons), indent=1))
-        return code
+        return exit_code(registry)
     for title, table in (("cells", registry.cells), ("tasks", registry.tasks)):
         click.echo(title)
         for name, declared in table.items():
@@ -52,7 +51,7 @@ def list_plugins(as_json: bool, probe: bool, plugins: tuple[Path, ...]) -> int:
         click.echo("\nnot usable")
         for problem in registry.problems:
             click.echo(f"  {problem}")
-    return code
+    return exit_code(registry)
 
 
 def _from(origin: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from harness.cli.exits import DONE, MISUSE
+from harness.cli.exits import exit_code
 from harness.cli.options import fail, plugin_option, read_plugins
 from harness.registry import Registry
 
@@ -48,4 +48,4 @@ def new(
         reason = Registry.discover([file]).unavailable(name)
         if reason is not None:
             fail(f"'{name}' is {reason}")
-    return MISUSE if registry.problems else DONE
+    return exit_code(registry)

@@ -71,27 +71,40 @@ def output_option(what: str) -> Callable[[F], F]:
     return click.option("-o", "--output", type=click.Path(path_type=Path), help=what)
 
 
+def limits_options(command: F) -> F:
+    """Add `--timeout` and `--memory-limit`, the limits of every trial."""
+    timeout = click.option(
+        "--timeout",
+        metavar="S",
+        type=click.FloatRange(min=0, min_open=True),
+        callback=finite,
+        help="End a trial that takes longer than S seconds.",
+    )
+    memory_limit = click.option(
+        "--memory-limit",
+        metavar="SIZE",
+        callback=size_bytes,
+        help="End a trial that takes more memory, as 4GiB.",
+    )
+    return timeout(memory_limit(command))
+
+
+def default_jobs() -> int:
+    """Return how many trials run side by side by default."""
+    import psutil
+
+    return min(2, psutil.cpu_count(logical=False) or 1)
+
+
 settings_option = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE")
 device_option = click.option(
     "--device", default="cpu", show_default=True, help="auto|cpu|cuda|cuda:N"
-)
-timeout_option = click.option(
-    "--timeout",
-    metavar="S",
-    type=click.FloatRange(min=0, min_open=True),
-    callback=finite,
-    help="End a trial that takes longer than S seconds.",
-)
-memory_limit_option = click.option(
-    "--memory-limit",
-    metavar="SIZE",
-    callback=size_bytes,
-    help="End a trial that takes more memory, as 4GiB.",
 )
 jobs_option = click.option(
     "-j",
     "--jobs",
     type=click.IntRange(min=1),
+    default=default_jobs,
     help="Trials side by side  [default: cores, up to 2]",
 )
 json_option = click.option(
@@ -105,13 +118,6 @@ def read_plugins(plugins: Sequence[Path]) -> Registry:
     for problem in registry.problems:
         fail(f"plugin {problem}")
     return registry
-
-
-def default_jobs() -> int:
-    """Return how many trials run side by side by default."""
-    import psutil
-
-    return min(2, psutil.cpu_count(logical=False) or 1)
 
 
 def fail(message: str) -> None:

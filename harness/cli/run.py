@@ -9,33 +9,30 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli.exits import (
     DONE,
     INTERRUPTED,
-    MISUSE,
     NOTHING,
     TERMINATED,
+    exit_code,
     verdict,
-    worst,
 )
 from harness.cli.options import (
-    default_jobs,
     device_option,
     expression_option,
     fail,
     finite,
     jobs_option,
-    memory_limit_option,
+    limits_options,
     output_option,
     plugin_option,
     read_plugins,
     settings_option,
     stdout,
-    timeout_option,
 )
 from harness.errors import HarnessError, MisuseError
 from harness.run.signals import handled
@@ -69,8 +66,7 @@ IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
     is_flag=True,
     help="Measure without certificates; every number is marked.",
 )
-@timeout_option
-@memory_limit_option
+@limits_options
 @click.option(
     "--checkpoint-every",
     metavar="S",
@@ -100,22 +96,17 @@ IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
 def run(
     suite: str,
     output: Path | None,
-    expression: str | None,
     settings: tuple[str, ...],
     seeds: str | None,
     device: str,
-    jobs: int | None,
     no_certify: bool,
     timeout: float | None,
     memory_limit: int | None,
     checkpoint_every: float,
-    retry_failed: bool,
-    force: bool,
-    executor: str,
-    scheduler: str | None,
     dry_run: bool,
     why: bool,
     plugins: tuple[Path, ...],
+    **named: Any,
 ) -> int:
     """Run SUITE, a built-in name or a TOML file, or continue an interrupted run."""
     from rich.console import Console
@@ -127,34 +118,23 @@ def run(
     from harness.store import RunFolder
     from harness.suite import load_suite
 
-    if scheduler is not None and executor != "dask":
+    limits = Limits(timeout, memory_limit, checkpoint_every)
+    # The other options are named as the fields of `Options` that they set.
+    options = Options(certify=not no_certify, limits=limits, **named)
+    elsewhere = options.scheduler is not None
+    if elsewhere and options.executor != "dask":
         raise MisuseError("--scheduler joins a dask cluster; add --executor dask")
     registry = read_plugins(plugins)
     loaded = load_suite(suite, registry, settings, _seeds(seeds))
     registry.interpreters = load_interpreters(loaded.environments, registry)
-    device = resolve_device(device, elsewhere=scheduler is not None)
+    device = resolve_device(device, elsewhere=elsewhere)
     folder = output or Path("results/runs") / loaded.name
     store = RunFolder(folder)
-    execution = Execution(
-        loaded,
-        registry,
-        store,
-        device,
-        Options(
-            expression=expression,
-            jobs=jobs or default_jobs(),
-            certify=not no_certify,
-            retry_failed=retry_failed,
-            force=force,
-            limits=Limits(timeout, memory_limit, checkpoint_every),
-            executor=executor,
-            scheduler=scheduler,
-        ),
-    )
+    execution = Execution(loaded, registry, store, device, options)
     if dry_run or why:
         store.check()
         _show_preview(execution, why=why)
-        return MISUSE if registry.problems else DONE
+        return exit_code(registry)
     execution.plan()  # its errors are reported before a folder is made
     RunFolder.create(folder)
     console = Console(stderr=True)
@@ -162,7 +142,7 @@ def run(
     if code == DONE:
         with _storage_errors_explained(folder):
             code = finish(store)
-    return worst([MISUSE if registry.problems else DONE, code])
+    return exit_code(registry, code)
 
 
 def _seeds(text: str | None) -> list[int] | None:
