@@ -15,6 +15,8 @@ _THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "NPROC",  # where XLA takes its number from; Eigen's products have a flag
 )
 
 
@@ -36,10 +38,7 @@ def pinned_variables(
         **({"JAX_PLATFORMS": "cpu"} if device == "cpu" else {}),
         **({_TF32: "0"} if precision == "highest" else {}),
         **dict.fromkeys(_THREAD_VARIABLES, str(threads)),
-        "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_NUM_INTEROP_THREADS": "1",
-        # XLA takes its number of threads from NPROC; Eigen's products have a flag.
-        "NPROC": str(threads),
         "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "PYTHONHASHSEED": "0",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import socket
@@ -202,17 +203,16 @@ class RunFolder:
     def _next_commit(self) -> int:
         """Return the number of the next commit; a clock could go backwards."""
         with self._lock:
-            self._last_commit += 1
-            return self._last_commit
+            return next(self._commits)
 
     @cached_property
-    def _last_commit(self) -> int:
-        numbers = [0]
+    def _commits(self) -> Iterator[int]:
+        last = 0
         for folder in self._folders():
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 result = json.loads((folder / "result.json").read_bytes())
-                numbers.append(int(result["commit"]))
-        return max(numbers)
+                last = max(last, int(result["commit"]))
+        return itertools.count(last + 1)
 
     def _attempts(self, trial_id: str) -> list[tuple[int, Path]]:
         """Return the attempts at a trial by number, the first one first."""
@@ -247,7 +247,7 @@ class RunFolder:
             found = read_committed(self.trials / trial_id)
         except DamagedError as damage:
             return None, str(damage)
-        return (None if found is None else str(found.result["outcome"])), None
+        return (None if found is None else str(found.whole.outcome)), None
 
     def damage(self, trial_id: str) -> str | None:
         """Return what is wrong with a trial's files, or None."""

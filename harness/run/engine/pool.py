@@ -67,7 +67,6 @@ class WorkerPool:
     def __init__(self, registry: Registry, limits: Limits, log: Write) -> None:
         self._registry, self._limits, self._log = registry, limits, log
         self._workers: dict[WorkerKind, WorkerProcess] = {}
-        self._served: dict[WorkerProcess, set[str]] = {}
         self._asking: dict[WorkerKind, threading.Lock] = {}
         self._peaks = Peaks(registry, self._peak)
         self._newest: dict[str, Start] = {}
@@ -171,8 +170,6 @@ class WorkerPool:
         self, kind: WorkerKind, worker: WorkerProcess, request: Request, sink: Sink
     ) -> Answer | tuple[Any, ...]:
         trial_id, use = request.trial_id, self._use[request.trial_id]
-        served = self._served.setdefault(worker, set())
-        served.add(trial_id)
         found: Answer | tuple[Any, ...] = ()
         try:
             for message in worker.ask(
@@ -187,12 +184,13 @@ class WorkerPool:
         use.memory_bytes = max(use.memory_bytes, worker.peak_memory_bytes)
         if not isinstance(found, Answer):
             return found
+        alone = worker.served == {trial_id}
         facts = {
             **found.facts,
             "host": socket.gethostname(),
             "worker_memory_bytes": use.memory_bytes,
             # None if the worker also holds memory of other trials.
-            "peak_memory_bytes": use.memory_bytes if served == {trial_id} else None,
+            "peak_memory_bytes": use.memory_bytes if alone else None,
         }
         return replace(found, facts=facts)
 
@@ -262,7 +260,6 @@ class WorkerPool:
         with self._lock:
             worker = self._workers.pop(kind, None)
         if worker is not None:
-            self._served.pop(worker, None)
             worker.kill()
             worker.close()
 
@@ -271,11 +268,11 @@ class WorkerPool:
         kinds = {self.kind(trial) for trial in trials}
         with self._lock:
             live = {k: w for k, w in self._workers.items() if k in kinds}
-            used = {kind: w for kind, w in live.items() if self._served.get(w)}
-            for kind, worker in used.items():
-                del self._workers[kind], self._served[worker]
-        for worker in used.values():
-            worker.close()
+            used = [kind for kind, worker in live.items() if worker.served]
+            for kind in used:
+                del self._workers[kind]
+        for kind in used:
+            live[kind].close()
 
     @property
     def stopped(self) -> bool:

@@ -81,6 +81,9 @@ class WorkerProcess:
         variables: Environment variables that its framework needs before it is imported.
         device: The only device that it sees, `cpu` or `cuda:N`.
         precision: The precision of its trials.
+
+    Attributes:
+        served: The names of the trials that it was asked about.
     """
 
     def __init__(
@@ -123,6 +126,7 @@ class WorkerProcess:
         source = EndingPipe(self._stdout.fileno(), self._watch.ended.is_set)
         self._answers = io.BufferedReader(source)
         self._ready = False
+        self.served: set[str] = set()
 
     @property
     def peak_memory_bytes(self) -> int:
@@ -145,6 +149,7 @@ class WorkerProcess:
         Raises:
             WorkerDiedError: If the worker ends before it answers.
         """
+        self.served.add(request.trial_id)
         timeout_s = self._limits.timeout_s
         self._log.listen(log)
         self._watch.begin(timeout_s and max(0.0, timeout_s - spent_s), timeout_s)
