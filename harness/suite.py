@@ -162,6 +162,13 @@ class Suite(_Section):
     speed: tuple[SpeedSection, ...] = ()
 
 
+_SECTIONS: Mapping[str, type[_Section]] = {
+    "learning": LearningSection,
+    "gradients": GradientsSection,
+    "speed": SpeedSection,
+}
+
+
 def built_in_suites() -> dict[str, str]:
     """Return the text of each built-in suite by name."""
     folder = resources.files("harness") / "suites"
@@ -311,7 +318,7 @@ def _problems(error: ValidationError) -> list[str]:
             problems.append(f"{where}: unknown key{hint}")
         elif item["type"] == "missing":
             problems.append(f"{where}: missing; give a value")
-        elif where in ("learning", "gradients", "speed"):
+        elif where in _SECTIONS:
             problems.append(f"{where}: write [[{where}]] for each section")
         else:
             message = re.sub(r"^Input should", "should", item["msg"])
@@ -336,12 +343,7 @@ def _shown(value: Any) -> str:
 
 
 def _keys_at(location: Sequence[int | str]) -> list[str]:
-    names: dict[str, type[BaseModel]] = {
-        "learning": LearningSection,
-        "gradients": GradientsSection,
-        "speed": SpeedSection,
-        "shapes": Shape,
-    }
+    names = {**_SECTIONS, "shapes": Shape}
     model: type[BaseModel] = Suite
     for part in location[:-1]:
         if isinstance(part, str):
@@ -349,29 +351,25 @@ def _keys_at(location: Sequence[int | str]) -> list[str]:
     return list(model.model_fields)
 
 
-_NAMED = (
-    ("learning", "task", "task"),
-    ("learning", "cells", "cell"),
-    ("learning", "implementations", "implementation"),
-    ("learning", "learn_on", "implementation"),
-    ("gradients", "task", "task"),
-    ("gradients", "cells", "cell"),
-    ("speed", "cells", "cell"),
-    ("speed", "implementations", "implementation"),
-)
-"""A section, a key, and the kind of plugin that the key names."""
+_NAMED = {
+    "task": "task",
+    "cells": "cell",
+    "implementations": "implementation",
+    "learn_on": "implementation",
+}
+"""The keys of sections that name plugins, and the kind of plugin."""
 
 
 def _unknown_names(raw: Mapping[str, Any], registry: Registry) -> list[str]:
     """Look up every name, even if other keys are wrong."""
     problems = []
-    for section, key, kind in _NAMED:
+    for section, key in product(_SECTIONS, _NAMED):
         for index, values in enumerate(_sections(raw, section)):
             names = values.get(key, [])
             for name in names if isinstance(names, list) else [names]:
                 try:
-                    if isinstance(name, str):
-                        getattr(registry, kind)(name)
+                    if isinstance(name, str) and key in _SECTIONS[section].model_fields:
+                        getattr(registry, _NAMED[key])(name)
                 except MisuseError as error:
                     problems.append(f"{section}[{index}].{key}: {error}")
     return problems

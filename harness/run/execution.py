@@ -127,9 +127,8 @@ class Execution:
         key = trial.key()
         if key not in self._known:
             todo = self._planned_anew(trial)
-            force = self.options.force or not todo.runs
-            cached = None if force else self._certificates.find(todo)
-            if cached is not None:
+            wanted = todo.runs and not self.options.force
+            if wanted and (cached := self._certificates.find(todo)):
                 why = (
                     f"certified {cached.made}, with the same sources, libraries and "
                     "processor"

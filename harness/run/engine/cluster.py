@@ -54,11 +54,6 @@ CONNECT_S = 10.0
 ANSWER_S = 5.0
 """How long a worker may take to answer a short call."""
 
-LOST = (
-    "the dask scheduler or all its workers are lost; every finished trial is kept, and "
-    "the same command continues once there is a cluster again"
-)
-
 
 class _Flight:
     """A job that was sent to the cluster, with its sink and its newest checkpoint."""
@@ -67,7 +62,6 @@ class _Flight:
         self._job, self._sink = job, sink
         self._start = job.start
         self._lock = threading.RLock()  # a signal handler may call `stop` meanwhile
-        self._landed = False
         self.name = ""
         self.heard = ("", 0)
         self.strayed = False
@@ -93,18 +87,13 @@ class _Flight:
                     self._pass_on(execution, first, news)
 
     def _pass_on(self, execution: str, first: int, news: Sequence[News | None]) -> None:
-        with self._lock:
-            if self._landed:
-                return
-            known, count = self.heard
-            if execution != known:
-                count = 0
-            for each in news[count - first :]:
-                if isinstance(each, Checkpointed):
-                    self._start = each.start
-                if each is not None:
-                    self._sink(each)
-            self.heard = (execution, first + len(news))
+        known, count = self.heard
+        for each in news[(count if execution == known else 0) - first :]:
+            if isinstance(each, Checkpointed):
+                self._start = each.start
+            if each is not None:
+                self._sink(each)
+        self.heard = (execution, first + len(news))
 
     def lands(self, execution: str) -> bool:
         """Say whether the news so far came from this execution, or there was none."""
@@ -113,9 +102,9 @@ class _Flight:
 
     def land(self, found: remote.Found) -> Mapping[str, Answer]:
         """Pass on the rest of the news; drop what a lost worker may still send."""
-        self._pass_on(found.execution, 0, found.news)
         with self._lock:
-            self._landed = True
+            self._pass_on(found.execution, 0, found.news)
+            self.name = ""
         return found.answers
 
 
@@ -297,8 +286,7 @@ class DaskEngine:
                     return None
                 time.sleep(0.05)
             found: remote.Found = future.result()
-            if not flight.lands(found.execution):
-                return None
+            return found if flight.lands(found.execution) else None
         except (KilledWorker, FutureCancelledError):
             self._check_connection()
             return None
@@ -309,16 +297,16 @@ class DaskEngine:
         finally:
             with contextlib.suppress(Exception):
                 future.release()
-        return found
 
     def _check_connection(self) -> None:
-        if self._client.status not in ("running", "connecting"):
-            raise LostError(LOST)
-        now = time.monotonic()
-        if self._workers():
-            self._seen_at = now
-        elif now - self._seen_at > LOST_S:
-            raise LostError(LOST)
+        connected = self._client.status in ("running", "connecting")
+        if connected and self._workers():
+            self._seen_at = time.monotonic()
+        if not connected or time.monotonic() - self._seen_at > LOST_S:
+            raise LostError(
+                "the dask scheduler or all its workers are lost; every finished trial "
+                "is kept, and the same command continues once there is a cluster again"
+            )
 
     def _refuse(self, error: remote.DifferentWorkerError) -> None:
         """Give no job to a worker that joined later and differs from this process."""

@@ -149,10 +149,16 @@ def difference(here: Facts, there: Facts) -> str | None:
 
 
 class Recorder:
-    """A sink that keeps all news until the driver asks for it."""
+    """A sink that keeps all news of a job until the driver asks for it.
+
+    Attributes:
+        execution: The name of this execution of the job.
+        pool: The pool that runs the job, or None before it does.
+    """
 
     def __init__(self) -> None:
         self.execution = uuid.uuid4().hex
+        self.pool: WorkerPool | None = None
         self._news: list[News | None] = []
         self._last_checkpoint: int | None = None
         self._lock = threading.Lock()
@@ -192,7 +198,6 @@ class _Host:
         if differing is not None:
             raise DifferentWorkerError(_address(), differing)
         self.engine = LocalEngine(registry, 1, limits, lambda _: None)
-        self.busy: dict[str, WorkerPool] = {}
         self.recorders: dict[str, Recorder] = {}
         self.heard_at_s = time.monotonic()
         self._closed = threading.Event()
@@ -209,10 +214,9 @@ class _Host:
         recorder = self.recorders[name] = Recorder()
         try:
             with self.engine.lend() as pool:
-                self.busy[name] = pool
+                recorder.pool = pool
                 answers = run_job(pool, job, recorder)
         finally:
-            self.busy.pop(name, None)
             self.recorders.pop(name, None)
         where = {"dask_worker": _address()}
         answers = {
@@ -270,10 +274,11 @@ def news(
         The new news, by job: their execution, the number of the first, and the news.
     """
     host = _hosts.get(run)
-    if host is not None:
-        host.heard_at_s = time.monotonic()
+    if host is None:
+        return {}
+    host.heard_at_s = time.monotonic()
     found = {}
-    for name, recorder in list(host.recorders.items()) if host else []:
+    for name, recorder in list(host.recorders.items()):
         execution, count = heard.get(name, ("", 0))
         first = count if execution == recorder.execution else 0
         found[name] = (recorder.execution, first, recorder.news(first))
@@ -283,9 +288,9 @@ def news(
 def abandon(run: str, job: str) -> None:
     """End a job that runs elsewhere now, and the pool that runs it here."""
     host = _hosts.get(run)
-    pool = host.busy.get(job) if host is not None else None
-    if pool is not None:
-        pool.stop(now=True)
+    recorder = host.recorders.get(job) if host is not None else None
+    if recorder is not None and recorder.pool is not None:
+        recorder.pool.stop(now=True)
 
 
 def stop(run: str, *, now: bool) -> None:
