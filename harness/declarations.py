@@ -22,6 +22,7 @@ class Declaration:
     """What is known of a plugin before any of its code runs.
 
     Attributes:
+        callables: The fields that say where the plugin's code is.
         name: Lower-case words joined by hyphens.
         factory: `module:callable`; in a plugin file the file's own name is the module.
         summary: One line for `list`.
@@ -30,6 +31,7 @@ class Declaration:
     """
 
     kind: ClassVar[str] = "plugin"
+    callables: ClassVar[tuple[str, ...]] = ("factory",)
 
     name: str
     factory: str | None
@@ -56,7 +58,8 @@ class Declaration:
     @property
     def references(self) -> tuple[str, ...]:
         """Every `module:callable` of the plugin; its source is found from these."""
-        return (self.factory,) if self.factory is not None else ()
+        given = (getattr(self, name) for name in self.callables)
+        return tuple(reference for reference in given if reference is not None)
 
 
 @dataclass(frozen=True)
@@ -104,15 +107,11 @@ class CellDeclaration(Declaration):
     """
 
     kind: ClassVar[str] = "cell"
+    callables: ClassVar[tuple[str, ...]] = ("factory", "equations")
 
     equations: str | None = None
     reference: bool = True
     inits: tuple[str, ...] = INITS
-
-    @property
-    def references(self) -> tuple[str, ...]:
-        """The factory and the equations."""
-        return tuple(r for r in (self.factory, self.equations) if r is not None)
 
 
 @dataclass(frozen=True)
@@ -137,6 +136,7 @@ class ImplementationDeclaration(Declaration):
     """
 
     kind: ClassVar[str] = "implementation"
+    callables: ClassVar[tuple[str, ...]] = ("factory", "layer", "loop")
 
     framework: str = ""
     cells: tuple[str, ...] = ()
@@ -148,12 +148,6 @@ class ImplementationDeclaration(Declaration):
     dtypes: tuple[str, ...] = ("float32",)
     precisions: tuple[str, ...] = ("highest",)
     biases: tuple[str, ...] = ("canonical",)
-
-    @property
-    def references(self) -> tuple[str, ...]:
-        """The given one of factory, layer and loop."""
-        given = (self.factory, self.layer, self.loop)
-        return tuple(r for r in given if r is not None)
 
     def declines(
         self, *, cell: str, device: str, dtype: str, precision: str, biases: str

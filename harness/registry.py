@@ -9,8 +9,9 @@ import importlib.util
 import shlex
 import sys
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -87,12 +88,15 @@ class Registry:
         # A file given twice, as `check FILE.py --plugin FILE.py`, declares once.
         found = dict.fromkeys(Path(file).resolve() for file in files)
         registry = cls(files=tuple(found))
-        for group in ("frameworks", "cells", "tasks", "implementations"):
-            for entry in importlib.metadata.entry_points(group=f"rnn_harness.{group}"):
-                registry._add_entry_point(entry)
-        for file in registry.files:
+        reads: list[Callable[[], list[Declaration]]] = [
+            partial(_read_entry_point, entry)
+            for group in ("frameworks", "cells", "tasks", "implementations")
+            for entry in importlib.metadata.entry_points(group=f"rnn_harness.{group}")
+        ]
+        reads += [partial(registry._read_file, file) for file in registry.files]
+        for read in reads:
             try:
-                registry._add_all(registry._read_file(file))
+                registry._add_all(read())
             except PluginError as error:
                 registry.problems.append(error)
         registry._name_every_cell()
@@ -108,27 +112,6 @@ class Registry:
             if declared.every is not None:
                 cells = tuple(offered[declared.every])
                 self.implementations[name] = replace(declared, cells=cells)
-
-    def _add_entry_point(self, entry: importlib.metadata.EntryPoint) -> None:
-        origin = entry.dist.name if entry.dist else "unknown"
-        try:
-            declaration = entry.load()
-        except Exception as error:
-            self.problems.append(PluginError(entry.name, describe_error(error)))
-            return
-        if not isinstance(declaration, Declaration):
-            reason = (
-                f"{entry.value} of {origin} is not a declaration; point the entry "
-                "point at what a declare_…() call returned"
-            )
-            self.problems.append(PluginError(entry.name, reason))
-            return
-        if origin != "rnn-harness":
-            declaration = replace(declaration, origin=origin)
-        try:
-            self._add_all([declaration])
-        except PluginError as error:
-            self.problems.append(error)
 
     def _read_file(self, file: Path) -> list[Declaration]:
         if not file.is_file():
@@ -264,6 +247,21 @@ class Registry:
     def distributions(self) -> list[str]:
         """The distributions that hold the declared frameworks."""
         return [d for f in self.frameworks.values() for d in f.distributions]
+
+
+def _read_entry_point(entry: importlib.metadata.EntryPoint) -> list[Declaration]:
+    origin = entry.dist.name if entry.dist else "unknown"
+    try:
+        found = entry.load()
+    except Exception as error:
+        raise PluginError(entry.name, describe_error(error)) from error
+    if not isinstance(found, Declaration):
+        reason = (
+            f"{entry.value} of {origin} is not a declaration; point the entry point at "
+            "what a declare_…() call returned"
+        )
+        raise PluginError(entry.name, reason)
+    return [found if origin == "rnn-harness" else replace(found, origin=origin)]
 
 
 def _check_implementation(

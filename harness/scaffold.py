@@ -77,7 +77,7 @@ def write_plugin(new: NewPlugin, registry: Registry) -> Path:
     if new.kind not in _DECLARATIONS:
         raise MisuseError(f"unknown kind '{new.kind}'{_hint(new.kind, _DECLARATIONS)}")
     _check_name(new, registry)
-    file = new.file or Path(f"{_snake(new.name)}.py")
+    file = new.file or Path(new.name.replace("-", "_") + ".py")
     _check_file(file)
     text = _text(new, file, registry)
     try:
@@ -92,10 +92,6 @@ def write_plugin(new: NewPlugin, registry: Registry) -> Path:
 
 
 # --- names ---------------------------------------------------------------------------
-
-
-def _snake(name: str) -> str:
-    return name.replace("-", "_")
 
 
 def _check_name(new: NewPlugin, registry: Registry) -> None:
@@ -128,15 +124,13 @@ def _check_file(file: Path) -> None:
         raise MisuseError(f"{file}: there is no folder {file.parent}")
     module = file.stem
     if not _is_name(module):
-        raise MisuseError(
-            f"{file}: '{module}' is not a name for a Python module; choose another "
-            f"file, such as -o {_other(file)}"
-        )
-    if _is_module(module):
-        raise MisuseError(
-            f"{file} would hide the module '{module}' from whatever imports it; choose "
-            f"another file, such as -o {_other(file)}"
-        )
+        wrong = f": '{module}' is not a name for a Python module"
+    elif _is_module(module):
+        wrong = f" would hide the module '{module}' from whatever imports it"
+    else:
+        return
+    other = _other(file)
+    raise MisuseError(f"{file}{wrong}; choose another file, such as -o {other}")
 
 
 def _other(file: Path) -> Path:

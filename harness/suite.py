@@ -343,7 +343,7 @@ def _shown(value: Any) -> str:
 
 
 def _keys_at(location: Sequence[int | str]) -> list[str]:
-    names = {**_SECTIONS, "shapes": Shape}
+    names: dict[str, type[BaseModel]] = {**_SECTIONS, "shapes": Shape}
     model: type[BaseModel] = Suite
     for part in location[:-1]:
         if isinstance(part, str):

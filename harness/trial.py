@@ -263,12 +263,9 @@ class Trial:
             parts.append(f"{self.task}-{self.length}")
         elif self.time_steps is not None:
             parts.append(f"{self.batch}x{self.time_steps}x{self.hidden_size}")
-        if self.init != "canonical":
-            parts.append(self.init)
-        if self.dtype != "float32":
-            parts.append(self.dtype)
-        if self.precision != "highest":
-            parts.append(self.precision)
+        usual = ("canonical", "float32", "highest")
+        shown = (self.init, self.dtype, self.precision)
+        parts += [word for word in shown if word not in usual]
         if self.threads != 1:
             parts.append(f"{self.threads}-threads")
         if self.seed is not None:

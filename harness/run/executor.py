@@ -206,7 +206,8 @@ class Executor:
         """Commit the answer of every trial, with facts that hold for all of them."""
         for trial_id, (todo, attempt) in attempts.of.items():
             answer = answers[trial_id]
-            if answer.outcome != "ok" and self._ended_ok_before(todo):
+            ok = answer.outcome == "ok"
+            if not ok and self.run.outcome_or_damage(trial_id)[0] == "ok":
                 # It ran again only for the others of its session: its result stays.
                 attempt.abandon()
                 reason = f"{answer.reason}; its earlier result stays"
@@ -220,9 +221,6 @@ class Executor:
                 self._redone.add(trial_id)
             certified = self._is_certified(todo.trial)
             self.progress.finished(todo, answer, certified=certified)
-
-    def _ended_ok_before(self, todo: Planned) -> bool:
-        return self.run.outcome_or_damage(todo.id)[0] == "ok"
 
     def _is_certified(self, trial: Trial) -> bool:
         """Say whether the numbers of a trial are those of a certified network."""

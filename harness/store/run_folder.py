@@ -273,14 +273,8 @@ class RunFolder:
                 superseded.add(earlier.id)
             latest[record.trial.key()] = record
         cells = {cell: position for position, cell in enumerate(self._cells())}
-        return sorted(
-            (
-                record
-                for record in latest.values()
-                if record.trial.follows not in superseded
-            ),
-            key=lambda r: cells.get(r.trial.cell, -1),
-        )
+        kept = [r for r in latest.values() if r.trial.follows not in superseded]
+        return sorted(kept, key=lambda r: cells.get(r.trial.cell, -1))
 
     def _cells(self) -> list[str]:
         """Return the cells in the order of the suite: learning, then speed.
@@ -294,11 +288,8 @@ class RunFolder:
             if isinstance(sections, list)
         }
         cells = [*named.pop("learning", []), *named.pop("speed", [])]
-        others = [cell for found in named.values() for cell in found]
-        return [
-            *dict.fromkeys(c for c in others if c not in cells),
-            *dict.fromkeys(cells),
-        ]
+        others = [c for found in named.values() for c in found if c not in cells]
+        return list(dict.fromkeys([*others, *cells]))
 
     def sources_of(self, trial: Trial) -> list[dict[str, str]]:
         """Return the plugin sources with which a trial was begun here, done or not.

@@ -172,14 +172,12 @@ class CostModel:
             begun: The part of its updates that a trial has done, by key.
         """
         begun = begun or {}
+
+        def left(trial: Trial) -> tuple[Trial, float]:
+            return trial, self.predict(trial).left_s(begun.get(trial.key(), 0.0))
+
         every = [(trial, self.predict(trial)) for stage in stages for trial in stage]
-        wall_time_s = sum(
-            stage_s(
-                ((t, self.predict(t).left_s(begun.get(t.key(), 0.0))) for t in stage),
-                jobs,
-            )
-            for stage in stages
-        )
+        wall_time_s = sum(stage_s(map(left, stage), jobs) for stage in stages)
         return Estimate(
             self.totals(wall_time_s, every, jobs),
             trials=len(every),

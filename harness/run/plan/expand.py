@@ -10,7 +10,7 @@ from harness.errors import MisuseError
 from harness.measure.subject import ORACLE
 from harness.registry import Registry
 from harness.run.plan.derived import TIMED_OPTIMIZER, memory_trial
-from harness.suite import LearningSection, SpeedSection, Suite
+from harness.suite import GradientsSection, LearningSection, SpeedSection, Suite
 from harness.trial import LearningSettings, SpeedSettings, Trial
 
 
@@ -196,21 +196,23 @@ def _learning_trial(
         cell=cell,
         device=_device_of(name, device),
         dtype=section.dtype,
-        threads=1,
-        task=section.task,
-        task_options=section.task_options,
-        length=length,
-        hidden_size=section.hidden_size,
-        num_layers=section.num_layers,
+        **_on_task(section, length, seed),
         batch=section.batch,
-        seed=seed,
-        data_seed=seed,
         init=section.init,
         optimizer=section.optimizer_constants,
         settings=LearningSettings(
             section.updates, section.evaluate_every, section.evaluate_sequences
         ),
     )
+
+
+def _on_task(
+    section: LearningSection | GradientsSection, length: int, seed: int
+) -> dict[str, Any]:
+    """Return the fields of a trial that learning and initial gradients share."""
+    names = ("task", "task_options", "hidden_size", "num_layers")
+    shared = {name: getattr(section, name) for name in names}
+    return {**shared, "length": length, "seed": seed, "data_seed": seed}
 
 
 def initial_gradients(suite: Suite, registry: Registry, device: str) -> list[Trial]:
@@ -221,13 +223,7 @@ def initial_gradients(suite: Suite, registry: Registry, device: str) -> list[Tri
             implementation=ORACLE,
             cell=cell,
             dtype="float64",
-            task=section.task,
-            task_options=section.task_options,
-            length=length,
-            hidden_size=section.hidden_size,
-            num_layers=section.num_layers,
-            seed=seed,
-            data_seed=seed,
+            **_on_task(section, length, seed),
             init=init,
         )
         for section in suite.gradients

@@ -31,13 +31,13 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from harness.contract import Inputs, NetworkSpec, Readout, Target, Weights
-from harness.errors import RefusedError
 from harness.loading import build_network, load_cell, load_probe
 from harness.machine.facts import machine_name, processor
 from harness.machine.gpu import VISIBLE, gpu_name
@@ -108,19 +108,14 @@ class Worker:
         if self._meters.pop(key, None):  # of the same session, which starts again
             gc.collect()
         make = MEASURES[trial.measure].meter
-        if make is None:
-            raise RefusedError(f"a {trial.measure} trial takes no turns")
+        assert make is not None
         self._meters[key] = make(Problem(self._registry, trial))
         return {"kind": "opened", "phases": list(self._meters[key].phases)}
 
     def _measure(self, trial: Trial, request: Message) -> Measurement:
         run = MEASURES[trial.measure].run
-        if run is None:
-            raise RefusedError(f"a {trial.measure} trial is measured in turns")
-
-        def observer() -> Observer:
-            return self._observer(trial, request)
-
+        assert run is not None
+        observer = partial(self._observer, trial, request)
         return run(Request(self._registry, trial, request.arrays, observer))
 
     def _probe(self, trial: Trial) -> dict[str, Any]:
@@ -142,8 +137,7 @@ class Worker:
         """Measure the highest rates in a trial's dtype and precision, on its device."""
         framework = self._registry.framework_of(trial.implementation).name
         probe = load_probe(self._registry, framework, trial.device)
-        if probe is None:
-            raise RefusedError(f"the framework '{framework}' declares no probe")
+        assert probe is not None  # the pool asks no framework without one
         peak = measure_peak(probe, trial.dtype, trial.precision)
         facts = {"peak": peak.to_json()}
         return {"kind": "result", "outcome": "ok", "reason": None, "facts": facts}

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from harness.errors import (
-    HarnessError,
-    PluginError,
-    RefusedError,
-    UnavailableError,
-    describe_error,
-)
+from harness.errors import HarnessError, RefusedError, UnavailableError, describe_error
 
 KEPT = frozenset({"ok", "diverged", "refused"})
 """Final outcomes: the same trial would end the same way again.
@@ -28,7 +22,7 @@ def outcome_of(error: BaseException) -> tuple[str, str]:
     # Every framework has its own class for this on CUDA; the names all contain this.
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
         return "out_of_memory", describe_error(error)
-    if isinstance(error, PluginError | HarnessError):
+    if isinstance(error, HarnessError):
         return "failed", str(error)
     return "failed", describe_error(error)
 
