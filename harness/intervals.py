@@ -209,9 +209,7 @@ def _known(value: float) -> float | None:
 # --- proportions ---------------------------------------------------------------------
 
 
-def proportion_interval(
-    successes: int, trials: int, *, level: float = LEVEL
-) -> Interval:
+def proportion_interval(successes: int, trials: int) -> Interval:
     """Return Wilson's interval of a proportion, such as the solved fraction.
 
     Raises:
@@ -220,7 +218,7 @@ def proportion_interval(
     from scipy import stats
 
     test = stats.binomtest(successes, trials)
-    found = test.proportion_ci(confidence_level=level, method="wilson")
+    found = test.proportion_ci(LEVEL, method="wilson")
     return Interval(float(found.low), float(found.high))
 
 

@@ -111,13 +111,12 @@ class Attempt:
         """
         os.fsync(self._events.fileno())
         self._events.close()
-        if arrays:
-            write_arrays(self.folder / "arrays.npz", arrays)
-        sync_folder(self.folder)
         trial_folder = self.folder.parent
         kept = [trial_folder / "spec.json", self.folder / "events.jsonl"]
         if arrays:
             kept.append(self.folder / "arrays.npz")
+            write_arrays(kept[-1], arrays)
+        sync_folder(self.folder)
         document = {
             **self._header,
             "commit": self._number(),

@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import threading
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,30 +83,24 @@ class _Bounded:
     def __init__(self, write: Write) -> None:
         self._write = write
         self._left = HEAD_BYTES
-        self._tail: deque[bytes] = deque()
-        self._tail_bytes = self._dropped = 0
+        self._tail = b""
+        self._dropped = 0
 
     def write(self, data: bytes) -> None:
         head, rest = data[: self._left], data[self._left :]
         if head:
             self._pass_on(head)
             self._left -= len(head)
-        if not rest:
-            return
-        self._tail.append(rest)
-        self._tail_bytes += len(rest)
-        while self._tail_bytes - len(self._tail[0]) >= TAIL_BYTES:
-            gone = self._tail.popleft()
-            self._tail_bytes -= len(gone)
-            self._dropped += len(gone)
+        self._tail += rest
+        self._dropped += max(0, len(self._tail) - TAIL_BYTES)
+        self._tail = self._tail[-TAIL_BYTES:]
 
     def finish(self) -> None:
         if self._dropped:
             self._pass_on(f"\n[{self._dropped} bytes are left out here]\n".encode())
-        for data in self._tail:
-            self._pass_on(data)
-        self._tail.clear()
-        self._tail_bytes = self._dropped = 0
+        if self._tail:
+            self._pass_on(self._tail)
+        self._tail, self._dropped = b"", 0
 
     def _pass_on(self, data: bytes) -> None:
         # The next commit reports a full disk; a worker must not wait for it here.
