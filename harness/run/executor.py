@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -131,10 +131,8 @@ class Executor:
         with ThreadPoolExecutor(most) as threads:
             try:
                 futures = [threads.submit(do, item) for item in work]
-                wait(futures, return_when=FIRST_EXCEPTION)
-                for future in futures:
-                    if future.done():
-                        future.result()
+                for future in as_completed(futures):
+                    future.result()
             except BaseException:
                 self.stop(now=True)
                 raise
