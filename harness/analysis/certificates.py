@@ -84,6 +84,11 @@ class ParityRow:
     causes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+_OF_TRIAL = (
+    "implementation", "cell", "device", "dtype", "precision", "biases", "threads"
+)  # fmt: skip
+
+
 def parity_rows(certificates: Sequence[TrialRecord]) -> list[ParityRow]:
     """Return one row per certificate, in order of implementation and cell."""
     rows = [_row(record) for record in certificates]
@@ -94,13 +99,7 @@ def _row(record: TrialRecord) -> ParityRow:
     checks = checks_of(record)
     compared = [check for check in checks if check.share >= 0]
     return ParityRow(
-        implementation=record.trial.implementation,
-        cell=record.trial.cell,
-        device=record.trial.device,
-        dtype=record.trial.dtype,
-        precision=record.trial.precision,
-        biases=record.trial.biases,
-        threads=record.trial.threads,
+        **{name: getattr(record.trial, name) for name in _OF_TRIAL},
         outcome=record.outcome,
         reason=record.reason,
         certified=record.outcome == "ok"

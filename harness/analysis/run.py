@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +12,7 @@ from harness.analysis.grouping import group
 from harness.store import RunFolder, TrialRecord
 
 
+@dataclass(frozen=True, eq=False)
 class JudgedRun:
     """The finished trials of a run, with the doubts about each.
 
@@ -19,11 +21,8 @@ class JudgedRun:
         info: The content of `run.json`.
     """
 
-    def __init__(
-        self, records: Sequence[TrialRecord], info: Mapping[str, Any] | None = None
-    ) -> None:
-        self.records = tuple(records)
-        self.info = info or {}
+    records: Sequence[TrialRecord]
+    info: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: RunFolder) -> JudgedRun:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -55,17 +56,17 @@ def render(found: Table) -> RenderableType:
     return _Blocks(found)
 
 
+@dataclass(frozen=True)
 class _Blocks:
     """The blocks of a table below each other, as wide as the console allows."""
 
-    def __init__(self, found: Table) -> None:
-        self._found = found
+    table: Table
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> RenderResult:
         widths = self._widths(options.max_width)
-        for index, block in enumerate(self._found.blocks):
+        for index, block in enumerate(self.table.blocks):
             if index:
                 yield Text("")
             if block.title:
@@ -78,7 +79,7 @@ class _Blocks:
         If the console is too narrow, numbers stay on one line and words stay whole. The
         width that is left is given first to the columns that need the least.
         """
-        found = self._found
+        found = self.table
         lines = [block.head for block in found.blocks]
         lines += [row.cells for row in found.rows]
         columns = [[*map(one_line, column)] for column in zip(*lines, strict=True)]
@@ -103,7 +104,7 @@ class _Blocks:
         return widths
 
     def _table(self, block: Block, widths: Sequence[int]) -> RichTable:
-        found = self._found
+        found = self.table
         table = RichTable(
             box=None, show_header=False, pad_edge=False, padding=(0, GAP, 0, 0)
         )

@@ -87,8 +87,7 @@ def draw_agreement(
 def _scale(axes: Axes, panels: Sequence[AgreementPanel]) -> None:
     values = [y for panel in panels for series in panel.series for y in series.y]
     low, high = min([LEVEL / 10, *values]), max([LEVEL * 10, *values])
-    log_axis(axes.yaxis, low, high)
-    axes.set_ylim(low / 2, high * 3)
+    log_axis(axes.yaxis, low, high, ends=(low / 2, high * 3))
     axes.set_xlim(0, max(panel.updates for panel in panels) * 1.01)
 
 

@@ -24,10 +24,23 @@ TITLE_CHARACTERS = 11.0
 
 
 def log_axis(
-    axis: Any, low: float, high: float, form: Callable[[float], str] | None = None
+    axis: Any,
+    low: float,
+    high: float,
+    form: Callable[[float], str] | None = None,
+    ends: tuple[float, float] | None = None,
 ) -> None:
-    """Make an axis logarithmic with ticks that can be read, from low to high > 0."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    """Make an axis logarithmic with ticks that can be read.
+
+    Args:
+        axis: Of the x or the y.
+        low: The lowest value to read, above 0.
+        high: The highest value to read.
+        form: Writes the value of a tick.
+        ends: The ends of the axis, if they are not `low` and `high`.
+    """
+    name = axis.axis_name
+    axis.axes.set(**{f"{name}scale": "log", f"{name}lim": ends or (low, high)})
     decades = math.log10(high / low)
     written = form or (log_label if decades < 4 else power_label)
     subs = (1.0, 2.0, 5.0) if decades < 2.2 else (1.0,)
@@ -125,18 +138,17 @@ def note(axes: Axes, words: str) -> None:
     axes.set_xlabel(f"{axes.get_xlabel()}\n{words}")
 
 
-def note_failures(axes: Axes, failures: Mapping[tuple[str, str, str], int]) -> None:
-    """Write under the axes which trials did not end ok."""
-    if not failures:
-        return
+def note_trials(
+    axes: Axes,
+    failures: Mapping[tuple[str, str, str], int],
+    uncertified: Sequence[str] = (),
+) -> None:
+    """Write under the axes which trials did not end ok, and which are uncertified."""
     named = [
         f"{cell}: {count} {outcome.replace('_', ' ')}"
         for (cell, _, outcome), count in failures.items()
     ]
-    note(axes, "not ok: " + "; ".join(few(named, 4)))
-
-
-def note_uncertified(axes: Axes, cells: Sequence[str]) -> None:
-    """Write under the axes which cells an uncertified implementation trained."""
-    if cells:
-        note(axes, f"{UNCERTIFIED}: {', '.join(cells)}")
+    if named:
+        note(axes, "not ok: " + "; ".join(few(named, 4)))
+    if uncertified:
+        note(axes, f"{UNCERTIFIED}: {', '.join(uncertified)}")

@@ -12,12 +12,7 @@ from matplotlib.lines import Line2D
 
 from harness.analysis.grouping import group
 from harness.analysis.learning.gradient_over_lag import GradientPanel, LagSeries
-from harness.report.figures.axes import (
-    label_line,
-    log_axis,
-    note_failures,
-    note_uncertified,
-)
+from harness.report.figures.axes import label_line, log_axis, note_trials
 from harness.report.figures.layout import arrange
 from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch, extent
@@ -75,12 +70,10 @@ def gradient_axes(axes: Axes, panel: GradientPanel, sketch: Sketch) -> None:
     values = [v for series in panel.series for v in (*series.median, *series.high)]
     shown = [value for value in values if value >= LOWEST]
     low, high = min([*shown, HORIZON]), max([*shown, 1.0])
-    log_axis(axes.yaxis, low, high)
-    axes.set_ylim(max(low / 3, LOWEST), high * 3)
+    log_axis(axes.yaxis, low, high, ends=(max(low / 3, LOWEST), high * 3))
     axes.set_xlim(left=0)
     label_lag(axes, f"{panel.heading.title}: {NAMES[panel.cotangent]}")
-    note_failures(axes, panel.failures)
-    note_uncertified(axes, panel.uncertified)
+    note_trials(axes, panel.failures, panel.uncertified)
 
 
 def label_lag(axes: Axes, title: str) -> None:

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from harness.analysis.grouping import group
 from harness.analysis.learning.initial_values import InitialPanel, InitialSeries
-from harness.report.figures.axes import log_axis, note, note_failures, power_label
+from harness.report.figures.axes import log_axis, note, note_trials, power_label
 from harness.report.figures.gradients import (
     LOWEST,
     draw_underflow,
@@ -71,14 +71,13 @@ def draw_initial_values(
 def _axes(axes: Axes, panel: InitialPanel, sketch: Sketch, high: float) -> None:
     for series in panel.series:
         _draw(axes, panel, series, sketch)
-    log_axis(axes.yaxis, LOWEST, high)
-    axes.set_ylim(LOWEST, high * 3)
+    log_axis(axes.yaxis, LOWEST, high, ends=(LOWEST, high * 3))
     axes.set_xlim(0, max(series.lags[-1] for series in panel.series))
     label_lag(axes, f"{panel.heading.title}: {panel.cell}")
     for first, *others in (series.inits for series in panel.series):
         if others:  # their lines would cover each other: they are drawn once
             note(axes, f"same as {first}: {', '.join(others)}")
-    note_failures(axes, panel.failures)
+    note_trials(axes, panel.failures)
 
 
 def _draw(

@@ -95,9 +95,7 @@ def latency_axes(axes: Axes, rows: Sequence[SpeedRow], sketch: Sketch) -> None:
     most = max((len(row.latency_sample_s) for row in rows), default=0)
     bottom = 1 / max(most, 200) / 1.5
     log_axis(axes.xaxis, low, high, seconds_label)
-    log_axis(axes.yaxis, bottom, 1.0, percent)
-    axes.set_xlim(low, high)
-    axes.set_ylim(bottom, 1.3)
+    log_axis(axes.yaxis, bottom, 1.0, percent, (bottom, 1.3))
     beside: Look = {"ha": "right", "va": "bottom", "fontsize": SMALL, "color": GREY}
     beside["xycoords"] = ("axes fraction", "data")
     for name, level in LEVELS.items():

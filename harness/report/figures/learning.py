@@ -14,12 +14,7 @@ from harness.analysis.learning.held_out_curves import (
     SeedCurve,
     learning_panels,
 )
-from harness.report.figures.axes import (
-    label_line,
-    log_axis,
-    note_failures,
-    note_uncertified,
-)
+from harness.report.figures.axes import label_line, log_axis, note_trials
 from harness.report.figures.layout import arrange
 from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch, extent
@@ -88,8 +83,7 @@ def learning_axes(axes: Axes, panel: LearningPanel, sketch: Sketch) -> None:
     axes.set_xlim(left=0)
     if panel.floor is not None:
         label_line(axes, panel.floor, f"floor\n{number(panel.floor)}")
-    note_failures(axes, panel.failures)
-    note_uncertified(axes, panel.uncertified)
+    note_trials(axes, panel.failures, panel.uncertified)
 
 
 def _look(implementation: str, palette: Palette) -> Look:
@@ -131,8 +125,7 @@ def _scale(axes: Axes, panel: LearningPanel) -> None:
     values += [] if panel.floor is None else [panel.floor]
     low, high = min(values, default=0.0), max(values, default=1.0)
     if panel.better == "lower" and low > 0 and high / low >= 8:
-        log_axis(axes.yaxis, low, high)
-        axes.set_ylim(low / 1.5, high * 1.5)
+        log_axis(axes.yaxis, low, high, ends=(low / 1.5, high * 1.5))
     elif panel.unit == "fraction":
         axes.set_ylim(0, 1.03)
     else:

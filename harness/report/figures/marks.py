@@ -81,15 +81,11 @@ def mark_handles(rows: Iterable[SpeedRow]) -> list[Line2D]:
     if any(row.timed and not row.certified for row in shown):
         found.append(point_handle("open: uncertified", markerfacecolor="white"))
     if any(row.timed and row.shaky for row in shown):
-        ringed: Look = {
-            "markerfacecolor": "none",
-            "markeredgecolor": INK,
-            "markersize": 9,
-        }
-        found.append(point_handle("ringed: shaky", **ringed))
+        ringed: Look = {"markerfacecolor": "none", "markersize": 9}
+        found.append(point_handle("ringed: shaky", markeredgecolor=INK, **ringed))
     if any(not row.phase for row in shown):
-        crossed: Look = {"markeredgecolor": INK, "markersize": 7}
-        found.append(point_handle("did not end ok", "X", **crossed))
+        crossed = point_handle("did not end ok", "X", markeredgecolor=INK, markersize=7)
+        found.append(crossed)
     return found
 
 

@@ -93,8 +93,6 @@ def payback_axes(axes: Axes, found: Sequence[Payback], sketch: Sketch) -> None:
     high = max(float(total[-1]) for total in totals) * 1.5
     log_axis(axes.xaxis, 1, last, short)
     log_axis(axes.yaxis, low, high, seconds_label)
-    axes.set_xlim(1, last)
-    axes.set_ylim(low, high)
     ends, drawn = [], []
     order = sorted(crossings)
     for each, total in zip(found, totals, strict=True):

@@ -150,8 +150,6 @@ def roofline_axes(
     left, right, bottom, top = ranges
     log_axis(axes.xaxis, left, right, form)
     log_axis(axes.yaxis, bottom, top, short)
-    axes.set_xlim(left, right)
-    axes.set_ylim(bottom, top)
     _draw_roof(axes, peak, left, right)
     _write(axes, _counted(rows, ranges), lower=True)
     size = 5.5 if len(rows) < 40 else 4.0

@@ -80,7 +80,6 @@ def scaling_axes(axes: Axes, panel: ScalingPanel, sketch: Sketch) -> None:
     times = [value for row in rows for value in _ends(row)]
     low, high = min(times) / 1.4, max(times) * 1.8
     log_axis(axes.yaxis, low, high, seconds_label)
-    axes.set_ylim(low, high)
     xs = sorted({x for line in panel.lines for x, _ in line.points})
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(xs))

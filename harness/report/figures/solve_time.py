@@ -64,8 +64,8 @@ def _axes(
     sketch: Sketch,
 ) -> None:
     low, high = around([value for time in all_times for value in _ends(time)], 1.6)
-    log_axis(axes.xaxis, low, high, seconds)
-    axes.set_xlim(low, high * max(2.0, (high / low) ** 0.25))
+    right = high * max(2.0, (high / low) ** 0.25)
+    log_axis(axes.xaxis, low, high, seconds, (low, right))
     labels: list[str] = []
     for row in rows:
         for time in row.solve_times:

@@ -90,13 +90,13 @@ def throughput_axes(
     """Draw one phase: tokens a second across; names up to `longest` characters."""
     known = [row for row in rows if row.tokens_per_s]
     low, high = around([end for row in known for end in _ends(row)], 2)
-    log_axis(axes.xaxis, low, high, short)
     # The word is needed beside the hatching only if a panel has certified rows too.
     said = any(row.certified for row in known)
     words = [_words(row, said) for row in rows]
     # Room on the right for what is written behind each mark.
     room = max(0.35, 0.03 + 0.02 * max(map(len, words), default=0))
-    axes.set_xlim(low, high * (high / low) ** (room / (1 - room)))
+    right = high * (high / low) ** (room / (1 - room))
+    log_axis(axes.xaxis, low, high, short, (low, right))
     for row, written in zip(rows, words, strict=True):
         line = lines.index((row.cell, row.implementation))
         artists = _draw_row(axes, line, row, low, sketch.palette, written)

@@ -190,6 +190,9 @@ _ASKED = (
 )  # fmt: skip
 
 
+_OF_SIDE = ("time_s", "session", "framework", "kernel")
+
+
 def _row_json(row: Compared) -> dict[str, Any]:
     by = row.normalised
     return {
@@ -222,10 +225,5 @@ def _effect_json(effect: Effect | None) -> Mapping[str, Any]:
 def _side_json(side: SpeedRow | None) -> dict[str, Any] | None:
     if side is None:
         return None
-    return {
-        "time_s": side.time_s,
-        "session": side.session,
-        "framework": side.framework,
-        "kernel": side.kernel,
-        **side.machine_facts,
-    }
+    named = {name: getattr(side, name) for name in _OF_SIDE}
+    return {**named, **side.machine_facts}
