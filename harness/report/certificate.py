@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.analysis.certificates import Check, checks_of, likely_causes
+from harness.report.tables.checks import arithmetic, verdict
 from harness.report.text import few
 from harness.store import TrialRecord
 
@@ -55,8 +56,7 @@ def _head(record: TrialRecord) -> list[str]:
     trial, result = record.trial, record.result
     head = [trial.implementation, trial.cell]
     head += [str(result[key]) for key in ("framework", "kernel") if key in result]
-    precision = "" if trial.precision == "highest" else f" {trial.precision}"
-    head.append(f"{trial.device} {trial.dtype}{precision}")
+    head.append(arithmetic(trial))
     shapes = record.value("certificate", "shapes")
     if shapes:
         head.append(f"{shapes} shapes against {result.get('against', 'the reference')}")
@@ -73,15 +73,10 @@ def _lines(check: Check) -> list[str]:
         _number(check.expected, 11),
         _number(check.found, 11, "" if check.expected is None else "another form"),
     ]
-    if check.error is None:
-        verdict = "not compared"
-    elif check.broken:
-        verdict = "BROKEN"
-    elif check.warned:
-        verdict = "ok, but unusually large"
-    else:
-        verdict = "ok"
-    line = f"  {check.name:<26} {' '.join(numbers)}  {verdict}"
+    words = verdict(check)
+    if words == "ok" and check.warned:
+        words = "ok, but unusually large"
+    line = f"  {check.name:<26} {' '.join(numbers)}  {words}"
     if check.broken and check.where:
         return [line, f"  {'':<26} {check.where}"]
     return [line]

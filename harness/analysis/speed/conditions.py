@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.store import TrialRecord
-from harness.trial import Trial
+from harness.trial import BUDGET, Trial
 
 
 @dataclass(frozen=True, order=True)
@@ -35,14 +35,8 @@ class Conditions:
 
 def conditions(record: TrialRecord) -> Conditions:
     """Return the conditions of a trial."""
-    trial = record.trial
-    return Conditions(
-        machine_of(record) or "",
-        trial.device,
-        trial.threads,
-        trial.dtype,
-        trial.precision,
-    )
+    budget = {name: getattr(record.trial, name) for name in BUDGET}
+    return Conditions(machine_of(record) or "", **budget)
 
 
 def machine_of(record: TrialRecord) -> str | None:

@@ -140,14 +140,14 @@ def _spot(batch: int | None, hidden_size: int | None, rows: Sequence[SpeedRow]) 
         if row is first or found is None or not found.is_slower
     ]
     second = over[1] if len(over) > 1 else None
-    least = None if first is None else first.time_s
+    least = first.time_s if first else None
     return Spot(
         batch=batch,
         hidden_size=hidden_size,
         certified=_names(certified),
         equals=_names(equals),
-        ratio=None if second is None else second.value,
-        interval=None if second is None else second.interval,
+        ratio=second.value if second else None,
+        interval=second.interval if second else None,
         time_s=least,
         faster_uncertified=_names(
             [r for r in doubted if least is not None and (r.time_s or 0.0) < least]
@@ -161,8 +161,8 @@ def _spot(batch: int | None, hidden_size: int | None, rows: Sequence[SpeedRow]) 
         shaky=first is not None and first.shaky,
         runner_up_shaky=len(certified) > 1 and certified[1].shaky,
         session=rows[0].session,
-        framework=None if first is None else first.framework,
-        kernel=None if first is None else first.kernel,
+        framework=first.framework if first else None,
+        kernel=first.kernel if first else None,
     )
 
 

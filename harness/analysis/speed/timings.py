@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -268,6 +269,10 @@ def _varying_sizes(speed: Sequence[TrialRecord]) -> tuple[str, ...]:
 # --- one row -------------------------------------------------------------------------
 
 
+_NUMBERS = ("time_s", "tokens_per_s", "flop_per_s", "flops", "least_bytes")
+"""Fields of a row that a trial stores under the same names."""
+
+
 def _row(
     record: TrialRecord,
     phase: str,
@@ -280,6 +285,7 @@ def _row(
     steps = result.get("time_steps", trial.time_steps)
     turns = _turns(record, phase)
     sample = tuple(known_curve(record, phase, "latency_s")[1])
+    stored: dict[str, Any] = {name: number(record, phase, name) for name in _NUMBERS}
     percentiles = [f"latency_p{100 * share:.0f}_s" for share in SHARES]
     row = SpeedRow(
         heading=heading,
@@ -289,11 +295,9 @@ def _row(
         phase=phase,
         outcome=record.outcome,
         reason=record.reason,
-        time_s=number(record, phase, "time_s"),
+        **stored,
         time=_interval(record, phase, "time_low_s", "time_high_s", turns),
-        tokens_per_s=number(record, phase, "tokens_per_s"),
         tokens=_interval(record, phase, "tokens_low_per_s", "tokens_high_per_s", turns),
-        flop_per_s=number(record, phase, "flop_per_s"),
         first_call_s=_first_call_s(record, memory, phase),
         shaky=number(record, phase, "shaky") == 1,
         certified=doubt is None,
@@ -304,8 +308,6 @@ def _row(
         machine=machine_of(record),
         conditions=conditions(record),
         time_steps=steps if isinstance(steps, int) else None,
-        flops=number(record, phase, "flops"),
-        least_bytes=number(record, phase, "least_bytes"),
         xla_flags=_xla_flags(record),
         peak=peak_of(record),
         latency=latency(

@@ -134,8 +134,7 @@ def agreement_handles(
         words = computer_name(*OWN_FLOAT32)
         handles.append(line_handle(words, linewidth=4.5, alpha=0.45))
     for name, dtype in dict.fromkeys(who for who in every if who != OWN_FLOAT32):
-        look = {"linestyle": palette.dash(name), "marker": palette.marker(name)}
-        look |= {"linewidth": 1.5, "markeredgecolor": INK}
+        look = {"linewidth": 1.5, "markeredgecolor": INK, **palette.look(name)}
         handles.append(line_handle(computer_name(name, dtype), **look))
     return handles
 

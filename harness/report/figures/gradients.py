@@ -16,14 +16,17 @@ from harness.report.figures.axes import label_line, log_axis, note_trials
 from harness.report.figures.layout import arrange
 from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch, extent
-from harness.report.figures.style import Palette, line_handle
+from harness.report.figures.style import Look, Palette, line_handle
 
 HORIZON = 1e-3
 LOWEST = 1e-10
 """Ratios below this are not drawn: they are too small to help an optimiser."""
 
 NAMES = {"loss": "loss term", "random": "random cotangent"}
-INITIAL_DASH = (0, (3, 1.5))
+LOOKS: dict[str, Look] = {
+    "initial": {"linewidth": 1.5, "linestyle": (0, (3, 1.5))},
+    "trained": {"linewidth": 2.2},
+}
 CAPTION = (
     "How much of the gradient of L is left so many time steps (lag) before the output: "
     "R(lag) = |dL/ds(τ−lag)| / |dL/ds(τ)|, with the total derivative with respect to "
@@ -86,29 +89,17 @@ def label_lag(axes: Axes, title: str) -> None:
 
 def _draw_series(axes: Axes, series: LagSeries, sketch: Sketch, marker: str) -> None:
     colour = sketch.palette.cells[series.cell]
-    trained = series.state == "trained"
-    median = drawable(series.median)
+    lags, median = series.lags, drawable(series.median)
+    looks = {"color": colour, "marker": marker, "markersize": 4, **LOOKS[series.state]}
+    every = max(1, len(lags) // 6)
     artists: list[Artist] = [
-        *axes.plot(
-            series.lags,
-            median,
-            color=colour,
-            linewidth=2.2 if trained else 1.5,
-            linestyle="-" if trained else INITIAL_DASH,
-            marker=marker,
-            markevery=max(1, len(series.lags) // 6),
-            markersize=4,
-            zorder=3,
-        )
+        *axes.plot(lags, median, markevery=every, zorder=3, **looks)
     ]
-    if trained:
+    if series.state == "trained":
         low = np.where(np.isnan(median), np.nan, np.maximum(series.low, LOWEST / 10))
         high = np.where(np.isnan(median), np.nan, series.high)
-        artists.append(
-            axes.fill_between(
-                series.lags, low, high, color=colour, alpha=0.13, linewidth=0
-            )
-        )
+        band: Look = {"color": colour, "alpha": 0.13, "linewidth": 0}
+        artists.append(axes.fill_between(lags, low, high, **band))
     artists += draw_underflow(axes, series.lags, series.median, colour)
     sketch.mark(artists, series.cell, series.implementation)
 
@@ -135,11 +126,8 @@ def gradient_handles(panels: Sequence[GradientPanel], palette: Palette) -> list[
     states = {each.state for each in series}
     handles = palette.cell_handles(each.cell for each in series)
     handles += palette.marker_handles(each.implementation for each in series)
-    if "initial" in states:
-        handles.append(line_handle("initial", linewidth=1.5, linestyle=INITIAL_DASH))
-    if "trained" in states:
-        handles.append(line_handle("trained", linewidth=2.2))
-    return handles
+    shown = {state: look for state, look in LOOKS.items() if state in states}
+    return handles + [line_handle(state, **look) for state, look in shown.items()]
 
 
 def describe(panels: Sequence[GradientPanel]) -> str:

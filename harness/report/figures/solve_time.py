@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
@@ -95,9 +94,8 @@ def _why_none(row: LearnedRow) -> str:
 def _draw_time(axes: Axes, line: int, time: SolveTime, sketch: Sketch) -> None:
     colour = sketch.palette.cells[time.cell]
     ends = _ends(time)
-    span: list[Artist] = [
-        *axes.plot([min(ends), max(ends)], [line, line], color=colour, linewidth=1.6)
-    ]
+    reach = [min(ends), max(ends)]
+    span = axes.plot(reach, [line, line], color=colour, linewidth=1.6)
     marker = sketch.palette.marker(time.implementation)
     span += axes.plot(time.seconds, line, marker, color=colour, markersize=6.5)
     beyond = time.high is None and time.low is not None

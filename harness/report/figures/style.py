@@ -99,6 +99,11 @@ class Palette:
         """Return the marker of an implementation."""
         return MARKERS[self.implementations[implementation] % len(MARKERS)]
 
+    def look(self, implementation: str) -> Look:
+        """Return the dash and the marker of an implementation."""
+        dash, marker = self.dash(implementation), self.marker(implementation)
+        return {"linestyle": dash, "marker": marker}
+
     def cell_handles(self, cells: Iterable[str]) -> list[Line2D]:
         """Return a legend entry for each cell."""
         names = dict.fromkeys(cells)
@@ -116,13 +121,7 @@ class Palette:
     def dash_handles(self, implementations: Iterable[str]) -> list[Line2D]:
         """Return a legend entry for each implementation, by dash and marker."""
         return [
-            line_handle(
-                shorten(name),
-                linestyle=self.dash(name),
-                linewidth=1.4,
-                marker=self.marker(name),
-                markersize=5,
-            )
+            line_handle(shorten(name), linewidth=1.4, markersize=5, **self.look(name))
             for name in dict.fromkeys(implementations)
         ]
 

@@ -11,6 +11,7 @@ from harness.analysis.outcomes import OutcomeRow
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Column, Keys, Table, table, through
 from harness.report.text import NOTHING, one_line, seeds, whole
+from harness.trial import Trial
 
 MOST_WORDS = 120
 """Characters of a log's last line that a table shows."""
@@ -18,7 +19,7 @@ MOST_WORDS = 120
 WHO: Sequence[Column[ParityRow]] = (
     Column("implementation", lambda row: row.implementation),
     Column("cell", lambda row: row.cell),
-    Column("on", lambda row: _where(row)),
+    Column("on", lambda row: arithmetic(row)),
 )
 CERTIFICATES: Sequence[Column[ParityRow]] = (
     *WHO,
@@ -60,7 +61,8 @@ def _keys(row: ParityRow) -> Keys:
     return "", row.cell, row.implementation
 
 
-def _where(row: ParityRow) -> str:
+def arithmetic(row: ParityRow | Trial) -> str:
+    """Return the device, dtype and precision: "cuda:0 float32 tf32"."""
     precision = "" if row.precision == "highest" else f" {row.precision}"
     return f"{row.device} {row.dtype}{precision}"
 
@@ -93,7 +95,7 @@ CHECKS: Sequence[Column[Checked]] = (
     Column("check", lambda pair: pair[1].name),
     Column("error", lambda pair: _error(pair[1]), "r"),
     Column("tolerance", lambda pair: _tolerance(pair[1]), "r"),
-    Column("verdict", lambda pair: _verdict(pair[1])),
+    Column("verdict", lambda pair: verdict(pair[1])),
 )
 
 
@@ -109,7 +111,8 @@ def checks_table(summary: Summary) -> Table:
     )
 
 
-def _verdict(check: Check) -> str:
+def verdict(check: Check) -> str:
+    """Return whether a check is ok, broken or not compared."""
     if check.error is None:
         return "not compared"
     return "BROKEN" if check.broken else "ok"

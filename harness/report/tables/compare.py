@@ -40,8 +40,8 @@ def compare_table(found: Comparison) -> Table:
         Column("phase", lambda row: phase(row.phase or NOTHING)),
         Column("of", lambda row: _where(row.trial)),
         *(NORMALISED if normal else ()),
-        Column("base", lambda row: _time(row.base), "r"),
-        Column("new", lambda row: _time(row.new), "r"),
+        Column("base", lambda r: seconds(r.base.time_s) if r.base else None, "r"),
+        Column("new", lambda r: seconds(r.new.time_s) if r.new else None, "r"),
         Column(raw, lambda row: _ratio(row.effect), "r"),
         Column("verdict", lambda row: row.verdict),
         Column("marks", lambda row: "; ".join(_marks(row)) or None),
@@ -107,10 +107,6 @@ def _sides(row: Compared) -> list[SpeedRow]:
     return [side for side in (row.base, row.new) if side is not None]
 
 
-def _time(side: SpeedRow | None) -> str:
-    return seconds(None if side is None else side.time_s)
-
-
 def _tone(row: Compared) -> str:
     tone = _TONES.get(row.verdict, "doubt")
     return "doubt" if row.marks and tone != "bad" else tone
@@ -124,16 +120,14 @@ def _marks(row: Compared) -> list[str]:
     return sorted(found)
 
 
-def _normalised(found: Normalised | None) -> str:
-    if found is None:
-        return NOTHING
+def _normalised(found: Normalised) -> str:
     return f"{number(found.base)} → {number(found.new)} {found.by}"
 
 
 NORMALISED: Sequence[Column[Compared]] = (
-    Column("normalised", lambda row: _normalised(row.normalised)),
+    Column("normalised", lambda r: _normalised(r.normalised) if r.normalised else None),
     Column(
-        "ratio", lambda r: _ratio(r.normalised.effect if r.normalised else None), "r"
+        "ratio", lambda r: _ratio(r.normalised.effect) if r.normalised else None, "r"
     ),
 )
 
@@ -212,11 +206,11 @@ def _row_json(row: Compared) -> dict[str, Any]:
 
 
 def _effect_json(effect: Effect | None) -> Mapping[str, Any]:
-    interval = None if effect is None else effect.interval
+    interval = effect.interval if effect else None
     return {
-        "ratio": None if effect is None else effect.ratio,
-        "low": None if interval is None else interval.low,
-        "high": None if interval is None else interval.high,
+        "ratio": effect.ratio if effect else None,
+        "low": interval.low if interval else None,
+        "high": interval.high if interval else None,
         "rounds": 0 if effect is None else effect.rounds,
         "paired": effect is not None and effect.paired,
     }
