@@ -66,17 +66,12 @@ def _peak_row(alike: Conditions, records: Sequence[TrialRecord]) -> PeakRow:
 
 def _with_versions(peak: Peak | None, frameworks: Sequence[str]) -> Peak | None:
     """Return a peak with the versions of its libraries, if `frameworks` has them."""
-    if peak is None:
-        return None
-    copy = None if peak.copy is None else _with_version(peak.copy, frameworks)
-    return Peak(_with_version(peak.flop, frameworks), copy)
+    known = {name.split(" ")[0]: name for name in reversed(frameworks) if name}
 
+    def named(rate: Rate) -> Rate:
+        return replace(rate, versions=rate.versions or known.get(rate.library or ""))
 
-def _with_version(rate: Rate, frameworks: Sequence[str]) -> Rate:
-    if rate.versions or not rate.library:
-        return rate
-    known = (name for name in frameworks if name.split(" ")[0] == rate.library)
-    return replace(rate, versions=next(known, None))
+    return peak and Peak(named(peak.flop), peak.copy and named(peak.copy))
 
 
 def session_of(record: TrialRecord) -> str | None:

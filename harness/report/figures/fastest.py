@@ -125,15 +125,13 @@ def fastest_axes(
 ) -> None:
     """Draw one map: hidden sizes over batches."""
     batches, widths = _sizes(found)
-    axes.set_xlim(-0.5, len(batches) - 0.5)
-    axes.set_ylim(-0.5, len(widths) - 0.5)
+    axes.set(xlim=(-0.5, len(batches) - 0.5), ylim=(-0.5, len(widths) - 0.5))
     axes.set_xticks(range(len(batches)), [str(batch) for batch in batches])
     axes.set_yticks(range(len(widths)), [str(width) for width in widths])
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.set_facecolor("#f4f4f4")  # nothing was asked there
-    axes.set_xlabel("batch")
-    axes.set_ylabel("hidden size")
+    axes.set(xlabel="batch", ylabel="hidden size")
     for spot in found.spots:
         x = batches.index(spot.batch or 0)
         y = widths.index(spot.hidden_size or 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from harness.analysis.grouping import group
 from harness.analysis.learning.gradient_over_lag import GradientPanel, LagSeries
+from harness.analysis.learning.initial_values import InitialSeries
 from harness.report.figures.axes import label_line, log_axis, note_trials
 from harness.report.figures.layout import arrange
 from harness.report.figures.results import Results
@@ -82,9 +83,7 @@ def gradient_axes(axes: Axes, panel: GradientPanel, sketch: Sketch) -> None:
 def label_lag(axes: Axes, title: str) -> None:
     """Write the title and the labels of a panel, and draw the horizon's level."""
     label_line(axes, HORIZON, "10⁻³")
-    axes.set_title(title)
-    axes.set_xlabel("lag (time steps)")
-    axes.set_ylabel("R(lag)")
+    axes.set(title=title, xlabel="lag (time steps)", ylabel="R(lag)")
 
 
 def _draw_series(axes: Axes, series: LagSeries, sketch: Sketch, marker: str) -> None:
@@ -120,6 +119,13 @@ def draw_underflow(
     return axes.plot(lags[last], median[last], "v", color=colour, markersize=6)
 
 
+def left(series: LagSeries | InitialSeries, form: Callable[[float], str]) -> str:
+    """Return how much is left at the largest lag: "10^-3 at lag 100"."""
+    end = series.median[-1]
+    words = form(end) if end > 0 else "too small for a float"
+    return f"{words} at lag {series.lags[-1]:.0f}"
+
+
 def gradient_handles(panels: Sequence[GradientPanel], palette: Palette) -> list[Line2D]:
     """Return the legend of gradient panels."""
     series = [each for panel in panels for each in panel.series]
@@ -132,14 +138,10 @@ def gradient_handles(panels: Sequence[GradientPanel], palette: Palette) -> list[
 
 def describe(panels: Sequence[GradientPanel]) -> str:
     """Return the panels in words: the ratio at the largest lag."""
-    words = []
-    for panel in panels:
-        for series in panel.series:
-            end, exponent = series.median[-1], "too small for a float"
-            if end > 0:
-                exponent = f"10^{math.log10(end):.0f}"
-            words.append(
-                f"{panel.heading.title}, {NAMES[panel.cotangent]}, {series.cell} "
-                f"{series.state}: {exponent} at lag {series.lags[-1]:.0f}"
-            )
+    words = [
+        f"{panel.heading.title}, {NAMES[panel.cotangent]}, {series.cell} "
+        f"{series.state}: {left(series, lambda end: f'10^{math.log10(end):.0f}')}"
+        for panel in panels
+        for series in panel.series
+    ]
     return f"Gradient ratio over lag. {'; '.join(words)}."

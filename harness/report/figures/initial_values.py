@@ -16,6 +16,7 @@ from harness.report.figures.gradients import (
     drawable,
     label_lag,
     lag_sketch,
+    left,
 )
 from harness.report.figures.layout import arrange
 from harness.report.figures.results import Results
@@ -103,13 +104,9 @@ def _handles(panels: Sequence[InitialPanel]) -> list[Line2D]:
 
 def _describe(panels: Sequence[InitialPanel]) -> str:
     """Return the panels in words: the ratio at the largest lag."""
-    words = []
-    for panel in panels:
-        for series in panel.series:
-            end = series.median[-1]
-            left = power_label(end) if end > 0 else "too small for a float"
-            words.append(
-                f"{panel.cell} {', '.join(series.inits)}: {left} at lag "
-                f"{series.lags[-1]:.0f}"
-            )
+    words = [
+        f"{panel.cell} {', '.join(series.inits)}: {left(series, power_label)}"
+        for panel in panels
+        for series in panel.series
+    ]
     return f"{panels[0].heading.title}, gradient ratio over lag. {'; '.join(words)}."

@@ -91,7 +91,9 @@ def _title(row: SpeedRow, several: bool) -> str:
 
 def latency_axes(axes: Axes, rows: Sequence[SpeedRow], sketch: Sketch) -> None:
     """Draw one panel: the share of time steps that took longer, over latency."""
-    low, high = around([value for row in rows for value in _values(row)], 1.3, 1.3)
+    times = [at for row in rows for at, _ in _percentiles(row)]
+    times += [at for row in rows for at in row.latency_sample_s]
+    low, high = around(times, 1.3, 1.3)
     most = max((len(row.latency_sample_s) for row in rows), default=0)
     bottom = 1 / max(most, 200) / 1.5
     log_axis(axes.xaxis, low, high, seconds_label)
@@ -106,14 +108,13 @@ def latency_axes(axes: Axes, rows: Sequence[SpeedRow], sketch: Sketch) -> None:
     for row in rows:
         artists = _draw(axes, row, sketch.palette)
         sketch.mark(artists, row.cell, row.implementation)
-    axes.set_xlabel("latency of one time step")
-    axes.set_ylabel("time steps that took longer")
+    axes.set(xlabel="latency of one time step", ylabel="time steps that took longer")
 
 
-def _values(row: SpeedRow) -> list[float]:
-    assert row.latency is not None
-    found = [getattr(row.latency, f"{name}_s") for name in LEVELS]
-    return [v for v in found if v is not None] + list(row.latency_sample_s)
+def _percentiles(row: SpeedRow) -> list[tuple[float, float]]:
+    """Return the known percentiles, each with the share of longer time steps."""
+    found = ((getattr(row.latency, f"{n}_s"), level) for n, level in LEVELS.items())
+    return [(at, level) for at, level in found if at is not None]
 
 
 def _draw(axes: Axes, row: SpeedRow, palette: Palette) -> list[Artist]:
@@ -124,11 +125,7 @@ def _draw(axes: Axes, row: SpeedRow, palette: Palette) -> list[Artist]:
         dash = palette.dash(row.implementation)
         looks = {"color": colour, "linestyle": dash, "linewidth": 1.3}
         artists += axes.plot(sample, longer, drawstyle="steps-post", **looks)
-    assert row.latency is not None
-    for name, level in LEVELS.items():
-        at = getattr(row.latency, f"{name}_s")
-        if at is None:
-            continue
+    for at, level in _percentiles(row):
         looks = look(row, palette)
         artists += axes.plot(at, level, linestyle="", markersize=4.5, zorder=4, **looks)
         artists += ring(axes, at, level) if row.shaky else []

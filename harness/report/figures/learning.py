@@ -75,10 +75,8 @@ def learning_axes(axes: Axes, panel: LearningPanel, sketch: Sketch) -> None:
     for series in panel.series:
         look = _look(series.implementation, sketch.palette) if dashed else {}
         _draw_series(axes, series, sketch, end, look)
-    axes.set_title(panel.heading.title)
-    axes.set_xlabel("updates")
-    unit = f" ({panel.unit})" if panel.unit else ""
-    axes.set_ylabel(f"held-out {panel.metric.replace('_', ' ')}{unit}")
+    metric = panel.metric.replace("_", " ") + (f" ({panel.unit})" if panel.unit else "")
+    axes.set(title=panel.heading.title, xlabel="updates", ylabel=f"held-out {metric}")
     _scale(axes, panel)
     axes.set_xlim(left=0)
     if panel.floor is not None:
@@ -142,8 +140,8 @@ def learning_handles(panels: Sequence[LearningPanel], palette: Palette) -> list[
     if any(len(each.curves) > 1 for each in drawn):
         handles.append(line_handle("single seed", linewidth=0.9, alpha=0.6))
     if any(curve.outcome != "ok" for each in drawn for curve in each.curves):
-        edge: Look = {"markersize": 8, "markeredgecolor": INK}
-        handles.append(point_handle("did not end ok", "X", **edge))
+        crossed = point_handle("did not end ok", "X", markersize=8, markeredgecolor=INK)
+        handles.append(crossed)
     return handles
 
 

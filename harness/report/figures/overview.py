@@ -106,13 +106,14 @@ def best_of_each(rows: Sequence[SpeedRow], most: int = MOST_LINES) -> list[Speed
     """Return at most `most` rows: of each cell the certified ones, fastest first."""
     if len(rows) <= most:
         return list(rows)
-    ranked: list[tuple[int, int]] = []
-    for members in group(enumerate(rows), lambda item: item[1].cell).values():
-        order = sorted(
-            members,
-            key=lambda item: (not item[1].certified, -(item[1].tokens_per_s or 0)),
-        )
-        ranked += [(rank, index) for rank, (index, _) in enumerate(order)]
+
+    def order(index: int) -> tuple[bool, float]:
+        return not rows[index].certified, -(rows[index].tokens_per_s or 0)
+
+    of_cells = group(range(len(rows)), lambda index: rows[index].cell).values()
+    ranked = [
+        each for found in of_cells for each in enumerate(sorted(found, key=order))
+    ]
     kept = sorted(index for _, index in sorted(ranked)[:most])
     return [rows[index] for index in kept]
 

@@ -104,8 +104,8 @@ def payback_axes(axes: Axes, found: Sequence[Payback], sketch: Sketch) -> None:
     names = name_ends(axes, ends, HEIGHT - 1.0)
     for each, artists, name in zip(found, drawn, names, strict=True):
         sketch.mark([*artists, name], each.row.cell, each.row.implementation)
-    axes.set_xlabel("calls, the first among them")
-    axes.set_ylabel(f"time of all: {phase(found[0].row.phase)}")
+    words = f"time of all: {phase(found[0].row.phase)}"
+    axes.set(xlabel="calls, the first among them", ylabel=words)
 
 
 def _total(found: Payback, calls: Floats) -> Floats:

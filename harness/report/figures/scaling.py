@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from harness.analysis.grouping import group
 from harness.analysis.speed.scaling import (
@@ -31,7 +31,7 @@ from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch
 from harness.report.figures.style import Look, Palette, shorten
 from harness.report.tables.timings import phase
-from harness.report.text import seconds
+from harness.report.text import seconds, whole
 
 NAMES = {
     "time_steps": "time steps",
@@ -81,13 +81,10 @@ def scaling_axes(axes: Axes, panel: ScalingPanel, sketch: Sketch) -> None:
     low, high = min(times) / 1.4, max(times) * 1.8
     log_axis(axes.yaxis, low, high, seconds_label)
     xs = sorted({x for line in panel.lines for x, _ in line.points})
-    axes.set_xscale("log")
+    log_axis(axes.xaxis, xs[0], xs[-1], whole, (xs[0] / 1.12, xs[-1] * 1.12))
     axes.xaxis.set_major_locator(FixedLocator(xs))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
-    axes.set_xlim(xs[0] / 1.12, xs[-1] * 1.12)
-    axes.set_xlabel(NAMES[panel.axis])
-    axes.set_ylabel(f"time of {phase(panel.phase)}")
+    axes.set(xlabel=NAMES[panel.axis], ylabel=f"time of {phase(panel.phase)}")
     titled(axes, f"{panel.cell} · {panel.where}", sketch.panel_width - 0.7)
     ends, artists = [], []
     for line in panel.lines:

@@ -64,9 +64,8 @@ def _updates_axes(
     several = len({row.implementation for row in rows}) > 1
     name_lines(axes, [row_label(row, several) for row in rows])
     axes.axvline(budget, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
-    axes.set_xlim(-0.03 * budget, 1.06 * budget)
+    axes.set(xlabel="updates to solve", xlim=(-0.03 * budget, 1.06 * budget))
     axes.set_title(f"{where.title} (limit {budget:.0f})")
-    axes.set_xlabel("updates to solve")
 
 
 def _draw_row(
@@ -116,9 +115,8 @@ def _fraction_axes(axes: Axes, rows: Sequence[LearningRow], sketch: Sketch) -> N
     axes.yaxis.tick_right()
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_xlim(-0.03, 1.03)
+    axes.set(xlabel="solved fraction", xlim=(-0.03, 1.03))
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-    axes.set_xlabel("solved fraction")
 
 
 def _handles(rows: Sequence[LearningRow]) -> list[Line2D]:
