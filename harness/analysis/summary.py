@@ -10,11 +10,7 @@ from typing import Any
 from harness.analysis.certificates import ParityRow, parity_rows
 from harness.analysis.grouping import Heading, group
 from harness.analysis.header import Header, environment_rows, header
-from harness.analysis.learning.agreement import (
-    AgreementRow,
-    agreement_rows,
-    learned_by_several,
-)
+from harness.analysis.learning.agreement import AgreementRow, agreement_rows
 from harness.analysis.learning.gradient_over_lag import GradientRow, gradient_rows
 from harness.analysis.learning.initial_values import InitialRow, initial_rows
 from harness.analysis.learning.learned import LearningRow, learning_rows
@@ -73,11 +69,6 @@ class Summary:
     def paybacks(self) -> tuple[Payback, ...]:
         """Every first call, and when it has paid back."""
         return tuple(paybacks(self.speed))
-
-    @property
-    def several_learned(self) -> bool:
-        """Whether any network was trained by more than one implementation."""
-        return learned_by_several(row.learning.trial for row in self.learned)
 
     @property
     def solve_times(self) -> tuple[SolveTime, ...]:

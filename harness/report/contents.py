@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from harness.analysis.learning.agreement import learned_by_several
 from harness.analysis.summary import Summary
 from harness.report import missing
 from harness.report.figures.agreement import agreement_figures
@@ -102,7 +103,7 @@ PARTS = (
         (agreement_figures,),
         (agreement_table, parting_table),
         missing=missing.agreement,
-        asked=lambda summary: summary.several_learned,
+        asked=lambda s: learned_by_several(row.learning.trial for row in s.learned),
     ),
     Part(
         "gradients",

@@ -22,6 +22,12 @@ class Conditions:
     dtype: str
     precision: str
 
+    @classmethod
+    def of(cls, record: TrialRecord) -> Conditions:
+        """Return the conditions of a trial."""
+        budget = {name: getattr(record.trial, name) for name in ("device", *BUDGET)}
+        return cls(machine_of(record) or "", **budget)
+
     @property
     def budget(self) -> str:
         """What a timing may use: "2 threads · float32, TF32"."""
@@ -31,12 +37,6 @@ class Conditions:
     def title(self) -> str:
         """The machine and the budget."""
         return " · ".join(word for word in (self.machine, self.budget) if word)
-
-
-def conditions(record: TrialRecord) -> Conditions:
-    """Return the conditions of a trial."""
-    budget = {name: getattr(record.trial, name) for name in BUDGET}
-    return Conditions(machine_of(record) or "", **budget)
 
 
 def machine_of(record: TrialRecord) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.analysis.grouping import group
 from harness.analysis.run import JudgedRun
-from harness.analysis.speed.conditions import Conditions, conditions
+from harness.analysis.speed.conditions import Conditions
 from harness.machine.peak import Peak, Rate, best_of
 from harness.store import TrialRecord
 
@@ -47,7 +47,8 @@ def peak_rows(run: JudgedRun) -> list[PeakRow]:
     """Return a row for all conditions under which something was timed."""
     timed = [r for r in run.of("speed") if r.outcome == "ok"]
     return [
-        _peak_row(alike, members) for alike, members in group(timed, conditions).items()
+        _peak_row(alike, members)
+        for alike, members in group(timed, Conditions.of).items()
     ]
 
 

@@ -19,12 +19,7 @@ from harness.analysis.grouping import (
     varying,
 )
 from harness.analysis.run import JudgedRun
-from harness.analysis.speed.conditions import (
-    Conditions,
-    budget_of,
-    conditions,
-    machine_of,
-)
+from harness.analysis.speed.conditions import Conditions, budget_of, machine_of
 from harness.analysis.speed.latency import SHARES, Latency, latency
 from harness.analysis.speed.roofline import peak_of, session_of
 from harness.intervals import FEWEST, Interval
@@ -306,7 +301,7 @@ def _row(
         kernel=result.get("kernel"),
         framework=result.get("framework"),
         machine=machine_of(record),
-        conditions=conditions(record),
+        conditions=Conditions.of(record),
         time_steps=steps if isinstance(steps, int) else None,
         xla_flags=_xla_flags(record),
         peak=peak_of(record),

@@ -6,16 +6,8 @@ from collections.abc import Sequence
 
 from harness.analysis.speed.payback import Payback
 from harness.analysis.summary import Summary
-from harness.report.tables.form import Column, Table, keys, table, through
-from harness.report.tables.timings import (
-    CELL,
-    MARKED,
-    PHASE,
-    RAN,
-    block_title,
-    timing,
-    tone,
-)
+from harness.report.tables.form import Column, Table, through
+from harness.report.tables.timings import CELL, MARKED, PHASE, RAN, timing, timing_table
 from harness.report.text import seconds, short
 
 COLUMNS: Sequence[Column[Payback]] = (
@@ -38,15 +30,9 @@ def first_calls_table(summary: Summary) -> Table:
         "implementation with the fastest first call. [ ] comes from the intervals of "
         "the later calls.",
     )
-    return table(
-        "first-calls",
-        "First calls",
-        COLUMNS,
-        summary.paybacks,
-        keys=lambda found: keys(found.row),
-        tone=lambda found: tone(found.row),
-        block=lambda found: block_title(found.row),
-        notes=notes,
+    found = summary.paybacks
+    return timing_table(
+        "first-calls", "First calls", COLUMNS, found, lambda each: each.row, notes
     )
 
 

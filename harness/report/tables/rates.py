@@ -8,8 +8,8 @@ from harness.analysis.speed.conditions import budget_of
 from harness.analysis.speed.timings import Memory, SpeedRow
 from harness.analysis.summary import Summary
 from harness.machine.peak import Rate
-from harness.report.tables.form import Column, Table, ends, keys, table
-from harness.report.tables.timings import CELL, PHASE, RAN, block_title, tone
+from harness.report.tables.form import Column, Table, ends
+from harness.report.tables.timings import CELL, PHASE, RAN, timing_table
 from harness.report.text import NOTHING, one_line, percent, short, size
 
 DOCTOR = ", doctor"
@@ -49,10 +49,9 @@ def rates_table(summary: Summary) -> Table:
         "its imports take.",
         *_of_doctor(rows),
     )
-    return table(
-        "rates", "Rates and memory", COLUMNS, rows,
-        keys=keys, tone=tone, block=block_title, notes=notes,
-    )  # fmt: skip
+    return timing_table(
+        "rates", "Rates and memory", COLUMNS, rows, lambda row: row, notes
+    )
 
 
 def giga(rate: float | None) -> str:

@@ -8,16 +8,8 @@ from harness.analysis.grouping import group
 from harness.analysis.speed.conditions import budget_of
 from harness.analysis.speed.timings import PLACEMENT, SpeedRow
 from harness.analysis.summary import Summary
-from harness.report.tables.form import Column, Table, ends, keys, table
-from harness.report.tables.timings import (
-    CELL,
-    NAME,
-    PHASE,
-    RAN,
-    block_title,
-    timing,
-    tone,
-)
+from harness.report.tables.form import Column, Table, ends
+from harness.report.tables.timings import CELL, NAME, PHASE, RAN, timing, timing_table
 from harness.report.text import one_line, times, verdict
 
 COLUMNS: Sequence[Column[SpeedRow]] = (
@@ -46,10 +38,9 @@ def speed_table(summary: Summary) -> Table:
             "Place: moving a batch to the device, which no other timing includes."
         )
     notes += [*_compiled(summary), *_fitness(summary)]
-    return table(
-        "speed", "Timings", COLUMNS, summary.speed,
-        keys=keys, tone=tone, block=block_title, notes=notes,
-    )  # fmt: skip
+    return timing_table(
+        "speed", "Timings", COLUMNS, summary.speed, lambda row: row, notes
+    )
 
 
 def _failure(row: SpeedRow) -> str:

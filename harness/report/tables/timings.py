@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from harness.analysis.grouping import Heading
 from harness.analysis.learning.solve_time import SolveTime
 from harness.analysis.speed.conditions import budget_of
 from harness.analysis.speed.timings import SpeedRow
-from harness.report.tables.form import Column, ends
+from harness.report.tables.form import Column, Table, ends, keys, table
 from harness.report.text import NOTHING, marked, seconds
+
+R = TypeVar("R")
 
 
 def block_title(row: SpeedRow) -> str:
@@ -43,6 +46,21 @@ def shaky(row: SpeedRow | SolveTime) -> str:
 def timing(row: SpeedRow) -> str:
     """Return "shaky 3.61 ms [3.55, 3.7]"."""
     return shaky(row) + seconds(row.time_s) + ends(row.time, seconds)
+
+
+def timing_table(
+    name: str,
+    title: str,
+    columns: Sequence[Column[R]],
+    items: Iterable[R],
+    row: Callable[[R], SpeedRow],
+    notes: Iterable[str],
+) -> Table:
+    """Return a table of timings, or of items that contain one, in blocks."""
+    return table(
+        name, title, columns, items, keys=lambda item: keys(row(item)), notes=notes,
+        tone=lambda item: tone(row(item)), block=lambda item: block_title(row(item)),
+    )  # fmt: skip
 
 
 CELL: Column[SpeedRow] = Column("cell", lambda row: row.cell)
