@@ -27,15 +27,6 @@ def pytest_collection_modifyitems(
     items.sort(key=lambda item: units[item] not in slow)
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse a worker of xdist that ignores groups: each would make every fixture."""
-    in_worker = hasattr(session.config, "workerinput")
-    if in_worker and session.config.getvalue("loadgroup"):
-        grouped = [i for i in session.items if i.get_closest_marker("xdist_group")]
-        if any("@" not in item.nodeid for item in grouped):
-            raise pytest.UsageError("pytest-xdist groups no tests of this pytest")
-
-
 def _module_shared(item: pytest.Item) -> str | None:
     """Return the module of a test that uses a fixture made once for its module."""
     module = item.nodeid.partition("::")[0]
