@@ -1,4 +1,4 @@
-"""What tests of a backend share: a small network, its batch, and the reference."""
+"""Shared by tests of backends: a small network, its batch, and the reference."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def build(implementation: str, spec: NetworkSpec) -> TrainableNetwork:
 
 
 def draw_weights(spec: NetworkSpec) -> Weights:
-    """Draw canonical weights with biases off zero, in the network's dtype."""
+    """Draw canonical weights with nonzero biases, in the network's dtype."""
     cell = load_cell(REGISTRY, spec.cell)
     rng = np.random.default_rng(0)
     return {
@@ -137,7 +137,7 @@ def assert_training_resumes(implementation: str, **changes: Any) -> None:
     assert state["updates"] == 3
     expected = network.train_steps([placed] * 2).read()
     other = build(implementation, spec)
-    other.train_steps([placed]).read()  # moments of its own, to be forgotten
+    other.train_steps([placed]).read()  # its own moments must be forgotten
     other.load_weights(weights)
     assert other.optimizer_state() == {}
     other.load_optimizer_state(state)

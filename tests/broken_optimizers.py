@@ -1,4 +1,4 @@
-"""Mistakes in optimiser, clip and loss, for any framework that updates by `shared`."""
+"""Mistakes in optimiser, clipping and loss for frameworks that update by `shared`."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def declare_mistakes(file: str, prefix: str, framework: str) -> None:
 
 
 def mistakes(right: type[Any], library: Any, norm: Callable[[Any], Any]) -> list[Any]:
-    """Return networks that are right but for optimiser, clip or loss, as `NAMES`.
+    """Return networks with one mistake each in optimiser, clipping or loss, as `NAMES`.
 
     Args:
-        right: A network that updates by `optimizers.step`.
+        right: A correct network that updates by `optimizers.step`.
         library: Its framework's module that has `minimum`.
         norm: Returns the norm of a tensor of the framework.
     """

@@ -1,4 +1,4 @@
-"""The built-in cells in the order of their declarations: a new one is tested too."""
+"""The built-in cells in the order of their declarations, so a new one is tested."""
 
 from __future__ import annotations
 

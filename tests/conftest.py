@@ -1,4 +1,4 @@
-"""What every test leaves as it found it."""
+"""The order of tests, and caches and paths that tests do not share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def pytest_collection_modifyitems(
 ) -> None:
     """Begin with slow tests, so that no worker of xdist ends long after the others.
 
-    Tests that share a fixture of their module run in one worker; any other, anywhere.
+    Tests that share a fixture of their module run in one worker, others in any.
     """
     units = {item: _module_shared(item) or item.nodeid for item in items}
     slow = {units[item] for item in items if item.get_closest_marker("slow")}
@@ -28,15 +28,15 @@ def pytest_collection_modifyitems(
 
 
 def _module_shared(item: pytest.Item) -> str | None:
-    """Return the module of a test that uses a fixture made once for its module."""
+    """Return the module of a test with a fixture of module scope, or None."""
     module = item.nodeid.partition("::")[0]
     known = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
     of_module = [f for found in known for f in found if f.baseid == module]
     return module if any(f.scope != "function" for f in of_module) else None
 
 
-# What a user chose and what was measured before lie in the user's folders. Tests, and
-# the commands that they start, have folders of their own.
+# The config and the cache of the user are in the user's folders. Tests, and the
+# commands that they start, use other folders.
 _FOLDER = tempfile.TemporaryDirectory(prefix="rnn-harness-tests-")
 atexit.register(_FOLDER.cleanup)
 os.environ["XDG_CACHE_HOME"] = os.environ["XDG_CONFIG_HOME"] = _FOLDER.name
@@ -48,7 +48,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What trials cost and certificates are remembered there: not by other tests."""
+    """Give each test its own cache, which holds costs of trials and certificates."""
     before = os.environ["XDG_CACHE_HOME"]
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     yield
@@ -60,7 +60,7 @@ cache_of_module = pytest.fixture(autouse=True, scope="module")(_own_cache)
 
 
 def _own_path() -> Iterator[None]:
-    """Reading a plugin file puts its folder on the path; take it off again."""
+    """Remove the folders that reading plugin files puts on the path."""
     before = [*sys.path]
     yield
     sys.path[:] = before

@@ -1,4 +1,4 @@
-"""Finite differences of an implementation that declares no float64, at one shape."""
+"""Finite differences of an implementation without float64, at one shape."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.trial import Trial
 
 
 def dtype_of_differences(implementation: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return the dtype they are taken in; no gradient is further off than allowed."""
+    """Check the gradients; return the dtype of the finite differences."""
     (shape,) = [s for s in PAIRWISE if s.time_steps == 13 and s.padded and s.batch > 1]
     monkeypatch.setattr(differences, "PAIRWISE", (shape,))
     registry = Registry.discover()

@@ -102,7 +102,7 @@ class Writer:
 
 
 def learning_trial(cell: str, seed: int, **changes: Any) -> Trial:
-    """A learning trial of adding, length 100, unless told otherwise."""
+    """Return a learning trial of adding, by default of length 100."""
     trial = Trial(
         measure="learning",
         implementation="torch-native",
@@ -120,14 +120,14 @@ def learning_trial(cell: str, seed: int, **changes: Any) -> Trial:
 
 
 def readback(ok: bool) -> Reading:
-    """The reading of what a trial computed at its own shape."""
+    """Return the read-back of a trial at its own shape."""
     return Reading("readback", {"ok": int(ok), "error": 2e-7 if ok else 0.3})
 
 
 def learning(
     writer: Writer, trial: Trial, solved_at: int | None, *, read_back: bool = True
 ) -> None:
-    """Commit a curve that falls from the floor to the rule, or stays near the floor."""
+    """Commit a curve that falls from the floor until solved, or stays near it."""
     end = BUDGET if solved_at is None else solved_at + 2 * EVERY
     rng = np.random.default_rng([trial.seed or 0, solved_at or 0, len(trial.cell)])
     events = []
@@ -176,7 +176,7 @@ def _facts(trial: Trial) -> dict[str, Any]:
 
 
 def diverged(writer: Writer, trial: Trial, update: int) -> None:
-    """Commit a curve that ends at `update` because the loss was no number."""
+    """Commit a curve that ends at `update` because the loss became NaN."""
     events = [_held_out(trial, u, 1.0, 1.1) for u in range(0, update + 1, EVERY)]
     outcome = {"solved": 0, "updates": update + 7, "budget": BUDGET}
     writer.commit(
@@ -222,7 +222,7 @@ def parity(
     facts: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> None:
-    """Commit a certificate of three checks, one of them broken where it is named."""
+    """Commit a certificate of three checks; `broken` may name a broken one."""
     names = ("outputs", "grad w_hh", "updates adam")
     readings = [
         Reading(name, {"error": 0.71 if name == broken else 3.1e-7, "tolerance": 1e-5})
@@ -237,7 +237,7 @@ def parity(
 
 
 def speed_trial(implementation: str, cell: str, **changes: Any) -> Trial:
-    """A speed trial at the shape of `learning_trial`, unless told otherwise."""
+    """Return a speed trial, by default at the shape of `learning_trial`."""
     trial = Trial(
         measure="speed",
         implementation=implementation,
@@ -264,7 +264,7 @@ PHASE_SHARES = {"forward": 0.3, "loss_and_gradients": 0.9, "train_step": 1.0}
 
 
 def drift(rounds: int) -> list[float]:
-    """What the machine does to every turn of a round: it gets slower by a quarter."""
+    """Return the factor of each round for a machine that gets slower by a quarter."""
     return [1.0 + 0.25 * n / max(rounds - 1, 1) for n in range(rounds)]
 
 
@@ -285,11 +285,11 @@ def speed(
     """Commit the phases; an update takes `update_s` ± 10 %.
 
     Args:
-        first_call_s: Of a whole update; five calls by default.
+        first_call_s: First call of a whole update; five calls by default.
         jitter: Standard deviation of the turns, as a share.
-        factors: What each turn is multiplied with instead, beside the drift.
-        step_s: The latency of a single time step; no `stream` without it.
-        phases: Time of each phase as a share of an update's.
+        factors: Factor of each turn instead of the jitter, beside the drift.
+        step_s: The latency of a single time step; without it there is no `stream`.
+        phases: Time of each phase as a share of that of an update.
     """
     steps = trial.time_steps or trial.length or 1
     first = 5 * update_s if first_call_s is None else first_call_s
@@ -376,7 +376,7 @@ def _flops(trial: Trial, phase: str, tokens: int) -> float:
 
 
 def _latencies(trial: Trial, step_s: float) -> Reading:
-    """Latencies around `step_s` with a tail of interruptions."""
+    """Return latencies around `step_s` with a tail of interruptions."""
     rng = np.random.default_rng(sum(map(ord, trial.implementation)))
     found = step_s * np.exp(0.08 * rng.standard_normal(1500))
     found *= 1 + (rng.random(1500) < 0.03) * rng.pareto(1.5, 1500)
@@ -385,7 +385,7 @@ def _latencies(trial: Trial, step_s: float) -> Reading:
 
 
 def memory(writer: Writer, trial: Trial, peak_bytes: float) -> None:
-    """Commit the memory of a speed trial's phases, from a pass of its own."""
+    """Commit the memory of the phases of a speed trial, as its own trial."""
     trial = memory_trial(trial)
     values = {"peak_bytes": peak_bytes, "baseline_bytes": 2e8}
     readings = [Reading(phase, values) for phase in PHASE_SHARES]
@@ -393,7 +393,7 @@ def memory(writer: Writer, trial: Trial, peak_bytes: float) -> None:
 
 
 def shape_trial(implementation: str, cell: str, **changes: Any) -> Trial:
-    """A speed trial of random numbers, 32 × 100 × 64 of width 128."""
+    """Return a speed trial of random numbers, 32 × 100 × 64, with hidden size 128."""
     sizes = {"batch": 32, "time_steps": 100, "input_size": 64, "hidden_size": 128}
     bare = {"task": None, "length": None, **sizes}
     return speed_trial(implementation, cell, **(bare | changes))
@@ -404,9 +404,9 @@ class Kind:
     """How an invented implementation takes its time.
 
     Attributes:
-        overhead_s: Of every time step.
-        flop_per_s: What it reaches when there is enough to do.
-        first_s: Of the first call, beside a usual one.
+        overhead_s: Overhead of every time step.
+        flop_per_s: Rate that it reaches at large sizes.
+        first_s: Time of the first call beyond a usual one.
     """
 
     overhead_s: float
@@ -447,10 +447,10 @@ def sweep(
     step_s: bool = True,
     peak: Mapping[str, Any] | None = PEAK,
 ) -> RunFolder:
-    """Random numbers of many sizes; my-fused-gru is uncertified, jax-scan has limits.
+    """Create a run of many sizes; my-fused-gru is uncertified, jax-scan has limits.
 
     jax-scan is out of memory at the largest size, torch-native is shaky at the
-    smallest, and of two cells all but the first have no stream.
+    smallest, and only the first of two cells has a stream.
     """
     writer = Writer.create(path, {"suite": {"name": "sweep"}})
     for cell in cells:
@@ -510,7 +510,7 @@ def _of_sweep(
 
 
 def quick(path: Path) -> RunFolder:
-    """A run with every kind of result and of failure, on two tasks."""
+    """Create a run with every kind of result and of failure, on two tasks."""
     writer = Writer.create(path)
     for cell in ("gru", "lstm", "rnn"):
         parity(writer, "torch-native", cell)
@@ -544,19 +544,19 @@ def _with_failures(writer: Writer) -> None:
 
 
 def only_speed(path: Path) -> RunFolder:
-    """A run that only asked how fast, and certified nothing."""
+    """Create a run that only timed, and certified nothing."""
     writer = Writer.create(path, {"suite": {"name": "fast"}})
     speed(writer, speed_trial("torch-native", "gru"), 0.014)
     return writer.run
 
 
 def only_crashed(path: Path) -> RunFolder:
-    """A run of one trial that crashed before its first value."""
+    """Create a run of one trial that crashed before its first value."""
     writer = Writer.create(path, {})
     writer.commit(learning_trial("gru", 0), outcome="crashed", reason=NASTY)
     return writer.run
 
 
 def empty(path: Path) -> RunFolder:
-    """A run of which no trial ended."""
+    """Create a run without a finished trial."""
     return Writer.create(path).run

@@ -1,4 +1,4 @@
-"""What tests of runs share: tiny suites, plugin files, commands, snapshots."""
+"""Shared by tests of runs: tiny suites, plugin files, commands, snapshots."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ needs_torch = pytest.mark.skipif(
 
 
 def suite(*sections: str, name: str = "tiny") -> str:
-    """Return a suite of sections, as TOML."""
+    """Return a suite of these sections, as TOML."""
     return "\n".join([f'name = "{name}"\nwhy = "For tests."\n', *sections])
 
 
 def learning(**changes: Any) -> str:
-    """Return a section of one small network that learns, but for what is changed."""
+    """Return a section in which a small network learns; `changes` override it."""
     section = {
         "task": "adding",
         "length": 10,
@@ -63,7 +63,7 @@ def learning(**changes: Any) -> str:
 
 
 def speed(*implementations: str, **changes: Any) -> str:
-    """Return a section that times a small network, but for what is changed."""
+    """Return a section that times a small network; `changes` override it."""
     shape = {"batch": 2, "time_steps": 5, "input_size": 2, "hidden_size": 4}
     section = {
         "cells": ["rnn"],
@@ -78,7 +78,7 @@ def speed(*implementations: str, **changes: Any) -> str:
 
 
 def _section(name: str, values: Mapping[str, Any]) -> str:
-    """Write a section; what is None is left out."""
+    """Return a section as TOML, without the values that are None."""
     given = {key: value for key, value in values.items() if value is not None}
     lines = [f"{key} = {_toml(value)}" for key, value in given.items()]
     return "\n".join([f"[[{name}]]", *lines, ""])
@@ -102,14 +102,14 @@ def write(file: Path, text: str) -> Path:
 
 
 def plugin(name: str, folder: Path) -> Path:
-    """Return a fake plugin; one that no tool could parse is kept as text."""
+    """Return the file of a fake plugin; one with a syntax error is stored as text."""
     if (PLUGINS / f"{name}.py").exists():
         return PLUGINS / f"{name}.py"
     return Path(shutil.copy(PLUGINS / f"{name}.py.txt", folder / f"{name}.py"))
 
 
 def start(*arguments: object, cwd: Path, report: bool = False) -> subprocess.Popen[str]:
-    """Start `rnn-harness` as a process of its own, as a rule without its report."""
+    """Start `rnn-harness` as a process, by default without its report."""
     command = [str(HERE / "bare_cli.py")]
     if report:
         command = ["-c", "from harness.cli import main; main()"]
@@ -163,13 +163,13 @@ def without_modules(monkeypatch: pytest.MonkeyPatch, *absent: str) -> None:
 
 
 def progress(registry: Registry) -> Progress:
-    """Return progress that knows nothing of what trials cost."""
+    """Return progress that knows no costs of trials."""
     model = CostModel(registry, calibration=lambda: Calibration(1e-6, 1e9))
     return Progress(Console(stderr=True), 1, model)
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
-    """Poll until a condition holds and return what it gave."""
+    """Poll until a condition is true and return its value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = condition()

@@ -1,4 +1,4 @@
-"""Write what Keras layers start from to an .npz file: one framework a process.
+"""Write the initial values of Keras layers to an .npz file, in their own process.
 
 Arguments: the file, the input size, the hidden size and the number of draws.
 """

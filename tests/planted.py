@@ -1,4 +1,4 @@
-"""What the certificate finds in a planted mistake, where it can show and no further."""
+"""Certify planted mistakes at the shapes and optimisers that can show them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def subject_of(registry: Registry, implementation: str, cell: str) -> Subject:
 def certificate_of(
     subject: Subject, shapes: Sequence[Shape] = (), optimizers: Sequence[Name] = ()
 ) -> Certificate:
-    """Compare at some shapes, and some optimisers' steps; diagnose what is broken."""
+    """Compare some shapes and steps of some optimisers; diagnose broken checks."""
     certificate = Certificate(TOLERANCES["float32", "highest"], len(shapes))
     for seed, shape in enumerate(shapes):
         Comparison(certificate, Pair(subject, shape), trains=True).run(seed)

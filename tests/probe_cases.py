@@ -1,4 +1,4 @@
-"""What must hold of every framework's device probe, on the CPU and on a GPU."""
+"""What must hold for the device probe of every framework, on a CPU and a GPU."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def assert_waits_and_reports_nothing_about_a_gpu(framework: str, *dtypes: str) -
 
 
 def assert_multiplies(framework: str, precision: str, dtype: str) -> None:
-    """A call for a float32 network multiplies two random matrices of a dtype."""
+    """Assert that a call for a float32 network multiplies matrices of a dtype."""
     call = load(framework).matmul(64, "float32", precision)
     used = inspect.getclosurevars(call).nonlocals
     for matrix in (used["a"], used["b"]):

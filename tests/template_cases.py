@@ -1,4 +1,4 @@
-"""Layers that `rnn-harness new` writes, held against the reference at one shape."""
+"""Compare layers that `rnn-harness new` writes with the reference at one shape."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROUNDING = 5e-6
 
 
 def assert_template_computes(framework: str, cell: str, folder: Path) -> None:
-    """Assert that the template of a layer computes its cell, padding and gradients."""
+    """Assert that the template of a layer is right, with padding and gradients."""
     name = f"own-{cell}"
     file = folder / f"{framework}-{cell}.py".replace("-", "_")
     new = NewPlugin("implementation", name, framework, cell, file)

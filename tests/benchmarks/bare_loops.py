@@ -1,7 +1,7 @@
-"""Training loops as one would write them by hand: a GRU that reads two reals a step.
+"""Training loops written by hand: a GRU that reads two reals at each time step.
 
-Adam, clipping by global norm, the mean squared error of one answer at the end. Each is
-called with a batch of the harness's own task, and does nothing beside the update.
+They use Adam, clipping by global norm and the mean squared error of one answer at the
+end. Each is called with a batch of a task of the harness, and does only the update.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One thread for every library, before any of them is imported."""
+"""Limit every library to one thread before any of them is imported."""
 
 import os
 import sys
@@ -12,14 +12,14 @@ THREADS = 1
 _HEAVY = ("torch", "tensorflow", "jax")
 
 PINNED = not any(name in sys.modules for name in _HEAVY)
-if PINNED and "--benchmark-only" in sys.argv:  # not of the tests that come along
+if PINNED and "--benchmark-only" in sys.argv:  # not for the tests in these files
     os.environ.update(pinned_variables(THREADS))
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 
 @pytest.fixture
 def users_cache(own_cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache of the user, which all other tests are kept from."""
+    """Use the cache of the user, which no other test does."""
     started_with = psutil.Process().environ()
     monkeypatch.setenv("XDG_CACHE_HOME", started_with.get("XDG_CACHE_HOME", ""))
 

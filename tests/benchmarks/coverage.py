@@ -1,7 +1,7 @@
-"""How often the interval of a row that stopped when it was narrow holds the truth.
+"""How often does the interval of a row that stops when it is narrow hold the truth?
 
-`python -m tests.benchmarks.coverage` simulates rows whose turns scatter by a known
-spread around a known median, and stops them as a session does.
+`python -m tests.benchmarks.coverage` simulates rows whose turns have a known spread
+around a known median, and stops them as a session does.
 """
 
 from __future__ import annotations

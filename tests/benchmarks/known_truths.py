@@ -1,11 +1,11 @@
-"""Do known truths come out? An identical copy is the same, a 10 % slower one slower.
+"""Is an identical copy found to be the same, and one that is 10 % slower, slower?
 
 `python -m tests.benchmarks.known_truths [--sessions 20] [-o FILE.json]`
 
 Each session times torch's own layer, a copy of it and one whose calls take 10 % longer,
-all taking turns, as `rnn-harness run` does it where a suite says nothing else. The
-verdicts are `compare`'s, at its least effect of 5 %. A session takes about ten seconds
-on a quiet machine and 50 on a noisy one.
+all taking turns, as `rnn-harness run` does by default. The verdicts are those of
+`compare` at its least effect of 5 %. A session takes about 10 s on a quiet machine and
+50 s on a noisy one.
 """
 
 from __future__ import annotations

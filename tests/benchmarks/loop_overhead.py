@@ -1,11 +1,11 @@
-"""What the harness adds to a bare training loop that draws the same batches.
+"""Measure what the harness adds to a bare training loop with the same batches.
 
 `python -m tests.benchmarks.loop_overhead` prints, for torch, TensorFlow and JAX, the
-time of an update in the harness over that of a loop written by hand, taking turns in
-one process: in `learning`, where both draw, place and train, and the harness sends what
-it saw to whoever asked; and in `speed`, where both train on what is placed. Median of
-the ratio over turns, for each of several processes: one may differ from the next by
-more than its turns do. Evaluations are no part of either loop.
+time of an update in the harness over that of a loop written by hand. Both take turns in
+one process. In `learning` both draw, place and train, and the harness also sends its
+readings; in `speed` both train on placed batches. It prints the median of the ratio
+over turns for each of several processes, as processes may differ by more than turns
+do. Neither loop includes evaluations.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BATCH, LENGTH, HIDDEN = 32, 100, 64
 
 
 def main() -> None:
-    """Measure each framework in a process of its own."""
+    """Measure each framework in its own process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("implementation", nargs="*", default=[*LOOPS])
     parser.add_argument("--turns", type=int, default=TURNS)
@@ -108,7 +108,7 @@ def _measure(name: str, turns: int) -> None:
 
 
 def _learning(problem: Problem, loop: Loop) -> MedianInterval:
-    """Let the bare loop train as many updates each time that the harness has."""
+    """Let the bare loop train as many updates each time as the harness did."""
     place, update, wait = loop
     ours: list[float] = []
     theirs: list[float] = []
@@ -155,7 +155,7 @@ def _speed(problem: Problem, loop: Loop, turns: int) -> MedianInterval:
     theirs: list[float] = []
     for turn in range(turns + 2):
         mine, other = phase.inputs[turn % 8], theirs_placed[turn % 8]
-        # In changing order, so that none always comes after the other.
+        # In changing order, so that neither always comes second.
         pair = [
             (ours, lambda b=mine: phase.call(b)),
             (theirs, lambda b=other: wait(update(b))),

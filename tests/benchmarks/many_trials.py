@@ -1,7 +1,7 @@
-"""A run of ten thousand trials: planned, resumed, loaded, summed up.
+"""Time planning, resuming, loading and summarising a run of ten thousand trials.
 
 `python -m tests.benchmarks.many_trials [TRIALS …]` prints the median of three times of
-each, for 1000, 3000 and 10 000 trials; takes some minutes.
+each, for 1000, 3000 and 10 000 trials. This takes some minutes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ EVENTS = [
 
 
 def study(folder: Path, trials: int) -> Execution:
-    """A suite of so many learning trials, not one of them done."""
+    """Return a suite of so many learning trials, none of them done."""
     folder.mkdir()
     file = helpers.write(folder / "many.toml", SUITE)
     registry = Registry.discover()
@@ -55,7 +55,7 @@ def study(folder: Path, trials: int) -> Execution:
 
 
 def finish(execution: Execution) -> None:
-    """Commit what every trial of it could have found: 400 values of a curve each."""
+    """Commit a plausible result of every trial: a curve of 400 values each."""
     suite = execution.suite.model_dump(mode="json")
     execution.run.write_info({"suite": suite, "device": "cpu"})
     for group in execution.plan().learning:
@@ -68,7 +68,7 @@ def finish(execution: Execution) -> None:
 
 
 def again(execution: Execution) -> Execution:
-    """The same command, started anew: nothing is remembered."""
+    """Return the same command, started again without what the first one knew."""
     run = RunFolder(execution.run.path)
     return Execution(execution.suite, execution.registry, run, "cpu", OPTIONS)
 

@@ -1,8 +1,8 @@
-"""How long it takes to compare every implementation of one cell on one shape.
+"""Time a comparison of every implementation of one cell on one shape.
 
-`python -m tests.benchmarks.one_shape` runs it twice in new folders: with certificates
-to be made, and with those remembered. It prints the wall time of each, and how many
-timings ended with an interval, or that of their ratio to the fastest, of 2 % at most.
+`python -m tests.benchmarks.one_shape` runs it twice in new folders: once without
+cached certificates and once with them. It prints the wall time of each, and for how
+many timings the interval, or that of the ratio to the fastest, is at most 2 % wide.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def width(interval: Interval | None, middle: float | None) -> float:
 
 
 def known(row: SpeedRow) -> bool:
-    """Say whether a timing is known well enough."""
+    """Say whether the interval of a timing is narrow enough."""
     widths = width(row.time, row.time_s), width(row.relative_interval, row.relative)
     return min(widths) <= TARGET
 
 
 def main() -> None:
-    """Print what both runs took and reached."""
+    """Print the time of both runs and how many timings are known."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--budget", type=float, default=40.0, help="of rounds, in s")
     budget_s = parser.parse_args().budget

@@ -1,4 +1,4 @@
-"""What a run took beside what its trials computed.
+"""Show the time of a run that was not spent on computing its trials.
 
 `rnn-harness run quick -j 1 -o OUT && python -m tests.benchmarks.overhead OUT`
 """

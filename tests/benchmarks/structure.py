@@ -1,8 +1,8 @@
-"""How large the house is, and whether its rooms are in order.
+"""Print the size of the source, crowded folders and import cycles.
 
 `python -m tests.benchmarks.structure` prints the source lines without docstrings,
-comments and blanks, the folders with more than a dozen files, and the circles of
-imports between modules. `lint-imports` says whether an import points up.
+comments and blanks, the folders with more than a dozen files, and the cycles of
+imports between modules. `lint-imports` checks the direction of imports.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def source_lines(file: Path) -> int:
 
 
 def _docstring_lines(tree: ast.Module) -> set[int]:
-    """Return the lines of every string that stands alone: docstrings."""
+    """Return the lines of every string that is a statement: docstrings."""
     return {
         line
         for node in ast.walk(tree)
@@ -57,7 +57,7 @@ def _docstring_lines(tree: ast.Module) -> set[int]:
 
 
 def circles(package: str) -> list[list[str]]:
-    """Return the groups of modules that import each other in a circle."""
+    """Return the groups of modules that import each other in a cycle."""
     graph = grimp.build_graph(package)
     reached = {
         module: graph.find_downstream_modules(module) for module in graph.modules
@@ -71,7 +71,7 @@ def circles(package: str) -> list[list[str]]:
 
 
 def crowded() -> dict[str, int]:
-    """Return the folders with more than `MANY` Python files, `__init__` apart."""
+    """Return the folders with more than `MANY` Python files except `__init__`."""
     counts = Counter(
         str(file.parent.relative_to(TREE))
         for package in PACKAGES

@@ -1,13 +1,13 @@
-"""Every implementation through pytest-benchmark, for tools that read its JSON.
+"""Run every implementation in pytest-benchmark, for tools that read its JSON.
 
 `pytest tests/benchmarks --benchmark-only -o addopts= --benchmark-json FILE`, or
 `make benchmark`; `pytest-benchmark compare FILE …` reads what was written.
 
-Small and bounded, under a minute: one shape, few rounds, all frameworks in one process;
-Keras on JAX with KERAS_BACKEND=jax alone. For numbers to bet on run `rnn-harness run`,
-which takes turns in processes of their own. What a round computed is held against the
-float64 reference; a benchmark of what is wrong fails. It takes no certificate; what is
-remembered of one stands in `extra_info`, with the machine's load and what is shaky.
+It takes under a minute: one shape, few rounds, all frameworks in one process, and Keras
+on JAX only with KERAS_BACKEND=jax. For reliable numbers use `rnn-harness run`, which
+takes turns between separate processes. The results of a round are compared with the
+float64 reference, and a wrong result fails the benchmark. No certificate is made; a
+cached one is named in `extra_info`, with the load of the machine and shaky timings.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ CASES = [
     for phase in ("forward", "train_step")
     if "cpu" in declared.devices
     if cell in declared.cells and (declared.trains or phase == "forward")
-    # Its compiler takes longer than all the others together: once is enough.
+    # Its compiler takes longer than all the others together, so one cell is enough.
     if name != "torch-compile" or cell == "gru"
 ]
 
 
-# A framework may warn of itself while it compiles.
+# A framework may emit warnings while it compiles.
 pytestmark = pytest.mark.filterwarnings("default")
 
 
 @pytest.fixture(scope="module")
 def peak_flop_per_s() -> float:
-    """The best rate of a matrix product that any installed library reaches."""
+    """Return the best rate of a matrix product of all installed libraries."""
     rates = {}
     for name, declared in REGISTRY.implementations.items():
         framework = REGISTRY.framework_of(name)
@@ -109,7 +109,7 @@ def test_speed(
             settings=SpeedSettings((phase,)),
         ),
     )
-    # The compiler of torch records thousands of things.
+    # The compiler of torch logs thousands of records.
     logging.getLogger("torch.__trace").propagate = False
     try:
         network, reference = problem.network(), Reference(problem)
@@ -154,14 +154,14 @@ def test_speed(
 
 
 def shaky(times_s: Sequence[float], other_load: float) -> list[str]:
-    """Return why the median of rounds is shaky, each of which is a call."""
+    """Return why the median of rounds of one call each is shaky."""
     readings = [[time_s] for time_s in times_s]
     found = unstable(Turns(readings, [other_load]), median_interval(readings))
     return [reason.words for reason in found]
 
 
 def _certificate(trial: Trial) -> str:
-    """Say when what is timed was certified, with these sources and libraries."""
+    """Say when the implementation was certified with these sources and libraries."""
     trial = certificate_trial(trial)
     sources = source_hashes(REGISTRY, trial)
     todo = Planned(trial, trial.identity(sources), sources, runs=True, why="new")
@@ -174,7 +174,7 @@ def _certificate(trial: Trial) -> str:
 def _hold_against_the_reference(
     timed: Any, reference: Reference, weights: Any, phase: str
 ) -> None:
-    """Check the last call, and of training what all calls made of the weights."""
+    """Check the last call, and for training the weights after all calls."""
     tolerance = TOLERANCES["float32", "highest"].certified
     made = range(ROUNDS + WARM_UP)
 

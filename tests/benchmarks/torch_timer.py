@@ -1,7 +1,7 @@
-"""The harness's own timer beside torch.utils.benchmark.Timer, on three shapes.
+"""Compare our timer with torch.utils.benchmark.Timer on three shapes.
 
 `python -m tests.benchmarks.torch_timer` prints the ratio of the two medians, which
-take turns in one process: 1 ± 0.05 is agreement.
+are taken in turns in one process. They agree if it is 1 ± 0.05.
 """
 
 from __future__ import annotations

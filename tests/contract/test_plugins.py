@@ -42,7 +42,7 @@ TIMED = Trial(
 )
 
 
-# --- every plugin that is here -------------------------------------------------------
+# --- every installed plugin -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", REGISTRY.cells)
@@ -72,7 +72,7 @@ def test_every_task_has_the_methods_of_the_contract(name: str) -> None:
     assert set(task.floor(length=10)) == set(task.info.scores)
 
 
-# --- plugins that break it -----------------------------------------------------------
+# --- plugins that break the contract --------------------------------------------------
 
 
 def read(name: str) -> Registry:
@@ -86,7 +86,7 @@ def needs_torch() -> None:
 
 
 def assert_built(registry: Registry) -> None:
-    """Assert that the layer of my-gru is built and has the sizes that it was asked."""
+    """Assert that the layer of my-gru is built with the requested sizes."""
     built = build_network(
         registry, "my-gru", spec("gru"), load_cell(registry, "gru"), "cpu"
     )
@@ -178,7 +178,7 @@ def test_an_option_that_a_task_does_not_take_is_reported(
     assert message in str(raised.value)
 
 
-# --- in a worker: what one plugin does harms no other --------------------------------
+# --- in a worker: a broken plugin harms no other --------------------------------------
 
 
 @pytest.mark.slow
@@ -203,7 +203,7 @@ def test_check_reports_each_outcome_and_continues_with_the_next(tmp_path: Path) 
         place = "RuntimeError: no kernel for this shape (layer_raises.py:13)"
         assert found["raising-gru"] == ("failed", place)
         assert "too many positional arguments" in found["narrow-gru"][1]
-    # What it prints does not reach the pipe, so it is certified like any other.
+    # Its output does not reach the pipe, so it is certified like any other.
     assert found["prints"] == ("ok", None)
     assert code == 4
 
@@ -216,7 +216,7 @@ def test_a_run_keeps_good_trials_beside_crashed_and_diverged_ones(
     first = helpers.learning(
         implementations=["crashes-when-timed", "numpy-reference"], **short
     )
-    # Learns on each without being timed, which draws batches too.
+    # `learn_on_each` avoids the timing, which would draw batches too.
     second = helpers.learning(task="overflows", learn_on_each=True, **short)
     helpers.write(tmp_path / "tiny.toml", helpers.suite(first, second))
     plugins = [

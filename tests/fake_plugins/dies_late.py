@@ -11,7 +11,7 @@ def build(spec, cell, device):
     from implementations.numpy_reference.network import NumpyNetwork
 
     class DyingLate(NumpyNetwork):
-        def kernel(self):  # asked when a session is over
+        def kernel(self):  # called when a session is over
             os._exit(7)
 
     return DyingLate(spec, cell, device)

@@ -1,4 +1,4 @@
-"""Takes memory for a moment: 48 MiB forward, 144 MiB with gradients."""
+"""Uses memory for a moment: 48 MiB in `forward`, 144 MiB with gradients."""
 
 import numpy as np
 

@@ -26,6 +26,6 @@ def _network(spec, cell, device, mib):
     from implementations.numpy_reference.network import NumpyNetwork
 
     network = NumpyNetwork(spec, cell, device)
-    if spec.hidden_size > 8:  # not those that the certificate asks for
+    if spec.hidden_size > 8:  # the networks of the certificate are smaller
         network.kept = np.ones(mib << 17)
     return network

@@ -1,7 +1,7 @@
-"""minGRU (Feng et al. 2024, arXiv:2410.01201): a cell from outside.
+"""minGRU (Feng et al. 2024, arXiv:2410.01201): a cell of a plugin.
 
-Its gate and candidate do not see the state, so that all time steps can be computed at
-once. It has no reference in numpy: its implementations are held against its equations.
+Its gate and candidate do not depend on the state, so all time steps can be computed at
+once. It has no NumPy reference: implementations are compared with its equations.
 """
 
 import math
@@ -48,7 +48,7 @@ class MinGru:
         bound = 1 / math.sqrt(sizes.input_size)
         weights = {"w_ih": rng.uniform(-bound, bound, shapes["w_ih"])}
         weights["b"] = np.zeros(shapes["b"])
-        if scheme == "chrono":  # z writes here, so a long memory is a negative bias
+        if scheme == "chrono":  # z forgets, so a long memory needs a negative bias
             weights["b"][0] = -np.log(rng.uniform(1, sizes.time_steps, shapes["b"][1]))
         return weights
 
@@ -71,7 +71,7 @@ def equations(ops, w, a, state):
 def layer(cell, input_size, hidden_size):
     """Return the parallel form: h_t = k_t h_{t-1} + w_t as a prefix scan by doubling.
 
-    In logarithms, as in the paper's appendix, float32 loses the gradient's small parts.
+    The logarithms of the paper's appendix lose small parts of gradients in float32.
     """
     import torch
     from torch.nn import functional
@@ -92,7 +92,7 @@ def layer(cell, input_size, hidden_size):
             a_z, a_n = (x @ w.T + b for w, b in zip(self.w_ih, self.b, strict=True))
             z, n = self.gate(a_z), self.candidate(a_n)
             kept, written, span = 1 - z, z * n, 1
-            while span < len(x):  # both reach back over `span` time steps
+            while span < len(x):  # both cover `span` time steps
                 before = written.new_zeros(span, *written.shape[1:])
                 written = written + kept * torch.cat([before, written[:-span]])
                 kept = kept * torch.cat([torch.ones_like(before), kept[:-span]])

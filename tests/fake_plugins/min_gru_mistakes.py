@@ -1,6 +1,6 @@
-"""min-gru with mistakes that its own single time steps share, or do not.
+"""min-gru with mistakes, which some of its single time steps share.
 
-float64 is not declared: it is tried whatever is declared.
+float64 is not declared, as it is tried even if it is undeclared.
 """
 
 from harness import declare_implementation
@@ -47,7 +47,7 @@ def looks_ahead(cell, input_size, hidden_size):
 
 
 def forgets_state(cell, input_size, hidden_size):
-    """Starts from zero, whatever state is passed."""
+    """Starts from a zero state and ignores the one that is passed."""
     return _changed(
         cell, input_size, hidden_size, lambda forward, x, state: forward(x, None)
     )
@@ -63,7 +63,7 @@ def mixes_batch(cell, input_size, hidden_size):
 
 
 def wrong_gradient(cell, input_size, hidden_size):
-    """Halves the gradient of a bias, over a sequence and in a single step alike."""
+    """Halves the gradient of a bias, both in a sequence and in a single time step."""
 
     def change(forward, x, state):
         return forward(x, state)
@@ -74,7 +74,7 @@ def wrong_gradient(cell, input_size, hidden_size):
 
 
 def exchanged_gate(cell, input_size, hidden_size):
-    """Takes z for 1 - z."""
+    """Uses z in place of 1 - z."""
     return _with_methods(
         cell, input_size, hidden_size, gate=lambda self, a: 1 - a.sigmoid()
     )
@@ -96,7 +96,7 @@ def _with_methods(cell, input_size, hidden_size, **methods):
 
 
 def in_single(cell, input_size, hidden_size):
-    """Right, but rounds to float32 inside, whatever it is asked for."""
+    """Is right, but computes in float32 whatever the dtype."""
     import min_gru
     import torch
 
@@ -117,7 +117,7 @@ def in_single(cell, input_size, hidden_size):
 
 
 def wrong_in_single(cell, input_size, hidden_size):
-    """The same with half the gradient of a bias."""
+    """Computes in float32 too, with half the gradient of a bias."""
     layer = in_single(cell, input_size, hidden_size)
     layer.b.register_hook(lambda gradient: gradient / 2)
     return layer

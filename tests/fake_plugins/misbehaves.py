@@ -1,4 +1,4 @@
-"""Implementations that do, once, what no plugin should."""
+"""Implementations that each misbehave once."""
 
 import ctypes
 import os
@@ -48,7 +48,7 @@ def allocates_without_end(spec, cell, device):
 
 
 def sleeps_in_c(spec, cell, device):
-    # With the interpreter's lock held: no signal handler of Python's runs either.
+    # This holds the interpreter's lock, so no signal handler of Python runs.
     return _network(spec, cell, device, lambda: ctypes.PyDLL(None).sleep(1_000_000))
 
 

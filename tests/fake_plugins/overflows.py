@@ -11,7 +11,7 @@ SOUND_BATCHES = 34  # one held out, four read back, 29 to learn from
 
 
 class Overflows(Adding):
-    """Adding, until so many batches were drawn."""
+    """Adding, with huge targets after `SOUND_BATCHES` batches."""
 
     def __init__(self):
         self.info = replace(Adding.info, name="overflows")

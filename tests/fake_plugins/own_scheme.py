@@ -1,4 +1,4 @@
-"""A cell from outside with a scheme of initial values that no other cell has."""
+"""A cell of a plugin with a scheme of initial values that no other cell has."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Copies of the built-in implementations, each with one mistake planted in it."""
+"""Copies of built-in implementations, each with one planted mistake."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ SWAPPED = [1, 0, 2]
 
 
 class _SwappedGru(nn.GRU):
-    """Takes the reset gate's weights for the update gate, and the other way round."""
+    """Exchanges the weights of the reset gate and the update gate."""
 
     def forward(self, x, state=None):
         plain = nn.GRU(self.input_size, self.hidden_size).to(self.weight_ih_l0)
@@ -185,7 +185,7 @@ def torch_bias_forgotten(spec, cell, device):
 
 
 def torch_update_gate_negated(spec, cell, device):
-    """Takes z for 1 - z."""
+    """Uses z in place of 1 - z."""
 
     def change(name, parameter):
         r, z, n = parameter.chunk(3)
@@ -214,7 +214,7 @@ def torch_wrong_bias_gradient(spec, cell, device):
 
 
 def torch_loss_over_every_position(spec, cell, device):
-    """Averages the loss over positions that are not scored as well."""
+    """Averages the loss also over positions that are not scored."""
 
     class EveryPosition(TorchNetwork):
         def place(self, batch):
@@ -256,7 +256,7 @@ class _RmspropInside(torch.optim.RMSprop):
 
 
 def torch_padding_leaks(spec, cell, device):
-    """Runs every sequence on beyond its end."""
+    """Continues every sequence beyond its end."""
 
     class Leaks(TorchNetwork):
         def place(self, batch):
@@ -266,7 +266,7 @@ def torch_padding_leaks(spec, cell, device):
 
 
 def torch_trains_nothing(spec, cell, device):
-    """Answers a training step without taking it: a timed call that computes nothing."""
+    """Returns from an update without computing it, as if a timed call did nothing."""
 
     class Nothing(TorchNetwork):
         def train_steps(self, placed):
@@ -284,7 +284,7 @@ def torch_trains_nothing(spec, cell, device):
 
 
 class _BrokenCell:
-    """A cell that hands everything on; the mistakes override one thing."""
+    """A cell that passes every call on; each mistake overrides one method."""
 
     def __init__(self, cell):
         self.cell = cell

@@ -1,4 +1,4 @@
-"""Copies of `jax-scan` with one mistake planted in optimiser, clip or loss."""
+"""Copies of `jax-scan` with one mistake in optimiser, clipping or loss."""
 
 from jax import numpy as jnp
 

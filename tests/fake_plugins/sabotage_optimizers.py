@@ -1,4 +1,4 @@
-"""Copies of built-in implementations whose optimiser has one mistake planted in it."""
+"""Copies of built-in implementations with one planted mistake in the optimiser."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _torch(spec, cell, device):
 
 
 def _with_constants(network, **constants):
-    """Build a network whose optimiser has constants of its own."""
+    """Build a network whose optimiser has other constants."""
 
     def factory(spec, cell, device):
         optimizer = replace(spec.optimizer, **constants)
@@ -94,7 +94,7 @@ def torch_always_rescaled(spec, cell, device):
 
 
 class _MomentsNotLoaded(TorchNetwork):
-    """Keeps the moments that are loaded to hand them back, and does not use them."""
+    """Stores loaded moments and returns them, but does not use them."""
 
     kept = None
 
@@ -114,7 +114,7 @@ class _MomentsNotLoaded(TorchNetwork):
 
 
 class _MomentsReset(TorchNetwork):
-    """Forgets the moments, not the number of updates, between two calls."""
+    """Resets the moments between two calls, but not the number of updates."""
 
     def train_steps(self, placed):
         state = self.optimizer_state()

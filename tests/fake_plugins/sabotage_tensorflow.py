@@ -1,4 +1,4 @@
-"""Copies of `tensorflow-loop` with one mistake planted in optimiser, clip or loss."""
+"""Copies of `tensorflow-loop` with one mistake in optimiser, clipping or loss."""
 
 import tensorflow as tf
 

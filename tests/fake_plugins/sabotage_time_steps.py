@@ -1,4 +1,4 @@
-"""Copies of `torch-loop` with one mistake planted in the time steps."""
+"""Copies of `torch-loop`, each with one planted mistake in the time steps."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ for mistake, cell in {
 
 
 def _network(spec, cell, device, step, over_time=None, network=TorchNetwork):
-    """Build a network around (weights, a, state) to the state after one time step."""
+    """Build a network from a function (weights, a, state) to the next state."""
     gates = len(cell.info.gates)
 
     def loop(w, a, state):
@@ -74,7 +74,7 @@ LSTM = partial(equations.lstm, Operations())
 
 
 def one_added_to_forget_bias(spec, cell, device):
-    """Adds 1 to the forget gate, whatever its bias."""
+    """Adds 1 to the bias of the forget gate."""
 
     def step(w, a, state):
         a_i, a_f, a_g, a_o = a
@@ -84,7 +84,7 @@ def one_added_to_forget_bias(spec, cell, device):
 
 
 def forget_bias_is_one(spec, cell, device):
-    """Computes with a forget bias of 1 in place of what was loaded."""
+    """Computes with a forget bias of 1 in place of the loaded one."""
 
     def step(w, a, state):
         a_i, a_f, a_g, a_o = a
@@ -134,14 +134,14 @@ def relu_for_every_tanh(spec, cell, device):
 
 
 class _Late(TorchNetwork):
-    """Takes at a time step what came before it."""
+    """Uses the input of the time step before."""
 
     def _run(self, x, lengths, state):
         return super()._run(torch.cat([0 * x[:1], x[:-1]]), lengths, state)
 
 
 class _Early(TorchNetwork):
-    """Takes at a time step what comes after it."""
+    """Uses the input of the time step after."""
 
     def _run(self, x, lengths, state):
         return super()._run(torch.cat([x[1:], 0 * x[:1]]), lengths, state)
@@ -156,7 +156,7 @@ def inputs_early(spec, cell, device):
 
 
 def backwards(spec, cell, device):
-    """Starts at the last time step, as Keras with `go_backwards`."""
+    """Starts at the last time step, as Keras does with `go_backwards`."""
 
     def over_time(loop, w, a, state):
         return loop(w, a.flip(0), state)
@@ -165,7 +165,7 @@ def backwards(spec, cell, device):
 
 
 def dropout(spec, cell, device):
-    """Drops a tenth of the state at every time step, in evaluation too."""
+    """Drops a tenth of the state at every time step, also in evaluation."""
 
     def step(w, a, state):
         return (nn.functional.dropout(GRU(w, a, state)[0], 0.1),)
@@ -186,7 +186,7 @@ def nan_outputs(spec, cell, device):
 
 
 def state_shrinks(spec, cell, device):
-    """Is wrong in no way that anybody knows."""
+    """Is wrong in a way that has no likely cause."""
 
     def step(w, a, state):
         return (0.99 * GRU(w, a, state)[0],)
@@ -198,7 +198,7 @@ def state_shrinks(spec, cell, device):
 
 
 def dropout_in_training(spec, cell, device):
-    """Drops a tenth of the state wherever a gradient is to follow."""
+    """Drops a tenth of the state if a gradient will be computed."""
 
     def step(w, a, state):
         (h,) = GRU(w, a, state)
@@ -208,7 +208,7 @@ def dropout_in_training(spec, cell, device):
 
 
 class _DropoutInLoss(TorchNetwork):
-    """Drops a tenth of what the loss sees."""
+    """Drops a tenth of the outputs that the loss is computed from."""
 
     def _run(self, x, lengths, state):
         outputs, final = super()._run(x, lengths, state)
@@ -255,7 +255,7 @@ def blind_to_f(spec, cell, device):
 
 
 def state_detached(spec, cell, device):
-    """Detaches what a time step leaves; the first still reaches the initial state."""
+    """Detaches the state after each time step, but not the initial state."""
 
     def over_time(loop, w, a, state):
         outputs = []
@@ -269,7 +269,7 @@ def state_detached(spec, cell, device):
 
 
 def cut_every_50(spec, cell, device):
-    """Detaches the initial state and, of long sequences, one in between."""
+    """Detaches the initial state and, in long sequences, one in between."""
 
     def over_time(loop, w, a, state):
         outputs = []
@@ -282,7 +282,7 @@ def cut_every_50(spec, cell, device):
 
 
 def state_detached_on_entry(spec, cell, device):
-    """Detaches what a time step starts from, the initial state too."""
+    """Detaches the state before each time step, including the initial one."""
 
     def step(w, a, state):
         return LSTM(w, a, tuple(part.detach() for part in state))
@@ -312,7 +312,7 @@ def _hooked(h, change):
 
 
 def gradient_clamped(spec, cell, device):
-    """Clamps the gradient of every state as it comes by."""
+    """Clamps the gradient of every state."""
 
     def step(w, a, state):
         (h,) = GRU(w, a, state)
@@ -322,7 +322,7 @@ def gradient_clamped(spec, cell, device):
 
 
 def gradient_clipped(spec, cell, device):
-    """Clips the norm of what a time step hands to the one before."""
+    """Clips the norm of the gradient that a time step passes to the one before."""
 
     def clipped(d):
         return d * torch.clamp(CLIP_NORM / d.norm(), max=1)
@@ -336,7 +336,7 @@ def gradient_clipped(spec, cell, device):
 
 
 def nan_gradient(spec, cell, device):
-    """Adds a root of zero, whose slope is infinite."""
+    """Adds the root of zero, whose derivative is infinite."""
 
     def step(w, a, state):
         (h,) = GRU(w, a, state)
@@ -346,7 +346,7 @@ def nan_gradient(spec, cell, device):
 
 
 def gradient_patterned(spec, cell, device):
-    """Is wrong in no way that anybody knows."""
+    """Is wrong in a way that has no likely cause."""
 
     def step(w, a, state):
         (h,) = GRU(w, a, state)

@@ -11,4 +11,4 @@ declare_implementation(
 def build(spec, cell, device):
     Path("asleep").touch()
     while True:  # a signal wakes it up
-        ctypes.PyDLL(None).sleep(600)  # and no other thread of the interpreter runs
+        ctypes.PyDLL(None).sleep(600)  # no other thread of the interpreter runs

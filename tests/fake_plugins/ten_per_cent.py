@@ -1,4 +1,4 @@
-"""torch's own layers three times: as they are, copied, and 10 % slower."""
+"""The layers of torch three times: original, copied, and 10 % slower."""
 
 import time
 
@@ -29,7 +29,7 @@ def slower(spec, cell, device):
     from implementations.torch_backend.network import TorchNetwork
 
     class Slower(TorchNetwork):
-        """Each call goes on for a share of what it computed just now."""
+        """Each call is prolonged by a share of its own time."""
 
         def forward(self, placed, state=None):
             return _prolonged(lambda: super(Slower, self).forward(placed, state))
@@ -46,8 +46,8 @@ def slower(spec, cell, device):
 def _prolonged(call):
     """Compute for another tenth of the processor's time, on one thread.
 
-    Who waits for a clock on the wall is put aside meanwhile on a busy machine, and then
-    waits longer than that.
+    A loop that waits for the wall clock may be suspended on a busy machine, and then
+    takes longer than a tenth.
     """
     start_s = time.thread_time()
     handle = call()

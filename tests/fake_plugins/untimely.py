@@ -1,4 +1,4 @@
-"""Correct implementations whose times would lie, each by one of the usual mistakes."""
+"""Correct implementations with wrong timings, each by one of the usual mistakes."""
 
 import hashlib
 import threading
@@ -25,7 +25,7 @@ for name in (
 
 
 class _NeverWaits(NumpyNetwork):
-    """Queues the work and waits for it only when it is read."""
+    """Queues the work and waits for it only when the result is read."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -37,20 +37,20 @@ class _NeverWaits(NumpyNetwork):
 
 
 class _BuildsLate(NumpyNetwork):
-    """Builds something in a call that comes long after the first ones."""
+    """Builds something in a call long after the first ones."""
 
     calls = 0
 
     def forward(self, placed, state=None):
         self.calls += 1
-        # Some ten calls warm up, and of a turn's readings the first is dropped.
+        # About ten calls warm up, and the first reading of a turn is dropped.
         if self.calls % 61 == 0:
             time.sleep(0.6)
         return super().forward(placed, state)
 
 
 class _BuildsOften(NumpyNetwork):
-    """Builds something in every fifth call on long sequences, as timed ones are."""
+    """Builds something in every fifth call on long sequences, as in a timing."""
 
     calls = 0
 
@@ -66,7 +66,7 @@ class _BuildsOften(NumpyNetwork):
 
 
 class _ManyThreads(NumpyNetwork):
-    """Computes on as many cores as there are."""
+    """Computes with eight more threads."""
 
     def forward(self, placed, state=None):
         block = bytes(1 << 22)

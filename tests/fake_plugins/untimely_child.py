@@ -1,4 +1,4 @@
-"""Correct, with a process beside it that computes, too."""
+"""A correct implementation with a child process that computes, too."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ while True: pass
 
 
 class BusyChild(NumpyNetwork):
-    """Keeps a child process busy as long as it lives."""
+    """Keeps a child process busy during its lifetime."""
 
     def __init__(self, spec, cell, device):
         super().__init__(spec, cell, device)

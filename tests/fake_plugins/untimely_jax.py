@@ -1,4 +1,4 @@
-"""Correct, and compiles in every call."""
+"""A correct implementation that compiles in every call."""
 
 from harness import declare_implementation
 
@@ -21,7 +21,7 @@ def builds_always(spec, cell, device):
         return scan.layer(rnn, cell, input_size, hidden_size)
 
     class BuildsAlways(JaxNetwork):
-        """Compiles in every call on long sequences, as timed ones are."""
+        """Compiles in every call on long sequences, as in a timing."""
 
         def place(self, batch):
             self.is_long = batch.inputs.shape[1] >= 60
@@ -29,7 +29,7 @@ def builds_always(spec, cell, device):
 
         def forward(self, placed, state=None):
             if self.is_long:
-                jax.jit(lambda x: x + 1)(0.0)  # a function never seen before
+                jax.jit(lambda x: x + 1)(0.0)  # a new function
             return super().forward(placed, state)
 
     return BuildsAlways(spec, cell, device, layer)

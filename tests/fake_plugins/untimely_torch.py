@@ -1,4 +1,4 @@
-"""Correct, and takes more threads than it was given."""
+"""A correct implementation that uses more threads than it was given."""
 
 from harness import declare_implementation
 

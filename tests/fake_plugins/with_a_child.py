@@ -11,7 +11,7 @@ declare_implementation(
 def build(spec, cell, device):
     from implementations.numpy_reference.network import NumpyNetwork
 
-    # As a pool of data loaders would, it stays while the network does.
+    # Like a pool of data loaders, it lives as long as the network.
     child = subprocess.Popen(
         [sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
     )

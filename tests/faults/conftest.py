@@ -9,7 +9,7 @@ from tests import helpers
 
 @pytest.fixture(scope="session")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the tiny suite whose certificate and speed are done."""
+    """Return a run of the tiny suite whose certificate and speed are done."""
     folder = tmp_path_factory.mktemp("measured")
     helpers.write(folder / "tiny.toml", helpers.TINY)
     code, _, err = helpers.run(
@@ -21,7 +21,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def fresh(measured: Path, tmp_path: Path) -> Callable[[str], Path]:
-    """Make a copy of the measured run, whose learning is still to come."""
+    """Return a function that copies the measured run, without its learning."""
 
     def copy(name: str) -> Path:
         return Path(shutil.copytree(measured, tmp_path / name))
@@ -33,7 +33,7 @@ def fresh(measured: Path, tmp_path: Path) -> Callable[[str], Path]:
 def undisturbed(
     measured: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
-    """The curves of a run that nothing interrupts."""
+    """Return the curves of a run that nothing interrupts."""
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     shutil.copytree(measured, folder)
     code, _, err = helpers.run("run", "tiny.toml", "-o", "out", cwd=folder)

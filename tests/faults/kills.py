@@ -1,4 +1,4 @@
-"""Kill drivers, workers and workers' children at random; nothing may be lost.
+"""Kill drivers, workers and children of workers at random; nothing may be lost.
 
 `python -m tests.faults.kills --kills 1000` does what the test does, for longer.
 """
@@ -47,10 +47,10 @@ class Campaign:
     """Rounds of one suite, each run to its end through kills.
 
     Attributes:
-        kills: By victim.
-        rounds: Runs that came to their end.
-        resumed: Learning trials that went on from a checkpoint.
-        problems: What was lost, repeated or changed; empty if all is well.
+        kills: Number of kills of each victim.
+        rounds: Runs that reached their end.
+        resumed: Learning trials that resumed from a checkpoint.
+        problems: Results that were lost, repeated or changed; empty if none.
     """
 
     folder: Path
@@ -63,7 +63,7 @@ class Campaign:
     _expected: dict[str, str] = field(default_factory=dict)
 
     def undisturbed(self) -> dict[str, str]:
-        """Run the suite in peace; return a hash of what each trial found."""
+        """Run the suite without kills; return a hash of the result of each trial."""
         folder = self._new_folder("undisturbed")
         code, _, err = helpers.run(*COMMAND, cwd=folder)
         if code != 0:
@@ -71,7 +71,7 @@ class Campaign:
         return found(folder / "out")
 
     def run(self, kills: int) -> None:
-        """Go on until so many were killed and the round is at its end."""
+        """Continue until so many were killed and the round has ended."""
         expected = self._expected = self._expected or self.undisturbed()
         while self.kills.total() < kills:
             folder = self._new_folder(f"round-{self.rounds}")
@@ -90,13 +90,13 @@ class Campaign:
     def _new_folder(self, name: str) -> Path:
         folder = self.folder / name
         folder.mkdir()
-        # Certificates of the round before would be remembered, and so not disturbed.
+        # Without this the certificates of the round before would be reused.
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
         helpers.write(folder / "suite.toml", SUITE)
         return folder
 
     def _disturbed(self, folder: Path, kills: int) -> bool:
-        """Run the command once, killing meanwhile; return whether it must go on."""
+        """Run the command once, with kills; return whether it must be resumed."""
         before = finished(folder / "out")
         process = helpers.start(*COMMAND, cwd=folder)
         try:
@@ -122,8 +122,8 @@ class Campaign:
         return process.returncode != 0
 
     def _kill(self, driver: int) -> None:
-        # A victim that does not live yet is waited for: drawn anew at each try, those
-        # that live longest would be nearly all that is ever killed on a slow machine.
+        # Wait for the victim if it does not exist yet. With a new draw at each try,
+        # nearly all kills on a slow machine would hit the longest-lived processes.
         victim = self._next_victim
         workers = helpers.workers_of(driver)
         processes = {
@@ -150,8 +150,8 @@ def _children(process: int) -> list[int]:
 def finished(out: Path) -> dict[str, tuple[bytes, int]]:
     """Return result and number of attempts of every trial that ended ok.
 
-    Those of a speed session are left out: they are compared with each other, and so
-    are measured anew together.
+    Trials of a speed session are left out: they are compared with each other, and so
+    are measured again together.
     """
     if not (out / "run.json").exists():
         return {}
@@ -169,7 +169,7 @@ def finished(out: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def found(out: Path) -> dict[str, str]:
-    """Return a hash of what every trial found that repeats; of timings, that it did."""
+    """Return a hash of each result that is repeatable; of a timing, that it exists."""
     run = RunFolder.open(out)
     values = {}
     for record in run.records():
@@ -184,7 +184,7 @@ def found(out: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Print what was killed and what was lost."""
+    """Print the kills and the lost results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)

@@ -20,7 +20,7 @@ TYPOS = (
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with suites, a finished trial in `done`, and no GPU."""
+    """Return a folder with suites and a finished trial in `done`; hide any GPU."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(devices, "gpu_names", list)
     helpers.write(tmp_path / "tiny.toml", helpers.TINY)

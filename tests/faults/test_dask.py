@@ -89,12 +89,12 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def busy(cluster: Cluster) -> list[subprocess.Popen[bytes]]:
-    """Return the dask workers that have a worker of ours at work."""
+    """Return the dask workers that have started a worker of the harness."""
     return [w for w in cluster.workers if helpers.workers_of(w.pid)]
 
 
 def learns(folder: Path) -> bool:
-    """Say whether a learning trial has told of updates and is not done."""
+    """Say whether a learning trial has reported updates and is not done."""
     for trial in (folder / "out" / "trials").glob("learning-*"):
         events = trial.glob("attempt-*/events.jsonl")
         if not (trial / "result.json").exists() and any(
@@ -126,7 +126,7 @@ def test_a_cluster_gives_the_curves_of_this_machine_though_a_worker_is_killed(
 
 
 class LearningLog:
-    """A sink that keeps how learning began, and its curve."""
+    """A sink that records how a learning trial began, and its curve."""
 
     def __init__(self) -> None:
         self.resumed: list[bool] = []
@@ -199,7 +199,7 @@ def test_modules_that_a_plugin_file_imports_are_sent_with_it(
     (tmp_path / "kernels").mkdir()
     if package:
         helpers.write(tmp_path / "kernels" / "__init__.py", "")
-    for name in ("one", "another"):  # the worker holds no earlier run's file
+    for name in ("one", "another"):  # the worker keeps no file of an earlier run
         helpers.write(tmp_path / "kernels" / "names.py", f"NAME = {name!r}\n")
         code, _, err = helpers.run(
             *("run", "tiny.toml", "-o", name, "--executor", "dask", "--no-certify"),
@@ -217,7 +217,7 @@ def test_a_lost_scheduler_costs_only_the_trials_in_flight(
     folder = fresh("run")
     cluster.add_workers(1)
     before = helpers.snapshot(folder / "out" / "trials")
-    # Many trials: of two a busy machine sees the end before the scheduler's.
+    # Many trials, as a busy machine could finish two before the scheduler ends.
     more = ("--scheduler", cluster.file, "--seeds", "0-19")
     process = helpers.start(*RUN, *more, cwd=folder)
     helpers.wait_for(lambda: learns(folder), "a trial to learn")
@@ -303,12 +303,12 @@ def test_a_trial_whose_answer_was_lost_is_run_again_from_the_newest_checkpoint()
     assert flight.depart().start is None
     news = [Checkpointed("learns", Start({"updates": 3}, {}))]
     flight.news(flight.name, "one", 0, news)
-    assert not flight.lands("another")  # begun anew from nothing by dask itself
+    assert not flight.lands("another")  # restarted by dask itself, without a checkpoint
     assert flight.lands("one")
     again = flight.depart().start
     assert again is not None
     assert again.state == {"updates": 3}
-    assert flight.lands("a third")  # of this departure nothing was heard
+    assert flight.lands("a third")  # this attempt has reported nothing yet
     assert sink.checkpoints == 1
 
 
@@ -340,7 +340,7 @@ def test_a_hanging_worker_does_not_delay_the_others(
     (busy_one,) = [w for w in busy(cluster) if _has_learner(w)]
     (idle,) = [w for w in cluster.workers if w is not busy_one]
     idle.send_signal(signal.SIGSTOP)
-    time.sleep(3)  # whoever asks it now waits for ever
+    time.sleep(3)  # a request to it now waits for ever
     (curve,) = tmp_path.glob("out/trials/learning-*/attempt-*/events.jsonl")
     before = curve.stat().st_size
     helpers.wait_for(lambda: curve.stat().st_size > before, "news of the other")
@@ -352,7 +352,7 @@ def test_a_hanging_worker_does_not_delay_the_others(
 
 
 def _has_learner(worker: subprocess.Popen[bytes]) -> bool:
-    """Say whether a worker of a dask worker computes."""
+    """Say whether a dask worker has a worker of the harness that computes."""
     (found,) = helpers.workers_of(worker.pid) or [None]
     if found is None:
         return False
@@ -372,7 +372,7 @@ def test_a_session_runs_on_the_worker_with_the_quiet_resource(
         client.wait_for_workers(3, timeout=60)
         workers = client.scheduler_info(n_workers=-1)["workers"]
     (quiet,) = [name for name, facts in workers.items() if facts["resources"]]
-    for _ in range(2):  # by chance it would have been one of three
+    for _ in range(2):  # by chance it would be one of three workers
         code, _, err = helpers.run(
             *(*RUN, "--scheduler", cluster.file, "-k", "speed", "--force"), cwd=folder
         )
@@ -421,7 +421,7 @@ def test_each_gpu_is_given_to_one_worker_of_a_local_cluster(
     assert len(workers) == 3
     assert sorted(seen[a] for a in with_gpu) == ["2", "GPU-5fa"]
     assert timed["resources"] == {"GPU": 1}
-    assert set(timed["workers"]) < with_gpu  # one of this host
+    assert set(timed["workers"]) < with_gpu  # a worker on this host
 
 
 def test_a_worker_with_different_code_is_reported_before_any_work(

@@ -18,7 +18,7 @@ def results(folder: Path) -> list[Path]:
 
 
 def in_the_middle(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until the first seed is committed and the second is learning."""
+    """Wait until the first seed is committed and the second one learns."""
 
     def second_learns() -> bool:
         assert process.poll() is None, process.communicate()
@@ -91,7 +91,7 @@ def test_a_second_signal_ends_running_trials_at_once(
     workers = helpers.workers_of(process.pid)
     process.send_signal(number)
     with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(1)  # what runs may finish
+        process.wait(1)  # running trials may finish
     process.send_signal(number)
     found, _, err = helpers.finish(process)
     assert found == code, err
@@ -141,7 +141,7 @@ def test_a_killed_worker_is_recorded_and_the_others_continue(
     }
     assert ended[1].reason is not None
     assert "SIGKILL in numpy-reference" in ended[1].reason
-    assert ended[1].readings  # its curve until then is kept
+    assert ended[1].readings  # the curve until the kill is kept
     found, out, err = helpers.run(*command, "--why", cwd=folder)
     assert "s1: stays, ended crashed before; run again with --retry-failed" in out
     found, _, err = helpers.run(*command, "--retry-failed", cwd=folder)

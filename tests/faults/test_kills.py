@@ -9,13 +9,13 @@ from tests.faults.kills import VICTIMS, Campaign
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_random_kills_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
-    """More of them: `python -m tests.faults.kills --kills 100`, in `make test-all`."""
+    """`make test-all` runs more: `python -m tests.faults.kills --kills 100`."""
     campaign = Campaign(tmp_path, random.Random(0))
     for kills in (
         20,
         40,
         60,
-    ):  # more where by chance no trial went on from a checkpoint
+    ):  # more, if by chance no trial resumed from a checkpoint
         if not campaign.resumed:
             campaign.run(kills)
     assert campaign.problems == []

@@ -38,7 +38,7 @@ def marked(mark: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialRecord]:
-    """How the certificate of each ended, in one run; nothing of it is left."""
+    """Return the record of each certificate of one run, which leaves no process."""
     folder = tmp_path_factory.mktemp("misbehaviour")
     helpers.write(folder / "suite.toml", SUITE)
     mark = uuid.uuid4().hex

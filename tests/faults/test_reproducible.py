@@ -34,7 +34,7 @@ def test_the_same_seeds_give_the_same_curves_in_parallel_or_not(
 
 
 def _learned(folder: Path, name: str) -> list[dict[str, Any]]:
-    """Return what a worker of its own answers to two learning trials."""
+    """Return the messages of a new worker for two learning trials."""
     answers = []
     worker = WorkerProcess(Path(sys.executable), 1, (), log=lambda _: None)
     for seed in (0, 1):

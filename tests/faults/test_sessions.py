@@ -1,4 +1,4 @@
-"""Trials that are timed together share a fate no more than they must."""
+"""A failing trial of a session affects the others as little as possible."""
 
 import time
 from pathlib import Path
@@ -17,7 +17,7 @@ SHAPE = {"batch": 8, "time_steps": 20, "input_size": 2, "hidden_size": 16}
 
 
 def suite(*others: str) -> str:
-    """Return a session of the reference and others."""
+    """Return a suite with one session of the reference and others."""
     return helpers.suite(helpers.speed("numpy-reference", *others, shapes=[SHAPE]))
 
 
@@ -77,7 +77,7 @@ def test_a_trial_is_not_charged_for_the_memory_of_others_in_its_session(
         "keeps-260": "ok",
         "keeps-900": "out_of_memory",
     }
-    # At most one of the two went on with the reference, which keeps nothing.
+    # At most one of the two shared a worker with the reference, which keeps nothing.
     alone = {n: r.result["peak_memory_bytes"] for n, r in records.items()}
     own = {n: alone[n] for n in ("keeps-250", "keeps-260") if alone[n] is not None}
     assert own
@@ -86,7 +86,7 @@ def test_a_trial_is_not_charged_for_the_memory_of_others_in_its_session(
 
 
 def test_a_session_begins_in_fresh_workers(tmp_path: Path) -> None:
-    """Or a first call would be no first one, and its payback none."""
+    """Otherwise a first call would not be the first, and its payback wrong."""
     shapes = [SHAPE, {**SHAPE, "hidden_size": 24}]
     section = helpers.speed("numpy-reference", shapes=shapes)
     helpers.write(tmp_path / "suite.toml", helpers.suite(section))
@@ -114,7 +114,7 @@ def test_a_row_that_is_restarted_after_a_crash_has_no_first_call(
     forward = {row.implementation: row for row in rows if row.phase == "forward"}
     assert forward["torch-native"].time_s is not None
     assert forward["torch-native"].first_call_s is None
-    # Its worker died too, so that it has another, which had built nothing.
+    # Its worker died too, so it has a new one, which had built nothing.
     assert forward["numpy-reference"].first_call_s is not None
 
 
@@ -155,7 +155,7 @@ def test_a_trial_is_not_charged_for_memory_that_earlier_trials_left_behind(
         if r.trial.measure == "learning"
     ]
     assert [r.outcome for r in records] == ["ok"] * 6
-    assert len({r.result["worker"] for r in records}) > 1  # the limit was broken
+    assert len({r.result["worker"] for r in records}) > 1  # the limit was exceeded
     for record in records:
         updates = [e.x for e in record.readings if e.split == "held_out"]
         assert updates == sorted(set(updates))
@@ -189,7 +189,7 @@ def test_a_session_waits_for_the_trials_of_a_command_in_another_folder(
     assert code == 0, err
     (record,) = RunFolder.open(tmp_path / "out").records()
     result = record.result
-    # What it waited for is no time of its own; clocks differ by little.
+    # The time that it waited is not counted; clocks may differ a little.
     assert result["wall_time_s"] < result["committed_at"] - result["started_at"] - 0.5
 
 

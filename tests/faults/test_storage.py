@@ -1,4 +1,4 @@
-"""The folder of a run fills up, turns read-only, or its clock steps back."""
+"""The disk of a run fills up, its folder turns read-only, or the clock steps back."""
 
 import os
 import resource
@@ -23,7 +23,7 @@ ROOM_KB = 160
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, which a curve or two fill."""
+    """Mount a file system that one or two curves fill."""
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={ROOM_KB}k", "tmpfs", str(folder)]
@@ -90,7 +90,7 @@ def test_a_limit_on_files_stops_the_run_and_loses_nothing(
 
 
 def _limited(popen: Callable[..., object], most_bytes: int) -> Callable[..., object]:
-    """Start processes whose files may grow so large and no larger, as under a quota."""
+    """Start processes whose files may not exceed a size, as under a quota."""
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

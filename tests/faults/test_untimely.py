@@ -1,4 +1,4 @@
-"""Mistakes in how something is timed, made by plugins: each is caught or marked."""
+"""Plugins whose timings are wrong: each is caught or marked."""
 
 from pathlib import Path
 
@@ -46,13 +46,13 @@ def measure_two(
 
 
 def marks(record: TrialRecord) -> dict[str, str]:
-    """Return the words of each kind of doubt."""
+    """Return the words of each kind of reason why a timing is shaky."""
     found = record.result["unstable"].get("forward", [])
     return {reason["kind"]: reason["words"] for reason in found}
 
 
 def loads(record: TrialRecord) -> tuple[float, float]:
-    """Return the cores that it kept busy, and those that others did."""
+    """Return the number of cores that it kept busy, and that others did."""
     seen = next(r.values for r in record.readings if "own_load" in r.values)
     return float(np.median(seen["own_load"])), float(np.mean(seen["other_load"]))
 
@@ -118,7 +118,7 @@ def test_setting_a_framework_to_more_threads_is_marked(tmp_path: Path) -> None:
     words = marks(measured["sets-threads"])["threads"]
     assert words.startswith("was set to 2 threads")
     assert "where 1 thread was asked for" in words
-    # It is one process, so that the times of both are of two threads.
+    # Both run in one process, so both are timed with two threads.
     assert "threads" in marks(measured["torch-native"])
 
 

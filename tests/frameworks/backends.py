@@ -1,4 +1,4 @@
-"""In what the backends differ that `tests/frameworks` asks the same questions."""
+"""The differences between backends that share the tests in `tests/frameworks`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ONLY_FOR = {
     "test_keras.py": ["keras-jax", "tensorflow"],
     "test_keras_jax.py": ["keras-jax"],
     "test_tensorflow.py": ["tensorflow"],
-    # keras-jax has the optimiser, the loss and the probe of jax.
+    # keras-jax uses the optimiser, the loss and the probe of jax.
     "test_planted.py": ["jax", "tensorflow"],
     "test_probe.py": ["jax", "tensorflow"],
     "test_plugin_file.py": ["jax", "tensorflow"],
@@ -36,13 +36,13 @@ class Backend:
 
     Attributes:
         framework: Its name.
-        implementations: What it computes, to be held against the reference.
-        network: Module and name of what builds a network of layers.
-        rounding: The largest error in each dtype that it computes in.
+        implementations: Its implementations, which are compared with the reference.
+        network: Module and name of the class that builds a network of layers.
+        rounding: The largest error allowed in each dtype that it supports.
         differences: An implementation, and the dtype of its finite differences.
-        template_cells: Cells to write a layer of by `rnn-harness new`.
-        loop: The words for its loop over time.
-        fused: What else runs on a GPU, by implementation and cell.
+        template_cells: Cells for which `rnn-harness new` writes a layer.
+        loop: The name of its loop over time.
+        fused: The kernel on a GPU if it differs, by implementation and cell.
     """
 
     framework: str
@@ -60,7 +60,7 @@ class Backend:
 
     @property
     def version(self) -> str:
-        """The words for its library: "jax 0.8.0"."""
+        """Return the name and version of its library: "jax 0.8.0"."""
         name = self.framework.rpartition("-")[2]
         return f"{name} {importlib.import_module(name).__version__}"
 
@@ -75,7 +75,7 @@ class Backend:
         return bool(jax.default_backend() == "gpu")
 
     def default_dtype(self) -> str:
-        """Return the dtype that the framework of this process computes in unasked."""
+        """Return the default dtype of the framework of this process."""
         if self.framework == "tensorflow":
             import keras
 
@@ -90,7 +90,7 @@ class Backend:
     def network_of(
         self, layer: Callable[..., Any], spec: NetworkSpec = SMALL, device: str = "cpu"
     ) -> Any:
-        """Build a network of what `layer(cell, input_size, hidden_size)` returns."""
+        """Build a network of the layers of `layer(cell, input_size, hidden_size)`."""
         module, _, name = self.network.partition(":")
         build = getattr(importlib.import_module(module), name)
         network = build(spec, load_cell(REGISTRY, spec.cell), device, layer)
@@ -98,12 +98,12 @@ class Backend:
         return network
 
     def parameters(self, network: Any) -> dict[str, Any]:
-        """Return what a network holds of its layers, by name, as NumPy arrays."""
+        """Return the parameters of the layers of a network by name, in NumPy."""
         held = network._weights
         return {n: p.__array__() for n, p in held.items() if n.startswith("layer")}
 
 
-# Nine time steps in float64; in float32 the same are near 1e-7.
+# Nine time steps in float64; in float32 the errors are near 1e-7.
 BACKENDS = (
     Backend(
         "jax",
@@ -111,7 +111,7 @@ BACKENDS = (
         network="implementations.jax_backend.network:JaxNetwork",
         rounding={"float64": 1e-13},
         differences=("jax-scan", "float64"),
-        # Its gru is certified whole, see tests/unit/plugins/test_docs_plugins.py.
+        # Its gru has a whole certificate in tests/unit/plugins/test_docs_plugins.py.
         template_cells=("rnn-relu", "gru-reset-before", "lstm"),
         loop="XLA while loop",
     ),
@@ -121,7 +121,7 @@ BACKENDS = (
         network="implementations.jax_backend.keras_network:network",
         rounding={"float32": 1e-5},
         differences=("keras-jax", "float32"),
-        # The template of tensorflow computes here; its other cells are tested there.
+        # The template of tensorflow is used here; its other cells are tested there.
         template_cells=("lstm",),
         loop="XLA while loop",
     ),

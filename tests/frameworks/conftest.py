@@ -1,4 +1,4 @@
-"""One framework a process: `pytest tests/frameworks --framework jax`.
+"""Test one framework in each process: `pytest tests/frameworks --framework jax`.
 
 Nothing here is collected without `--framework`: frameworks disturb each other.
 """
@@ -18,14 +18,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out the files of other frameworks."""
-    # Where this folder is not asked for by name the option is not known.
+    # The option is unknown if this folder is not named on the command line.
     framework = config.getoption("--framework", None)
     here = ONLY_FOR.get(collection_path.name, [framework])
     return True if framework is None or framework not in here else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test for each implementation, or each that a backend lists for it."""
+    """Run a test for each implementation, or for those that a backend lists for it."""
     backend = Backend.of(metafunc.config.getoption("--framework"))
     if "implementation" in metafunc.fixturenames:
         metafunc.parametrize("implementation", backend.implementations)

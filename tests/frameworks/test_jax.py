@@ -1,4 +1,4 @@
-"""JaxNetwork: precision, compilation, layers of one's own, kernels, what is built."""
+"""JaxNetwork: precision, compilation, custom layers, kernels, builds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def of_layer(layer: Any) -> JaxNetwork:
     return network
 
 
-# --- what is compiled ----------------------------------------------------------------
+# --- compilation ----------------------------------------------------------------------
 
 
 def call_everything(network: Any, spec: NetworkSpec) -> None:
@@ -53,7 +53,7 @@ def call_everything(network: Any, spec: NetworkSpec) -> None:
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
-    """Every program that JAX handed to its compiler, for each of two rounds."""
+    """Return every program that JAX compiled in each of two rounds."""
     folder = tmp_path_factory.mktemp("programs")
     before = jax.config.values["jax_dump_ir_to"]
     jax.config.update("jax_dump_ir_to", str(folder))
@@ -86,11 +86,11 @@ def test_a_second_round_of_calls_compiles_nothing(programs: list[list[str]]) -> 
     assert programs[1] == []
 
 
-# --- layers of somebody's own --------------------------------------------------------
+# --- custom layers --------------------------------------------------------------------
 
 
 def scanned(weights: Any, x: Any, state: Any, active: Any) -> Any:
-    """A tanh Elman network, blind to padding."""
+    """Compute a tanh Elman network that ignores padding."""
     w, u, b = weights["w_ih"][0], weights["w_hh"][0], weights["b"][0]
 
     def advance(h: Any, x_t: Any) -> Any:
@@ -188,7 +188,7 @@ def test_a_layer_with_wrong_answers_is_refused_in_one_sentence(
     assert words in str(caught.value)
 
 
-# --- what really ran -----------------------------------------------------------------
+# --- the kernel that ran --------------------------------------------------------------
 
 
 def test_the_loop_of_a_scan_is_found_in_the_compiled_program() -> None:
@@ -228,7 +228,7 @@ def test_cudnn_is_distinguished_from_other_custom_calls() -> None:
         assert kernel_of(program.as_hlo_text()) == words
 
 
-# --- what the probe reports ---------------------------------------------------------
+# --- what the probe reports -----------------------------------------------------------
 
 
 def test_tracing_and_compiling_are_reported_and_a_second_call_is_not() -> None:

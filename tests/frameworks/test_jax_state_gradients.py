@@ -1,7 +1,7 @@
-"""The reference's state gradients, checked by a zero added to every state in JAX.
+"""Check the state gradients of the reference by a zero added to every state in JAX.
 
 The gradient with respect to a zero tensor that is added to the states inside the scan
-is the total derivative of the loss for each of them, by JAX's own differentiation.
+is the total derivative of the loss for each of them, computed by JAX.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def shifted_layer(
 def state_gradients(
     spec: NetworkSpec, weights: Weights, x: Array, d_outputs: Array
 ) -> tuple[Array, ...]:
-    """Return the gradient for zeros [time + 1, layers, batch, hidden] a part."""
+    """Return the gradient for zeros [time + 1, layers, batch, hidden], by part."""
     parts = len(load_cell(REGISTRY, spec.cell).info.state_parts)
 
     def pulled(shifts: Any) -> Any:
@@ -127,8 +127,8 @@ def test_the_gradient_of_a_zero_added_to_the_states_is_the_references(
     assert len(found) == len(expected) == len(declared.info.state_parts)
     for part, reference in zip(found, expected, strict=True):
         assert part.dtype == np.float64
-        # State by state: a sum over all would hide the small ones of long ago.
+        # State by state, as a sum over all would hide the small ones at large lags.
         errors = np.linalg.norm(part - reference, axis=(2, 3))
         norms = np.linalg.norm(reference, axis=(2, 3))
-        # The part of the last state that no output sees has a gradient of zero.
+        # The part of the last state that no output depends on has a gradient of zero.
         assert (errors <= 1e-12 * norms).all(), (errors - 1e-12 * norms).max()

@@ -1,4 +1,4 @@
-"""Keras layers on TensorFlow and on JAX: biases, parameters, what is refused."""
+"""Keras layers on TensorFlow and on JAX: biases, parameters, refusals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHER_BACKEND = {"tensorflow": "jax", "jax": "torch"}
 
 @pytest.fixture
 def stock(backend: Backend) -> str:
-    """The implementation whose layers are Keras' own."""
+    """Return the implementation whose layers are those of Keras."""
     return backend.implementations[0]
 
 
@@ -39,11 +39,11 @@ def test_redundant_biases_stay_zero_in_canonical_mode_only(
     gradients = network.loss_and_gradients(batch).read().gradients
     norm = network.train_steps([batch] * 2).read().gradient_norms[0]
     first, second = backend.parameters(network)["layer0.bias"]
-    redundant, needed = second[:12], second[12:]  # of z and r; b_hn of n
+    redundant, needed = second[:12], second[12:]  # for z and r; b_hn for n
     assert (redundant != 0).all() == moves
     assert (needed != 0).all()
     squares = {name: (g**2).sum() for name, g in gradients.items()}
-    # A bias that is trained has the gradient of its twin, and counts in the norm.
+    # A redundant bias has the same gradient as its twin, and counts in the norm.
     twice = (gradients["layer0.b"][:2] ** 2).sum() if moves else 0
     assert norm == pytest.approx(np.sqrt(sum(squares.values()) + twice), rel=1e-5)
     z, r = first[:6] + second[:6], first[6:12] + second[6:12]
@@ -64,7 +64,7 @@ def test_keras_layers_have_the_declared_number_of_parameters(
     assert shipped == declared["keras"] == count
 
 
-# --- what is refused -----------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

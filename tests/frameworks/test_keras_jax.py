@@ -1,4 +1,4 @@
-"""Keras layers on JAX: float32 alone, layers of one's own, what answers otherwise."""
+"""Keras layers on JAX: only float32, custom layers, wrong answers."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ KERAS_JAX = Backend.of("keras-jax")
 def test_float64_is_refused_as_keras_would_compute_in_float32() -> None:
     with pytest.raises(RefusedError, match="computes in float32; asked was float64"):
         build("keras-jax", replace(SMALL, dtype="float64"))
-    # Should this fail one day, float64 can be offered.
+    # If this fails one day, float64 can be offered.
     assert keras.backend.result_type("float64", float) == "float32"
 
 
-# --- layers of somebody's own --------------------------------------------------------
+# --- custom layers --------------------------------------------------------------------
 
 
 class OwnRnn(layers.Layer):  # type: ignore[misc]
-    """A tanh Elman network with canonical names, blind to padding."""
+    """A tanh Elman network with canonical names that ignores padding."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Networks of every backend: conversions, dtypes, what is left untouched, refusals."""
+"""Networks of every backend: conversions, dtypes, copies, refusals."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_weights_come_back_bit_for_bit(implementation: str, cell: str) -> None:
 def test_each_cell_has_the_values_and_gradients_of_the_reference(
     implementation: str, cell: str
 ) -> None:
-    # Over padded tokens. `make test` certifies one cell of an implementation whole.
+    # With padded tokens. `make test` makes one whole certificate of an implementation.
     spec = replace(SPEC, cell=cell, num_layers=1)
     errors = errors_against_reference(build(implementation, spec), spec)
     assert {"outputs", "d_inputs", "final 0", "vjp layer0.w_hh"} <= errors.keys()
@@ -46,7 +46,7 @@ def test_each_cell_has_the_values_and_gradients_of_the_reference(
     assert {name: e for name, e in errors.items() if e > allowed} == {}
 
 
-# With two moments, and with none.
+# Optimisers with two moments and with none.
 @pytest.mark.parametrize("optimizer", [Optimizer("adam"), Optimizer("sgd")])
 def test_training_resumes_from_weights_and_optimiser_state(
     implementation: str, optimizer: Optimizer
@@ -89,11 +89,11 @@ def test_finite_differences_use_float64_where_the_framework_computes_in_it(
     assert dtype_of_differences(implementation, monkeypatch) == dtype
 
 
-# --- what is left untouched ----------------------------------------------------------
+# --- what does not change -------------------------------------------------------------
 
 
 def aligned(array: Array) -> Array:
-    """Return a copy in float32 where JAX would compute in the caller's own memory."""
+    """Return a copy in float32 whose memory JAX would use without copying."""
     memory = np.empty(4 * array.size + 64, np.uint8)
     start = -memory.ctypes.data % 64
     same = memory[start : start + 4 * array.size].view(np.float32).reshape(array.shape)
@@ -105,7 +105,7 @@ def test_later_calls_do_not_change_what_was_read_or_placed(
     implementation: str,
 ) -> None:
     network, drawn = build(implementation, SMALL), draw_batch(SMALL)
-    # One sequence of float32: nothing is converted on its way to the framework.
+    # One sequence in float32, which needs no conversion for the framework.
     batch = replace(
         drawn,
         inputs=aligned(drawn.inputs[:1]),
@@ -175,7 +175,7 @@ def test_a_gpu_gives_the_results_of_the_cpu_without_tf32(
 ) -> None:
     if not backend.on_gpu():
         pytest.skip("no CUDA device")
-    # TF32 has a unit roundoff of 5e-4; float32 at 9 time steps stays near 1e-6.
+    # TF32 has a unit roundoff of 5e-4; float32 over 9 time steps errs by about 1e-6.
     spec, declared = replace(SPEC, cell=cell), load_cell(REGISTRY, cell)
     network = cast(
         TrainableNetwork,

@@ -1,4 +1,4 @@
-"""What is planted in a backend's optimiser and loss is refused, and its cause shown."""
+"""Mistakes in the optimiser and loss of a backend are refused with their cause."""
 
 from __future__ import annotations
 

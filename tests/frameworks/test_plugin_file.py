@@ -1,4 +1,4 @@
-"""A plugin file of a few lines computes what the reference computes."""
+"""A plugin file of a few lines agrees with the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a framework's device probe measures with."""
+"""The device probe of a framework."""
 
 from __future__ import annotations
 

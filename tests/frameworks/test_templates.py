@@ -1,4 +1,4 @@
-"""What `rnn-harness new implementation` writes for a framework computes its cell."""
+"""The file that `rnn-harness new implementation` writes computes its cell."""
 
 from __future__ import annotations
 

@@ -40,11 +40,11 @@ def network_of(
     return network
 
 
-# --- what is taken -------------------------------------------------------------------
+# --- layers that are accepted ---------------------------------------------------------
 
 
 class Integrator(layers.Layer):  # type: ignore[misc]
-    """A rectified network of U = 0 with canonical names, blind to padding."""
+    """A ReLU network of U = 0 with canonical names that ignores padding."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def test_a_layer_may_use_canonical_names_for_its_weights() -> None:
     found = own.loss_and_gradients(own.place(batch)).read()
     expected = oracle.loss_and_gradients(oracle.place(batch)).read()
     assert found.loss == pytest.approx(expected.loss, rel=1e-6)
-    # It does not use U, whose gradient is zero where the reference's is not.
+    # It does not use U, so its gradient is zero, unlike that of the reference.
     assert not found.gradients.pop("layer0.w_hh").any()
     for name, tensor in found.gradients.items():
         np.testing.assert_allclose(
@@ -83,7 +83,7 @@ def test_a_layer_may_use_canonical_names_for_its_weights() -> None:
 
 
 def test_dropout_acts_only_where_gradients_are_computed() -> None:
-    """So that a certificate shows it: in the loss, not in the outputs."""
+    """A certificate then shows it in the loss and not in the outputs."""
     wet = network_of(lambda h: gru(h, dropout=0.5, seed=1))
     errors = errors_against_reference(wet, SMALL)
     assert errors["outputs"] < 1e-6
@@ -119,8 +119,8 @@ def test_graphs_are_traced_once_for_each_batch_size_and_serve_every_length() -> 
     network = network_of(lambda h: CountedGru(h, **STACKED))
     padded = draw_batch(SMALL)
     call_everything(network, padded, BATCH)
-    # When built, to see that it takes any length; forward with padding and without,
-    # pull, loss, update with padding.
+    # One when built, to check that it takes any length; then forward with and without
+    # padding, pull, loss, and an update with padding.
     assert traces == 1 + 5
     shorter = replace(
         padded,
@@ -144,7 +144,7 @@ def test_graphs_are_traced_once_for_each_batch_size_and_serve_every_length() -> 
     assert traces == 1 + 5 + 3 + 5
 
 
-# --- what is refused -----------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------
 
 
 class Unrolled(Integrator):
@@ -228,13 +228,13 @@ def test_a_layer_of_fixed_length_is_refused_with_its_line_of_code() -> None:
     assert "(test_tensorflow.py:" in str(caught.value)
 
 
-# --- what really ran -----------------------------------------------------------------
+# --- the kernel that ran --------------------------------------------------------------
 
 X = tf.TensorSpec([5, 3, 2])
 
 
 def graph_of(function: Any, *signature: Any) -> Any:
-    """Trace a function that calls another, and return its graph; nothing runs."""
+    """Trace a function that calls another; return its graph without running it."""
     inner = tf.function(function, autograph=False)
     outer = tf.function(lambda *a: inner(*a), autograph=False)
     return outer.get_concrete_function(*signature).graph.as_graph_def()
@@ -271,8 +271,8 @@ def test_a_kernel_is_named_by_the_nodes_of_a_graph(function: Any, words: str) ->
 
 @pytest.fixture
 def keras_sees_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Keras choose as on a GPU; what it chooses is traced and does not run."""
-    # By name: what the package calls `rnn` is a function in this module.
+    """Let Keras choose kernels as on a GPU; they are traced and do not run."""
+    # By name, as `rnn` in the package is also a function of this module.
     module = importlib.import_module("keras.src.backend.tensorflow.rnn")
     monkeypatch.setattr(module, "_is_gpu_available", lambda: True)
 
@@ -320,10 +320,10 @@ def test_no_product_is_rounded_to_tf32() -> None:
     os.environ.get("TF_NUM_INTRAOP_THREADS") != "1", reason="threads are not pinned"
 )
 def test_a_network_with_one_thread_computes_on_one_thread() -> None:
-    """With a worker's variables one thread computes, beside the one that waits."""
+    """With the variables of a worker one thread computes, beside the one that waits."""
 
     def busy() -> dict[str, int]:
-        """Return the clock ticks of every thread but the one that waits."""
+        """Return the clock ticks of every thread except the one that waits."""
         times = {}
         for task in Path("/proc/self/task").iterdir():
             fields = (task / "stat").read_text().rpartition(")")[2].split()
@@ -346,7 +346,7 @@ def test_tracing_is_reported_and_a_second_call_is_not() -> None:
     probe = cases.load("tensorflow")
     double = tf.function(lambda x: 2 * x)
     cases.assert_reports_builds(probe, double, tf.ones(2), tf.ones(3))
-    # What is freed at once is reported, too.
+    # A graph that is freed at once is reported, too.
     before = probe.state()
     tf.function(lambda x: 2 * x)(tf.ones(2))
     assert probe.state().builds > before.builds

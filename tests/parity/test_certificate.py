@@ -1,4 +1,4 @@
-"""The certificate: what is broken does not pass, and it is told why."""
+"""The certificate: a mistake does not pass, and its cause is reported."""
 
 from __future__ import annotations
 
@@ -60,22 +60,22 @@ UPDATES = {
 GRADIENTS = {"grad w_hh", "grad initial state"}
 FORWARD = {"outputs", "final state", "one time step", "grad w_hh"}
 
-# Unpadded, of 100 and of 13 time steps; scored at every position; padded.
+# Unpadded with 100 and 13 time steps, scored at every position, and padded.
 LONG, SHORT, SCORED, PADDED = (PAIRWISE[i] for i in (0, 7, 5, 2))
 
 
 @dataclass(frozen=True)
 class Planted:
-    """A mistake, and what a certificate finds.
+    """A mistake, and what a certificate finds of it.
 
     Attributes:
-        cells: Where it is planted.
+        cells: Cells that it is planted in.
         breaks: Checks that must break.
         holds: Checks that must hold.
         cause: The likely cause that is reported.
-        shapes: Where it shows.
+        shapes: Shapes at which it shows.
         optimizers: Whether the optimisers are compared.
-        frameworks: Whose implementations it is planted in.
+        frameworks: Frameworks that it is planted in.
     """
 
     mistake: str
@@ -254,7 +254,7 @@ def test_a_check_keeps_its_worst_comparison_with_its_place() -> None:
     certificate.compare("outputs", np.array([1.5]), two, "elsewhere")
     (finding,) = certificate.findings.values()
     assert (finding.where, finding.expected) == ("nowhere", 2.0)
-    assert finding.found == float("inf")  # of another shape it would be None
+    assert finding.found == float("inf")  # it would be None for a different shape
     assert certificate.broken == ["outputs"]
 
 

@@ -1,9 +1,9 @@
-"""Every built-in implementation is certified for every cell, each in its own worker.
+"""Every built-in implementation is certified for every cell in its own worker.
 
 A framework that compiles a program for every shape needs up to a minute for a
-certificate. `make test` makes one certificate of each such implementation, each of
-another cell; `make test-all` makes the others. In `make test` the tests of each backend
-still compare every cell with the reference.
+certificate. `make test` makes one certificate of each such implementation, for a
+different cell each; `make test-all` makes the others. In `make test` the tests of each
+backend still compare every cell with the reference.
 """
 
 from __future__ import annotations

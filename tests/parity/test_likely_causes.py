@@ -1,4 +1,4 @@
-"""Likely causes: told where a mistake is planted, and nowhere else."""
+"""Likely causes are reported for planted mistakes, and for nothing else."""
 
 from __future__ import annotations
 
@@ -234,13 +234,13 @@ def test_a_mistake_in_the_time_steps_gets_its_likely_cause_alone(
     found = certificate_of(subject_of(registry, f"torch-{mistake}", cell), [LONG])
     assert expected <= set(found.broken)
     assert sound <= set(found.findings) - set(found.broken)
-    # Mistakes that nobody knows are told no cause rather than the nearest.
+    # An unknown mistake gets no cause rather than the nearest one.
     causes = dict.fromkeys(found.broken, cause) if cause else {}
     assert found.causes == causes
 
 
 class Fading(Gru):
-    """A GRU that forgets: all schemes draw the same values, with a short memory."""
+    """A GRU with a short memory: all its schemes draw the same values."""
 
     def initial_weights(
         self, scheme: str, rng: np.random.Generator, sizes: LayerSizes

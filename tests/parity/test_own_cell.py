@@ -1,4 +1,4 @@
-"""A cell that nobody knew before: certified without a reference."""
+"""A cell of a plugin is certified without a reference."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def errors(found: Measurement) -> dict[str, float]:
 
 @pytest.fixture
 def two_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave shapes that show it: short, one of them unpadded; and no optimisers."""
+    """Use two short shapes, one of them unpadded, and no optimisers."""
     few = tuple(s for s in shapes.PAIRWISE if s.time_steps == 13 and s.batch > 1)
     assert len(few) == 2
     for module in (parity, differences, peers):
@@ -66,7 +66,7 @@ def test_the_loop_of_every_framework_computes_a_cell_from_its_equations() -> Non
     assert "min-gru" not in registry.implementation("numpy-reference").cells
 
 
-# --- held against the equations ------------------------------------------------------
+# --- comparison with the equations ----------------------------------------------------
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_the_parallel_form_of_min_gru_is_certified_by_its_equations() -> None:
 @pytest.mark.parametrize(
     ("mistake", "expected", "sound"),
     [
-        # What each computes has the right gradient and passes every invariant.
+        # Each has the right gradient of its outputs and passes every invariant.
         ("exchanged-gate", {"outputs", "grad w_ih"}, {"differences b", *INVARIANTS}),
         ("tanh-candidate", {"outputs", "grad w_ih"}, {"differences b", *INVARIANTS}),
         ("wrong-gradient", {"grad b", "differences b"}, {"outputs", *INVARIANTS}),
@@ -134,7 +134,7 @@ def test_float64_is_tried_even_if_undeclared_and_the_heading_says_what_ran() -> 
     }
     assert allowed == {differences.SINGLE.tolerance(13).certified}
     assert 0.05 < min(allowed) < 0.07
-    # It declares no float64 either, but computes in it.
+    # It declares no float64 either, but can compute in it.
     found = certify("min-gru-exchanged-gate")
     assert "finite differences in float64 and" in found.facts["against"]
 
@@ -192,7 +192,7 @@ def test_two_implementations_that_compute_different_functions_are_both_broken() 
     )
     assert broken(right) == {"as bare-exchanged"}
     assert broken(wrong) == {"as bare-parallel"}
-    # The one that raises could not be run, and is not named.
+    # The one that raises an error did not run, and is not named.
     assert "and computes what bare-exchanged computes;" in right.facts["unproven"]
     assert right.facts["against"].endswith("invariants and bare-exchanged")
 
@@ -207,7 +207,7 @@ def test_the_output_says_what_is_not_proven(monkeypatch: pytest.MonkeyPatch) -> 
         "cell min-gru-bare declares neither a reference nor equations: bare-exchanged "
         "is consistent with itself; that any other"
     )
-    # The page breaks the line, which is longer than its other lines.
+    # The page wraps this line, which is too long for it.
     page = " ".join(DOCS.read_text(encoding="utf-8").split())
     assert f"`not proven: {unproven}`" in page
     record = TrialRecord(

@@ -1,4 +1,4 @@
-"""The trajectories of the optimisers reach what they are there to show."""
+"""The trajectories of the optimisers cover the cases that they are made for."""
 
 from __future__ import annotations
 

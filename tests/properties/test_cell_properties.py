@@ -1,4 +1,4 @@
-"""What holds for a cell whatever its sizes, weights, inputs and state."""
+"""Properties of a cell for any sizes, weights, inputs and state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ sizes = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5))
 seeds = st.integers(0, 2**32 - 1)
 scales = st.sampled_from([0.1, 1.0, 3.0])
 
-# Examples are of no use from one machine to the next, and a shared machine is slow.
+# Stored examples are of no use on another machine, and a shared machine is slow.
 repeatable = settings(deadline=None, derandomize=True, max_examples=60)
 
 
@@ -74,7 +74,7 @@ def test_the_backward_step_is_the_slope_along_any_direction(
 def test_sequences_of_a_batch_do_not_affect_each_other(
     cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float
 ) -> None:
-    """To rounding: a product of another size may sum in another order."""
+    """Up to rounding: a product of another size may sum in another order."""
     weights, x, state = setting(cell, seed, size, scale)
     after, saved = cell.step(weights, x, state)
     d_weights, d_x, d_before = cell.step_backward(weights, saved, after)
@@ -117,7 +117,7 @@ def test_a_time_step_does_not_change_its_arguments(
 def test_the_state_of_a_gru_lies_between_the_old_state_and_a_tanh(
     cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float
 ) -> None:
-    """A convex combination: never beyond the larger of |h'| and 1."""
+    """It is a convex combination, so it never exceeds the larger of |h'| and 1."""
     weights, x, (h_before,) = setting(cell, seed, size, scale)
     (h,), _ = cell.step(weights, x, (h_before,))
     assert (np.abs(h) <= np.maximum(np.abs(h_before), 1) * (1 + 1e-15)).all()

@@ -1,6 +1,6 @@
-"""What holds for a task whatever its length, batch and random numbers.
+"""Properties of a task for any length, batch and random numbers.
 
-The second half asks it of every built-in task that the registry knows.
+The second half tests every built-in task of the registry.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.helpers import REGISTRY
 seeds = st.integers(0, 2**32 - 1)
 batches = st.integers(1, 6)
 
-# Examples are of no use from one machine to the next, and a shared machine is slow.
+# Stored examples are of no use on another machine, and a shared machine is slow.
 repeatable = settings(deadline=None, derandomize=True, max_examples=60)
 
 BUILT_IN_TASKS = [
@@ -92,7 +92,7 @@ def loaded(name: str) -> Task:
 
 
 def some_lengths(task: Task) -> list[int]:
-    """Up to eight lengths of the task, from its shortest on."""
+    """Return up to eight lengths of the task, beginning with its shortest."""
     found = []
     for length in (*range(1, 9), 12, 16, 25, 28, 32, 64, 784):
         try:

@@ -1,4 +1,4 @@
-"""Curves of several implementations are held against the float64 reference's."""
+"""Curves of several implementations are compared with that of the float64 reference."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ Bend = Callable[[np.ndarray], np.ndarray]
 
 
 def apart(small: float, at: int | None = None, large: float = 0.2) -> Bend:
-    """Return differences `small` at each update, and `large` from one update on."""
+    """Return differences of `small` at each update, and of `large` from `at` on."""
 
     def bend(update: np.ndarray) -> np.ndarray:
         signs = np.where(update % 2 == 0, 1.0, -1.0)
@@ -73,7 +73,7 @@ class Study:
         read_back: bool = True,
         **changes: object,
     ) -> None:
-        """Commit a curve near a falling one; `name` has the dtype behind it."""
+        """Commit a curve near a falling one; `name` ends with the dtype."""
         implementation, dtype = name.rsplit(" ", 1)
         if (key := (implementation, cell, dtype)) not in self.certified:
             fake_runs.parity(self.writer, implementation, cell, dtype=dtype)
@@ -90,7 +90,7 @@ class Study:
             outcome["updates_to_solve"] = solved_at
         self.writer.commit(
             trial,
-            # In two events, as a study writes them.
+            # In two events, as a run writes them.
             events=[
                 Reading("train", {"loss": kept[a:b]}, x[a:b].tolist(), "updates")
                 for a, b in ((0, 30), (30, updates))
@@ -106,7 +106,7 @@ class Study:
         )
 
     def reference(self, own: Bend, **changes: object) -> None:
-        """Commit the reference in float64, and bent in float32."""
+        """Commit the reference in float64, and with differences in float32."""
         self.learn("numpy-reference float64", apart(0.0), **changes)  # type: ignore[arg-type]
         self.learn("numpy-reference float32", own, **changes)  # type: ignore[arg-type]
 
@@ -158,7 +158,7 @@ def test_early_updates_allow_for_rounding_of_the_implementation(study: Study) ->
     def grows(update: np.ndarray) -> np.ndarray:
         return np.asarray(9e-8 * 10 ** (0.1 * update))  # tenfold in ten updates
 
-    study.reference(grows)  # 1e-4 from 31 on, 1e-3 from 41 on
+    study.reference(grows)  # above 1e-4 from update 31 on, 1e-3 from 41 on
     for name, factor in (("torch-native", 5.0), ("jax-scan", 20.0)):
         study.learn(f"{name} float32", lambda u, f=factor: f * grows(u))
     assert study.seed("numpy-reference float32").parts_at == 41
@@ -239,7 +239,7 @@ def test_differences_are_the_largest_so_far(study: Study) -> None:
     assert differences(other, reference) == pytest.approx(expected, rel=1e-9)
 
 
-# --- who is held against whom --------------------------------------------------------
+# --- which curves are compared --------------------------------------------------------
 
 
 def test_each_seed_cell_and_variant_has_its_own_reference(study: Study) -> None:
@@ -313,7 +313,7 @@ def test_a_run_that_chose_one_implementation_has_no_agreement_section(
     assert "agreement" not in [part.name for part in parts]
 
 
-# --- what they reached ---------------------------------------------------------------
+# --- the results of learning ----------------------------------------------------------
 
 
 def solve(study: Study, name: str, ends: Sequence[int | None]) -> None:
@@ -374,7 +374,7 @@ def test_time_to_solve_uses_the_updates_of_the_same_implementation(
 
 @pytest.fixture
 def partings(study: Study) -> Study:
-    """Torch parts two updates early in one seed, later in another, alone in one."""
+    """Torch parts two updates early in one seed, later in another, and alone in one."""
     ends = ((41, 39), (50, 57), (None, 70), (None, None))
     for seed, (own, at) in enumerate(ends):
         study.reference(apart(1e-7, at=own), seed=seed)
@@ -508,7 +508,7 @@ def test_the_order_of_implementations_does_not_depend_on_which_trial_ended_first
 ) -> None:
     study.reference(apart(1e-7), cell="rnn")
     study.learn("torch-native float32", apart(1e-7), cell="rnn")
-    # The other way round, as side by side.
+    # In the opposite order, as trials in parallel may end.
     study.learn("torch-native float32", apart(1e-7), cell="gru")
     study.reference(apart(1e-7), cell="gru")
     study.learn("torch-native float32", apart(1e-7), cell="rnn", seed=1)

@@ -1,4 +1,4 @@
-"""Two runs with known truths: every verdict, every refusal, and how often each errs."""
+"""Two runs with known truths: every verdict, every refusal, and their error rates."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SHAPE = {
 
 @dataclass
 class Run:
-    """A run of invented timings."""
+    """A run with invented timings."""
 
     writer: fake_runs.Writer
 
@@ -71,7 +71,7 @@ class Run:
         values: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> Run:
-        """Commit a certificate and a timing; the drift is the same of all timings."""
+        """Commit a certificate and a timing; all timings have the same drift."""
         facts = changes.pop("facts", HERE)
         trial = fake_runs.speed_trial(name, "gru", **{**SHAPE, **changes})
         fake_runs.parity(
@@ -116,7 +116,7 @@ class Run:
 
     def against(self, new: Run, **options: Any) -> Comparison:
         found = compare(self.judged, new.judged, **options)
-        to_json(compare_json(found))  # holds no NaN
+        to_json(compare_json(found))  # fails for NaN
         return found
 
 
@@ -270,7 +270,7 @@ def _with_phase(run: Run, phase: str) -> Run:
     return run
 
 
-# --- what is unlike ------------------------------------------------------------------
+# --- runs that differ -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_different_library_versions_are_compared_and_reported(
 
 
 def cells_of(found: Comparison) -> dict[str, str]:
-    """The cells of the only row of a table, by their heading."""
+    """Return the cells of the only row of a table, by their heading."""
     (block,) = compare_table(found).blocks
     (shown,) = block.rows
     return dict(zip(block.head, shown.cells, strict=True))
@@ -426,7 +426,7 @@ def test_a_wrong_result_is_a_regression_however_fast(base: Run, new: Run) -> Non
     row = only(base.against(new))
     assert row.verdict == "failed in new"
     assert row.why == "what it computes is not right any more: broken: outputs"
-    # Where nobody looked there is nothing to be held against it.
+    # Without the broken certificate the verdict is `same`.
     unseen = base.against(base)
     assert only(unseen).verdict == "same"
 
@@ -486,11 +486,11 @@ def test_a_larger_least_effect_allows_larger_differences(base: Run, new: Run) ->
 def test_few_of_many_keys_at_the_least_effect_are_called_slower(
     fewer_resamples: None,
 ) -> None:
-    """Of forty one would be, by each p-value alone."""
+    """By each p-value alone, about one of forty would be."""
     rng = np.random.default_rng(5)
     runs = 1.05 * np.exp(rng.normal(0, 0.03, (15, 40, ROUNDS)))
     found = [_called_slower(ratios) for ratios in runs]
-    assert sum(count > 0 for count in found) <= 3  # of 15, at a level of 5 %
+    assert sum(count > 0 for count in found) <= 3  # of 15 cases, at a level of 5 %
 
 
 def test_a_key_that_is_slower_only_without_the_others_says_so() -> None:
@@ -507,7 +507,7 @@ def test_a_key_that_is_slower_only_without_the_others_says_so() -> None:
 
 
 def _alone_beyond(rng: np.random.Generator) -> tuple[Compared, Effect]:
-    """Draw a key until it is slower by itself and barely so."""
+    """Draw a key until it is slower by itself, but only just."""
     for _ in range(1000):
         row = _key_of("barely", 1.062 * np.exp(rng.normal(0, 0.025, ROUNDS)))
         found = row.effect
@@ -528,7 +528,7 @@ def _called_slower(ratios: np.ndarray) -> int:
     return len(module._concluded(rows, 0.05).of("slower"))
 
 
-# --- how often it errs ---------------------------------------------------------------
+# --- error rates ----------------------------------------------------------------------
 
 SIMULATED = 400
 
@@ -541,7 +541,7 @@ def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 def _rates(
     truth: float, rounds: int, *, paired: bool, spikes: bool = False
 ) -> tuple[float, float]:
-    """Return the share of sessions called slower, and the same."""
+    """Return the share of sessions with the verdict slower, and with same."""
     rng = np.random.default_rng([rounds, int(1000 * truth), paired])
 
     def turns() -> np.ndarray:
@@ -560,7 +560,7 @@ def _rates(
             found = unpaired_effect(list(base), list(new), 0.05)
         assert found is not None
         assert found.interval is not None
-        slower += 2 * found.slower_p <= 0.05  # as one key's verdict takes it
+        slower += 2 * found.slower_p <= 0.05  # as in the verdict on a single key
         same += found.interval.low >= 1 / 1.05 and found.interval.high <= 1.05
     return slower / SIMULATED, same / SIMULATED
 

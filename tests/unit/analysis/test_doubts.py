@@ -13,7 +13,7 @@ HERE = {"processor": "AMD EPYC 1a2b3c4d", "framework": "torch 2.13.0"}
 
 @pytest.fixture
 def measured(tmp_path: Path) -> list[TrialRecord]:
-    """A certificate and a timing."""
+    """Return the records of a certificate and a timing."""
     writer = fake_runs.Writer.create(tmp_path / "run")
     fake_runs.parity(writer, "torch-native", "gru")
     fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 1e-3)
@@ -25,7 +25,7 @@ def _with(record: TrialRecord, facts: Mapping[str, str]) -> TrialRecord:
 
 
 def _doubts(records: list[TrialRecord], there: Mapping[str, str]) -> str | None:
-    """Return the doubts of a timing here where its certificate is from there."""
+    """Return the doubt of a timing whose certificate has the facts `there`."""
     found = [_with(r, there if r.trial.measure == "parity" else HERE) for r in records]
     (timing,) = [r for r in found if r.trial.measure == "speed"]
     return words([doubts(found)[timing.id]])

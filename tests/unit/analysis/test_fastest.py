@@ -1,4 +1,4 @@
-"""Which implementation to use: a real advantage wins, a certificate is asked for."""
+"""Which implementation is fastest: it needs a real advantage and a certificate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,7 +91,7 @@ def test_an_interval_that_holds_one_is_not_an_advantage(writer: Writer) -> None:
 
 
 def test_a_drift_of_the_machine_does_not_hide_an_advantage(writer: Writer) -> None:
-    # The intervals of the times overlap by far: 10 % each way, and a drift of 25 %.
+    # The intervals of the times overlap: 10 % each way, with a drift of 25 %.
     timed(writer, "fast", 0.0100)
     timed(writer, "slow", 0.0103)
     assert only(writer).winner == "fast"

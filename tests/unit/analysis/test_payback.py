@@ -1,4 +1,4 @@
-"""When a costly first call has paid back, held against adding up every call."""
+"""When a costly first call has paid back, compared with adding up every call."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def found(writer: Writer) -> dict[str, Payback]:
 def first_even(
     first_s: float, time_s: float, other_first_s: float, other_s: float
 ) -> int:
-    """Return after how many calls the first has taken no more, call by call."""
+    """Return after how many calls the first one has taken no more time in total."""
     ours, theirs, calls = first_s, other_first_s, 1
     while ours > theirs:
         ours, theirs, calls = ours + time_s, theirs + other_s, calls + 1
@@ -62,7 +62,7 @@ def test_the_number_of_calls_is_that_of_adding_up_each_call(
 
 
 def test_the_interval_is_from_both_ends_of_both_times(writer: Writer) -> None:
-    # The fake interval is 10 % each way.
+    # The invented interval is 10 % each way.
     timed(writer, "plain", 0.0, 0.010)
     timed(writer, "compiled", 1.0, 0.005)
     each = found(writer)["compiled"]

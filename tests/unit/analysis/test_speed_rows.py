@@ -1,4 +1,4 @@
-"""What is said of a timing beside its time: peak, doubt, memory, unlike machines."""
+"""What is shown beside a time: peak, doubt, memory, differences of machines."""
 
 import json
 import math
@@ -111,7 +111,7 @@ def test_the_interval_of_a_ratio_holds_the_truth_at_its_stated_rate() -> None:
         found = interval(base, new)
         assert found is not None
         held += found.low <= 1.1 <= found.high
-    # 95 % of 200, less three standard deviations.
+    # 95 % of 200, minus three standard deviations.
     assert held >= 180
     assert held < 200, "an interval that always holds it says nothing"
 
@@ -136,7 +136,7 @@ def test_the_ratio_of_a_row_is_paired_and_has_an_interval(writer: Writer) -> Non
     assert 2.0 <= interval.low < 2.2 < interval.high <= 2.4
 
 
-# --- unlike things stand apart -------------------------------------------------------
+# --- different conditions are separate ------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_timings_of_different_conditions_share_neither_block_nor_ratio(
     certified(writer, "torch-native")
     certified(writer, "jax-scan", **{k: v for k, v in changes.items() if k in BUDGET})
     fake_runs.speed(writer, fake_runs.speed_trial("torch-native", "gru"), 0.01)
-    # Each implementation under one condition only: nothing varies inside either.
+    # Each implementation has one condition only, so none varies within it.
     other = fake_runs.speed_trial("jax-scan", "gru", **changes)
     fake_runs.speed(writer, other, 0.02)
     found = summary(writer)
@@ -316,7 +316,7 @@ def test_a_peak_of_an_unfit_machine_is_marked_wherever_it_is_used(
     rates = {line.cells[2]: line.cells for line in rates_table(found).rows}
     marked = {n: [c.endswith("% (unfit)") for c in rates[n]] for n in rates}
     assert sum(marked["train step"]) == 2
-    # Below the ridge of a single time step it is memory that limits.
+    # A single time step is below the ridge, where memory is the limit.
     assert sum(marked["stream"]) == 1
     (line,) = peaks_table(found).rows
     assert line.cells[3::2] == ("torch 2.13.0 (unfit)", "numpy")
@@ -536,7 +536,7 @@ def test_the_latency_table_shows_the_tail(writer: Writer) -> None:
 
 
 def drawn(rng: np.random.Generator, turns: int, each: int) -> list[float]:
-    """Latencies of turns that the machine makes longer or shorter as a whole."""
+    """Return latencies of turns that the machine makes longer or shorter as a whole."""
     of_turn = 1 + 0.03 * rng.standard_normal(turns)
     found = of_turn[:, None] * np.exp(0.08 * rng.standard_normal((turns, each)))
     return [float(s) for s in found.ravel()]
@@ -559,7 +559,7 @@ def test_intervals_of_latencies_include_the_variation_between_turns(turns: int) 
         for at, interval in enumerate((found.p50, found.p95, found.p99)):
             assert interval is not None
             held[at] += interval.low <= truth[at] <= interval.high
-    # Latencies resampled one by one hold p50 half as often.
+    # Intervals from single latencies would hold p50 half as often.
     assert (held / sessions >= 0.90).all(), held / sessions
 
 

@@ -1,4 +1,4 @@
-"""The tables of an invented run are those that its numbers make by hand."""
+"""The tables of an invented run agree with those computed by hand."""
 
 import json
 from dataclasses import replace
@@ -105,7 +105,7 @@ def test_time_to_solve_is_updates_times_update_time_of_each_certified_one(
 ) -> None:
     times = learned(summary, "adding", "gru").solve_times
     found = {time.implementation: time.seconds for time in times}
-    # my-gru is the fastest and its certificate is broken; torch-loop's read-back is.
+    # my-gru is fastest but its certificate is broken; the read-back of torch-loop is.
     assert found == pytest.approx({"torch-native": 14.0, "numpy-reference": 140.0})
     assert times[0].implementation == "torch-native"
     assert times[0].low == pytest.approx(800 * 0.9 * 0.014)
@@ -302,7 +302,7 @@ def test_ratios_are_to_the_fastest_certified_implementation(summary: Summary) ->
         name: timing(summary, name, "gru", "train_step").relative
         for name in ("torch-native", "numpy-reference", "my-gru")
     }
-    # my-gru takes half the time and is not certified, so it is not the measure.
+    # my-gru takes half the time but is not certified, so ratios are not to it.
     expected = {"torch-native": 1.0, "numpy-reference": 10.0, "my-gru": 0.5}
     assert relative == pytest.approx(expected)
 
@@ -467,7 +467,7 @@ def test_the_learned_table_reads_as_in_the_design(summary: Summary) -> None:
     )
     rows = [row.cells for row in block.rows]
     assert rows[0][:3] == ("gru 64 · 12.9k weights", "3/3", "1000 [800, 1200]")
-    # Both doubts: updates from 800 to 1200, an update 10 % less or more.
+    # Both uncertainties: 800 to 1200 updates, and 10 % of the time of an update.
     assert rows[0][4:] == ("14 s [10.1, 18.5 s] torch-native", "61 → ≥100")
     assert rows[1][2] == "1700 [1600, >3000]"
     assert rows[2][1:3] == ("0/3", "not within 3000")

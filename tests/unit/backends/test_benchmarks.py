@@ -1,4 +1,4 @@
-"""What `pytest tests/benchmarks --benchmark-only` runs, and the JSON that it writes."""
+"""The tests of `pytest tests/benchmarks --benchmark-only`, and the JSON it writes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def benchmarks(*options: str) -> str:
     done = subprocess.run(
         [*command, "-p", "no:xdist", "-o", "addopts=", "--benchmark-only", *options],
         cwd=helpers.HERE.parent,
-        # A worker of xdist has pytest-benchmark measure nothing.
+        # pytest-benchmark measures nothing in a worker of xdist.
         env={n: v for n, v in os.environ.items() if not n.startswith("PYTEST_")},
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Backends whose frameworks disturb others, in a process each: `tests/frameworks`."""
+"""Run `tests/frameworks` in one process for each framework that disturbs others."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FOLDER = "tests/frameworks"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # the inner tests have their own
+@pytest.mark.timeout(900)  # the inner tests have their own timeout
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.framework)
 def test_a_backend_passes_its_tests_in_its_own_process(backend: Backend) -> None:
-    """Run them with the environment of a worker, or skip what is not installed."""
+    """Run them with the environment of a worker; skip a missing framework."""
     registry = Registry.discover()
     reason = registry.unavailable(backend.implementations[0])
     if reason is not None:

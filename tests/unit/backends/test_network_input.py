@@ -1,4 +1,4 @@
-"""What does not fit a network is refused in one sentence; nothing is cast or cut."""
+"""Input that does not fit a network is refused in one sentence, never cast or cut."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def tokens(**changes: Any) -> Batch:
 
 
 def with_huge(shape: tuple[int, ...]) -> Any:
-    """A float64 that float32 rounds to infinity."""
+    """Return an array with a float64 that float32 rounds to infinity."""
     values = np.zeros(shape)
     values[(1,) * len(shape)] = -1e300
     return values
@@ -209,8 +209,8 @@ def test_a_float64_network_accepts_values_beyond_float32(implementation: str) ->
 def test_values_that_a_smaller_dtype_rounds_are_accepted(implementation: str) -> None:
     network = build(implementation)
     network.load_weights({n: w.astype(np.float64) for n, w in weights().items()})
-    # Below the smallest number of float32 is zero, above half a step from the largest
-    # is infinite, between is rounded.
+    # float32 makes values below its smallest number zero, those beyond its largest
+    # infinite, and rounds those between.
     largest = float(np.finfo(np.float32).max)
     network.load_weights(
         changed("readout.b", np.array([1e-300, largest * 1.00000001, 0.0]))

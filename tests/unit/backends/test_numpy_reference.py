@@ -1,4 +1,4 @@
-"""The oracle itself: finite differences, torch's optimisers, torch's losses."""
+"""The reference agrees with finite differences and torch's optimisers and losses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TOLERANCE = 1e-7
 
 
 def network(cell: str, **changes: Any) -> tuple[NumpyNetwork, Weights, Batch]:
-    """Two layers over a padded batch of tokens that need an embedding."""
+    """Return two layers, their weights and a padded batch of embedded tokens."""
     options: dict[str, Any] = {
         "cell": cell,
         "inputs": Inputs("tokens", 40),
@@ -145,7 +145,7 @@ def test_the_vjp_gives_the_slopes_for_inputs_and_initial_state(cell: str) -> Non
 
 
 class Nudged:
-    """A cell whose state is moved once, after one of its time steps."""
+    """A cell whose state is changed once, after one of its time steps."""
 
     def __init__(self, cell: Any, at: int, nudges: Sequence[Array]) -> None:
         self.cell, self.at, self.nudges, self.count = cell, at, nudges, 0
@@ -175,7 +175,7 @@ def test_state_gradients_are_the_total_derivative_at_every_time(
     found = net.state_gradients(net.place(batch), d_outputs)
     for t, layer in product((1, 4, 7), (0, 1)):
         directions = [rng.standard_normal((3, 5)) for _ in found]
-        # Layers run one after the other, each over the whole sequence.
+        # Layers run one after another, each over the whole sequence.
         at = layer * 7 + t - 1
 
         def value(step: float, at: int = at, d: Any = directions) -> float:

@@ -1,4 +1,4 @@
-"""ONNX Runtime: weights that come back, nodes that ran, what it is not asked for."""
+"""ONNX Runtime: weights that come back, nodes that ran, no training."""
 
 from __future__ import annotations
 

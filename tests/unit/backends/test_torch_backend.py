@@ -161,7 +161,7 @@ def test_a_tensor_without_a_gradient_has_zero_moments_that_come_back() -> None:
         np.testing.assert_array_equal(losses[0], losses[1])
 
 
-# --- what ran ------------------------------------------------------------------------
+# --- the kernel that ran --------------------------------------------------------------
 
 needs_onednn = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN"
@@ -212,7 +212,7 @@ def test_a_fallback_from_onednn_is_reported() -> None:
 
 
 class _LongByHand(torch.nn.LSTM):  # type: ignore[misc]
-    """Leaves torch's operator where there are more than 5 time steps."""
+    """Does not use the operator of torch for more than 5 time steps."""
 
     def forward(self, x: Any, state: Any = None) -> Any:
         if len(x) <= 5:
@@ -285,7 +285,7 @@ def test_bf16_rounds_products_and_leaves_weights_and_moments_in_float32(
     found, expected = (
         n.forward(p, state).read() for n, p in ((network, placed), (exact, reference))
     )
-    # Half a unit in the last of 8 bits is 2^-9, which 9 time steps add up.
+    # Half a unit in the last of 8 bits is 2^-9, added up over 9 time steps.
     assert 2**-12 < _difference(found.outputs, expected.outputs) < 2**-5
     assert 2**-12 < _difference(found.state[0], expected.state[0]) < 2**-5
     gradients = network.loss_and_gradients(placed).read().gradients
@@ -376,7 +376,7 @@ def test_a_layer_of_another_form_is_refused_in_one_sentence(
     assert words in str(caught.value)
 
 
-# --- what a layer answers ------------------------------------------------------------
+# --- wrong answers of a layer ---------------------------------------------------------
 
 
 def answering(cell: str, answer: Any, **changes: Any) -> TorchNetwork:
@@ -503,7 +503,7 @@ def test_padded_outputs_of_a_recurrent_module_must_be_packed() -> None:
 
 
 def test_an_answer_that_overflows_is_not_an_error() -> None:
-    """Learning that diverges is told as such, by its loss."""
+    """Diverged learning is reported as such, from its loss."""
 
     def overflow(outputs: Any, state: Any) -> Any:
         large = torch.where(outputs > 0, torch.inf, torch.nan)

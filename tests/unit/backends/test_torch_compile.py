@@ -1,4 +1,4 @@
-"""torch-compile: the loop's values and gradients, one graph for all sizes."""
+"""torch-compile has the loop's values and gradients, with one graph for all sizes."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ pytestmark = [
         tuple(map(int, torch.__version__.split(".")[:2])) < compiled.OLDEST,
         reason=f"torch {torch.__version__} is older than torch-compile needs",
     ),
-    # What torch's compiler says of itself as it is imported.
+    # Warnings of the compiler of torch on import.
     pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning"),
 ]
 
-# Float64 rounds by 1e-16, and at most 12 time steps and 100 products add up.
+# Float64 rounds by 1e-16, added up over at most 12 time steps and 100 products.
 CLOSE = {"rtol": 1e-12, "atol": 1e-13}
 SPEC = NetworkSpec(
     cell="gru",
@@ -53,7 +53,7 @@ SPEC = NetworkSpec(
 
 
 def quiet() -> None:
-    """Keep the compiler's own records, thousands of them, from pytest."""
+    """Keep the thousands of log records of the compiler from pytest."""
     logging.getLogger("torch.__trace").propagate = False
 
 
@@ -72,7 +72,7 @@ def graphs() -> int:
 
 @pytest.fixture(scope="module")
 def compiled_by_phase() -> dict[str, int]:
-    """Time the phases of a GRU in float64; return what each compiled."""
+    """Time the phases of a GRU in float64; return the number of graphs of each."""
     from implementations.torch_backend.graphs import graphs_of
 
     torch.set_num_threads(1)
@@ -82,7 +82,7 @@ def compiled_by_phase() -> dict[str, int]:
         "torch-compile",
         "gru",
         dtype="float64",
-        # Equal sizes, which later are not: as many time steps as gates.
+        # Sizes that are equal only here: as many time steps as gates.
         time_steps=3,
         input_size=2,
         hidden_size=4,
@@ -110,7 +110,7 @@ def compiled_by_phase() -> dict[str, int]:
 
 
 class Sizes:
-    """A cell as far as a layer looks at it: names, gates, shapes."""
+    """A cell with what a layer needs of it: names, gates, shapes."""
 
     def __init__(
         self, gates: str, parts: str, shapes: Callable[[int, int], dict[str, Any]]
@@ -131,9 +131,9 @@ def _shapes(gates: int, **own: Callable[[int], tuple[int, ...]]) -> Any:
 
 
 def everything_at_once(ops: Any, w: Any, a: Sequence[Any], state: Any) -> Any:
-    """Use weights in every way: vectors, rows, a matrix of two, W x + b's own bias.
+    """Use weights in every way: vectors, rows, a matrix of two, the bias of W x + b.
 
-    The second product multiplies what comes of the first one.
+    The second product multiplies the result of the first one.
     """
     h, c = state
     (p,) = ops.products(w["u"], h)
@@ -158,7 +158,7 @@ EVERYTHING = Sizes(
 
 
 def elementwise(ops: Any, w: Any, a: Sequence[Any], state: Any) -> Any:
-    """Li et al. (2018), IndRNN: no product at all."""
+    """Compute IndRNN, Li et al. (2018), which has no matrix product."""
     return (ops.tanh(a[0] + w["u"] * state[0]),)
 
 
@@ -199,7 +199,7 @@ def pass_and_back(layer: Any, time_steps: int, batch: int, parts: int) -> list[A
     state = [draw(1, batch, hidden_size).requires_grad_() for _ in range(parts)]
     outputs, after = layer(x, state[0] if parts == 1 else tuple(state))
     found = [outputs, *((after,) if parts == 1 else after)]
-    # Transposed, as the readout's gradient comes, and without one for the last state.
+    # Transposed, like the gradient from the readout, and none for the last state.
     cotangents = [draw(batch, time_steps, hidden_size).transpose(0, 1)]
     cotangents += [draw(1, batch, hidden_size) for _ in range(parts - 1)]
     gradients = torch.autograd.grad(
@@ -225,7 +225,7 @@ def assert_agree(cell: str, time_steps: int, batch: int, hidden_size: int) -> No
 
 
 def test_values_and_gradients_are_those_of_the_loop_without_compiling() -> None:
-    # What was derived from the equations, in plain torch: any mistake shows here.
+    # The code derived from the equations runs in plain torch, which shows any mistake.
     with torch.compiler.set_stance("force_eager"):
         for cell in OF_CELL:
             for time_steps, batch in ((7, 3), (1, 2), (4, 1)):
@@ -259,7 +259,7 @@ def test_a_weight_that_the_equations_do_not_use_has_no_gradient() -> None:
     assert layer.u.grad is not None
 
 
-# --- what ran ------------------------------------------------------------------------
+# --- the kernel that ran --------------------------------------------------------------
 
 
 def marked(layer: Any, x: Any) -> Any:
@@ -328,13 +328,13 @@ def test_a_graph_break_is_reported_with_the_number_of_pieces() -> None:
     assert found == "2 inductor graphs"
 
 
-# --- compiling, and when it cannot be done -------------------------------------------
+# --- when graphs are compiled, and when they cannot be --------------------------------
 
 
 def test_graphs_are_compiled_only_in_the_first_call_of_a_phase(
     compiled_by_phase: Mapping[str, int],
 ) -> None:
-    # The step of the optimiser needs no graph beside those of the gradients.
+    # An update needs no graph beside those of the gradients.
     assert compiled_by_phase == {
         "construction": 0,
         "forward": 1,

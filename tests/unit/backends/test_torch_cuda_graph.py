@@ -1,7 +1,7 @@
-"""torch-cuda-graph: what is replayed gives what torch-native gives.
+"""torch-cuda-graph: a replay gives the same results as torch-native.
 
 Here a recording runs its body again at each replay and writes into the same tensors, as
-a graph does on a GPU; one test records for good, where there is a GPU.
+a graph does on a GPU. One test records real graphs if there is a GPU.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ OPTIMIZERS = {
 
 
 class Recorder:
-    """Records nothing, but a graph's memory: a replay must find the same tensors."""
+    """Imitates the memory of a graph: a replay must find the same tensors."""
 
     network: GraphNetwork
 
@@ -113,7 +113,7 @@ def test_replayed_updates_equal_those_of_torch_native(name: str, cell: str) -> N
     spec = replace(SPEC, cell=cell, optimizer=OPTIMIZERS[name])
     plain, graph, recorder = networks(spec)
     for seed in range(6):
-        # Two shapes in turn, and others of one shape: two recordings are enough.
+        # Two shapes in turn, and more batches of one shape: two recordings are enough.
         one = batch(seed, size=4 + seed % 2)
         expected = plain.train_steps([plain.place(one)]).read()
         found = graph.train_steps([graph.place(one)]).read()

@@ -1,4 +1,4 @@
-"""The load that a process and what it started are counted with."""
+"""The load of a process and of the processes that it started."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def child(script: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def own_load(load: OtherLoad, wall_s: float) -> float:
-    """Return what was seen while this process itself did nothing."""
+    """Return the own load that is measured while this process does nothing."""
     load.begin()
     time.sleep(wall_s)
     load.end()
@@ -54,7 +54,7 @@ def test_the_computation_of_a_descendant_is_own_load(script: str) -> None:
     assert own_load(load, 0.2) < 0.1
     with child(script):
         wait_until_it_spins(load)
-        assert own_load(load, 0.5) > 0.15  # others may have the rest
+        assert own_load(load, 0.5) > 0.15  # other processes may have the rest
     assert own_load(load, 0.2) < 0.1
 
 
@@ -84,7 +84,7 @@ def test_a_child_that_has_ended_is_own_load_and_an_idle_one_is_not() -> None:
 
 
 def test_the_computation_of_a_sibling_is_not_own_load() -> None:
-    """As of two workers of one session."""
+    """Two workers of one session are siblings."""
     watch = (
         "import subprocess, time\n"
         "from harness.machine.load import OtherLoad\n"
@@ -128,7 +128,7 @@ def test_waiting_for_a_core_is_counted_and_sleeping_is_not() -> None:
         found = subprocess.check_output([sys.executable, "-c", code])
     load.end()
     asleep_s = time.monotonic() - start_s
-    # Two share a core: each waits as long as it computes.
+    # Two processes share a core, so each waits as long as it computes.
     assert float(found) > 0.1
     # On a busy machine this process waits too, but only when it wakes up.
     assert load.waited_s < 0.5 * asleep_s

@@ -29,7 +29,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @contextmanager
 def elsewhere(how: str) -> Iterator[subprocess.Popen[str]]:
-    """Let another process measure meanwhile."""
+    """Let another process measure in the meantime."""
     process = subprocess.Popen(
         [sys.executable, "-c", ELSEWHERE, how],
         stdin=subprocess.PIPE,
@@ -90,7 +90,7 @@ def test_a_session_has_its_machine_to_itself(there: str, alone: bool) -> None:
         trial = Trial(alone=alone)
         wait_for(trial.waits.is_set)
         assert not trial.is_in.wait(0.3)
-        process.kill()  # whoever dies is out
+        process.kill()  # a dead process holds no lock
         wait_for(trial.is_in.is_set)
     trial.may_end.set()
     trial.join()

@@ -30,7 +30,7 @@ COPY_BYTES = 2**28
 
 
 class Clock:
-    """A clock that goes on only while a fake probe computes."""
+    """A clock that advances only while a fake probe computes."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -40,7 +40,7 @@ class Clock:
 
 
 class Fake:
-    """A probe whose calls take the time that the given rates ask for, or longer."""
+    """A probe whose calls take at least the time that follows from the given rates."""
 
     def __init__(self, clock: Clock, rates: dict[int, float]) -> None:
         self.clock, self.rates = clock, rates
@@ -90,7 +90,7 @@ def test_the_peak_is_the_best_rate_over_sizes_and_counts_reads_and_writes(
     assert found.copy.per_s == pytest.approx(BYTES_PER_S)
     assert probe.copied == [COPY_BYTES]
     assert probe.asked == [(n, "float32", "highest") for n in FLOP_PER_S]
-    # Four products of 0.15 s, the last called thrice, and 0.2 s of copying.
+    # Four products of 0.15 s, the last one called three times, and 0.2 s of copying.
     assert clock.now_s < 3
 
 
@@ -270,7 +270,7 @@ def test_a_worker_pool_returns_the_peak_of_a_framework_or_a_reason() -> None:
         assert 1e7 < found.flop.per_s < cases.FASTEST_FLOP_PER_S
         without = Trial("speed", "onnxruntime", "gru")
         assert isinstance(pool.peak(without), Answer)
-        for _ in range(2):  # a worker that refused answers on
+        for _ in range(2):  # a worker still answers after a refusal
             refused = pool.peak(replace(trial, device="cuda:0"))
             assert isinstance(refused, Answer)
             assert (refused.outcome, refused.died) == ("refused", False)

@@ -22,7 +22,7 @@ from harness.machine.watch import Machine, _of_work, watch_machine
 from tests import helpers
 
 pytestmark = pytest.mark.skipif(
-    not Path("/proc/stat").exists(), reason="only Linux tells of itself in /proc"
+    not Path("/proc/stat").exists(), reason="only Linux describes itself in /proc"
 )
 
 CPU = "sys/devices/system/cpu"
@@ -51,7 +51,7 @@ Changes = Mapping[str, str | None]
 
 
 def plant(root: Path, files: Changes) -> Path:
-    """Write files below a folder; None takes one away."""
+    """Write files below a folder; None removes one."""
     for name, text in files.items():
         file = root / name
         if text is None:
@@ -63,7 +63,7 @@ def plant(root: Path, files: Changes) -> Path:
 
 
 def watch(root: Path, meanwhile: Changes | None = None) -> Machine:
-    """Watch a planted machine whose files change meanwhile; its work is steady."""
+    """Watch an invented machine whose files change meanwhile; its work is steady."""
     calls = 0
 
     def work() -> None:
@@ -74,7 +74,7 @@ def watch(root: Path, meanwhile: Changes | None = None) -> Machine:
         time.sleep(1e-3)
 
     machine = watch_machine(root, duration_s=0.03, work=work)
-    # How steady this machine's own clock and sleep are is not what is planted.
+    # The steadiness of the real clock and sleep is not part of the invented machine.
     steady = {"work_spread": 0.01, "work_interval": 0.001, "clock_wrong": False}
     return replace(machine, **steady)  # type: ignore[arg-type]
 
@@ -83,12 +83,12 @@ def kinds(fitness: Fitness) -> dict[str, str]:
     return {reason.kind: reason.verdict for reason in fitness.reasons}
 
 
-# --- what is read --------------------------------------------------------------------
+# --- reading facts --------------------------------------------------------------------
 
 
 def test_all_facts_of_a_quiet_machine_are_read_and_it_is_fit(tmp_path: Path) -> None:
     machine = watch(plant(tmp_path, QUIET))
-    assert machine.not_readable == ("steal",)  # no tick has passed on it
+    assert machine.not_readable == ("steal",)  # no tick has passed on this machine
     assert replace(machine, work_s=1e-3, other_load=0.0, steal=0.0) == Machine(
         clock_wrong=False,
         work_s=1e-3,
@@ -127,7 +127,7 @@ def test_unreadable_facts_are_named_and_never_taken_as_good(tmp_path: Path) -> N
 def test_an_invalid_value_counts_as_unreadable(tmp_path: Path, text: str) -> None:
     machine = watch(plant(tmp_path, dict.fromkeys(QUIET, text)))
     words = {machine.governor, text.strip() or None}
-    assert len(words) == 1  # a word that the system gives is passed on
+    assert len(words) == 1  # a word from the system is passed on
     assert machine.boost in (None, False)
     numbers = {n for n, v in vars(machine).items() if isinstance(v, int | float)}
     assert numbers <= {"clock_wrong", "work_s", "work_spread", "work_interval", "boost"}
@@ -199,7 +199,7 @@ STAT = "cpu  {} 0 100 9000 10 0 0 {} 0 0\ncpu0 1\ncpu1 1\ncpu2 1\ncpu3 1\n"
         ({f"{GROUP}/cpu.max": "150000 100000\n"}, {}, {"quota": "noisy"}),
         ({f"{GROUP}/cpu.max": "50000 100000\n"}, {}, {"quota": "unfit"}),
         ({f"{GROUP}/cpu.max": "400000 100000\n"}, {}, {}),
-        # a group around this one has the limit
+        # the limit is that of a parent group
         ({"sys/fs/cgroup/user.slice/cpu.max": "200000 100000"}, {}, {"quota": "noisy"}),
         ({}, {f"{GROUP}/cpu.stat": "nr_throttled 8\n"}, {"quota": "unfit"}),
         (
@@ -207,7 +207,7 @@ STAT = "cpu  {} 0 100 9000 10 0 0 {} 0 0\ncpu0 1\ncpu1 1\ncpu2 1\ncpu3 1\n"
             {f"{CPU}/cpu2/thermal_throttle/core_throttle_count": "3\n"},
             {"heat": "noisy"},
         ),
-        # the clock varies, and the governor lets it
+        # the clock varies, as the governor allows
         (
             {f"{CPU}/cpu1/cpufreq/scaling_governor": "powersave\n"},
             {f"{CPU}/cpu{n}/cpufreq/scaling_cur_freq": "2700000\n" for n in range(4)},
@@ -235,7 +235,7 @@ def test_each_disturbance_of_timings_is_a_reason(
     [
         {
             "proc/self/cgroup": "4:memory:/\n3:cpu,cpuacct:/docker/1\n0::/\n",
-            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "150000\n",  # mounted as the top
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "150000\n",  # mounted as the root
             "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
         },
         {
@@ -271,7 +271,7 @@ MIB = 2**20
 @pytest.mark.parametrize(
     ("cgroup", "left"),
     [
-        (  # what the system would drop of files is free
+        (  # file caches count as free
             {
                 "proc/self/cgroup": "0::/job/step\n",
                 "sys/fs/cgroup/job/memory.max": f"{1000 * MIB}\n",
@@ -297,7 +297,7 @@ MIB = 2**20
             },
             130,
         ),
-        (  # inside a container its own group is the top
+        (  # inside a container its group is the root
             {
                 "proc/self/cgroup": "0::/\n",
                 "sys/fs/cgroup/memory.max": f"{100 * MIB}\n",
@@ -331,12 +331,12 @@ GOOD = Machine(
         ({"other_load": 0.09}, {}),
         ({"other_load": 0.11}, {"load": "noisy"}),
         ({"other_load": 0.6}, {"load": "unfit"}),
-        # on a large machine there are cores enough for all
+        # a large machine has enough cores for all
         ({"other_load": 0.6, "cores": 64, "allowed_cores": 4}, {"load": "noisy"}),
         ({"other_load": 6.5, "cores": 64, "allowed_cores": 4}, {"load": "unfit"}),
         ({"steal": 0.01}, {}),
         ({"steal": 0.11, "work_spread": 0.2}, {"steal": "unfit", "spread": "noisy"}),
-        # cores that others may not use are no limit
+        # cores of other processes do not limit this one
         ({"allowed_cores": 2, "quota_cores": 2.0}, {}),
     ],
 )
@@ -460,7 +460,7 @@ def test_the_time_that_others_used_is_divided_by_the_time_that_passed(
     time.sleep(LEAST_S)
     found = load.end()
     assert load.readable
-    # One second in all, less what this process took of it.
+    # One second in total, minus the time of this process.
     assert 0.9 < found * load.span_s <= 1.0
 
 
@@ -476,7 +476,7 @@ def test_idle_waiting_and_stolen_time_is_no_load(tmp_path: Path) -> None:
 def test_the_load_of_a_short_turn_is_measured_with_the_turns_before_it(
     tmp_path: Path,
 ) -> None:
-    """Every turn of 10 ms has one tick of 10 ms, so that others keep one core busy."""
+    """Every turn of 10 ms has one tick of 10 ms: others keep one core busy."""
     tick(tmp_path, 0)
     load = OtherLoad(tmp_path)
     spans, answers, ticks = [], [], 0
@@ -488,9 +488,9 @@ def test_the_load_of_a_short_turn_is_measured_with_the_turns_before_it(
         time.sleep(0.01)
         answers.append(load.end())
         spans.append(time.perf_counter() - start_s)
-        ticks += 50  # what is used between turns is not in them
+        ticks += 50  # time between turns does not count
         tick(tmp_path, ticks)
-    # One tick in the first turn alone says nothing yet: a tenth of a core at most.
+    # One tick in the first turn alone is no evidence: a tenth of a core at most.
     assert answers[0] <= 0.01 / LEAST_S
     turns, span_s = 0, 0.0
     while span_s < LEAST_S:
@@ -527,7 +527,7 @@ print(load.end(), flush=True)
 
 @contextmanager
 def observer() -> Iterator[subprocess.Popen[str]]:
-    """Start a process that watches the load of others, which this process is then."""
+    """Start a process that watches the load of others, such as this process."""
     process = subprocess.Popen(
         [sys.executable, "-c", OBSERVER],
         stdin=subprocess.PIPE,
@@ -565,7 +565,7 @@ def enough(process: int) -> float:
 def test_a_spinning_process_is_load_to_others_and_not_to_its_parent(
     ends: bool,
 ) -> None:
-    """Both see the same system, so that what else runs there cancels."""
+    """Both see the same system, so the load of other processes cancels."""
     with observer() as other:
         load = OtherLoad()
         assert ask(other) == "begun\n"
@@ -588,7 +588,7 @@ def test_a_spinning_process_is_load_to_others_and_not_to_its_parent(
 def test_no_descendants_are_listed_for_a_process_without_children(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No thread's children are listed where there are none: that takes longest."""
+    """Listing the children of every thread takes longest."""
     script = (
         "from harness.machine.load import OtherLoad\n"
         "OtherLoad._descendants = None\n"

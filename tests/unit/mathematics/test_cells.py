@@ -31,7 +31,7 @@ each_gated_cell = pytest.mark.parametrize("cell", GATED, ids=lambda c: c.info.na
 def random_weights(
     cell: ReferenceCell, rng: np.random.Generator, input_size: int, hidden_size: int
 ) -> Weights:
-    """Values of order one in every tensor, so that no term of a gradient is hidden."""
+    """Draw values of order one in every tensor, so no term of a gradient is hidden."""
     shapes = cell.weight_shapes(input_size, hidden_size)
     return {name: rng.normal(0, 0.7, shape) for name, shape in shapes.items()}
 
@@ -46,7 +46,7 @@ def relative_error(actual: Array, expected: Array) -> float:
     return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
 
 
-# --- what a cell says of itself ------------------------------------------------------
+# --- the info of a cell ---------------------------------------------------------------
 
 
 @each_cell
@@ -81,7 +81,7 @@ def test_info_agrees_with_the_shapes(cell: ReferenceCell) -> None:
 
 @each_gated_cell
 def test_the_keeping_gate_at_one_keeps_the_state_exactly(cell: ReferenceCell) -> None:
-    """σ(40) is 1 in float64. The LSTM keeps c, and exactly so where i is 0."""
+    """σ(40) is 1 in float64. The LSTM keeps c, exactly if i is 0."""
     rng = np.random.default_rng(0)
     weights = {n: np.zeros(s) for n, s in cell.weight_shapes(2, 3).items()}
     weights["w_ih"][-1] = rng.normal(size=(3, 2))
@@ -129,7 +129,7 @@ def test_with_reset_one_and_update_zero_a_gru_is_a_tanh_network(
 def test_the_derivative_of_relu_at_exactly_zero_is_that_of_torch(
     torch: ModuleType,
 ) -> None:
-    """Zero weights and inputs put every unit at the kink, one bias beside it."""
+    """Zero weights and inputs put every unit at the kink; a bias moves one off it."""
     weights = {n: np.zeros(s) for n, s in RnnRelu().weight_shapes(2, 3).items()}
     weights["b"][0, 2] = 1e-300
     x, state = np.zeros((1, 2)), (np.zeros((1, 3)),)
@@ -215,7 +215,7 @@ def differences(loss: Callable[[], float], value: Array, step: float = 1e-5) -> 
     return gradient
 
 
-# --- torch as an independent witness -------------------------------------------------
+# --- comparison with torch ------------------------------------------------------------
 
 BATCH, TIME, INPUT, HIDDEN = 3, 7, 4, 5
 FLOAT64_NOISE = 1e-12
@@ -236,7 +236,7 @@ def run_reference(
     d_h: Array,
     d_final: State,
 ) -> dict[str, Array]:
-    """Outputs, final state and gradients of sum(d_h * h) + sum(d_final * final)."""
+    """Return outputs, final state and gradients of d_h · h + d_final · final."""
     outputs, saved = [], []
     for x_t in x:
         state, kept = cell.step(weights, x_t, state)
@@ -357,7 +357,7 @@ def test_a_sequence_of_the_reset_before_form_agrees_with_its_equations_in_torch(
 
 
 def test_the_two_forms_of_the_gru_differ() -> None:
-    """Same weights, b_hn = 0: only the place of the reset differs, and it matters."""
+    """The weights are the same and b_hn = 0, so only the place of the reset differs."""
     rng = np.random.default_rng(7)
     weights = random_weights(GruResetBefore(), rng, 2, 3)
     x, state = rng.normal(size=(4, 2)), random_state(Gru(), rng, 4, 3)
@@ -416,7 +416,7 @@ def test_recurrent_matrices_start_orthogonal_gate_by_gate(cell: ReferenceCell) -
 
 
 def test_orthogonal_matrices_are_uniform_over_their_group() -> None:
-    """Haar: entry (0, 0) has mean 0. Without the sign fix, LAPACK's is negative."""
+    """By Haar measure, entry (0, 0) has mean 0; that of plain LAPACK is negative."""
     sizes = LayerSizes(input_size=1, hidden_size=3, time_steps=5)
     corners = [drawn(Rnn(), "canonical", s, sizes)["w_hh"][0] for s in range(400)]
     diagonals = np.array([np.diag(u) for u in corners])
@@ -472,7 +472,7 @@ def test_chrono_spreads_time_constants_uniformly_over_the_span(
     sizes = LayerSizes(input_size=1, hidden_size=2000, time_steps=100)
     shapes = cell.weight_shapes(1, 2000)
     assert cell.info.keep_bias is not None
-    # Orthogonal matrices of that size are slow and say nothing here.
+    # Orthogonal matrices of that size are slow and not needed here.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "implementations.cells.initial.orthogonal",
@@ -522,7 +522,7 @@ def test_schemes_that_differ_in_a_gate_bias_are_equal_for_a_cell_without_gates(
 
 
 def test_the_relu_network_starts_as_in_its_paper() -> None:
-    """U = 1, b = 0, W normal with standard deviation 0.001: 6000 draws, five errors."""
+    """U = 1, b = 0, W normal with deviation 0.001: 6000 draws, five standard errors."""
     sizes = LayerSizes(input_size=60, hidden_size=100, time_steps=5)
     weights = drawn(RnnRelu(), "canonical", sizes=sizes)
     np.testing.assert_array_equal(weights["w_hh"][0], np.eye(100))
@@ -558,7 +558,7 @@ def test_the_torch_parameter_count_is_that_of_its_layers(
 
 
 def test_the_keras_parameter_count_includes_the_biases_of_its_layers() -> None:
-    """H (I + H) a block; biases H a block, for `reset_after=True` twice that."""
+    """Each block has H (I + H) weights and H biases, or 2 H for `reset_after=True`."""
     assert Gru().parameter_counts(1, 32)["keras"] == 3360
     assert GruResetBefore().parameter_counts(1, 32)["keras"] == 3 * 32 * 33 + 3 * 32
     assert Lstm().parameter_counts(1, 32)["keras"] == 4 * 32 * 33 + 4 * 32
@@ -571,7 +571,7 @@ def test_there_is_no_torch_parameter_count_for_gru_reset_before() -> None:
 
 
 class Counted(np.ndarray[Any, Any]):
-    """An array that counts the operations done with it, by the rule of `flops`."""
+    """An array that counts operations on it, by the rule of `flops`."""
 
     total = 0
 
@@ -587,7 +587,7 @@ class Counted(np.ndarray[Any, Any]):
 
 @pytest.fixture
 def one_operation_sigmoid(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Count the sigmoid as one operation, as an activation is by the rule."""
+    """Count the sigmoid as one operation, like any activation."""
     for module in (gru_module, lstm_module):
         monkeypatch.setattr(module, "sigmoid", np.tanh)
     Counted.total = 0

@@ -1,4 +1,4 @@
-"""docs/cells.md says what the code computes: equations, numbers and links."""
+"""docs/cells.md agrees with the code in equations, numbers and links."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ each_cell = pytest.mark.parametrize("name", CELLS)
 
 
 def table(first_header: str, *, containing: str = "") -> list[list[str]]:
-    """Rows of the one table whose header row starts and goes on like this."""
+    """Return the rows of the one table with this first header and this text."""
     found = [
         lines
         for block in TEXT.split("\n\n")
@@ -51,7 +51,7 @@ def code_blocks() -> list[str]:
 
 
 def links() -> list[tuple[str, str]]:
-    """Links to code: neither pictures nor places on the page."""
+    """Return the links to code, without pictures and anchors of the page."""
     return re.findall(r"(?<!!)\[([^\]]+)\]\(([^)#]+)\)", TEXT)
 
 
@@ -98,7 +98,7 @@ TOKEN = re.compile(r"∂\w/∂\w'|[A-Za-zσ][A-Za-z0-9_]*'?|\d+|[²⊙+()=>-]")
 def to_python(equation: str) -> str:
     """Write one equation as Python.
 
-    What stands side by side is a product of matrices, and inside `diag(...)` an
+    Factors side by side are a product of matrices, and inside `diag(...)` an
     elementwise one. A primed name becomes one with `_`, `∂c/∂h'` becomes `c_by_h`.
     """
     written, previous = "", ""
@@ -129,7 +129,7 @@ def test_equations_are_translated_to_python() -> None:
 
 
 def equations(name: str) -> list[str]:
-    """Lines of the block of this cell, its own candidate alone."""
+    """Return the lines of the block of this cell, with its own candidate only."""
     block = next(b for b in code_blocks() if b.startswith(FIRST_LINE[name]))
     lines = []
     for line in block.splitlines():
@@ -170,7 +170,7 @@ def setting(name: str) -> tuple[Weights, Array, State]:
 def evaluate(
     name: str, lines: list[str], weights: Weights, x: Array, state: State
 ) -> dict[str, Any]:
-    """Every name of the equations with its value."""
+    """Return the value of every name in the equations."""
     cell = CELLS[name]
     names: dict[str, Any] = {**FUNCTIONS, "x": x}
     for part, value in zip(cell.info.state_parts, state, strict=True):
@@ -182,7 +182,7 @@ def evaluate(
             names[f"{letter}_{gate}" if gated else letter] = value
     names["b_hn"] = weights.get("b_hn")
     for line in lines:
-        exec(to_python(line), names)  # our own documentation
+        exec(to_python(line), names)  # this text is our documentation
     return names
 
 
@@ -262,7 +262,7 @@ def test_the_keras_example_gives_the_count() -> None:
 
 @pytest.mark.parametrize("cell", [Gru(), GruResetBefore(), Lstm()])
 def test_time_constants_are_those_of_the_cell(cell: ReferenceCell) -> None:
-    """Zero weights but for the keeping bias: the candidate is 0, the state decays."""
+    """All weights but the keeping bias are zero, so the state decays."""
     assert cell.info.keep_bias is not None
     tensor, row = cell.info.keep_bias
     weights = {n: np.zeros(s) for n, s in cell.weight_shapes(1, 1).items()}
@@ -305,7 +305,7 @@ SEEDS = range(5)
 
 
 def started() -> list[tuple[ReferenceCell, list[str], list[str]]]:
-    """Cell, schemes and figures of every line of the table of initial values."""
+    """Return cell, schemes and figures of each row of the table of initial values."""
     return [
         (CELLS[name.strip("`")], re.findall(r"`([^`]+)`", schemes), figures)
         for name, schemes, *figures in table("cell", containing="initial values")
@@ -333,7 +333,7 @@ def jacobian_at_rest(cell: ReferenceCell, weights: Weights) -> Array:
 
 
 def measured(cell: ReferenceCell, scheme: str) -> list[str]:
-    """What the table says of a scheme, but for the horizon."""
+    """Return the figures of a scheme in the table, without the horizon."""
     draws = drawn(cell, scheme)
     singular = [np.linalg.svd(w["w_hh"], compute_uv=False)[:, 0] for w in draws]
     constant, at_rest = "–", "–"
@@ -360,7 +360,7 @@ def test_every_cell_and_scheme_is_in_the_table_of_initial_values_once() -> None:
 @pytest.mark.slow
 @each_cell
 def test_the_table_of_initial_values_has_the_measured_figures(name: str) -> None:
-    """A line holds for each scheme that it names; both GRUs have the same lines."""
+    """A row holds for each scheme that it names; both GRUs have the same rows."""
     listed = "gru" if name == "gru-reset-before" else name
     for cell, schemes, figures in started():
         if cell.info.name == listed:
@@ -378,7 +378,7 @@ def test_schemes_on_one_line_draw_the_same_values() -> None:
 
 @pytest.mark.slow
 def test_the_horizons_of_initial_values_are_those_measured_for_one_seed() -> None:
-    """One of the five seeds, which lies in the printed range."""
+    """Measure one of the five seeds, which is in the printed range."""
     registry = Registry.discover()
     for cell, schemes, figures in started():
         trial = Trial(

@@ -1,4 +1,4 @@
-"""Equations as a reference: their way back beside gradients written out by hand."""
+"""Equations as a reference: their gradients agree with those written by hand."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def relative_error(found: Array, expected: Array) -> float:
 def drawn(
     cell: ReferenceCell, rng: np.random.Generator
 ) -> tuple[Weights, Array, State, State]:
-    """Draw weights, an input, a state and a cotangent of the state after."""
+    """Draw weights, an input, a state and a cotangent of the next state."""
     shapes = cell.weight_shapes(INPUT, HIDDEN)
     weights = {name: rng.normal(0, 0.7, shape) for name, shape in shapes.items()}
     parts = [rng.normal(size=(BATCH, HIDDEN)) for _ in cell.info.state_parts]
@@ -52,7 +52,7 @@ def test_equations_and_their_gradients_agree_with_the_reference(name: str) -> No
         assert relative_error(a, b) < 1e-13
 
 
-# Every operation, and each operand of those that are not symmetric.
+# Every operation, and each operand of the asymmetric ones.
 FORMS: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
     "sums": lambda ops, w, a, h: a + h + 2 + (3 + h),
     "differences": lambda ops, w, a, h: (a - h) * (1 - h) - (h - 2) * a,

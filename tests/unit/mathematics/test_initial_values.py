@@ -1,4 +1,4 @@
-"""Initial values as a factor: their distributions, suites, plans, runs and figure."""
+"""Schemes of initial values: distributions, suites, plans, runs and the figure."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_a_cell_that_lists_no_schemes_offers_those_of_the_built_in_cells() -> No
     assert INITS == SCHEMES
 
 
-# --- distributions: the frameworks' own layers as witnesses --------------------------
+# --- distributions, compared with the layers of frameworks ----------------------------
 
 SIZES = LayerSizes(input_size=6, hidden_size=64, time_steps=50)
 DRAWS, KERAS_DRAWS = 24, 6
 
 
 def ours(name: str, scheme: str) -> list[Weights]:
-    # Seeds that neither framework is given.
+    # Seeds that neither framework uses.
     return [
         CELLS[name].initial_weights(scheme, np.random.default_rng([seed, 7]), SIZES)
         for seed in range(DRAWS)
@@ -76,7 +76,7 @@ def test_initial_values_are_float64_in_the_declared_shapes(
 
 @functools.cache
 def of_torch(name: str) -> list[Weights]:
-    """What torch's layers start from; the two biases of a gate are summed."""
+    """Return initial values of torch, with the two biases of a gate added."""
     torch = pytest.importorskip("torch")
     gates = len(CELLS[name].info.gates)
     size = SIZES.input_size, SIZES.hidden_size
@@ -100,7 +100,7 @@ def of_torch(name: str) -> list[Weights]:
 
 @pytest.fixture(name="of_keras", scope="module")
 def keras_values(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
-    """What Keras layers start from, asked in a process of their own."""
+    """Return the initial values of Keras layers, drawn in their own process."""
     backend = next(
         (b for b in ("tensorflow", "jax") if importlib.util.find_spec(b)), None
     )
@@ -118,7 +118,7 @@ def keras_values(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
 
 
 def from_keras(values: Mapping[str, Any], name: str) -> list[Weights]:
-    """Keras' (I, k H) and (H, k H), a matrix a gate; its GRU has the order z, r, h."""
+    """Split (I, k H) and (H, k H) of Keras into gates; its GRU orders z, r, h."""
     gates = len(CELLS[name].info.gates)
     order = [1, 0, 2] if name.startswith("gru") else list(range(gates))
 
@@ -142,7 +142,7 @@ def from_keras(values: Mapping[str, Any], name: str) -> list[Weights]:
 
 
 def alike(found: list[Weights], expected: list[Weights]) -> None:
-    """Hold draws against draws: as distributions, gate by gate, and as matrices."""
+    """Compare draws with draws, as distributions for each gate and as matrices."""
     assert set(found[0]) == set(expected[0])
     for tensor in expected[0]:
         one = np.stack([w[tensor] for w in found])
@@ -152,8 +152,8 @@ def alike(found: list[Weights], expected: list[Weights]) -> None:
             one, other = one[:, None], other[:, None]
         for gate in range(one.shape[1]):
             same_distribution(one[:, gate].ravel(), other[:, gate].ravel(), tensor)
-    # The largest singular value of one such matrix was seen to vary by 0.03, the
-    # radius by 0.04; these are means over 18 matrices or more on either side.
+    # The largest singular value of one such matrix varied by 0.03, the radius by
+    # 0.04; these are means over at least 18 matrices on either side.
     np.testing.assert_allclose(spectrum(found), spectrum(expected), atol=0.03)
     np.testing.assert_allclose(radius(found), radius(expected), atol=0.05)
 
@@ -161,7 +161,7 @@ def alike(found: list[Weights], expected: list[Weights]) -> None:
 def same_distribution(one: Array, other: Array, tensor: str) -> None:
     """Compare moments, range and the whole distribution of many values.
 
-    The seeds are fixed, so that what passes once always does. Five standard errors of
+    The seeds are fixed, so the result is always the same. Five standard errors of
     a variance are 5 sqrt(2 / n), or less for the flat distributions here.
     """
     if (other == other[0]).all():
@@ -175,7 +175,7 @@ def same_distribution(one: Array, other: Array, tensor: str) -> None:
 
 
 def spectrum(draws: list[Weights]) -> Array:
-    """Singular values of U, from large to small: a mean over draws, gate by gate."""
+    """Return the mean singular values of U over draws and gates, in falling order."""
     values = [np.linalg.svd(w["w_hh"], compute_uv=False) for w in draws]
     return np.mean(values, axis=(0, 1))
 
@@ -195,12 +195,12 @@ def test_the_scheme_native_torch_draws_the_initial_values_of_torch(name: str) ->
             if tensor in draws[0]:
                 largest = max(np.abs(w[tensor]).max() for w in draws)
                 # Of n values from U(-a, a) the largest is a n / (n + 1) on average; of
-                # sums of two the tail is thin.
+                # sums of two the tail is thin, so more is allowed.
                 assert (0.98 if times == 1 else 0.7) < largest / (times * limit) <= 1
 
 
 def test_native_torch_applies_the_rule_of_torch_to_a_cell_that_torch_lacks() -> None:
-    """As a GRU, with the second bias of the candidate added to the first."""
+    """It is a GRU with the second bias of the candidate added to the first."""
     expected = [
         {**w, "b": w["b"] + np.stack([0 * w["b_hn"], 0 * w["b_hn"], w["b_hn"]])}
         for w in of_torch("gru")
@@ -224,11 +224,11 @@ def test_the_scheme_native_keras_draws_the_initial_values_of_keras(
             0.98 * limit < max(np.abs(w["w_ih"]).max() for w in draws) < 1.00001 * limit
         )
         for w in draws:
-            # Orthonormal columns of all gates together; float32 in Keras.
+            # The columns of all gates together are orthonormal, in float32.
             u = w["w_hh"].reshape(-1, SIZES.hidden_size)
             np.testing.assert_allclose(u.T @ u, np.eye(SIZES.hidden_size), atol=1e-5)
         if gates > 1:
-            # Of one gate: the root mean square 1/√k, and at most 2 √(1/k (1 - 1/k)).
+            # Of one gate they have the RMS 1/√k, and are at most 2 √(1/k (1 - 1/k)).
             singular = spectrum(draws)
             assert math.sqrt((singular**2).mean()) == pytest.approx(gates**-0.5, 0.01)
             edge = 2 * math.sqrt((1 - 1 / gates) / gates)
@@ -388,12 +388,12 @@ def test_only_initial_values_are_measured_without_trained_weights() -> None:
 
 
 def test_the_relu_network_with_the_identity_loses_gradient_only_once() -> None:
-    """Units at 0 pass nothing on, the others all of it, whatever the lag."""
+    """Units at 0 pass no gradient on, and the others all of it, at any lag."""
     start = trial("rnn-relu", "canonical", hidden_size=64, length=200)
     _, curves = measure_gradients(Problem(registry(), start), None).readings
     _, first, *others = curves.values["ratio_loss_median"]
     assert 0.4 < first < 0.95
-    # Few units leave 0 at a marker and return; in short sequences they are more.
+    # Few units leave 0 at a marker and return; short sequences have more of them.
     np.testing.assert_allclose(others, first, rtol=0.02)
 
 
@@ -430,7 +430,7 @@ def test_a_suite_of_initial_values_runs_reports_and_resumes(tmp_path: Path) -> N
 
 
 def commit(writer: Writer, found: Trial, rate: float, ends: int | None = None) -> None:
-    """Commit R = exp(-rate lag), smaller than any number from the lag `ends` on."""
+    """Commit R = exp(-rate lag), which underflows from the lag `ends` on."""
     lags = list(range(101))
     curve: list[float | None] = [math.exp(-rate * lag) for lag in lags]
     if ends is not None:
@@ -448,7 +448,7 @@ def commit(writer: Writer, found: Trial, rate: float, ends: int | None = None) -
 
 @pytest.fixture(name="run")
 def invented_run(tmp_path: Path) -> RunFolder:
-    """Gru: two schemes alike, one that crashed; rnn: one that ends in underflow."""
+    """Return a run: gru has two equal schemes and a crash, rnn has an underflow."""
     writer = Writer.create(tmp_path / "run", {"suite": {"name": "starts"}})
     for seed, rate in enumerate((0.1, 0.2, 0.14)):
         for init in ("canonical", "zero-bias"):
@@ -457,7 +457,7 @@ def invented_run(tmp_path: Path) -> RunFolder:
         commit(writer, trial("rnn", "native-torch", seed), 0.3, ends=9)
     crashed = trial("gru", "native-keras")
     writer.commit(crashed, outcome="crashed", reason="signal 11")
-    # A trial that followed learning is another figure's.
+    # A trial that followed learning belongs to another figure.
     followed = replace(trial("gru", "canonical"), settings=GradientsSettings("x"))
     commit(writer, followed, 0.5)
     return writer.run
@@ -513,7 +513,7 @@ def test_the_figure_shows_a_line_for_each_scheme_and_names_what_it_leaves_out(
         again = draw_initial_values(panels, palette, 1)
     assert drawn.svg == again.svg
     assert drawn.png == again.png
-    # Two lines of the gru, one of the rnn with the triangle where it underflows.
+    # Two lines for gru, one for rnn with a triangle at its underflow.
     assert sorted(cell for cell, _ in drawn.marks.values()) == ["gru"] * 2 + ["rnn"] * 2
     for words in (
         "adding, length 12: gru",

@@ -1,4 +1,4 @@
-"""What `rnn-harness check` says of a task: each mistake breaks the clause it should."""
+"""`rnn-harness check` of a task: each mistake breaks its clause of the contract."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_built_in_task_keeps_its_contract(name: str) -> None:
 
 
 def broken(name: str, changes: dict[str, Any]) -> dict[str, str]:
-    """Return what is broken in a built-in task some of whose parts are replaced."""
+    """Return the broken clauses of a built-in task with some parts replaced."""
     task = load_task(REGISTRY, name, {})
     changed = type("Changed", (type(task),), {})
     other = changed.__new__(changed)

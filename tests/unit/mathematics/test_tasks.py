@@ -1,4 +1,4 @@
-"""Tasks against their drawn examples, simulated floors and answers made by hand."""
+"""Tasks agree with their examples, simulated floors and answers made by hand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def means(tallies: dict[str, Tally]) -> dict[str, float]:
 
 
 def example_line(task: type, name: str) -> list[str]:
-    """Words of a line of the example that a task's docstring draws."""
+    """Return the words of a line of the example in the docstring of a task."""
     lines = [line.split() for line in inspect.getdoc(task).splitlines()]  # type: ignore[union-attr]
     (found,) = [words[1:] for words in lines if words[:1] == [name]]
     return found
@@ -42,7 +42,7 @@ def always_one(batch: Batch) -> Array:
 
 
 def guess_after_blanks(alphabet: int) -> Callable[[Batch], Array]:
-    """Be certain of blank until the recall span, of nothing but a symbol in it."""
+    """Answer blank before the recall span, and every symbol alike in it."""
 
     def answer(batch: Batch) -> Array:
         logits = np.zeros((batch.size, batch.time_steps, alphabet + 1), np.float32)
@@ -53,7 +53,7 @@ def guess_after_blanks(alphabet: int) -> Callable[[Batch], Array]:
 
 
 def random_guess_after_blanks(alphabet: int) -> Callable[[Batch], Array]:
-    """Pick a symbol at random, for what a guess is worth in accuracy."""
+    """Answer a random symbol, to measure the accuracy of a guess."""
 
     def answer(batch: Batch) -> Array:
         logits = guess_after_blanks(alphabet)(batch)
@@ -103,7 +103,7 @@ def test_a_random_guess_has_the_floor_accuracy() -> None:
 
 @pytest.mark.parametrize("length", [2, 5, 6])
 def test_adding_from_the_last_step_alone_scores_as_documented(length: int) -> None:
-    """In 1 of T - T // 2 sequences it is marked, which leaves one number's variance."""
+    """The last step is marked in 1 of T - T // 2 sequences, which shows one number."""
     task = Adding()
     batch = drawn(task, length=length)
     value, marker = batch.inputs[:, -1, 0], batch.inputs[:, -1, 1]
@@ -136,7 +136,7 @@ def test_floors_are_the_published_numbers() -> None:
     assert copy["exact_match"] == pytest.approx(2.0**-30)
 
 
-# --- what is drawn -------------------------------------------------------------------
+# --- inputs and targets ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("length", [10, 13])
@@ -148,7 +148,7 @@ def test_markers_are_uniform_in_each_half(length: int) -> None:
 
 
 def test_the_two_markers_are_drawn_independently() -> None:
-    """Knowing the first marker must say nothing of the second."""
+    """The first marker must say nothing about the second."""
     markers = drawn(Adding(), length=8).inputs[..., 1]
     counts = markers[:, :4].T @ markers[:, 4:]
     assert stats.chisquare(counts.ravel()).pvalue > 1e-3
@@ -187,7 +187,7 @@ def test_the_example_in_the_docstring_of_copy_memory_is_a_drawn_batch() -> None:
         )
 
 
-# --- what is scored ------------------------------------------------------------------
+# --- scores ---------------------------------------------------------------------------
 
 
 def test_adding_counts_errors_below_four_hundredths() -> None:
@@ -227,7 +227,7 @@ def test_the_copy_memory_loss_is_finite_for_logits_that_overflow_exp() -> None:
     task = CopyMemory(symbols=1, alphabet=2)
     batch = drawn(task, length=1, batch=4)
     logits = np.zeros((4, 3, 3), np.float32)
-    logits[..., 2] = 1e4  # certain of blank: 1e4 nats where a symbol is due
+    logits[..., 2] = 1e4  # certain of blank, which costs 1e4 nats for a symbol
     tallies = task.score(logits, batch)
     assert tallies["loss"].mean == pytest.approx(1e4)
     assert tallies["loss_all_positions"].mean == pytest.approx(1e4 / 3)
@@ -282,7 +282,7 @@ def test_the_first_symbol_is_due_after_gap_and_symbols() -> None:
     assert Adding().first_recalled(length=7) == 0
 
 
-# --- what is refused -----------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 2.0, "3", None])

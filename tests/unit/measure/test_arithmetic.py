@@ -1,4 +1,4 @@
-"""What a call computes and moves, counted by hand."""
+"""Operations and bytes of a call, counted by hand."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,7 +76,7 @@ def test_the_bytes_of_each_phase_are_those_counted_by_hand(
     # Read: gradients, moments; written: weights, moments.
     step = WEIGHTS * (1 + moments) + WEIGHTS * (1 + moments)
     assert least_bytes_of_call(asked, "train_step", B) == item * (gradients + step)
-    # A time step of one sequence: the state is read too.
+    # One time step of one sequence also reads the state.
     assert least_bytes_of_call(asked, "stream", 1) == item * (I + WEIGHTS + 1 + 2 * H)
 
 
@@ -124,7 +124,7 @@ def test_a_trial_that_cannot_fit_into_memory_is_refused_before_anything_is_drawn
 
 
 def fake_memory(monkeypatch: pytest.MonkeyPatch, **found: int | None) -> None:
-    """A machine with so much free memory, control group's memory and GPU memory."""
+    """Pretend that the machine has this much memory, by kind."""
     free = SimpleNamespace(available=found["free"])
     monkeypatch.setattr(capacity.psutil, "virtual_memory", lambda: free)
     monkeypatch.setattr(System, "memory_left_bytes", lambda _: found.get("left"))
@@ -171,7 +171,7 @@ def test_a_gpu_trial_needs_gpu_memory_and_host_memory_for_the_reference(
     fake_memory(monkeypatch, free=2**40, gpu=needed - 1)
     with pytest.raises(MemoryError, match=r"on cuda:0 and .* free there; give a smal"):
         check_memory(asked)
-    fake_memory(monkeypatch, free=2**40, gpu=None)  # a driver that does not tell
+    fake_memory(monkeypatch, free=2**40, gpu=None)  # a driver that reports nothing
     check_memory(asked)
 
 

@@ -1,4 +1,4 @@
-"""Intervals enclose what they claim to, as often as they claim to.
+"""Intervals enclose the truth as often as they claim.
 
 They are compared with closed forms, simulations and another library's binomial.
 """
@@ -22,7 +22,7 @@ from harness.intervals import (
 
 
 def test_the_interval_of_six_values_lies_just_inside_of_all() -> None:
-    # All six hold the median 96.9 times in 100, the inner four 78.1.
+    # All six enclose the median 96.9 times in 100, the inner four 78.1 times.
     share = (0.96875 - 0.95) / (0.96875 - 0.78125)
     inward = 5 * share / (1 + 4 * share)
     assert median_ends(range(6)) == pytest.approx((inward, 5 - inward))
@@ -35,7 +35,7 @@ def test_the_interval_lies_between_the_ranks_that_enclose_its_level(
 ) -> None:
     low, high = median_ends(np.arange(count))
     outer, inner = int(low), int(low) + 1
-    # Ranks from zero: so many values or fewer lie below the median.
+    # Ranks count from zero: at most so many values lie below the median.
     assert 1 - 2 * stats.binom.cdf(outer, count, 0.5) >= LEVEL
     assert 1 - 2 * stats.binom.cdf(inner, count, 0.5) < LEVEL
     assert low + high == pytest.approx(count - 1)

@@ -1,4 +1,4 @@
-"""Learning, gradients and speed: rules, closed forms, and what must be noticed."""
+"""Learning, gradients and speed: rules, closed forms, and mistakes to notice."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class SolvedWhen:
 @pytest.mark.parametrize(
     ("script", "solved", "at", "updates"),
     [
-        ("nyyyyyy", 1, 10, 30),  # the first of three in a row, and it stops there
+        ("nyyyyyy", 1, 10, 30),  # it stops at the third of three in a row
         ("nyynyyy", 1, 40, 45 + 15),
         ("nyynyyn", 0, None, 60),
         ("yyynnnn", 1, 0, 20),
@@ -130,7 +130,7 @@ def test_solved_is_the_first_of_three_evaluations_in_a_row(
 
 
 class Exploding:
-    """A network whose loss stops being finite after some updates in one go."""
+    """A network whose loss is not finite after some updates."""
 
     def __init__(self, network: Any, at: int, loss: float, norm: float) -> None:
         self.network, self.at, self.bad = network, at, (loss, norm)
@@ -187,11 +187,11 @@ def test_a_held_out_loss_that_is_not_finite_is_diverged_too() -> None:
     assert found.reason == "held-out loss became NaN at update 45"
 
 
-# --- what is seen beside a timing ----------------------------------------------------
+# --- what is observed during a timing -------------------------------------------------
 
 
 class Seconds:
-    """A clock that costs nothing to read, and calls that take what they are told to."""
+    """A clock that takes no time to read, and calls that take the given times."""
 
     def __init__(self, *taken_s: float) -> None:
         self.now_s, self.taken_s, self.looks = 0.0, iter(taken_s), 0
@@ -222,7 +222,7 @@ def test_the_pieces_of_a_reading_add_up_to_its_time(
 
 
 def test_taking_a_reading_in_pieces_adds_no_noticeable_time() -> None:
-    """A reading lasts 3 ms at least: 30 µs would be a hundredth of it."""
+    """A reading lasts at least 3 ms, and 30 µs are a hundredth of it."""
 
     def nothing() -> None:
         pass
@@ -233,10 +233,10 @@ def test_taking_a_reading_in_pieces_adds_no_noticeable_time() -> None:
 
 
 class PutAside:
-    """Two clocks that agree, read by a process that is put aside at some of the looks.
+    """Two clocks that agree, read by a process that is sometimes suspended.
 
     Attributes:
-        aside: Looks, counted from the first, after which 5 ms pass.
+        aside: Numbers of the readings after which the process is suspended for 5 ms.
     """
 
     def __init__(self, *aside: int, always: bool = False) -> None:
@@ -286,7 +286,7 @@ def test_a_look_at_the_clocks_that_is_always_disturbed_is_given_up(
     clocks.always = False
     check.look()
     assert not check.wrong
-    # What stepped while nobody could look is seen by the next who can.
+    # A step during disturbed looks is found by the next undisturbed one.
     clocks.always, clocks.step_s = True, 0.01
     check.look()
     assert not check.wrong
@@ -296,7 +296,7 @@ def test_a_look_at_the_clocks_that_is_always_disturbed_is_given_up(
 
 
 class ScriptedProbe:
-    """A device probe that tells what it is told to, one state after the other."""
+    """A device probe that reports the given states, one after another."""
 
     def __init__(self, *states: FrameworkState) -> None:
         self.states = iter(states)
@@ -336,11 +336,11 @@ def test_a_timing_needs_no_usable_probe(error: Exception) -> None:
     assert meter._phases["forward"].turns.built == [False]
 
 
-# --- learning, read back -------------------------------------------------------------
+# --- read-back of learning ------------------------------------------------------------
 
 
 class Changed:
-    """A network that is fed a changed batch where it is large."""
+    """A network that reads zeros for all sequences from number `beyond` on."""
 
     def __init__(self, network: Any, beyond: int) -> None:
         self.network, self.beyond = network, beyond
@@ -355,7 +355,7 @@ class Changed:
 
 
 class Truncated:
-    """A cell through which no gradient passes at every so many time steps."""
+    """A cell that stops the gradient at every `every` time steps."""
 
     def __init__(self, cell: Any, every: int) -> None:
         self.cell, self.every, self.time = cell, every, 0
@@ -439,7 +439,7 @@ def test_a_gradient_cut_short_at_128_time_steps_is_noticed(
 
 
 class WrongOnceTrained:
-    """A network that computes something else where the weights are not `initial`."""
+    """A network that computes wrongly unless the weights are `initial`."""
 
     def __init__(self, network: Any, initial: list[Any]) -> None:
         self.network, self.initial = network, initial
@@ -503,7 +503,7 @@ def test_the_read_back_allows_more_if_the_last_digit_of_the_weights_decides() ->
 def test_an_optimiser_that_is_wrong_for_the_constants_of_the_trial_is_noticed(
     mistake: str, error: float, task: str
 ) -> None:
-    """Learning rate, epsilon and clip norm are none of the certificate's."""
+    """Learning rate, epsilon and clip norm differ from those of the certificate."""
     registry = Registry.discover([FAKES / "sabotage_optimizers.py"])
     assert registry.problems == []
     trial = replace(
@@ -524,7 +524,7 @@ def test_an_optimiser_that_is_wrong_for_the_constants_of_the_trial_is_noticed(
 
 
 def test_an_update_that_is_lost_to_rounding_is_not_a_mistake() -> None:
-    """In float32 a weight near 0.1 moves by steps of 7e-9."""
+    """In float32 a weight near 0.1 changes in steps of 7e-9."""
     trial = replace(LEARNING, optimizer=Optimizer(name="sgd", learning_rate=1e-7))
     values = whole(learn(Problem(REGISTRY, trial))[0])
     assert values["readback", "ok"] == 1
@@ -557,7 +557,7 @@ def test_the_reference_takes_a_large_batch_in_parts(
 ) -> None:
     problem = Problem(REGISTRY, replace(LEARNING, task="copy-memory", batch=7))
     batch = problem.batch("train", 0, 7)
-    batch.scored[:3] = False  # a part in which nothing is scored
+    batch.scored[:3] = False  # a part without scored positions
     batch.scored[5, :4] = False
     found = []
     for most in (2**22, 3 * 8 * problem.time_steps):
@@ -636,7 +636,7 @@ def test_parameters_are_counted_as_in_each_framework() -> None:
 def test_ratios_agree_with_autograd_through_an_unrolled_loop(
     task: str, length: int
 ) -> None:
-    """torch keeps the gradient of every state of a Python loop: the total one."""
+    """torch keeps the total gradient of every state of a Python loop."""
     import torch
 
     options = {"symbols": 3} if task == "copy-memory" else {}
@@ -682,7 +682,7 @@ def test_ratios_agree_with_autograd_through_an_unrolled_loop(
 
 
 def test_a_linear_orthogonal_rnn_carries_the_whole_gradient() -> None:
-    """With inputs and biases at zero tanh is the identity: J is orthogonal, R is 1."""
+    """For zero inputs and biases tanh is the identity: J is orthogonal and R is 1."""
     trial = replace(LEARNING, measure="gradients", cell="rnn")
     problem = Problem(REGISTRY, trial)
     weights = problem.initial_weights()
@@ -743,7 +743,7 @@ def test_the_results_of_the_timed_calls_are_correct(
 
 
 class Lazy:
-    """A network that answers a call with what it computed the first time."""
+    """A network that returns the result of the first call again."""
 
     def __init__(self, network: Any, lazy: str) -> None:
         self.network, self.lazy = network, lazy
@@ -774,7 +774,7 @@ def test_a_timed_call_that_computes_nothing_is_noticed(lazy: str) -> None:
 
 
 class Deferring:
-    """A network that takes note of what it is asked, and computes when it is read."""
+    """A network that only queues calls, and computes when a result is read."""
 
     def __init__(self, network: Any, phase: str) -> None:
         self.network, self.phase = network, phase
@@ -790,7 +790,7 @@ class Deferring:
 
     def defer(self, found: Any, argument: Any) -> Any:
         if self.phase != "train_steps":
-            self.waiting.clear()  # nobody will read what was asked before
+            self.waiting.clear()  # earlier results will not be read
         self.waiting.append(lambda: found(argument))
         return SimpleNamespace(wait=lambda: None, read=lambda: self.compute().read())
 
@@ -806,9 +806,9 @@ class Deferring:
 def test_deferring_the_computation_until_it_is_read_is_noticed(
     phase: str, small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Calls that only queue are short, and the reference takes as many updates.
+    # Queuing is short, so there are many calls, and the reference repeats them all.
     monkeypatch.setattr(measured_speed, "MOST_LOOPS", 10)
-    # Of a small shape computing takes less than copying some tensors may.
+    # At a small shape computing may take less time than copying some tensors.
     trial = replace(SPEED, batch=4) if small else SPEED
     if not small:
         trial = replace(SPEED, length=100, hidden_size=64, batch=64)
@@ -827,11 +827,11 @@ def test_deferring_the_computation_until_it_is_read_is_noticed(
 
 
 class Remembering:
-    """A network that keeps its answers, and gives them again to the same question.
+    """A network that stores its results and returns them for the same batch again.
 
     Args:
-        keeps: `last` answer, those of one `turn`, or `all` answers to any weights.
-        by: What tells one batch from another: its `identity` or its `values`.
+        keeps: The `last` result, those of one `turn`, or `all` for any weights.
+        by: How batches are distinguished: by `identity` or by `values`.
     """
 
     def __init__(self, network: Any, keeps: str, by: str) -> None:
@@ -925,7 +925,7 @@ def test_a_batch_knows_whether_it_is_padded() -> None:
 
 
 class DeviceClock:
-    """A device's clock that says half of what the wall clock does."""
+    """A clock of a device that shows half the time of the wall clock."""
 
     def start(self) -> None:
         self.begun_s = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Peak memory: what was taken shows, phase by phase, and nothing of what was before."""
+"""The peak memory of each phase counts all that it allocates, and nothing earlier."""
 
 import dataclasses
 import time
@@ -52,7 +52,7 @@ def test_memory_that_a_phase_holds_for_a_moment_is_its_peak() -> None:
 
 def test_memory_that_the_process_held_before_is_not_counted() -> None:
     before = np.ones(200 * MIB // 8)
-    del before  # its peak is known to the system, and begun anew
+    del before  # the system keeps its peak, which is reset
     assert max(peaks("numpy-reference").values()) < 8
     held = np.ones(100 * MIB // 8)
     assert max(peaks("numpy-reference").values()) < 8
@@ -96,7 +96,7 @@ def test_the_memory_of_training_is_refused_without_training() -> None:
 
 
 class Allocator:
-    """A framework's allocator of which the peak is planted."""
+    """An allocator of a framework with an invented peak."""
 
     def __init__(self) -> None:
         self.peak = 900
@@ -116,7 +116,7 @@ def test_both_peaks_of_a_gpu_are_measured_from_the_last_reset() -> None:
         gauge.reset()
         held["bytes"], allocator.peak = peak, peak - 60
         time.sleep(0.1)
-        held["bytes"] = 120  # given back before anybody asks
+        held["bytes"] = 120  # freed before the peak is read
         assert gauge.values() == {
             "allocator_peak_bytes": peak - 60,
             "device_peak_bytes": peak - 100,

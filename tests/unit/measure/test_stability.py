@@ -1,4 +1,4 @@
-"""Each reason why a timing is shaky, and no reason where there is none."""
+"""Each reason why a timing is shaky, and no reason for a steady one."""
 
 import re
 from dataclasses import replace
@@ -42,7 +42,7 @@ def scaled(factors: np.ndarray) -> Turns:
 
 def test_steady_turns_are_not_shaky() -> None:
     found = [kinds(steady(count, seed=s)) for count in (8, 30, 100) for s in range(40)]
-    # A trend where there is none is seen in 1 of 100, and must be large besides.
+    # A false trend is found in 1 of 100 cases, and it must also be large.
     assert found == [[]] * len(found)
 
 
@@ -90,7 +90,7 @@ def test_a_build_during_timing_is_a_jump() -> None:
     turns = steady()
     turns.readings[11] = [1e-3, 0.4]
     assert kinds(turns) == ["jump"]
-    turns.readings[11] = [1e-3, 5e-3]  # put aside for a moment, as on any machine
+    turns.readings[11] = [1e-3, 5e-3]  # suspended for a moment, as on any machine
     assert kinds(turns) == []
 
 
@@ -123,7 +123,7 @@ def test_occasional_pauses_by_the_system_are_not_uneven() -> None:
     assert kinds(once) == []
     shared = in_pieces(4, 0.004)
     assert kinds(shared) == ["uneven"]
-    # The system says that it waited for a core so long: half of the time.
+    # The system reports that it waited for a core half of the time.
     waited_s = sum(turn[:, 1].sum() for turn in shared.pieces) / 2
     assert kinds(replace(shared, waited_s=[waited_s / 30] * 30)) == []
     assert kinds(replace(shared, waited_s=[waited_s / 300] * 30)) == ["uneven"]

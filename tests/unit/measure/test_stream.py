@@ -1,4 +1,4 @@
-"""One time step at a time: the state is carried, each latency kept, answers checked."""
+"""`stream` passes the state on, keeps each latency and has its outputs checked."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_every_latency_is_kept_except_those_of_dropped_readings() -> None:
     (kept,) = [r.values["latency_s"] for r in found.readings if "latency_s" in r.values]
     assert len(kept) == min(4000, 4 * 2 * known["loops"])
     samples = [s for r in found.readings for s in r.values.get("sample_s", ())]
-    # A reading is the mean of its latencies and of the clock beside them.
+    # A reading is the mean of its latencies and of reading the clock.
     assert np.mean(kept) <= np.mean(samples) < np.mean(kept) + 20e-6
     low, middle, high = (known[f"latency_p{p}_s"] for p in (50, 95, 99))
     assert low <= middle <= high
@@ -87,7 +87,7 @@ def test_every_latency_is_kept_except_those_of_dropped_readings() -> None:
 
 
 class Forgetful:
-    """A network that leaves the state behind, or carries that of the first turn."""
+    """A network that drops the state, or keeps that of the first turn."""
 
     def __init__(self, network: Any, mistake: str) -> None:
         self.network, self.mistake = network, mistake

@@ -1,4 +1,4 @@
-"""What holds for every entry of the table of measures."""
+"""Properties of every entry in the table of measures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ each_measure = pytest.mark.parametrize("name", MEASURES)
 
 @pytest.fixture(scope="module")
 def planned() -> dict[str, Trial]:
-    """A trial of every measure that the built-in suites ask for."""
+    """Return a trial of every measure that the built-in suites ask for."""
     trials: list[Trial] = []
     for suite in built_in_suites():
         plan = make_plan(load_suite(suite, REGISTRY), REGISTRY, "cpu", choices={})

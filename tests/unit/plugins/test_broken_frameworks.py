@@ -1,4 +1,4 @@
-"""A framework whose install is broken is unavailable, with the real reason."""
+"""A framework with a broken installation is unavailable, with the real reason."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def build(folder: Path) -> None:
     registry = Registry.discover([folder / "tidal_plugin.py"])
     assert registry.problems == []
-    assert registry.unavailable("tidal-gru") is None  # as far as a look can tell
+    assert registry.unavailable("tidal-gru") is None  # as the module can be found
     build_network(registry, "tidal-gru", SPEC, load_cell(registry, "gru"), "cpu")
 
 

@@ -1,4 +1,4 @@
-"""What `rnn-harness check` certifies of what stands on its command line."""
+"""What `rnn-harness check` certifies for the targets on its command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages of the documentation: lengths of lines, links, and the list of pages."""
+"""The pages of the documentation: line lengths, links, and the list of pages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_no_line_is_longer_than_120_characters(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """Return what the headings of a page are linked by."""
+    """Return the anchors of the headings of a page."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     plain = [re.sub(r"[^\w\s-]", "", head.lower()) for head in heads]

@@ -1,4 +1,4 @@
-"""docs/plugins.md: every file and command in it runs, and what it shows is shown."""
+"""docs/plugins.md: every file and command runs, and prints what the page shows."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def blocks(language: str) -> list[str]:
 
 
 def block(first_line: str, language: str = "python") -> str:
-    """Return a block without its first line, which says what it is."""
+    """Return a block of code without its first line, which names it."""
     (found,) = [b for b in blocks(language) if b.startswith(f"# {first_line}\n")]
     return found.partition("\n")[2]
 
 
 def shown(command: str) -> list[str]:
-    """Return what the page shows below a command."""
+    """Return the output that the page shows below a command."""
     (found,) = [b for b in blocks("") if f"$ {command}\n" in b]
     after = found.partition(f"$ {command}\n")[2]
     return after.partition("\n$ ")[0].rstrip("\n").split("\n")
@@ -153,7 +153,7 @@ NUMBER = re.compile(r"\d\.\d+(e[-+]\d+)?|\d+\.\d+")
 
 
 def agree(expected: str, found: str) -> bool:
-    """Say whether two lines are the same but for rounding, and torch's version.
+    """Say whether two lines are equal except for rounding and the version of torch.
 
     Numbers above 0.001 must agree to 2 %; smaller ones are rounding errors.
     """
@@ -255,7 +255,7 @@ def test_the_reference_on_the_page_agrees_with_its_equations(tmp_path: Path) -> 
 def test_the_files_of_the_page_are_certified_in_every_framework(
     built_in: str, own: list[str], files: list[str], tmp_path: Path
 ) -> None:
-    """Certify what `new` writes and what the page shows, at two shapes."""
+    """Certify the files of `new` and of the page at two shapes."""
     if (reason := REGISTRY.unavailable(built_in)) is not None:
         pytest.skip(reason)
     texts = {name: text_of(name, tmp_path) for name in files}

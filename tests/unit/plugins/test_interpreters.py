@@ -31,7 +31,7 @@ MakeVenv = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return where the user's config is; there is none until a test writes it."""
+    """Return the path of the user's config, which a test may write."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     assert user_config() == tmp_path / "config" / "rnn-harness" / "config.toml"
     user_config().parent.mkdir(parents=True)
@@ -40,7 +40,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def make_venv(tmp_path: Path) -> MakeVenv:
-    """Make a virtual environment whose path goes on as it is told."""
+    """Return a function that makes a virtual environment with extra paths."""
 
     def make(*path: Path, name: str = "own", also: str = "") -> Path:
         venv.create(tmp_path / name, with_pip=False, symlinks=True)
@@ -53,7 +53,7 @@ def make_venv(tmp_path: Path) -> MakeVenv:
 
 
 def bare_packages(folder: Path, *names: str) -> Path:
-    """Return a folder with this project and of its requirements only those named."""
+    """Return a folder with this project and only the named requirements."""
     folder.mkdir()
     for package in probe.PACKAGES:
         (folder / package).symlink_to(TREE / package)
@@ -77,7 +77,7 @@ def refusal(python: Path | str, framework: str = "numpy") -> str:
     return shown.removeprefix(f"environments.{framework}: {python} ")
 
 
-# --- what will do --------------------------------------------------------------------
+# --- usable environments --------------------------------------------------------------
 
 
 def test_another_environment_is_described_by_its_packages(make_venv: MakeVenv) -> None:
@@ -146,7 +146,7 @@ def test_a_certificate_is_keyed_by_the_versions_in_the_environment(
     assert there == {**here, "library versions": "numpy 1.99"}
 
 
-# --- what is not there ---------------------------------------------------------------
+# --- missing interpreters -------------------------------------------------------------
 
 
 def test_a_path_that_does_not_exist_is_reported(tmp_path: Path) -> None:
@@ -193,14 +193,14 @@ def test_a_python_that_hangs_is_ended_with_its_children(
     monkeypatch.setattr(choose, "PROBE_S", 1.0)
     child = tmp_path / "child"
     python = script(tmp_path / "python", f"sleep 1000 &\necho $! > {child}\nwait")
-    # Asked alone, as a busy machine may need more than a second for the real one.
+    # Probed directly, as the real one may take over a second on a busy machine.
     with pytest.raises(choose._UnfitError, match="did not answer within 1 s"):
         choose._answer(python, "{}")
     process = int(child.read_text(encoding="utf-8"))
     helpers.wait_for(lambda: not helpers.alive(process), "the end of the child", 5)
 
 
-# --- what is unlike ------------------------------------------------------------------
+# --- different environments -----------------------------------------------------------
 
 
 def test_a_python_without_this_project_gets_the_command_that_installs_it(
@@ -234,7 +234,7 @@ def test_that_command_installs_this_project_as_it_was_installed_here(
     monkeypatch: pytest.MonkeyPatch, origin: object, extra: str | None, argument: str
 ) -> None:
     text = None if origin is None else json.dumps(origin)
-    # Not the standard library's class where a backport of it was imported before.
+    # The class may be that of an imported backport and not the standard library's.
     found = type(metadata.distribution("rnn-harness"))
     monkeypatch.setattr(found, "read_text", _only(text, found.read_text))
     assert choose._this_project(extra) == argument
@@ -252,7 +252,7 @@ def _only(
 def test_a_difference_of_one_byte_in_the_sources_is_reported(
     tmp_path: Path, make_venv: MakeVenv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # It would come before what an environment holds.
+    # It comes before the packages of the environment.
     monkeypatch.delenv("PYTHONPATH", raising=False)
     copy = tmp_path / "copy"
     for package in probe.PACKAGES:
@@ -284,7 +284,7 @@ def test_a_plugin_that_is_installed_here_must_be_installed_there_too(
     tmp_path: Path, make_venv: MakeVenv
 ) -> None:
     registry = Registry.discover()
-    # As if this task had come with an installed distribution.
+    # Pretend that this task belongs to an installed distribution.
     registry.tasks["adding"] = replace(registry.tasks["adding"], origin="pytest")
     packages = bare_packages(tmp_path / "few", "numpy", "psutil", "pynvml.py")
     python = make_venv(packages)

@@ -31,7 +31,7 @@ def new(
     return helpers.call(["new", *arguments], monkeypatch, capsys)
 
 
-# --- what is written -----------------------------------------------------------------
+# --- written files --------------------------------------------------------------------
 
 
 def cells_of(framework: str) -> list[str]:
@@ -40,7 +40,7 @@ def cells_of(framework: str) -> list[str]:
 
 @pytest.fixture
 def written(here: Path) -> list[Path]:
-    """Every file that can be written."""
+    """Write every kind of file and return their paths."""
     plugins = [
         NewPlugin("implementation", f"own-{cell}-{name}", name, cell)
         for name in FRAMEWORKS
@@ -142,7 +142,7 @@ def test_a_framework_that_is_not_installed_is_reported_with_the_file(
     assert "no module 'jax'; pip install 'rnn-harness[jax]'" in err
 
 
-# --- what is refused -----------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------
 
 
 REFUSED = [

@@ -61,7 +61,7 @@ def test_a_name_that_resembles_no_other_gets_the_list() -> None:
     assert suggestion("x", []) == "; none is known"
 
 
-# --- files that cannot be used -------------------------------------------------------
+# --- unusable files -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_an_unusable_file_is_reported_and_stops_nothing_else(
     registry = Registry.discover([file, helpers.PLUGINS / "my_gru.py"])
     (problem,) = registry.problems
     assert message in str(problem)
-    assert set(registry.tasks) == set(BUILT_IN.tasks)  # all of a file or none
+    assert set(registry.tasks) == set(BUILT_IN.tasks)  # a file declares all or nothing
     assert set(registry.cells) == set(BUILT_IN.cells)
     assert set(registry.implementations) == {*BUILT_IN.implementations, "my-gru"}
     assert registry.implementation("my-gru").framework == "torch"
@@ -169,7 +169,7 @@ def test_an_implementation_has_a_factory_or_a_layer_and_some_cells() -> None:
         declare_implementation("x", framework="torch", cells=[], factory="a:b")
 
 
-# --- what is not here ----------------------------------------------------------------
+# --- absent frameworks ----------------------------------------------------------------
 
 
 def test_an_absent_framework_is_unavailable_with_the_command_that_installs_it(
@@ -255,7 +255,7 @@ def test_a_wrong_signature_names_the_argument() -> None:
 
 
 def refusal(check: Callable[..., None], *arguments: Any) -> str | None:
-    """Return what a check says against its arguments."""
+    """Return the error message of a check, or None."""
     try:
         check(*arguments)
     except PluginError as error:

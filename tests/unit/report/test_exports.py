@@ -1,4 +1,4 @@
-"""What holds for every export format."""
+"""Properties of every export format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report is whole, offline, escaped, and the same bytes on every writing."""
+"""The report is complete, offline, escaped, and has the same bytes every time."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -33,7 +33,7 @@ VOID = {"meta", "br", "hr", "img", "input", "link", "use", "path"}
 
 @dataclass
 class Outline(HTMLParser):
-    """What a page is made of."""
+    """The tags, ids, links and text of a page."""
 
     open_: list[str] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
@@ -129,7 +129,7 @@ def test_the_page_refers_to_nothing_outside_its_folder(
     text = (run.path / "report.html").read_text(encoding="utf-8")
     assert re.findall(r"url\((?!#)", text) == []
     assert "@import" not in text
-    # The one address in the page stands in a reason, as text.
+    # The only address in the page is in a reason, as text.
     assert len(re.findall("https?:", text)) == text.count("[file](http://x)")
 
 
@@ -360,7 +360,7 @@ def test_colours_of_cells_can_be_distinguished() -> None:
     palette = style.Palette.of(names, [])
     assert len(set(palette.cells.values())) == 6
     assert palette.cells["gru"] == style.Palette.of(["rnn", "gru"], []).cells["gru"]
-    # White paper: every colour is dark enough to be seen on it.
+    # Every colour is dark enough to be seen on white paper.
     for colour in palette.cells.values():
         red, green, blue = to_rgb(colour)
         assert 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.75
@@ -404,7 +404,7 @@ def test_the_first_screen_shows_where_most_implementations_are_compared(
     rows = overview.overview_speed(found.speed, found.focus)
     assert {row.trial.batch for row in rows} == {8}
     assert len(rows) == 3
-    # As many at the task that is in focus: that one.
+    # The task in focus has as many, so it is shown.
     for name in "bc":
         fake_runs.speed(writer, fake_runs.speed_trial(name, "gru"), 0.01)
     found = fake_runs.summary(writer.run)

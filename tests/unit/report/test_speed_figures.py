@@ -1,4 +1,4 @@
-"""The figures of timings draw the numbers of the tables, doubt and failure included."""
+"""The figures of timings draw the numbers of the tables, with doubts and failures."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -45,7 +45,7 @@ def summary(run: RunFolder) -> Summary:
 
 
 def drawn(rows: tuple[SpeedRow, ...], draw: Callable[[Axes, Sketch], None]) -> Axes:
-    """Return axes that something was drawn on."""
+    """Return axes after drawing on them."""
     palette = Palette.of(
         [row.cell for row in rows], [row.implementation for row in rows]
     )
@@ -58,7 +58,7 @@ def drawn(rows: tuple[SpeedRow, ...], draw: Callable[[Axes, Sketch], None]) -> A
 
 
 def points(axes: Axes, **look: Any) -> list[tuple[float, float]]:
-    """Return the single points drawn with a look, such as a marker."""
+    """Return the single points of a style, such as a marker."""
     found = []
     for line in axes.lines:
         kept = all(
@@ -205,7 +205,7 @@ def written(svg: str) -> list[str]:
 
 
 def roofs(rows: Sequence[SpeedRow]) -> list[str]:
-    """Return the words of a drawn roofline."""
+    """Return the text of a drawn roofline."""
     palette = Palette.of(["gru"], [row.implementation for row in rows])
     with drawing():
         return written(roofline.draw_roofline(rows, (), palette).svg)
@@ -226,7 +226,7 @@ def test_no_panel_of_the_roofline_is_empty_and_all_labels_are_alike(
     words = roofs(rows)
     assert words.count("peak not measured: no roof") == 4
     assert words.count("FLOP/byte") == 3, "under the lowest panel of each phase"
-    # FLOP/byte of one thread span six powers of ten, of two threads two.
+    # FLOP/byte span six powers of ten for one thread, and two for two threads.
     powers = {1: (1e-2, 1e4), 2: (1.0, 1e2)}
     spread_out = [
         replace(row, flops=powers[row.trial.threads][n % 2], least_bytes=1.0)
@@ -291,7 +291,7 @@ def test_words_can_be_read_on_every_colour_of_the_map() -> None:
             for part in to_rgb(colour)
         )
         luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-        assert (luminance + 0.05) / 0.065 > 4.5, colour  # against the ink's 0.015
+        assert (luminance + 0.05) / 0.065 > 4.5, colour  # the ink has 0.015
 
 
 # --- latency -------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A certificate of an earlier run holds for a later one, as long as nothing changed."""
+"""A certificate of an earlier run holds for a later one if nothing has changed."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def test_a_later_run_reuses_the_certificate_of_an_earlier_one(tmp_path: Path) ->
     first = certified(tmp_path)
     before = kept()[0].read_bytes()
     second = certified(tmp_path)
-    assert kept()[0].read_bytes() == before  # and not as made anew
+    assert kept()[0].read_bytes() == before  # it was not written again
     assert "made" not in first.result
     made = time.strptime(second.result["made"], "%Y-%m-%d %H:%M:%S")
     assert abs(time.mktime(made) - time.mktime(time.gmtime())) < 3600
@@ -57,7 +57,7 @@ def test_a_later_run_reuses_the_certificate_of_an_earlier_one(tmp_path: Path) ->
 def test_a_certificate_that_a_run_folder_already_held_is_not_cached(
     tmp_path: Path,
 ) -> None:
-    """Who goes on with an old folder may have other code by now."""
+    """The code may have changed since the folder was written."""
     certified(tmp_path)
     (file,) = kept()
     file.unlink()
@@ -102,7 +102,7 @@ def test_a_broken_certificate_is_not_cached(tmp_path: Path) -> None:
 
 
 def found(folder: Path) -> CachedCertificate | None:
-    """Return what is remembered of the certificate that `CHECK` makes."""
+    """Return the cached certificate that `CHECK` makes, or None."""
     registry = Registry.discover()
     trial = Trial("parity", "numpy-reference", "rnn")
     todo = planned(trial, registry, RunFolder.create(folder / "empty"))
@@ -111,7 +111,7 @@ def found(folder: Path) -> CachedCertificate | None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return what is kept of one certificate."""
+    """Return the cached file of one certificate."""
     code, _, err = helpers.run(*CHECK, cwd=tmp_path_factory.mktemp("check"))
     assert code == 0, err
     (file,) = kept()

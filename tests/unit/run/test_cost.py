@@ -1,4 +1,4 @@
-"""What trials will cost, from nothing to much seen, and the time left."""
+"""Predicted costs of trials, with no or many observations, and the time left."""
 
 import io
 import json
@@ -62,7 +62,7 @@ def ended(
     update_s: float | None = None,
     **result: object,
 ) -> TrialRecord:
-    """Return a trial that ended well."""
+    """Return the record of a trial that ended ok."""
     most = getattr(trial.settings, "updates", None)
     outcome = Reading("outcome", {"updates": updates, "budget": most})
     readings = [outcome] if updates else []
@@ -72,7 +72,7 @@ def ended(
 
 
 def one_seed(folder: Path, *, gradients: bool = False) -> Execution:
-    """Return a run of two trials before one that learns, in a folder of its own."""
+    """Return a run with two trials before one that learns, in a new folder."""
     text = helpers.TINY.replace("seeds = [0, 1]", "seeds = [0]")
     if gradients:
         text = text.replace("gradients = false", "gradients = true")
@@ -247,7 +247,7 @@ def test_the_pace_of_learning_is_that_since_it_began_or_resumed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     todo = Planned(learning(), "learning", {}, True, "was interrupted")
-    clock = iter((0.0, 10.0, 14.0))  # started; begun, late; asked
+    clock = iter((0.0, 10.0, 14.0))  # start, late first update, question
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     running = _Running(todo, time.monotonic(), time.monotonic(), 0.5, 0.7)
     left_s = running.left_s(Cost(100.0, 0, 0), turns=1)
@@ -273,7 +273,7 @@ def test_running_and_waiting_trials_are_expected_to_end_where_others_were_solved
     progress.event(todo, Reading("held_out", {"loss": 0.1}, 300, "updates"))
     waiting_s = seen.predict(waits).wall_time_s
     assert waiting_s == pytest.approx(10, rel=0.1)
-    # 200 of 500 updates are left, at 300 in 8 s.
+    # 200 of 500 updates are left, and 300 took 8 s.
     assert progress._time_left_s() == pytest.approx(8 * 200 / 300 + waiting_s)
 
 
@@ -289,7 +289,7 @@ def test_a_run_that_is_faster_than_earlier_ones_is_expected_to_stay_faster(
     assert now.predict(lstm).wall_time_s == pytest.approx(40, rel=0.1)
     now.learn(ended(learning(seed=7), 10.0, updates=2000))
     assert now.predict(lstm).wall_time_s == pytest.approx(10, rel=0.1)
-    # What this run saw of a shape counts alone.
+    # Only the observations of this run count for its shape.
     now.learn(ended(lstm, 20.0, updates=2000))
     assert now.predict(lstm).wall_time_s == pytest.approx(20, rel=0.1)
 
@@ -383,7 +383,7 @@ def test_a_finished_trial_is_described_by_its_measure(
     assert words in shown.getvalue()
 
 
-# --- what earlier runs saw -----------------------------------------------------------
+# --- observations of earlier runs -----------------------------------------------------
 
 
 def test_history_survives_a_run_and_a_truncated_line(tmp_path: Path) -> None:
@@ -415,7 +415,7 @@ def test_lines_that_are_not_observations_are_skipped(tmp_path: Path) -> None:
         {**line, "work": {"calls": 1.0}},
         {**line, "work": {"time_steps": 1.0, "file_bytes": 0}},
         {**line, "wall_time_s": 10**400},
-        {**line, "update_s": 0.1},  # of another version
+        {**line, "update_s": 0.1},  # of a different version
         {"machine": line["machine"]},
         [],
     ]

@@ -51,13 +51,13 @@ FOUND = Diagnosis(
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Machine]]:
-    """Have the machine be the one in a list, which a test may change."""
+    """Replace the machine by the one in a list, which a test may change."""
     seen = [GOOD]
     monkeypatch.setattr(doctor, "fitness_of_machine", lambda _: judge(seen[0]))
     return seen
 
 
-# --- what is printed -----------------------------------------------------------------
+# --- output ---------------------------------------------------------------------------
 
 
 def test_the_best_library_is_marked_for_each_device_and_number_of_threads() -> None:

@@ -1,4 +1,4 @@
-"""What a certificate is keyed by, and what becomes of numbers that have none."""
+"""The key of a certificate, and numbers without a certificate."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_certificate_holds_for_its_device_dtype_precision_threads_and_biases(
     change: dict[str, object],
 ) -> None:
     assert identity(replace(PARITY, **change)) != identity()
-    # Each trial asks for the certificate of what it runs with.
+    # Each trial needs the certificate of its own settings.
     speed = replace(PARITY, measure="speed", batch=4, **change)
     assert certificate_trial(speed) == replace(PARITY, **change)
 
@@ -103,7 +103,7 @@ def test_uncertified_numbers_are_kept_and_marked_until_they_are_certified(
     assert code == 0
     rows = [a + b for a, b in pairwise(shown.splitlines()) if " train step " in a]
     assert sum("NO: not checked" in row for row in rows) == 2
-    # Wherever else a number of theirs stands, the mark stands too, maybe folded.
+    # The mark is shown beside each of their other numbers, perhaps wrapped.
     numbers = [row for row in rows if " openblas " in row]
     assert len(numbers) == 6
     assert sum("uncertified" in row for row in numbers) == 4
@@ -114,7 +114,7 @@ def test_uncertified_numbers_are_kept_and_marked_until_they_are_certified(
 
     code, _, _ = helpers.run(
         *go, cwd=tmp_path
-    )  # now it certifies, and measures no more
+    )  # now it certifies, without measuring again
     assert code == 0
     assert len(RunFolder.open(tmp_path / "out").records()) == len(records) + 1
     _, shown, _ = helpers.run("show", "out", cwd=tmp_path)

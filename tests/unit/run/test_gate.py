@@ -1,4 +1,4 @@
-"""Real repositories: what each side is measured with, and what is left behind."""
+"""The gate in real repositories: the code of each side, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def commit(folder: Path) -> None:
 
 @pytest.fixture
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that temporary files of a command go to."""
+    """Return the folder for temporary files of a command."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -86,7 +86,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def repository(tmp_path: Path, scratch: Path) -> Path:
-    """A plugin that spins in the working tree and did not at its last commit."""
+    """Return a repository of a plugin that is slow only in the working tree."""
     folder = tmp_path / "repository"
     folder.mkdir()
     git(folder, "init", "-q", "-b", "trunk")
@@ -119,9 +119,9 @@ def nothing_left(repository: Path, scratch: Path) -> bool:
 
 @pytest.fixture
 def checkout(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same in a checkout of this distribution, which Python imports from.
+    """Return the same in a checkout of this distribution, which Python imports from.
 
-    An earlier `implementations` lies in its last commit, and one plugin does not yet.
+    Its last commit has an earlier `implementations`, without one of the plugins.
     """
     for name in ("harness", "implementations", "tasks"):
         ignored = shutil.ignore_patterns("__pycache__")
@@ -162,7 +162,7 @@ def test_a_slower_working_tree_is_found_in_one_session_with_its_base(
     both = [timing(folder / name, "mine") for name in ("new", "again/new")]
     assert both[0].result["worker"] != both[1].result["worker"]
     sides = [timing(folder / name, "mine") for name in ("base", "new")]
-    # Each side computed with its own file, what lies beside it, and what it imports.
+    # Each side used its own file, the files beside it, and its own imports.
     base, new = (side.result["kernel"] for side in sides)
     assert base == "earlier, spins 0.0"
     assert new.endswith(", spins 0.01")
@@ -210,7 +210,7 @@ def test_a_side_that_takes_too_much_memory_is_ended(
     assert row["verdict"] == "failed in new"
     base = timing(repository / "out/base", "mine")
     assert base.outcome == "ok"
-    assert "peak" not in base.result  # its large arrays might break the limit
+    assert "peak" not in base.result  # large arrays might exceed the limit
     assert timing(repository / "out/new", "mine").outcome == "out_of_memory"
 
 
@@ -221,7 +221,7 @@ def test_a_note_says_that_both_sides_have_the_same_sources(
     git(repository, "checkout", "-q", "beside.py")
     helpers.write(repository / "not_imported.py", "")
     code, out, err = helpers.run(*GATE, "--json", cwd=repository)
-    assert code in (0, 3, 5), err  # of one code, two processes may differ
+    assert code in (0, 3, 5), err  # two processes with the same code may differ
     assert [n for n in json.loads(out)["notes"] if "have the same sources: " in n]
     assert err.count("have the same sources: ") == 1
 
@@ -394,7 +394,7 @@ def test_a_repository_without_measured_code_is_refused(
     folder.mkdir()
     git(folder, "init", "-q")
     git(folder, "commit", "-q", "--allow-empty", "-m", "state")
-    if installed:  # in an environment inside the repository, which no commit has
+    if installed:  # in an environment inside the repository, not in any commit
         (folder / "venv").mkdir()
         helpers.write(folder / "venv/installed_of_test.py", "")
         monkeypatch.syspath_prepend(str(folder / "venv"))
@@ -433,7 +433,7 @@ def test_a_checkout_that_is_not_installed_is_refused(
     assert f"pip install -e {repository}" in err
 
 
-# --- what Python finds ---------------------------------------------------------------
+# --- modules that Python finds --------------------------------------------------------
 
 
 def test_the_overlay_has_what_python_finds_in_the_working_tree_and_no_more(

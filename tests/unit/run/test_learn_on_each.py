@@ -1,4 +1,4 @@
-"""A learning section may ask that every implementation it lists learns."""
+"""In a section with `learn_on_each` every listed implementation learns."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ from tests import fake_runs, helpers
 
 pytestmark = pytest.mark.slow
 
-# A numpy network whose bias gradient is half too large, and one that never trains.
+# A NumPy network with a wrong bias gradient, and one that never trains.
 PLUGIN = """\
 from harness import declare_implementation
 
@@ -180,7 +180,7 @@ def test_a_filter_names_implementation_and_dtype(
     ]
 
 
-# --- who is admitted -----------------------------------------------------------------
+# --- which implementations learn ------------------------------------------------------
 
 
 def certificate(folder: Path, broken: str | None) -> TrialRecord:
@@ -227,7 +227,7 @@ def test_learning_is_refused_without_a_certificate_or_ends_as_the_certificate_di
 
 
 def execute(text: str, folder: Path, *more: str, code: int = 0) -> RunFolder:
-    """Run a suite and append what was printed to `printed.txt`."""
+    """Run a suite and append its standard error to `printed.txt`."""
     helpers.write(folder / "wrong.py", PLUGIN)
     helpers.write(folder / "each.toml", text)
     command = ["run", "each.toml", "-o", "run", "--plugin", "wrong.py", "-j", 2]
@@ -240,7 +240,7 @@ def execute(text: str, folder: Path, *more: str, code: int = 0) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two sections, float32 and float64, on a sound and a wrong network."""
+    """Return a run in float32 and float64, with a correct and a wrong network."""
     folder = tmp_path_factory.mktemp("each")
     short = (EACH + FLOAT64).replace("updates = 1200", "updates = 60")
     short = short.replace("evaluate_every = 400", "evaluate_every = 30")

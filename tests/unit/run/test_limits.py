@@ -1,4 +1,4 @@
-"""Limits on a worker's whole family, held from outside."""
+"""Limits on a worker and all its children, enforced from outside."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIB = 2**20
 
 CHILD = "import subprocess, sys, time; "
 SLEEP = "time.sleep(600)"
-# A child that leaves its parent's session, and whose parent is gone.
+# A child that leaves the session of its parent, which then ends.
 DAEMON = (
     CHILD + "p = subprocess.Popen([sys.executable, '-c', 'import os, time;"
     "os.fork() and os._exit(0); print(os.getpid(), flush=True); time.sleep(600)'],"

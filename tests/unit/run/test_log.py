@@ -1,4 +1,4 @@
-"""What workers print: all of it is read, its head and tail are kept."""
+"""The output of workers is read completely; its head and tail are kept."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from harness.run.worker.outcome import KEPT, outcome_of, outcome_of_death
 
 
 class OutOfMemoryError(RuntimeError):
-    """Named as every framework names it."""
+    """An error with the name that every framework uses."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A cell of one's own offers initial values of its own, and no others."""
+"""A cell of a plugin offers its own initial values, and no others."""
 
 from pathlib import Path
 

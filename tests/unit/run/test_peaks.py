@@ -1,4 +1,4 @@
-"""The roof of a session: its own libraries' best, or what doctor found before."""
+"""The roof of a session: the best peak of its libraries, or of an earlier doctor."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_a_library_is_measured_once_for_each_device_and_number_of_threads() -> N
 
 
 def facts(found: Peaks, *trials: Trial, machine: str = "fit") -> dict[PeakKey, Any]:
-    """What the results of a session hold, by key."""
+    """Return the facts of the results of a session, by key."""
     best = found.best(trials, machine)
     return {key: peak.to_json() for key, peak in best.items()}
 
@@ -119,7 +119,7 @@ def test_a_broken_cache_is_ignored(tmp_path: Path) -> None:
     file = tmp_path / "rnn-harness" / "peaks.json"
     file.parent.mkdir()
     name = PeakKey.of(NUMPY).name
-    # The last is of a doctor that kept neither date nor version.
+    # The last one is of an old doctor, which stored neither date nor version.
     bad = [3, {"flop_per_s": 3}, None, {"flop_per_s": {"per_s": 9e99, "more": 1}}]
     bad += [{"flop_per_s": [900e9, "jax"], "copy_bytes_per_s": [1e9, "jax"]}]
     for text in ("{", "[1]", "", *(json.dumps({name: value}) for value in bad)):

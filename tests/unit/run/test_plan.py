@@ -45,7 +45,7 @@ def candidates(found: Plan) -> list[Trial]:
     return [trial for group in found.learning for trial in group.candidates]
 
 
-# --- who learns ----------------------------------------------------------------------
+# --- which implementations learn ------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def candidates(found: Plan) -> list[Trial]:
             "learning[0].implementations: 'onnxruntime' does not train; leave it out; "
             "the cell 'gru' on cpu in float32 is trained by ",
         ),
-        # Also beside one that does train.
+        # Also beside one that trains.
         (
             '["gru"]',
             '["numpy-reference", "onnxruntime"]',
@@ -109,7 +109,7 @@ def test_the_grid_is_the_product_of_the_lists_in_the_suite(name: str) -> None:
         len(s.length)
         * len(s.cells)
         * len(s.seeds)
-        # A group a choice, or a group an implementation where there is none.
+        # One group for each choice, or for each implementation without a choice.
         * (len(s.implementations or ()) if s.learn_on_each else 1)
         for s in suite.learning
     )
@@ -244,7 +244,7 @@ def test_a_choice_of_an_implementation_is_kept() -> None:
 
 
 class Found:
-    """A record of a certificate or of a timing."""
+    """A fake record of a certificate or of a timing."""
 
     outcome, reason = "ok", None
 
@@ -370,7 +370,7 @@ def test_two_sections_that_differ_in_a_constant_are_counted_separately(
 def test_a_single_time_step_is_timed_once_for_each_size(tmp_path: Path) -> None:
     batch, steps, hidden = [32, 1], [20, 80], [16, 64]
     sizes: Any = {"batch": batch, "time_steps": steps, "hidden_size": hidden}
-    shapes = [{"input_size": 8, **sizes}] * 2  # written twice is asked once
+    shapes = [{"input_size": 8, **sizes}] * 2  # a shape given twice is timed once
 
     def timed(*phases: str, **changes: Any) -> dict[tuple[Any, ...], list[str]]:
         names = "numpy-reference", "onnxruntime"
@@ -424,5 +424,5 @@ def test_an_implementation_without_training_is_timed_for_other_phases_alone(
     assert "onnxruntime" in timed(**everyone, phases=["forward"])
     assert "onnxruntime" in timed(**everyone, phases=["stream", "train_step"])
     assert "onnxruntime" not in timed(**everyone, phases=["train_step"])
-    # Asked for by name it is a row that says why there is no timing.
+    # If it is named, it has a row that says why there is no timing.
     assert "onnxruntime" in timed(phases=["train_step"])

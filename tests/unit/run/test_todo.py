@@ -1,4 +1,4 @@
-"""What a trial is known by, and what of a run is done already."""
+"""The id of a trial, and which trials of a run are done."""
 
 import functools
 import importlib
@@ -71,7 +71,7 @@ def test_an_id_changes_with_a_module_beside_the_plugin_file_that_it_imports(
     file = _plugin(tmp_path, body)
     helpers.write(tmp_path / "fastlib.py", f"from {slow} import slow\n")
     neighbour = tmp_path / f"{slow.replace('.', '/')}.py"
-    neighbour.parent.mkdir(exist_ok=True)  # of no `__init__.py`
+    neighbour.parent.mkdir(exist_ok=True)  # without `__init__.py`
     ids = []
     for text in ("slow = 1\n", "slow = 2\n"):
         helpers.write(neighbour, text)
@@ -199,7 +199,7 @@ def test_an_id_does_not_depend_on_the_number_of_jobs(tmp_path: Path) -> None:
     assert ids[0] == ids[1]
 
 
-# --- what is done already ------------------------------------------------------------
+# --- which trials are done ------------------------------------------------------------
 
 
 def test_the_reason_why_a_trial_runs_or_not_is_given(

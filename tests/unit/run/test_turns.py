@@ -1,4 +1,4 @@
-"""When a session ends: each row known well enough, or the time out."""
+"""A session ends when each row is known well enough, or at its time budget."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def trial(name: str, **settings: Any) -> Trial:
 
 
 class Bench:
-    """Workers whose turns take what a function of row and round says."""
+    """Workers whose turns take a time that is a function of row and round."""
 
     def __init__(
         self,
@@ -98,13 +98,13 @@ def test_a_steady_row_takes_only_the_fewest_rounds() -> None:
 
 def test_a_noisy_row_takes_turns_until_its_interval_is_narrow() -> None:
     wild = noise(0.05)
-    # Drawn for the wild one alone, whatever the order of turns.
+    # Drawn for the noisy row alone, whatever the order of turns.
     bench = Bench(lambda id, n: 3.0 * wild() if id == "wild" else 1.0)
     measure(bench, "steady", "wild")
     turns = bench.turns()
-    # Of n turns that scatter by s the median's interval is about 2 · 1.96 · 1.25 s / √n
-    # wide: 0.02 takes some 600 at 0.05, and half as many are narrow by chance now and
-    # then. The steady one is what the other is held against, and takes part to the end.
+    # For n turns with spread s the interval of the median has a width of about
+    # 2 · 1.96 · 1.25 s / √n: 0.02 needs about 600 turns at 0.05, by chance sometimes
+    # half as many. The steady row is compared with it, so it takes turns to the end.
     assert 50 < turns["wild"] < 1200
     assert turns["steady"] == turns["wild"]
 
@@ -123,8 +123,8 @@ def test_ratios_are_known_on_a_drifting_machine_though_times_are_not() -> None:
     bench = Bench(lambda id, n: {"a": 1.0, "b": 2.0}[id] * (1 + 0.05 * math.sin(n)))
     measure(bench, "a", "b", time_budget_s=0.5)
     turns = bench.turns()
-    assert turns["b"] == 12  # its ratio to a is 2 whatever the machine does
-    assert turns["a"] > 50  # whose own median is not known within 2 %
+    assert turns["b"] == 12  # its ratio to a is 2 despite the drift
+    assert turns["a"] > 50  # the median of a is not known within 2 %
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_ratios_are_known_on_a_drifting_machine_though_times_are_not() -> None:
     ids=str,
 )
 def test_no_row_is_compared_with_one_of_other_conditions(other: dict[str, Any]) -> None:
-    # As in analysis: a ratio is of what asks the same of another implementation.
+    # As in the analysis, only implementations under equal conditions have a ratio.
     bench = Bench(lambda id, n: {"a": 1.0, "b": 2.0}[id] * (1 + 0.05 * math.sin(n)))
     trials = {"a": trial("a", time_budget_s=0.1), "b": trial("b", time_budget_s=0.1)}
     trials["b"] = replace(trials["b"], **other)
@@ -195,9 +195,9 @@ def test_the_largest_number_of_rounds_in_a_session_is_used() -> None:
 
 
 def test_stopping_at_a_narrow_interval_keeps_its_coverage() -> None:
-    """Who stops at the first narrow interval favours those that are narrow by chance.
+    """Stopping at the first narrow interval favours those that are narrow by chance.
 
-    Of 95 % intervals of rows that stopped so, at least 88 of 100 hold the truth.
+    Of the 95 % intervals of rows that stop so, at least 88 of 100 hold the truth.
     """
     rng = np.random.default_rng(1)
     hits, cases = 0, 60
@@ -215,7 +215,7 @@ def test_stopping_at_a_narrow_interval_keeps_its_coverage() -> None:
 
 
 class Clocks:
-    """Two clocks of which one can be made to step or to run faster."""
+    """Two clocks; one can be made to step or to run faster."""
 
     def __init__(self) -> None:
         self.raw_s = self.offset_s = 0.0
@@ -235,7 +235,7 @@ class Clocks:
         (0.5, 1.0, True),
         (-0.5, 1.0, True),
         (0.0, 1.01, True),
-        (0.0, 1.0004, False),  # adjusted by NTP at its most
+        (0.0, 1.0004, False),  # the largest adjustment by NTP
     ],
 )
 def test_a_clock_that_steps_or_runs_at_another_rate_is_remembered(
@@ -260,7 +260,7 @@ def test_trials_open_and_close_in_parallel_and_first_calls_take_turns() -> None:
     class Watched(Bench):
         def ask(self, *asked: Any) -> Any:
             if asked[1] in ("open", "close"):
-                both.wait()  # breaks where the other is not asked meanwhile
+                both.wait()  # fails unless the other is asked at the same time
             at_once.append(1)
             if asked[1] == "warm":
                 assert sum(at_once) == 1

@@ -1,4 +1,4 @@
-"""What ran without certificates is marked in every table that shows it."""
+"""Numbers without certificates are marked in every table that shows them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def printed(folder: Path) -> str:
-    """What the run without certificates ended with."""
+    """Return the final output of the run without certificates."""
     helpers.write(folder / "bare.toml", SUITE)
     command = ("run", "bare.toml", "-o", "out", "--no-certify")
     code, out, err = helpers.finish(helpers.start(*command, cwd=folder, report=True))
@@ -81,7 +81,7 @@ def test_a_certificate_removes_the_marks(printed: str, folder: Path) -> None:
     assert {row["doubt"] for row in learned} == {""}
 
 
-# A numpy network that reads no more than 16 sequences of a batch.
+# A NumPy network that reads only the first 16 sequences of a batch.
 PLUGIN = """\
 from dataclasses import replace
 from harness import declare_implementation

@@ -27,7 +27,7 @@ LEARNING = Trial(
 
 
 def learn(start: Start | None = None) -> list[Message]:
-    """Return what a worker answers, with a checkpoint as often as it can write one."""
+    """Return the messages of a worker that writes checkpoints as often as it can."""
     answers = io.BytesIO()
     request = Request("measure", "one", LEARNING, start=start)
     Worker(REGISTRY, answers).answer(request.message(checkpoint_s=0.0))

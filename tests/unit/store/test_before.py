@@ -1,7 +1,7 @@
-"""Run folders made before the rooms of the harness moved are read with equal numbers.
+"""Run folders of an earlier layout of the harness are read with equal numbers.
 
-`tests/data/before/runs.tar.xz` holds two runs of `before.toml`, made at commit 620a3e0,
-and beside it lies what that commit printed of them.
+`tests/data/before/runs.tar.xz` holds two runs of `before.toml`, made at commit 620a3e0.
+The files beside it have the output of that commit for them.
 """
 
 import csv
@@ -32,7 +32,7 @@ PROSE = {"sentence", "notes", "words", "advice"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the two run folders, `a` and `b`."""
+    """Return a folder with the two run folders, `a` and `b`."""
     folder = tmp_path_factory.mktemp("before")
     with tarfile.open(DATA / "runs.tar.xz") as archive:
         archive.extractall(folder, filter="data")
@@ -97,12 +97,12 @@ def test_the_report_of_an_old_run_is_written(
     assert "| gru |" in (folder / "a" / "summary.md").read_text(encoding="utf-8")
 
 
-# --- a run that goes on --------------------------------------------------------------
+# --- resuming a run -------------------------------------------------------------------
 
 
 @pytest.fixture
 def resumed(folder: Path, tmp_path: Path) -> Path:
-    """A copy of run `a` whose trials have the sources that the plugins have today."""
+    """Copy run `a` and give its trials the current sources of the plugins."""
     run = Path(shutil.copytree(folder / "a", tmp_path / "a"))
     registry = Registry.discover([CRASHES])
     for spec in run.glob("trials/*/spec.json"):
@@ -143,7 +143,7 @@ def test_a_trial_with_an_id_of_an_earlier_version_says_so_and_is_measured_again(
 
     before = exported()
     code, _, err = call(*asked)
-    assert code == 4, err  # what crashed before is still there
+    assert code == 4, err  # the earlier crash is still in the folder
     after = exported()
     again = len(lines)
     assert len(after) == len(before)

@@ -73,7 +73,7 @@ def commit(
     return trial_id
 
 
-# --- what was committed is read back -------------------------------------------------
+# --- committed trials are read back ---------------------------------------------------
 
 
 def test_a_committed_trial_is_read_back_unchanged(run: RunFolder) -> None:
@@ -87,7 +87,7 @@ def test_a_committed_trial_is_read_back_unchanged(run: RunFolder) -> None:
     assert record.readings == (WHOLE, *EVENTS)
     assert record.result["kernel"] == "aten::gru"
     assert record.value("outcome", "updates_to_solve") == 2
-    assert record.value("held_out", "loss") is None  # a curve, not a whole trial's
+    assert record.value("held_out", "loss") is None  # it is a curve, not one value
     np.testing.assert_array_equal(
         run.arrays(trial_id)["layer0.w_hh"], [[0, 1, 2], [3, 4, 5]]
     )
@@ -151,7 +151,7 @@ def test_the_latest_record_does_not_depend_on_the_clock(
 ) -> None:
     commit(run, sources={"cell gru": "before commits had numbers"}, commit=0)
     commit(run, sources={"cell gru": "old"})
-    monkeypatch.setattr("time.time", lambda: 1.0)  # it was set back to 1970
+    monkeypatch.setattr("time.time", lambda: 1.0)  # the clock was set back to 1970
     again = RunFolder.open(run.path)
     new = commit(again, sources={"cell gru": "new"})
     (record,) = again.records()
@@ -160,14 +160,14 @@ def test_the_latest_record_does_not_depend_on_the_clock(
     assert record.result["wall_time_s"] >= 0
 
 
-# --- going on from a checkpoint ------------------------------------------------------
+# --- resuming from a checkpoint -------------------------------------------------------
 
 STATE = {"updates": 2, "solved_at": [1]}
 ARRAYS = {"weights/w": np.arange(3.0), "optimizer/w.exp_avg": np.ones(2, np.float32)}
 
 
 def interrupted(run: RunFolder) -> None:
-    """An attempt that is killed after a checkpoint, one event later."""
+    """Make an attempt that is killed one event after a checkpoint."""
     attempt = run.begin(LEARNING, "one", SOURCES)
     attempt.write(EVENTS[0])
     attempt.checkpoint(STATE, ARRAYS)
@@ -194,7 +194,7 @@ def test_a_trial_resumes_with_the_curve_up_to_its_checkpoint(
     assert record is not None
     assert record.readings == EVENTS
     assert record.result["resumed_from"] == "attempt-001"
-    assert run.checkpoint("one") is None  # nothing is left to go on from
+    assert run.checkpoint("one") is None  # no checkpoint is left
 
 
 def test_a_trial_that_cannot_resume_begins_with_an_empty_curve(run: RunFolder) -> None:
