@@ -180,7 +180,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120.0) ->
 
 
 def snapshot(folder: Path) -> Mapping[str, str]:
-    """Return a hash of every file below a folder; empty where there is none."""
+    """Return a hash of every file below a folder; empty if it does not exist."""
     return {
         str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(folder.rglob("*"))

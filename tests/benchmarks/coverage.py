@@ -19,7 +19,7 @@ ROWS = 400
 
 
 class _Row:
-    """A meter whose turns are drawn."""
+    """A meter with random turns."""
 
     def __init__(self, trial: Trial, spread: float, rng: np.random.Generator) -> None:
         self.trial, self.spread, self.rng = trial, spread, rng

@@ -167,7 +167,7 @@ def _certificate(trial: Trial) -> str:
     todo = Planned(trial, trial.identity(sources), sources, runs=True, why="new")
     found = CertificateCache(REGISTRY).find(todo)
     if found is None:
-        return f"none remembered; run `rnn-harness check {trial.implementation}`"
+        return f"no cached certificate; run `rnn-harness check {trial.implementation}`"
     return f"certified {found.made}"
 
 

@@ -1,4 +1,4 @@
-"""Implementations that keep as many bytes as their names say, in MiB."""
+"""Implementations that keep the memory in their names, in MiB."""
 
 import numpy as np
 

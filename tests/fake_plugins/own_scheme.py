@@ -14,7 +14,7 @@ declare_cell(
 
 
 class Forgetful(Rnn):
-    """h = tanh(W_ih x + W_hh h' + b), from W_hh = 0 where a suite asks for it."""
+    """h = tanh(W_ih x + W_hh h' + b), from W_hh = 0 if a suite asks for it."""
 
     info = replace(Rnn.info, name="rnn-forgetful")
 

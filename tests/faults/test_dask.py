@@ -343,7 +343,9 @@ def test_a_hanging_worker_does_not_delay_the_others(
     time.sleep(3)  # a request to it now waits for ever
     (curve,) = tmp_path.glob("out/trials/learning-*/attempt-*/events.jsonl")
     before = curve.stat().st_size
-    helpers.wait_for(lambda: curve.stat().st_size > before, "news of the other")
+    helpers.wait_for(
+        lambda: curve.stat().st_size > before, "an event of the other trial"
+    )
     process.send_signal(signal.SIGINT)
     code, _, err = helpers.finish(process)
     assert code == 130, err

@@ -60,7 +60,7 @@ def loads(record: TrialRecord) -> tuple[float, float]:
 def skip_where_others_had_the_cores(record: TrialRecord) -> None:
     own, others = loads(record)
     if own < 1.3 and others > 0.3:
-        pytest.skip("others had the cores that it would have taken")
+        pytest.skip("other processes used the cores")
 
 
 def test_a_network_that_does_not_wait_is_not_certified(

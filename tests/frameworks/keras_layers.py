@@ -1,4 +1,4 @@
-"""Keras layers that tests build networks of; imported where Keras is."""
+"""Keras layers that tests build networks of; import it only with Keras."""
 
 from __future__ import annotations
 

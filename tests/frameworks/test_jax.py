@@ -134,7 +134,7 @@ def test_weights_in_the_layout_of_keras_are_converted_too() -> None:
         ),
     ],
 )
-def test_a_layer_of_another_form_is_refused_when_it_is_built(
+def test_a_layer_of_the_wrong_form_is_refused_when_it_is_built(
     layer: Any, words: str
 ) -> None:
     with pytest.raises(PluginError) as caught:

@@ -101,7 +101,7 @@ def test_keras_layers_have_the_declared_number_of_parameters(
         ),
     ],
 )
-def test_a_layer_of_another_form_is_refused_when_it_is_built(
+def test_a_layer_of_the_wrong_form_is_refused_when_it_is_built(
     backend: Backend, make: Any, words: str
 ) -> None:
     with pytest.raises(PluginError) as caught:

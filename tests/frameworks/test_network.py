@@ -148,7 +148,7 @@ def test_a_network_keeps_a_copy_of_its_weights(implementation: str) -> None:
 # --- bad input -----------------------------------------------------------------------
 
 
-def test_weights_and_states_that_do_not_fit_are_refused(implementation: str) -> None:
+def test_weights_and_states_of_wrong_shapes_are_refused(implementation: str) -> None:
     network = build(implementation, SMALL)
     weights = draw_weights(SMALL)
     weights["layer0.b"][0, 1] = np.nan

@@ -73,7 +73,7 @@ def test_a_layer_may_use_canonical_names_for_its_weights() -> None:
     found = own.loss_and_gradients(own.place(batch)).read()
     expected = oracle.loss_and_gradients(oracle.place(batch)).read()
     assert found.loss == pytest.approx(expected.loss, rel=1e-6)
-    # It does not use U, so its gradient is zero, unlike that of the reference.
+    # It does not use U, so its gradient is zero, but not that of the reference.
     assert not found.gradients.pop("layer0.w_hh").any()
     for name, tensor in found.gradients.items():
         np.testing.assert_allclose(
@@ -200,7 +200,7 @@ class Answering(layers.GRU):  # type: ignore[misc]
         ),
     ],
 )
-def test_a_layer_of_another_form_is_refused_when_it_is_built(
+def test_a_layer_of_the_wrong_form_is_refused_when_it_is_built(
     make: Any, words: str
 ) -> None:
     with pytest.raises(PluginError) as caught:

@@ -41,7 +41,7 @@ def drawn(task: Task, seed: int, batch: int, length: int) -> Batch:
 
 @repeatable
 @given(seeds, batches, st.integers(2, 30))
-def test_adding_marks_one_value_in_each_half_and_asks_for_their_sum(
+def test_adding_marks_one_value_in_each_half_and_the_target_is_their_sum(
     seed: int, batch: int, length: int
 ) -> None:
     found = drawn(Adding(), seed, batch, length)
@@ -61,7 +61,7 @@ def test_adding_marks_one_value_in_each_half_and_asks_for_their_sum(
 
 @repeatable
 @given(seeds, batches, st.integers(1, 30), st.integers(1, 6), st.integers(2, 40))
-def test_copy_memory_has_its_layout_at_every_position(
+def test_copy_memory_has_the_documented_layout_at_every_position(
     seed: int, batch: int, length: int, symbols: int, alphabet: int
 ) -> None:
     task = CopyMemory(symbols=symbols, alphabet=alphabet)

@@ -368,7 +368,7 @@ class _OneArgument(torch.nn.GRU):  # type: ignore[misc]
         (lambda _, i, h: _OneArgument(i, h), "expected forward(x, state)"),
     ],
 )
-def test_a_layer_of_another_form_is_refused_in_one_sentence(
+def test_a_layer_of_the_wrong_form_is_refused_in_one_sentence(
     layer: Any, words: str
 ) -> None:
     with pytest.raises(PluginError) as caught:

@@ -52,7 +52,7 @@ SPEC = NetworkSpec(
 )
 
 
-def quiet() -> None:
+def silence_compiler() -> None:
     """Keep the thousands of log records of the compiler from pytest."""
     logging.getLogger("torch.__trace").propagate = False
 
@@ -60,7 +60,7 @@ def quiet() -> None:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
-    quiet()
+    silence_compiler()
 
 
 def graphs() -> int:
@@ -76,7 +76,7 @@ def compiled_by_phase() -> dict[str, int]:
     from implementations.torch_backend.graphs import graphs_of
 
     torch.set_num_threads(1)
-    quiet()
+    silence_compiler()
     trial = Trial(
         "speed",
         "torch-compile",

@@ -69,7 +69,7 @@ class Recorder:
 
         def replay() -> Any:
             self.replays += 1
-            assert moments <= self.moments(), "a graph would write to moments of before"
+            assert moments <= self.moments(), "a graph would write to earlier moments"
             for kept, new in zip(found, body(), strict=True):
                 kept.copy_(new)
             return found

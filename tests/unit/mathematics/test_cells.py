@@ -166,7 +166,7 @@ def test_the_output_gate_of_the_lstm_at_zero_hides_the_cell() -> None:
 def test_the_backward_step_agrees_with_finite_differences_in_every_element(
     cell: ReferenceCell,
 ) -> None:
-    """Central differences over ±1e-5 err by about 1e-10 where values are of order one.
+    """Central differences over ±1e-5 err by about 1e-10 for values of order one.
 
     Truncation, 1e-5 squared times a third derivative, and rounding, 1e-16 / 1e-5, are
     both of that size; 1e-8 leaves room for the third derivative. A lost term or a

@@ -368,7 +368,7 @@ def test_the_table_of_initial_values_has_the_measured_figures(name: str) -> None
                 assert measured(CELLS[name], scheme) == figures[:-1], (name, scheme)
 
 
-def test_schemes_on_one_line_draw_the_same_values() -> None:
+def test_schemes_in_one_row_draw_the_same_values() -> None:
     for cell, (first, *others), _ in started():
         for scheme in others:
             for one, other in zip(drawn(cell, first), drawn(cell, scheme), strict=True):

@@ -124,7 +124,7 @@ def test_a_time_step_of_equations_keeps_its_dtype() -> None:
         (lambda ops, w, a, state: (a[0] ** 2,), "unsupported operand type"),
     ],
 )
-def test_equations_of_another_form_are_refused(equations: Any, message: str) -> None:
+def test_equations_of_the_wrong_form_are_refused(equations: Any, message: str) -> None:
     cell = Rnn()
     info = CellInfo("odd", ("a",), ("h",), None, "nowhere")
     weights, x, state, _ = drawn(cell, np.random.default_rng(0))

@@ -216,7 +216,7 @@ def test_copy_memory_scores_agree_with_a_loop_over_positions() -> None:
     tallies = task.score(logits, batch)
     assert tallies["accuracy"] == Tally(float(hits), 120)
     assert tallies["exact_match"] == Tally(float(exact), 60)
-    assert 0 < exact < hits / 2, "a case that tells the two apart"
+    assert 0 < exact < hits / 2, "a case that distinguishes the two"
     assert tallies["loss"].count == 120
     assert tallies["loss"].total == pytest.approx(sum(recalled))
     assert tallies["loss_all_positions"].count == 420

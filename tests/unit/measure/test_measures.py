@@ -918,7 +918,7 @@ def test_tallies_add_up() -> None:
     assert (Tally(1.0, 2) + Tally(3.0, 2)).mean == 1.0
 
 
-def test_a_batch_knows_whether_it_is_padded() -> None:
+def test_a_batch_reports_whether_it_is_padded() -> None:
     batch = Batch(np.zeros((2, 3, 1)), np.array([3, 3]), np.zeros(1), np.ones(1, bool))
     assert not batch.padded
     assert replace(batch, lengths=np.array([3, 2])).padded

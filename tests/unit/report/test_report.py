@@ -389,7 +389,7 @@ def test_the_first_screen_shows_the_best_of_each_cell(tmp_path: Path) -> None:
     assert overview.best_of_each(rows, 6) == rows
 
 
-def test_the_first_screen_shows_where_most_implementations_are_compared(
+def test_the_first_screen_shows_the_sizes_with_most_implementations(
     tmp_path: Path,
 ) -> None:
     writer = fake_runs.Writer.create(tmp_path / "run")

@@ -143,7 +143,7 @@ def test_resuming_a_finished_run_does_not_calibrate_the_machine(
     assert asked.estimate().trials == 0
 
 
-def test_finished_trials_are_not_left_when_a_run_resumes(
+def test_a_resumed_run_has_only_unfinished_trials_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[set[str]] = []
@@ -160,7 +160,7 @@ def test_finished_trials_are_not_left_when_a_run_resumes(
     assert left == [{"parity", "speed", "learning"}, {"learning"}, set()]
 
 
-def test_gradients_that_follow_learning_are_left_with_it(
+def test_a_run_with_learning_left_also_has_its_gradients_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left: list[str] = []

@@ -115,7 +115,7 @@ def test_the_json_agrees_with_the_printed_findings() -> None:
 
 
 @pytest.mark.parametrize("verdict", ["fit", "noisy", "unfit"])
-def test_the_exit_code_is_5_where_the_machine_is_unfit(
+def test_the_exit_code_is_5_if_the_machine_is_unfit(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     machine: list[Machine],

@@ -238,7 +238,7 @@ class Clocks:
         (0.0, 1.0004, False),  # the largest adjustment by NTP
     ],
 )
-def test_a_clock_that_steps_or_runs_at_another_rate_is_remembered(
+def test_a_clock_that_steps_or_runs_at_another_rate_stays_marked(
     step_s: float, rate: float, wrong: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clocks = Clocks()

@@ -83,7 +83,7 @@ def test_a_comparison_of_old_runs_gives_the_same_numbers_and_verdicts(
 ) -> None:
     arguments = ["compare", str(folder / "a"), str(folder / "b"), "--json"]
     code, out, _ = helpers.call(arguments, monkeypatch, capsys)
-    assert code == 5  # too few rounds to say
+    assert code == 5  # too few rounds for a verdict
     assert numbers(json.loads(out)) == numbers(json.loads(expected("compare.json")))
 
 
