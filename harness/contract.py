@@ -148,8 +148,8 @@ class Cell(Protocol):
         """Count parameters: `canonical`, and as each framework counts them."""
 
 
-class ReferenceCell(Cell, Protocol):
-    """A cell with a reference; a step keeps the dtype of its arguments."""
+class Steps(Protocol):
+    """One time step of a layer and its backward step, in the dtype of the arguments."""
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
         """Advance one time step: x [batch, input], state parts [batch, hidden]."""
@@ -158,6 +158,10 @@ class ReferenceCell(Cell, Protocol):
         self, weights: Weights, saved: Saved, d_state: State
     ) -> tuple[Weights, Array, State]:
         """Return gradients with respect to the weights, x and the state before."""
+
+
+class ReferenceCell(Cell, Steps, Protocol):
+    """A cell with a reference."""
 
 
 Tensor = Any

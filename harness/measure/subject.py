@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from harness.contract import (
-    Array,
     Cell,
     NetworkSpec,
     Oracle,
     ReferenceCell,
-    Saved,
-    State,
+    Steps,
     TrainableNetwork,
-    Weights,
 )
 from harness.declarations import ImplementationDeclaration
 from harness.errors import RefusedError
@@ -36,18 +33,6 @@ class Basis(Enum):
     REFERENCE = "the float64 reference"
     EQUATIONS = "the cell's equations in float64"
     OWN_STEPS = "its own single time steps"
-
-
-class Steps(Protocol):
-    """One time step of a layer and its backward step, in float64."""
-
-    def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
-        """Do what `ReferenceCell.step` does."""
-
-    def step_backward(
-        self, weights: Weights, saved: Saved, d_state: State
-    ) -> tuple[Weights, Array, State]:
-        """Do what `ReferenceCell.step_backward` does."""
 
 
 def offered(registry: Registry, trial: Trial) -> ImplementationDeclaration:

@@ -129,14 +129,10 @@ class JaxNetwork(SharedNetwork):
 
     def kernel(self) -> str:
         """Name the recurrent kernel in the program that XLA compiled."""
-        shape = (KERNEL_TIME_STEPS, 2)
-        if self._spec.inputs.embedded:
-            x = np.zeros(shape, np.int64)
-        else:
-            x = np.zeros((*shape, self._spec.input_size), self._spec.dtype)
         with self._settings():
+            x = self._zero_input(KERNEL_TIME_STEPS, 2)
             program = self._model_forward.lower(
-                self._weights, self._put(x), None, self._zero_state(2)
+                self._weights, x, None, self._zero_state(2)
             )
             return kernel_of(program.compile().as_text() or "")
 

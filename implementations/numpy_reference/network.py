@@ -16,21 +16,18 @@ from harness.contract import (
     ReferenceCell,
     Saved,
     State,
+    Steps,
     Weights,
     layer_weights,
 )
 from implementations.numpy_reference import optimizers
 from implementations.numpy_reference.losses import loss_and_gradient
-from implementations.numpy_reference.sequence import (
-    StepLayer,
-    run_backward,
-    run_forward,
-)
+from implementations.numpy_reference.sequence import run_backward, run_forward
 from implementations.shared.layout import CanonicalLayout
 from implementations.shared.network import Parts, PlacedBatch, SharedNetwork
 from implementations.shared.optimizers import moments
 
-LayerFactory = Callable[[str, int, int], StepLayer]
+LayerFactory = Callable[[str, int, int], Steps]
 
 
 @dataclass(frozen=True)
@@ -55,8 +52,7 @@ class NumpyNetwork(SharedNetwork):
         spec: Sizes, readout, loss, optimiser; dtype float64 or float32.
         cell: The recurrence. It also computes every layer if no `layer` is given.
         device: `cpu`.
-        layer: Called with (cell, input_size, hidden_size); returns an object with the
-            methods `step` and `step_backward` of a `ReferenceCell`.
+        layer: Called with (cell, input_size, hidden_size); returns `Steps`.
     """
 
     def __init__(
@@ -70,7 +66,7 @@ class NumpyNetwork(SharedNetwork):
         super().__init__(
             spec, cell, [CanonicalLayout(cell, w, spec.hidden_size) for w in widths]
         )
-        self._steps: list[StepLayer] = [
+        self._steps: list[Steps] = [
             cell if layer is None else _checked(layer(spec.cell, w, spec.hidden_size))
             for w in widths
         ]
@@ -199,6 +195,6 @@ class NumpyNetwork(SharedNetwork):
         return loss, norm
 
 
-def _checked(layer: StepLayer) -> StepLayer:
-    check_methods(layer, StepLayer, "layer")
+def _checked(layer: Steps) -> Steps:
+    check_methods(layer, Steps, "layer")
     return layer

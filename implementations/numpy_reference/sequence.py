@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
-from harness.contract import Array, Saved, State, Weights
-
-
-class StepLayer(Protocol):
-    """One time step of a layer and its backward step, in the dtype of its arguments."""
-
-    def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
-        """Do what `ReferenceCell.step` does."""
-
-    def step_backward(
-        self, weights: Weights, saved: Saved, d_state: State
-    ) -> tuple[Weights, Array, State]:
-        """Do what `ReferenceCell.step_backward` does."""
+from harness.contract import Array, Saved, State, Steps, Weights
 
 
 def run_forward(
-    cell: StepLayer, weights: Weights, x: Array, state: State, active: Array | None
+    cell: Steps, weights: Weights, x: Array, state: State, active: Array | None
 ) -> tuple[Array, State, list[Saved]]:
     """Run one layer over x [time, batch, input].
 
@@ -50,7 +37,7 @@ def run_forward(
 
 
 def run_backward(
-    cell: StepLayer,
+    cell: Steps,
     weights: Weights,
     saved: Sequence[Saved],
     active: Array | None,

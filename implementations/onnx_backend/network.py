@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from harness.contract import Array, Cell, NetworkSpec, Weights
+from harness.contract import Array, Batch, Cell, NetworkSpec, Weights
 from harness.errors import UnavailableError
 from implementations.onnx_backend.graph import build_model
 from implementations.onnx_backend.kernel import kernel_of
 from implementations.onnx_backend.layout import OnnxLayout
-from implementations.shared.batches import HostBatch
 from implementations.shared.device import index_of
 from implementations.shared.network import InferenceNetwork, Parts
 
@@ -42,8 +41,8 @@ class OnnxNetwork(InferenceNetwork):
         self._weights = self._zero_tensors()
         self._sessions: dict[bool, ort.InferenceSession] = {}
 
-    def _padding(self, host: HostBatch) -> Array | None:
-        return None if host.lengths is None else host.lengths.astype(np.int32)
+    def _padding(self, batch: Batch) -> Array:
+        return batch.lengths.astype(np.int32)
 
     def _assign(self, held: dict[str, Any], arrays: Weights) -> None:
         super()._assign(held, arrays)
@@ -76,14 +75,14 @@ class OnnxNetwork(InferenceNetwork):
 
     def kernel(self) -> str:
         """Name the recurrent node and the provider that ran, read from a profile."""
-        shape = (4, 2) if self._spec.inputs.embedded else (4, 2, self._spec.input_size)
-        x = np.zeros(shape, np.float32)
         with tempfile.TemporaryDirectory() as folder:
             options = _options()
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = self._start(False, options)
-            session.run(None, self._feed(x, None, self._zero_state(2)))
+            session.run(
+                None, self._feed(self._zero_input(4, 2), None, self._zero_state(2))
+            )
             return kernel_of(Path(session.end_profiling()))
 
 

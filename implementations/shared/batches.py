@@ -3,58 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from harness.contract import Array, Batch, NetworkSpec, State, Target, Weights
 from harness.errors import InputError
-
-
-@dataclass(frozen=True)
-class HostBatch:
-    """A batch on the host with time first, in the network's dtype.
-
-    Attributes:
-        x: [time, batch, input] reals or one-hot vectors, or tokens [time, batch] that
-            the network embeds.
-        lengths: int [batch], or None if no sequence is padded.
-        active: bool [time, batch, 1], False from a sequence's end on, or None if no
-            sequence is padded.
-        targets: int [batch, readouts] or [batch, readouts, output].
-        weights: [batch, readouts]: 1 / (number of scored positions) where scored, else
-            0, so that the mean loss is a weighted sum.
-    """
-
-    x: Array
-    lengths: Array | None
-    active: Array | None
-    targets: Array
-    weights: Array
-
-
-def host_batch(spec: NetworkSpec, batch: Batch) -> HostBatch:
-    """Check a batch against a network and prepare it.
-
-    Raises:
-        InputError: Naming what does not fit, and what would.
-    """
-    check_batch(spec, batch)
-    lengths = active = None
-    if batch.padded:
-        lengths = batch.lengths
-        times = np.arange(batch.time_steps)[:, None]
-        active = (times < lengths)[..., None]
-    targets = batch.targets
-    if spec.target is Target.REAL:
-        targets = targets.astype(spec.dtype)
-    return HostBatch(
-        encode(spec, np.swapaxes(batch.inputs, 0, 1)),
-        lengths,
-        active,
-        targets,
-        (batch.scored / batch.scored.sum()).astype(spec.dtype),
-    )
 
 
 def encode(spec: NetworkSpec, inputs: Array) -> Array:
@@ -66,7 +19,9 @@ def encode(spec: NetworkSpec, inputs: Array) -> Array:
     return np.eye(spec.inputs.size, dtype=spec.dtype)[inputs]
 
 
-# --- checks --------------------------------------------------------------------------
+def running(batch: Batch) -> Array:
+    """Return bool [time, batch], False from a sequence's end on."""
+    return np.arange(batch.time_steps)[:, None] < batch.lengths
 
 
 def check_batch(spec: NetworkSpec, batch: Batch) -> None:

@@ -23,19 +23,20 @@ from harness.contract import (
     LossAndGradients,
     NetworkSpec,
     State,
+    Target,
     Tensor,
     Updates,
     Weights,
 )
 from implementations.shared import optimizers
 from implementations.shared.batches import (
-    HostBatch,
+    check_batch,
     check_cotangents,
     check_state,
     check_step,
     check_weights,
     encode,
-    host_batch,
+    running,
 )
 from implementations.shared.layout import Layout, NetworkLayout
 
@@ -117,9 +118,12 @@ class InferenceNetwork(ABC):
         for name, array in arrays.items():
             held[name] = self._real(array.copy())
 
-    def _padding(self, host: HostBatch) -> Tensor | None:
-        """Return what tells the framework where sequences end, or None."""
-        return None if host.active is None else self._put(host.active)
+    def _padding(self, batch: Batch) -> Tensor:
+        """Return what tells the framework where the sequences of a padded batch end.
+
+        By default it is bool [time, batch, 1], False from a sequence's end on.
+        """
+        return self._put(running(batch)[..., None])
 
     @abstractmethod
     def _forward(
@@ -167,14 +171,18 @@ class InferenceNetwork(ABC):
         Raises:
             InputError: If the batch does not fit the network.
         """
-        host = host_batch(self._spec, batch)
-        x = host.x if self._batch_axis == 1 else np.swapaxes(host.x, 0, 1)
+        check_batch(self._spec, batch)
+        x, targets = batch.inputs, batch.targets
+        if self._batch_axis == 1:
+            x = np.swapaxes(x, 0, 1)
+        if self._spec.target is Target.REAL:
+            targets = targets.astype(self._spec.dtype)
         with self._settings():
             return PlacedBatch(
-                self._put(x),
-                self._padding(host),
-                self._put(host.targets),
-                self._put(host.weights),
+                self._put(encode(self._spec, x)),
+                self._padding(batch) if batch.padded else None,
+                self._put(targets),
+                self._real(batch.scored / batch.scored.sum()),
             )
 
     def forward(
@@ -213,6 +221,13 @@ class InferenceNetwork(ABC):
             return tuple(state)
         check_state(self._spec, self._parts, state, batch)
         return tuple(self._real(part) for part in state)
+
+    def _zero_input(self, *sizes: int) -> Tensor:
+        """Return zeros that may enter, of these first two sizes."""
+        inputs = self._spec.inputs
+        tokens = inputs.kind == "tokens"
+        zeros = np.zeros(sizes, int) if tokens else np.zeros((*sizes, inputs.size))
+        return self._put(encode(self._spec, zeros))
 
     @abstractmethod
     def kernel(self) -> str:
@@ -282,7 +297,7 @@ class SharedNetwork(InferenceNetwork):
             InputError: If a tensor is missing, misshapen or not finite.
         """
         super().load_weights(weights)
-        self._load_moments({})
+        self.load_optimizer_state({})
 
     def vjp(
         self,
@@ -340,9 +355,6 @@ class SharedNetwork(InferenceNetwork):
 
     def load_optimizer_state(self, arrays: Mapping[str, Array]) -> None:
         """Take what `optimizer_state` returned."""
-        self._load_moments(arrays)
-
-    def _load_moments(self, arrays: Mapping[str, Array]) -> None:
         self._updates = int(arrays.get("updates", 0))
         names = optimizers.moments(self._spec.optimizer) if self._updates else ()
         moments = {

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from harness.contract import Array, Cell, NetworkSpec, Readout, Weights
+from harness.contract import Array, Batch, Cell, NetworkSpec, Readout, Weights
 from implementations.keras_layers import LayerFactory, check_backend
 from implementations.shared import optimizers
-from implementations.shared.batches import HostBatch
+from implementations.shared.batches import running
 from implementations.shared.device import check_device, index_of
 from implementations.shared.layout import with_layer_names
 from implementations.shared.network import Parts, PlacedBatch, SharedNetwork, Tensors
@@ -101,8 +101,8 @@ class TensorFlowNetwork(SharedNetwork):
         for name, array in arrays.items():
             held[name].assign(self._real(array))
 
-    def _padding(self, host: HostBatch) -> Tensor | None:
-        return None if host.active is None else self._put(host.active[..., 0].T)
+    def _padding(self, batch: Batch) -> Tensor:
+        return self._put(running(batch).T)
 
     # --- graphs ----------------------------------------------------------------------
 
@@ -160,10 +160,7 @@ class TensorFlowNetwork(SharedNetwork):
     def kernel(self) -> str:
         """Name the recurrent kernels in the graphs of all calls, padded or not."""
         if not self._graphs:
-            embedded, size = self._spec.inputs.embedded, self._spec.input_size
-            x = np.zeros([1, 1], np.int64) if embedded else np.zeros([1, 1, size])
-            put = self._put if embedded else self._real
-            self._forward(put(x), None, self._zero_state(1))
+            self._forward(self._zero_input(1, 1), None, self._zero_state(1))
         graphs = [g.graph.as_graph_def() for g in self._graphs.values()]
         return "; ".join(dict.fromkeys(map(kernel_of, graphs)))
 

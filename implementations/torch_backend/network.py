@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from harness.contract import (
     Array,
+    Batch,
     Cell,
     NetworkSpec,
     Optimizer,
@@ -18,7 +19,6 @@ from harness.contract import (
     Target,
     Weights,
 )
-from implementations.shared.batches import HostBatch
 from implementations.shared.device import check_device
 from implementations.shared.layout import with_layer_names
 from implementations.shared.network import (
@@ -130,8 +130,8 @@ class TorchNetwork(SharedNetwork):
             for name, array in arrays.items():
                 held[name].copy_(self._real(array))
 
-    def _padding(self, host: HostBatch) -> Tensor | None:
-        return None if host.lengths is None else torch.as_tensor(host.lengths)
+    def _padding(self, batch: Batch) -> Tensor:
+        return torch.as_tensor(batch.lengths)
 
     def _zero_state(self, batch: int) -> None:
         """Return None, which means zero to the layers of torch."""

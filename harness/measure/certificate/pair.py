@@ -18,13 +18,14 @@ from harness.contract import (
     Oracle,
     Readout,
     State,
+    Steps,
     Target,
     TrainableNetwork,
     Weights,
 )
 from harness.measure.certificate.shapes import Shape
 from harness.measure.problem import initial_weights
-from harness.measure.subject import Steps, Subject
+from harness.measure.subject import Subject
 
 OUTPUT_SIZE = 3
 

@@ -8,10 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from harness.contract import Array, CellInfo, Equations, Saved, State, Weights
+from harness.contract import Array, CellInfo, Equations, Saved, State, Steps, Weights
 from harness.measure.certificate.diagnosis.changed_weights import EVERY, of_row
 from harness.measure.equations import EquationSteps, Operations, Traced
-from harness.measure.subject import Steps
 
 # --- forward -------------------------------------------------------------------------
 

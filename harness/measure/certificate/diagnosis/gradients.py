@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from harness.contract import Array, State, TrainableNetwork
+from harness.contract import Array, State, Steps, TrainableNetwork
 from harness.measure.certificate.diagnosis.changed_steps import (
     BlockedGates,
     ChangedBackward,
@@ -26,7 +26,7 @@ from harness.measure.certificate.diagnosis.evidence import (
 from harness.measure.certificate.pair import LARGE_COTANGENT, Case, Pair
 from harness.measure.certificate.record import in_layer, listed
 from harness.measure.certificate.shapes import PAIRWISE, Shape
-from harness.measure.subject import Basis, Steps, Subject
+from harness.measure.subject import Basis, Subject
 
 TRUNCATIONS = (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 35, 40, 50, 64)
 BOUNDS = tuple(m * 10.0**e for e in range(-3, 3) for m in (1, 2, 5))
