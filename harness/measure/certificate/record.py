@@ -138,15 +138,13 @@ class Certificate:
         """Record one comparison."""
         reference = np.asarray(reference, np.float64)
         norm = _norm(found) if np.isfinite(found).all() else float("inf")
-        self._record(
+        self.record(
             check,
-            Finding(
-                relative_error(found, reference),
-                tolerance or self.tolerance,
-                where,
-                _norm(reference),
-                norm if found.shape == reference.shape else None,
-            ),
+            relative_error(found, reference),
+            where,
+            tolerance,
+            expected=_norm(reference),
+            found=norm if found.shape == reference.shape else None,
         )
 
     def require_equal(
@@ -156,7 +154,7 @@ class Certificate:
         error = float("inf")
         if found.shape == reference.shape and found.dtype == reference.dtype:
             error = float(np.mean(found != reference))
-        self._record(check, Finding(error, EXACT, where))
+        self.record(check, error, where, EXACT)
 
     def record(
         self,
@@ -164,16 +162,15 @@ class Certificate:
         error: float | None,
         where: str = "",
         tolerance: Tolerance | None = None,
+        **norms: float | None,
     ) -> None:
         """Record an error, or None if the reference underflowed."""
-        self._record(check, Finding(error, tolerance or self.tolerance, where))
-
-    def _record(self, check: str, finding: Finding) -> None:
+        finding = Finding(error, tolerance or self.tolerance, where, **norms)
         worst = self.findings.get(check)
-        if finding.error is None:
+        if error is None:
             self.underflowed += 1
             self.findings.setdefault(check, finding)
-        elif worst is None or worst.error is None or not finding.error <= worst.error:
+        elif worst is None or worst.error is None or not error <= worst.error:
             self.findings[check] = finding
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -57,22 +58,14 @@ def unstable(turns: Turns, interval: MedianInterval) -> list[Reason]:
         turns: The record of the turns.
         interval: The median and its interval.
     """
-    medians = np.array([np.median(turn) for turn in turns.readings])
-    found = {
-        "clock": _clock(turns),
-        "warm-up": _warm_up(turns),
-        "few": _few(medians),
-        "short": _short(turns, interval),
-        "drift": _drift(medians),
-        "bimodal": _bimodal(medians),
-        "jump": _jump(turns, interval),
-        "uneven": _uneven(turns),
-        "built": _built(turns),
-        "load": _load(turns),
-        "threads": _threads(turns),
-        "wide": _wide(interval),
-    }
-    return [Reason(k, seen, _ADVICE[k]) for k, words in found.items() for seen in words]
+    seen = itertools.chain(
+        _of_readings(turns, interval),
+        _of_medians(turns),
+        _of_calls(turns, interval),
+        _of_surroundings(turns),
+        _wide(interval),
+    )
+    return [Reason(kind, words, _ADVICE[kind]) for kind, words in seen]
 
 
 _ADVICE = {
@@ -95,38 +88,35 @@ _ADVICE = {
 }
 
 
-# --- what was seen, in words ---------------------------------------------------------
+# --- what was seen, as a kind and in words -------------------------------------------
+
+Seen = Iterator[tuple[str, str]]
 
 
-def _clock(turns: Turns) -> Iterator[str]:
+def _of_readings(turns: Turns, interval: MedianInterval) -> Seen:
     if turns.clock_wrong or not all(s > 0 for t in turns.readings for s in t):
-        yield "the clock stepped or ran at another rate while it was read"
-
-
-def _warm_up(turns: Turns) -> Iterator[str]:
+        yield "clock", "the clock stepped or ran at another rate while it was read"
     if not turns.stationary:
-        yield "calls still got faster when the warm-up ended"
-
-
-def _few(medians: np.ndarray) -> Iterator[str]:
-    if len(medians) < FEWEST:
-        yield f"{_counted(len(medians), 'turn')}, and an interval takes {FEWEST}"
-
-
-def _short(turns: Turns, interval: MedianInterval) -> Iterator[str]:
+        yield "warm-up", "calls still got faster when the warm-up ended"
+    count = len(turns.readings)
+    if count < FEWEST:
+        yield "few", f"{_counted(count, 'turn')}, and an interval takes {FEWEST}"
     reading_s = turns.loops * interval.median
     if reading_s < READING_S / 2:
-        yield f"a reading of {turns.loops} calls took {1e6 * reading_s:.0f} µs only"
+        words = f"a reading of {turns.loops} calls took {1e6 * reading_s:.0f} µs only"
+        yield "short", words
 
 
-def _drift(medians: np.ndarray) -> Iterator[str]:
+def _of_medians(turns: Turns) -> Seen:
+    medians = np.array([np.median(turn) for turn in turns.readings])
     third = len(medians) // 3
-    if third < 2 or abs(_trend_z(medians)) < _TREND_Z:
-        return
-    change = np.median(medians[-third:]) / np.median(medians[:third]) - 1
-    if abs(change) >= DRIFT:
-        how = f"{abs(change):.0%} {'slower' if change > 0 else 'faster'}"
-        yield f"calls got {how} from the first to the last third"
+    if third >= 2 and abs(_trend_z(medians)) >= _TREND_Z:
+        change = np.median(medians[-third:]) / np.median(medians[:third]) - 1
+        if abs(change) >= DRIFT:
+            how = f"{abs(change):.0%} {'slower' if change > 0 else 'faster'}"
+            yield "drift", f"calls got {how} from the first to the last third"
+    if len(medians) >= 2 * FEWEST:
+        yield from _bimodal(np.sort(medians))
 
 
 def _trend_z(values: np.ndarray) -> float:
@@ -138,10 +128,7 @@ def _trend_z(values: np.ndarray) -> float:
     return (s - math.copysign(1, s)) / deviation if s else 0.0
 
 
-def _bimodal(medians: np.ndarray) -> Iterator[str]:
-    if len(medians) < 2 * FEWEST:
-        return
-    ordered = np.sort(medians)
+def _bimodal(ordered: np.ndarray) -> Seen:
     fewest = max(2, math.ceil(_GROUP * len(ordered)))
     # Cut where two neighbours are furthest apart, with enough turns on both sides.
     gaps = np.diff(ordered)[fewest - 1 : len(ordered) - fewest]
@@ -151,19 +138,22 @@ def _bimodal(medians: np.ndarray) -> Iterator[str]:
     spread = math.sqrt((low.var() + high.var()) / 2)
     if apart >= WIDEST * np.median(ordered) and apart >= _APART * spread:
         kinds = [f"{group.mean():.3g} s in {len(group)}" for group in (low, high)]
-        yield f"two kinds of turns: {' and '.join(kinds)}"
+        yield "bimodal", f"two kinds of turns: {' and '.join(kinds)}"
 
 
-def _jump(turns: Turns, interval: MedianInterval) -> Iterator[str]:
+def _of_calls(turns: Turns, interval: MedianInterval) -> Seen:
     longest = max(s for turn in turns.readings for s in turn)
     beyond_s = (longest - interval.median) * turns.loops
     if longest >= _JUMP * interval.median and beyond_s >= _JUMP_S:
-        yield f"one reading took {longest / interval.median:.0f} times the median"
+        yield (
+            "jump",
+            f"one reading took {longest / interval.median:.0f} times the median",
+        )
+    if turns.pieces:
+        yield from _uneven(turns)
 
 
-def _uneven(turns: Turns) -> Iterator[str]:
-    if not turns.pieces:
-        return
+def _uneven(turns: Turns) -> Seen:
     calls, spans = np.concatenate(turns.pieces).T
     usual_s = float(np.quantile(spans[calls == 1], 0.25))
     slow = spans > _SLOW * usual_s * calls
@@ -172,24 +162,24 @@ def _uneven(turns: Turns) -> Iterator[str]:
     own_s = beyond_s.sum() - sum(turns.waited_s)
     if len(np.unique(where[slow])) >= _UNEVEN_TURNS and own_s >= _UNEVEN * spans.sum():
         slow_s = float(np.median(usual_s + beyond_s))
-        yield f"some calls took {_ms(slow_s)} ms where others take {_ms(usual_s)} ms"
+        both = f"{_ms(slow_s)} ms where others take {_ms(usual_s)} ms"
+        yield "uneven", f"some calls took {both}"
 
 
-def _built(turns: Turns) -> Iterator[str]:
+def _of_surroundings(turns: Turns) -> Seen:
     if count := sum(turns.built):
-        yield f"the framework traced or compiled in {count} of {len(turns.built)} turns"
-
-
-def _load(turns: Turns) -> Iterator[str]:
+        words = (
+            f"the framework traced or compiled in {count} of {len(turns.built)} turns"
+        )
+        yield "built", words
     load = float(np.mean(turns.other_load)) if turns.other_load else 0.0
     if load >= OTHER_LOAD:
-        yield f"other processes kept {load:.1f} cores busy"
+        yield "load", f"other processes kept {load:.1f} cores busy"
+    if turns.threads is not None:
+        yield from _threads(turns, turns.threads)
 
 
-def _threads(turns: Turns) -> Iterator[str]:
-    threads = turns.threads
-    if threads is None:
-        return
+def _threads(turns: Turns, threads: int) -> Seen:
     seen = []
     other = [count for count in turns.set_threads if count != threads]
     if other:
@@ -199,12 +189,12 @@ def _threads(turns: Turns) -> Iterator[str]:
         seen.append(f"kept {used:.1f} cores busy")
     if seen:
         asked = f"{_counted(threads, 'thread')} {'was' if threads == 1 else 'were'}"
-        yield f"{' and '.join(seen)} where {asked} asked for"
+        yield "threads", f"{' and '.join(seen)} where {asked} asked for"
 
 
-def _wide(interval: MedianInterval) -> Iterator[str]:
+def _wide(interval: MedianInterval) -> Seen:
     if interval.width > WIDEST:
-        yield f"the interval is {interval.width:.0%} of the median wide"
+        yield "wide", f"the interval is {interval.width:.0%} of the median wide"
 
 
 def _ms(time_s: float) -> str:
