@@ -101,7 +101,7 @@ class _Differences:
         pair = Pair(replace(subject, trial=trial), shape)
         case = pair.case(seed, dtype)
         self._network, self._rng, self._batch = pair.network, case.rng, case.batch
-        self._d_outputs = case.cotangent().astype(dtype)
+        self._d_outputs = case.cotangent.astype(dtype)
         self._d_final = tuple(
             self._rng.standard_normal(part.shape).astype(dtype) for part in case.state
         )

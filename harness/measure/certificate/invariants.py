@@ -19,8 +19,7 @@ from harness.measure.problem import rows
 
 def compare_invariants(certificate: Certificate, pair: Pair, seed: int) -> None:
     """Check batch order, split sequences and causality at one shape."""
-    case = pair.case(seed)
-    pair.load(case.weights)
+    case = pair.case(seed).load()
     batch, state, words = case.batch, case.state, f"at {pair.shape.words}"
     outputs, final = _forward(pair, batch, state)
 

@@ -140,8 +140,9 @@ class Case:
         self.pair.load(self.weights)
         return self
 
+    @cached_property
     def cotangent(self) -> Array:
-        """Draw a cotangent of the outputs [batch, readouts, output]."""
+        """A cotangent of the outputs [batch, readouts, output], drawn once."""
         return self.rng.standard_normal((*self.batch.scored.shape, OUTPUT_SIZE))
 
     def oracle(self, weights: Weights | None = None) -> Oracle:

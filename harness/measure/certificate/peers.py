@@ -69,7 +69,7 @@ def _answers(subject: Subject, shape: Shape, seed: int) -> Mapping[str, Array]:
     pair = Pair(subject, shape)
     case, network = pair.case(seed), pair.network
     d_final = pair.state(case.rng)
-    d_outputs = case.cotangent().astype(np.float32)
+    d_outputs = case.cotangent.astype(np.float32)
     network.load_weights(case.weights)
     placed = network.place(case.batch)
     done = network.forward(placed, case.state).read()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -68,52 +68,13 @@ def other_activations(
 # --- backward ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class BlockedGates:
-    """Steps in which no gradient flows back through some gates.
-
-    The weights of these gates have a gradient of zero, and so has what entered them.
-    The step has saved the gates' values, so that the other gradients are right.
-
-    Attributes:
-        steps: The right cell.
-        info: Names its gates.
-        gates: Indices of the blocked gates.
-    """
-
-    steps: Steps
-    info: CellInfo
-    gates: tuple[int, ...]
-
-    def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
-        """Do what the right cell does."""
-        return self.steps.step(weights, x, state)
-
-    def step_backward(
-        self, weights: Weights, saved: Saved, d_state: State
-    ) -> tuple[Weights, Array, State]:
-        """Do what the right cell does, with zeros in the rows of these gates."""
-        found, d_x, before = self.steps.step_backward(
-            self._without(weights), saved, d_state
-        )
-        return self._without(found), d_x, before
-
-    def _without(self, weights: Weights) -> Weights:
-        for gate in self.gates:
-            weights = of_row(weights, gate, EVERY, np.zeros_like)
-            second = f"b_h{self.info.gates[gate]}"
-            if second in weights:
-                weights = weights | {second: np.zeros_like(weights[second])}
-        return weights
-
-
 Pull = Callable[[int, State], State]
 """Called with a time step and the gradient to the state; returns another gradient."""
 
 
 @dataclass
 class ChangedBackward:
-    """Steps that change the gradient to the state as it passes back in time.
+    """Steps that are right, and change what passes back through them.
 
     Args:
         steps: The right cell.
@@ -121,12 +82,14 @@ class ChangedBackward:
         entering: Changes the gradient to the state after a time step, that of the
             outputs included.
         leaving: Changes the gradient to the state before a time step.
+        weights: Changes the weights of the backward step, and their gradients.
     """
 
     steps: Steps
     time_steps: int
-    entering: Pull
-    leaving: Pull
+    entering: Pull = lambda _, d_state: d_state
+    leaving: Pull = lambda _, d_state: d_state
+    weights: Callable[[Weights], Weights] = lambda weights: weights
     _taken: int = 0
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
@@ -139,13 +102,23 @@ class ChangedBackward:
     def step_backward(
         self, weights: Weights, saved: Saved, d_state: State
     ) -> tuple[Weights, Array, State]:
-        """Do what the right cell does, between the two changes."""
+        """Do what the right cell does, between the changes."""
         t, kept = saved
-        d_state = self.entering(t, d_state)
-        found, d_x, before = self.steps.step_backward(weights, kept, d_state)
-        return found, d_x, self.leaving(t, before)
+        found, d_x, before = self.steps.step_backward(
+            self.weights(weights), kept, self.entering(t, d_state)
+        )
+        return self.weights(found), d_x, self.leaving(t, before)
 
 
-def unchanged(_: int, d_state: State) -> State:
-    """Return the gradient as it is."""
-    return d_state
+def without_gates(weights: Weights, info: CellInfo, gates: Sequence[int]) -> Weights:
+    """Return weights with zeros in the rows of some gates.
+
+    In a backward step no gradient then flows back through these gates. The step has
+    saved the gates' values, so that the other gradients are right.
+    """
+    for gate in gates:
+        weights = of_row(weights, gate, EVERY, np.zeros_like)
+        second = f"b_h{info.gates[gate]}"
+        if second in weights:
+            weights = weights | {second: np.zeros_like(weights[second])}
+    return weights

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from harness.contract import Array, State, Steps, TrainableNetwork
+from harness.contract import State, Steps, TrainableNetwork, Weights
 from harness.measure.certificate.diagnosis.changed_steps import (
-    BlockedGates,
     ChangedBackward,
-    unchanged,
+    without_gates,
 )
 from harness.measure.certificate.diagnosis.evidence import (
     Found,
@@ -25,7 +23,7 @@ from harness.measure.certificate.diagnosis.evidence import (
 )
 from harness.measure.certificate.pair import LARGE_COTANGENT, Case, Pair
 from harness.measure.certificate.record import in_layer, listed
-from harness.measure.certificate.shapes import PAIRWISE, Shape
+from harness.measure.certificate.shapes import PAIRWISE
 from harness.measure.subject import Basis, Subject
 
 TRUNCATIONS = (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 35, 40, 50, 64)
@@ -37,24 +35,6 @@ MATCHES = 10
 smaller, so that rounding is a larger share of it."""
 
 
-@dataclass(frozen=True)
-class _Pull:
-    """A call that pulls a cotangent of the outputs back to everything that entered."""
-
-    case: Case
-    d_outputs: Array
-
-    def back(self, network: TrainableNetwork) -> Found:
-        """Return a network's gradients of weights, inputs and initial state by name."""
-        state = self.case.state
-        d_final = tuple(np.zeros(part.shape, np.float32) for part in state)
-        placed = network.place(self.case.batch)
-        found = network.vjp(placed, state, self.d_outputs, d_final)
-        parts = zip(self.case.pair.cell.info.state_parts, found.state, strict=True)
-        states = {f"the initial state {name}": part for name, part in parts}
-        return {**found.weights, "the inputs": found.inputs, **states}
-
-
 def gradient_cause(subject: Subject, tolerance: float) -> tuple[str | None, set[str]]:
     """Return the likely cause of wrong gradients, and the checks that it explains.
 
@@ -63,14 +43,14 @@ def gradient_cause(subject: Subject, tolerance: float) -> tuple[str | None, set[
     worst = _worst(subject, tolerance)
     if worst is None:
         return None, set()
-    pull, found, expected, wrong = worst
-    again = pull.back(pull.case.pair.network)
+    case, found, expected, wrong = worst
+    again = _pulled_back(case, case.pair.network)
     words = without_hypothesis(found, again, tolerance, "the gradient of ")
     missing = [name for name in wrong if not np.any(found[name])]
     if words is None and missing != wrong:
         changed = (
-            (cause, pull.back(pull.case.around(steps)))
-            for cause, steps in _hypotheses(pull.case, found)
+            (cause, _pulled_back(case, case.around(steps)))
+            for cause, steps in _hypotheses(case, found)
         )
         words = first_match(changed, found, MATCHES * tolerance)
     if words is not None:
@@ -87,8 +67,8 @@ def gradient_cause(subject: Subject, tolerance: float) -> tuple[str | None, set[
 
 def _worst(
     subject: Subject, tolerance: float
-) -> tuple[_Pull, Found, Found, list[str]] | None:
-    """Return the call with most disagreeing checks, and its disagreeing tensors.
+) -> tuple[Case, Found, Found, list[str]] | None:
+    """Return the case with most disagreeing checks, and its disagreeing tensors.
 
     If several shapes have equally many, the first is taken. If a gradient fades, a cut
     shows in the initial state only, as if that were detached; at another shape it shows
@@ -96,7 +76,7 @@ def _worst(
     length, and then a mistake at the start of a call shows inside a sequence.
 
     Returns:
-        The call, the gradients found, those of the reference, and the names of the
+        The case, the gradients found, those of the reference, and the names of the
         tensors in which they disagree.
     """
     worst, most, padded = None, 0, False
@@ -104,13 +84,14 @@ def _worst(
         if worst is not None and shape.padded != padded:
             break
         padded = shape.padded
-        pull = _pull(subject, shape)
-        found = pull.back(pull.case.pair.network)
-        expected = pull.back(pull.case.pair.oracle)
+        # A long memory shows a cut better.
+        case = Pair(subject, shape).case(0, point=1).load()
+        found = _pulled_back(case, case.pair.network)
+        expected = _pulled_back(case, case.pair.oracle)
         wrong = disagreeing(found, expected, tolerance)
         count = len(_checks(wrong))
         if count > most:
-            worst, most = (pull, found, expected, wrong), count
+            worst, most = (case, found, expected, wrong), count
         if all(n in wrong or n.startswith("readout.") for n in found):
             break
     return worst
@@ -126,11 +107,14 @@ def _checks(tensors: Iterable[str]) -> set[str]:
     }
 
 
-def _pull(subject: Subject, shape: Shape) -> _Pull:
-    pair = Pair(subject, shape)
-    case = pair.case(0, point=1)  # a long memory shows a cut better
-    pair.load(case.weights)
-    return _Pull(case, (LARGE_COTANGENT * case.cotangent()).astype(np.float32))
+def _pulled_back(case: Case, network: TrainableNetwork) -> Found:
+    """Return a network's gradients of weights, inputs and initial state by name."""
+    d_outputs = (LARGE_COTANGENT * case.cotangent).astype(np.float32)
+    d_final = tuple(np.zeros(part.shape, np.float32) for part in case.state)
+    found = network.vjp(network.place(case.batch), case.state, d_outputs, d_final)
+    parts = zip(case.pair.cell.info.state_parts, found.state, strict=True)
+    states = {f"the initial state {name}": part for name, part in parts}
+    return {**found.weights, "the inputs": found.inputs, **states}
 
 
 def _hypotheses(case: Case, found: Found) -> Iterator[tuple[str, Steps]]:
@@ -142,16 +126,17 @@ def _hypotheses(case: Case, found: Found) -> Iterator[tuple[str, Steps]]:
         if every == 1:
             words = "no gradient flows through time: the state is detached in each step"
         for start in (False, True):  # whether the initial state is detached too
-            yield words, back(unchanged, partial(_cut, every=every, start=start))
+            yield words, back(leaving=partial(_cut, every=every, start=start))
     names = case.pair.cell.info.state_parts
     for k, name in enumerate(names if len(names) > 1 else ()):
         words = f"no gradient flows through time in {name}"
-        yield words, back(unchanged, partial(_without_part, part=k))
-    yield from _blind_gates(case, steps)
+        yield words, back(leaving=partial(_without_part, part=k))
+    for words, blocked in _blocked_gates(case):
+        yield words, back(weights=blocked)
     for words, bounded in _bounds(case, found):
         # The bound is on the gradient after a time step, or on the one before it.
-        yield words, back(bounded, unchanged)
-        yield words, back(unchanged, bounded)
+        yield words, back(entering=bounded)
+        yield words, back(leaving=bounded)
 
 
 def _cut(t: int, before: State, every: int, start: bool) -> State:
@@ -164,7 +149,7 @@ def _without_part(_: int, before: State, part: int) -> State:
     return tuple(np.zeros_like(d) if i == part else d for i, d in enumerate(before))
 
 
-def _blind_gates(case: Case, steps: Steps) -> Iterator[tuple[str, Steps]]:
+def _blocked_gates(case: Case) -> Iterator[tuple[str, partial[Weights]]]:
     info = case.pair.cell.info
     gates = range(len(info.gates))
     if len(gates) == 1 or case.pair.subject.basis is not Basis.REFERENCE:
@@ -173,7 +158,7 @@ def _blind_gates(case: Case, steps: Steps) -> Iterator[tuple[str, Steps]]:
         for chosen in itertools.combinations(gates, count):
             names = listed([info.gates[k] for k in chosen], 3)
             words = f"matches if no gradient flows through {names}"
-            yield words, BlockedGates(steps, info, chosen)
+            yield words, partial(without_gates, info=info, gates=chosen)
 
 
 # --- bounds --------------------------------------------------------------------------

@@ -23,8 +23,7 @@ def loss_cause(subject: Subject, tolerance: float) -> str | None:
     """Return the likely cause of a wrong loss, or None if none is found."""
     for shape in sorted(PAIRWISE, key=_ambiguity):
         pair = Pair(subject, shape)
-        case = pair.case(0)
-        pair.load(case.weights)
+        case = pair.case(0).load()
         found, expected = (_of(n, case.batch) for n in (pair.network, pair.oracle))
         if not disagreeing(found, expected, tolerance):
             continue

@@ -29,13 +29,11 @@ from harness.measure.subject import Subject
 def output_cause(subject: Subject, tolerance: float) -> str | None:
     """Return the likely cause of wrong outputs, or None if none is found."""
     for shape in clearest_first(PAIRWISE):
-        pair = Pair(subject, shape)
-        case = pair.case(0)
-        pair.load(case.weights)
-        found = _of(case, pair.network)
-        if not disagreeing(found, _of(case, pair.oracle), tolerance):
+        case = Pair(subject, shape).case(0).load()
+        found = _of(case, case.pair.network)
+        if not disagreeing(found, _of(case, case.pair.oracle), tolerance):
             continue  # the mistake shows at other shapes only
-        cause = without_hypothesis(found, _of(case, pair.network), tolerance)
+        cause = without_hypothesis(found, _of(case, case.pair.network), tolerance)
         return cause or first_match(_hypotheses(case), found, tolerance)
     return None
 
