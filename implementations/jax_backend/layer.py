@@ -11,12 +11,7 @@ from jax import Array
 from harness.conformance import check_call
 from harness.contract import Cell
 from harness.errors import PluginError
-from implementations.shared.layout import (
-    CanonicalLayout,
-    KerasLayout,
-    Layout,
-    layout_of,
-)
+from implementations.shared.layout import CanonicalLayout
 
 Tensors = dict[str, Array]
 Parts = tuple[Array, ...]
@@ -41,15 +36,6 @@ class Layer:
     name: str
     shapes: Mapping[str, tuple[int, ...]]
     run: Run
-
-    def layout(self, cell: Cell, input_size: int, hidden_size: int) -> Layout:
-        """Return how the layer keeps the canonical weights.
-
-        Raises:
-            PluginError: If its tensors have another layout.
-        """
-        sizes = (input_size, hidden_size)
-        return layout_of(self.shapes, KerasLayout, cell, *sizes, self.name)
 
 
 LayerFactory = Callable[[str, int, int], object]

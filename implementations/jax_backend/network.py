@@ -15,6 +15,7 @@ from implementations.jax_backend.layer import LayerFactory, Parts, Tensors, as_l
 from implementations.jax_backend.model import Model
 from implementations.shared import optimizers
 from implementations.shared.device import check_device, index_of
+from implementations.shared.layout import KerasLayout, layout_of
 from implementations.shared.network import PlacedBatch, SharedNetwork
 
 KERNEL_TIME_STEPS = 64
@@ -49,7 +50,7 @@ class JaxNetwork(SharedNetwork):
                 for width in widths
             )
         layouts = [
-            layer.layout(cell, width, hidden_size)
+            layout_of(layer.shapes, KerasLayout, cell, width, hidden_size, layer.name)
             for layer, width in zip(layers, widths, strict=True)
         ]
         super().__init__(spec, cell, layouts)

@@ -7,7 +7,7 @@ the first matters. With `canonical` biases it stays zero and is not trained.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -192,6 +192,9 @@ class KerasLayout(GateLayout):
 Layout = CanonicalLayout | GateLayout
 """How one layer keeps the canonical weights of its cell."""
 
+Convert = Callable[[Weights], Weights]
+"""Converts the tensors of one layer."""
+
 
 def layout_of(
     found: Shapes,
@@ -257,25 +260,22 @@ class NetworkLayout:
 
     def from_canonical(self, weights: Weights) -> Weights:
         """Return every tensor as the network keeps it."""
-        parts = (layout.from_canonical(own) for layout, own in self._by_layer(weights))
-        return {name: weights[name] for name in self.outside} | with_layer_names(parts)
+        return self._each(weights, [x.from_canonical for x in self._layouts])
 
     def values(self, tensors: Weights) -> Weights:
         """Return canonical weights, in canonical order."""
-        parts = (layout.values(own) for layout, own in self._by_layer(tensors))
-        return self._ordered(tensors, parts)
+        return self._ordered(tensors, [x.values for x in self._layouts])
 
     def gradients(self, tensors: Weights) -> Weights:
         """Return canonical gradients, or moments, in canonical order."""
-        parts = (layout.gradients(own) for layout, own in self._by_layer(tensors))
-        return self._ordered(tensors, parts)
+        return self._ordered(tensors, [x.gradients for x in self._layouts])
 
-    def _by_layer(self, tensors: Weights) -> Iterator[tuple[Layout, Weights]]:
-        for i, layout in enumerate(self._layouts):
-            yield layout, layer_weights(tensors, i)
+    def _each(self, tensors: Weights, convert: Sequence[Convert]) -> Weights:
+        parts = (own(layer_weights(tensors, i)) for i, own in enumerate(convert))
+        return {name: tensors[name] for name in self.outside} | with_layer_names(parts)
 
-    def _ordered(self, tensors: Weights, parts: Iterable[Weights]) -> Weights:
-        found = {name: tensors[name] for name in self.outside} | with_layer_names(parts)
+    def _ordered(self, tensors: Weights, convert: Sequence[Convert]) -> Weights:
+        found = self._each(tensors, convert)
         return {name: found[name].copy() for name in self._canonical_names}
 
 

@@ -38,30 +38,27 @@ class _Collecting(Operations):
         return v.new_zeros(len(v), len(self.matrices[-1])).chunk(len(w), dim=1)
 
 
-class _Computing(Operations):
-    """Computes the products with matrices collected before, and keeps them."""
+class _Recorded(Operations):
+    """Takes each product from a function, and keeps what was multiplied and found.
 
-    def __init__(self, matrices: Sequence[Tensor]) -> None:
-        self._matrices = matrices
-        self.computed: list[Tensor] = []
+    Args:
+        product: Called with the number of the product in the equations and a vector.
+    """
 
-    def products(self, w: Tensor, v: Tensor) -> Sequence[Tensor]:
-        matrix = self._matrices[len(self.computed)]
-        self.computed.append(nn.functional.linear(v, matrix))
-        return self.computed[-1].chunk(len(w), dim=1)
-
-
-class _Given(Operations):
-    """Returns given products, and keeps the vectors that would be multiplied."""
-
-    def __init__(self, given: Sequence[Tensor]) -> None:
-        self._given = given
+    def __init__(self, product: Callable[[int, Tensor], Tensor]) -> None:
+        self._product = product
         self.multiplied: list[Tensor] = []
+        self.found: list[Tensor] = []
 
     def products(self, w: Tensor, v: Tensor) -> Sequence[Tensor]:
-        given = self._given[len(self.multiplied)]
+        self.found.append(self._product(len(self.multiplied), v))
         self.multiplied.append(v)
-        return given.chunk(len(w), dim=1)
+        return self.found[-1].chunk(len(w), dim=1)
+
+
+def _computed(matrices: Sequence[Tensor]) -> _Recorded:
+    """Return operations that multiply with matrices collected before."""
+    return _Recorded(lambda i, v: nn.functional.linear(v, matrices[i]))
 
 
 class _Names(dict[str, Tensor]):
@@ -102,7 +99,7 @@ class Recurrence:
 
         def combine(state: State, at_t: Tensors) -> tuple[State, Tensors]:
             (a_t,) = at_t
-            after = self._advance(_Computing(matrices), w, a_t, state)
+            after = self._advance(_computed(matrices), w, a_t, state)
             return after, _clones(after[:1])
 
         after, (outputs,) = _scan(combine, _clones(state), (a,))
@@ -120,9 +117,9 @@ class Recurrence:
 
         def combine(state: State, at_t: Tensors) -> tuple[State, Tensors]:
             (a_t,) = at_t
-            operations = _Computing(matrices)
+            operations = _computed(matrices)
             after = self._advance(operations, w, a_t, state)
-            return after, (*_clones(after), *operations.computed)
+            return after, (*_clones(after), *operations.found)
 
         after, kept = _scan(combine, _clones(state), (a,))
         return after, kept[: len(after)], kept[len(after) :]
@@ -225,7 +222,7 @@ class Recurrence:
         def step(
             a: Tensor, state: State, products: Tensors, w: Weights
         ) -> tuple[State, Tensors]:
-            operations = _Given(products)
+            operations = _Recorded(lambda i, _: products[i])
             after = self._advance(operations, w, a, state)
             return after, tuple(operations.multiplied)
 

@@ -29,6 +29,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -299,12 +300,10 @@ def _probe_of(problem: Problem) -> DeviceProbe | None:
 
     On the CPU the probe is needed only for doubts, so an unusable probe is ignored.
     """
-    if problem.trial.device != "cpu":
+    unusable = (RefusedError, UnavailableError, PluginError)
+    with suppress(*(unusable if problem.trial.device == "cpu" else ())):
         return problem.probe()
-    try:
-        return problem.probe()
-    except (RefusedError, UnavailableError, PluginError):
-        return None
+    return None
 
 
 def _calls(phase: Phase, inputs: Sequence[int]) -> Callable[[], None]:
