@@ -7,7 +7,7 @@ gradient of the equations by hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,25 +137,21 @@ class EquationSteps:
                 f"its equations use what not every framework has ({error}); allowed: "
                 "ops.sigmoid, ops.tanh, ops.relu, ops.products, +, -, *, / and slices",
             ) from error
-        self._check(after, state)
+        for wrong in self._wrong(after, state):
+            raise PluginError(self.info.name, f"its equations return {wrong}")
         return tuple(part.value for part in after), (w, entered, before, after)
 
-    def _check(self, after: object, state: State) -> None:
-        expected = f"{len(state)} ({', '.join(self.info.state_parts)})"
+    def _wrong(self, after: object, state: State) -> Iterator[str]:
+        """Yield what the equations return instead of one array for each part."""
+        names = self.info.state_parts
         if not isinstance(after, tuple) or len(after) != len(state):
             found = len(after) if isinstance(after, tuple) else "no tuple"
-            raise PluginError(
-                self.info.name,
-                f"its equations return {found}; expected a tuple of {expected}",
-            )
-        for name, part, old in zip(self.info.state_parts, after, state, strict=True):
+            yield f"{found}; expected a tuple of {len(state)} ({', '.join(names)})"
+            return
+        for name, part, old in zip(names, after, state, strict=True):
             if not isinstance(part, Traced) or part.value.shape != old.shape:
-                value = part.value if isinstance(part, Traced) else part
-                found = getattr(value, "shape", type(value).__name__)
-                raise PluginError(
-                    self.info.name,
-                    f"its equations return {found} for {name}; expected {old.shape}",
-                )
+                found = getattr(_value(part), "shape", type(_value(part)).__name__)
+                yield f"{found} for {name}; expected {old.shape}"
 
     def step_backward(
         self, weights: Weights, saved: Saved, d_state: State

@@ -102,17 +102,14 @@ def _readings(split: str, ratios: dict[str, Array]) -> list[Reading]:
         known = np.nan_to_num(ratio)
         quantiles = np.quantile(known, [0.5, 0.1, 0.9], axis=1)
         for quantile, values in zip(("median", "q10", "q90"), quantiles, strict=True):
-            curves[f"ratio_{name}_{quantile}"] = _drawable(values)
+            drawable = np.where(values > 0, values, np.nan)
+            curves[f"ratio_{name}_{quantile}"] = drawable.tolist()
         whole[f"horizon_{name}"] = horizon(quantiles[0])
     lags = list(range(len(next(iter(ratios.values())))))
     return [
         Reading(split, {**whole, "max_lag": lags[-1]}),
         Reading(split, curves, lags, "time steps"),
     ]
-
-
-def _drawable(values: Array) -> list[float]:
-    return [float(v) if v > 0 else float("nan") for v in values]
 
 
 def horizon(median_ratios: Array) -> int:

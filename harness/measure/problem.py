@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -200,12 +201,10 @@ class Problem:
         outside = sum(
             math.prod(s) for name, s in shapes if not name.startswith("layer")
         )
-        counts: dict[str, int] = {}
+        layers: Counter[str] = Counter()
         for width in self.spec.layer_input_sizes:
-            layer = self.cell.parameter_counts(width, self.spec.hidden_size)
-            for name, count in layer.items():
-                counts[name] = counts.get(name, outside) + count
-        return counts
+            layers.update(self.cell.parameter_counts(width, self.spec.hidden_size))
+        return {name: outside + count for name, count in layers.items()}
 
 
 def rows(batch: Batch, which: Array | slice) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -17,18 +18,15 @@ _BUILDS = "/jax/core/compile/"
 """The beginning of the names of events of tracing, lowering and compiling."""
 
 
-class _Builds:
-    """Counts what JAX traces and compiles from now on."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        jax.monitoring.register_event_duration_secs_listener(self._listen)
-
-    def _listen(self, event: str, duration_secs: float, **_: object) -> None:
-        self.count += event.startswith(_BUILDS)
+_events: Counter[str] = Counter()
+"""The events that JAX has reported since this module was imported."""
 
 
-_builds = _Builds()
+def _listen(event: str, duration_secs: float, **_: object) -> None:
+    _events[event] += 1
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)
 
 
 class JaxProbe(Probe):
@@ -82,4 +80,6 @@ class JaxProbe(Probe):
 
     def state(self) -> FrameworkState:
         """Return the count of builds; JAX does not report its threads."""
-        return FrameworkState(_builds.count)
+        return FrameworkState(
+            sum(n for event, n in _events.items() if event.startswith(_BUILDS))
+        )

@@ -67,9 +67,11 @@ class NumpyNetwork(SharedNetwork):
             spec, cell, [CanonicalLayout(cell, w, spec.hidden_size) for w in widths]
         )
         self._steps: list[Steps] = [
-            cell if layer is None else _checked(layer(spec.cell, w, spec.hidden_size))
+            cell if layer is None else layer(spec.cell, w, spec.hidden_size)
             for w in widths
         ]
+        for steps in self._steps:
+            check_methods(steps, Steps, "layer")
         self._weights = self._zero_tensors()
         self._moments = {m: self._zero_tensors() for m in moments(spec.optimizer)}
 
@@ -193,8 +195,3 @@ class NumpyNetwork(SharedNetwork):
         clipped, norm = optimizers.clip(gradients, optimizer.clip_norm)
         optimizers.step(optimizer, self._weights, clipped, self._moments, self._updates)
         return loss, norm
-
-
-def _checked(layer: Steps) -> Steps:
-    check_methods(layer, Steps, "layer")
-    return layer

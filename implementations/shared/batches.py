@@ -30,7 +30,7 @@ def check_batch(spec: NetworkSpec, batch: Batch) -> None:
     Raises:
         InputError: Naming what does not fit, and what would.
     """
-    _check_inputs(spec, batch.inputs, dimensions=2)
+    check_inputs(spec, batch.inputs, dimensions=2)
     size, time_steps = batch.inputs.shape[:2]
     if size == 0 or time_steps == 0:
         raise InputError(
@@ -52,15 +52,6 @@ def check_batch(spec: NetworkSpec, batch: Batch) -> None:
     else:
         _check_shape("targets", batch.targets, (*positions, spec.output_size))
         _check_finite_reals("targets", batch.targets, spec.dtype)
-
-
-def check_step(spec: NetworkSpec, x: Array) -> None:
-    """Check the input of one time step, [batch, input] or tokens [batch].
-
-    Raises:
-        InputError: Naming what does not fit, and what would.
-    """
-    _check_inputs(spec, x, dimensions=1)
 
 
 def check_state(spec: NetworkSpec, parts: int, state: State, batch: int) -> None:
@@ -115,8 +106,12 @@ def check_weights(
         _check_finite_reals(f"weight '{name}'", tensor, dtype)
 
 
-def _check_inputs(spec: NetworkSpec, inputs: Array, *, dimensions: int) -> None:
-    """Check reals [..., input] or tokens [...]; ... are [batch] or [batch, time]."""
+def check_inputs(spec: NetworkSpec, inputs: Array, *, dimensions: int) -> None:
+    """Check reals [..., input] or tokens [...]; ... are [batch] or [batch, time].
+
+    Raises:
+        InputError: Naming what does not fit, and what would.
+    """
     before = ("batch", "time")[:dimensions]
     if spec.inputs.kind == "tokens":
         if inputs.ndim != dimensions:

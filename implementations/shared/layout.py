@@ -115,9 +115,9 @@ class GateLayout(ABC):
     def _by_gate(self, tensor: Array) -> Array:
         """Return [gates, hidden, …] in canonical order of [gates * hidden, …]."""
         gates, hidden_size = self._second_needed.shape
-        places = np.arange(gates)[self._order]
         by_gate = tensor.reshape(gates, hidden_size, *tensor.shape[1:])
-        canonical: Array = by_gate[np.argsort(places)]
+        canonical = np.empty_like(by_gate)
+        canonical[self._order] = by_gate
         return canonical
 
 

@@ -28,16 +28,7 @@ from harness.contract import (
     Updates,
     Weights,
 )
-from implementations.shared import optimizers
-from implementations.shared.batches import (
-    check_batch,
-    check_cotangents,
-    check_state,
-    check_step,
-    check_weights,
-    encode,
-    running,
-)
+from implementations.shared import batches, optimizers
 from implementations.shared.layout import Layout, NetworkLayout
 
 Tensors = Mapping[str, Tensor]
@@ -123,7 +114,7 @@ class InferenceNetwork(ABC):
 
         By default it is bool [time, batch, 1], False from a sequence's end on.
         """
-        return self._put(running(batch)[..., None])
+        return self._put(batches.running(batch)[..., None])
 
     @abstractmethod
     def _forward(
@@ -157,7 +148,7 @@ class InferenceNetwork(ABC):
         Raises:
             InputError: If a tensor is missing, misshapen or not finite.
         """
-        check_weights(self._shapes, weights, self._spec.dtype)
+        batches.check_weights(self._shapes, weights, self._spec.dtype)
         with self._settings():
             self._assign(self._weights, self._layout.from_canonical(weights))
 
@@ -171,7 +162,7 @@ class InferenceNetwork(ABC):
         Raises:
             InputError: If the batch does not fit the network.
         """
-        check_batch(self._spec, batch)
+        batches.check_batch(self._spec, batch)
         x, targets = batch.inputs, batch.targets
         if self._batch_axis == 1:
             x = np.swapaxes(x, 0, 1)
@@ -179,7 +170,7 @@ class InferenceNetwork(ABC):
             targets = targets.astype(self._spec.dtype)
         with self._settings():
             return PlacedBatch(
-                self._put(encode(self._spec, x)),
+                self._put(batches.encode(self._spec, x)),
                 self._padding(batch) if batch.padded else None,
                 self._put(targets),
                 self._real(batch.scored / batch.scored.sum()),
@@ -193,8 +184,8 @@ class InferenceNetwork(ABC):
 
     def step(self, x: Array, state: State | Any) -> Handle[Forward]:
         """Advance one time step and answer, whatever the readout."""
-        check_step(self._spec, x)
-        one = np.expand_dims(encode(self._spec, x), 1 - self._batch_axis)
+        batches.check_inputs(self._spec, x, dimensions=1)
+        one = np.expand_dims(batches.encode(self._spec, x), 1 - self._batch_axis)
         with self._settings():
             entering = self._put(one)
         return self._answer(entering, None, state)
@@ -219,7 +210,7 @@ class InferenceNetwork(ABC):
             return self._zero_state(batch)
         if not isinstance(state[0], np.ndarray):
             return tuple(state)
-        check_state(self._spec, self._parts, state, batch)
+        batches.check_state(self._spec, self._parts, state, batch)
         return tuple(self._real(part) for part in state)
 
     def _zero_input(self, *sizes: int) -> Tensor:
@@ -227,7 +218,7 @@ class InferenceNetwork(ABC):
         inputs = self._spec.inputs
         tokens = inputs.kind == "tokens"
         zeros = np.zeros(sizes, int) if tokens else np.zeros((*sizes, inputs.size))
-        return self._put(encode(self._spec, zeros))
+        return self._put(batches.encode(self._spec, zeros))
 
     @abstractmethod
     def kernel(self) -> str:
@@ -309,7 +300,9 @@ class SharedNetwork(InferenceNetwork):
         """Pull cotangents of outputs and final state back to all that entered."""
         batch = placed.x.shape[self._batch_axis]
         time_steps = placed.x.shape[1 - self._batch_axis]
-        check_cotangents(self._spec, self._parts, d_outputs, d_final, time_steps)
+        batches.check_cotangents(
+            self._spec, self._parts, d_outputs, d_final, time_steps
+        )
         with self._settings():
             before = self._state(state, batch)
             cotangents = self._real(d_outputs), tuple(map(self._real, d_final))

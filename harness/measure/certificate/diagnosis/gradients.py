@@ -9,18 +9,12 @@ from functools import partial
 import numpy as np
 
 from harness.contract import State, Steps, TrainableNetwork, Weights
+from harness.measure.certificate.diagnosis import evidence
 from harness.measure.certificate.diagnosis.changed_steps import (
     ChangedBackward,
     without_gates,
 )
-from harness.measure.certificate.diagnosis.evidence import (
-    Found,
-    clearest_first,
-    common_factor,
-    disagreeing,
-    first_match,
-    without_hypothesis,
-)
+from harness.measure.certificate.diagnosis.evidence import Found
 from harness.measure.certificate.pair import LARGE_COTANGENT, Case, Pair
 from harness.measure.certificate.record import in_layer, listed
 from harness.measure.certificate.shapes import PAIRWISE
@@ -45,20 +39,20 @@ def gradient_cause(subject: Subject, tolerance: float) -> tuple[str | None, set[
         return None, set()
     case, found, expected, wrong = worst
     again = _pulled_back(case, case.pair.network)
-    words = without_hypothesis(found, again, tolerance, "the gradient of ")
+    words = evidence.without_hypothesis(found, again, tolerance, "the gradient of ")
     missing = [name for name in wrong if not np.any(found[name])]
     if words is None and missing != wrong:
         changed = (
             (cause, _pulled_back(case, case.around(steps)))
             for cause, steps in _hypotheses(case, found)
         )
-        words = first_match(changed, found, MATCHES * tolerance)
+        words = evidence.first_match(changed, found, MATCHES * tolerance)
     if words is not None:
         of_inputs_alone = all(name.startswith("the ") for name in wrong)
         return words, _checks(wrong if of_inputs_alone else found)
     if missing:
         return f"no gradient reaches {listed(missing, 3)}", _checks(missing)
-    factor = common_factor([(found[n], expected[n]) for n in wrong], tolerance)
+    factor = evidence.common_factor([(found[n], expected[n]) for n in wrong], tolerance)
     if factor is not None:
         of = listed(wrong, 3)
         words = f"the gradient of {of} is {factor:.4g} times the reference"
@@ -80,7 +74,7 @@ def _worst(
         tensors in which they disagree.
     """
     worst, most, padded = None, 0, False
-    for shape in clearest_first(PAIRWISE, long=True):
+    for shape in evidence.clearest_first(PAIRWISE, long=True):
         if worst is not None and shape.padded != padded:
             break
         padded = shape.padded
@@ -88,7 +82,7 @@ def _worst(
         case = Pair(subject, shape).case(0, point=1).load()
         found = _pulled_back(case, case.pair.network)
         expected = _pulled_back(case, case.pair.oracle)
-        wrong = disagreeing(found, expected, tolerance)
+        wrong = evidence.disagreeing(found, expected, tolerance)
         count = len(_checks(wrong))
         if count > most:
             worst, most = (case, found, expected, wrong), count

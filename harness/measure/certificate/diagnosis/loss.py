@@ -7,13 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from harness.contract import Array, Batch, Readout, Target, TrainableNetwork
-from harness.measure.certificate.diagnosis.evidence import (
-    Found,
-    common_factor,
-    disagreeing,
-    first_match,
-    without_hypothesis,
-)
+from harness.measure.certificate.diagnosis import evidence
+from harness.measure.certificate.diagnosis.evidence import Found
 from harness.measure.certificate.pair import Pair
 from harness.measure.certificate.shapes import PAIRWISE, Shape
 from harness.measure.subject import Subject
@@ -25,18 +20,19 @@ def loss_cause(subject: Subject, tolerance: float) -> str | None:
         pair = Pair(subject, shape)
         case = pair.case(0).load()
         found, expected = (_of(n, case.batch) for n in (pair.network, pair.oracle))
-        if not disagreeing(found, expected, tolerance):
+        if not evidence.disagreeing(found, expected, tolerance):
             continue
-        cause = without_hypothesis(found, _of(pair.network, case.batch), tolerance)
+        again = _of(pair.network, case.batch)
+        cause = evidence.without_hypothesis(found, again, tolerance)
         if cause is not None:
             return cause
         of_loss = {"the loss": found["the loss"]}
-        if disagreeing(of_loss, {"the loss": expected["the loss"]}, tolerance):
+        if evidence.disagreeing(of_loss, {"the loss": expected["the loss"]}, tolerance):
             outputs = pair.oracle.forward(pair.oracle.place(case.batch)).read().outputs
             others = _other_losses(shape.target, outputs, case.batch)
-            return first_match(others, of_loss, tolerance)
+            return evidence.first_match(others, of_loss, tolerance)
         pairs = [(found[n], r) for n, r in expected.items() if n != "the loss"]
-        factor = common_factor(pairs, tolerance)
+        factor = evidence.common_factor(pairs, tolerance)
         if factor is not None:
             return f"the gradient of the loss is {factor:.4g} times the reference"
     return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,30 +34,20 @@ hundredth of itself or less, so that in float32 its change has lost two digits o
 """
 
 
-@dataclass(frozen=True)
-class _Taken:
-    """The first updates of a trajectory, as the implementation took them.
-
-    Attributes:
-        pair: The implementation's network and the reference, with their optimiser.
-        before: Weights before the updates.
-        changes: How much each weight changed.
-    """
-
-    pair: Pair
-    before: Weights
-    changes: Weights
+_Taken = tuple[Pair, Weights, Weights]
+"""The first updates of a trajectory, as the implementation took them: its network and
+the reference with their optimiser, the weights before, and how much each changed."""
 
 
 def optimizer_cause(subject: Subject, name: Name) -> str | None:
     """Return the mistake that explains the updates of all trajectories, or None."""
     every = list(_every_trajectory(subject, name))
-    if not any(np.any(change) for taken in every for change in taken.changes.values()):
+    if not any(np.any(d) for _, _, changes in every for d in changes.values()):
         return "no update is taken: the weights stay as they were"
     for mistake in mistakes(name):
         if all(
-            not disagreeing(taken.changes, _simulated(taken, mistake), CLOSE)
-            for taken in every
+            not disagreeing(changes, _simulated(pair, before, mistake), CLOSE)
+            for pair, before, changes in every
         ):
             return mistake[0]
     return None
@@ -71,14 +60,14 @@ def _every_trajectory(subject: Subject, name: Name) -> Iterator[_Taken]:
         placed = [network.place(batch) for batch in training_batches(UPDATES)]
         network.train_steps(placed).read()
         after = network.weights()
-        yield _Taken(pair, before, {n: after[n] - w for n, w in before.items()})
+        yield pair, before, {n: after[n] - w for n, w in before.items()}
 
 
-def _simulated(taken: _Taken, mistake: Mistake) -> Weights:
+def _simulated(pair: Pair, before: Weights, mistake: Mistake) -> Weights:
     """Return how much each weight changes if an optimiser makes the mistake."""
     _, clip, step = mistake
-    oracle, optimizer = taken.pair.oracle, taken.pair.optimizer
-    at = {n: w.astype(np.float64) for n, w in taken.before.items()}
+    oracle, optimizer = pair.oracle, pair.optimizer
+    at = {n: w.astype(np.float64) for n, w in before.items()}
     moments: dict[str, Moments] = {n: {} for n in at}
     for number, batch in enumerate(training_batches(UPDATES), 1):
         oracle.load_weights(at)
@@ -87,4 +76,4 @@ def _simulated(taken: _Taken, mistake: Mistake) -> Weights:
             gradients = clip(gradients, optimizer.clip_norm)
         for n, g in gradients.items():
             at[n] = at[n] - step(Update(optimizer, g, moments[n], number))
-    return {n: w - taken.before[n] for n, w in at.items()}
+    return {n: w - before[n] for n, w in at.items()}

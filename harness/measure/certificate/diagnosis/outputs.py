@@ -9,18 +9,13 @@ import numpy as np
 
 from harness.contract import Batch, CellInfo, Network, State, Weights
 from harness.loading import load_equations
+from harness.measure.certificate.diagnosis import evidence
 from harness.measure.certificate.diagnosis.changed_steps import other_activations
 from harness.measure.certificate.diagnosis.changed_weights import (
     changed_weights,
     of_layers,
 )
-from harness.measure.certificate.diagnosis.evidence import (
-    Found,
-    clearest_first,
-    disagreeing,
-    first_match,
-    without_hypothesis,
-)
+from harness.measure.certificate.diagnosis.evidence import Found
 from harness.measure.certificate.pair import Case, Pair
 from harness.measure.certificate.shapes import PAIRWISE
 from harness.measure.subject import Subject
@@ -28,13 +23,14 @@ from harness.measure.subject import Subject
 
 def output_cause(subject: Subject, tolerance: float) -> str | None:
     """Return the likely cause of wrong outputs, or None if none is found."""
-    for shape in clearest_first(PAIRWISE):
+    for shape in evidence.clearest_first(PAIRWISE):
         case = Pair(subject, shape).case(0).load()
         found = _of(case, case.pair.network)
-        if not disagreeing(found, _of(case, case.pair.oracle), tolerance):
+        if not evidence.disagreeing(found, _of(case, case.pair.oracle), tolerance):
             continue  # the mistake shows at other shapes only
-        cause = without_hypothesis(found, _of(case, case.pair.network), tolerance)
-        return cause or first_match(_hypotheses(case), found, tolerance)
+        again = _of(case, case.pair.network)
+        cause = evidence.without_hypothesis(found, again, tolerance)
+        return cause or evidence.first_match(_hypotheses(case), found, tolerance)
     return None
 
 
