@@ -73,7 +73,6 @@ class Problem:
 
     def __init__(self, registry: Registry, trial: Trial) -> None:
         self.trains = offered(registry, trial).trains
-        self._registry = registry
         self.trial = trial
         self._subject = Subject.of(registry, trial)
         self.cell = self._subject.cell
@@ -136,8 +135,9 @@ class Problem:
 
     def probe(self) -> DeviceProbe | None:
         """Return the probe of the trial's framework on its device, or None."""
-        framework = self._registry.framework_of(self.trial.implementation).name
-        return load_probe(self._registry, framework, self.trial.device)
+        registry, trial = self._subject.registry, self.trial
+        framework = registry.framework_of(trial.implementation).name
+        return load_probe(registry, framework, trial.device)
 
     def trainable_network(self) -> TrainableNetwork:
         """Build the trial's network, which must train.

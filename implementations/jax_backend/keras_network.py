@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from jax import Array
@@ -11,7 +10,7 @@ from jax import numpy as jnp
 from harness.contract import Cell, NetworkSpec
 from harness.errors import RefusedError
 from implementations import keras_layers
-from implementations.jax_backend.layer import Layer, Parts, Tensors
+from implementations.jax_backend.layer import Layer, Parts, Run, Tensors
 from implementations.jax_backend.network import JaxNetwork
 from implementations.keras_layers import LayerFactory, check_backend
 
@@ -47,33 +46,31 @@ def network(
         keras_layers.check_dtype(found, spec.dtype)
         variables = keras_layers.by_name(found, found.trainable_variables)
         shapes = {name: tuple(v.shape) for name, v in variables.items()}
-        return Layer(type(found).__name__, shapes, _Call(found, tuple(variables)))
+        return Layer(type(found).__name__, shapes, _pure(found, tuple(variables)))
 
     return JaxNetwork(spec, cell, device, of_keras)
 
 
-@dataclass(frozen=True)
-class _Call:
-    """A Keras layer as a pure function."""
+def _pure(layer: Any, names: tuple[str, ...]) -> Run:
+    """Return a Keras layer as a pure function of its tensors."""
 
-    layer: Any
-    names: tuple[str, ...]
-
-    def __call__(
-        self, weights: Tensors, x: Array, state: Parts, active: Array | None
+    def run(
+        weights: Tensors, x: Array, state: Parts, active: Array | None
     ) -> tuple[Array, Parts]:
         mask = None if active is None else jnp.swapaxes(active[..., 0], 0, 1)
         sequences = jnp.swapaxes(x, 0, 1)
-        found, _ = self.layer.stateless_call(
-            [weights[name] for name in self.names],
-            [variable.value for variable in self.layer.non_trainable_variables],
+        found, _ = layer.stateless_call(
+            [weights[name] for name in names],
+            [variable.value for variable in layer.non_trainable_variables],
             sequences,
             initial_state=list(state),
             mask=mask,
         )
-        outputs, *final = keras_layers.check_answer(self.layer, found, sequences, state)
+        outputs, *final = keras_layers.check_answer(layer, found, sequences, state)
         outputs = jnp.swapaxes(outputs, 0, 1)
         if active is not None:
             # Keras repeats the last output after a sequence's end.
             outputs = jnp.where(active, outputs, 0)
         return outputs, tuple(final)
+
+    return run

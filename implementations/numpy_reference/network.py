@@ -124,18 +124,25 @@ class NumpyNetwork(SharedNetwork):
         There is one array [time + 1, layers, batch, hidden] for each state part. If
         `d_outputs` is None, the gradient of the loss is taken.
         """
-        done = self._from_zero(placed)
-        if d_outputs is None:
-            d_outputs = self._loss(placed, done)[1]
-        d_outputs = d_outputs.astype(self._spec.dtype)
-        d_final = tuple(np.zeros_like(part) for part in done.state)
-        _, _, d_states = self._backward(placed, done, d_outputs, d_final)
+        _, _, d_states = self._from_zero(placed, d_outputs)
         by_part: Array = np.transpose(d_states, (2, 1, 0, 3, 4))
         return tuple(np.ascontiguousarray(part) for part in by_part)
 
-    def _from_zero(self, placed: PlacedBatch) -> ForwardTrace:
+    def _from_zero(
+        self, placed: PlacedBatch, d_outputs: Array | None = None
+    ) -> tuple[float, Weights, list[list[State]]]:
+        """Return the loss, and gradients of weights and of states from a zero state.
+
+        They are the gradients of the loss, unless cotangents of the outputs are given.
+        """
         zero = self._zero_state(placed.x.shape[1])
-        return self._trace(placed.x, placed.padding, zero)
+        done = self._trace(placed.x, placed.padding, zero)
+        loss, d_loss = loss_and_gradient(
+            self._spec.target, done.outputs, placed.targets, placed.weights > 0
+        )
+        d_outputs = d_loss if d_outputs is None else d_outputs.astype(d_loss.dtype)
+        d_weights, _, d_states = self._backward(placed, done, d_outputs, zero)
+        return loss, d_weights, d_states
 
     def _backward(
         self,
@@ -175,19 +182,11 @@ class NumpyNetwork(SharedNetwork):
             np.add.at(gradients["embedding"], placed.x, d_x)
         return {name: gradients[name] for name in self._shapes}, d_x, d_states
 
-    def _loss(self, placed: PlacedBatch, done: ForwardTrace) -> tuple[float, Array]:
-        scored = placed.weights > 0
-        return loss_and_gradient(
-            self._spec.target, done.outputs, placed.targets, scored
-        )
-
     # --- training --------------------------------------------------------------------
 
     def _loss_and_gradients(self, placed: PlacedBatch) -> tuple[float, Weights]:
-        done = self._from_zero(placed)
-        loss, d_outputs = self._loss(placed, done)
-        d_final = tuple(np.zeros_like(part) for part in done.state)
-        return loss, self._backward(placed, done, d_outputs, d_final)[0]
+        loss, gradients, _ = self._from_zero(placed)
+        return loss, gradients
 
     def _update(self, placed: PlacedBatch) -> tuple[float, float]:
         optimizer = self._spec.optimizer

@@ -10,12 +10,12 @@ finite differences, and invariants are checked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from harness.contract import Array, Batch, State, Weights
+from harness.contract import Array, Batch, Forward, Handle, Network, State, Weights
 from harness.errors import RefusedError
 from harness.measure.certificate.diagnosis import diagnose
 from harness.measure.certificate.differences import compare_differences
@@ -165,21 +165,19 @@ class Comparison:
             )
 
     def _forward(self, batch: Batch, rng: np.random.Generator) -> None:
-        network, oracle = self._pair.network, self._pair.oracle
-        state = self._pair.state(rng)
-        placed, reference = network.place(batch), oracle.place(batch)
-        found = network.forward(placed, state).read()
-        expected = oracle.forward(reference, state).read()
-        self._compare("outputs", found.outputs, expected.outputs)
-        self._compare_states("final state", found.state, expected.state)
+        def of_both(compute: Callable[[Network], Handle[Forward]]) -> list[Forward]:
+            return [compute(n).read() for n in (self._pair.network, self._pair.oracle)]
+
+        state, x = self._pair.state(rng), batch.inputs[:, 0]
+        found, reference = of_both(lambda n: n.forward(n.place(batch), state))
+        self._compare("outputs", found.outputs, reference.outputs)
+        self._compare_states("final state", found.state, reference.state)
         # Both must begin with zeros where no state is given.
-        start = network.forward(placed).read()
-        zero = oracle.forward(reference).read()
-        self._compare("outputs", start.outputs, zero.outputs, "from no state,")
-        one = network.step(batch.inputs[:, 0], state).read()
-        step = oracle.step(batch.inputs[:, 0], state).read()
-        self._compare("one time step", one.outputs, step.outputs, "outputs")
-        self._compare_states("one time step", one.state, step.state)
+        found, reference = of_both(lambda n: n.forward(n.place(batch)))
+        self._compare("outputs", found.outputs, reference.outputs, "from no state,")
+        found, reference = of_both(lambda n: n.step(x, state))
+        self._compare("one time step", found.outputs, reference.outputs, "outputs")
+        self._compare_states("one time step", found.state, reference.state)
 
     def _gradients(self, batch: Batch, rng: np.random.Generator) -> None:
         readouts, size = batch.scored.shape[1], self._pair.spec.output_size

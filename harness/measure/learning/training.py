@@ -60,9 +60,7 @@ class Observer:
     """
 
     emit: Callable[[Reading], None]
-    checkpoint: Callable[[Mapping[str, Any], Weights], None] = lambda state, arrays: (
-        None
-    )
+    checkpoint: Callable[[Mapping[str, Any], Weights], None] = lambda *_: None
     checkpoint_s: float = math.inf
     is_stopped: Callable[[], bool] = lambda: False
     start: tuple[Mapping[str, Any], Weights] | None = None
