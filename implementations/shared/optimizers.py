@@ -17,13 +17,9 @@ CLIP_EPSILON = 1e-6
 
 def moments(optimizer: Optimizer) -> tuple[str, ...]:
     """Return the names of the moments an optimiser keeps of every tensor."""
-    match optimizer.name:
-        case "adam":
-            return ("first", "second")
-        case "rmsprop":
-            return ("second",)
-        case "sgd":
-            return ("momentum",) if optimizer.momentum else ()
+    of_sgd = ("momentum",) if optimizer.momentum else ()
+    kept = {"adam": ("first", "second"), "rmsprop": ("second",), "sgd": of_sgd}
+    return kept[optimizer.name]
 
 
 def corrections(optimizer: Optimizer, update: int) -> tuple[float, float]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -21,6 +21,7 @@ from implementations.tensorflow_backend.layer import build_layer
 from implementations.tensorflow_backend.model import Model
 
 Tensor = Any
+T = TypeVar("T")
 
 
 class TensorFlowNetwork(SharedNetwork):
@@ -106,7 +107,9 @@ class TensorFlowNetwork(SharedNetwork):
 
     # --- graphs ----------------------------------------------------------------------
 
-    def _call(self, body: Any, sequences: Parts, others: tuple[Any, ...] = ()) -> Any:
+    def _call(
+        self, body: Callable[..., T], sequences: Parts, others: tuple[Any, ...] = ()
+    ) -> T:
         """Call a function of the model as a graph for one batch size and any length.
 
         If the batch size is unknown, each time step of the backward pass first finds
@@ -131,31 +134,27 @@ class TensorFlowNetwork(SharedNetwork):
                 *(None if s is None else _of_any_length(s) for s in sequences),
                 *tf.nest.map_structure(tf.TensorSpec.from_tensor, others),
             )
-        return self._graphs[key](*sequences, *others)
+        found: T = self._graphs[key](*sequences, *others)
+        return found
 
     def _forward(
         self, x: Tensor, padding: Tensor | None, state: Parts
     ) -> tuple[Tensor, Parts]:
-        outputs, final = self._call(self._model.forward, (x, padding), (state,))
-        return outputs, final
+        return self._call(self._model.forward, (x, padding), (state,))
 
     def _pull(
         self, placed: PlacedBatch, state: Parts, d_outputs: Tensor, d_final: Parts
     ) -> tuple[Tensors, Tensor, Parts]:
         sequences = placed.x, placed.padding, d_outputs
-        found = self._call(self._model.pull, sequences, (state, d_final))
-        d_weights, d_x, d_state = found
-        return d_weights, d_x, d_state
+        return self._call(self._model.pull, sequences, (state, d_final))
 
     def _loss_and_gradients(self, placed: PlacedBatch) -> tuple[Tensor, Tensors]:
-        loss, gradients = self._call(self._model.loss_and_gradients, placed)
-        return loss, gradients
+        return self._call(self._model.loss_and_gradients, placed)
 
     def _update(self, placed: PlacedBatch) -> tuple[Tensor, Tensor]:
         corrections = optimizers.corrections(self._spec.optimizer, self._updates)
         others = (tuple(map(self._real, corrections)),)
-        loss, norm = self._call(self._model.update, placed, others)
-        return loss, norm
+        return self._call(self._model.update, placed, others)
 
     def kernel(self) -> str:
         """Name the recurrent kernels in the graphs of all calls, padded or not."""

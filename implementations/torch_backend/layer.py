@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from harness.conformance import check_call
 from harness.contract import Cell, NetworkSpec
 from harness.errors import PluginError
-from implementations.shared.layout import Layout, TorchLayout, layout_of
+from implementations.shared.layout import TorchLayout, layout_of
 from implementations.torch_backend.answer import AnswerForm, check_numbers
 from implementations.torch_backend.kernel import layer_call
 
@@ -54,14 +54,9 @@ class RecurrentLayer:
         name, parts = type(module).__name__, cell.info.state_parts
         self._form = AnswerForm(name, parts, spec.hidden_size, dtypes)
         self._answered = False
-        self.layout: Layout = layout_of(
-            {n: tuple(p.shape) for n, p in module.named_parameters()},
-            TorchLayout,
-            cell,
-            input_size,
-            spec.hidden_size,
-            name,
-        )
+        shapes = {n: tuple(p.shape) for n, p in module.named_parameters()}
+        sizes = (input_size, spec.hidden_size)
+        self.layout = layout_of(shapes, TorchLayout, cell, *sizes, name)
 
     def __call__(
         self, x: Tensor, lengths: Tensor | None, state: Parts | None

@@ -66,22 +66,17 @@ class TorchNetwork(SharedNetwork):
         self._precision = Precision(spec, self._device)
         self._dtype = getattr(torch, spec.dtype)
         widths, hidden_size = spec.layer_input_sizes, spec.hidden_size
-        modules = [
-            checked_module(layer(spec.cell, width, hidden_size)).to(
-                self._device, self._dtype
-            )
-            for width in widths
-        ]
-        self._precision.check(modules)
-        self._layers = [
-            RecurrentLayer(module, cell, width, spec)
-            for module, width in zip(modules, widths, strict=True)
-        ]
+        self._layers = []
+        for width in widths:
+            module = checked_module(layer(spec.cell, width, hidden_size))
+            module.to(self._device, self._dtype)
+            self._precision.check(module)
+            self._layers.append(RecurrentLayer(module, cell, width, spec))
         super().__init__(spec, cell, [layer.layout for layer in self._layers])
         zeros = self._zero_tensors()
         self._weights = {
             name: nn.Parameter(zeros[name]) for name in self._layout.outside
-        } | with_layer_names(dict(module.named_parameters()) for module in modules)
+        } | with_layer_names(dict(x.module.named_parameters()) for x in self._layers)
         for name, needed in self._needed.items():
             self._train_only(self._weights[name], needed)
         self._optimizer = _optimizer(spec.optimizer, list(self._trained().values()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -37,26 +36,25 @@ class Precision:
             )
         self._mode, self._device = mode, device
 
-    def check(self, layers: Iterable[nn.Module]) -> None:
-        """Try torch's own layers, which have kernels of their own.
+    def check(self, layer: nn.Module) -> None:
+        """Try a layer of torch's own, which has kernels of its own.
 
         Raises:
-            UnavailableError: If one has no kernel for the precision on this device.
+            UnavailableError: If it has no kernel for the precision on this device.
         """
-        for layer in layers:
-            if self._mode == "highest" or not isinstance(layer, nn.RNNBase):
-                continue
-            x = torch.zeros(1, 1, layer.input_size, device=self._device)
-            try:
-                with torch.no_grad(), self.forward():
-                    layer(x)
-            except RuntimeError as error:
-                name, reason = type(layer).__name__, str(error).partition(".")[0]
-                raise UnavailableError(
-                    "torch",
-                    f"torch {torch.__version__} has no nn.{name} for {self._mode} on "
-                    f"this {self._device.type}: {reason}",
-                ) from error
+        if self._mode == "highest" or not isinstance(layer, nn.RNNBase):
+            return
+        x = torch.zeros(1, 1, layer.input_size, device=self._device)
+        try:
+            with torch.no_grad(), self.forward():
+                layer(x)
+        except RuntimeError as error:
+            name, reason = type(layer).__name__, str(error).partition(".")[0]
+            raise UnavailableError(
+                "torch",
+                f"torch {torch.__version__} has no nn.{name} for {self._mode} on "
+                f"this {self._device.type}: {reason}",
+            ) from error
 
     def forward(self) -> AbstractContextManager[object]:
         """Return the context of a forward pass; the backward pass needs none.

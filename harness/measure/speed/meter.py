@@ -123,11 +123,10 @@ class SpeedMeter:
         threads = trial.threads if trial.device == "cpu" else None
         self._probe = _probe_of(problem)
         self._timer = None if self._probe is None else self._probe.timer()
+        phases = phases_of(problem, self._network, self._reference)
         self._phases = {
             name: _Clocked(phase, Turns(threads=threads))
-            for name, phase in phases_of(
-                problem, self._network, self._reference
-            ).items()
+            for name, phase in phases.items()
         }
         if not self._phases:
             raise RefusedError(f"{trial.implementation} does not train")
