@@ -161,7 +161,7 @@ tensorflow_keras = _of_keras(
 tensorflow_loop = _of_equations(
     "tensorflow-loop",
     framework="tensorflow",
-    loop="implementations.tensorflow_backend.loop:Loop",
+    loop="implementations.tensorflow_backend.loop:layer",
     summary="the equations in tf.while_loop under tf.function",
 )
 

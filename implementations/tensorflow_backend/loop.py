@@ -108,3 +108,10 @@ def _by_time(tensor: Tensor) -> tf.TensorArray:
     size, element_shape = tf.shape(tensor)[0], tensor.shape[1:]
     entries = tf.TensorArray(tensor.dtype, size, element_shape=element_shape)
     return entries.unstack(tensor)
+
+
+def layer(
+    equations: Equations, cell: Cell, input_size: int, hidden_size: int
+) -> keras.layers.Layer:
+    """Return a layer of any cell that has equations."""
+    return Loop(equations, cell, input_size, hidden_size)
