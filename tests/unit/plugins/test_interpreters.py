@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 import venv
@@ -93,7 +94,11 @@ def test_another_environment_is_described_by_its_packages(make_venv: MakeVenv) -
     json.dumps(found.to_json())
 
 
-def test_no_process_is_started_without_environments() -> None:
+def test_no_process_is_started_without_environments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("started"))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
     assert load_interpreters({}, REGISTRY) == {}
     assert REGISTRY.python_of("torch") == Path(sys.executable)
 
