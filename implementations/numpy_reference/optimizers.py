@@ -1,4 +1,4 @@
-"""torch's optimiser steps in numpy; every backend must take the same steps."""
+"""torch's optimiser steps, written out; every backend must take the same steps."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from harness.contract import Optimizer, Weights
-from implementations.shared import optimizers as shared
+from harness.contract import Array, Optimizer, Weights
+from implementations.shared.optimizers import CLIP_EPSILON
 
 
 def global_norm(gradients: Weights) -> float:
@@ -20,7 +20,7 @@ def clip(gradients: Weights, clip_norm: float | None) -> tuple[Weights, float]:
     norm = global_norm(gradients)
     if clip_norm is None:
         return gradients, norm
-    factor = min(1.0, clip_norm / (norm + shared.CLIP_EPSILON))
+    factor = min(1.0, clip_norm / (norm + CLIP_EPSILON))
     return {name: g * g.dtype.type(factor) for name, g in gradients.items()}, norm
 
 
@@ -41,11 +41,37 @@ def step(
             before the first step.
         update: The step's number, counted from 1.
     """
-    # The root by numpy, so that a float32 step is rounded only at its end.
-    first, second = 1 - optimizer.beta1**update, np.sqrt(1 - optimizer.beta2**update)
     for name, gradient in gradients.items():
-        before = {moment: tensors[name] for moment, tensors in moments.items()}
-        change, after = shared.step(optimizer, gradient, before, (first, second))
+        own = {moment: tensors[name] for moment, tensors in moments.items()}
+        change = _change(optimizer, gradient, own, update)
         weights[name] -= np.asarray(change, gradient.dtype)
-        for moment, array in after.items():
-            moments[moment][name] = array
+
+
+def _change(
+    optimizer: Optimizer, g: Array, moments: Mapping[str, Array], update: int
+) -> Array:
+    """Return the change to subtract from a tensor, and change its moments in place."""
+    rate, epsilon = optimizer.learning_rate, optimizer.epsilon
+    match optimizer.name:
+        case "adam":
+            # Kingma & Ba (2015), algorithm 1: bias correction first, then epsilon.
+            beta1, beta2 = optimizer.beta1, optimizer.beta2
+            first, second = moments["first"], moments["second"]
+            first += (1 - beta1) * (g - first)
+            second += (1 - beta2) * (g * g - second)
+            corrected = first / (1 - beta1**update)
+            root: Array = np.sqrt(second) / np.sqrt(1 - beta2**update)
+            return rate * corrected / (root + epsilon)
+        case "rmsprop":
+            # Tieleman & Hinton (2012), uncentred; epsilon outside the root.
+            second = moments["second"]
+            second += (1 - optimizer.decay) * (g * g - second)
+            return rate * g / (np.asarray(np.sqrt(second)) + epsilon)
+        case "sgd":
+            # Gradient descent with heavy-ball momentum, undamped.
+            if optimizer.momentum == 0:
+                return rate * g
+            momentum = moments["momentum"]
+            momentum *= optimizer.momentum
+            momentum += g
+            return rate * momentum
