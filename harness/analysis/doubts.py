@@ -73,10 +73,8 @@ def words(found: Sequence[Sequence[Doubt]]) -> str | None:
     parts = []
     for members in kinds.values():
         worst = max(members, key=lambda doubt: doubt.size)
-        some = len(members) < len(found)
-        parts.append(
-            worst.words + (f" in {len(members)} of {len(found)}" if some else "")
-        )
+        share = f" in {len(members)} of {len(found)}"
+        parts.append(worst.words + (share if len(members) < len(found) else ""))
     return "; ".join(parts) or None
 
 
@@ -99,9 +97,8 @@ def _of_certificate(record: TrialRecord | None) -> Doubt | None:
         return Doubt("certificate: ", record.outcome.replace("_", " "))
     if number(record, "certificate", "certified") == 1:
         # The cell has no reference, so its implementation only agrees with itself.
-        return (
-            Doubt("held against itself only") if record.result.get("unproven") else None
-        )
+        unproven = record.result.get("unproven")
+        return Doubt("held against itself only") if unproven else None
     names = [check.name for check in checks_of(record) if check.broken]
     named = ", ".join(names[:MOST_CHECKS]) + (" …" if len(names) > MOST_CHECKS else "")
     return Doubt("broken: ", named or "see certificate")

@@ -70,13 +70,10 @@ def _body(block: Block, head: tuple[str, ...] | None, align: str) -> Html:
     if head is not None:
         cells = _cells("th", head, align, scope="col")
         lines.insert(0, tag("tr", *cells, class_="head"))
-    lines += [_row(row, align) for row in block.rows]
+    for row in block.rows:
+        cells = _cells("td", row.cells, align)
+        lines.append(tag("tr", *cells, class_=row.tone or None, **keys(row)))
     return tag("tbody", *lines)
-
-
-def _row(row: Row, align: str) -> Html:
-    cells = _cells("td", row.cells, align)
-    return tag("tr", *cells, class_=row.tone or None, **keys(row))
 
 
 def _cells(

@@ -48,10 +48,9 @@ def write_report(run: RunFolder, summary: Summary | None = None) -> Path:
 
 def unfinished(run: RunFolder) -> tuple[str, ...]:
     """Return sentences on the trials that were begun and have no usable result."""
-    damaged = run.damaged()
     said = [
         f"{name} is left out: {what}. To measure it again, repeat the command."
-        for name, what in damaged.items()
+        for name, what in run.damaged().items()
     ]
     begun = [spec.parent for spec in sorted(run.trials.glob("*/spec.json"))]
     open_ = [folder.name for folder in begun if not (folder / "result.json").exists()]

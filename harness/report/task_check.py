@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from harness.measure.task_contract import PROBLEMS, TaskCheck
@@ -9,11 +10,7 @@ from harness.measure.task_contract import PROBLEMS, TaskCheck
 
 def task_json(found: TaskCheck) -> dict[str, Any]:
     """Return the check as JSON values; the problem of a satisfied clause is null."""
-    return {
-        "task": found.task,
-        "length": found.length,
-        "clauses": found.clauses,
-    }
+    return asdict(found)
 
 
 def task_text(found: TaskCheck) -> str:

@@ -72,9 +72,8 @@ def _by_other(
     names = sorted(beside[0].keys() & beside[1].keys())
     for name in sorted(names, key=lambda n: n != REFERENCE):
         others = beside[0][name], beside[1][name]
-        found = unpaired_effect(
-            _relative(base, others[0]), _relative(new, others[1]), effect
-        )
+        times = _relative(base, others[0]), _relative(new, others[1])
+        found = unpaired_effect(*times, effect)
         if found is not None:
             shares = base.seconds / others[0].seconds, new.seconds / others[1].seconds
             return Normalised(f"time of {name}", shares[0], shares[1], found)

@@ -73,13 +73,9 @@ def payback(row: SpeedRow, against: SpeedRow | None) -> Payback:
     calls = _calls(extra, against.seconds - row.seconds)
     if calls is None:
         return Payback(row, against)
-    return Payback(
-        row,
-        against,
-        calls,
-        _calls(extra, against.span.high - row.span.low),
-        _calls(extra, against.span.low - row.span.high),
-    )
+    low = _calls(extra, against.span.high - row.span.low)
+    high = _calls(extra, against.span.low - row.span.high)
+    return Payback(row, against, calls, low, high)
 
 
 def _calls(extra: float, gain: float) -> float | None:

@@ -19,7 +19,7 @@ _OF_ONE_TIME_STEP = ("time_steps", "batch")
 """The axes that a single time step does not depend on."""
 
 _TimeSteps = Mapping[tuple[object, ...], int]
-"""The time steps of a task and its length."""
+"""The time steps of each task and length, as far as they are known."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,11 @@ class ScalingPanel:
 
 def scaling_panels(rows: Sequence[SpeedRow]) -> list[ScalingPanel]:
     """Return every panel with two points or more, by axis and cell."""
-    steps = _time_steps(rows)
+    steps: _TimeSteps = {
+        (row.trial.task, row.trial.length): row.time_steps
+        for row in rows
+        if row.time_steps is not None
+    }
     several = len({row.machine for row in rows}) > 1
     usable = [row for row in rows if row.timed or not row.phase]
     found = [panel for axis in AXES for panel in _panels(usable, axis, several, steps)]
@@ -124,15 +128,6 @@ def spread(items: Sequence[T], most: int) -> list[T]:
         return list(items)
     last = len(items) - 1
     return [items[round(i * last / max(most - 1, 1))] for i in range(most)]
-
-
-def _time_steps(rows: Sequence[SpeedRow]) -> _TimeSteps:
-    """Return the time steps of each task and length, as far as they are known."""
-    return {
-        (row.trial.task, row.trial.length): row.time_steps
-        for row in rows
-        if row.time_steps is not None
-    }
 
 
 def _x(row: SpeedRow, axis: str, steps: _TimeSteps) -> int | None:

@@ -238,13 +238,10 @@ def _headings(speed: Sequence[TrialRecord]) -> dict[str, Heading]:
     for record in speed:
         trial = record.trial
         sizes = by_task if trial.task else tuple(dict.fromkeys([*_SHAPE, *by_shape]))
-        heading = heading_of(trial, sizes)
-        if several_budgets:
-            heading = heading.with_words(budget_of(trial))
-        if several_machines:
-            on = machine_of(record) or "unknown machine"
-            heading = heading.with_words(f"on {on}")
-        found[record.id] = heading
+        budget = budget_of(trial) if several_budgets else ""
+        machine = f"on {machine_of(record) or 'unknown machine'}"
+        on = machine if several_machines else ""
+        found[record.id] = heading_of(trial, sizes).with_words(budget).with_words(on)
     same = group(speed, lambda r: (found[r.id], r.trial.cell, r.trial.implementation))
     several = {heading for (heading, _, _), records in same.items() if len(records) > 1}
     return {
@@ -265,7 +262,8 @@ def _varying_sizes(speed: Sequence[TrialRecord]) -> tuple[str, ...]:
 
 
 _NUMBERS = ("time_s", "tokens_per_s", "flop_per_s", "flops", "least_bytes")
-"""Fields of a row that a trial stores under the same names."""
+_BYTES = ("peak_bytes", "baseline_bytes", "allocator_peak_bytes", "device_peak_bytes")
+"""Fields of a row and of its memory that a trial stores under the same names."""
 
 
 def _row(
@@ -380,13 +378,8 @@ def _fitness(record: TrialRecord) -> Fitness | None:
 def _memory(record: TrialRecord | None, phase: str) -> Memory | None:
     if record is None:
         return None
-    found = Memory(
-        number(record, phase, "peak_bytes"),
-        number(record, phase, "baseline_bytes"),
-        number(record, phase, "allocator_peak_bytes"),
-        number(record, phase, "device_peak_bytes"),
-        record.outcome,
-    )
+    stored = {name: number(record, phase, name) for name in _BYTES}
+    found = Memory(**stored, outcome=record.outcome)
     return None if found == Memory(None, None, None, None) else found
 
 

@@ -91,9 +91,8 @@ def _draw_series(axes: Axes, series: LagSeries, sketch: Sketch, marker: str) -> 
     lags, median = series.lags, drawable(series.median)
     looks = {"color": colour, "marker": marker, "markersize": 4, **LOOKS[series.state]}
     every = max(1, len(lags) // 6)
-    artists: list[Artist] = [
-        *axes.plot(lags, median, markevery=every, zorder=3, **looks)
-    ]
+    artists: list[Artist] = []
+    artists += axes.plot(lags, median, markevery=every, zorder=3, **looks)
     if series.state == "trained":
         low = np.where(np.isnan(median), np.nan, np.maximum(series.low, LOWEST / 10))
         high = np.where(np.isnan(median), np.nan, series.high)

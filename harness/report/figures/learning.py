@@ -154,8 +154,6 @@ def describe(panels: Sequence[LearningPanel]) -> str:
             for series in panel.series
             if series.median
         ]
-        metric = panel.metric.replace("_", " ")
-        words.append(
-            f"{panel.heading.title}, {metric}: {', '.join(ends) or 'no curve'}"
-        )
+        name = f"{panel.heading.title}, {panel.metric.replace('_', ' ')}"
+        words.append(f"{name}: {', '.join(ends) or 'no curve'}")
     return f"Held-out scores over updates. {'; '.join(words)}."

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from harness.analysis.speed.timings import SpeedRow
 from harness.intervals import Interval
-from harness.report.figures.axes import SMALL
+from harness.report.figures.axes import SMALL, write
 from harness.report.figures.layout import apart, within
 from harness.report.figures.style import GREY, INK, Look, Palette, point_handle, shorten
 
@@ -104,31 +104,19 @@ def name_ends(axes: Axes, ends: Sequence[End], height: float) -> list[Artist]:
     wanted = [(math.log(end.y) - low) / (high - low) for end in ends]
     positions = within(apart(wanted, (SMALL + 1.5) / 72 / height))
     last = max((end.x for end in ends), default=0.0)
-    return [
-        axes.annotate(
-            shorten(end.words, 18),
-            xy=(end.x, end.y),
-            xycoords="data",
-            xytext=(1.05, position),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=SMALL,
-            color=INK,
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "shrinkA": 1,
-                "shrinkB": 3,
-                "relpos": (0.0, 0.5),
-                **_leader(end, last),
-            },
-        )
-        for end, position in zip(ends, positions, strict=True)
-    ]
+    beside: Look = {"textcoords": "axes fraction", "fontsize": SMALL}
+    beside["annotation_clip"] = False
+    names: list[Artist] = []
+    for end, y in zip(ends, positions, strict=True):
+        words, at = shorten(end.words, 18), (end.x, end.y)
+        line = _leader(end, last)
+        names.append(write(axes, words, at, (1.05, y), arrowprops=line, **beside))
+    return names
 
 
 def _leader(end: End, last: float) -> Look:
     """Return how the line to a name looks: dotted if it crosses the axes."""
+    line: Look = {"arrowstyle": "-", "shrinkA": 1, "shrinkB": 3, "relpos": (0.0, 0.5)}
     if end.x < last:
-        return {"color": GREY, "linewidth": 0.6, "linestyle": ":"}
-    return {"color": end.colour, "linewidth": 0.6, "alpha": 0.7}
+        return {**line, "color": GREY, "linewidth": 0.6, "linestyle": ":"}
+    return {**line, "color": end.colour, "linewidth": 0.6, "alpha": 0.7}

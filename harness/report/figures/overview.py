@@ -119,7 +119,6 @@ def best_of_each(rows: Sequence[SpeedRow], most: int = MOST_LINES) -> list[Speed
 
 
 def _same(where: Heading, focus: Heading | None) -> bool:
-    return focus is not None and (where.task, where.length) == (
-        focus.task,
-        focus.length,
-    )
+    if focus is None:
+        return False
+    return (where.task, where.length) == (focus.task, focus.length)

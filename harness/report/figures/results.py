@@ -27,9 +27,7 @@ class Results:
     def palette(self) -> Palette:
         """The colours of the run's cells and the marks of its implementations."""
         trials = [record.trial for record in self.summary.run.records]
-        return Palette.of(
-            [trial.cell for trial in trials], [trial.implementation for trial in trials]
-        )
+        return Palette.of((t.cell for t in trials), (t.implementation for t in trials))
 
     @cached_property
     def curves(self) -> list[LearningPanel]:
@@ -39,11 +37,9 @@ class Results:
     @cached_property
     def gradients(self) -> list[GradientPanel]:
         """The gradients over lag, of networks that were trained."""
-        found = gradient_panels(self.summary.run)
-        return [panel for panel in found if panel.series]
+        return [panel for panel in gradient_panels(self.summary.run) if panel.series]
 
     @cached_property
     def initial_gradients(self) -> list[InitialPanel]:
         """The gradients over lag at initial values, before any training."""
-        found = initial_panels(self.summary.run)
-        return [panel for panel in found if panel.series]
+        return [panel for panel in initial_panels(self.summary.run) if panel.series]

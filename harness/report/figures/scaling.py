@@ -10,6 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from harness.analysis.grouping import group
 from harness.analysis.speed.scaling import (
+    AXES,
     ScalingLine,
     ScalingPanel,
     chosen_panels,
@@ -33,12 +34,7 @@ from harness.report.figures.style import Look, Palette, shorten
 from harness.report.tables.timings import phase
 from harness.report.text import seconds, whole
 
-NAMES = {
-    "time_steps": "time steps",
-    "batch": "batch",
-    "hidden_size": "hidden size",
-    "threads": "threads",
-}
+NAMES = {axis: axis.replace("_", " ") for axis in AXES}
 CAPTION = (
     "The time of a call on log axes; all else is the same on a line. A slope of 1 "
     "means that twice the size takes twice the time; a slope of -1 over threads means "

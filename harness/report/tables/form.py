@@ -65,9 +65,6 @@ Keys = tuple[str, str, str]
 """The task, cell and implementation of a line, "" where one does not apply."""
 
 
-NO_KEYS: Keys = ("", "", "")
-
-
 class Keyed(Protocol):
     """A row of an analysis that is about one cell and implementation."""
 
@@ -134,7 +131,7 @@ def table(
     columns: Sequence[Column[R]],
     rows: Iterable[R],
     *,
-    keys: Callable[[R], Keys] = lambda row: NO_KEYS,
+    keys: Callable[[R], Keys] = lambda row: ("", "", ""),
     tone: Callable[[R], str] = lambda row: "",
     block: Callable[[R], str] = lambda row: "",
     notes: Iterable[str] = (),

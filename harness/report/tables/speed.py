@@ -83,10 +83,8 @@ def _fitness(summary: Summary) -> list[str]:
             # One reason of each kind: every session measures the load again.
             kinds = {reason.kind: reason.words for reason in row.fitness.reasons}
             found.setdefault(name, {}).update(kinds)
-    whys = (
-        f": {'; '.join(kinds.values())}" if kinds else "" for kinds in found.values()
-    )
-    return [
-        one_line(f"Before a session {machine} was {how}{why}.")
-        for (machine, how), why in zip(found, whys, strict=True)
-    ]
+    said = []
+    for (machine, how), kinds in found.items():
+        why = f": {'; '.join(kinds.values())}" if kinds else ""
+        said.append(one_line(f"Before a session {machine} was {how}{why}."))
+    return said
