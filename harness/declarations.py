@@ -315,13 +315,12 @@ def declare_implementation(
         ValueError: If a name is not well formed, no cell is named, or not exactly one
             of `factory`, `layer` and `loop` is given.
     """
+    head = f"implementation '{name}'"
     if sum(given is not None for given in (factory, layer, loop)) != 1:
-        raise ValueError(
-            f"implementation '{name}': give one of factory, layer and loop"
-        )
+        raise ValueError(f"{head}: give one of factory, layer and loop")
     every = next((e for e in _EVERY if cells == e), None)
     if every is None and (isinstance(cells, str) or not cells):
-        raise ValueError(f"implementation '{name}': cells must be a list of names")
+        raise ValueError(f"{head}: cells must be a list of names")
     return _declare(
         ImplementationDeclaration(
             name,

@@ -9,7 +9,7 @@ import importlib.util
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -121,11 +121,8 @@ class Registry:
         with collecting() as declared:
             self.module_of(file)
         if not declared:
-            reason = (
-                "declares nothing; call declare_implementation, declare_cell or "
-                "declare_task"
-            )
-            raise PluginError(file.name, reason)
+            calls = "declare_implementation, declare_cell or declare_task"
+            raise PluginError(file.name, f"declares nothing; call {calls}")
         return [replace(d, origin=file.name, file=file) for d in declared]
 
     def module_of(self, file: Path) -> ModuleType:
@@ -174,7 +171,8 @@ class Registry:
                 raise PluginError(new.name, reason)
         for new in declarations:
             if isinstance(new, ImplementationDeclaration):
-                _check_implementation(new, tables["framework"], tables["cell"])
+                for reason in _mistakes(new, tables["framework"], tables["cell"]):
+                    raise PluginError(new.name, reason)
         for kind, table in self.tables.items():
             table.update(tables[kind])
 
@@ -264,25 +262,22 @@ def _read_entry_point(entry: importlib.metadata.EntryPoint) -> list[Declaration]
     return [found if origin == "rnn-harness" else replace(found, origin=origin)]
 
 
-def _check_implementation(
+def _mistakes(
     new: ImplementationDeclaration,
     frameworks: Mapping[str, FrameworkDeclaration],
     cells: Mapping[str, CellDeclaration],
-) -> None:
-    """Check that an implementation's framework and cells are declared."""
+) -> Iterator[str]:
+    """Yield what is wrong with an implementation's framework and its cells."""
     if new.framework not in frameworks:
         hint = suggestion(new.framework, frameworks)
-        raise PluginError(new.name, f"unknown framework '{new.framework}'{hint}")
-    if new.factory is None and frameworks[new.framework].factory is None:
-        reason = f"framework '{new.framework}' builds no layers; give a factory"
-        raise PluginError(new.name, reason)
+        yield f"unknown framework '{new.framework}'{hint}"
+    elif new.factory is None and frameworks[new.framework].factory is None:
+        yield f"framework '{new.framework}' builds no layers; give a factory"
     for cell in new.cells:
         if cell not in cells:
-            hint = suggestion(cell, cells)
-            raise PluginError(new.name, f"unknown cell '{cell}'{hint}")
-        if new.loop is not None and cells[cell].equations is None:
-            reason = f"cell '{cell}' has no equations to loop over; give a layer"
-            raise PluginError(new.name, reason)
+            yield f"unknown cell '{cell}'{suggestion(cell, cells)}"
+        elif new.loop is not None and cells[cell].equations is None:
+            yield f"cell '{cell}' has no equations to loop over; give a layer"
 
 
 def first_missing(modules: Iterable[str]) -> str | None:
@@ -320,12 +315,10 @@ def _passes_through(module: str, error: BaseException) -> bool:
     if spec is None or spec.origin is None:
         return False
     own = Path(spec.origin)
-    frames = traceback.extract_tb(error.__traceback__)
-    return any(
-        Path(f.filename) == own or own.parent in Path(f.filename).parents
-        for f in frames
-        if own.name == "__init__.py" or Path(f.filename) == own
-    )
+    files = [Path(f.filename) for f in traceback.extract_tb(error.__traceback__)]
+    if own.name == "__init__.py":
+        return any(own.parent in file.parents for file in files)
+    return own in files
 
 
 def _not_installed(

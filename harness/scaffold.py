@@ -25,9 +25,7 @@ from harness.errors import MisuseError, suggestion_and_names
 from harness.registry import Registry
 
 _DECLARATIONS: Mapping[str, type[Declaration]] = {
-    "implementation": ImplementationDeclaration,
-    "cell": CellDeclaration,
-    "task": TaskDeclaration,
+    d.kind: d for d in (ImplementationDeclaration, CellDeclaration, TaskDeclaration)
 }
 _TEMPLATES = {
     "torch": "torch",

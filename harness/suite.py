@@ -43,7 +43,14 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class LearningSection(_Section):
+class _OnTask(_Section):
+    task: str
+    length: Counts
+    cells: tuple[str, ...] = Field(min_length=1)
+    task_options: dict[str, bool | int | float | str] = {}
+
+
+class LearningSection(_OnTask):
     """Cells trained on one task, at one length or several.
 
     Attributes:
@@ -53,10 +60,6 @@ class LearningSection(_Section):
             curves can be compared.
     """
 
-    task: str
-    length: Counts
-    cells: tuple[str, ...] = Field(min_length=1)
-    task_options: dict[str, bool | int | float | str] = {}
     implementations: tuple[str, ...] | None = None
     learn_on: tuple[str, ...] | None = None
     learn_on_each: bool = False
@@ -88,13 +91,9 @@ class LearningSection(_Section):
         return Optimizer(self.optimizer, clip_norm=clip_norm, **constants)
 
 
-class GradientsSection(_Section):
+class GradientsSection(_OnTask):
     """Initial values; their gradient over lag is measured before any training."""
 
-    task: str
-    length: Counts
-    cells: tuple[str, ...] = Field(min_length=1)
-    task_options: dict[str, bool | int | float | str] = {}
     init: Inits = ("canonical",)
     hidden_size: Count
     num_layers: Count = 1
@@ -400,9 +399,7 @@ def _refused(suite: Suite, registry: Registry) -> list[str]:
     return problems
 
 
-def _task_problems(
-    section: LearningSection | GradientsSection, registry: Registry
-) -> list[str]:
+def _task_problems(section: _OnTask, registry: Registry) -> list[str]:
     """Return the options and lengths that a task does not take.
 
     Tasks need only numpy, so they are asked in this process.

@@ -15,14 +15,12 @@ INTERRUPTED, TERMINATED = 130, 143
 
 def verdict(records: Sequence[TrialRecord]) -> int:
     """Return the exit code of a command that made these trials."""
-    codes = []
-    if not any(record.outcome in ("ok", "diverged") for record in records):
-        codes.append(NOTHING)
-    if any(record.outcome != "ok" for record in records):
-        codes.append(NOT_ALL_OK)
-    if any(_is_broken(record) for record in records):
-        codes.append(NO)
-    return _worst(codes)
+    outcomes = {record.outcome for record in records}
+    if not outcomes & {"ok", "diverged"}:
+        return NOTHING
+    if any(map(_is_broken, records)):
+        return NO
+    return DONE if outcomes == {"ok"} else NOT_ALL_OK
 
 
 def _is_broken(record: TrialRecord) -> bool:
@@ -35,9 +33,6 @@ def _is_broken(record: TrialRecord) -> bool:
 
 def exit_code(registry: Registry, *codes: int) -> int:
     """Return the most serious exit code: misuse if a plugin cannot be used."""
-    return _worst([*codes, MISUSE] if registry.problems else codes)
-
-
-def _worst(codes: Sequence[int]) -> int:
-    order = [MISUSE, INTERRUPTED, TERMINATED, INTERNAL, NOTHING, NO, NOT_ALL_OK]
-    return min(codes, key=[*order, DONE].index, default=DONE)
+    order = [MISUSE, INTERRUPTED, TERMINATED, INTERNAL, NOTHING, NO, NOT_ALL_OK, DONE]
+    given = [*codes, MISUSE] if registry.problems else codes
+    return min(given, key=order.index, default=DONE)

@@ -21,8 +21,10 @@ from harness.cli.read import export, report, show
 from harness.cli.run import run
 from harness.errors import HarnessError, MisuseError
 
+_VERBS = (check, compare, doctor, export, gate, list_plugins, new, report, run, show)
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(commands=_VERBS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="rnn-harness", prog_name="rnn-harness")
 def cli() -> None:
     """What recurrent networks learn over long gaps, why, and how fast.
@@ -32,21 +34,6 @@ def cli() -> None:
     measured, or too noisily to say; 130 and 143 interrupted, with everything finished
     so far kept.
     """
-
-
-for verb in (
-    check,
-    compare,
-    doctor,
-    export,
-    gate,
-    list_plugins,
-    new,
-    report,
-    run,
-    show,
-):
-    cli.add_command(verb)
 
 
 def main() -> NoReturn:

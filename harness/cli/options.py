@@ -54,8 +54,7 @@ def size_bytes(
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?)B?\s*", value.upper())
     size = float(found[1]) * _UNITS.get(found[2], 0) if found else 0
     if size < 1:
-        message = f"{option.opts[0]} {value}: give a size, as 4GiB or 500MB"
-        raise MisuseError(message)
+        raise MisuseError(f"{option.opts[0]} {value}: give a size, as 4GiB or 500MB")
     return int(size)
 
 

@@ -209,13 +209,7 @@ def _peak(
             pool.stop(now=True)
             raise
     framework = registry.framework_of(trial.implementation)
-    return LibraryPeak(
-        framework.name,
-        registry.versions_of(framework),
-        trial.device,
-        trial.threads,
-        trial.dtype,
-        trial.precision,
-        found if isinstance(found, Peak) else None,
-        None if isinstance(found, Peak) else f"{found.outcome}: {found.reason}",
-    )
+    what = (framework.name, registry.versions_of(framework), *PeakKey.of(trial))
+    if isinstance(found, Peak):
+        return LibraryPeak(*what, found)
+    return LibraryPeak(*what, None, f"{found.outcome}: {found.reason}")

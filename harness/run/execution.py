@@ -35,6 +35,9 @@ from harness.trial import LearningSettings, Trial
 _EXTENSIBLE = ("seeds", "implementations")
 """Keys that may differ between runs of one folder: they add trials and change none."""
 
+_SAME = "the same sources, libraries and processor"
+"""What an earlier certificate must have been made with."""
+
 
 class Preview(NamedTuple):
     """A trial, and whether it would run; the label names every possible implementation.
@@ -129,10 +132,7 @@ class Execution:
             todo = self._planned_anew(trial)
             wanted = todo.runs and not self.options.force
             if wanted and (cached := self._certificates.find(todo)):
-                why = (
-                    f"certified {cached.made}, with the same sources, libraries and "
-                    "processor"
-                )
+                why = f"certified {cached.made}, with {_SAME}"
                 todo = replace(todo, runs=False, why=why)
             self._known[key] = todo
         return self._known[key]
@@ -256,11 +256,8 @@ class Execution:
         count = self._certificates.bring(
             map(self._planned_anew, plan.certificates), self.run
         )
-        note = (
-            f"certificates from earlier runs with the same sources, libraries and "
-            f"processor: {count}; --force makes them again"
-        )
-        return [note] if count else []
+        note = f"certificates from earlier runs with {_SAME}: {count}"
+        return [f"{note}; --force makes them again"] if count else []
 
     def _engine(self) -> Engine:
         if self.options.executor == "dask":

@@ -252,12 +252,9 @@ class Executor:
                 if self._runs(todo):
                     self._refuse(todo, choice.outcome, choice.refused)
                 continue
-            if todo.id in chosen:
-                follow = chosen[todo.id][0].follow_gradients
-                group = replace(
-                    group, follow_gradients=follow or group.follow_gradients
-                )
-            chosen[todo.id] = (group, todo)
+            earlier, _ = chosen.get(todo.id, (group, todo))
+            follow = group.follow_gradients or earlier.follow_gradients
+            chosen[todo.id] = (replace(group, follow_gradients=follow), todo)
         return list(chosen.values())
 
     def _choice(self, group: LearningGroup) -> Choice:

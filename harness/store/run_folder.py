@@ -216,22 +216,16 @@ class RunFolder:
 
     def _attempts(self, trial_id: str) -> list[tuple[int, Path]]:
         """Return the attempts at a trial by number, the first one first."""
-        found = []
-        for path in (self.trials / trial_id).glob("attempt-*"):
-            number = path.name.removeprefix("attempt-")
-            if number.isdecimal():
-                found.append((int(number), path))
-        return sorted(found)
+        paths = (self.trials / trial_id).glob("attempt-*")
+        named = ((path.name.removeprefix("attempt-"), path) for path in paths)
+        return sorted((int(word), path) for word, path in named if word.isdecimal())
 
     # --- reading ---------------------------------------------------------------------
 
     def checkpoint(self, trial_id: str) -> Checkpoint | None:
         """Return the latest undamaged checkpoint of an unfinished trial, or None."""
-        for _, folder in reversed(self._attempts(trial_id)):
-            found = read_checkpoint(folder)
-            if found is not None:
-                return found
-        return None
+        folders = (folder for _, folder in reversed(self._attempts(trial_id)))
+        return next(filter(None, map(read_checkpoint, folders)), None)
 
     def read(self, trial_id: str) -> TrialRecord | None:
         """Return a finished trial, or None if it is not done or is damaged."""

@@ -194,9 +194,7 @@ def _unique_groups(groups: Iterable[LearningGroup]) -> list[LearningGroup]:
     unique: dict[tuple[str, bool], LearningGroup] = {}
     for group in groups:
         key = (group.candidates[0].key(), group.on_each)
-        follow = group.follow_gradients
-        if key in unique:
-            follow = follow or unique[key].follow_gradients
+        follow = group.follow_gradients or unique.get(key, group).follow_gradients
         unique[key] = replace(group, follow_gradients=follow)
     return list(unique.values())
 
