@@ -22,10 +22,10 @@ CUDA_keras-jax ?= keras jax[cuda12]
 SUITE ?= frameworks
 DEVICE ?= cuda
 
-# Tests side by side: one more than there are cores, for many of them wait. Those that
-# measure time run alone, afterwards.
+# Tests side by side: one more than there are cores, for many of them wait, and each with
+# one thread. Those that measure time run alone, afterwards.
 TEST_JOBS ?= $(shell cores=$$(nproc); echo $$((cores < 8 ? cores + 1 : 8)))
-PYTEST_SIDE_BY_SIDE := $(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadgroup --no-loadscope-reorder
+PYTEST_SIDE_BY_SIDE := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(TEST_JOBS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: run run-gpu test test-quick test-all static benchmark format clean
 
@@ -38,14 +38,14 @@ run-gpu: $(GPU)/core/.done $(GPU_FRAMEWORKS:%=$(GPU)/%/.done)
 
 test: static
 	$(PYTEST_SIDE_BY_SIDE) -m "not alone and not long"
-	$(BIN)/pytest -m alone
+	$(BIN)/pytest -m alone tests/faults
 
 # For the loop while writing: what is neither slow nor needs the machine for itself.
 test-quick: static
 	$(PYTEST_SIDE_BY_SIDE) -m "not alone and not long and not slow" -q
 
-# More of the same, which takes minutes: every implementation certified for each of its
-# cells, and a hundred kills.
+# What takes minutes more: whole certificates of implementations that compile a program
+# for every shape, and a hundred kills.
 test-all: test
 	$(PYTEST_SIDE_BY_SIDE) -m long
 	$(BIN)/python -m tests.faults.kills --kills 100

@@ -38,7 +38,7 @@ def test_weights_come_back_bit_for_bit(implementation: str, cell: str) -> None:
 def test_each_cell_has_the_values_and_gradients_of_the_reference(
     implementation: str, cell: str
 ) -> None:
-    # With padded tokens. `make test` makes one whole certificate of an implementation.
+    # With padded tokens. `make test-all` makes the whole certificates.
     spec = replace(SPEC, cell=cell, num_layers=1)
     errors = errors_against_reference(build(implementation, spec), spec)
     assert {"outputs", "d_inputs", "final 0", "vjp layer0.w_hh"} <= errors.keys()
