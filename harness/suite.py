@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -190,7 +190,7 @@ def load_suite(
         source: Name or path.
         registry: Knows which cells, tasks and implementations there are.
         settings: `KEY=VALUE`, such as `learning.updates=500`, `learning.0.length=50`.
-        seeds: Replaces the seeds of every learning and gradients section.
+        seeds: Replaces the seeds of every section that has seeds.
 
     Raises:
         MisuseError: If it has mistakes; the message lists all of them.
@@ -203,7 +203,8 @@ def load_suite(
     for setting in settings:
         _apply(raw, setting)
     if seeds is not None:
-        for section in (*_sections(raw, "learning"), *_sections(raw, "gradients")):
+        seeded = [k for k, kind in _SECTIONS.items() if "seeds" in kind.model_fields]
+        for section in chain.from_iterable(_sections(raw, kind) for kind in seeded):
             section["seeds"] = list(seeds)
     unknown = [*_unknown_names(raw, registry), *_environments(raw, source, registry)]
     try:
@@ -386,11 +387,14 @@ def _environments(raw: dict[str, Any], source: str, registry: Registry) -> list[
 
 def _refused(suite: Suite, registry: Registry) -> list[str]:
     """Return what tasks, cells and implementations do not offer to a suite."""
-    if not suite.learning and not suite.gradients and not suite.speed:
-        return ["has no [[learning]], [[gradients]] or [[speed]] section"]
+    if not any(getattr(suite, kind) for kind in _SECTIONS):
+        *others, last = (f"[[{kind}]]" for kind in _SECTIONS)
+        return [f"has no {', '.join(others)} or {last} section"]
     problems = []
-    for kind in ("learning", "gradients"):
+    for kind in _SECTIONS:
         for index, section in enumerate(getattr(suite, kind)):
+            if not isinstance(section, _OnTask):
+                continue
             found = _task_problems(section, registry)
             found += _init_problems(section, registry)
             if isinstance(section, LearningSection) and section.learn_on_each:
@@ -419,11 +423,10 @@ def _task_problems(section: _OnTask, registry: Registry) -> list[str]:
     return problems
 
 
-def _init_problems(
-    section: LearningSection | GradientsSection, registry: Registry
-) -> list[str]:
+def _init_problems(section: _OnTask, registry: Registry) -> list[str]:
     """Return the initial values that a cell does not offer."""
-    inits = [section.init] if isinstance(section.init, str) else section.init
+    asked = getattr(section, "init", ())
+    inits = [asked] if isinstance(asked, str) else asked
     return [
         f"init: cell '{cell}' has no initial values '{init}'"
         f"{suggestion(init, registry.cell(cell).inits)}"

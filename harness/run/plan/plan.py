@@ -59,8 +59,8 @@ def make_plan(
 ) -> Plan:
     """Expand a suite, keep the trials that match a filter, and add what they need.
 
-    Every trial needs its certificate. Where learning chooses an implementation, it
-    needs their timings too, which also give the time to solve.
+    Every trial that is timed or learns needs its certificate. Where learning chooses an
+    implementation, it needs their timings too, which also give the time to solve.
 
     Args:
         suite: The checked suite.

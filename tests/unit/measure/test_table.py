@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from harness.measure import MEASURES
 from harness.run.plan.plan import make_plan
 from harness.suite import built_in_suites, load_suite
-from harness.trial import Trial
+from harness.trial import SETTINGS, Trial
 from tests.helpers import REGISTRY
 
 each_measure = pytest.mark.parametrize("name", MEASURES)
@@ -44,3 +46,8 @@ def test_the_cost_of_a_trial_of_every_measure_is_estimated(
 def test_every_measure_either_runs_by_itself_or_is_timed_in_turns(name: str) -> None:
     measure = MEASURES[name]
     assert (measure.run is None) != (measure.meter is None)
+
+
+def test_no_setting_has_the_name_of_a_field_of_a_trial() -> None:
+    """It would be ignored where trials are compared as questions."""
+    assert not {*SETTINGS} & {each.name for each in fields(Trial)}
