@@ -22,12 +22,12 @@ import psutil
 from harness.store import RunFolder
 from tests import helpers
 
-# Small trials of every measure, to be killed.
+# Small trials of every measure, to be killed; learning lasts for some checkpoints.
 SUITE = helpers.suite(
     helpers.learning(
         implementations=["with-a-child"],
-        updates=1500,
-        evaluate_every=300,
+        updates=4500,
+        evaluate_every=900,
         seeds=[*range(6)],
         gradients=True,
     ),
