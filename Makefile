@@ -38,7 +38,7 @@ run-gpu: $(GPU)/core/.done $(GPU_FRAMEWORKS:%=$(GPU)/%/.done)
 
 test: static
 	$(PYTEST_SIDE_BY_SIDE) -m "not alone and not long"
-	$(BIN)/pytest -m alone tests/faults
+	$(BIN)/pytest -m alone
 
 # For the loop while writing: what is neither slow nor needs the machine for itself.
 test-quick: static

@@ -1,4 +1,4 @@
-"""The command line: one file for each verb; the only place that prints or exits."""
+"""The command line: a file for each command or family; the only place that exits."""
 
 from harness.cli.main import main
 

@@ -64,7 +64,7 @@ def in_words(values: Mapping[tuple[str, str], Any]) -> str:
 def measure_parity(registry: Registry, trial: Trial) -> Measurement:
     """Certify one implementation of one cell at every shape of the certificate.
 
-    Settings: `shapes`, "pairwise" or "full".
+    Settings: `shapes`, "full" or, for the pairwise set, None.
 
     Raises:
         RefusedError: If the implementation declines the trial, no tolerance is stated
