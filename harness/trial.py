@@ -286,10 +286,10 @@ class Trial:
 
     @functools.cached_property
     def _given(self) -> dict[str, Any]:
-        """The fields that differ from their defaults, and all settings, as JSON."""
+        """The fields and the settings that differ from their defaults, as JSON."""
         given = _without_defaults(self)
         given.pop("settings", None)
-        return given | self.settings.to_json()
+        return given | _without_defaults(self.settings)
 
     @functools.cached_property
     def _keys(self) -> dict[frozenset[str], str]:
@@ -298,8 +298,8 @@ class Trial:
     def identity(self, sources: Mapping[str, str]) -> str:
         """Name the trial: readable, with a hash of it and of its plugins' sources.
 
-        A field with its default value does not enter the hash, so that a field that a
-        later version adds changes no id. The default of a field must never change.
+        A field or setting with its default value does not enter the hash, so that one
+        that a later version adds changes no id. Defaults must never change.
         """
         digest = _digest({"trial": self._given, "sources": dict(sources)})
         # A file name may have 255 bytes, and temporary names are longer.

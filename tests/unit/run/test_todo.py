@@ -19,7 +19,7 @@ from harness.run.plan.plan import make_plan
 from harness.run.plan.todo import planned
 from harness.store import RunFolder
 from harness.suite import load_suite
-from harness.trial import LearningSettings, Trial
+from harness.trial import LearningSettings, SpeedSettings, Trial
 from tests import helpers
 
 
@@ -160,6 +160,19 @@ def test_a_field_that_a_later_version_adds_changes_neither_id_nor_key() -> None:
     assert later.identity({}) == trial.identity({})
     assert later.key() == trial.key()
     assert replace(later, attention_heads=2).identity({}) != trial.identity({})
+
+
+def test_a_setting_that_a_later_version_adds_changes_neither_id_nor_key() -> None:
+    @dataclass(frozen=True)
+    class Later(SpeedSettings):
+        warm_ups: "int" = 3  # as text, which is how settings are checked
+
+    trial = replace(_trial("torch-native"), measure="speed", settings=SpeedSettings())
+    later = replace(trial, settings=Later())
+    assert later.identity({}) == trial.identity({})
+    assert later.key() == trial.key()
+    changed = replace(later, settings=Later(warm_ups=4))
+    assert changed.identity({}) != trial.identity({})
 
 
 def test_the_sources_of_a_trial_are_those_of_its_plugins() -> None:
