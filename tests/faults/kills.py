@@ -19,15 +19,15 @@ from pathlib import Path
 
 import psutil
 
-from harness.store import RunFolder
+from harness.store import RunFolder, checkpoint
 from tests import helpers
 
 # Small trials of every measure, to be killed; learning lasts for some checkpoints.
 SUITE = helpers.suite(
     helpers.learning(
         implementations=["with-a-child"],
-        updates=4500,
-        evaluate_every=900,
+        updates=2000,
+        evaluate_every=400,
         seeds=[*range(6)],
         gradients=True,
     ),
@@ -39,7 +39,7 @@ COMMAND = (
     *(helpers.PLUGINS / "with_a_child.py", "--retry-failed"),
     *("--checkpoint-every", 0.1),
 )
-VICTIMS = ("driver", "worker", "child of a worker")
+VICTIMS = ("driver", "driver after a checkpoint", "worker", "child of a worker")
 
 
 @dataclass
@@ -105,7 +105,7 @@ class Campaign:
                     process.wait(self.random.uniform(0.1, 1.5))
                     break
                 except subprocess.TimeoutExpired:
-                    self._kill(process.pid)
+                    self._kill(process.pid, folder / "out")
         finally:
             _, err = process.communicate(timeout=helpers.PATIENCE_S)
         if "Traceback" in err:
@@ -121,13 +121,15 @@ class Campaign:
             return False
         return process.returncode != 0
 
-    def _kill(self, driver: int) -> None:
+    def _kill(self, driver: int, out: Path) -> None:
         # Wait for the victim if it does not exist yet. With a new draw at each try,
         # nearly all kills on a slow machine would hit the longest-lived processes.
         victim = self._next_victim
         workers = helpers.workers_of(driver)
+        learning = any(out.glob(f"trials/*/attempt-*/{checkpoint.NAME}"))
         processes = {
             "driver": [driver],
+            "driver after a checkpoint": [driver] if learning else [],
             "worker": workers,
             "child of a worker": [c for w in workers for c in _children(w)],
         }[victim]
@@ -137,7 +139,9 @@ class Campaign:
             except ProcessLookupError:
                 return
             self.kills[victim] += 1
-            self._next_victim = self.random.choice(VICTIMS)
+            least = min(self.kills[name] for name in VICTIMS)
+            rare = [name for name in VICTIMS if self.kills[name] == least]
+            self._next_victim = self.random.choice(rare)
 
 
 def _children(process: int) -> list[int]:
