@@ -26,9 +26,9 @@ from tests import helpers
 SUITE = helpers.suite(
     helpers.learning(
         implementations=["with-a-child"],
-        updates=2000,
-        evaluate_every=400,
-        seeds=[*range(6)],
+        updates=1500,
+        evaluate_every=300,
+        seeds=[*range(4)],
         gradients=True,
     ),
     helpers.speed("with-a-child", "numpy-reference"),
