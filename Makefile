@@ -22,6 +22,9 @@ CUDA_keras-jax ?= keras jax[cuda12]
 SUITE ?= frameworks
 DEVICE ?= cuda
 
+# The tests start hundreds of processes: none compiles again what another has compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Tests side by side: one more than there are cores, for many of them wait, and each with
 # one thread. Those that measure time run alone, afterwards.
 TEST_JOBS ?= $(shell cores=$$(nproc); echo $$((cores < 8 ? cores + 1 : 8)))
