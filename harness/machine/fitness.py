@@ -10,7 +10,7 @@ import psutil
 
 from harness.machine.gpu import Gpu, index_of, look_at_gpu
 from harness.machine.watch import WATCH_S, Machine, watch_machine
-from harness.reason import Reason, Verdict
+from harness.reason import Fitness, Reason, Verdict
 
 NOISY_LOAD = 0.1
 """Cores that other processes keep busy: an idle desktop stays below this."""
@@ -41,28 +41,16 @@ BUSY_GPU = 0.1
 
 
 @dataclass(frozen=True)
-class Fitness:
+class MachineFitness(Fitness):
     """A verdict on a machine, its reasons, and everything that was seen.
 
-    `fit` means that nothing was seen that changes a time. `noisy` means that numbers
-    can be used, together with the doubts that are printed beside them. `unfit` means
-    that numbers would be wrong or meaningless.
-
     Attributes:
-        reasons: Why the machine is not fit; empty if it is.
         machine: What was seen of the machine.
         gpu: The GPU to measure on, or None.
     """
 
-    reasons: tuple[Reason, ...]
     machine: Machine
     gpu: Gpu | None = None
-
-    @property
-    def verdict(self) -> Verdict:
-        """The worst verdict of the reasons, or `fit`."""
-        found = {reason.verdict for reason in self.reasons}
-        return "unfit" if "unfit" in found else "noisy" if found else "fit"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -75,8 +63,8 @@ class Fitness:
         }
 
 
-def judge(machine: Machine, gpu: Gpu | None = None) -> Fitness:
-    """Return the verdict on what was seen of a machine.
+def judge(machine: Machine, gpu: Gpu | None = None) -> MachineFitness:
+    """Return the verdict on what was seen of a machine: the worst of all reasons.
 
     Args:
         machine: What was seen of it.
@@ -85,10 +73,12 @@ def judge(machine: Machine, gpu: Gpu | None = None) -> Fitness:
     found = [reason for rule in _RULES for reason in rule(machine)]
     if gpu is not None:
         found += _of_gpu(gpu)
-    return Fitness(tuple(found), machine, gpu)
+    verdicts = {reason.verdict for reason in found}
+    worst: Verdict = "unfit" if "unfit" in verdicts else "noisy" if verdicts else "fit"
+    return MachineFitness(worst, tuple(found), machine, gpu)
 
 
-def fitness_of_machine(device: str = "cpu", watch_s: float = WATCH_S) -> Fitness:
+def fitness_of_machine(device: str = "cpu", watch_s: float = WATCH_S) -> MachineFitness:
     """Return the verdict on this machine, watched while a piece of work is repeated.
 
     The caller holds the lock of the machine, so that nothing else measures meanwhile.

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.analysis.grouping import group
-from harness.machine.fitness import Fitness
 from harness.machine.gpu import Gpu
 from harness.machine.peak import Rate, RateName
 from harness.machine.watch import Machine
+from harness.reason import Fitness
 from harness.report.text import NOTHING, number, percent, seconds, size, with_unit
 from harness.run.doctor import Diagnosis, LibraryPeak, place
 

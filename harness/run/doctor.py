@@ -12,7 +12,7 @@ from typing import Any
 from harness.errors import MisuseError
 from harness.machine.devices import resolve_device
 from harness.machine.facts import allowed_cores, describe_environment
-from harness.machine.fitness import Fitness, fitness_of_machine
+from harness.machine.fitness import MachineFitness, fitness_of_machine
 from harness.machine.gpu import gpu_names
 from harness.machine.lock import measuring
 from harness.machine.peak import Peak, Rate, RateName, best_of
@@ -64,7 +64,7 @@ class Diagnosis:
     """
 
     environment: Mapping[str, Any]
-    fitness: Fitness
+    fitness: MachineFitness
     peaks: tuple[LibraryPeak, ...] = ()
 
     def best(self, device: str, threads: int, name: RateName) -> LibraryPeak | None:

@@ -23,7 +23,7 @@ from harness.errors import UnavailableError
 from harness.intervals import median_interval
 from harness.loading import load_probe
 from harness.machine.facts import framework_versions
-from harness.machine.fitness import Fitness, fitness_of_machine
+from harness.machine.fitness import fitness_of_machine
 from harness.machine.load import OtherLoad
 from harness.machine.peak import measure_peak
 from harness.measure.arithmetic import flops_of_call
@@ -33,6 +33,7 @@ from harness.measure.readback import ReadBack, Reference
 from harness.measure.speed.phases import phases_of
 from harness.measure.speed.stability import unstable
 from harness.measure.speed.turns import Turns
+from harness.reason import Fitness
 from harness.run.engine.session import SESSION_WATCH_S
 from harness.run.plan.certificate_cache import CertificateCache
 from harness.run.plan.derived import certificate_trial

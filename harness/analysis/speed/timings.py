@@ -26,7 +26,7 @@ from harness.intervals import FEWEST, Interval
 from harness.machine.peak import Peak
 from harness.measure.speed.phases import PHASES
 from harness.measure.speed.stability import WIDEST
-from harness.reason import Reason
+from harness.reason import Fitness, Reason
 from harness.store import TrialRecord
 from harness.trial import BUDGET, QUESTION, Settings, Trial
 
@@ -37,14 +37,6 @@ MACHINE = ("machine", "processor", "gpu")
 """Facts of a result about its machine; if one differs, the machines differ."""
 
 _SHAPE = ("batch", "time steps", "input size", "hidden size")
-
-
-@dataclass(frozen=True)
-class Fitness:
-    """How fit the machine was before the session: fit, noisy or unfit, and why."""
-
-    verdict: str
-    reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True)
@@ -274,9 +266,9 @@ def _row(
     memory: TrialRecord | None,
 ) -> SpeedRow:
     trial, result = record.trial, record.result
-    doubt = run.doubt([record])
+    doubt, fitness = run.doubt([record]), result.get("fitness") or {}
     steps = result.get("time_steps", trial.time_steps)
-    turns = _turns(record, phase)
+    turns, unstable = _turns(record, phase), result.get("unstable") or {}
     sample = tuple(known_curve(record, phase, "latency_s")[1])
     stored: dict[str, Any] = {name: number(record, phase, name) for name in _NUMBERS}
     percentiles = [f"latency_p{100 * share:.0f}_s" for share in SHARES]
@@ -306,10 +298,10 @@ def _row(
         latency=latency(
             [number(record, phase, name) for name in percentiles], sample, len(turns)
         ),
-        unstable=_reasons((result.get("unstable") or {}).get(phase)),
+        unstable=tuple(map(Reason.from_json, unstable.get(phase) or ())),
         memory=_memory(memory, phase),
         session=session_of(record),
-        fitness=_fitness(record),
+        fitness=Fitness.from_json(fitness) if fitness.get("verdict") else None,
         wrong=wrong(run.doubts[record.id]),
         turns=turns,
         latency_sample_s=sample,
@@ -352,12 +344,6 @@ def _xla_flags(record: TrialRecord) -> str | None:
     return None if flags is None else str(flags)
 
 
-def _reasons(found: Sequence[Mapping[str, str]] | None) -> tuple[Reason, ...]:
-    return tuple(
-        Reason(each["kind"], each["words"], each["advice"]) for each in found or ()
-    )
-
-
 def _wide(row: SpeedRow) -> tuple[Reason, ...]:
     """Return why a placement is shaky; a session judges only phases."""
     if not row.time_s or row.time is None:
@@ -367,12 +353,6 @@ def _wide(row: SpeedRow) -> tuple[Reason, ...]:
         return ()
     words = f"the interval is {width:.0%} of the median wide"
     return (Reason("wide", words, "take it as an order of magnitude"),)
-
-
-def _fitness(record: TrialRecord) -> Fitness | None:
-    found = record.result.get("fitness") or {}
-    verdict = found.get("verdict")
-    return Fitness(verdict, _reasons(found.get("reasons"))) if verdict else None
 
 
 def _memory(record: TrialRecord | None, phase: str) -> Memory | None:

@@ -14,11 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.machine.fitness import Fitness, judge
+from harness.machine.fitness import judge
 from harness.machine.gpu import Gpu, look_at_gpu
 from harness.machine.load import LEAST_S, OtherLoad
 from harness.machine.system import System
 from harness.machine.watch import Machine, _of_work, watch_machine
+from harness.reason import Fitness
 from tests import helpers
 
 pytestmark = pytest.mark.skipif(
