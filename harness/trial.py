@@ -316,6 +316,26 @@ UNCERTIFIED = (*(name for name in _NAMES if name not in CERTIFIED), *SETTINGS)
 """The fields and settings that a certificate does not depend on."""
 
 
+@dataclass(frozen=True, order=True)
+class Conditions:
+    """What must be equal before two timings, or a timing and a peak, are compared.
+
+    Attributes:
+        machine: The name of the machine; "" for this one, or if it was not stored.
+    """
+
+    machine: str
+    device: str
+    threads: int
+    dtype: str
+    precision: str
+
+    @classmethod
+    def of(cls, trial: Trial, machine: str = "") -> Conditions:
+        """Return the conditions of a trial."""
+        return cls(machine, trial.device, trial.threads, trial.dtype, trial.precision)
+
+
 def _without_defaults(value: Any) -> dict[str, Any]:
     """Return the fields of a dataclass that differ from their defaults."""
     found = {}

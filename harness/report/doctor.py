@@ -11,7 +11,7 @@ from harness.machine.peak import Rate, RateName
 from harness.machine.watch import Machine
 from harness.reason import Fitness
 from harness.report.text import NOTHING, number, percent, seconds, size, with_unit
-from harness.run.doctor import Diagnosis, LibraryPeak, place
+from harness.run.doctor import Diagnosis, LibraryPeak, place_words
 
 UNREADABLE = "not readable"
 
@@ -52,10 +52,10 @@ def summary(found: Diagnosis) -> str:
         rates = [
             f"{_rate(best.rate(name), unit)} ({best.framework})"
             for name, unit in UNITS.items()
-            if (best := found.best(*here, name)) is not None
+            if (best := found.best(here, name)) is not None
         ]
         if rates:
-            parts.append(f"{place(*here)}: {', '.join(rates)}")
+            parts.append(f"{place_words(*here)}: {', '.join(rates)}")
     return " · ".join(parts)
 
 
@@ -139,13 +139,13 @@ def _verdict_lines(fitness: Fitness) -> Iterator[str]:
 
 def _table(found: Diagnosis) -> Iterator[str]:
     width = max(len(peak.versions) for peak in found.peaks)
-    first = found.peaks[0]
+    first = found.peaks[0].conditions
     yield (
         f"{f'{first.dtype}, {first.precision}':<{width + 2}} {'product':>15}  "
         f"{'at size':>8} {'copy':>11}"
     )
     for here, peaks in _by_place(found).items():
-        yield place(*here)
+        yield place_words(*here)
         for peak in peaks:
             yield f"  {peak.versions:<{width}} {_rates(found, peak)}".rstrip()
     yield "* the best here; a product is 2 size³ operations, a copy reads and writes"
@@ -167,8 +167,8 @@ def _rate(rate: Rate | None, unit: str) -> str:
 
 def _by_place(found: Diagnosis) -> dict[tuple[str, int], list[LibraryPeak]]:
     """Return the peaks of each device and number of threads."""
-    return group(found.peaks, lambda peak: (peak.device, peak.threads))
+    return group(found.peaks, lambda peak: peak.place)
 
 
 def _best(found: Diagnosis, row: LibraryPeak, name: RateName) -> LibraryPeak | None:
-    return found.best(row.device, row.threads, name)
+    return found.best(row.place, name)

@@ -17,11 +17,11 @@ from harness.machine.gpu import gpu_names
 from harness.machine.lock import measuring
 from harness.machine.peak import Peak, Rate, RateName, best_of
 from harness.registry import Registry
-from harness.run.engine.peaks import PeakKey, keep
+from harness.run.engine.peaks import keep
 from harness.run.engine.pool import WorkerPool
 from harness.run.job import Limits
 from harness.run.worker.log import Write
-from harness.trial import Trial
+from harness.trial import Conditions, Trial
 
 LIMIT_S = 300.0
 """Time limit of a worker that imports a framework and measures its peak."""
@@ -29,7 +29,7 @@ LIMIT_S = 300.0
 
 @dataclass(frozen=True)
 class LibraryPeak:
-    """The highest rates of one library on a device with a number of threads.
+    """The highest rates of one library under the same conditions.
 
     Attributes:
         versions: The versions, such as "torch 2.13.0".
@@ -38,12 +38,14 @@ class LibraryPeak:
 
     framework: str
     versions: str
-    device: str
-    threads: int
-    dtype: str
-    precision: str
+    conditions: Conditions
     peak: Peak | None
     reason: str | None = None
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The device and the number of threads."""
+        return self.conditions.device, self.conditions.threads
 
     def rate(self, name: RateName) -> Rate | None:
         """Return one of the rates, or None if there is no peak."""
@@ -51,7 +53,13 @@ class LibraryPeak:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return {**vars(self), "peak": self.peak and self.peak.to_json()}
+        on = {k: v for k, v in vars(self.conditions).items() if k != "machine"}
+        what = {"framework": self.framework, "versions": self.versions, **on}
+        return {
+            **what,
+            "peak": self.peak and self.peak.to_json(),
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True)
@@ -67,12 +75,12 @@ class Diagnosis:
     fitness: MachineFitness
     peaks: tuple[LibraryPeak, ...] = ()
 
-    def best(self, device: str, threads: int, name: RateName) -> LibraryPeak | None:
+    def best(self, place: tuple[str, int], name: RateName) -> LibraryPeak | None:
         """Return the library with the highest rate, or None if no library has one."""
         rates = {
             rate.per_s: found
             for found in self.peaks
-            if (found.device, found.threads) == (device, threads)
+            if found.place == place
             if (rate := found.rate(name)) is not None
         }
         return rates[max(rates)] if rates else None
@@ -148,7 +156,7 @@ def diagnose(
         measured = []
         for device, count in _places(devices, threads) if peaks else ():
             for framework, name in _libraries(registry, device):
-                report(f"measuring {framework} on {place(device, count)}")
+                report(f"measuring {framework} on {place_words(device, count)}")
                 cell = registry.implementation(name).cells[0]
                 trial = Trial("parity", name, cell, device=device, threads=count)
                 measured.append(_peak(registry, trial, log))
@@ -157,17 +165,16 @@ def diagnose(
     return Diagnosis(environment, fitness, tuple(measured))
 
 
-def _best(measured: Sequence[LibraryPeak], machine: str) -> dict[PeakKey, Peak]:
+def _best(measured: Sequence[LibraryPeak], machine: str) -> dict[Conditions, Peak]:
     """Return the highest rates of all libraries, each with its library and the date."""
-    found: dict[PeakKey, list[Peak]] = {}
+    found: dict[Conditions, list[Peak]] = {}
     now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     for each in measured:
         if each.peak is not None:
-            key = PeakKey(each.device, each.threads, each.dtype, each.precision)
             peak = each.peak.of_library(
                 each.framework, versions=each.versions, measured_at=now, machine=machine
             )
-            found.setdefault(key, []).append(peak)
+            found.setdefault(each.conditions, []).append(peak)
     return {key: best_of(peaks) for key, peaks in found.items()}
 
 
@@ -175,7 +182,7 @@ def _places(devices: Sequence[str], threads: Sequence[int]) -> list[tuple[str, i
     return [(d, count) for d in devices for count in (threads if d == "cpu" else (1,))]
 
 
-def place(device: str, threads: int) -> str:
+def place_words(device: str, threads: int) -> str:
     """Return "cpu, 2 threads", or a GPU's name alone."""
     if device != "cpu":
         return device
@@ -209,7 +216,7 @@ def _peak(
             pool.stop(now=True)
             raise
     framework = registry.framework_of(trial.implementation)
-    what = (framework.name, registry.versions_of(framework), *PeakKey.of(trial))
+    what = (framework.name, registry.versions_of(framework), Conditions.of(trial))
     if isinstance(found, Peak):
         return LibraryPeak(*what, found)
     return LibraryPeak(*what, None, f"{found.outcome}: {found.reason}")

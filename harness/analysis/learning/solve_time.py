@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from harness.analysis.grouping import Heading, group
 from harness.analysis.learning.agreement import COMPUTED
 from harness.analysis.learning.learned import LearningRow
+from harness.analysis.speed.conditions import budget_of
 from harness.analysis.speed.timings import SpeedRow
 from harness.trial import QUESTION, SEEDS, START, WHO_COMPUTES
 
@@ -90,6 +91,6 @@ def _solve_time(row: LearningRow, timing: SpeedRow) -> SolveTime:
         learned_on=row.implementation,
         kernel=timing.kernel,
         framework=timing.framework,
-        budget=timing.conditions.budget,
+        budget=budget_of(timing.conditions),
         doubt=row.doubt,
     )

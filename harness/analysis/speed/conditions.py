@@ -1,42 +1,19 @@
-"""The conditions of a timing: what must be equal before two are compared."""
+"""The conditions of a timing, and its sizes, in words."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from harness.store import TrialRecord
-from harness.trial import BUDGET, Trial
+from harness.trial import Conditions, Trial
 
 
-@dataclass(frozen=True, order=True)
-class Conditions:
-    """Machine, device, thread count and arithmetic of a timing.
+def conditions_of(record: TrialRecord) -> Conditions:
+    """Return the conditions of a timing."""
+    return Conditions.of(record.trial, machine_of(record) or "")
 
-    Attributes:
-        machine: The name of the machine; "" if the trial does not name it.
-    """
 
-    machine: str
-    device: str
-    threads: int
-    dtype: str
-    precision: str
-
-    @classmethod
-    def of(cls, record: TrialRecord) -> Conditions:
-        """Return the conditions of a trial."""
-        budget = {name: getattr(record.trial, name) for name in ("device", *BUDGET)}
-        return cls(machine_of(record) or "", **budget)
-
-    @property
-    def budget(self) -> str:
-        """What a timing may use: "2 threads · float32, TF32"."""
-        return budget_of(self)
-
-    @property
-    def title(self) -> str:
-        """The machine and the budget."""
-        return " · ".join(word for word in (self.machine, self.budget) if word)
+def title_of(of: Conditions) -> str:
+    """Return the machine, if it is known, and the budget."""
+    return " · ".join(word for word in (of.machine, budget_of(of)) if word)
 
 
 def machine_of(record: TrialRecord) -> str | None:

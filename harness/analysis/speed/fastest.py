@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.grouping import group
-from harness.analysis.speed.conditions import Conditions, sizes_of
+from harness.analysis.speed.conditions import sizes_of
 from harness.analysis.speed.relative import fastest_of, ratio
 from harness.analysis.speed.timings import SpeedRow, phase_order
 from harness.intervals import Interval
+from harness.trial import Conditions
 
 
 @dataclass(frozen=True)

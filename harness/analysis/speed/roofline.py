@@ -8,9 +8,10 @@ from typing import Any
 
 from harness.analysis.grouping import group
 from harness.analysis.run import JudgedRun
-from harness.analysis.speed.conditions import Conditions
+from harness.analysis.speed.conditions import conditions_of
 from harness.machine.peak import Peak, Rate, best_of
 from harness.store import TrialRecord
+from harness.trial import Conditions
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def peak_rows(run: JudgedRun) -> list[PeakRow]:
     timed = [r for r in run.of("speed") if r.outcome == "ok"]
     return [
         _peak_row(alike, members)
-        for alike, members in group(timed, Conditions.of).items()
+        for alike, members in group(timed, conditions_of).items()
     ]
 
 

@@ -19,7 +19,7 @@ from harness.analysis.grouping import (
     varying,
 )
 from harness.analysis.run import JudgedRun
-from harness.analysis.speed.conditions import Conditions, budget_of, machine_of
+from harness.analysis.speed.conditions import budget_of, conditions_of, machine_of
 from harness.analysis.speed.latency import SHARES, Latency, latency
 from harness.analysis.speed.roofline import peak_of, session_of
 from harness.intervals import FEWEST, Interval
@@ -28,7 +28,7 @@ from harness.measure.speed.phases import PHASES
 from harness.measure.speed.stability import WIDEST
 from harness.reason import Fitness, Reason
 from harness.store import TrialRecord
-from harness.trial import BUDGET, QUESTION, Settings, Trial
+from harness.trial import BUDGET, QUESTION, Conditions, Settings, Trial
 
 PLACEMENT = "place"
 """Copying a batch to the device, which is timed like a phase and part of no phase."""
@@ -291,7 +291,7 @@ def _row(
         kernel=result.get("kernel"),
         framework=result.get("framework"),
         machine=machine_of(record),
-        conditions=Conditions.of(record),
+        conditions=conditions_of(record),
         time_steps=steps if isinstance(steps, int) else None,
         xla_flags=_xla_flags(record),
         peak=peak_of(record),

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from harness.analysis.grouping import group
+from harness.analysis.speed.conditions import budget_of, title_of
 from harness.analysis.speed.fastest import FastestMap, Spot
 from harness.report.figures.axes import titled
 from harness.report.figures.layout import left_out
@@ -108,9 +109,9 @@ def _title(found: FastestMap, maps: Sequence[FastestMap]) -> str:
     words += [found.where] if len({m.where for m in maps}) > 1 else []
     alike = {m.conditions for m in maps}
     if len({each.machine for each in alike}) > 1:
-        words.append(found.conditions.title)
+        words.append(title_of(found.conditions))
     elif len(alike) > 1:
-        words.append(found.conditions.budget)
+        words.append(budget_of(found.conditions))
     return " · ".join(words)
 
 

@@ -9,7 +9,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
 from harness.analysis.grouping import group
-from harness.analysis.speed.conditions import Conditions
+from harness.analysis.speed.conditions import budget_of, title_of
 from harness.analysis.speed.timings import SpeedRow
 from harness.report.figures.axes import (
     SMALL,
@@ -27,6 +27,7 @@ from harness.report.figures.style import GREY, Look, Palette
 from harness.report.tables.form import Column, in_words
 from harness.report.tables.latency import COLUMNS
 from harness.report.text import percent
+from harness.trial import Conditions
 
 CAPTION = (
     "The share of single time steps that took longer than the time on the x axis, at "
@@ -86,7 +87,7 @@ def _key(row: SpeedRow) -> _Key:
 def _title(row: SpeedRow, several: bool) -> str:
     cell, width, layers, fed, alike = _key(row)
     words = [cell, f"hidden {width}", *([f"{layers} layers"] if layers > 1 else [])]
-    return " · ".join([*words, fed, alike.title if several else alike.budget])
+    return " · ".join([*words, fed, (title_of if several else budget_of)(alike)])
 
 
 def latency_axes(axes: Axes, rows: Sequence[SpeedRow], sketch: Sketch) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from harness.analysis.grouping import group
-from harness.analysis.speed.conditions import Conditions
+from harness.analysis.speed.conditions import budget_of, title_of
 from harness.analysis.speed.roofline import PeakRow
 from harness.analysis.speed.timings import SpeedRow, phase_order
 from harness.machine.peak import Peak
@@ -27,6 +27,7 @@ from harness.report.figures.sketch import Drawn, Sketch
 from harness.report.figures.style import GREY, INK, Palette, line_handle
 from harness.report.tables.timings import phase
 from harness.report.text import number, percent, short, with_unit
+from harness.trial import Conditions
 
 CAPTION = (
     "The cell's floating-point operations (FLOP) a second against its FLOP for each "
@@ -127,7 +128,7 @@ def _title(name: str, alike: Conditions, all_: Sequence[Conditions]) -> str:
     if len(all_) == 1:
         return phase(name)
     several = len({each.machine for each in all_}) > 1
-    return f"{phase(name)} · {alike.title if several else alike.budget}"
+    return f"{phase(name)} · {(title_of if several else budget_of)(alike)}"
 
 
 def _ranges(rows: Sequence[SpeedRow], peak: Peak | None) -> Ranges:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from harness.analysis.speed.conditions import budget_of, title_of
 from harness.analysis.speed.fastest import FastestMap, Spot
 from harness.analysis.summary import Summary
 from harness.report.tables.form import Column, Table, ends, table
@@ -66,7 +67,7 @@ def map_table(summary: Summary) -> Table:
 def title(found: FastestMap, summary: Summary) -> str:
     """Return the conditions of a map, with the machine if the run has several."""
     several = len({m.conditions.machine for m in summary.fastest}) > 1
-    alike = found.conditions.title if several else found.conditions.budget
+    alike = (title_of if several else budget_of)(found.conditions)
     return f"{found.where} · {alike}"
 
 

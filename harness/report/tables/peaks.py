@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.analysis.speed.conditions import budget_of
 from harness.analysis.speed.roofline import PeakRow
 from harness.analysis.summary import Summary
 from harness.machine.peak import RateName
@@ -12,7 +13,7 @@ from harness.report.tables.rates import DOCTOR, giga, unfit
 
 COLUMNS: Sequence[Column[PeakRow]] = (
     Column("machine", lambda row: row.conditions.machine or None),
-    Column("conditions", lambda row: row.conditions.budget),
+    Column("conditions", lambda row: budget_of(row.conditions)),
     Column("matrix product, GFLOP/s", lambda row: _rate(row, "flop"), "r"),
     Column("by", lambda row: _by(row, "flop")),
     Column("copy, GB/s", lambda row: _rate(row, "copy"), "r"),

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from harness.machine.cache import user_cache
 from harness.machine.facts import processor
@@ -14,32 +14,7 @@ from harness.machine.gpu import gpu_names
 from harness.machine.peak import Peak, Rate, best_of
 from harness.registry import Registry
 from harness.store import to_json, write_atomically
-from harness.trial import Trial
-
-
-class PeakKey(NamedTuple):
-    """What a peak on this machine was measured with."""
-
-    device: str
-    threads: int
-    dtype: str
-    precision: str
-
-    @classmethod
-    def of(cls, trial: Trial) -> PeakKey:
-        """Return the key of the peak that a trial is compared with."""
-        return cls(trial.device, trial.threads, trial.dtype, trial.precision)
-
-    @property
-    def name(self) -> str:
-        """The key's name in the user's cache, with the name of the hardware."""
-        index = int(self.device.partition(":")[2] or 0)
-        gpus = gpu_names() if self.device != "cpu" else []
-        gpu = f" {gpus[index]}" if index < len(gpus) else ""
-        return (
-            f"{processor()}{gpu}: {self.device}, {self.threads} threads, "
-            f"{self.dtype} {self.precision}"
-        )
+from harness.trial import Conditions, Trial
 
 
 class Peaks:
@@ -56,16 +31,16 @@ class Peaks:
         self._registry, self._measure = registry, measure
         self._known: dict[tuple[object, ...], Peak | None] = {}
 
-    def best(self, trials: Iterable[Trial], machine: str) -> dict[PeakKey, Peak]:
+    def best(self, trials: Iterable[Trial], machine: str) -> dict[Conditions, Peak]:
         """Return the highest rates of the trials' libraries, or of `doctor` if higher.
 
         Args:
             trials: The trials whose libraries are measured.
             machine: How fit the machine is: "fit", "noisy" or "unfit".
         """
-        found: dict[PeakKey, Peak] = {}
+        found: dict[Conditions, Peak] = {}
         for trial in trials:
-            key, peak = PeakKey.of(trial), self._of(trial, machine)
+            key, peak = Conditions.of(trial), self._of(trial, machine)
             if peak is not None:
                 known = found.get(key) or _kept(key)
                 found[key] = best_of([peak] if known is None else [known, peak])
@@ -74,7 +49,7 @@ class Peaks:
     def _of(self, trial: Trial, machine: str) -> Peak | None:
         framework = self._registry.framework_of(trial.implementation)
         # Frameworks that share a probe share a library.
-        key = (framework.probe, *PeakKey.of(trial))
+        key = (framework.probe, Conditions.of(trial))
         if key not in self._known:
             peak = self._measure(trial)
             self._known[key] = peak and peak.of_library(framework.name, machine=machine)
@@ -87,7 +62,7 @@ _FILE = "peaks.json"
 _RATES = {"flop": "flop_per_s", "copy": "copy_bytes_per_s"}
 
 
-def keep(peaks: Mapping[PeakKey, Peak]) -> None:
+def keep(peaks: Mapping[Conditions, Peak]) -> None:
     """Write peaks to the user's cache, where they replace earlier ones.
 
     Does nothing without a cache.
@@ -95,10 +70,21 @@ def keep(peaks: Mapping[PeakKey, Peak]) -> None:
     folder = user_cache()
     if folder is None:
         return
-    kept = {key.name: _to_cache(peak) for key, peak in peaks.items()}
+    kept = {name_in_cache(key): _to_cache(peak) for key, peak in peaks.items()}
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / _FILE, to_json({**_read(), **kept}))
+
+
+def name_in_cache(of: Conditions) -> str:
+    """Return the name of a peak in the cache, with the name of the hardware."""
+    index = int(of.device.partition(":")[2] or 0)
+    gpus = gpu_names() if of.device != "cpu" else []
+    gpu = f" {gpus[index]}" if index < len(gpus) else ""
+    return (
+        f"{processor()}{gpu}: {of.device}, {of.threads} threads, "
+        f"{of.dtype} {of.precision}"
+    )
 
 
 def _to_cache(peak: Peak) -> dict[str, Any]:
@@ -108,10 +94,10 @@ def _to_cache(peak: Peak) -> dict[str, Any]:
     return rates
 
 
-def _kept(key: PeakKey) -> Peak | None:
+def _kept(key: Conditions) -> Peak | None:
     """Return the peak that `doctor` kept, or None."""
     try:
-        known = _read()[key.name]
+        known = _read()[name_in_cache(key)]
         return Peak(**{f: _from_cache(known[name]) for f, name in _RATES.items()})
     except (TypeError, ValueError, KeyError):  # there is none, or it is damaged
         return None

@@ -12,7 +12,7 @@ from typing import Any
 from harness.machine.peak import Peak
 from harness.measure import MEASURES, by_reference
 from harness.registry import Registry
-from harness.run.engine.peaks import PeakKey, Peaks
+from harness.run.engine.peaks import Peaks
 from harness.run.job import (
     Answer,
     Begins,
@@ -29,7 +29,7 @@ from harness.run.worker.log import Write
 from harness.run.worker.pipe import Message
 from harness.run.worker.process import Request, WorkerDiedError, WorkerProcess
 from harness.store import Reading
-from harness.trial import Trial
+from harness.trial import Conditions, Trial
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class WorkerPool:
         found = self.peak(trial)
         return found if isinstance(found, Peak) else None
 
-    def peaks(self, trials: Iterable[Trial], machine: str) -> Mapping[PeakKey, Peak]:
+    def peaks(self, trials: Iterable[Trial], machine: str) -> Mapping[Conditions, Peak]:
         """Return the highest rates of the libraries of trials, each measured once.
 
         Under a memory limit nothing is measured: the large arrays might exceed it.

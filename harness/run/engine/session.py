@@ -9,12 +9,11 @@ from typing import Any
 
 from harness.machine.fitness import fitness_of_machine
 from harness.machine.lock import measuring
-from harness.run.engine.peaks import PeakKey
 from harness.run.engine.pool import WorkerPool, broke_limit_with_others
 from harness.run.engine.turns import time_in_turns
 from harness.run.job import Answer, Job, Round, Sink, Waits
 from harness.run.worker.process import Request, WorkerProcess
-from harness.trial import Trial
+from harness.trial import Conditions, Trial
 
 SESSION_WATCH_S = 0.5
 """How long the machine is watched before each session."""
@@ -61,7 +60,7 @@ def run_session(parts: Sequence[Part]) -> dict[str, Answer]:
         ok = [trials[id] for id, answer in answers.items() if answer.outcome == "ok"]
         peaks = parts[-1].pool.peaks(ok, fitness.verdict)
     for id, answer in answers.items():
-        peak = peaks.get(PeakKey.of(trials[id]))
+        peak = peaks.get(Conditions.of(trials[id]))
         facts = {**answer.facts, "fitness": fitness.to_json()}
         if peak is not None:
             facts["peak"] = peak.to_json()

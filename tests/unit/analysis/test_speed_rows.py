@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from harness.analysis.speed import relative
-from harness.analysis.speed.conditions import Conditions
+from harness.analysis.speed.conditions import budget_of
 from harness.analysis.speed.latency import SHARES, latency
 from harness.analysis.speed.relative import Ratio, fastest_of, paired_ratio
 from harness.analysis.speed.timings import SpeedRow
@@ -33,7 +33,7 @@ from harness.report.terminal import render
 from harness.report.text import percent, seconds, size, times
 from harness.run.plan.derived import memory_trial
 from harness.store import Reading, to_json
-from harness.trial import SpeedSettings
+from harness.trial import Conditions, SpeedSettings
 from tests import fake_runs
 from tests.fake_runs import Writer
 
@@ -194,7 +194,7 @@ def test_the_budget_is_printed_above_every_block(writer: Writer) -> None:
 def test_a_budget_says_whether_tf32_is_off(
     device: str, dtype: str, precision: str, words: str
 ) -> None:
-    assert Conditions("", device, 1, dtype, precision).budget == words
+    assert budget_of(Conditions("", device, 1, dtype, precision)) == words
 
 
 def test_library_and_kernel_are_shown_beside_every_timing(writer: Writer) -> None:

@@ -18,6 +18,7 @@ from harness.registry import Registry
 from harness.report.doctor import doctor_json, doctor_text, summary
 from harness.run import doctor
 from harness.run.doctor import Diagnosis, LibraryPeak, diagnose
+from harness.trial import Conditions
 from tests.helpers import call
 
 GOOD = Machine(
@@ -27,15 +28,17 @@ UNFIT = replace(GOOD, other_load=1.5)
 ENVIRONMENT = {"machine": "2 cores AMD EPYC", "libraries": {"torch": "2.13.0"}}
 
 
+def on_cpu(threads: int) -> Conditions:
+    return Conditions("", "cpu", threads, "float32", "highest")
+
+
 def library(name: str, threads: int, flop_per_s: float, copy: float) -> LibraryPeak:
     peak = Peak(Rate(flop_per_s, 512), Rate(copy, 2**28))
     versions = f"{name} 1.0"
-    return LibraryPeak(name, versions, "cpu", threads, "float32", "highest", peak)
+    return LibraryPeak(name, versions, on_cpu(threads), peak)
 
 
-BROKEN = LibraryPeak(
-    "mine", "mine 0.1", "cpu", 1, "float32", "highest", None, "failed: no such thing"
-)
+BROKEN = LibraryPeak("mine", "mine 0.1", on_cpu(1), None, "failed: no such thing")
 FOUND = Diagnosis(
     ENVIRONMENT,
     judge(GOOD),
@@ -105,6 +108,10 @@ def test_the_json_agrees_with_the_printed_findings() -> None:
     values = json.loads(json.dumps(doctor_json(FOUND), allow_nan=False))
     best = [(p["framework"], p["threads"]) for p in values["peaks"] if p["best_copy"]]
     assert best == [("jax", 1), ("torch", 2)]
+    assert list(values["peaks"][0]) == [
+        *("framework", "versions", "device", "threads", "dtype", "precision"),
+        *("peak", "reason", "best_product", "best_copy"),
+    ]
     assert values["peaks"][0]["peak"] is None
     assert values["peaks"][0]["reason"] == "failed: no such thing"
     assert values["fitness"]["verdict"] == "fit"

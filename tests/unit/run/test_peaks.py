@@ -8,8 +8,8 @@ import pytest
 
 from harness.machine.peak import Peak, Rate
 from harness.run.engine import peaks as peaks_here
-from harness.run.engine.peaks import PeakKey, Peaks, keep
-from harness.trial import Trial
+from harness.run.engine.peaks import Peaks, keep, name_in_cache
+from harness.trial import Conditions, Trial
 from tests.helpers import REGISTRY
 
 NUMPY = Trial("speed", "numpy-reference", "gru")
@@ -37,7 +37,7 @@ def peaks(asked: list[str] | None = None) -> Peaks:
 
 def test_each_rate_is_the_best_of_all_libraries_and_names_its_library() -> None:
     found = facts(peaks(), NUMPY, TORCH)
-    assert found[PeakKey.of(NUMPY)] == {
+    assert found[Conditions.of(NUMPY)] == {
         "flop_per_s": 110e9,
         "flop_by": "torch",
         "flop_machine": "fit",
@@ -55,7 +55,7 @@ def test_a_library_is_measured_once_for_each_device_and_number_of_threads() -> N
     assert asked == ["numpy", "numpy", "torch"]
 
 
-def facts(found: Peaks, *trials: Trial, machine: str = "fit") -> dict[PeakKey, Any]:
+def facts(found: Peaks, *trials: Trial, machine: str = "fit") -> dict[Conditions, Any]:
     """Return the facts of the results of a session, by key."""
     best = found.best(trials, machine)
     return {key: peak.to_json() for key, peak in best.items()}
@@ -74,19 +74,19 @@ def of_jax(
 
 def test_a_peak_that_doctor_found_is_used_if_it_is_higher() -> None:
     rates = of_jax(120e9, 30e9)
-    keep({PeakKey.of(NUMPY): rates})
+    keep({Conditions.of(NUMPY): rates})
     found = facts(peaks(), NUMPY, TWO)
-    assert found[PeakKey.of(NUMPY)]["flop_per_s"] == 120e9
-    assert found[PeakKey.of(NUMPY)]["flop_by"] == "jax, doctor"
-    assert found[PeakKey.of(NUMPY)]["copy_by"] == "numpy"
-    assert found[PeakKey.of(TWO)]["flop_per_s"] == 100e9, "another number of threads"
-    keep({PeakKey.of(NUMPY): of_jax(90e9, 30e9)})
-    assert facts(peaks(), NUMPY)[PeakKey.of(NUMPY)]["flop_by"] == "numpy"
+    assert found[Conditions.of(NUMPY)]["flop_per_s"] == 120e9
+    assert found[Conditions.of(NUMPY)]["flop_by"] == "jax, doctor"
+    assert found[Conditions.of(NUMPY)]["copy_by"] == "numpy"
+    assert found[Conditions.of(TWO)]["flop_per_s"] == 100e9, "another number of threads"
+    keep({Conditions.of(NUMPY): of_jax(90e9, 30e9)})
+    assert facts(peaks(), NUMPY)[Conditions.of(NUMPY)]["flop_by"] == "numpy"
 
 
 def test_a_rate_of_doctor_has_its_date_and_library_versions() -> None:
-    keep({PeakKey.of(NUMPY): of_jax(120e9, 30e9)})
-    assert facts(peaks(), NUMPY)[PeakKey.of(NUMPY)] == {
+    keep({Conditions.of(NUMPY): of_jax(120e9, 30e9)})
+    assert facts(peaks(), NUMPY)[Conditions.of(NUMPY)] == {
         "flop_per_s": 120e9,
         "flop_by": "jax, doctor",
         "flop_versions": "jax 0.9.2",
@@ -98,32 +98,32 @@ def test_a_rate_of_doctor_has_its_date_and_library_versions() -> None:
 
 
 def test_a_rate_has_the_fitness_of_the_machine_when_it_was_measured() -> None:
-    keep({PeakKey.of(NUMPY): of_jax(120e9, 30e9, "unfit")})
+    keep({Conditions.of(NUMPY): of_jax(120e9, 30e9, "unfit")})
     found = peaks()
     assert (
-        facts(found, NUMPY, machine="noisy")[PeakKey.of(NUMPY)]["flop_machine"]
+        facts(found, NUMPY, machine="noisy")[Conditions.of(NUMPY)]["flop_machine"]
         == "unfit"
     )
-    assert facts(found, NUMPY)[PeakKey.of(NUMPY)]["copy_machine"] == "noisy"
+    assert facts(found, NUMPY)[Conditions.of(NUMPY)]["copy_machine"] == "noisy"
 
 
 def test_a_peak_that_doctor_found_on_another_processor_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    keep({PeakKey.of(NUMPY): of_jax(900e9, 1e9)})
+    keep({Conditions.of(NUMPY): of_jax(900e9, 1e9)})
     monkeypatch.setattr(peaks_here, "processor", lambda: "another")
-    assert facts(peaks(), NUMPY)[PeakKey.of(NUMPY)]["flop_by"] == "numpy"
+    assert facts(peaks(), NUMPY)[Conditions.of(NUMPY)]["flop_by"] == "numpy"
 
 
 def test_a_broken_cache_is_ignored(tmp_path: Path) -> None:
     file = tmp_path / "rnn-harness" / "peaks.json"
     file.parent.mkdir()
-    name = PeakKey.of(NUMPY).name
+    name = name_in_cache(Conditions.of(NUMPY))
     # The last one is of an old doctor, which stored neither date nor version.
     bad = [3, {"flop_per_s": 3}, None, {"flop_per_s": {"per_s": 9e99, "more": 1}}]
     bad += [{"flop_per_s": [900e9, "jax"], "copy_bytes_per_s": [1e9, "jax"]}]
     for text in ("{", "[1]", "", *(json.dumps({name: value}) for value in bad)):
         file.write_text(text)
-        assert facts(peaks(), NUMPY)[PeakKey.of(NUMPY)]["flop_by"] == "numpy"
-    keep({PeakKey.of(NUMPY): of_jax(900e9, 1e9)})
-    assert facts(peaks(), NUMPY)[PeakKey.of(NUMPY)]["flop_by"] == "jax, doctor"
+        assert facts(peaks(), NUMPY)[Conditions.of(NUMPY)]["flop_by"] == "numpy"
+    keep({Conditions.of(NUMPY): of_jax(900e9, 1e9)})
+    assert facts(peaks(), NUMPY)[Conditions.of(NUMPY)]["flop_by"] == "jax, doctor"
