@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Values = Sequence[float] | npt.NDArray[np.floating]
 
 LEVEL = 0.95
 
@@ -69,9 +70,23 @@ class MedianInterval:
         return (self.high - self.low) / self.median if self.median else math.inf
 
 
+def median(values: Values) -> float:
+    """Return the median of at least one value."""
+    return float(np.median(values))
+
+
 def median_of(values: Sequence[float]) -> float | None:
     """Return the median of values, or None if there is none."""
-    return float(np.median(values)) if values else None
+    return median(values) if values else None
+
+
+def quantiles(values: Values, *shares: float, axis: int | None = None) -> Floats:
+    """Return values that shares of all values, such as 0.95, do not exceed.
+
+    Between two values they are interpolated. The quantile at 0.5 may differ from
+    `median` in its last digit.
+    """
+    return np.asarray(np.quantile(values, shares, axis=axis), np.float64)
 
 
 def median_interval(turns: Sequence[Sequence[float]]) -> MedianInterval:
@@ -80,7 +95,7 @@ def median_interval(turns: Sequence[Sequence[float]]) -> MedianInterval:
     Readings inside one turn see the same state of the machine, so the turns are
     counted, not the readings.
     """
-    return _of_median([float(np.median(turn)) for turn in turns])
+    return _of_median([median(turn) for turn in turns])
 
 
 def ratio_interval(times: Sequence[float], bases: Sequence[float]) -> MedianInterval:
@@ -93,7 +108,7 @@ def ratio_interval(times: Sequence[float], bases: Sequence[float]) -> MedianInte
 
 
 def _of_median(values: Sequence[float]) -> MedianInterval:
-    return MedianInterval(float(np.median(values)), *median_ends(values))
+    return MedianInterval(median(values), *median_ends(values))
 
 
 def median_ends(values: npt.ArrayLike) -> tuple[float, float]:
@@ -192,7 +207,7 @@ def censored_median(values: Sequence[float | None], budget: float) -> CensoredMe
     if len(ordered) < FEWEST:
         spread = "single" if len(ordered) == 1 else "range"
     return CensoredMedian(
-        median=_known(float(np.median(ordered))),
+        median=_known(median(ordered)),
         low=_known(ordered[first]),
         high=_known(ordered[last]),
         spread=spread,
@@ -235,7 +250,7 @@ def resampled_medians(
 
 def middle_interval(drawn: Floats) -> Interval:
     """Return the ends of the middle `LEVEL` of resampled values."""
-    low, high = np.quantile(drawn, _ENDS)
+    low, high = quantiles(drawn, *_ENDS)
     return Interval(float(low), float(high))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.intervals import median_interval
+from harness.intervals import median, median_interval, quantiles
 from harness.machine.clock import ClockCheck, no_garbage_collection
 from harness.machine.load import OtherLoad
 from harness.machine.system import System
@@ -136,10 +136,10 @@ def _turn(work: Callable[[], None], duration_s: float) -> list[float]:
 
 def _of_work(turns: list[list[float]]) -> dict[str, Any]:
     every = np.concatenate(turns)
-    median, slow = np.quantile(every, [0.5, 0.95]).tolist()
+    usual_s, slow_s = quantiles(every, 0.5, 0.95).tolist()
     return {
-        "work_s": median,
-        "work_spread": slow / median - 1,
+        "work_s": usual_s,
+        "work_spread": slow_s / usual_s - 1,
         "work_interval": median_interval(turns).width,
     }
 
@@ -149,7 +149,7 @@ def _of_clocks(seen_hz: list[float]) -> dict[str, Any]:
         return {}
     highest = max(seen_hz)
     spread = (highest - min(seen_hz)) / highest
-    return {"clock_hz": float(np.median(seen_hz)), "clock_spread": spread}
+    return {"clock_hz": median(seen_hz), "clock_spread": spread}
 
 
 def _between(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, Any]:

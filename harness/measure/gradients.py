@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from harness.contract import Array, Quantity, Readout, Weights
+from harness.intervals import quantiles
 from harness.measure.arithmetic import FLOPS_PER_FORWARD, flops_of_call, kept_bytes
 from harness.measure.problem import Measurement, Problem
 from harness.measure.work import Work
@@ -100,11 +101,11 @@ def _readings(split: str, ratios: dict[str, Array]) -> list[Reading]:
     for name, ratio in ratios.items():
         # An underflowed ratio is smaller than all others, so quantiles count it as 0.
         known = np.nan_to_num(ratio)
-        quantiles = np.quantile(known, [0.5, 0.1, 0.9], axis=1)
-        for quantile, values in zip(("median", "q10", "q90"), quantiles, strict=True):
+        found = quantiles(known, 0.5, 0.1, 0.9, axis=1)
+        for quantile, values in zip(("median", "q10", "q90"), found, strict=True):
             drawable = np.where(values > 0, values, np.nan)
             curves[f"ratio_{name}_{quantile}"] = drawable.tolist()
-        whole[f"horizon_{name}"] = horizon(quantiles[0])
+        whole[f"horizon_{name}"] = horizon(found[0])
     lags = list(range(len(next(iter(ratios.values())))))
     return [
         Reading(split, {**whole, "max_lag": lags[-1]}),

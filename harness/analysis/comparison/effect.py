@@ -28,6 +28,7 @@ from harness.intervals import (
     FEWEST,
     Floats,
     Interval,
+    median,
     median_ends,
     middle_interval,
     resampled_medians,
@@ -80,7 +81,7 @@ def paired_effect(
         return None
     logs = _joined([math.log(new[n] / base[n]) for n in rounds])
     drawn = resampled_medians(logs, np.random.default_rng(0), _RESAMPLES)
-    middle, ends = float(np.median(logs)), Interval(*median_ends(logs))
+    middle, ends = median(logs), Interval(*median_ends(logs))
     return _effect(middle, drawn, ends, len(rounds), effect, paired=True)
 
 
@@ -102,7 +103,7 @@ def unpaired_effect(
         return None
     rng = np.random.default_rng(0)
     sides = [_joined([math.log(time) for time in times]) for times in (base, new)]
-    middle = float(np.median(sides[1]) - np.median(sides[0])) + math.log(scale)
+    middle = median(sides[1]) - median(sides[0]) + math.log(scale)
     of_new, of_base = (resampled_medians(side, rng, _RESAMPLES) for side in sides[::-1])
     drawn = of_new - of_base + math.log(scale)
     rounds = min(len(base), len(new))
@@ -113,7 +114,7 @@ def _joined(logs: Sequence[float]) -> Floats:
     found = np.asarray(logs)
     if len(found) <= MOST_ROUNDS:
         return found
-    return np.array([np.median(b) for b in np.array_split(found, MOST_ROUNDS)])
+    return np.array([median(b) for b in np.array_split(found, MOST_ROUNDS)])
 
 
 def _effect(

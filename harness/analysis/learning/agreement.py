@@ -20,7 +20,7 @@ from harness.analysis.learning.learned import LearningRow
 from harness.analysis.learning.trials import in_order, learning_trials
 from harness.analysis.run import JudgedRun
 from harness.contract import Array
-from harness.intervals import Interval
+from harness.intervals import Interval, median
 from harness.measure.subject import ORACLE
 from harness.store import TrialRecord
 from harness.trial import HOW_COMPUTED, QUESTION, SEEDS, Trial
@@ -289,7 +289,7 @@ def _excess(so_far: Array, yardstick: Array) -> float | None:
     known = (yardstick > 0) & np.isfinite(so_far)
     if not known.any():
         return None
-    return float(np.median(so_far[known] / yardstick[known]))
+    return median(so_far[known] / yardstick[known])
 
 
 # --- figures -------------------------------------------------------------------------

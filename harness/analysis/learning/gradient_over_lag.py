@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from harness.analysis.grouping import (
     Heading,
     curve,
@@ -20,7 +18,7 @@ from harness.analysis.grouping import (
 )
 from harness.analysis.learning.trials import by_heading, failures
 from harness.analysis.run import JudgedRun
-from harness.intervals import median_of
+from harness.intervals import median, median_of
 from harness.store import TrialRecord
 from harness.trial import QUESTION, SEEDS, Settings, Trial
 
@@ -181,6 +179,6 @@ def median_over_seeds(
     by_lag = group((point for each in curves for point in each), lambda point: point[0])
     # A missing ratio underflowed: it is smaller than every other.
     return {
-        lag: float(np.median([value or 0.0 for _, value in points]))
+        lag: median([value or 0.0 for _, value in points])
         for lag, points in by_lag.items()
     }

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from harness.analysis.grouping import Heading, group, heading_of, numbers, varying
 from harness.analysis.learning.gradient_over_lag import median_over_seeds
 from harness.analysis.learning.trials import failures
 from harness.analysis.run import JudgedRun
+from harness.intervals import median
 from harness.store import TrialRecord
 from harness.trial import Trial
 
@@ -107,7 +106,7 @@ def _horizons(members: Sequence[TrialRecord]) -> Iterator[InitialHorizon]:
         if known:
             lags = numbers(of_init, "initial", "max_lag")
             ends = min(known), max(known), max(lags)
-            yield InitialHorizon(init, float(np.median(known)), *ends, len(known))
+            yield InitialHorizon(init, median(known), *ends, len(known))
 
 
 def _series(members: Sequence[TrialRecord]) -> list[InitialSeries]:

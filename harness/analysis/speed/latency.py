@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.intervals import Interval, fewest_to_enclose, percentile_intervals
+from harness.measure.speed.results import LATENCIES
 
-SHARES = (0.50, 0.95, 0.99)
+SHARES = tuple(LATENCIES.values())
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from harness.analysis.doubts import wrong
 from harness.analysis.grouping import (
     Heading,
@@ -20,11 +18,12 @@ from harness.analysis.grouping import (
 )
 from harness.analysis.run import JudgedRun
 from harness.analysis.speed.conditions import budget_of, conditions_of, machine_of
-from harness.analysis.speed.latency import SHARES, Latency, latency
+from harness.analysis.speed.latency import Latency, latency
 from harness.analysis.speed.roofline import peak_of, session_of
-from harness.intervals import FEWEST, Interval
+from harness.intervals import FEWEST, Interval, median
 from harness.machine.peak import Peak
 from harness.measure.speed.phases import PHASES
+from harness.measure.speed.results import LATENCIES
 from harness.measure.speed.stability import WIDEST
 from harness.reason import Fitness, Reason
 from harness.store import TrialRecord
@@ -271,7 +270,6 @@ def _row(
     turns, unstable = _turns(record, phase), result.get("unstable") or {}
     sample = tuple(known_curve(record, phase, "latency_s")[1])
     stored: dict[str, Any] = {name: number(record, phase, name) for name in _NUMBERS}
-    percentiles = [f"latency_p{100 * share:.0f}_s" for share in SHARES]
     row = SpeedRow(
         heading=heading,
         cell=trial.cell,
@@ -296,7 +294,7 @@ def _row(
         xla_flags=_xla_flags(record),
         peak=peak_of(record),
         latency=latency(
-            [number(record, phase, name) for name in percentiles], sample, len(turns)
+            [number(record, phase, name) for name in LATENCIES], sample, len(turns)
         ),
         unstable=tuple(map(Reason.from_json, unstable.get(phase) or ())),
         memory=_memory(memory, phase),
@@ -321,7 +319,7 @@ def _turns(record: TrialRecord, phase: str) -> dict[int, float]:
     pairs = zip(rounds, samples, strict=False)
     read = [(int(n), s) for n, s in pairs if n is not None and s is not None and s > 0]
     return {
-        n: float(np.median([sample for _, sample in of_round]))
+        n: median([sample for _, sample in of_round])
         for n, of_round in group(read, lambda pair: pair[0]).items()
     }
 

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from harness.contract import Array, Batch, Optimizer, TrainableNetwork, Updates, Weights
+from harness.intervals import median
 from harness.measure.certificate.pair import Pair, random_batch, weight_points
 from harness.measure.certificate.record import Certificate
 from harness.measure.certificate.shapes import TRAINING
@@ -106,7 +107,7 @@ def typical_norm(subject: Subject) -> float:
     for batch in training_batches(_OTHER_UPDATES):
         done = pair.oracle.loss_and_gradients(pair.oracle.place(batch)).read()
         norms.append(np.sqrt(sum(np.sum(g**2) for g in done.gradients.values())))
-    return float(np.median(norms))
+    return median(norms)
 
 
 def compare_optimizers(

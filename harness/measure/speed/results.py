@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from harness.contract import Quantity
-from harness.intervals import MedianInterval, median_interval
+from harness.intervals import MedianInterval, median, median_interval, quantiles
 from harness.measure import readback
 from harness.measure.arithmetic import flops_of_call, least_bytes_of_call
 from harness.measure.problem import Problem
@@ -18,13 +18,15 @@ from harness.store import Reading
 MOST_LATENCIES = 4000
 """At most this many latencies are stored; percentiles are taken over all of them."""
 
+LATENCIES = {"latency_p50_s": 0.50, "latency_p95_s": 0.95, "latency_p99_s": 0.99}
+"""The percentiles of latencies that are stored, with the shares that they exceed."""
+
 _S = Quantity("s", "lower")
 _PER_S = Quantity("tokens/s", "higher")
 
 QUANTITIES = {
     **dict.fromkeys(("time_s", "time_low_s", "time_high_s", "sample_s"), _S),
-    **dict.fromkeys(("latency_s", "latency_p50_s", "latency_p95_s"), _S),
-    **dict.fromkeys(("latency_p99_s", "first_call_s"), _S),
+    **dict.fromkeys(("latency_s", *LATENCIES, "first_call_s"), _S),
     **dict.fromkeys(("device_time_s", "device_s"), _S),
     **dict.fromkeys(("tokens_per_s", "tokens_low_per_s", "tokens_high_per_s"), _PER_S),
     "flop_per_s": Quantity("FLOP/s", "higher"),
@@ -79,11 +81,11 @@ def results(
     }
     series = _samples(phase, turns)
     if turns.device_s:
-        values["device_time_s"] = float(np.median(turns.device_s))
+        values["device_time_s"] = median(turns.device_s)
     latencies = np.array(turns.latencies_s)
     if len(latencies):
-        for share in (50, 95, 99):
-            values[f"latency_p{share}_s"] = float(np.percentile(latencies, share))
+        found_s = quantiles(latencies, *LATENCIES.values()).tolist()
+        values |= zip(LATENCIES, found_s, strict=True)
         kept = latencies[:: math.ceil(len(latencies) / MOST_LATENCIES)].tolist()
         x = list(range(len(kept)))
         series.append(Reading(phase, {"latency_s": kept}, x, "time steps"))

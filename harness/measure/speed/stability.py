@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from harness.intervals import FEWEST, MedianInterval
+from harness.intervals import FEWEST, MedianInterval, median, quantiles
 from harness.machine.clock import READING_S
 from harness.measure.speed.turns import Turns
 from harness.reason import Reason
@@ -108,10 +108,10 @@ def _of_readings(turns: Turns, interval: MedianInterval) -> Seen:
 
 
 def _of_medians(turns: Turns) -> Seen:
-    medians = np.array([np.median(turn) for turn in turns.readings])
+    medians = np.array([median(turn) for turn in turns.readings])
     third = len(medians) // 3
     if third >= 2 and abs(_trend_z(medians)) >= _TREND_Z:
-        change = np.median(medians[-third:]) / np.median(medians[:third]) - 1
+        change = median(medians[-third:]) / median(medians[:third]) - 1
         if abs(change) >= DRIFT:
             how = f"{abs(change):.0%} {'slower' if change > 0 else 'faster'}"
             yield "drift", f"calls got {how} from the first to the last third"
@@ -136,7 +136,7 @@ def _bimodal(ordered: np.ndarray) -> Seen:
     low, high = ordered[:cut], ordered[cut:]
     apart = high.mean() - low.mean()
     spread = math.sqrt((low.var() + high.var()) / 2)
-    if apart >= WIDEST * np.median(ordered) and apart >= _APART * spread:
+    if apart >= WIDEST * median(ordered) and apart >= _APART * spread:
         kinds = [f"{group.mean():.3g} s in {len(group)}" for group in (low, high)]
         yield "bimodal", f"two kinds of turns: {' and '.join(kinds)}"
 
@@ -155,13 +155,13 @@ def _of_calls(turns: Turns, interval: MedianInterval) -> Seen:
 
 def _uneven(turns: Turns) -> Seen:
     calls, spans = np.concatenate(turns.pieces).T
-    usual_s = float(np.quantile(spans[calls == 1], 0.25))
+    usual_s = float(quantiles(spans[calls == 1], 0.25)[0])
     slow = spans > _SLOW * usual_s * calls
     beyond_s = spans[slow] - usual_s * calls[slow]
     where = np.repeat(np.arange(len(turns.pieces)), [len(t) for t in turns.pieces])
     own_s = beyond_s.sum() - sum(turns.waited_s)
     if len(np.unique(where[slow])) >= _UNEVEN_TURNS and own_s >= _UNEVEN * spans.sum():
-        slow_s = float(np.median(usual_s + beyond_s))
+        slow_s = median(usual_s + beyond_s)
         both = f"{_ms(slow_s)} ms where others take {_ms(usual_s)} ms"
         yield "uneven", f"some calls took {both}"
 
@@ -184,7 +184,7 @@ def _threads(turns: Turns, threads: int) -> Seen:
     other = [count for count in turns.set_threads if count != threads]
     if other:
         seen.append(f"was set to {_counted(other[-1], 'thread')}")
-    used = float(np.median(turns.own_load)) if turns.own_load else 0.0
+    used = median(turns.own_load) if turns.own_load else 0.0
     if used > threads + _MORE_THREADS:
         seen.append(f"kept {used:.1f} cores busy")
     if seen:

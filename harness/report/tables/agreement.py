@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from harness.analysis.grouping import group
 from harness.analysis.learning.agreement import (
     LEVEL,
@@ -17,6 +15,7 @@ from harness.analysis.learning.agreement import (
     computer_name,
 )
 from harness.analysis.summary import Summary
+from harness.intervals import median_of
 from harness.report.tables.form import Column, Table, heading, keys, table
 from harness.report.tables.learning import network, solved, updates
 from harness.report.text import NOTHING, UNCERTIFIED, counts, marked, number, whole
@@ -117,8 +116,8 @@ def _share(found: Iterable[bool | None]) -> str | None:
 
 
 def _excess(seeds: Sequence[SeedAgreement]) -> str | None:
-    known = [seed.excess for seed in seeds if seed.excess is not None]
-    return f"{np.median(known):.2g}" if known else None
+    found = median_of([seed.excess for seed in seeds if seed.excess is not None])
+    return None if found is None else f"{found:.2g}"
 
 
 def _gap(pairs: Iterable[tuple[int | None, int | None]]) -> str | None:

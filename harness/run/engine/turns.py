@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from harness.intervals import median_interval, ratio_interval
+from harness.intervals import median, median_interval, ratio_interval
 from harness.run.job import Answer
 from harness.trial import IMPLEMENTATION, SETTINGS, SpeedSettings, Trial
 
@@ -93,7 +93,7 @@ class _Row:
     @property
     def median_s(self) -> float:
         """The median of its turns."""
-        return float(np.median(list(self.times.values())))
+        return median(list(self.times.values()))
 
     def is_narrow(self, baseline: _Row, target: float) -> bool:
         """Say whether the median or the ratio to the baseline is known well enough."""
@@ -173,7 +173,7 @@ class _Turns:
     def _turn(self, row: _Row, number: int) -> None:
         readings = self._ask(row.trial_id, "turn", row.phase, number)
         if readings:
-            row.times[number] = float(np.median(readings))
+            row.times[number] = median(readings)
 
     def _look(self, rows: Iterable[_Row]) -> None:
         """Mark the rows that are known; the fastest of a group becomes its baseline."""

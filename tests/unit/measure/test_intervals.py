@@ -13,12 +13,26 @@ from harness.intervals import (
     FEWEST,
     LEVEL,
     censored_median,
+    median,
     median_ends,
     median_interval,
     order_ranks,
     proportion_interval,
+    quantiles,
     ratio_interval,
 )
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 4000])
+def test_medians_and_quantiles_are_those_of_numpy_to_the_last_digit(count: int) -> None:
+    # Stored results were computed with these calls.
+    values = np.random.default_rng(count).lognormal(-7, 1, (count, 3))
+    for column in values.T:
+        assert median(column) == median(column.tolist()) == float(np.median(column))
+        found = quantiles(column, 0.5, 0.95, 0.99).tolist()
+        assert found == [float(np.percentile(column, p)) for p in (50, 95, 99)]
+    rows = quantiles(values, 0.5, 0.1, 0.9, axis=1)
+    assert np.array_equal(rows, np.quantile(values, [0.5, 0.1, 0.9], axis=1))
 
 
 def test_the_interval_of_six_values_lies_just_inside_of_all() -> None:
