@@ -145,6 +145,12 @@ ARITHMETIC = ("dtype", "precision")
 HOW_COMPUTED = (*WHO_COMPUTES, *ARITHMETIC)
 """Who computes a network, where, and how exactly."""
 
+SAME_NETWORK = (*QUESTION, *SEEDS, *HOW_COMPUTED)
+"""What may differ between trials that train one network."""
+
+SAME_UPDATE = (*QUESTION, *SEEDS, *START, *WHO_COMPUTES)
+"""What may differ between a learning trial and the timing of its update."""
+
 BUDGET = ("threads", *ARITHMETIC)
 """The fields that limit what a timing may use."""
 

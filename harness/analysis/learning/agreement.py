@@ -23,7 +23,7 @@ from harness.contract import Array
 from harness.intervals import Interval, median
 from harness.measure.subject import ORACLE
 from harness.store import TrialRecord
-from harness.trial import HOW_COMPUTED, QUESTION, SEEDS, Trial
+from harness.trial import SAME_NETWORK, Trial
 
 LEVEL = 1e-3
 """Loss difference, in the task's unit, above which two curves have parted.
@@ -41,9 +41,6 @@ to differ by ten times as much as the reference itself.
 
 Computer = tuple[str, str]
 """An implementation and the dtype it computed in."""
-
-COMPUTED = (*QUESTION, *SEEDS, *HOW_COMPUTED)
-"""Fields that may differ between trials that train one network."""
 
 REFERENCE: Computer = (ORACLE, "float64")
 OWN_FLOAT32: Computer = (ORACLE, "float32")
@@ -141,7 +138,7 @@ def computer_name(implementation: str, dtype: str) -> str:
 
 def learned_by_several(trials: Iterable[Trial]) -> bool:
     """Return whether any network was trained by more than one implementation."""
-    asked = group(trials, lambda t: t.key(COMPUTED))
+    asked = group(trials, lambda t: t.key(SAME_NETWORK))
     return any(len({computer(t) for t in members}) > 1 for members in asked.values())
 
 
@@ -166,7 +163,7 @@ def _networks(run: JudgedRun) -> list[_Network]:
     apart = ("dtype", "device", "precision")
     names = [n for n in varying([r.trial for r in learning]) if n not in apart]
     networks = []
-    for key, members in group(learning, lambda r: r.trial.key(COMPUTED)).items():
+    for key, members in group(learning, lambda r: r.trial.key(SAME_NETWORK)).items():
         found = group(members, lambda record: computer(record.trial))
         if REFERENCE in found and len(found) > 1:
             first = [who for who in (REFERENCE, OWN_FLOAT32) if who in found]
@@ -193,7 +190,7 @@ def agreement_rows(
     Networks without a float64 reference have no rows. The reference comes first, then
     its own float32, then the others in order of appearance.
     """
-    rows = {(row.trial.key(COMPUTED), computer(row.trial)): row for row in learned}
+    rows = {(row.trial.key(SAME_NETWORK), computer(row.trial)): row for row in learned}
     found = []
     for network in _networks(run):
         reference = rows[network.key, REFERENCE]

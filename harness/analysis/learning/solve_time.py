@@ -7,14 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.grouping import Heading, group
-from harness.analysis.learning.agreement import COMPUTED
 from harness.analysis.learning.learned import LearningRow
 from harness.analysis.speed.conditions import budget_of
 from harness.analysis.speed.timings import SpeedRow
-from harness.trial import QUESTION, SEEDS, START, WHO_COMPUTES
-
-UPDATE = (*QUESTION, *SEEDS, *START, *WHO_COMPUTES)
-"""Fields that may differ between a learning trial and the timing of its update."""
+from harness.trial import SAME_NETWORK, SAME_UPDATE
 
 
 @dataclass(frozen=True)
@@ -55,17 +51,17 @@ def solve_times(
     of the learning trial are used; of two timings of one implementation on one device,
     the later. A row whose median seed did not solve the task has no times.
     """
-    trained = Counter(row.trial.key(COMPUTED) for row in rows)
+    trained = Counter(row.trial.key(SAME_NETWORK) for row in rows)
     updates = group(
         (r for r in speed if r.phase == "train_step" and r.timed and r.certified),
-        lambda r: r.trial.key(UPDATE),
+        lambda r: r.trial.key(SAME_UPDATE),
     )
     found = []
     for row in rows:
-        alone = trained[row.trial.key(COMPUTED)] == 1
+        alone = trained[row.trial.key(SAME_NETWORK)] == 1
         latest = {
             (timing.implementation, timing.trial.device, timing.machine): timing
-            for timing in updates.get(row.trial.key(UPDATE), [])
+            for timing in updates.get(row.trial.key(SAME_UPDATE), [])
             if alone or timing.implementation == row.implementation
         }
         known = row.updates is not None and row.updates.median is not None

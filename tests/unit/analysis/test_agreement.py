@@ -12,7 +12,6 @@ import pytest
 from matplotlib.axes import Axes
 
 from harness.analysis.learning.agreement import (
-    COMPUTED,
     LEVEL,
     AgreementRow,
     SeedAgreement,
@@ -34,7 +33,7 @@ from harness.report.figures.style import Palette, drawing
 from harness.report.page import write_report
 from harness.report.tables.agreement import agreement_table, parting_table
 from harness.store import Reading, RunFolder
-from harness.trial import Trial
+from harness.trial import SAME_NETWORK, Trial
 from tests import fake_runs
 
 UPDATES = 100
@@ -488,7 +487,7 @@ def test_a_seed_without_a_comparison_has_no_panel(study: Study) -> None:
 
 def test_what_a_trial_asks_does_not_depend_on_the_implementation() -> None:
     def question(trial: Trial) -> str:
-        return trial.key(COMPUTED)
+        return trial.key(SAME_NETWORK)
 
     trial = fake_runs.learning_trial("gru", 0)
     for changes in (
