@@ -22,6 +22,7 @@ from harness.declarations import (
     TaskDeclaration,
 )
 from harness.errors import MisuseError, suggestion_and_names
+from harness.interpreters.probe import PACKAGES
 from harness.registry import Registry
 
 _DECLARATIONS: Mapping[str, type[Declaration]] = {
@@ -43,8 +44,6 @@ _WIDTH = 88
 
 _GRU_ALONE = "  # gru alone"
 """The end of a template's line that only the GRU has."""
-
-_OWN_PACKAGES = ("harness", "implementations", "tasks")
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def _is_name(word: str) -> bool:
 
 
 def _is_module(name: str) -> bool:
-    if name in (*sys.stdlib_module_names, *_OWN_PACKAGES):
+    if name in (*sys.stdlib_module_names, *PACKAGES):
         return True
     try:
         return importlib.util.find_spec(name) is not None

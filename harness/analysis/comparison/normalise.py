@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from harness.analysis.comparison.effect import Effect, unpaired_effect
 from harness.analysis.comparison.pairs import TimedTrial
 from harness.analysis.speed.timings import SpeedRow
+from harness.measure.subject import ORACLE
 from harness.trial import HOW_TIMED, IMPLEMENTATION
-
-REFERENCE = "numpy-reference"
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def _by_other(
     """Correct by another implementation: by the reference if both sessions timed it."""
     beside = _beside(base, of_base), _beside(new, of_new)
     names = sorted(beside[0].keys() & beside[1].keys())
-    for name in sorted(names, key=lambda n: n != REFERENCE):
+    for name in sorted(names, key=lambda n: n != ORACLE):
         others = beside[0][name], beside[1][name]
         times = _relative(base, others[0]), _relative(new, others[1])
         found = unpaired_effect(*times, effect)

@@ -13,13 +13,13 @@ from matplotlib.lines import Line2D
 from harness.analysis.grouping import group
 from harness.analysis.learning.gradient_over_lag import GradientPanel, LagSeries
 from harness.analysis.learning.initial_values import InitialSeries
+from harness.measure.gradients import HORIZON_RATIO
 from harness.report.figures.axes import label_line, log_axis, note_trials
 from harness.report.figures.layout import arrange
 from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn, Sketch, extent
 from harness.report.figures.style import Look, Palette, line_handle
 
-HORIZON = 1e-3
 LOWEST = 1e-10
 """Ratios below this are not drawn: they are too small to help an optimiser."""
 
@@ -73,7 +73,7 @@ def gradient_axes(axes: Axes, panel: GradientPanel, sketch: Sketch) -> None:
         _draw_series(axes, series, sketch, marker)
     values = [v for series in panel.series for v in (*series.median, *series.high)]
     shown = [value for value in values if value >= LOWEST]
-    low, high = min([*shown, HORIZON]), max([*shown, 1.0])
+    low, high = min([*shown, HORIZON_RATIO]), max([*shown, 1.0])
     log_axis(axes.yaxis, low, high, ends=(max(low / 3, LOWEST), high * 3))
     axes.set_xlim(left=0)
     label_lag(axes, f"{panel.heading.title}: {NAMES[panel.cotangent]}")
@@ -82,7 +82,7 @@ def gradient_axes(axes: Axes, panel: GradientPanel, sketch: Sketch) -> None:
 
 def label_lag(axes: Axes, title: str) -> None:
     """Write the title and the labels of a panel, and draw the horizon's level."""
-    label_line(axes, HORIZON, "10⁻³")
+    label_line(axes, HORIZON_RATIO, "10⁻³")
     axes.set(title=title, xlabel="lag (time steps)", ylabel="R(lag)")
 
 

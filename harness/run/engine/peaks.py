@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.machine.cache import user_cache
 from harness.machine.facts import processor
-from harness.machine.gpu import gpu_names
+from harness.machine.gpu import gpu_names, index_of
 from harness.machine.peak import Peak, Rate, best_of
 from harness.registry import Registry
 from harness.store import to_json, write_atomically
@@ -78,8 +78,7 @@ def keep(peaks: Mapping[Conditions, Peak]) -> None:
 
 def name_in_cache(of: Conditions) -> str:
     """Return the name of a peak in the cache, with the name of the hardware."""
-    index = int(of.device.partition(":")[2] or 0)
-    gpus = gpu_names() if of.device != "cpu" else []
+    index, gpus = index_of(of.device), gpu_names() if of.device != "cpu" else []
     gpu = f" {gpus[index]}" if index < len(gpus) else ""
     return (
         f"{processor()}{gpu}: {of.device}, {of.threads} threads, "
