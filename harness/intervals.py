@@ -160,12 +160,12 @@ Spread = Literal["single", "range", "interval"]
 
 @dataclass(frozen=True)
 class CensoredMedian:
-    """The median of values of which some are only known to exceed the budget.
+    """The median of values of which some are only known to exceed the limit.
 
     Attributes:
-        median: None if it exceeds the budget: half of the values or more do.
-        low: Lower end of the spread; None if it exceeds the budget.
-        high: Upper end of the spread; None if it exceeds the budget.
+        median: None if it exceeds the limit: half of the values or more do.
+        low: Lower end of the spread; None if it exceeds the limit.
+        high: Upper end of the spread; None if it exceeds the limit.
         spread: What `low` and `high` are: `single` for one value, `range` the
             smallest and largest of a few, `interval` a 95 % interval of the median.
         solved: Number of values that are known.
@@ -176,23 +176,23 @@ class CensoredMedian:
     low: float | None
     high: float | None
     spread: Spread
-    budget: float
+    limit: float
     solved: int
     count: int
 
     @property
     def ends(self) -> Interval:
-        """The spread; an end that exceeds the budget may lie anywhere above it."""
+        """The spread; an end that exceeds the limit may lie anywhere above it."""
         return Interval(
-            self.budget if self.low is None else self.low,
+            self.limit if self.low is None else self.low,
             math.inf if self.high is None else self.high,
         )
 
 
-def censored_median(values: Sequence[float | None], budget: float) -> CensoredMedian:
-    """Return the median of values, None meaning "more than the budget".
+def censored_median(values: Sequence[float | None], limit: float) -> CensoredMedian:
+    """Return the median of values, None meaning "more than the limit".
 
-    The median of an even count is the mean of its middle two, and exceeds the budget if
+    The median of an even count is the mean of its middle two, and exceeds the limit if
     either does. The spread is the order-statistic interval of the median from
     `FEWEST` values on, and the range of fewer values.
 
@@ -211,7 +211,7 @@ def censored_median(values: Sequence[float | None], budget: float) -> CensoredMe
         low=_known(ordered[first]),
         high=_known(ordered[last]),
         spread=spread,
-        budget=budget,
+        limit=limit,
         solved=sum(math.isfinite(value) for value in ordered),
         count=len(ordered),
     )

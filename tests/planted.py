@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.contract import Readout
-from harness.measure.certificate.certify import Comparison
+from harness.measure.certificate.certify import PairComparison
 from harness.measure.certificate.diagnosis import diagnose
-from harness.measure.certificate.pair import Pair
+from harness.measure.certificate.network_pair import NetworkPair
 from harness.measure.certificate.record import TOLERANCES, Certificate
 from harness.measure.certificate.shapes import PAIRWISE, Shape
 from harness.measure.certificate.trajectories import Name, compare_optimizers
@@ -27,7 +27,7 @@ def certificate_of(
     """Compare some shapes and steps of some optimisers; diagnose broken checks."""
     certificate = Certificate(TOLERANCES["float32", "highest"], len(shapes))
     for seed, shape in enumerate(shapes):
-        Comparison(certificate, Pair(subject, shape), trains=True).run(seed)
+        PairComparison(certificate, NetworkPair(subject, shape), trains=True).run(seed)
     if optimizers:
         compare_optimizers(certificate, subject, optimizers)
     diagnose(certificate, subject, trains=True)

@@ -81,7 +81,7 @@ class Summary:
         return _fields(self) | {"fastest": _json(self.fastest), "paybacks": first_calls}
 
 
-_JSON_NAMES = {"heading": "place"}
+_JSON_NAMES = {"heading": "place", "limit": "budget"}
 """Fields that have another name in the JSON."""
 
 _DERIVED = ("intensity", "of_peak", "roof_flop_per_s", "of_roof")

@@ -29,7 +29,7 @@ from harness.registry import Registry
 
 if TYPE_CHECKING:
     from harness.measure.task_contract import TaskCheck
-    from harness.run.certify import Request
+    from harness.run.certify import CheckRequest
     from harness.store import TrialRecord
 
 
@@ -73,7 +73,7 @@ def check(
     from harness.machine.devices import resolve_device
     from harness.report.certificate import certificate_json, certificate_text
     from harness.report.task_check import task_json, task_text
-    from harness.run.certify import Request, cells_of, implementations_of
+    from harness.run.certify import CheckRequest, cells_of, implementations_of
 
     files = [Path(target).resolve() for target in targets if target.endswith(".py")]
     registry = read_plugins([*plugins, *files])
@@ -85,8 +85,8 @@ def check(
         declared = registry.implementations
         names = [name for name in declared if registry.unavailable(name) is None]
     cells = cells_of(registry, files)
-    # The other options are named as the fields of `Request` that they set.
-    request = Request(tuple(names), resolve_device(device), cells=cells, **asked)
+    # The other options are named as the fields of `CheckRequest` that they set.
+    request = CheckRequest(tuple(names), resolve_device(device), cells=cells, **asked)
     tasks = _check_tasks(registry, files)
     records = _certify(registry, request, jobs, nothing_else=not tasks)
     if as_json:
@@ -102,7 +102,7 @@ def check(
 
 
 def _certify(
-    registry: Registry, request: Request, jobs: int, *, nothing_else: bool
+    registry: Registry, request: CheckRequest, jobs: int, *, nothing_else: bool
 ) -> list[TrialRecord]:
     from rich.console import Console
 
@@ -117,7 +117,7 @@ def _certify(
         return certify(registry, request, jobs, Path(folder) / "check", console)
 
 
-def _nothing_to_certify(request: Request) -> str:
+def _nothing_to_certify(request: CheckRequest) -> str:
     if request.expression is not None:
         return f"-k '{request.expression}' leaves nothing to certify"
     if request.cells:

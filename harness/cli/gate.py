@@ -65,7 +65,7 @@ def gate(
     from harness.analysis.comparison.compare import EFFECT, compare, confirmed
     from harness.analysis.run import JudgedRun
     from harness.machine.devices import resolve_device
-    from harness.run.gate import SAME_SOURCES, Request
+    from harness.run.gate import SAME_SOURCES, GateRequest
     from harness.run.gate import gate as run_gate
     from harness.run.job import Limits, Options
     from harness.run.worktree import checked_out
@@ -77,7 +77,7 @@ def gate(
         raise MisuseError("a plugin of the working tree cannot be read; see above")
     loaded = load_suite(suite, registry, settings)
     now = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    request = Request(
+    request = GateRequest(
         loaded,
         registry.files,
         resolve_device(device),
@@ -86,7 +86,7 @@ def gate(
     )
     console = Console(stderr=True)
 
-    def compared(asked: Request) -> Comparison:
+    def compared(asked: GateRequest) -> Comparison:
         folders = run_gate(asked, checkout, console)
         runs = [JudgedRun.read(RunFolder.open(folder)) for folder in folders]
         found = compare(*runs, effect=effect or EFFECT)

@@ -73,8 +73,8 @@ def judge(machine: Machine, gpu: Gpu | None = None) -> MachineFitness:
     found = [reason for rule in _RULES for reason in rule(machine)]
     if gpu is not None:
         found += _of_gpu(gpu)
-    verdicts = {reason.verdict for reason in found}
-    worst: Verdict = "unfit" if "unfit" in verdicts else "noisy" if verdicts else "fit"
+    seen = {reason.verdict for reason in found}
+    worst: Verdict = "unfit" if "unfit" in seen else "noisy" if seen else "fit"
     return MachineFitness(worst, tuple(found), machine, gpu)
 
 

@@ -23,8 +23,8 @@ def doctor_json(found: Diagnosis) -> dict[str, Any]:
     peaks = [
         {
             **peak.to_json(),
-            "best_product": peak is _best(found, peak, "flop"),
-            "best_copy": peak is _best(found, peak, "copy"),
+            "best_product": peak is found.best(peak.place, "flop"),
+            "best_copy": peak is found.best(peak.place, "copy"),
         }
         for peak in found.peaks
     ]
@@ -157,7 +157,8 @@ def _rates(found: Diagnosis, row: LibraryPeak) -> str:
     if row.peak is None:
         return f"{NOTHING:>15}   {row.reason}"
     product, copy = (_rate(row.rate(name), unit) for name, unit in UNITS.items())
-    first, second = ("*" if row is _best(found, row, name) else " " for name in UNITS)
+    best = (found.best(row.place, name) for name in UNITS)
+    first, second = ("*" if row is each else " " for each in best)
     return f"{product:>15}{first} {row.peak.flop.size:>8} {copy:>11}{second}"
 
 
@@ -168,7 +169,3 @@ def _rate(rate: Rate | None, unit: str) -> str:
 def _by_place(found: Diagnosis) -> dict[tuple[str, int], list[LibraryPeak]]:
     """Return the peaks of each device and number of threads."""
     return group(found.peaks, lambda peak: peak.place)
-
-
-def _best(found: Diagnosis, row: LibraryPeak, name: RateName) -> LibraryPeak | None:
-    return found.best(row.place, name)

@@ -28,7 +28,7 @@ from harness.trial import CertificateSettings, Settings, Trial
 
 
 @dataclass(frozen=True)
-class Request:
+class CheckRequest:
     """What to certify.
 
     Attributes:
@@ -99,7 +99,7 @@ def cells_of(registry: Registry, files: Sequence[Path]) -> tuple[str, ...]:
 
 
 def certify(
-    registry: Registry, request: Request, jobs: int, folder: Path, console: Console
+    registry: Registry, request: CheckRequest, jobs: int, folder: Path, console: Console
 ) -> list[TrialRecord]:
     """Certify the requested implementations, `jobs` trials side by side.
 

@@ -26,7 +26,7 @@ from harness.errors import MisuseError
 from harness.interpreters.choose import load_interpreters
 from harness.registry import Registry
 from harness.run.engine.local import LocalEngine
-from harness.run.engine.session import Part, run_session
+from harness.run.engine.session import Share, run_session
 from harness.run.estimate.model import CostModel
 from harness.run.executor import Executor, session_name
 from harness.run.info import RunInfo
@@ -45,7 +45,7 @@ BASE, NEW = "base", "new"
 
 
 @dataclass(frozen=True)
-class Request:
+class GateRequest:
     """What to gate.
 
     Attributes:
@@ -124,17 +124,17 @@ class _Side:
         return Columns([f"{self.name}:", self.progress.shown()])
 
 
-def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, Path]:
+def gate(asked: GateRequest, checkout: Checkout, console: Console) -> tuple[Path, Path]:
     """Time base and working tree taking turns; return the two run folders.
 
     Raises:
         MisuseError: If the suite times nothing, nothing of the repository would be
             measured, or the folder is in use.
     """
-    registries = _registries(request, checkout)
-    sessions = _sessions(request, registries[NEW])
-    _refuse_without_own(request, checkout)
-    folders = {name: request.folder / name for name in (BASE, NEW)}
+    registries = _registries(asked, checkout)
+    sessions = _sessions(asked, registries[NEW])
+    _refuse_without_own(asked, checkout)
+    folders = {name: asked.folder / name for name in (BASE, NEW)}
     for folder in folders.values():
         if folder.exists():
             raise MisuseError(
@@ -142,7 +142,7 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
                 "-o"
             )
     same = _same_sources(registries, sessions)
-    if same and request.certified is None:  # else it was printed before
+    if same and asked.certified is None:  # else it was printed before
         console.print(SAME_SOURCES, soft_wrap=True)
     commit = checkout.commit
     with ExitStack() as stack:
@@ -153,48 +153,46 @@ def gate(request: Request, checkout: Checkout, console: Console) -> tuple[Path, 
         ):
             registry, run = registries[name], RunFolder.create(folders[name])
             stack.enter_context(run.locked())
-            info = RunInfo(
-                run, request.suite, registry, request.device, jobs=1, gate=gate
-            )
+            info = RunInfo(run, asked.suite, registry, asked.device, jobs=1, gate=gate)
             info.write()
             stack.callback(info.write)
             log = append_to(run.path / "workers.log")
-            engine = LocalEngine(registry, 1, request.options.limits, log)
+            engine = LocalEngine(registry, 1, asked.options.limits, log)
             stack.callback(engine.close)
             progress = Progress(_Console(name, console), 1, CostModel(registry))
             plan = _plan_of(registry, sessions)
             of_base = commit if name == BASE else None
             sides.append(_Side(name, registry, plan, run, of_base, engine, progress))
-        _measure(sides, request.certified, console)
+        _measure(sides, asked.certified, console)
     return folders[BASE], folders[NEW]
 
 
-def _sessions(request: Request, registry: Registry) -> dict[str, tuple[Trial, ...]]:
+def _sessions(asked: GateRequest, registry: Registry) -> dict[str, tuple[Trial, ...]]:
     """Return the trials to time, by session."""
     plan = make_plan(
-        request.suite,
+        asked.suite,
         registry,
-        request.device,
-        expression=request.options.expression,
+        asked.device,
+        expression=asked.options.expression,
         choices={},
     )
     wanted = {
-        name: tuple(t for t in trials if not request.only or t.key() in request.only)
+        name: tuple(t for t in trials if not asked.only or t.key() in asked.only)
         for name, trials in plan.speed.items()
     }
     sessions = {name: trials for name, trials in wanted.items() if trials}
     if not sessions:
         raise MisuseError(
-            f"suite '{request.suite.name}' times nothing that is asked for; give one "
+            f"suite '{asked.suite.name}' times nothing that is asked for; give one "
             "with a [[speed]] section, or another -k"
         )
     return sessions
 
 
-def _refuse_without_own(request: Request, checkout: Checkout) -> None:
+def _refuse_without_own(asked: GateRequest, checkout: Checkout) -> None:
     """Raise MisuseError if both sides would be the same installed code."""
     root = checkout.root
-    own = [file for file in request.files if file.resolve().is_relative_to(root)]
+    own = [file for file in asked.files if file.resolve().is_relative_to(root)]
     if not own and not counterparts(checkout):
         raise MisuseError(
             f"nothing of the repository {root} would be measured, as no module that "
@@ -204,22 +202,22 @@ def _refuse_without_own(request: Request, checkout: Checkout) -> None:
         )
 
 
-def _registries(request: Request, checkout: Checkout) -> dict[str, Registry]:
+def _registries(asked: GateRequest, checkout: Checkout) -> dict[str, Registry]:
     """Read the plugins of both sides; the workers of each have their own Python path.
 
     The path begins with the modules of the side.
     """
     # A new folder each time: a gate may measure twice.
     parent = Path(tempfile.mkdtemp(dir=checkout.tree.parent))
-    there = [checkout.counterpart(file) for file in request.files]
+    there = [checkout.counterpart(file) for file in asked.files]
     found = {}
     for name, files, shown in (
         # First, because a module that both import is then that of the working tree.
-        (NEW, request.files, None),
+        (NEW, asked.files, None),
         (BASE, [file for file in there if file.exists()], checkout),
     ):
         registry = Registry.discover(files)
-        chosen = request.suite.environments
+        chosen = asked.suite.environments
         registry.interpreters = load_interpreters(chosen, registry)
         paths = [str(overlay(parent / name, shown)), os.environ.get(_PATH)]
         path = {_PATH: os.pathsep.join(filter(None, paths))}
@@ -321,15 +319,15 @@ def _measure(sides: Sequence[_Side], certified: Path | None, console: Console) -
 def _session(name: str, sides: Sequence[_Side]) -> None:
     """Time the trials of both sides taking turns, and commit them."""
     with ExitStack() as stack:
-        begun, parts = [], []
+        begun, shares = [], []
         for side in sides:
             todo = map(side.planned, side.plan.speed[name])
             attempts = stack.enter_context(side.executor.begin(todo))
             pool = stack.enter_context(side.engine.lend())
             begun.append((side, attempts))
-            parts.append(Part(pool, attempts.trials, attempts))
+            shares.append(Share(pool, attempts.trials, attempts))
         try:
-            answers = run_session(parts)
+            answers = run_session(shares)
         except BaseException:
             for side in sides:
                 side.engine.stop(now=True)

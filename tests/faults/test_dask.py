@@ -296,19 +296,19 @@ def test_an_interrupted_run_leaves_checkpoints_and_resumes(
 def test_a_trial_whose_answer_was_lost_is_run_again_from_the_newest_checkpoint() -> (
     None
 ):
-    from harness.run.engine.cluster import _Flight
+    from harness.run.engine.cluster import _SentJob
 
     trial = Trial("learning", "numpy-reference", "rnn")
-    flight = _Flight(Job({"learns": trial}), sink := LearningLog())
-    assert flight.depart().start is None
+    sent = _SentJob(Job({"learns": trial}), sink := LearningLog())
+    assert sent.next_attempt().start is None
     news = [Checkpointed("learns", Start({"updates": 3}, {}))]
-    flight.news(flight.name, "one", 0, news)
-    assert not flight.lands("another")  # restarted by dask itself, without a checkpoint
-    assert flight.lands("one")
-    again = flight.depart().start
+    sent.news(sent.name, "one", 0, news)
+    assert not sent.is_from("another")  # restarted by dask itself, without a checkpoint
+    assert sent.is_from("one")
+    again = sent.next_attempt().start
     assert again is not None
     assert again.state == {"updates": 3}
-    assert flight.lands("a third")  # this attempt has reported nothing yet
+    assert sent.is_from("a third")  # this attempt has reported nothing yet
     assert sink.checkpoints == 1
 
 

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from harness.analysis.certificates import checks_of
-from harness.run.certify import Request, certify
+from harness.run.certify import CheckRequest, certify
 from harness.store import TrialRecord
 from tests.helpers import REGISTRY
 
@@ -67,7 +67,7 @@ def test_an_implementation_is_certified_for_its_cells(
     if "cpu" not in declared.devices:
         pytest.skip("it does not compute on a CPU")
     with (tmp_path / "progress").open("w") as log:
-        request = Request((implementation,), expression=" or ".join(cells))
+        request = CheckRequest((implementation,), expression=" or ".join(cells))
         records = certify(REGISTRY, request, 1, tmp_path / "check", Console(file=log))
     assert tuple(r.trial.cell for r in records) == cells
     for record in records:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.contract import Optimizer
-from harness.measure.certificate.pair import Pair
+from harness.measure.certificate.network_pair import NetworkPair
 from harness.measure.certificate.record import TOLERANCES, Certificate
 from harness.measure.certificate.shapes import TRAINING
 from harness.measure.certificate.trajectories import (
@@ -37,7 +37,7 @@ def test_all_updates_are_clipped_then_none_then_about_half(cell: str) -> None:
     for name in NAMES:
         shares = []
         for trajectory in trajectories(name, typical):
-            pair = Pair(subject, TRAINING, trajectory.optimizer)
+            pair = NetworkPair(subject, TRAINING, trajectory.optimizer)
             oracle = pair.oracle
             oracle.load_weights(steady_weights(pair))
             batches = training_batches(trajectory.updates)

@@ -20,12 +20,12 @@ from harness.analysis.comparison.effect import (
     unpaired_effect,
 )
 from harness.analysis.comparison.normalise import Normalised, normalised
-from harness.analysis.comparison.pairs import (
+from harness.analysis.comparison.trial_pairs import (
     TimedTrial,
     other_budget,
     other_machine,
-    pairs,
     timed_trials,
+    trial_pairs,
 )
 from harness.analysis.run import JudgedRun
 from harness.analysis.speed.timings import SpeedRow
@@ -141,7 +141,7 @@ def compare(
     sides = timed_trials(base), timed_trials(new)
     rows = [
         row
-        for pair in pairs(*sides, across_machines=across_machines)
+        for pair in trial_pairs(*sides, across_machines=across_machines)
         for row in _rows(*pair, effect)
     ]
     if across_machines:

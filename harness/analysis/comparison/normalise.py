@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.analysis.comparison.effect import Effect, unpaired_effect
-from harness.analysis.comparison.pairs import TimedTrial
+from harness.analysis.comparison.trial_pairs import TimedTrial
 from harness.analysis.speed.timings import SpeedRow
 from harness.measure.subject import ORACLE
 from harness.trial import HOW_TIMED, IMPLEMENTATION
@@ -43,7 +43,19 @@ def normalised(
         of_new: Every timed trial of the run of `new`.
         effect: The smallest difference that counts, as a share.
     """
-    return _by_peak(base, new, effect) or _by_other(base, new, of_base, of_new, effect)
+    found = _by_peak(base, new, effect)
+    if found is not None:
+        return found
+    beside = _beside(base, of_base), _beside(new, of_new)
+    names = sorted(beside[0].keys() & beside[1].keys())
+    for name in sorted(names, key=lambda n: n != ORACLE):
+        others = beside[0][name], beside[1][name]
+        times = _relative(base, others[0]), _relative(new, others[1])
+        ratio = unpaired_effect(*times, effect)
+        if ratio is not None:
+            shares = base.seconds / others[0].seconds, new.seconds / others[1].seconds
+            return Normalised(f"time of {name}", shares[0], shares[1], ratio)
+    return None
 
 
 def _by_peak(base: SpeedRow, new: SpeedRow, effect: float) -> Normalised | None:
@@ -57,26 +69,6 @@ def _by_peak(base: SpeedRow, new: SpeedRow, effect: float) -> Normalised | None:
         return None
     shares = rates[0] / peaks[0], rates[1] / peaks[1]
     return Normalised("fraction of the measured peak", shares[0], shares[1], found)
-
-
-def _by_other(
-    base: SpeedRow,
-    new: SpeedRow,
-    of_base: Sequence[TimedTrial],
-    of_new: Sequence[TimedTrial],
-    effect: float,
-) -> Normalised | None:
-    """Correct by another implementation: by the reference if both sessions timed it."""
-    beside = _beside(base, of_base), _beside(new, of_new)
-    names = sorted(beside[0].keys() & beside[1].keys())
-    for name in sorted(names, key=lambda n: n != ORACLE):
-        others = beside[0][name], beside[1][name]
-        times = _relative(base, others[0]), _relative(new, others[1])
-        found = unpaired_effect(*times, effect)
-        if found is not None:
-            shares = base.seconds / others[0].seconds, new.seconds / others[1].seconds
-            return Normalised(f"time of {name}", shares[0], shares[1], found)
-    return None
 
 
 def _relative(timing: SpeedRow, other: SpeedRow) -> list[float]:

@@ -57,14 +57,14 @@ class Seed:
 
     Attributes:
         updates_to_solve: None if it was not solved.
-        budget: The most updates it could take.
+        limit: The most updates it could take.
     """
 
     seed: int | None
     outcome: str
     updates_to_solve: float | None
     updates: float | None
-    budget: float
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def _row(
     solved = sum(seed.updates_to_solve is not None for seed in counted)
     updates = None
     if counted:
-        budget = max(seed.budget for seed in counted)
-        updates = censored_median([s.updates_to_solve for s in counted], budget)
+        limit = max(seed.limit for seed in counted)
+        updates = censored_median([s.updates_to_solve for s in counted], limit)
     trial = members[0].trial
     parameters = [r.result.get("parameters") or {} for r in members]
     return LearningRow(
@@ -147,7 +147,7 @@ def _seed(record: TrialRecord) -> Seed:
         outcome=record.outcome,
         updates_to_solve=updates_to_solve if solved else None,
         updates=number(record, "outcome", "updates"),
-        budget=number(record, "outcome", "budget") or planned,
+        limit=number(record, "outcome", "budget") or planned,
     )
 
 

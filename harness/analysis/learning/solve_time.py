@@ -20,7 +20,7 @@ class SolveTime:
     Attributes:
         low: The product of both low ends, in seconds.
         high: The product of both high ends; None if that of the updates exceeds the
-            budget.
+            limit of updates.
         learned_on: The implementation that the updates were counted on.
         doubt: Why its learning is not certified, or None.
     """

@@ -20,9 +20,9 @@ from harness.errors import RefusedError
 from harness.measure.certificate.diagnosis import diagnose
 from harness.measure.certificate.differences import compare_differences
 from harness.measure.certificate.invariants import compare_invariants
-from harness.measure.certificate.pair import (
+from harness.measure.certificate.network_pair import (
     LARGE_COTANGENT,
-    Pair,
+    NetworkPair,
     random_batch,
     split_at,
     weight_points,
@@ -84,8 +84,8 @@ def measure_parity(registry: Registry, trial: Trial) -> Measurement:
     against = [basis.value]
     kernels: dict[bool, str] = {}  # with padded batches and without
     for index, shape in enumerate(shapes):
-        pair = Pair(subject, shape)
-        Comparison(certificate, pair, trains).run(seed=index)
+        pair = NetworkPair(subject, shape)
+        PairComparison(certificate, pair, trains).run(seed=index)
         if shape.padded not in kernels:
             kernels[shape.padded] = pair.network.kernel()
         if basis is not Basis.REFERENCE:
@@ -127,10 +127,12 @@ def _unproven(trial: Trial, peers: Sequence[str]) -> str:
     )
 
 
-class Comparison:
-    """Everything that is compared at one shape."""
+class PairComparison:
+    """Compares the implementation's network with the reference at one shape."""
 
-    def __init__(self, certificate: Certificate, pair: Pair, trains: bool) -> None:
+    def __init__(
+        self, certificate: Certificate, pair: NetworkPair, trains: bool
+    ) -> None:
         self._certificate, self._pair, self._trains = certificate, pair, trains
 
     def run(self, seed: int) -> None:

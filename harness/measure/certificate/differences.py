@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from harness.contract import Array, Batch, State
-from harness.measure.certificate.pair import Pair
+from harness.measure.certificate.network_pair import NetworkPair
 from harness.measure.certificate.record import Certificate, Tolerance, in_layer
 from harness.measure.certificate.shapes import PAIRWISE, Shape
 from harness.measure.subject import Subject
@@ -98,7 +98,7 @@ class _Differences:
         self._allowed = arithmetic.tolerance(shape.time_steps)
         dtype = arithmetic.dtype
         trial = replace(subject.trial, dtype=dtype, precision="highest")
-        pair = Pair(replace(subject, trial=trial), shape)
+        pair = NetworkPair(replace(subject, trial=trial), shape)
         case = pair.case(seed, dtype)
         self._network, self._rng, self._batch = pair.network, case.rng, case.batch
         self._d_outputs = case.cotangent.astype(dtype)

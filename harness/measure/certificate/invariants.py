@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 
 from harness.contract import Array, Batch, State
-from harness.measure.certificate.pair import Pair, split_at
+from harness.measure.certificate.network_pair import NetworkPair, split_at
 from harness.measure.certificate.record import Certificate
 from harness.measure.problem import rows
 
 
-def compare_invariants(certificate: Certificate, pair: Pair, seed: int) -> None:
+def compare_invariants(certificate: Certificate, pair: NetworkPair, seed: int) -> None:
     """Check batch order, split sequences and causality at one shape."""
     case = pair.case(seed).load()
     batch, state, words = case.batch, case.state, f"at {pair.shape.words}"
@@ -46,6 +46,6 @@ def compare_invariants(certificate: Certificate, pair: Pair, seed: int) -> None:
         certificate.compare("causality", later[:, :middle], outputs[:, :middle], words)
 
 
-def _forward(pair: Pair, batch: Batch, state: State) -> tuple[Array, State]:
+def _forward(pair: NetworkPair, batch: Batch, state: State) -> tuple[Array, State]:
     found = pair.network.forward(pair.network.place(batch), state).read()
     return found.outputs, found.state

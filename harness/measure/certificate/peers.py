@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from harness.contract import Array
-from harness.measure.certificate.pair import Pair
+from harness.measure.certificate.network_pair import NetworkPair
 from harness.measure.certificate.record import Certificate
 from harness.measure.certificate.shapes import PAIRWISE, Shape
 from harness.measure.subject import Subject, declines
@@ -66,7 +66,7 @@ def _compare(certificate: Certificate, subject: Subject, name: str) -> bool:
 
 def _answers(subject: Subject, shape: Shape, seed: int) -> Mapping[str, Array]:
     """Return outputs, final state and gradients, each by its name."""
-    pair = Pair(subject, shape)
+    pair = NetworkPair(subject, shape)
     case, network = pair.case(seed), pair.network
     d_final = pair.state(case.rng)
     d_outputs = case.cotangent.astype(np.float32)

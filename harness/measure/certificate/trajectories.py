@@ -17,7 +17,11 @@ import numpy as np
 
 from harness.contract import Array, Batch, Optimizer, TrainableNetwork, Updates, Weights
 from harness.intervals import median
-from harness.measure.certificate.pair import Pair, random_batch, weight_points
+from harness.measure.certificate.network_pair import (
+    NetworkPair,
+    random_batch,
+    weight_points,
+)
 from harness.measure.certificate.record import Certificate
 from harness.measure.certificate.shapes import TRAINING
 from harness.measure.subject import Subject
@@ -89,7 +93,7 @@ def training_batches(updates: int) -> list[Batch]:
     return [random_batch(TRAINING, rng) for _ in range(updates)]
 
 
-def steady_weights(pair: Pair) -> Weights:
+def steady_weights(pair: NetworkPair) -> Weights:
     """Return canonical values with the recurrent matrices halved.
 
     Only the optimiser is checked here: an identity matrix with relu would amplify
@@ -101,7 +105,7 @@ def steady_weights(pair: Pair) -> Weights:
 
 def typical_norm(subject: Subject) -> float:
     """Return the median norm of the reference's gradients before the first update."""
-    pair = Pair(subject, TRAINING)
+    pair = NetworkPair(subject, TRAINING)
     pair.oracle.load_weights(steady_weights(pair))
     norms = []
     for batch in training_batches(_OTHER_UPDATES):
@@ -117,12 +121,14 @@ def compare_optimizers(
     typical = typical_norm(subject)
     for name in names:
         for trajectory in trajectories(name, typical):
-            pair = Pair(subject, TRAINING, trajectory.optimizer)
+            pair = NetworkPair(subject, TRAINING, trajectory.optimizer)
             pair.load(steady_weights(pair))
             _compare(certificate, pair, trajectory)
 
 
-def _compare(certificate: Certificate, pair: Pair, trajectory: Trajectory) -> None:
+def _compare(
+    certificate: Certificate, pair: NetworkPair, trajectory: Trajectory
+) -> None:
     batches = training_batches(trajectory.updates)
     name, words = trajectory.optimizer.name, trajectory.words
     network, oracle = pair.network, pair.oracle

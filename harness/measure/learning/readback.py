@@ -77,9 +77,9 @@ class LearningReadBack:
     def check_start(self) -> None:
         """Check at initial values, with a long memory, and the trial's optimiser."""
         self.check("initial", self._problem.initial_weights())
-        remembering = self._remembering()
-        if remembering is not None:
-            self.check("long memory", remembering)
+        long_memory = self._long_memory()
+        if long_memory is not None:
+            self.check("long memory", long_memory)
         check_updates(self.found, self._problem, self._network, self._reference)
 
     def check(self, where: str, weights: Weights) -> None:
@@ -117,7 +117,7 @@ class LearningReadBack:
             expected["update's norm"] = np.array(gradient_norm(found))
         return expected
 
-    def _remembering(self) -> Weights | None:
+    def _long_memory(self) -> Weights | None:
         """Return initial values with a long memory, or None if the cell has none.
 
         If a gate keeps the state, its bias is raised. Otherwise the recurrent matrices

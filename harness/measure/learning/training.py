@@ -139,7 +139,7 @@ class _Study:
         self._problem, self._network = problem, network
         self.task, self._length = problem.task_and_length()
         self._observer, self._emit = observer, observer.emit
-        self._budget, self._every = settings.updates, settings.evaluate_every
+        self._most, self._every = settings.updates, settings.evaluate_every
         batches = problem.batches(
             "held_out", settings.evaluate_sequences, EVALUATION_BATCH
         )
@@ -149,7 +149,7 @@ class _Study:
         self._saved_at = time.monotonic()
         self.read_back = LearningReadBack(problem, network, self._held_out[0])
         if observer.start is not None:
-            self._go_on(*observer.start)
+            self._continue_from(*observer.start)
         else:
             self.read_back.check_start()
             network.load_weights(problem.initial_weights())
@@ -167,7 +167,7 @@ class _Study:
         """
         if self._observer.start is None:
             self._evaluate()
-        marks = [*range(0, self._budget, self._every), self._budget]
+        marks = [*range(0, self._most, self._every), self._most]
         for start, end in pairwise(marks):
             for first in range(start, end, CHUNK):
                 if first < self._at.updates:  # done before the checkpoint
@@ -193,7 +193,7 @@ class _Study:
         if stopped:
             raise _StoppedError
 
-    def _go_on(self, state: Mapping[str, Any], arrays: Weights) -> None:
+    def _continue_from(self, state: Mapping[str, Any], arrays: Weights) -> None:
         def of(kind: str) -> Weights:
             names = (name for name in arrays if name.startswith(kind))
             return {name.removeprefix(kind): arrays[name] for name in names}
@@ -249,7 +249,7 @@ class _Study:
         outcome: dict[str, float] = {
             "solved": int(self._is_solved),
             "updates": self._at.updates,
-            "budget": self._budget,
+            "budget": self._most,
             "evaluate_every": self._every,
         }
         if self._is_solved:

@@ -62,7 +62,7 @@ def unstable(turns: Turns, interval: MedianInterval) -> list[Reason]:
         _of_readings(turns, interval),
         _of_medians(turns),
         _of_calls(turns, interval),
-        _of_surroundings(turns),
+        _of_process_and_machine(turns),
         _wide(interval),
     )
     return [Reason(kind, words, _ADVICE[kind]) for kind, words in seen]
@@ -166,7 +166,7 @@ def _uneven(turns: Turns) -> Seen:
         yield "uneven", f"some calls took {both}"
 
 
-def _of_surroundings(turns: Turns) -> Seen:
+def _of_process_and_machine(turns: Turns) -> Seen:
     if count := sum(turns.built):
         words = (
             f"the framework traced or compiled in {count} of {len(turns.built)} turns"

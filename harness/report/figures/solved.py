@@ -57,29 +57,29 @@ def row_label(row: LearningRow, several: bool) -> str:
 def _updates_axes(
     axes: Axes, where: Heading, rows: Sequence[LearningRow], sketch: Sketch
 ) -> None:
-    budgets = [s.budget for row in rows for s in row.seeds if s.budget is not None]
-    budget = max(budgets, default=1.0)
+    limits = [s.limit for row in rows for s in row.seeds if s.limit is not None]
+    limit = max(limits, default=1.0)
     for line, row in enumerate(rows):
-        _draw_row(axes, line, row, budget, sketch)
+        _draw_row(axes, line, row, limit, sketch)
     several = len({row.implementation for row in rows}) > 1
     name_lines(axes, [row_label(row, several) for row in rows])
-    axes.axvline(budget, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
-    axes.set(xlabel="updates to solve", xlim=(-0.03 * budget, 1.06 * budget))
-    axes.set_title(f"{where.title} (limit {budget:.0f})")
+    axes.axvline(limit, color=INK, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+    axes.set(xlabel="updates to solve", xlim=(-0.03 * limit, 1.06 * limit))
+    axes.set_title(f"{where.title} (limit {limit:.0f})")
 
 
 def _draw_row(
-    axes: Axes, line: int, row: LearningRow, budget: float, sketch: Sketch
+    axes: Axes, line: int, row: LearningRow, limit: float, sketch: Sketch
 ) -> None:
     colour = sketch.palette.cells[row.cell]
     artists: list[Line2D] = []
     for i, seed in enumerate(row.seeds):
         # Seeds are drawn side by side, so that two with the same update are both seen.
         y = line + (0.4 * (i / (len(row.seeds) - 1) - 0.5) if len(row.seeds) > 1 else 0)
-        artists += _draw_seed(axes, y, seed, colour, budget)
+        artists += _draw_seed(axes, y, seed, colour, limit)
     if row.updates is not None:
         median = row.updates.median
-        x = row.updates.budget if median is None else median
+        x = row.updates.limit if median is None else median
         bar = [line - 0.36, line + 0.36]
         artists += axes.plot([x, x], bar, color=colour, linewidth=2.6, zorder=2)
     sketch.mark(artists, row.cell, row.implementation)
@@ -90,11 +90,11 @@ _FAILED: Look = {"markersize": 7, "markeredgecolor": INK, "clip_on": False}
 
 
 def _draw_seed(
-    axes: Axes, y: float, seed: Seed, colour: str, budget: float
+    axes: Axes, y: float, seed: Seed, colour: str, limit: float
 ) -> list[Line2D]:
     x, marker, look = seed.updates_to_solve, "o", _SEED
     if x is None and seed.outcome == "ok":
-        x, look = seed.budget or budget, {**_SEED, "markerfacecolor": "white"}
+        x, look = seed.limit or limit, {**_SEED, "markerfacecolor": "white"}
     elif x is None:
         x, marker, look = seed.updates or 0, "X", _FAILED
     return axes.plot(x, y, marker, color=colour, zorder=3, **look)

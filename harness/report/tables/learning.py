@@ -136,7 +136,7 @@ def updates(found: CensoredMedian | None) -> str:
     """Return "1000 [800, 1200]", or "not within 3000"."""
     if found is None:
         return NOTHING
-    limit = whole(found.budget)
+    limit = whole(found.limit)
     middle = f"not within {limit}" if found.median is None else whole(found.median)
     if found.spread == "single" or found.low is None:
         return middle

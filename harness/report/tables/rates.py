@@ -103,7 +103,7 @@ def _of_doctor(rows: Iterable[SpeedRow]) -> list[str]:
         if by is None or not by.endswith(DOCTOR):
             continue
         at = rate.measured_at
-        when = f"found it at {at} UTC" if at else "remembered it"
+        when = f"found it at {at} UTC" if at else "found it earlier"
         library = rate.versions or by.removesuffix(DOCTOR)
         said.append(
             one_line(f"The {name} of {budget} is of {library}, as doctor {when}.")

@@ -55,7 +55,7 @@ ANSWER_S = 5.0
 """How long a worker may take to answer a short call."""
 
 
-class _Flight:
+class _SentJob:
     """A job that was sent to the cluster, with its sink and its newest checkpoint."""
 
     def __init__(self, job: Job, sink: Sink) -> None:
@@ -64,12 +64,12 @@ class _Flight:
         self._lock = threading.RLock()  # a signal handler may call `stop` meanwhile
         self.name = ""
         self.heard = ("", 0)
-        self.strayed = False
+        self.restarted = False
 
-    def depart(self) -> Job:
+    def next_attempt(self) -> Job:
         """Return the job under a new name; it continues from its newest checkpoint."""
         with self._lock:
-            self.name, self.heard, self.strayed = uuid.uuid4().hex, ("", 0), False
+            self.name, self.heard, self.restarted = uuid.uuid4().hex, ("", 0), False
             return replace(self._job, start=self._start)
 
     def news(
@@ -78,12 +78,12 @@ class _Flight:
         """Pass on the new part of an execution's news, which are numbered from `first`.
 
         If a worker is lost, dask may start the job again by itself from an outdated
-        checkpoint. The news then comes from another execution: the job has strayed.
+        checkpoint. The news then comes from another execution: the job was restarted.
         """
         with self._lock:
             if name == self.name:
-                self.strayed |= not self.lands(execution)
-                if not self.strayed:
+                self.restarted |= not self.is_from(execution)
+                if not self.restarted:
                     self._pass_on(execution, first, news)
 
     def _pass_on(self, execution: str, first: int, news: Sequence[News | None]) -> None:
@@ -95,12 +95,12 @@ class _Flight:
                 self._sink(each)
         self.heard = (execution, first + len(news))
 
-    def lands(self, execution: str) -> bool:
+    def is_from(self, execution: str) -> bool:
         """Say whether the news so far came from this execution, or there was none."""
         with self._lock:
             return self.heard[0] in ("", execution)
 
-    def land(self, found: remote.Found) -> Mapping[str, Answer]:
+    def finish(self, found: remote.Found) -> Mapping[str, Answer]:
         """Pass on the rest of the news; drop what a lost worker may still send."""
         with self._lock:
             self._pass_on(found.execution, 0, found.news)
@@ -132,7 +132,7 @@ class DaskEngine:
         self._package = remote.Package.of(registry)
         self._limits = options.limits
         self._run = uuid.uuid4().hex
-        self._flights: list[_Flight] = []
+        self._sent: list[_SentJob] = []
         self._refused: set[str] = set()
         self.notes: list[str] = []
         self._lock = threading.RLock()  # a signal handler may call `stop` meanwhile
@@ -237,39 +237,39 @@ class DaskEngine:
             StoppedError: If the run is stopped meanwhile.
             LostError: If the cluster is lost.
         """
-        flight = _Flight(job, sink)
+        sent = _SentJob(job, sink)
         with self._lock:
             if self._stopping:
                 raise StoppedError
-            self._flights.append(flight)
+            self._sent.append(sent)
         try:
             losses = 0
             while losses < MOST_LOSSES:
                 try:
-                    found = self._attempt(flight)
+                    found = self._attempt(sent)
                 except remote.DifferentWorkerError as error:
                     self._refuse(error)
                     continue
                 if found is not None:
-                    return flight.land(found)
+                    return sent.finish(found)
                 losses += 1
         finally:
             with self._lock:
-                self._flights.remove(flight)
+                self._sent.remove(sent)
         reason = f"{MOST_LOSSES} dask workers were lost one after the other with it"
         return {id: Answer("crashed", reason, died=True) for id in job.trials}
 
-    def _attempt(self, flight: _Flight) -> remote.Found | None:
+    def _attempt(self, sent: _SentJob) -> remote.Found | None:
         """Run a job once; return None if its worker is lost."""
         from distributed import KilledWorker
         from distributed.client import FutureCancelledError
 
-        job = flight.depart()
+        job = sent.next_attempt()
         future = self._client.submit(
             remote.run,
             self._package,
             self._run,
-            flight.name,
+            sent.name,
             job,
             self._limits,
             pure=False,
@@ -280,13 +280,13 @@ class DaskEngine:
                 if self._stopping == "now":
                     raise StoppedError
                 self._check_connection()
-                if flight.strayed:
+                if sent.restarted:
                     future.cancel()
-                    self._ask(remote.abandon, self._run, flight.name)
+                    self._ask(remote.abandon, self._run, sent.name)
                     return None
                 time.sleep(0.05)
             found: remote.Found = future.result()
-            return found if flight.lands(found.execution) else None
+            return found if sent.is_from(found.execution) else None
         except (KilledWorker, FutureCancelledError):
             self._check_connection()
             return None
@@ -333,15 +333,15 @@ class DaskEngine:
 
     def _fetch_news(self, address: str) -> None:
         with self._lock:
-            flights = {flight.name: flight for flight in self._flights}
-        heard = {name: flight.heard for name, flight in flights.items()}
+            by_name = {sent.name: sent for sent in self._sent}
+        heard = {name: sent.heard for name, sent in by_name.items()}
         with contextlib.suppress(Exception):  # `run` notices a lost worker
             found = self._client.run(
                 remote.news, self._run, heard, workers=[address], on_error="ignore"
             )
             for name, (execution, first, news) in found.get(address, {}).items():
-                if name in flights:
-                    flights[name].news(name, execution, first, news)
+                if name in by_name:
+                    by_name[name].news(name, execution, first, news)
 
     # --- the end ---------------------------------------------------------------------
 

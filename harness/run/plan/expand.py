@@ -160,12 +160,12 @@ def _cannot_learn(
     if not asked:
         return MisuseError(f"{where}: no implementation trains {cell}")
     if idle:
-        vain = f"{_quoted(idle)} {'do' if idle[1:] else 'does'} not train; leave "
-        vain += "them out" if idle[1:] else "it out"
+        why = f"{_quoted(idle)} {'do' if idle[1:] else 'does'} not train; leave "
+        why += "them out" if idle[1:] else "it out"
     else:
-        vain = f"{_quoted(asked)} {'do' if asked[1:] else 'does'} not compute the cell"
+        why = f"{_quoted(asked)} {'do' if asked[1:] else 'does'} not compute the cell"
     known = ", ".join(trainers) or "no implementation known here"
-    return MisuseError(f"{where}.implementations: {vain}; {cell} is trained by {known}")
+    return MisuseError(f"{where}.implementations: {why}; {cell} is trained by {known}")
 
 
 def _quoted(names: Sequence[str]) -> str:

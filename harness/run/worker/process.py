@@ -24,7 +24,7 @@ from harness.trial import Trial
 
 
 @dataclass(frozen=True)
-class Request:
+class Query:
     """What a worker is asked about a trial.
 
     Attributes:
@@ -46,7 +46,7 @@ class Request:
     start: Start | None = None
 
     def message(self, checkpoint_s: float) -> Message:
-        """Return the request as the worker reads it."""
+        """Return the query as the worker reads it."""
         values = {
             "command": self.command,
             "id": self.trial_id,
@@ -130,44 +130,44 @@ class WorkerProcess:
 
     @property
     def peak_memory_bytes(self) -> int:
-        """The highest memory of the worker and its children in the last request."""
+        """The highest memory of the worker and its children in the last query."""
         return self._watch.peak_memory_bytes
 
     def ask(
         self,
-        request: Request,
+        query: Query,
         log: Write,
         spent_s: float = 0.0,
     ) -> Iterator[Message]:
-        """Send a request; yield what the worker reports, last its answer.
+        """Send a query; yield what the worker reports, last its answer.
 
         Args:
-            request: The request.
+            query: The query.
             log: Called with what is printed meanwhile.
             spent_s: The time that earlier requests of this trial took.
 
         Raises:
             WorkerDiedError: If the worker ends before it answers.
         """
-        self.served.add(request.trial_id)
+        self.served.add(query.trial_id)
         timeout_s = self._limits.timeout_s
         self._log.listen(log)
         self._watch.begin(timeout_s and max(0.0, timeout_s - spent_s), timeout_s)
         try:
-            yield from self._exchange(request)
+            yield from self._exchange(query)
         finally:
             self._watch.end()
             self._log.listen(None)
 
-    def _exchange(self, request: Request) -> Iterator[Message]:
+    def _exchange(self, query: Query) -> Iterator[Message]:
         try:
-            send(self._requests, request.message(self._limits.checkpoint_s))
+            send(self._requests, query.message(self._limits.checkpoint_s))
         except (OSError, ValueError):
-            raise self._death(request.trial) from None
+            raise self._death(query.trial) from None
         while True:
             message = receive(self._answers)
             if message is None:
-                raise self._death(request.trial)
+                raise self._death(query.trial)
             if message.values["kind"] == "ready":
                 self._ready = True
                 continue

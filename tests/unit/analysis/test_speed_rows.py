@@ -293,8 +293,8 @@ def test_a_peak_that_doctor_found_names_its_library_and_date(
     assert notes[1:] == (
         "The peak of 1 thread · float32 is of jax 0.9.2, as doctor found it at "
         "2026-11-26 10:00:00 UTC.",
-        "The copy bandwidth of 2 threads · float32 is of numpy, as doctor remembered "
-        "it.",
+        "The copy bandwidth of 2 threads · float32 is of numpy, as doctor found "
+        "it earlier.",
     )
     assert "once in a command" in notes[0]
     assert "same session" not in notes[0]

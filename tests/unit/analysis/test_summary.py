@@ -82,7 +82,7 @@ def test_an_unsolved_cell_has_no_updates_and_no_time_to_solve(
     row = learned(summary, "adding", "rnn")
     assert row.learning.updates is not None
     assert row.learning.updates.median is None
-    assert row.learning.updates.budget == fake_runs.BUDGET
+    assert row.learning.updates.limit == fake_runs.BUDGET
     assert row.solve_times == ()
 
 

@@ -136,7 +136,7 @@ def test_the_censored_median_is_beyond_the_budget_if_half_of_the_seeds_are(
     found = censored_median(values, 3000)
     assert found.median is None
     assert found.high is None
-    assert found.budget == 3000
+    assert found.limit == 3000
 
 
 def test_six_seeds_get_an_interval_and_five_a_range() -> None:

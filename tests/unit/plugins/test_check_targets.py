@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import MisuseError
 from harness.registry import Registry
-from harness.run.certify import Request, cells_of, implementations_of
+from harness.run.certify import CheckRequest, cells_of, implementations_of
 from harness.scaffold import NewPlugin, write_plugin
 from tests import helpers
 
@@ -21,7 +21,7 @@ def ugrnn(tmp_path: Path) -> Path:
     return write_plugin(NewPlugin("cell", "ugrnn", file=file), Registry.discover())
 
 
-def pairs(registry: Registry, request: Request) -> list[tuple[str, str]]:
+def pairs(registry: Registry, request: CheckRequest) -> list[tuple[str, str]]:
     return [(t.implementation, t.cell) for t in request.trials(registry)]
 
 
@@ -32,7 +32,7 @@ def test_a_cell_without_an_implementation_in_its_file_uses_the_built_in_ones(
     registry = Registry.discover([ugrnn, MIN_GRU])
     assert cells_of(registry, [ugrnn]) == ("ugrnn",)
     assert implementations_of(registry, [ugrnn]) == ()
-    request = Request((), cells=("ugrnn",))
+    request = CheckRequest((), cells=("ugrnn",))
     loops = ("torch-loop", "torch-compile", "tensorflow-loop")
     assert sorted(pairs(registry, request)) == sorted((n, "ugrnn") for n in loops)
 
@@ -46,16 +46,16 @@ def test_a_cell_with_an_implementation_in_its_file_uses_that_alone() -> None:
 def test_an_expression_selects_some_of_the_named_targets(ugrnn: Path) -> None:
     registry = Registry.discover([ugrnn])
     names = ("numpy-reference",)
-    request = Request(names, expression="gru or lstm")
+    request = CheckRequest(names, expression="gru or lstm")
     both = [("numpy-reference", "gru"), ("numpy-reference", "lstm")]
     assert pairs(registry, request) == both
     with pytest.raises(MisuseError, match="did you mean 'lstm'"):
-        Request(names, expression="lstn").trials(registry)
+        CheckRequest(names, expression="lstn").trials(registry)
 
 
 def test_a_target_that_is_named_twice_is_certified_once() -> None:
     registry = Registry.discover()
-    request = Request(("numpy-reference",), cells=("gru",), expression="gru")
+    request = CheckRequest(("numpy-reference",), cells=("gru",), expression="gru")
     assert pairs(registry, request).count(("numpy-reference", "gru")) == 1
 
 

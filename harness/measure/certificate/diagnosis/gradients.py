@@ -15,7 +15,7 @@ from harness.measure.certificate.diagnosis.changed_steps import (
     without_gates,
 )
 from harness.measure.certificate.diagnosis.evidence import Found
-from harness.measure.certificate.pair import LARGE_COTANGENT, Case, Pair
+from harness.measure.certificate.network_pair import LARGE_COTANGENT, Case, NetworkPair
 from harness.measure.certificate.record import in_layer, listed
 from harness.measure.certificate.shapes import PAIRWISE
 from harness.measure.subject import Basis, Subject
@@ -79,7 +79,7 @@ def _worst(
             break
         padded = shape.padded
         # A long memory shows a cut better.
-        case = Pair(subject, shape).case(0, point=1).load()
+        case = NetworkPair(subject, shape).case(0, point=1).load()
         found = _pulled_back(case, case.pair.network)
         expected = _pulled_back(case, case.pair.oracle)
         wrong = evidence.disagreeing(found, expected, tolerance)

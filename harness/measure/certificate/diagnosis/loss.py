@@ -9,7 +9,7 @@ import numpy as np
 from harness.contract import Array, Batch, Readout, Target, TrainableNetwork
 from harness.measure.certificate.diagnosis import evidence
 from harness.measure.certificate.diagnosis.evidence import Found
-from harness.measure.certificate.pair import Pair
+from harness.measure.certificate.network_pair import NetworkPair
 from harness.measure.certificate.shapes import PAIRWISE, Shape
 from harness.measure.subject import Subject
 
@@ -17,7 +17,7 @@ from harness.measure.subject import Subject
 def loss_cause(subject: Subject, tolerance: float) -> str | None:
     """Return the likely cause of a wrong loss, or None if none is found."""
     for shape in sorted(PAIRWISE, key=_ambiguity):
-        pair = Pair(subject, shape)
+        pair = NetworkPair(subject, shape)
         case = pair.case(0).load()
         found, expected = (_of(n, case.batch) for n in (pair.network, pair.oracle))
         if not evidence.disagreeing(found, expected, tolerance):

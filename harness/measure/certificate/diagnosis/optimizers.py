@@ -14,7 +14,7 @@ from harness.measure.certificate.diagnosis.optimizer_mistakes import (
     Update,
     mistakes,
 )
-from harness.measure.certificate.pair import Pair
+from harness.measure.certificate.network_pair import NetworkPair
 from harness.measure.certificate.shapes import TRAINING
 from harness.measure.certificate.trajectories import (
     Name,
@@ -34,7 +34,7 @@ hundredth of itself or less, so that in float32 its change has lost two digits o
 """
 
 
-_Taken = tuple[Pair, Weights, Weights]
+_Taken = tuple[NetworkPair, Weights, Weights]
 """The first updates of a trajectory, as the implementation took them: its network and
 the reference with their optimiser, the weights before, and how much each changed."""
 
@@ -55,7 +55,7 @@ def optimizer_cause(subject: Subject, name: Name) -> str | None:
 
 def _every_trajectory(subject: Subject, name: Name) -> Iterator[_Taken]:
     for trajectory in trajectories(name, typical_norm(subject)):
-        pair = Pair(subject, TRAINING, trajectory.optimizer)
+        pair = NetworkPair(subject, TRAINING, trajectory.optimizer)
         before, network = pair.load(steady_weights(pair)), pair.network
         placed = [network.place(batch) for batch in training_batches(UPDATES)]
         network.train_steps(placed).read()
@@ -63,7 +63,7 @@ def _every_trajectory(subject: Subject, name: Name) -> Iterator[_Taken]:
         yield pair, before, {n: after[n] - w for n, w in before.items()}
 
 
-def _simulated(pair: Pair, before: Weights, mistake: Mistake) -> Weights:
+def _simulated(pair: NetworkPair, before: Weights, mistake: Mistake) -> Weights:
     """Return how much each weight changes if an optimiser makes the mistake."""
     _, clip, step = mistake
     oracle, optimizer = pair.oracle, pair.optimizer

@@ -16,7 +16,7 @@ from harness.measure.certificate.diagnosis.changed_weights import (
     of_layers,
 )
 from harness.measure.certificate.diagnosis.evidence import Found
-from harness.measure.certificate.pair import Case, Pair
+from harness.measure.certificate.network_pair import Case, NetworkPair
 from harness.measure.certificate.shapes import PAIRWISE
 from harness.measure.subject import Subject
 
@@ -24,7 +24,7 @@ from harness.measure.subject import Subject
 def output_cause(subject: Subject, tolerance: float) -> str | None:
     """Return the likely cause of wrong outputs, or None if none is found."""
     for shape in evidence.clearest_first(PAIRWISE):
-        case = Pair(subject, shape).case(0).load()
+        case = NetworkPair(subject, shape).case(0).load()
         found = _of(case, case.pair.network)
         if not evidence.disagreeing(found, _of(case, case.pair.oracle), tolerance):
             continue  # the mistake shows at other shapes only

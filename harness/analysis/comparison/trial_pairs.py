@@ -46,7 +46,7 @@ def _timed_trial(rows: Sequence[SpeedRow]) -> TimedTrial:
     return TimedTrial(last.trial, phases, failure)
 
 
-def pairs(
+def trial_pairs(
     base: Sequence[TimedTrial], new: Sequence[TimedTrial], *, across_machines: bool
 ) -> Iterator[tuple[TimedTrial | None, TimedTrial | None]]:
     """Yield the trials that time the same call in pairs, and the others alone.

@@ -43,7 +43,7 @@ correct float32 code was seen 1e-4 from the reference."""
 
 
 @dataclass(frozen=True)
-class Pair:
+class NetworkPair:
     """One network at one shape, twice: the implementation's and the reference.
 
     Each is built when it is first asked for.
@@ -129,7 +129,7 @@ class Case:
         rng: For anything else that a caller draws.
     """
 
-    pair: Pair
+    pair: NetworkPair
     weights: Weights
     batch: Batch
     state: State
