@@ -374,10 +374,13 @@ def test_an_unfit_machine_makes_every_timing_shaky(writer: Writer) -> None:
 
 
 def test_a_noisy_machine_is_named_and_makes_no_timing_shaky(writer: Writer) -> None:
-    fitness = {"verdict": "noisy", "reasons": [fake_runs.LOAD]}
+    stored = {"machine": {}, "reasons": [{**fake_runs.LOAD, "verdict": "noisy"}]}
+    fitness = {"verdict": "noisy", **stored}
     trial = fake_runs.speed_trial("torch-native", "gru")
     fake_runs.speed(writer, trial, 0.01, fitness=fitness)
     found = summary(writer)
+    written = found.to_json()["speed"][0]["fitness"]
+    assert written == {"verdict": "noisy", "reasons": [fake_runs.LOAD]}
     assert not any(each.shaky for each in found.speed)
     assert "Before a session 2 cores AMD EPYC was noisy: 1.3 other cores busy." in (
         speed_table(found).notes

@@ -490,6 +490,16 @@ def test_the_tables_are_json(summary: Summary) -> None:
     assert document["learned"][0]["learning"]["updates"]["median"] == 1000
 
 
+def test_renamed_fields_keep_their_names_in_the_json(summary: Summary) -> None:
+    document = summary.to_json()
+    learning = document["learned"][0]["learning"]
+    assert learning["updates"]["budget"] == fake_runs.BUDGET
+    assert {seed["budget"] for seed in learning["seeds"]} == {fake_runs.BUDGET}
+    assert [*document["speed"][0]["conditions"]] == [
+        *("machine", "device", "threads", "dtype", "precision")
+    ]
+
+
 def test_the_terminal_shows_the_tables_without_markup_or_control_codes(
     summary: Summary,
 ) -> None:
