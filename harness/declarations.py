@@ -91,8 +91,8 @@ class FrameworkDeclaration(Declaration):
             self._check_form(self.probe)
 
 
-INITS = ("canonical", "zero-bias", "chrono", "native-torch", "native-keras")
-"""The schemes of initial values of a cell that does not declare its own list."""
+INITS = ("canonical", "chrono")
+"""The schemes of initial values that every cell has: a certificate uses both."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class CellDeclaration(Declaration):
         equations: `module:callable`, an `Equations`: one time step in the operations of
             any framework.
         reference: Whether the cell is a `ReferenceCell`.
-        inits: The schemes that `Cell.initial_weights` knows.
+        inits: The schemes that `Cell.initial_weights` knows and a suite may name.
     """
 
     kind: ClassVar[str] = "cell"
@@ -250,7 +250,8 @@ def declare_cell(
         reference: False for a cell without `step` and `step_backward` in numpy. Its
             implementations are certified against the equations or, without equations,
             only against their own single time steps.
-        inits: Schemes of initial values that a suite may name for this cell.
+        inits: Every scheme that the cell's `initial_weights` knows; a suite may name
+            no other.
         summary: One line for `list`.
 
     Raises:

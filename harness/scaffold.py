@@ -162,7 +162,7 @@ def _exists(file: Path) -> MisuseError:
 
 
 def _text(new: NewPlugin, file: Path, registry: Registry) -> str:
-    names = {"name": new.name, "file": file.name}
+    names = {"name": new.name, "module": file.stem}
     if new.kind == "implementation":
         framework = _framework(new.framework, registry)
         cell = _cell(new.cell or "gru", framework, registry)
@@ -175,10 +175,8 @@ def _text(new: NewPlugin, file: Path, registry: Registry) -> str:
             raise MisuseError(
                 f"{option} is for an implementation, not for a {new.kind}"
             )
-    arguments = {"factory": f'"{file.stem}:{new.kind.capitalize()}"'}
-    if new.kind == "cell":
-        arguments |= {"equations": f'"{file.stem}:equations"', "reference": "False"}
-    names["declaration"] = _declaration(new, arguments)
+    if new.kind == "task":
+        names["declaration"] = _declaration(new, {"factory": f'"{file.stem}:Task"'})
     return Template(_read(f"{new.kind}.py.txt")).substitute(names)
 
 

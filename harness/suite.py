@@ -429,7 +429,7 @@ def _init_problems(section: _OnTask, registry: Registry) -> list[str]:
     inits = [asked] if isinstance(asked, str) else asked
     return [
         f"init: cell '{cell}' has no initial values '{init}'"
-        f"{suggestion(init, registry.cell(cell).inits)}"
+        f"{suggestion_and_names(init, registry.cell(cell).inits, 'it offers')}"
         for cell in section.cells
         if cell in registry.cells
         for init in inits

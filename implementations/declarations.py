@@ -69,6 +69,7 @@ def _cell(name: str, factory: str, summary: str) -> CellDeclaration:
         name,
         factory=f"implementations.cells.{factory}",
         equations=f"implementations.cells.equations:{name.replace('-', '_')}",
+        inits=["canonical", "zero-bias", "chrono", "native-torch", "native-keras"],
         summary=summary,
     )
 

@@ -16,6 +16,7 @@ declare_cell(
     factory="min_gru:MinGru",
     equations="min_gru:equations",
     reference=False,
+    inits=["canonical", "chrono"],
     summary="gate and candidate from the input alone",
 )
 declare_implementation(

@@ -20,10 +20,19 @@ from scipy import stats
 from harness.analysis.learning.initial_values import initial_panels, initial_rows
 from harness.analysis.run import JudgedRun
 from harness.analysis.summary import summarize
-from harness.contract import Array, LayerSizes, Weights
+from harness.contract import (
+    Array,
+    Inputs,
+    LayerSizes,
+    NetworkSpec,
+    Readout,
+    Target,
+    Weights,
+)
 from harness.declarations import INITS
 from harness.errors import MisuseError
 from harness.machine.pinning import worker_environment
+from harness.measure.certificate.network_pair import weight_points
 from harness.measure.gradients import measure_gradients
 from harness.measure.problem import Problem
 from harness.measure.subject import ORACLE
@@ -35,6 +44,7 @@ from harness.run.plan.plan import Plan, make_plan
 from harness.store import Reading, RunFolder
 from harness.suite import Suite, load_suite
 from harness.trial import GradientsSettings, Trial
+from implementations.cells.gru import Gru
 from implementations.cells.initial import SCHEMES
 from tests import helpers
 from tests.built_in_cells import CELLS
@@ -43,8 +53,25 @@ from tests.fake_runs import Writer
 each_cell = pytest.mark.parametrize("name", CELLS)
 
 
-def test_a_cell_that_lists_no_schemes_offers_those_of_the_built_in_cells() -> None:
-    assert INITS == SCHEMES
+@each_cell
+def test_a_built_in_cell_offers_every_scheme_that_it_knows(name: str) -> None:
+    assert registry().cell(name).inits == SCHEMES
+
+
+def test_a_cell_that_lists_no_schemes_offers_those_that_a_certificate_draws() -> None:
+    drawn = []
+
+    class Watched(Gru):
+        def initial_weights(
+            self, scheme: str, rng: np.random.Generator, sizes: LayerSizes
+        ) -> Weights:
+            drawn.append(scheme)
+            return super().initial_weights(scheme, rng, sizes)
+
+    inputs = Inputs("reals", 2)
+    spec = NetworkSpec("gru", inputs, 3, 1, Readout.LAST, Target.REAL)
+    assert list(weight_points(spec, Watched(), seed=0))
+    assert tuple(drawn) == INITS
 
 
 # --- distributions, compared with the layers of frameworks ----------------------------
