@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.registry import Registry
+from harness.machine.cache import user_cache
 from tests import helpers
 from tests.benchmarks.test_implementations import shaky
+from tests.helpers import REGISTRY
 
 
 def benchmarks(*options: str) -> str:
@@ -35,7 +37,7 @@ def test_benchmarks_are_of_every_implementation_for_the_cpu_and_of_nothing_else(
 ):
     names = [line for line in benchmarks("--collect-only").splitlines() if "::" in line]
     assert names
-    for name, declared in Registry.discover().implementations.items():
+    for name, declared in REGISTRY.implementations.items():
         cells = {"gru", "lstm"} & set(declared.cells)
         found = [line for line in names if f"-{name}-" in line]
         assert bool(found) == bool(cells and "cpu" in declared.devices)
@@ -43,20 +45,36 @@ def test_benchmarks_are_of_every_implementation_for_the_cpu_and_of_nothing_else(
     assert not names
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Certify the GRU of the reference, and run its benchmarks and one of the LSTM.
+
+    Returns:
+        The JSON file of the benchmarks, and the time of the certificate.
+    """
+    folder = tmp_path_factory.mktemp("measured")
+    code, _, err = helpers.run("check", "numpy-reference", "-k", "gru", cwd=folder)
+    assert code == 0, err
+    chosen = "numpy-reference and (gru or forward)"
+    benchmarks("-k", chosen, f"--benchmark-json={folder / 'x.json'}")
+    cache = user_cache()
+    assert cache is not None
+    (kept,) = (cache / "certificates").iterdir()
+    return folder / "x.json", json.loads(kept.read_text())["made"]
+
+
+def read(file: Path) -> dict[str, dict[str, Any]]:
+    """Return the facts of each benchmark, by its group."""
+    found = json.loads(file.read_text())["benchmarks"]
+    return {each["group"]: each["extra_info"] for each in found}
+
+
 @pytest.mark.slow
 def test_the_benchmark_json_names_a_certificate_of_the_users_cache_and_doubts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measured: tuple[Path, str],
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    certify = ["check", "numpy-reference", "-k", "gru"]
-    code, _, err = helpers.run(*certify, cwd=tmp_path)
-    assert code == 0, err
-    chosen = "numpy-reference and forward"
-    benchmarks("-k", chosen, f"--benchmark-json={tmp_path / 'x.json'}")
-    found = json.loads((tmp_path / "x.json").read_text())["benchmarks"]
-    shown = {each["group"]: each["extra_info"] for each in found}
-    (kept,) = (tmp_path / "rnn-harness/certificates").iterdir()
-    made = json.loads(kept.read_text())["made"]
+    file, made = measured
+    shown = read(file)
     assert shown["gru forward"]["certificate"] == f"certified {made}"
     assert "`rnn-harness check numpy-reference`" in shown["lstm forward"]["certificate"]
     for facts in shown.values():
@@ -73,15 +91,12 @@ def test_a_round_is_shaky_if_it_is_short_or_the_machine_is_busy() -> None:
 
 @pytest.mark.slow
 def test_the_benchmark_json_has_groups_and_can_be_read_by_pytest_benchmark(
-    tmp_path: Path,
+    tmp_path: Path, measured: tuple[Path, str]
 ) -> None:
-    file = tmp_path / "x.json"
-    chosen = "gru and numpy-reference"
-    benchmarks("-k", chosen, f"--benchmark-json={file}")
-    found = json.loads(file.read_text())["benchmarks"]
-    assert {each["group"] for each in found} == {"gru forward", "gru train_step"}
-    for each in found:
-        facts = each["extra_info"]
+    file, _ = measured
+    found = read(file)
+    assert found.keys() == {"gru forward", "gru train_step", "lstm forward"}
+    for facts in found.values():
         assert facts["shape"] == "batch 16, time steps 50, input 8, hidden 64"
         assert facts["kernel"]
         assert facts["tokens_per_s"] > 0

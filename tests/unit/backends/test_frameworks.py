@@ -8,11 +8,15 @@ import sys
 import pytest
 
 from harness.machine.pinning import worker_environment
-from harness.registry import Registry
 from tests import helpers
 from tests.frameworks.backends import BACKENDS, Backend
+from tests.helpers import REGISTRY
 
 FOLDER = "tests/frameworks"
+
+# The tests compile many programs and run each a few times. The tests of docs/plugins.md
+# certify a layer whose programs are optimised, and `make test-all` every cell.
+COMPILE_FAST = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 @pytest.mark.slow
@@ -20,16 +24,15 @@ FOLDER = "tests/frameworks"
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.framework)
 def test_a_backend_passes_its_tests_in_its_own_process(backend: Backend) -> None:
     """Run them with the environment of a worker; skip a missing framework."""
-    registry = Registry.discover()
-    reason = registry.unavailable(backend.implementations[0])
+    reason = REGISTRY.unavailable(backend.implementations[0])
     if reason is not None:
         pytest.skip(reason)
-    framework = registry.frameworks[backend.framework]
+    framework = REGISTRY.frameworks[backend.framework]
     options = ["--framework", backend.framework, "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", FOLDER, *options],
         cwd=helpers.ROOT,
-        env={**worker_environment(1), **framework.environment},
+        env={**worker_environment(1), **framework.environment, **COMPILE_FAST},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -261,6 +261,9 @@ def test_a_weight_that_the_equations_do_not_use_has_no_gradient() -> None:
 
 # --- the kernel that ran --------------------------------------------------------------
 
+compiled_before = pytest.mark.usefixtures("compiled_by_phase")
+"""In the same process, so that no test compiles the same graphs again."""
+
 
 def marked(layer: Any, x: Any) -> Any:
     """Call a layer as a network does while it is profiled."""
@@ -285,6 +288,7 @@ def build(layers: int = 1) -> TorchNetwork:
     return network
 
 
+@compiled_before
 def test_the_kernel_is_a_graph_and_a_fallback_to_eager_code_is_reported() -> None:
     network = build(layers=2)
     x, state = np.ones((4, 3)), (np.zeros((2, 4, 6)),)
@@ -301,6 +305,7 @@ def test_the_kernel_is_a_graph_and_a_fallback_to_eager_code_is_reported() -> Non
     np.testing.assert_allclose(eager_outputs, compiled_outputs, **CLOSE)
 
 
+@compiled_before
 def test_a_backward_pass_that_is_not_compiled_is_reported() -> None:
     layer, _ = pair("gru", 6)
     x = torch.ones(4, 2, 3, dtype=torch.float64)

@@ -9,18 +9,29 @@ from typing import Any
 import pytest
 
 from harness.machine.cache import user_cache
-from harness.registry import Registry
 from harness.run.plan.certificate_cache import CachedCertificate, CertificateCache
 from harness.run.plan.todo import planned
 from harness.store import RunFolder, TrialRecord
 from harness.trial import Trial
 from tests import helpers
+from tests.helpers import REGISTRY
 
 pytestmark = pytest.mark.slow
 
 SUITE = helpers.suite(helpers.speed("numpy-reference"))
 CHECK = ("check", "numpy-reference", "-k", "rnn")
 SAYS = "certificates from earlier runs"
+PLUGIN = """
+from harness import declare_implementation
+
+declare_implementation("mine", framework="numpy", cells=["rnn"], factory="mine:build")
+
+
+def build(spec, cell, device):
+    from implementations.numpy_reference.network import NumpyNetwork
+
+    return NumpyNetwork(spec, cell, device)
+"""
 
 
 def certified(folder: Path, *options: object, suite: str = SUITE) -> TrialRecord:
@@ -41,8 +52,30 @@ def kept() -> list[Path]:
     return sorted((folder / "certificates").glob("*"))
 
 
-def test_a_later_run_reuses_the_certificate_of_an_earlier_one(tmp_path: Path) -> None:
-    first = certified(tmp_path)
+@pytest.fixture(scope="module")
+def one_run(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, Path, TrialRecord]:
+    """Run the suite once; return its folder, the cache and the certificate."""
+    folder, cache = tmp_path_factory.mktemp("first"), user_cache()
+    assert cache is not None
+    return folder, cache, certified(folder)
+
+
+@pytest.fixture
+def first(one_run: tuple[Path, Path, TrialRecord], tmp_path: Path) -> TrialRecord:
+    """Give the test a copy of the first run's folder and cache."""
+    folder, cache, record = one_run
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    own = user_cache()
+    assert own is not None
+    shutil.copytree(cache, own)
+    return record
+
+
+def test_a_later_run_reuses_the_certificate_of_an_earlier_one(
+    tmp_path: Path, first: TrialRecord
+) -> None:
     before = kept()[0].read_bytes()
     second = certified(tmp_path)
     assert kept()[0].read_bytes() == before  # it was not written again
@@ -54,21 +87,21 @@ def test_a_later_run_reuses_the_certificate_of_an_earlier_one(tmp_path: Path) ->
     assert {n: second.result[n] for n in same} == {n: first.result[n] for n in same}
 
 
+@pytest.mark.usefixtures("first")
 def test_a_certificate_that_a_run_folder_already_held_is_not_cached(
     tmp_path: Path,
 ) -> None:
     """The code may have changed since the folder was written."""
-    certified(tmp_path)
     (file,) = kept()
     file.unlink()
     assert helpers.run("run", "suite.toml", "-o", "out0", cwd=tmp_path)[0] == 0
     assert kept() == []
 
 
+@pytest.mark.usefixtures("first")
 def test_force_certifies_again_and_a_dry_run_says_what_it_would_do(
     tmp_path: Path,
 ) -> None:
-    certified(tmp_path)
     assert "made" not in certified(tmp_path, "--force").result
     _, out, _ = helpers.run("run", "suite.toml", "-o", "new", "--why", cwd=tmp_path)
     (line,) = [line for line in out.splitlines() if "parity" in line and "rnn" in line]
@@ -84,8 +117,8 @@ def test_check_stores_its_certificate_and_never_reuses_one(tmp_path: Path) -> No
 
 
 def test_a_changed_source_is_certified_again(tmp_path: Path) -> None:
-    file = Path(shutil.copy(helpers.PLUGINS / "with_a_child.py", tmp_path))
-    suite = helpers.suite(helpers.speed("with-a-child"))
+    file = helpers.write(tmp_path / "mine.py", PLUGIN)
+    suite = helpers.suite(helpers.speed("mine"))
     certified(tmp_path, "--plugin", file, suite=suite)
     again = certified(tmp_path, "--plugin", file, suite=suite)
     assert "made" in again.result
@@ -95,7 +128,7 @@ def test_a_changed_source_is_certified_again(tmp_path: Path) -> None:
 
 def test_a_broken_certificate_is_not_cached(tmp_path: Path) -> None:
     sabotage = helpers.PLUGINS / "sabotage.py"
-    only = ("-k", "torch-gates-swapped")
+    only = ("-k", "numpy-truncated and rnn")
     code, out, _ = helpers.run("check", sabotage, *only, cwd=tmp_path)
     assert code == 3, out
     assert kept() == []
@@ -103,18 +136,15 @@ def test_a_broken_certificate_is_not_cached(tmp_path: Path) -> None:
 
 def found(folder: Path) -> CachedCertificate | None:
     """Return the cached certificate that `CHECK` makes, or None."""
-    registry = Registry.discover()
     trial = Trial("parity", "numpy-reference", "rnn")
-    todo = planned(trial, registry, RunFolder.create(folder / "empty"))
-    return CertificateCache(registry).find(todo)
+    todo = planned(trial, REGISTRY, RunFolder.create(folder / "empty"))
+    return CertificateCache(REGISTRY).find(todo)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def whole(one_run: tuple[Path, Path, TrialRecord]) -> dict[str, Any]:
     """Return the cached file of one certificate."""
-    code, _, err = helpers.run(*CHECK, cwd=tmp_path_factory.mktemp("check"))
-    assert code == 0, err
-    (file,) = kept()
+    (file,) = (one_run[1] / "certificates").iterdir()
     return {"name": file.name, **json.loads(file.read_text())}
 
 

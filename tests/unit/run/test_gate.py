@@ -58,6 +58,9 @@ def spin():
         pass
 """
 
+NOW = BESIDE.replace("0.0", "0.002")
+"""Many times as slow as a forward pass of the suite."""
+
 SUITE = helpers.suite(helpers.speed("mine", rounds=8, time_budget_s=4.0), name="small")
 
 
@@ -94,7 +97,7 @@ def repository(tmp_path: Path, scratch: Path) -> Path:
     helpers.write(folder / "beside.py", BESIDE)
     helpers.write(folder / "suite.toml", SUITE)
     commit(folder)
-    helpers.write(folder / "beside.py", BESIDE.replace("0.0", "0.01"))
+    helpers.write(folder / "beside.py", NOW)
     return folder
 
 
@@ -134,7 +137,7 @@ def checkout(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     helpers.write(repository / "beside.py", BESIDE)
     commit(repository)
     helpers.write(file, now)
-    helpers.write(repository / "beside.py", BESIDE.replace("0.0", "0.01"))
+    helpers.write(repository / "beside.py", NOW)
     helpers.write(repository / "other.py", PLUGIN.replace("mine", "other"))
     monkeypatch.setenv("PYTHONPATH", str(repository))
     return repository
@@ -165,7 +168,7 @@ def test_a_slower_working_tree_is_found_in_one_session_with_its_base(
     # Each side used its own file, the files beside it, and its own imports.
     base, new = (side.result["kernel"] for side in sides)
     assert base == "earlier, spins 0.0"
-    assert new.endswith(", spins 0.01")
+    assert new.endswith(", spins 0.002")
     assert "earlier" not in new
     assert len({side.result["session"] for side in sides}) == 1
     assert len({side.result["worker"] for side in sides}) == 2
@@ -185,7 +188,8 @@ def test_a_slower_working_tree_is_found_in_one_session_with_its_base(
 def test_a_side_that_hangs_is_ended_at_its_time_limit(
     repository: Path, scratch: Path
 ) -> None:
-    helpers.write(repository / "beside.py", BESIDE.replace("0.0", "1e9"))
+    asleep = BESIDE.replace("def spin():", "def spin():\n    time.sleep(1e9)")
+    helpers.write(repository / "beside.py", asleep)
     arguments = (*GATE, "--timeout", "8", "-o", "out", "--json")
     code, out, err = helpers.run(*arguments, cwd=repository)
     assert code == 3, err
