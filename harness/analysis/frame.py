@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from harness.analysis.run import JudgedRun
+from harness.measure import MEASURES
 from harness.store import TrialRecord
 
 COLUMNS = (
@@ -25,6 +26,7 @@ _OF_TRIAL = (
     "measure", "task", "length", "cell", "implementation", "device", "dtype",
     "precision", "threads", "hidden_size", "num_layers", "batch", "seed", "init",
 )  # fmt: skip
+_OWN_OPTIMIZERS = {name for name, each in MEASURES.items() if each.own_optimizers}
 
 
 def frame(run: JudgedRun) -> pd.DataFrame:
@@ -67,8 +69,7 @@ def _curves(record: TrialRecord) -> Iterator[dict[str, Any]]:
 
 def _constants(record: TrialRecord, doubt: str | None) -> dict[str, Any]:
     trial, result = record.trial, record.result
-    # A certificate runs several optimisers, whatever that of its trial is.
-    optimizer = None if trial.measure == "parity" else trial.optimizer
+    optimizer = None if trial.measure in _OWN_OPTIMIZERS else trial.optimizer
     return {
         **{name: getattr(trial, name) for name in _OF_TRIAL},
         "trial": record.id,

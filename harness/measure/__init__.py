@@ -21,7 +21,7 @@ from harness.measure.speed import meter
 from harness.measure.speed.meter import SpeedMeter
 from harness.measure.work import Work
 from harness.registry import Registry
-from harness.trial import Trial
+from harness.trial import LearningSettings, Trial
 
 Values = Mapping[tuple[str, str], Any]
 """Values of a whole trial, by split and metric."""
@@ -56,25 +56,34 @@ class Measure:
         run: Measures a trial; None for a measure whose trials take turns.
         meter: Makes the meter of a trial that takes turns with others, or None.
         in_words: Returns the result as text, for the line that a finished trial prints.
-        has_updates: Whether a trial counts updates. Such a trial may end before the
-            last update, and continues from checkpoints.
+        most_updates: Returns how many updates a trial has at most; 0 if it counts none.
+            A trial that counts updates may end before the last one, and continues from
+            checkpoints.
         own_worker: Whether each trial has a process of its own.
         by_reference: Whether the NumPy reference is measured instead of the
             implementation, if the cell has a reference.
         of_cell: Whether the result is the same for all implementations of a cell.
         read_back: Whether its numbers need a certificate, and are compared with the
             reference afterwards.
+        verdict: The split and metric of the yes or no that a trial gives; a no is exit
+            code 3. None if it gives numbers only.
+        cached: Whether later runs need not measure it again. Its id therefore covers
+            the library versions and the processor.
+        own_optimizers: Whether it runs optimisers of its own, not that of its trial.
     """
 
     work: Callable[[Registry, Trial], Work]
     run: Callable[[Request], Measurement] | None = None
     meter: Callable[[Problem], SpeedMeter] | None = None
     in_words: Callable[[Values], str] = lambda values: ""
-    has_updates: bool = False
+    most_updates: Callable[[Trial], int] = lambda trial: 0
     own_worker: bool = False
     by_reference: bool = False
     of_cell: bool = False
     read_back: bool = False
+    verdict: tuple[str, str] | None = None
+    cached: bool = False
+    own_optimizers: bool = False
 
 
 MEASURES: Mapping[str, Measure] = {
@@ -82,12 +91,15 @@ MEASURES: Mapping[str, Measure] = {
         work=certify.work,
         run=lambda asked: certify.measure_parity(asked.registry, asked.trial),
         in_words=certify.in_words,
+        verdict=("certificate", "certified"),
+        cached=True,
+        own_optimizers=True,
     ),
     "learning": Measure(
         work=training.work,
         run=lambda asked: training.measure_learning(asked.problem, asked.observer()),
         in_words=training.in_words,
-        has_updates=True,
+        most_updates=lambda trial: trial.settings_as(LearningSettings).updates,
         of_cell=True,
         read_back=True,
     ),
@@ -108,6 +120,11 @@ MEASURES: Mapping[str, Measure] = {
     ),
 }
 """Every measure, in the order in which a report counts them."""
+
+
+def most_updates(trial: Trial) -> int:
+    """Return how many updates a trial has at most; 0 if it counts none."""
+    return MEASURES[trial.measure].most_updates(trial)
 
 
 def takes_turns(trial: Trial) -> bool:

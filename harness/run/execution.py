@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from harness.errors import MisuseError
-from harness.measure import MEASURES
+from harness.measure import most_updates
 from harness.registry import Registry
 from harness.run.engine.local import LocalEngine
 from harness.run.estimate.cost import Estimate
@@ -30,7 +30,7 @@ from harness.run.progress import Progress
 from harness.run.worker.log import append_to
 from harness.store import RunFolder
 from harness.suite import Suite
-from harness.trial import LearningSettings, Trial
+from harness.trial import Trial
 
 _EXTENSIBLE = ("seeds", "implementations")
 """Keys that may differ between runs of one folder: they add trials and change none."""
@@ -182,11 +182,9 @@ class Execution:
             return {}
         begun = {}
         for trial in learning:
-            if not MEASURES[trial.measure].has_updates:
-                continue
-            found = self.run.checkpoint(self._planned(trial).id)
+            most = most_updates(trial)
+            found = self.run.checkpoint(self._planned(trial).id) if most else None
             if found is not None:
-                most = trial.settings_as(LearningSettings).updates
                 begun[trial.key()] = int(found.state.get("updates", 0)) / most
         return begun
 

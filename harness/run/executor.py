@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from harness.contract import Weights
-from harness.measure import MEASURES
+from harness.measure import MEASURES, most_updates
 from harness.run.job import (
     DEFAULT_OPTIONS,
     Answer,
@@ -147,7 +147,7 @@ class Executor:
             self.progress.skipped(todo)
             return
         found = None
-        if MEASURES[todo.trial.measure].has_updates and not self.options.force:
+        if most_updates(todo.trial) and not self.options.force:
             found = self.run.checkpoint(todo.id)
         start = None if found is None else Start(found.state, found.arrays)
         with self.begin([todo], found) as attempts:

@@ -13,7 +13,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from harness.measure import MEASURES, takes_turns
+from harness.measure import MEASURES, most_updates, takes_turns
 from harness.run.estimate.cost import Cost, Totals, duration, stage_s
 from harness.run.estimate.model import CostModel
 from harness.run.job import Answer
@@ -22,13 +22,7 @@ from harness.run.plan.expand import LearningGroup
 from harness.run.plan.plan import Plan
 from harness.run.plan.todo import Planned
 from harness.store import Reading, TrialRecord
-from harness.trial import (
-    QUESTION,
-    SETTINGS,
-    WHO_COMPUTES,
-    LearningSettings,
-    Trial,
-)
+from harness.trial import QUESTION, SETTINGS, WHO_COMPUTES, Trial
 
 _PACE_FROM = 0.02
 """After this part of its work, a running trial is predicted from its own pace."""
@@ -191,7 +185,7 @@ class Progress:
             f"{name} not finite" if value is None else f"{name} {value:.4g}"
             for name, value in list(reading.values.items())[:2]
         )
-        done = reading.x / max(1, todo.trial.settings_as(LearningSettings).updates)
+        done = reading.x / max(1, most_updates(todo.trial))
         self._note([todo], f"update {reading.x:.0f}, {score}", done)
 
     def round(self, todo: Sequence[Planned], number: int, rounds: int) -> None:

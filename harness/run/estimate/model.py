@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, geometric_mean
 
 from harness.machine.facts import processor
-from harness.measure import MEASURES, by_reference
+from harness.measure import MEASURES, by_reference, most_updates
 from harness.measure.learning.training import update_work
 from harness.measure.work import Work
 from harness.registry import Registry
@@ -94,14 +94,14 @@ class CostModel:
             _disk_bytes(seen, work),
             basis,
             share,
-            at_most=MEASURES[trial.measure].has_updates and basis not in _SAME_SHAPE,
+            at_most=most_updates(trial) > 0 and basis not in _SAME_SHAPE,
         )
 
     def _nearest(self, trial: Trial) -> tuple[str, Sequence[Observation]]:
         """Return what the most similar trials share with it, and what they took."""
         keys = self._keys(trial)
         rungs = list(zip(_RUNGS, (_here(keys[0]), *keys), strict=True))
-        if MEASURES[trial.measure].has_updates:
+        if most_updates(trial):
             rungs.insert(len(_SAME_SHAPE), (_TIMED, _update_key(trial)))
         for basis, key in rungs:
             if self._seen[key]:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from harness.machine.cache import user_cache
+from harness.measure import MEASURES
 from harness.registry import Registry
 from harness.run.plan.fingerprint import module_hash, source_hash
 from harness.run.plan.todo import Planned
@@ -122,7 +123,8 @@ class CertificateCache:
     def _file(self, todo: Planned) -> Path | None:
         """Return the file for a trial's certificate, or None if it is never cached."""
         folder, trial = user_cache(), todo.trial
-        if folder is None or trial.measure != "parity" or trial.device != "cpu":
+        cached = MEASURES[trial.measure].cached and trial.device == "cpu"
+        if folder is None or not cached:
             return None
         framework = self._registry.framework_of(trial.implementation).name
         if framework in self._registry.interpreters:

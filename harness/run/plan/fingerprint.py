@@ -21,6 +21,7 @@ from pathlib import Path
 
 from harness.declarations import Declaration
 from harness.machine.facts import processor
+from harness.measure import MEASURES
 from harness.registry import Registry
 from harness.trial import Trial
 
@@ -31,8 +32,8 @@ CERTIFIED_WITH = ("library versions", "processor")
 def source_hashes(registry: Registry, trial: Trial) -> Mapping[str, str]:
     """Return a hash for each plugin that takes part in a trial.
 
-    A certificate holds for the library versions and the processor that it was made
-    with, so a certificate's trial has both of them beside the hashes.
+    A result that later runs may use, such as a certificate, holds for the library
+    versions and the processor that it was made with; both are added to the hashes.
     """
     implementation = registry.implementation(trial.implementation)
     framework = registry.framework_of(trial.implementation)
@@ -42,7 +43,7 @@ def source_hashes(registry: Registry, trial: Trial) -> Mapping[str, str]:
     if trial.task is not None:
         plugins.append(registry.task(trial.task))
     hashes = {f"{p.kind} {p.name}": source_hash(p) for p in plugins}
-    if trial.measure == "parity":
+    if MEASURES[trial.measure].cached:
         made_with = (registry.versions_of(framework), processor())
         hashes |= dict(zip(CERTIFIED_WITH, made_with, strict=True))
     return hashes

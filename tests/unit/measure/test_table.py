@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
-from harness.measure import MEASURES
+from harness.analysis.frame import frame
+from harness.analysis.run import JudgedRun
+from harness.cli.exits import DONE, NO, NOT_ALL_OK, verdict
+from harness.measure import MEASURES, most_updates
+from harness.run.plan.fingerprint import CERTIFIED_WITH, source_hashes
 from harness.run.plan.plan import make_plan
+from harness.store import Reading, TrialRecord
 from harness.suite import built_in_suites, load_suite
 from harness.trial import SETTINGS, Trial
 from tests.helpers import REGISTRY
@@ -46,6 +51,51 @@ def test_the_cost_of_a_trial_of_every_measure_is_estimated(
 def test_every_measure_either_runs_by_itself_or_is_timed_in_turns(name: str) -> None:
     measure = MEASURES[name]
     assert (measure.run is None) != (measure.meter is None)
+
+
+@each_measure
+def test_a_measure_that_counts_updates_says_how_many(
+    name: str, planned: dict[str, Trial]
+) -> None:
+    """Other trials have no checkpoint to continue from."""
+    asked = getattr(planned[name].settings, "updates", 0)
+    assert most_updates(planned[name]) == asked
+    assert (asked > 0) == (name == "learning")
+
+
+@each_measure
+def test_an_id_covers_libraries_and_processor_if_later_runs_use_the_result(
+    name: str, planned: dict[str, Trial]
+) -> None:
+    covered = {*CERTIFIED_WITH} <= {*source_hashes(REGISTRY, planned[name])}
+    assert covered == MEASURES[name].cached == (name == "parity")
+
+
+@each_measure
+@pytest.mark.parametrize("yes", [True, False])
+def test_a_no_is_an_exit_code_of_its_own(
+    name: str, yes: bool, planned: dict[str, Trial]
+) -> None:
+    readings = (Reading("certificate", {"certified": yes}),)
+    record = TrialRecord("id", planned[name], "ok", None, {}, readings)
+    asks = MEASURES[name].verdict is not None
+    assert asks == (name == "parity")
+    assert verdict([record]) == (NO if asks and not yes else DONE)
+    unclear = replace(record, readings=())
+    assert verdict([unclear]) == (NO if asks else DONE)
+    assert verdict([record, replace(record, outcome="crashed")]) == (
+        NO if asks and not yes else NOT_ALL_OK
+    )
+
+
+@each_measure
+def test_the_frame_leaves_out_the_optimizer_of_a_trial_that_runs_others(
+    name: str, planned: dict[str, Trial]
+) -> None:
+    record = TrialRecord("id", planned[name], "ok", None, {})
+    rows = frame(JudgedRun([record], {}))
+    assert rows["learning_rate"].isna().all() == (name == "parity")
+    assert MEASURES[name].own_optimizers == (name == "parity")
 
 
 def test_no_setting_has_the_name_of_a_field_of_a_trial() -> None:
