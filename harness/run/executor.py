@@ -53,21 +53,25 @@ class Attempts:
     progress: Progress
 
     @property
+    def every(self) -> list[Planned]:
+        """The trials, in the order in which they began."""
+        return [todo for todo, _ in self.of.values()]
+
+    @property
     def trials(self) -> dict[str, Trial]:
         """The trials by trial id."""
-        return {trial_id: todo.trial for trial_id, (todo, _) in self.of.items()}
+        return {todo.id: todo.trial for todo in self.every}
 
     def __call__(self, news: News) -> None:
         """Write the news of the job to its attempts, and show them."""
-        every = [todo for todo, _ in self.of.values()]
         match news:
             case Round(number, rounds):
-                self.progress.round(every, number, rounds)
+                self.progress.round(self.every, number, rounds)
             case Waits(for_what):
                 if for_what is None:
                     for _, attempt in self.of.values():
                         attempt.waited()
-                self.progress.waits(every, for_what)
+                self.progress.waits(self.every, for_what)
             case Begins(trial_id, resumed):
                 self.of[trial_id][1].restart(resumed=resumed)
                 self.progress.begins(self.of[trial_id][0], resumed=resumed)

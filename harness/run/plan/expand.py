@@ -215,7 +215,7 @@ def _on_task(
     return {**shared, "length": length, "seed": seed, "data_seed": seed}
 
 
-def initial_gradients(suite: Suite, registry: Registry, device: str) -> list[Trial]:
+def initial_gradients(suite: Suite) -> list[Trial]:
     """Return trials in float64, the dtype in which the reference computes gradients."""
     return [
         Trial(
@@ -315,18 +315,25 @@ def _arithmetic(dtype: str, precision: str) -> str:
     return dtype if precision == "highest" else f"{dtype} {precision}"
 
 
-def memory_trials(suite: Suite, registry: Registry, device: str) -> list[Trial]:
+Timed = Sequence[tuple[SpeedSection, Sequence[Trial]]]
+"""The speed sections of a suite, each with its trials."""
+
+
+def memory_trials(timed: Timed) -> list[Trial]:
     """Return a trial for each speed trial of the sections that ask for memory."""
     return [
         memory_trial(trial)
-        for section in suite.speed
+        for section, trials in timed
         if section.memory
-        for trial in speed_trials(section, registry, device)
+        for trial in trials
     ]
 
 
-INDEPENDENT: Mapping[str, Callable[[Suite, Registry, str], Iterable[Trial]]] = {
-    "memory": memory_trials,
-    "gradients": initial_gradients,
+INDEPENDENT: Mapping[str, Callable[[Suite, Registry, str, Timed], Iterable[Trial]]] = {
+    "memory": lambda suite, registry, device, timed: memory_trials(timed),
+    "gradients": lambda suite, registry, device, timed: initial_gradients(suite),
 }
-"""By measure, what makes its trials that need no other trial, from a suite."""
+"""By measure, what makes its trials that need no other trial.
+
+It is called with the suite, the plugins, the device and the speed trials.
+"""

@@ -82,7 +82,7 @@ def make_plan(
     by_section = [(s, speed_trials(s, registry, device)) for s in suite.speed]
     shapes = [trial for _, trials in by_section for trial in trials]
     independent = {
-        measure: _unique(trials_of(suite, registry, device))
+        measure: _unique(trials_of(suite, registry, device, by_section))
         for measure, trials_of in INDEPENDENT.items()
     }
     timed = [*shapes, *_timed(groups)]

@@ -9,12 +9,13 @@ import pytest
 from harness.errors import MisuseError
 from harness.registry import Registry
 from harness.run.job import Answer
+from harness.run.plan import expand
 from harness.run.plan.choice import choose
 from harness.run.plan.derived import certificate_trial, timed_trial
 from harness.run.plan.plan import Plan, make_plan
 from harness.run.plan.todo import planned
 from harness.store import Reading, RunFolder
-from harness.suite import built_in_suites, load_suite
+from harness.suite import SpeedSection, built_in_suites, load_suite
 from harness.trial import SpeedSettings, Trial
 from tests import helpers
 
@@ -365,6 +366,24 @@ def test_two_sections_that_differ_in_a_constant_are_counted_separately(
         progress.started(todo)
         progress.finished(todo, Answer("crashed", "SIGSEGV"))
     assert "[1/6]" in capsys.readouterr().err  # 1 parity, 1 speed, 4 learning
+
+
+def test_a_section_that_asks_for_memory_is_expanded_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expanded = []
+    shapes = expand._shapes
+
+    def counted(section: SpeedSection) -> Any:
+        expanded.append(section)
+        return shapes(section)
+
+    monkeypatch.setattr(expand, "_shapes", counted)
+    found = plan("stream")
+    assert found.independent["memory"]
+    # The shapes are listed for each number of threads and each precision.
+    (asked,) = load_suite("stream", registry()).speed
+    assert len(expanded) == len(asked.threads) * len(asked.precision)
 
 
 def test_a_single_time_step_is_timed_once_for_each_size(tmp_path: Path) -> None:
