@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from harness.measure.problem import Problem
+from harness.measure.work import Work
 
 FLOPS_PER_FORWARD = {"forward": 1, "loss_and_gradients": 3, "train_step": 3}
 """A backward pass is counted as two forward passes; the optimiser's step as none."""
@@ -34,6 +35,13 @@ def kept_bytes(problem: Problem, sequences: int) -> int:
     """Return roughly how many bytes a call keeps for its backward pass."""
     state = problem.spec.hidden_size * problem.spec.num_layers
     return 4 * _TENSORS_KEPT * problem.time_steps * state * sequences
+
+
+def work_of(problem: Problem, passes: float, sequences: int) -> Work:
+    """Return the work of forward passes over some sequences each."""
+    flops = passes * flops_of_call(problem, "forward", sequences)
+    kept = kept_bytes(problem, sequences)
+    return Work(passes * problem.time_steps, flops, activation_bytes=kept)
 
 
 def least_bytes_of_call(problem: Problem, phase: str, batch: int) -> int:

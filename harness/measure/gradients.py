@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.contract import Array, Quantity, Readout, Weights
 from harness.intervals import quantiles
-from harness.measure.arithmetic import FLOPS_PER_FORWARD, flops_of_call, kept_bytes
+from harness.measure.arithmetic import FLOPS_PER_FORWARD, work_of
 from harness.measure.problem import Measurement, Problem
 from harness.measure.work import Work
 from harness.registry import Registry
@@ -121,15 +121,10 @@ def horizon(median_ratios: Array) -> int:
 
 def work(registry: Registry, trial: Trial) -> Work:
     """Return what is computed for both cotangents, at initial and trained weights."""
-    problem = Problem(registry, trial)
     splits = 1 if trial.follows is None else 2
     passes = FLOPS_PER_FORWARD["train_step"] * 2 * splits
-    return Work(
-        passes * problem.time_steps,
-        passes * flops_of_call(problem, "forward", EXAMPLES),
-        start_s=0.05,
-        activation_bytes=2 * kept_bytes(problem, EXAMPLES),
-    )
+    work = work_of(Problem(registry, trial), passes, EXAMPLES)
+    return replace(work, start_s=0.05, activation_bytes=2 * work.activation_bytes)
 
 
 def in_words(values: Mapping[tuple[str, str], Any]) -> str:

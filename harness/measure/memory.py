@@ -23,7 +23,7 @@ from harness.contract import DeviceProbe, Network, Quantity
 from harness.errors import RefusedError
 from harness.machine.gpu import gpu_memory
 from harness.machine.system import System
-from harness.measure.arithmetic import FLOPS_PER_FORWARD, flops_of_call, kept_bytes
+from harness.measure.arithmetic import FLOPS_PER_FORWARD, work_of
 from harness.measure.capacity import check_memory
 from harness.measure.problem import Measurement, Problem
 from harness.measure.speed.phases import queued
@@ -206,11 +206,6 @@ def _stream(problem: Problem, network: Network) -> None:
 
 def work(registry: Registry, trial: Trial) -> Work:
     """Return what the calls of all phases compute, in a process of their own."""
-    problem, batch = Problem(registry, trial), trial.batch or 1
+    problem = Problem(registry, trial)
     passes = CALLS * sum(FLOPS_PER_FORWARD.get(name, 0) for name in problem.phases)
-    return Work(
-        passes * problem.time_steps,
-        passes * flops_of_call(problem, "forward", batch),
-        start_s=3.0,
-        activation_bytes=kept_bytes(problem, batch),
-    )
+    return replace(work_of(problem, passes, trial.batch or 1), start_s=3.0)

@@ -131,9 +131,8 @@ class Progress:
         """
         begun = begun or {}
         with self._lock:
-            for group in plan.learning:
-                if group.on_each:
-                    self._on_each.add(group.candidates[0].key(QUESTION))
+            on_each = (group for group in plan.learning if group.on_each)
+            self._on_each = {group.candidates[0].key(QUESTION) for group in on_each}
             stages: list[Iterable[Trial]] = [plan.first, *plan.speed.values()]
             stages.append(t for group in plan.learning for t in self._to_learn(group))
             self._left = {

@@ -30,7 +30,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -41,7 +41,7 @@ from harness.errors import PluginError, RefusedError, UnavailableError
 from harness.intervals import MedianInterval, median_interval
 from harness.machine import clock
 from harness.machine.load import OtherLoad
-from harness.measure.arithmetic import FLOPS_PER_FORWARD, flops_of_call, kept_bytes
+from harness.measure.arithmetic import FLOPS_PER_FORWARD, work_of
 from harness.measure.capacity import check_memory, check_threads
 from harness.measure.problem import Measurement, Problem
 from harness.measure.readback import ReadBack, Reference, tolerance_of
@@ -329,17 +329,14 @@ def work(registry: Registry, trial: Trial) -> Work:
 
     The fewest rounds are counted; how many a session takes is known only when it ends.
     """
-    problem, settings = Problem(registry, trial), trial.settings_as(SpeedSettings)
-    batch, phases = trial.batch or 1, settings.phases
+    settings = trial.settings_as(SpeedSettings)
     calls = _WARM_UP_INPUTS + (settings.rounds + DRAWS) * (1 + settings.readings)
     # A time step of `stream` is repeated until it takes about as long as a pass.
-    passes = calls * sum(FLOPS_PER_FORWARD.get(phase, 1) for phase in phases)
-    return Work(
-        passes * problem.time_steps,
-        passes * flops_of_call(problem, "forward", batch),
+    forwards = [FLOPS_PER_FORWARD.get(phase, 1) for phase in settings.phases]
+    return replace(
+        work_of(Problem(registry, trial), calls * sum(forwards), trial.batch or 1),
         start_s=1.0,
-        least_s=2 * calls * len(phases) * clock.READING_S,
-        activation_bytes=kept_bytes(problem, batch),
+        least_s=2 * calls * len(forwards) * clock.READING_S,
     )
 
 

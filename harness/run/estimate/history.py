@@ -62,8 +62,8 @@ def user_file() -> Path | None:
     return None if cache is None else cache / "costs.jsonl"
 
 
-def observations(file: Path, machine: str) -> list[Observation]:
-    """Return the observations on a machine, the oldest first.
+def observations(file: Path) -> list[Observation]:
+    """Return the observations in the file, the oldest first.
 
     Other lines are skipped, and a file that cannot be read counts as empty. A file with
     many more lines than `MOST_LINES` is cut to the newest.
@@ -74,7 +74,7 @@ def observations(file: Path, machine: str) -> list[Observation]:
             ValueError, TypeError, KeyError, AttributeError, OverflowError
         ):
             found.append(Observation.from_json(json.loads(line)))
-    return [seen for seen in found if seen.machine == machine]
+    return found
 
 
 def _newest_lines(file: Path) -> list[str]:

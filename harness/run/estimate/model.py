@@ -67,13 +67,12 @@ class CostModel:
         self._costs: dict[str, Cost] = {}
         self._seen: defaultdict[str, list[Observation]] = defaultdict(list)
         self._paces: defaultdict[str, list[float]] = defaultdict(list)
-        if file is not None:
-            self._take_in(history.observations(file, processor()))
+        seen = [] if file is None else history.observations(file)
         sessions = Counter(record.result.get("session") for record in records)
         for record in records:
             session = record.result.get("session")
-            found = self._observed(record, sessions[session] if session else 1)
-            self._take_in(o for o in found if o.machine == processor())
+            seen += self._observed(record, sessions[session] if session else 1)
+        self._take_in(o for o in seen if o.machine == processor())
 
     # --- predicting ------------------------------------------------------------------
 
