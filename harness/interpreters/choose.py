@@ -201,7 +201,7 @@ def _answer(python: Path, question: str) -> dict[str, Any]:
 
 
 def _run(command: Sequence[str]) -> tuple[int, str, str]:
-    """Return exit code, output and errors; kill all that it started after `PROBE_S`."""
+    """Return exit code, output and errors; kill all it started after `PROBE_S`."""
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

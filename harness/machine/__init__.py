@@ -1,1 +1,1 @@
-"""What is known about this machine, and the lock of those who measure on it."""
+"""What is known about this machine, and the lock that keeps timings apart."""

@@ -37,7 +37,7 @@ CLOCK_SPREAD = 0.05
 """Range of the clock, as a share of its highest value: times change by as much."""
 
 BUSY_GPU = 0.1
-"""Share of time that other programs keep a GPU busy: it runs one at a time."""
+"""Share of time that other programs keep a GPU busy, which runs one at a time."""
 
 
 @dataclass(frozen=True)

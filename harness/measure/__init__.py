@@ -28,8 +28,8 @@ Values = Mapping[tuple[str, str], Any]
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a worker is asked to measure.
+class MeasureInput:
+    """What a measure is given.
 
     Attributes:
         arrays: Tensors that the trial needs, such as trained weights.
@@ -73,7 +73,7 @@ class Measure:
     """
 
     work: Callable[[Registry, Trial], Work]
-    run: Callable[[Request], Measurement] | None = None
+    run: Callable[[MeasureInput], Measurement] | None = None
     meter: Callable[[Problem], SpeedMeter] | None = None
     in_words: Callable[[Values], str] = lambda values: ""
     most_updates: Callable[[Trial], int] = lambda trial: 0

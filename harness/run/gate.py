@@ -26,7 +26,7 @@ from harness.errors import MisuseError
 from harness.interpreters.choose import load_interpreters
 from harness.registry import Registry
 from harness.run.engine.local import LocalEngine
-from harness.run.engine.session import Share, run_session
+from harness.run.engine.session import PoolTrials, run_session
 from harness.run.estimate.model import CostModel
 from harness.run.executor import Executor, session_name
 from harness.run.info import RunInfo
@@ -319,15 +319,15 @@ def _measure(sides: Sequence[_Side], certified: Path | None, console: Console) -
 def _session(name: str, sides: Sequence[_Side]) -> None:
     """Time the trials of both sides taking turns, and commit them."""
     with ExitStack() as stack:
-        begun, shares = [], []
+        begun, groups = [], []
         for side in sides:
             todo = map(side.planned, side.plan.speed[name])
             attempts = stack.enter_context(side.executor.begin(todo))
             pool = stack.enter_context(side.engine.lend())
             begun.append((side, attempts))
-            shares.append(Share(pool, attempts.trials, attempts))
+            groups.append(PoolTrials(pool, attempts.trials, attempts))
         try:
-            answers = run_session(shares)
+            answers = run_session(groups)
         except BaseException:
             for side in sides:
                 side.engine.stop(now=True)

@@ -9,7 +9,7 @@ from harness.contract import Inputs, LayerSizes, NetworkSpec, Readout, Target
 from harness.errors import PluginError
 from harness.loading import build_network, load_cell, load_task
 from harness.registry import Registry
-from harness.run.worker.process import Query, WorkerDiedError, WorkerProcess
+from harness.run.worker.process import Request, WorkerDiedError, WorkerProcess
 from harness.store import RunFolder
 from harness.trial import SpeedSettings, Trial
 from tests import helpers
@@ -256,7 +256,7 @@ def test_what_a_plugin_prints_on_import_does_not_reach_the_pipe(
     file = helpers.write(tmp_path / "loud.py", "import os\nos.write(1, b'loud')\n")
     logged: list[bytes] = []
     worker = WorkerProcess(Path(sys.executable), 1, (file,), logged.append)
-    (answer,) = worker.ask(Query("open", "one", TIMED), logged.append)
+    (answer,) = worker.ask(Request("open", "one", TIMED), logged.append)
     worker.close()
     assert answer.values == {"kind": "opened", "phases": ["forward"]}
     assert b"".join(logged) == b"loud"
@@ -271,5 +271,5 @@ def test_the_death_of_a_worker_is_reported_correctly_if_the_pipe_closes_first(
     file = helpers.write(tmp_path / "slow_to_die.py", text)
     worker = WorkerProcess(Path(sys.executable), 1, (file,), lambda _: None)
     with pytest.raises(WorkerDiedError, match="numpy-reference exited with 9"):
-        list(worker.ask(Query("open", "one", TIMED), lambda _: None))
+        list(worker.ask(Request("open", "one", TIMED), lambda _: None))
     worker.close()

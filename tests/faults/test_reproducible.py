@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.contract import Optimizer
-from harness.run.worker.process import Query, WorkerProcess
+from harness.run.worker.process import Request, WorkerProcess
 from harness.trial import LearningSettings, Trial
 from tests import helpers
 from tests.helpers import needs_torch
@@ -51,7 +51,7 @@ def _learned(folder: Path, name: str) -> list[dict[str, Any]]:
             optimizer=Optimizer(learning_rate=1e-2),
             settings=LearningSettings(60, evaluate_every=20, evaluate_sequences=50),
         )
-        for message in worker.ask(Query("measure", name, trial), lambda _: None):
+        for message in worker.ask(Request("measure", name, trial), lambda _: None):
             weights = {n: a.tobytes() for n, a in message.arrays.items()}
             facts = {**message.values.get("facts", {}), **OF_THE_PROCESS}
             answers.append({**message.values, "facts": facts, "arrays": weights})

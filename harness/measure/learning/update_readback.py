@@ -23,7 +23,7 @@ constant made 0.2 and more."""
 MOST_TOLERANCE = 0.5
 """The tolerance stays below the error of weights that do not change, which is 1."""
 
-LOUD = 10
+ABOVE_CLIP = 10
 """Gradients are made this many times as large as the clip norm and as the initial
 gradients. Adam's steps do not show whether all gradients are scaled alike."""
 
@@ -54,9 +54,9 @@ def check_updates(
     initial = problem.initial_weights()
     tolerance = tolerance_of(trial, LOOSER, MOST_TOLERANCE)
     starts = {"three updates": initial}
-    loud = _loud(problem, reference, initial, batches[0])
-    if loud is not None:
-        starts["clipped updates"] = loud
+    clipping = _clipping_weights(problem, reference, initial, batches[0])
+    if clipping is not None:
+        starts["clipped updates"] = clipping
     for where, first in starts.items():
         right = _changes(reference.network, (first, initial), batches, trial.dtype)
         if not all(np.isfinite(change).all() for change in right.values()):
@@ -116,7 +116,7 @@ def _change(
     return np.concatenate([change.ravel() for change in changes])
 
 
-def _loud(
+def _clipping_weights(
     problem: Problem, reference: Reference, initial: Weights, batch: Batch
 ) -> Weights | None:
     """Return initial values with a readout so large that gradients are clipped.
@@ -127,7 +127,7 @@ def _loud(
     if clip_norm is None:
         return None
     weights = dict(initial)
-    enough = LOUD * max(clip_norm, _norm(reference, initial, batch))
+    enough = ABOVE_CLIP * max(clip_norm, _norm(reference, initial, batch))
     for _ in range(MOST_SCALINGS):
         if _norm(reference, weights, batch) >= enough:
             return weights

@@ -19,7 +19,7 @@ MOST_LATENCIES = 4000
 """At most this many latencies are stored; percentiles are taken over all of them."""
 
 LATENCIES = {"latency_p50_s": 0.50, "latency_p95_s": 0.95, "latency_p99_s": 0.99}
-"""The percentiles of latencies that are stored, with the shares that they exceed."""
+"""The stored percentiles of latencies, each with the share of latencies below it."""
 
 _S = Quantity("s", "lower")
 _PER_S = Quantity("tokens/s", "higher")

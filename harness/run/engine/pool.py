@@ -27,7 +27,7 @@ from harness.run.job import (
 )
 from harness.run.worker.log import Write
 from harness.run.worker.pipe import Message
-from harness.run.worker.process import Query, WorkerDiedError, WorkerProcess
+from harness.run.worker.process import Request, WorkerDiedError, WorkerProcess
 from harness.store import Reading
 from harness.trial import Conditions, Trial
 
@@ -84,11 +84,11 @@ class WorkerPool:
         """
         ((trial_id, trial),) = job.trials.items()
         kind = self.kind(trial)
-        query = Query("measure", trial_id, trial, arrays=job.arrays, start=job.start)
-        found = self._answer(kind, query, sink)
+        asked = Request("measure", trial_id, trial, arrays=job.arrays, start=job.start)
+        found = self._answer(kind, asked, sink)
         if broke_limit_with_others(found):  # that worker has ended: now it is alone
             start = self._newest.get(trial_id, job.start)
-            found = self._answer(kind, replace(query, start=start), sink)
+            found = self._answer(kind, replace(asked, start=start), sink)
         self._newest.pop(trial_id, None)
         if kind.own or found.outcome != "ok":
             self.drop(kind)
@@ -96,8 +96,8 @@ class WorkerPool:
 
     def probe(self, trial: Trial) -> str | None:
         """Build the network of a trial; return why that fails, or None."""
-        query = Query("probe", "probe", trial)
-        found = self.ask(self.kind(trial), query, _ignore)
+        request = Request("probe", "probe", trial)
+        found = self.ask(self.kind(trial), request, _ignore)
         return f"{found.outcome}: {found.reason}" if isinstance(found, Answer) else None
 
     def peak(self, trial: Trial) -> Peak | Answer:
@@ -110,7 +110,7 @@ class WorkerPool:
         if framework.probe is None:
             reason = f"the framework '{framework.name}' declares no probe"
             return Answer("refused", reason)
-        found = self._answer(self.kind(trial), Query("peak", "peak", trial), _ignore)
+        found = self._answer(self.kind(trial), Request("peak", "peak", trial), _ignore)
         return found if found.outcome != "ok" else Peak.from_json(found.facts["peak"])
 
     def _peak(self, trial: Trial) -> Peak | None:
@@ -133,21 +133,21 @@ class WorkerPool:
             (trial for trial in trials if trial.implementation in known), machine
         )
 
-    def _answer(self, kind: WorkerKind, query: Query, sink: Sink) -> Answer:
-        found = self.ask(kind, query, sink)
+    def _answer(self, kind: WorkerKind, request: Request, sink: Sink) -> Answer:
+        found = self.ask(kind, request, sink)
         assert isinstance(found, Answer)
         return found
 
     def ask(
-        self, kind: WorkerKind, query: Query, sink: Sink
+        self, kind: WorkerKind, request: Request, sink: Sink
     ) -> Answer | tuple[Any, ...]:
         """Ask the worker of a kind; return what a meter found, or a final answer.
 
         A worker that dies gives an answer too. Several threads may ask; one worker
-        answers one query after the other.
+        answers one request after the other.
         """
-        trial_id = query.trial_id
-        if query.command not in _AFTER_OPEN:
+        trial_id = request.trial_id
+        if request.command not in _AFTER_OPEN:
             self._use[trial_id] = _Use()
         with self._lock:
             asking = self._asking.setdefault(kind, threading.Lock())
@@ -159,19 +159,19 @@ class WorkerPool:
                 python = self._registry.python_of(kind.framework)
                 reason = f"{python} cannot be started ({error.strerror})"
                 return Answer("unavailable", reason)
-            found = self._exchange(kind, worker, query, sink)
-        if query.command != "open":  # it waits for imports of other trials too
+            found = self._exchange(kind, worker, request, sink)
+        if request.command != "open":  # it waits for imports of other trials too
             self._use[trial_id].time_s += time.monotonic() - begin_s
         return found
 
     def _exchange(
-        self, kind: WorkerKind, worker: WorkerProcess, query: Query, sink: Sink
+        self, kind: WorkerKind, worker: WorkerProcess, request: Request, sink: Sink
     ) -> Answer | tuple[Any, ...]:
-        trial_id, use = query.trial_id, self._use[query.trial_id]
+        trial_id, use = request.trial_id, self._use[request.trial_id]
         found: Answer | tuple[Any, ...] = ()
         try:
             for message in worker.ask(
-                query, lambda data: sink(Printed(trial_id, data)), use.time_s
+                request, lambda data: sink(Printed(trial_id, data)), use.time_s
             ):
                 found = self._hear(trial_id, message, sink)
         except WorkerDiedError as error:

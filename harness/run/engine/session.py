@@ -12,7 +12,7 @@ from harness.machine.lock import measuring
 from harness.run.engine.pool import WorkerPool, broke_limit_with_others
 from harness.run.engine.turns import time_in_turns
 from harness.run.job import Answer, Job, Round, Sink, Waits
-from harness.run.worker.process import Query, WorkerProcess
+from harness.run.worker.process import Request, WorkerProcess
 from harness.trial import Conditions, Trial
 
 SESSION_WATCH_S = 0.5
@@ -20,7 +20,7 @@ SESSION_WATCH_S = 0.5
 
 
 @dataclass(frozen=True)
-class Share:
+class PoolTrials:
     """The trials of a session, by trial id, that the workers of one pool measure."""
 
     pool: WorkerPool
@@ -35,30 +35,30 @@ def run_job(pool: WorkerPool, job: Job, sink: Sink) -> Mapping[str, Answer]:
         StoppedError: If the pool was stopped with `now`, or in any way while the job
             waited for the machine.
     """
-    share = Share(pool, job.trials, sink)
+    group = PoolTrials(pool, job.trials, sink)
     if job.session:
-        return run_session([share])
-    with _on_this_machine([share], alone=False):
+        return run_session([group])
+    with _on_this_machine([group], alone=False):
         return pool.measure(job, sink)
 
 
-def run_session(shares: Sequence[Share]) -> dict[str, Answer]:
-    """Time the trials of all shares taking turns, with nothing else on the machine.
+def run_session(groups: Sequence[PoolTrials]) -> dict[str, Answer]:
+    """Time the trials of all groups taking turns, with nothing else on the machine.
 
-    A run has one share; a gate has one for each side, and their trials have different
+    A run has one group; a gate has one for each side, and their trials have different
     ids because their sources differ. The last pool measures the peaks.
 
     Returns:
         The answers by trial id. Each also says how fit the machine was before the
         session, and the peak of the session's libraries.
     """
-    trials = {id: trial for share in shares for id, trial in share.trials.items()}
-    with _on_this_machine(shares, alone=True):
+    trials = {id: trial for group in groups for id, trial in group.trials.items()}
+    with _on_this_machine(groups, alone=True):
         device = next((t.device for t in trials.values() if t.device != "cpu"), "cpu")
         fitness = fitness_of_machine(device, SESSION_WATCH_S)
-        answers = _take_turns(shares)
+        answers = _take_turns(groups)
         ok = [trials[id] for id, answer in answers.items() if answer.outcome == "ok"]
-        peaks = shares[-1].pool.peaks(ok, fitness.verdict)
+        peaks = groups[-1].pool.peaks(ok, fitness.verdict)
     for id, answer in answers.items():
         peak = peaks.get(Conditions.of(trials[id]))
         facts = {**answer.facts, "fitness": fitness.to_json()}
@@ -69,31 +69,31 @@ def run_session(shares: Sequence[Share]) -> dict[str, Answer]:
 
 
 @contextlib.contextmanager
-def _on_this_machine(shares: Sequence[Share], *, alone: bool) -> Iterator[None]:
-    """Hold this machine's lock; report once that the shares wait for it."""
+def _on_this_machine(groups: Sequence[PoolTrials], *, alone: bool) -> Iterator[None]:
+    """Hold this machine's lock; report once that the groups wait for it."""
 
     def waits(for_what: str | None) -> None:
-        for share in shares if for_what is None else shares[-1:]:
-            share.sink(Waits(for_what))
+        for group in groups if for_what is None else groups[-1:]:
+            group.sink(Waits(for_what))
 
     def check() -> None:
-        for share in shares:
-            share.pool.check_running()
+        for group in groups:
+            group.pool.check_running()
 
     with measuring(alone=alone, waits=waits, check=check):
         yield
 
 
-def _take_turns(shares: Sequence[Share]) -> dict[str, Answer]:
-    """Time the trials of all shares in fresh workers, so that first calls are first."""
-    meters = {id: _WorkerMeter(share, id) for share in shares for id in share.trials}
+def _take_turns(groups: Sequence[PoolTrials]) -> dict[str, Answer]:
+    """Time the trials of all groups in fresh workers, so that first calls are first."""
+    meters = {id: _WorkerMeter(group, id) for group in groups for id in group.trials}
 
     def on_round(number: int, rounds: int) -> None:
-        for share in shares:
-            share.sink(Round(number, rounds))
+        for group in groups:
+            group.sink(Round(number, rounds))
 
-    for share in shares:
-        share.pool.renew(share.trials.values())
+    for group in groups:
+        group.pool.renew(group.trials.values())
     try:
         return time_in_turns(meters, on_round)
     finally:
@@ -102,12 +102,12 @@ def _take_turns(shares: Sequence[Share]) -> dict[str, Answer]:
 
 
 class _WorkerMeter:
-    """The meter of one trial in a worker of its share's pool."""
+    """The meter of one trial in a worker of its group's pool."""
 
-    def __init__(self, share: Share, trial_id: str) -> None:
-        self._pool, self._sink, self._id = share.pool, share.sink, trial_id
-        self.trial = share.trials[trial_id]
-        self._kind = share.pool.kind(self.trial)
+    def __init__(self, group: PoolTrials, trial_id: str) -> None:
+        self._pool, self._sink, self._id = group.pool, group.sink, trial_id
+        self.trial = group.trials[trial_id]
+        self._kind = group.pool.kind(self.trial)
         self._built_in: set[WorkerProcess | None] = set()
         self._built_before = False
         self._answer: Answer | None = None
@@ -121,8 +121,8 @@ class _WorkerMeter:
             worker = self._pool.worker(self._kind)
             self._built_before = worker in self._built_in
             self._built_in.add(worker)
-        query = Query(command, self._id, self.trial, phase, number)
-        found = self._pool.ask(self._kind, query, self._sink)
+        request = Request(command, self._id, self.trial, phase, number)
+        found = self._pool.ask(self._kind, request, self._sink)
         if isinstance(found, Answer):
             if self._built_before:
                 found = replace(found, facts={**found.facts, "built_before": True})

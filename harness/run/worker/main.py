@@ -43,7 +43,7 @@ from harness.machine.facts import machine_name, processor
 from harness.machine.gpu import VISIBLE, gpu_name
 from harness.machine.peak import measure_peak
 from harness.machine.pinning import pinned_variables
-from harness.measure import MEASURES, Request, by_reference
+from harness.measure import MEASURES, MeasureInput, by_reference
 from harness.measure.learning.training import Observer
 from harness.measure.problem import Measurement, Problem
 from harness.measure.speed.meter import SpeedMeter
@@ -116,7 +116,7 @@ class Worker:
         run = MEASURES[trial.measure].run
         assert run is not None
         observer = partial(self._observer, trial, request)
-        return run(Request(self._registry, trial, request.arrays, observer))
+        return run(MeasureInput(self._registry, trial, request.arrays, observer))
 
     def _probe(self, trial: Trial) -> dict[str, Any]:
         """Build the smallest network of a trial, to see whether it can be built."""

@@ -24,7 +24,7 @@ from harness.trial import Trial
 
 
 @dataclass(frozen=True)
-class Query:
+class Request:
     """What a worker is asked about a trial.
 
     Attributes:
@@ -46,7 +46,7 @@ class Query:
     start: Start | None = None
 
     def message(self, checkpoint_s: float) -> Message:
-        """Return the query as the worker reads it."""
+        """Return the request as the worker reads it."""
         values = {
             "command": self.command,
             "id": self.trial_id,
@@ -130,44 +130,44 @@ class WorkerProcess:
 
     @property
     def peak_memory_bytes(self) -> int:
-        """The highest memory of the worker and its children in the last query."""
+        """The highest memory of the worker and its children in the last request."""
         return self._watch.peak_memory_bytes
 
     def ask(
         self,
-        query: Query,
+        request: Request,
         log: Write,
         spent_s: float = 0.0,
     ) -> Iterator[Message]:
-        """Send a query; yield what the worker reports, last its answer.
+        """Send a request; yield what the worker reports, last its answer.
 
         Args:
-            query: The query.
+            request: The request.
             log: Called with what is printed meanwhile.
             spent_s: The time that earlier requests of this trial took.
 
         Raises:
             WorkerDiedError: If the worker ends before it answers.
         """
-        self.served.add(query.trial_id)
+        self.served.add(request.trial_id)
         timeout_s = self._limits.timeout_s
         self._log.listen(log)
         self._watch.begin(timeout_s and max(0.0, timeout_s - spent_s), timeout_s)
         try:
-            yield from self._exchange(query)
+            yield from self._exchange(request)
         finally:
             self._watch.end()
             self._log.listen(None)
 
-    def _exchange(self, query: Query) -> Iterator[Message]:
+    def _exchange(self, request: Request) -> Iterator[Message]:
         try:
-            send(self._requests, query.message(self._limits.checkpoint_s))
+            send(self._requests, request.message(self._limits.checkpoint_s))
         except (OSError, ValueError):
-            raise self._death(query.trial) from None
+            raise self._death(request.trial) from None
         while True:
             message = receive(self._answers)
             if message is None:
-                raise self._death(query.trial)
+                raise self._death(request.trial)
             if message.values["kind"] == "ready":
                 self._ready = True
                 continue

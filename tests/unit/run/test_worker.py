@@ -8,7 +8,7 @@ from typing import Any
 from harness.run.job import Start
 from harness.run.worker.main import Worker
 from harness.run.worker.pipe import Message, receive
-from harness.run.worker.process import Query
+from harness.run.worker.process import Request
 from harness.trial import LearningSettings, Trial
 from tests.helpers import REGISTRY
 
@@ -29,7 +29,7 @@ LEARNING = Trial(
 def learn(start: Start | None = None) -> list[Message]:
     """Return the messages of a worker that writes checkpoints as often as it can."""
     answers = io.BytesIO()
-    request = Query("measure", "one", LEARNING, start=start)
+    request = Request("measure", "one", LEARNING, start=start)
     Worker(REGISTRY, answers).answer(request.message(checkpoint_s=0.0))
     answers.seek(0)
     return list(iter(lambda: receive(answers), None))
