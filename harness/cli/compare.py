@@ -66,7 +66,7 @@ def compare(
     """Compare every timing of NEW with that of BASE: faster, the same or slower.
 
     Both are run folders. Exit code 0: no timing is seen to be slower; 3: a timing is
-    slower or failed; 5: too many timings are undecided to say.
+    slower or failed; 5: too many timings are undecided.
     """
     from harness.analysis.comparison.compare import EFFECT, compare
 
