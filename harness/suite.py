@@ -256,7 +256,7 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise MisuseError(f"--set {setting}: give KEY=VALUE, as learning.updates=500")
+        raise MisuseError(f"--set {setting}: give KEY=VALUE, e.g. learning.updates=500")
     value = _value(text)
     if len(parts) == 1:
         raw[parts[0]] = value

@@ -31,7 +31,7 @@ def _share(
     share = float(found[1]) / (100 if found[2] else 1) if found else 0.0
     if not 0 < share < 1:
         raise MisuseError(
-            f"--effect {value}: give a share above 0 and below 1, as 5% or 0.05 or 5e-2"
+            f"--effect {value}: give a share above 0 and below 1, e.g. 5%, 0.05 or 5e-2"
         )
     return share
 

@@ -54,14 +54,14 @@ def size_bytes(
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?)B?\s*", value.upper())
     size = float(found[1]) * _UNITS.get(found[2], 0) if found else 0
     if size < 1:
-        raise MisuseError(f"{option.opts[0]} {value}: give a size, as 4GiB or 500MB")
+        raise MisuseError(f"{option.opts[0]} {value}: give a size, e.g. 4GiB or 500MB")
     return int(size)
 
 
 def expression_option(example: str) -> Callable[[F], F]:
     """Return the option `-k`, explained by an example."""
     return click.option(
-        "-k", "expression", metavar="EXPR", help=f"Only some trials, as '{example}'."
+        "-k", "expression", metavar="EXPR", help=f"Only some trials, e.g. '{example}'."
     )
 
 
@@ -83,7 +83,7 @@ def limits_options(command: F) -> F:
         "--memory-limit",
         metavar="SIZE",
         callback=size_bytes,
-        help="End a trial that takes more memory, as 4GiB.",
+        help="End a trial that takes more memory, e.g. 4GiB.",
     )
     return timeout(memory_limit(command))
 

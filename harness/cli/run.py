@@ -155,8 +155,8 @@ def _seeds(text: str | None) -> list[int] | None:
         span = range(int(first), int(last or first) + 1)
         if not 0 < len(span) <= MOST_SEEDS:
             raise MisuseError(
-                f"--seeds {text}: give a range or a list, as 0-4 or 0,2,5, of at most "
-                f"{MOST_SEEDS} seeds"
+                f"--seeds {text}: give a range or a list, e.g. 0-4 or 0,2,5, of at "
+                f"most {MOST_SEEDS} seeds"
             )
         seeds += span
     return seeds

@@ -21,7 +21,7 @@ def resolve_device(asked: str, *, elsewhere: bool = False) -> str:
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", asked):
         raise MisuseError(
-            f"unknown device '{asked}'; allowed: auto, cpu, cuda, cuda:N, as cuda:0"
+            f"unknown device '{asked}'; allowed: auto, cpu, cuda, cuda:N, e.g. cuda:0"
         )
     if asked == "cpu":
         return "cpu"

@@ -120,7 +120,7 @@ def threads_of(asked: str | None) -> tuple[int, ...]:
             raise MisuseError(
                 f"--threads {asked}: '{word.strip()}' is not a count of threads; "
                 f"give counts from 1 to {cores}, the cores that this process may use, "
-                "joined by commas, as 1,2"
+                "joined by commas, e.g. 1,2"
             )
         counts.append(int(word))
     return tuple(dict.fromkeys(counts))

@@ -88,9 +88,9 @@ TABLE: list[tuple[str, int, tuple[str, ...]]] = [
         2,
         ("unknown implementation 'nope'", "numpy-reference"),
     ),
-    ("run tiny.toml --seeds nonsense", 2, ("--seeds nonsense", "as 0-4 or 0,2,5")),
-    ("run tiny.toml --seeds 4-2", 2, ("as 0-4 or 0,2,5",)),
-    ("run tiny.toml --seeds=-1", 2, ("as 0-4 or 0,2,5",)),
+    ("run tiny.toml --seeds nonsense", 2, ("--seeds nonsense", "e.g. 0-4 or 0,2,5")),
+    ("run tiny.toml --seeds 4-2", 2, ("e.g. 0-4 or 0,2,5",)),
+    ("run tiny.toml --seeds=-1", 2, ("e.g. 0-4 or 0,2,5",)),
     ("run tiny.toml --seeds 0-99999999", 2, ("at most 1000 seeds",)),
     ("run tiny.toml -j 0", 2, ("0 is not in the range x>=1",)),
     # devices

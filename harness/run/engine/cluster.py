@@ -447,8 +447,8 @@ def _connect(scheduler: str | None, jobs: int) -> tuple[Client, LocalCluster | N
             return Client(scheduler, timeout=CONNECT_S), None
         if not Path(scheduler).is_file():
             raise MisuseError(
-                f"--scheduler {scheduler}: give an address, as tcp://host:8786, or the "
-                "scheduler file that `dask scheduler --scheduler-file` wrote"
+                f"--scheduler {scheduler}: give an address, e.g. tcp://host:8786, or "
+                "the scheduler file that `dask scheduler --scheduler-file` wrote"
             )
         return Client(scheduler_file=scheduler, timeout=CONNECT_S), None
     except (OSError, ValueError) as error:

@@ -699,7 +699,7 @@ def test_an_effect_outside_its_range_is_refused(
     arguments = (base.path, new.path, "--effect", given)
     code, _, err = _command(arguments, monkeypatch, capsys)
     assert code == 2
-    assert "above 0 and below 1, as 5% or 0.05 or 5e-2" in err
+    assert "above 0 and below 1, e.g. 5%, 0.05 or 5e-2" in err
 
 
 def test_runs_that_cannot_be_compared_are_refused(

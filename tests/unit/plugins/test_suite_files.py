@@ -226,7 +226,7 @@ def test_seeds_replace_those_of_every_section(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("nonsense", "--set nonsense: give KEY=VALUE, as learning.updates=500"),
+        ("nonsense", "--set nonsense: give KEY=VALUE, e.g. learning.updates=500"),
         ("=3", "give KEY=VALUE"),
         ("learning.=3", "give KEY=VALUE"),
         ("learning..updates=3", "give KEY=VALUE"),
