@@ -81,6 +81,18 @@ def draw_state(spec: NetworkSpec, batch: int = BATCH) -> State:
     return tuple(rng.uniform(-0.5, 0.5, size).astype(spec.dtype) for _ in range(parts))
 
 
+def call_everything(network: Any, spec: NetworkSpec, batch: Batch) -> None:
+    """Call each method of a network that computes, with padding and without."""
+    placed = network.place(batch)
+    state = draw_state(spec, len(batch.lengths))
+    done = network.forward(placed, state).read()
+    network.forward(placed).read()
+    network.step(batch.inputs[:, 0], state).read()
+    network.vjp(placed, state, done.outputs, done.state)
+    network.loss_and_gradients(placed).read()
+    network.train_steps([placed] * 2).read()
+
+
 def errors_against_reference(
     network: TrainableNetwork, spec: NetworkSpec
 ) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from harness.contract import Inputs, NetworkSpec, Target
 from harness.loading import load_cell
@@ -59,6 +59,12 @@ class Backend:
         return next(b for b in BACKENDS if b.framework == framework)
 
     @property
+    def layers(self) -> Any:
+        """Return the module with the layers of `test_layers.py`."""
+        kind = "jax" if self.framework == "jax" else "keras"
+        return importlib.import_module(f"tests.frameworks.{kind}_layers")
+
+    @property
     def version(self) -> str:
         """Return the name and version of its library: "jax 0.8.0"."""
         name = self.framework.rpartition("-")[2]
@@ -96,6 +102,16 @@ class Backend:
         network = build(spec, load_cell(REGISTRY, spec.cell), device, layer)
         network.load_weights(draw_weights(spec))
         return network
+
+    def compiled(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return a function that the framework compiles at its first call."""
+        if self.framework == "tensorflow":
+            import tensorflow
+
+            return cast(Callable[[Any], Any], tensorflow.function(function))
+        import jax
+
+        return jax.jit(function)
 
     def parameters(self, network: Any) -> dict[str, Any]:
         """Return the parameters of the layers of a network by name, in NumPy."""

@@ -25,12 +25,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test for each implementation, or for those that a backend lists for it."""
+    """Run a test for each implementation, cell or layer that a backend lists for it."""
     backend = Backend.of(metafunc.config.getoption("--framework"))
     if "implementation" in metafunc.fixturenames:
         metafunc.parametrize("implementation", backend.implementations)
     if "template_cell" in metafunc.fixturenames:
         metafunc.parametrize("template_cell", backend.template_cells)
+    if "wrong_form" in metafunc.fixturenames:
+        metafunc.parametrize("wrong_form", backend.layers.WRONG_FORMS)
+    if "wrong_answer" in metafunc.fixturenames:
+        metafunc.parametrize("wrong_answer", backend.layers.WRONG_ANSWERS)
 
 
 @pytest.fixture(scope="session")

@@ -8,47 +8,31 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from jax import lax
-from jax import numpy as jnp
 
-from harness.contract import NetworkSpec
-from harness.errors import PluginError
-from implementations.jax_backend import network as network_module
 from implementations.jax_backend.kernel import kernel_of
 from implementations.jax_backend.layer import Layer
 from implementations.jax_backend.network import JaxNetwork
-from implementations.jax_backend.scan import Operations
 from tests import probe_cases as cases
 from tests.backend_cases import (
     assert_weights_come_back,
     build,
+    call_everything,
     draw_batch,
-    draw_state,
     draw_weights,
 )
 from tests.frameworks.backends import SMALL as OF_GRU
 from tests.frameworks.backends import Backend
+from tests.frameworks.jax_layers import factory, scanned
 
 SMALL = replace(OF_GRU, cell="rnn")
 
 
 def of_layer(layer: Any) -> JaxNetwork:
-    network: JaxNetwork = Backend.of("jax").network_of(lambda *_: layer, SMALL)
+    network: JaxNetwork = Backend.of("jax").network_of(factory(layer), SMALL)
     return network
 
 
 # --- compilation ----------------------------------------------------------------------
-
-
-def call_everything(network: Any, spec: NetworkSpec) -> None:
-    placed = network.place(draw_batch(spec))
-    state = draw_state(spec)
-    done = network.forward(placed, state).read()
-    network.forward(placed).read()
-    network.step(draw_batch(spec).inputs[:, 0], state).read()
-    network.vjp(placed, state, done.outputs, done.state)
-    network.loss_and_gradients(placed).read()
-    network.train_steps([placed] * 2).read()
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +45,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     rounds = []
     for _ in range(2):
         network.load_weights(draw_weights(SMALL))
-        call_everything(network, SMALL)
+        call_everything(network, SMALL, draw_batch(SMALL))
         files = sorted(folder.iterdir())
         rounds.append([file.read_text(encoding="utf-8") for file in files])
         for file in files:
@@ -89,18 +73,6 @@ def test_a_second_round_of_calls_compiles_nothing(programs: list[list[str]]) -> 
 # --- custom layers --------------------------------------------------------------------
 
 
-def scanned(weights: Any, x: Any, state: Any, active: Any) -> Any:
-    """Compute a tanh Elman network that ignores padding."""
-    w, u, b = weights["w_ih"][0], weights["w_hh"][0], weights["b"][0]
-
-    def advance(h: Any, x_t: Any) -> Any:
-        new = jnp.tanh(x_t @ w.T + h @ u.T + b)
-        return new, new
-
-    h, outputs = lax.scan(advance, state[0], x)
-    return outputs, (h,)
-
-
 def test_weights_in_the_layout_of_keras_are_converted_too() -> None:
     shapes = {"kernel": (2, 6), "recurrent_kernel": (6, 6), "bias": (6,)}
 
@@ -122,90 +94,7 @@ def test_weights_in_the_layout_of_keras_are_converted_too() -> None:
         np.testing.assert_allclose(found.gradients[name], tensor, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("layer", "words"),
-    [
-        (None, "returned NoneType; expected a function (weights, x, state, active)"),
-        (Operations, "returned type; expected a function"),
-        (lambda weights, x: x, "expected <lambda>(weights, x, state, active)"),
-        (
-            Layer("own", {"w_ih": (1, 6, 2)}, scanned),
-            "own: parameter 'kernel' is missing; expected shape (2, 6)",
-        ),
-    ],
-)
-def test_a_layer_of_the_wrong_form_is_refused_when_it_is_built(
-    layer: Any, words: str
-) -> None:
-    with pytest.raises(PluginError) as caught:
-        of_layer(layer)
-    assert words in str(caught.value)
-
-
-def outputs_only(weights: Any, x: Any, state: Any, active: Any) -> Any:
-    return scanned(weights, x, state, active)[0]
-
-
-def last_only(weights: Any, x: Any, state: Any, active: Any) -> Any:
-    outputs, final = scanned(weights, x, state, active)
-    return outputs[-1], final
-
-
-def batch_first(weights: Any, x: Any, state: Any, active: Any) -> Any:
-    outputs, final = scanned(weights, x, state, active)
-    return jnp.swapaxes(outputs, 0, 1), final
-
-
-def bare_state(weights: Any, x: Any, state: Any, active: Any) -> Any:
-    outputs, final = scanned(weights, x, state, active)
-    return outputs, final[0]
-
-
-def half(weights: Any, x: Any, state: Any, active: Any) -> Any:
-    outputs, final = scanned(weights, x, state, active)
-    return outputs.astype(jnp.bfloat16), final
-
-
-EXPECTED = "expected (float32 (9, 4, 6), (float32 (4, 6))), a tuple of outputs"
-
-
-@pytest.mark.parametrize(
-    ("layer", "words"),
-    [
-        (outputs_only, "outputs_only: answered float32 (9, 4, 6); expected (float32"),
-        (last_only, f"answered (float32 (4, 6), (float32 (4, 6))); {EXPECTED}"),
-        (batch_first, f"answered (float32 (4, 9, 6), (float32 (4, 6))); {EXPECTED}"),
-        (bare_state, f"answered (float32 (9, 4, 6), float32 (4, 6)); {EXPECTED}"),
-        (half, f"answered (bfloat16 (9, 4, 6), (float32 (4, 6))); {EXPECTED}"),
-    ],
-)
-def test_a_layer_with_wrong_answers_is_refused_in_one_sentence(
-    layer: Any, words: str
-) -> None:
-    network = of_layer(layer)
-    with pytest.raises(PluginError) as caught:
-        network.forward(network.place(draw_batch(SMALL)))
-    assert words in str(caught.value)
-
-
 # --- the kernel that ran --------------------------------------------------------------
-
-
-def test_the_loop_of_a_scan_is_found_in_the_compiled_program() -> None:
-    assert build("jax-scan", SMALL).kernel() == "XLA while loop"
-
-
-def test_an_unrolled_loop_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_module, "KERNEL_TIME_STEPS", 8)  # 64 compile slowly
-
-    def unrolled(weights: Any, x: Any, state: Any, active: Any) -> Any:
-        outputs = []
-        for x_t in x:
-            out, state = scanned(weights, x_t[None], state, active)
-            outputs.append(out)
-        return jnp.concatenate(outputs), state
-
-    assert of_layer(unrolled).kernel() == "XLA operations"
 
 
 def test_a_custom_call_is_reported_by_name() -> None:
@@ -228,11 +117,5 @@ def test_cudnn_is_distinguished_from_other_custom_calls() -> None:
         assert kernel_of(program.as_hlo_text()) == words
 
 
-# --- what the probe reports -----------------------------------------------------------
-
-
-def test_tracing_and_compiling_are_reported_and_a_second_call_is_not() -> None:
-    probe = cases.load("jax")
-    double = jax.jit(lambda x: 2 * x)
-    cases.assert_reports_builds(probe, double, jax.numpy.ones(2), 3.0)
-    assert probe.state().threads is None
+def test_jax_reports_no_threads() -> None:
+    assert cases.load("jax").state().threads is None

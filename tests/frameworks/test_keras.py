@@ -8,14 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras import layers
 
 from harness.contract import Inputs, Optimizer
 from harness.errors import PluginError, UnavailableError
 from harness.loading import load_cell
 from tests.backend_cases import REGISTRY, build, draw_batch
 from tests.frameworks.backends import SMALL, Backend
-from tests.frameworks.keras_layers import STACKED, ZERO, NoState, gru
+from tests.frameworks.keras_layers import gru
 
 OTHER_BACKEND = {"tensorflow": "jax", "jax": "torch"}
 
@@ -65,48 +64,6 @@ def test_keras_layers_have_the_declared_number_of_parameters(
 
 
 # --- refusals -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda h: None, "returned NoneType; expected a keras.layers.Layer"),
-        (lambda h: NoState(), "expected call(x, initial_state, mask)"),
-        (
-            lambda h: layers.Bidirectional(gru(h)),
-            "Bidirectional: has 2 parameters named 'kernel'; expected one layer",
-        ),
-        (
-            lambda h: layers.RNN([layers.GRUCell(h, **ZERO) for _ in "ab"], **STACKED),
-            "RNN: has 2 parameters named 'kernel'; expected one layer",
-        ),
-        (
-            lambda h: gru(h, use_bias=False),
-            "GRU: parameter 'bias' is missing; expected shape (2, 18)",
-        ),
-        (
-            lambda h: gru(h, reset_after=False),
-            "parameter 'bias' has shape (18,); expected shape (2, 18); a GRU with "
-            "reset_after=False computes the cell gru-reset-before: declare it for that "
-            "one, or give it reset_after=True",
-        ),
-        (
-            lambda h: gru(h, dtype="mixed_bfloat16"),
-            "GRU: has the dtype policy mixed_bfloat16; expected float32",
-        ),
-        (
-            lambda h: gru(h, stateful=True),
-            "GRU: keeps its state from call to call (stateful=True); expected a layer "
-            "that starts from initial_state; build it with stateful=False",
-        ),
-    ],
-)
-def test_a_layer_of_the_wrong_form_is_refused_when_it_is_built(
-    backend: Backend, make: Any, words: str
-) -> None:
-    with pytest.raises(PluginError) as caught:
-        backend.network_of(lambda cell, i, h: make(h))
-    assert words in str(caught.value)
 
 
 def test_the_error_for_a_gru_of_the_wrong_form_names_the_right_one(

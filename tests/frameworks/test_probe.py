@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests import probe_cases as cases
@@ -26,6 +27,12 @@ def test_the_probe_multiplies_matrices_of_the_right_dtype(
     backend: Backend, precision: str, dtype: str
 ) -> None:
     cases.assert_multiplies(backend.framework, precision, dtype)
+
+
+def test_compiling_is_reported_and_a_second_call_is_not(backend: Backend) -> None:
+    double = backend.compiled(lambda x: 2 * x)
+    first, other = np.ones(2, np.float32), np.ones(3, np.float32)
+    cases.assert_reports_builds(cases.load(backend.framework), double, first, other)
 
 
 @pytest.mark.gpu
