@@ -121,8 +121,7 @@ def _with_packages(modules: Mapping[str, Path]) -> dict[str, Path]:
         for name in modules
         for depth in range(1, name.count(".") + 2)
     )
-    found = {name: _file_of(name) for name in names}
-    return {name: file for name, file in found.items() if file is not None}
+    return {n: file for n in names if (file := _file_of(n)) is not None}
 
 
 @functools.cache
@@ -170,9 +169,8 @@ def _files_of(module: str) -> Mapping[str, Path]:
         if file is None or name in found:
             continue
         found[name] = file
-        waiting += [
-            m for m in _imports_of(name, file) if m.partition(".")[0] == package
-        ]
+        imports = _imports_of(name, file)
+        waiting += [m for m in imports if m.partition(".")[0] == package]
     return found
 
 
@@ -181,13 +179,17 @@ _parsing = threading.Lock()
 
 
 def _imports_of(module: str, file: Path) -> list[str]:
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     try:
-        with _parsing:
-            tree = ast.parse(file.read_bytes())
+        return _imports_in(file.read_bytes(), package)
     except (SyntaxError, ValueError, OSError):  # reported when a worker loads it
         return []
-    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    return list(_imported(tree, package))
+
+
+@functools.cache
+def _imports_in(source: bytes, package: str) -> list[str]:
+    with _parsing:
+        return list(_imported(ast.parse(source), package))
 
 
 def _file_of(module: str) -> Path | None:
