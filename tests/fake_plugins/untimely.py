@@ -3,7 +3,7 @@
 import hashlib
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from harness import declare_implementation
 from harness.contract import Handle
@@ -25,15 +25,24 @@ for name in (
 
 
 class _NeverWaits(NumpyNetwork):
-    """Queues the work and waits for it only when the result is read."""
+    """Queues the work and waits for it only when the result is read.
+
+    A call drops the work of the call before, unless that has begun.
+    """
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.pool = ThreadPoolExecutor(1)
+        self.queued = Future()
 
     def forward(self, placed, state=None):
-        future = self.pool.submit(super().forward, placed, state)
+        self.queued.cancel()
+        future = self.queued = self.pool.submit(self.late, placed, state)
         return Handle(lambda: None, lambda: future.result().read())
+
+    def late(self, placed, state):
+        time.sleep(0.05)
+        return super().forward(placed, state)
 
 
 class _BuildsLate(NumpyNetwork):
@@ -45,7 +54,7 @@ class _BuildsLate(NumpyNetwork):
         self.calls += 1
         # About ten calls warm up, and the first reading of a turn is dropped.
         if self.calls % 61 == 0:
-            time.sleep(0.6)
+            time.sleep(0.3)
         return super().forward(placed, state)
 
 
@@ -61,7 +70,7 @@ class _BuildsOften(NumpyNetwork):
     def forward(self, placed, state=None):
         self.calls += self.is_long
         if self.is_long and self.calls % 5 == 0:
-            time.sleep(0.1)
+            time.sleep(0.011)
         return super().forward(placed, state)
 
 

@@ -7,10 +7,11 @@ import pytest
 
 from harness.store import RunFolder
 from tests import helpers
+from tests.faults.conftest import SLOWED, Call
 
 pytestmark = pytest.mark.slow
 
-RUN = ("run", "tiny.toml", "-o", "out", "-j", 1)
+RUN = ("run", "tiny.toml", "-o", "out", "-j", 1, "--plugin", SLOWED)
 
 
 def results(folder: Path) -> list[Path]:
@@ -31,6 +32,13 @@ def in_the_middle(folder: Path, process: subprocess.Popen[str]) -> None:
     helpers.wait_for(second_learns, "the second seed to learn")
 
 
+@pytest.fixture
+def slow(slow: Path) -> Path:
+    """Return a file; while it exists, all trials but a worker's first are slow."""
+    slow.write_text("1")
+    return slow
+
+
 def no_half_commit(folder: Path) -> None:
     run = RunFolder.open(folder / "out")
     assert run.damaged() == {}
@@ -46,6 +54,8 @@ def test_an_interrupted_run_keeps_finished_trials_and_resumes(
     code: int,
     fresh: Callable[[str], Path],
     undisturbed: dict[str, bytes],
+    slow: Path,
+    call: Call,
 ) -> None:
     folder = fresh("run")
     process = helpers.start(*RUN, cwd=folder)
@@ -62,7 +72,8 @@ def test_an_interrupted_run_keeps_finished_trials_and_resumes(
     (kept,) = results(folder)
     (checkpoint,) = (folder / "out" / "trials").glob("*/attempt-001/checkpoint.npz")
     before = kept.read_bytes()
-    found, _, err = helpers.run(*RUN, cwd=folder)
+    slow.unlink()
+    found, _, err = call(*RUN, cwd=folder)
     assert found == 0, err
     assert kept.read_bytes() == before
     assert helpers.curves(folder / "out") == undisturbed
@@ -73,7 +84,7 @@ def test_an_interrupted_run_keeps_finished_trials_and_resumes(
     ]
     assert resumed == [1]
     assert not checkpoint.exists()
-    found, out, _ = helpers.run(*RUN, "--why", cwd=folder)
+    found, out, _ = call(*RUN, "--why", cwd=folder)
     assert "0 would run, 4 are done" in out
 
 
@@ -86,7 +97,7 @@ def test_a_second_signal_ends_running_trials_at_once(
     suite = helpers.TINY.replace("numpy-reference", "sleeps-in-c")
     helpers.write(tmp_path / "tiny.toml", suite)
     file = helpers.PLUGINS / "sleeps_in_c.py"
-    process = helpers.start(*RUN, "--plugin", file, cwd=tmp_path)
+    process = helpers.start(*RUN[:-1], file, cwd=tmp_path)
     helpers.wait_for((tmp_path / "asleep").exists, "the plugin to sleep")
     workers = helpers.workers_of(process.pid)
     process.send_signal(number)
@@ -101,7 +112,10 @@ def test_a_second_signal_ends_running_trials_at_once(
 
 
 def test_a_killed_run_leaves_no_worker_and_no_half_trial(
-    fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
+    fresh: Callable[[str], Path],
+    undisturbed: dict[str, bytes],
+    slow: Path,
+    call: Call,
 ) -> None:
     folder = fresh("run")
     process = helpers.start(*RUN, cwd=folder)
@@ -113,15 +127,19 @@ def test_a_killed_run_leaves_no_worker_and_no_half_trial(
     helpers.wait_for(lambda: not any(map(helpers.alive, workers)), "workers to end", 15)
     no_half_commit(folder)
     assert len(results(folder)) == 1
-    _, out, _ = helpers.run(*RUN, "--why", cwd=folder)
+    _, out, _ = call(*RUN, "--why", cwd=folder)
     assert "s1: runs, was interrupted before it was done" in out
-    found, _, err = helpers.run(*RUN, cwd=folder)
+    slow.unlink()
+    found, _, err = call(*RUN, cwd=folder)
     assert found == 0, err
     assert helpers.curves(folder / "out") == undisturbed
 
 
 def test_a_killed_worker_is_recorded_and_the_others_continue(
-    fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
+    fresh: Callable[[str], Path],
+    undisturbed: dict[str, bytes],
+    slow: Path,
+    call: Call,
 ) -> None:
     folder = fresh("run")
     command = (*RUN, "--seeds", "0-2")
@@ -129,6 +147,7 @@ def test_a_killed_worker_is_recorded_and_the_others_continue(
     in_the_middle(folder, process)
     (worker,) = helpers.workers_of(process.pid)
     helpers.kill(worker)
+    slow.unlink()
     found, _, err = helpers.finish(process)
     assert found == 4, err
     assert "Traceback" not in err
@@ -140,22 +159,24 @@ def test_a_killed_worker_is_recorded_and_the_others_continue(
         2: "ok",
     }
     assert ended[1].reason is not None
-    assert "SIGKILL in numpy-reference" in ended[1].reason
+    assert "SIGKILL in slowed" in ended[1].reason
     assert ended[1].readings  # the curve until the kill is kept
-    found, out, err = helpers.run(*command, "--why", cwd=folder)
+    found, out, err = call(*command, "--why", cwd=folder)
     assert "s1: stays, ended crashed before; run again with --retry-failed" in out
-    found, _, err = helpers.run(*command, "--retry-failed", cwd=folder)
+    found, _, err = call(*command, "--retry-failed", cwd=folder)
     assert found == 0, err
     curves = helpers.curves(folder / "out")
     assert len(curves) == 3
     assert {label: curves[label] for label in undisturbed} == undisturbed
 
 
-def test_a_folder_has_one_run_at_a_time(fresh: Callable[[str], Path]) -> None:
+def test_a_folder_has_one_run_at_a_time(
+    fresh: Callable[[str], Path], slow: Path, call: Call
+) -> None:
     folder = fresh("run")
-    process = helpers.start(*RUN, "--seeds", "0-49", cwd=folder)
+    process = helpers.start(*RUN, cwd=folder)
     in_the_middle(folder, process)
-    code, _, err = helpers.run(*RUN, cwd=folder)
+    code, _, err = call(*RUN, cwd=folder)
     assert code == 2
     assert f"out is in use by process {process.pid} on " in err
     process.send_signal(signal.SIGINT)

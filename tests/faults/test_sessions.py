@@ -1,5 +1,6 @@
 """A failing trial of a session affects the others as little as possible."""
 
+import shutil
 import time
 from pathlib import Path
 from typing import IO
@@ -10,6 +11,7 @@ from harness.analysis.run import JudgedRun
 from harness.analysis.summary import summarize
 from harness.store import RunFolder
 from tests import helpers
+from tests.faults.conftest import SLOWED, TINY, Call
 
 pytestmark = pytest.mark.slow
 
@@ -22,19 +24,30 @@ def suite(*others: str) -> str:
 
 
 SUITE = suite("dies-late")
-RUN = ("run", "suite.toml", "-o", "out", "--no-certify", "--plugin")
-RUN = (*RUN, helpers.PLUGINS / "dies_late.py")
+# Under a memory limit, the highest rates of this machine are not measured.
+COMMAND = ("run", "suite.toml", "-o", "out", "--memory-limit", "8G")
+RUN = (*COMMAND, "--no-certify", "--plugin", helpers.PLUGINS / "dies_late.py")
 
 
-def test_a_good_timing_survives_a_failed_trial_of_its_session(tmp_path: Path) -> None:
-    helpers.write(tmp_path / "suite.toml", SUITE)
-    code, _, err = helpers.run(*RUN, "-k", "numpy-reference", cwd=tmp_path)
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run with a good timing."""
+    folder = tmp_path_factory.mktemp("good")
+    helpers.write(folder / "suite.toml", SUITE)
+    code, _, err = helpers.run(*RUN, "-k", "numpy-reference", cwd=folder)
     assert code == 0, err
-    code, out, _ = helpers.run(*RUN, "--why", cwd=tmp_path)
+    return folder
+
+
+def test_a_good_timing_survives_a_failed_trial_of_its_session(
+    good: Path, tmp_path: Path, call: Call
+) -> None:
+    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
+    code, out, _ = call(*RUN, "--why", cwd=tmp_path)
     again = "runs, is timed again beside the trials of its session that run"
     assert f"numpy-reference 8x20x16 s0: {again}" in out
     assert "2 would run, 0 are done" in out
-    code, _, err = helpers.run(*RUN, cwd=tmp_path)
+    code, _, err = call(*RUN, cwd=tmp_path)
     assert code == 4, err
     run = RunFolder.open(tmp_path / "out")
     ended = {r.trial.implementation: r.outcome for r in run.records()}
@@ -42,15 +55,13 @@ def test_a_good_timing_survives_a_failed_trial_of_its_session(tmp_path: Path) ->
 
 
 def test_a_good_timing_is_kept_if_timing_it_again_fails(
-    tmp_path: Path,
+    good: Path, tmp_path: Path, call: Call
 ) -> None:
-    helpers.write(tmp_path / "suite.toml", SUITE)
-    code, _, err = helpers.run(*RUN, "-k", "numpy-reference", cwd=tmp_path)
-    assert code == 0, err
+    shutil.copytree(good, tmp_path, dirs_exist_ok=True)
     out = tmp_path / "out"
     (file,) = out.glob("trials/*/result.json")
     before = file.read_bytes()
-    code, _, err = helpers.run(
+    _, _, err = call(
         *(*RUN, "-k", "numpy-reference", "--force", "--timeout", 0.01), cwd=tmp_path
     )
     assert "stopped at the time limit of 0.01 s; its earlier result stays" in err
@@ -59,11 +70,12 @@ def test_a_good_timing_is_kept_if_timing_it_again_fails(
 
 def test_a_trial_is_not_charged_for_the_memory_of_others_in_its_session(
     tmp_path: Path,
+    call: Call,
 ) -> None:
     text = suite("keeps-250", "keeps-260", "keeps-900")
     helpers.write(tmp_path / "suite.toml", text)
     command = ("run", "suite.toml", "-o", "out", "--no-certify", "--plugin")
-    code, _, err = helpers.run(
+    code, _, err = call(
         *(*command, helpers.PLUGINS / "heavy.py", "--memory-limit", "450M"),
         cwd=tmp_path,
     )
@@ -85,12 +97,12 @@ def test_a_trial_is_not_charged_for_the_memory_of_others_in_its_session(
     assert all(r.result["worker_memory_bytes"] > 0 for r in records.values())
 
 
-def test_a_session_begins_in_fresh_workers(tmp_path: Path) -> None:
+def test_a_session_begins_in_fresh_workers(tmp_path: Path, call: Call) -> None:
     """Otherwise a first call would not be the first, and its payback wrong."""
     shapes = [SHAPE, {**SHAPE, "hidden_size": 24}]
     section = helpers.speed("numpy-reference", shapes=shapes)
     helpers.write(tmp_path / "suite.toml", helpers.suite(section))
-    code, _, err = helpers.run(*("run", "suite.toml", "-o", "out"), cwd=tmp_path)
+    code, _, err = call(*COMMAND, cwd=tmp_path)
     assert code == 0, err
     workers: dict[str, set[int]] = {"parity": set(), "speed": set()}
     for record in RunFolder.open(tmp_path / "out").records():
@@ -101,29 +113,34 @@ def test_a_session_begins_in_fresh_workers(tmp_path: Path) -> None:
 
 def test_a_row_that_is_restarted_after_a_crash_has_no_first_call(
     tmp_path: Path,
+    call: Call,
 ) -> None:
-    names = ["torch-native", "numpy-reference", "crashes-when-timed"]
+    names = ["on-another", "numpy-reference", "crashes-when-timed"]
     phases = ["forward", "train_step"]
     section = helpers.speed(*names, shapes=[SHAPE], phases=phases)
     helpers.write(tmp_path / "suite.toml", helpers.suite(section))
-    plugin = helpers.PLUGINS / "crashes_when_timed.py"
-    code, _, err = helpers.run(*(*RUN[:-1], plugin), cwd=tmp_path)
+    files = [
+        helpers.PLUGINS / f"{n}.py" for n in ("another_framework", "crashes_when_timed")
+    ]
+    plugins = [argument for file in files for argument in ("--plugin", file)]
+    code, _, err = call(*COMMAND, "--no-certify", *plugins, cwd=tmp_path)
     assert code == 4, err
     run = RunFolder.open(tmp_path / "out")
     rows = summarize(JudgedRun.read(run)).speed
     forward = {row.implementation: row for row in rows if row.phase == "forward"}
-    assert forward["torch-native"].time_s is not None
-    assert forward["torch-native"].first_call_s is None
+    assert forward["on-another"].time_s is not None
+    assert forward["on-another"].first_call_s is None
     # Its worker died too, so it has a new one, which had built nothing.
     assert forward["numpy-reference"].first_call_s is not None
 
 
-def test_only_the_first_trial_of_a_worker_has_a_peak_memory(tmp_path: Path) -> None:
-    helpers.write(tmp_path / "tiny.toml", helpers.TINY)
-    code, _, err = helpers.run(
-        *("run", "tiny.toml", "-o", "out", "-j", 1, "--no-certify", "-k", "learning"),
-        cwd=tmp_path,
-    )
+def test_only_the_first_trial_of_a_worker_has_a_peak_memory(
+    tmp_path: Path, call: Call
+) -> None:
+    shorter = helpers.suite(helpers.learning(updates=60, evaluate_every=60))
+    helpers.write(tmp_path / "suite.toml", shorter)
+    command = (*COMMAND, "-j", 1, "--no-certify", "-k", "learning")
+    code, _, err = call(*command, cwd=tmp_path)
     assert code == 0, err
     results = [
         r.result
@@ -137,12 +154,17 @@ def test_only_the_first_trial_of_a_worker_has_a_peak_memory(tmp_path: Path) -> N
 
 def test_a_trial_is_not_charged_for_memory_that_earlier_trials_left_behind(
     tmp_path: Path,
+    call: Call,
 ) -> None:
     section = helpers.learning(
-        implementations=["leaks"], hidden_size=16, seeds=[0, 1, 2, 3, 4, 5]
+        implementations=["leaks"],
+        hidden_size=16,
+        updates=200,
+        evaluate_every=20,
+        seeds=[0, 1, 2, 3, 4, 5],
     )
     helpers.write(tmp_path / "suite.toml", helpers.suite(section))
-    code, _, err = helpers.run(
+    code, _, err = call(
         *("run", "suite.toml", "-o", "out", "-j", 1, "--no-certify", "--plugin"),
         *(helpers.PLUGINS / "leaks.py", "--memory-limit", "600M", "-k", "learning"),
         *("--checkpoint-every", 0.05),
@@ -162,15 +184,13 @@ def test_a_trial_is_not_charged_for_memory_that_earlier_trials_left_behind(
 
 
 def test_a_session_waits_for_the_trials_of_a_command_in_another_folder(
-    tmp_path: Path,
+    tmp_path: Path, slow: Path
 ) -> None:
-    longer = helpers.suite(helpers.learning(updates=1_000_000))
+    longer = TINY.replace("updates = 240", "updates = 1_000_000")
     helpers.write(tmp_path / "learns.toml", longer)
     helpers.write(tmp_path / "suite.toml", SUITE)
-    flags = ("--no-certify", "-k")
-    learns = helpers.start(
-        "run", "learns.toml", "-o", "learns", *flags, "learning", cwd=tmp_path
-    )
+    flags = ("--no-certify", "-k", "learning", "--plugin", SLOWED)
+    learns = helpers.start("run", "learns.toml", "-o", "learns", *flags, cwd=tmp_path)
     try:
         events = "learns/trials/learning-*/attempt-*/events.jsonl"
         helpers.wait_for(lambda: list(tmp_path.glob(events)), "a trial to learn")

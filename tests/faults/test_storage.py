@@ -13,11 +13,12 @@ import pytest
 
 from harness.store import RunFolder
 from tests import helpers
+from tests.faults.conftest import SLOWED, Call
 
 pytestmark = pytest.mark.slow
 
-RUN = ("run", "tiny.toml", "-o", "out", "-j", 1)
-ROOM_KB = 160
+RUN = ("run", "tiny.toml", "-o", "out", "-j", 1, "--plugin", SLOWED)
+ROOM_KB = 104
 """Room for the first trial's files and not for the second's."""
 
 
@@ -49,12 +50,15 @@ def _kept(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_full_disk_stops_the_run_and_loses_nothing(
-    small_disk: Path, fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
+    small_disk: Path,
+    fresh: Callable[[str], Path],
+    undisturbed: dict[str, bytes],
+    call: Call,
 ) -> None:
     folder = fresh("run")
     _move(folder / "out", small_disk / "out")
     before = _kept(folder)
-    code, _, err = helpers.run(*RUN, cwd=folder)
+    code, _, err = call(*RUN, cwd=folder)
     assert code == 1, err
     assert "Traceback" not in err
     assert "out cannot be written any more (No space left on device)" in err
@@ -62,7 +66,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
     kept = _kept(folder)
     assert before.items() <= kept.items()
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
-    code, _, err = helpers.run(*RUN, cwd=folder)
+    code, _, err = call(*RUN, cwd=folder)
     assert code == 0, err
     assert kept.items() <= _kept(folder).items()
     assert helpers.curves(folder / "out") == undisturbed
@@ -71,19 +75,19 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
 def test_a_limit_on_files_stops_the_run_and_loses_nothing(
     fresh: Callable[[str], Path],
     undisturbed: dict[str, bytes],
-    monkeypatch: pytest.MonkeyPatch,
+    call: Call,
 ) -> None:
     folder = fresh("run")
     before = _kept(folder)
-    monkeypatch.setattr(subprocess, "Popen", _limited(subprocess.Popen, 24_000))
-    code, _, err = helpers.run(*RUN, cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", _limited(subprocess.Popen, 12_000))
+        code, _, err = helpers.run(*RUN, cwd=folder)
     assert code == 1, err
     assert "Traceback" not in err
     assert "out cannot be written any more (File too large)" in err
-    monkeypatch.undo()
     kept = _kept(folder)
     assert before.items() <= kept.items()
-    code, _, err = helpers.run(*RUN, cwd=folder)
+    code, _, err = call(*RUN, cwd=folder)
     assert code == 0, err
     assert kept.items() <= _kept(folder).items()
     assert helpers.curves(folder / "out") == undisturbed
@@ -100,19 +104,22 @@ def _limited(popen: Callable[..., object], most_bytes: int) -> Callable[..., obj
 
 
 def test_a_read_only_folder_is_reported_and_the_run_resumes_later(
-    small_disk: Path, fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
+    small_disk: Path,
+    fresh: Callable[[str], Path],
+    undisturbed: dict[str, bytes],
+    call: Call,
 ) -> None:
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     folder = fresh("run")
     _move(folder / "out", small_disk / "out")
     before = _kept(folder)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    code, _, err = helpers.run(*RUN, cwd=folder)
+    code, _, err = call(*RUN, cwd=folder)
     assert code == 2, err
     assert "out cannot be written (Read-only file system); give another folder" in err
     assert _kept(folder) == before
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
-    code, _, err = helpers.run(*RUN, cwd=folder)
+    code, _, err = call(*RUN, cwd=folder)
     assert code == 0, err
     assert helpers.curves(folder / "out") == undisturbed
 
@@ -145,33 +152,35 @@ def test_a_clock_that_steps_back_changes_nothing(
 
 
 def test_a_run_json_cut_in_half_costs_no_trial(
-    fresh: Callable[[str], Path], undisturbed: dict[str, bytes]
+    fresh: Callable[[str], Path], undisturbed: dict[str, bytes], call: Call
 ) -> None:
     folder = fresh("run")
     before = _kept(folder)
     file = folder / "out" / "run.json"
     os.truncate(file, file.stat().st_size // 2)
-    code, _, err = helpers.run(*RUN, cwd=folder)
+    code, _, err = call(*RUN, cwd=folder)
     assert code == 2, err
     assert "run.json is damaged; restore it, or move it away and give the" in err
     file.rename(folder / "out" / "run.json.cut")
-    code, _, err = helpers.run(*RUN, cwd=folder)
+    code, _, err = call(*RUN, cwd=folder)
     assert code == 0, err
     assert before.items() <= _kept(folder).items()
     assert helpers.curves(folder / "out") == undisturbed
 
 
-def test_a_folder_in_place_of_a_file_is_reported(fresh: Callable[[str], Path]) -> None:
+def test_a_folder_in_place_of_a_file_is_reported(
+    fresh: Callable[[str], Path], call: Call
+) -> None:
     folder = fresh("run")
     out = folder / "out"
     before = _kept(folder)
     (out / ".lock").unlink()
     (out / ".lock").mkdir()
-    code, _, err = helpers.run(*RUN, cwd=folder)
+    code, _, err = call(*RUN, cwd=folder)
     assert code == 1, err
     assert "out/.lock is in the way (Is a directory); move it, and the same" in err
     assert "Traceback" not in err
     (out / ".lock").rmdir()
-    code, _, err = helpers.run(*RUN, cwd=folder)
+    code, _, err = call(*RUN, cwd=folder)
     assert code == 0, err
     assert before.items() <= _kept(folder).items()

@@ -10,18 +10,22 @@ from harness.store import RunFolder, TrialRecord
 from tests import helpers
 
 pytestmark = pytest.mark.alone
+Shape = dict[str, int]
 SHAPE = {"batch": 16, "time_steps": 60, "input_size": 2, "hidden_size": 48}
 ROUNDS = 30
 """So many readings that what is built at each 61st call is in some that are kept."""
 
 
 def measure(
-    folder: Path, plugin: Path, rounds: int, *names: str
+    folder: Path, plugin: Path, rounds: int, *names: str, shape: Shape = SHAPE
 ) -> dict[str, TrialRecord]:
-    section = helpers.speed(*names, rounds=rounds, shapes=[SHAPE])
+    section = helpers.speed(*names, rounds=rounds, shapes=[shape])
     helpers.write(folder / "s.toml", helpers.suite(section))
     code, out, err = helpers.run(
-        *("run", "s.toml", "-o", "r", "--no-certify", "--plugin", plugin), cwd=folder
+        *("run", "s.toml", "-o", "r", "--no-certify", "--plugin", plugin),
+        # Under a memory limit, the highest rates of this machine are not measured.
+        *("--memory-limit", "8G"),
+        cwd=folder,
     )
     assert code == 0, out + err
     records = RunFolder.open(folder / "r").records()
@@ -37,12 +41,13 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialRecord]
 
 
 def measure_two(
-    plugin: str, name: str, honest: str, folder: Path
+    plugin: str, name: str, honest: str, folder: Path, shape: Shape = SHAPE
 ) -> dict[str, TrialRecord]:
     """Time a plugin and an honest implementation of its framework."""
     if (reason := Registry.discover().unavailable(honest)) is not None:
         pytest.skip(reason)
-    return measure(folder, helpers.PLUGINS / f"{plugin}.py", 6, name, honest)
+    file = helpers.PLUGINS / f"{plugin}.py"
+    return measure(folder, file, 6, name, honest, shape=shape)
 
 
 def marks(record: TrialRecord) -> dict[str, str]:
@@ -114,7 +119,9 @@ def test_computing_in_another_process_is_marked(tmp_path: Path) -> None:
 
 
 def test_setting_a_framework_to_more_threads_is_marked(tmp_path: Path) -> None:
-    measured = measure_two("untimely_torch", "sets-threads", "torch-native", tmp_path)
+    small = {**SHAPE, "batch": 2, "hidden_size": 4}
+    names = ("untimely_torch", "sets-threads", "torch-native")
+    measured = measure_two(*names, tmp_path, small)
     words = marks(measured["sets-threads"])["threads"]
     assert words.startswith("was set to 2 threads")
     assert "where 1 thread was asked for" in words
