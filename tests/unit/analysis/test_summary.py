@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,6 +143,29 @@ def test_a_timing_at_another_shape_gives_no_time_to_solve(
     fake_runs.speed(writer, trial, 0.014)
     (row,) = fake_runs.summary(writer.run).learned
     assert row.solve_times == ()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 5},
+        {"data_seed": 5},
+        {"init": "chrono"},
+        {"optimizer": Optimizer("sgd", 0.1)},
+        {"device": "cuda"},
+    ],
+)
+def test_a_timing_of_the_same_update_gives_a_time_to_solve(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    writer = fake_runs.Writer.create(tmp_path / "run")
+    fake_runs.learning(writer, fake_runs.learning_trial("gru", 0), 1000)
+    device = changes.get("device", "cpu")
+    fake_runs.parity(writer, "torch-native", "gru", device=device)
+    trial = fake_runs.speed_trial("torch-native", "gru", **changes)
+    fake_runs.speed(writer, trial, 0.014)
+    (row,) = fake_runs.summary(writer.run).learned
+    assert [time.seconds for time in row.solve_times] == pytest.approx([14.0])
 
 
 def test_horizons_are_shown_beside_the_learning_of_the_same_network(
