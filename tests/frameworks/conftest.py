@@ -1,6 +1,7 @@
 """Test one framework in each process: `pytest tests/frameworks --framework jax`.
 
-Nothing here is collected without `--framework`: frameworks disturb each other.
+Nothing here is collected without `--framework`: frameworks disturb each other. The
+files of `one_framework` test what only one framework, or only Keras, has.
 """
 
 from __future__ import annotations
