@@ -116,7 +116,7 @@ def end(*processes: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture
 def lone_cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """Return a cluster for a test that kills the scheduler."""
+    """Return a cluster for a test that would harm the others, or keep them waiting."""
     found = Cluster(tmp_path)
     yield found
     end(*found.workers, found.scheduler)
@@ -296,31 +296,6 @@ def _other_code(folder: Path) -> Path:
     return folder
 
 
-def test_a_hanging_worker_does_not_delay_the_others(
-    cluster: Cluster, fresh: Callable[[str], Path], slow: Path
-) -> None:
-    folder = fresh("run")
-    cluster.have_workers(2)
-    more = ("--scheduler", cluster.file, "--seeds", 0)
-    process = helpers.start(*DASK, *more, cwd=folder)
-    helpers.wait_for(lambda: learns(folder), "a trial to learn")
-    (busy_one,) = busy(cluster)
-    (idle,) = [w for w in cluster.workers if w is not busy_one]
-    cluster.unusable.append(idle)
-    idle.send_signal(signal.SIGSTOP)
-    time.sleep(3)  # a request to it now waits for ever
-    (curve,) = folder.glob("out/trials/learning-*/attempt-*/events.jsonl")
-    before = curve.stat().st_size
-    helpers.wait_for(
-        lambda: curve.stat().st_size > before, "an event of the other trial"
-    )
-    process.send_signal(signal.SIGINT)
-    code, _, err = helpers.finish(process)
-    assert code == 130, err
-    assert "every finished trial is kept in out" in err
-    assert list(folder.glob("out/trials/learning-*/attempt-*/checkpoint.npz"))
-
-
 def test_a_session_runs_on_the_worker_with_the_quiet_resource(
     cluster: Cluster, fresh: Callable[[str], Path], call: Call
 ) -> None:
@@ -411,6 +386,30 @@ def test_a_cluster_gives_the_curves_of_this_machine_though_a_worker_is_killed(
     run = RunFolder.open(folder / "out")
     assert {r.outcome for r in run.records()} == {"ok"}
     assert all(r.result["host"] and r.result["processor"] for r in run.records())
+
+
+def test_a_hanging_worker_does_not_delay_the_others(
+    lone_cluster: Cluster, fresh: Callable[[str], Path], slow: Path
+) -> None:
+    folder = fresh("run")
+    lone_cluster.have_workers(2)
+    more = ("--scheduler", lone_cluster.file, "--seeds", 0)
+    process = helpers.start(*DASK, *more, cwd=folder)
+    helpers.wait_for(lambda: learns(folder), "a trial to learn")
+    (busy_one,) = busy(lone_cluster)
+    (idle,) = [w for w in lone_cluster.workers if w is not busy_one]
+    idle.send_signal(signal.SIGSTOP)
+    time.sleep(3)  # a request to it now waits for ever
+    (curve,) = folder.glob("out/trials/learning-*/attempt-*/events.jsonl")
+    before = curve.stat().st_size
+    helpers.wait_for(
+        lambda: curve.stat().st_size > before, "an event of the other trial"
+    )
+    process.send_signal(signal.SIGINT)
+    code, _, err = helpers.finish(process)
+    assert code == 130, err
+    assert "every finished trial is kept in out" in err
+    assert list(folder.glob("out/trials/learning-*/attempt-*/checkpoint.npz"))
 
 
 def test_a_lost_scheduler_costs_only_the_trials_in_flight(
