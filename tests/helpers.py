@@ -24,6 +24,7 @@ from harness.run.estimate.calibration import Calibration
 from harness.run.estimate.model import CostModel
 from harness.run.progress import Progress
 from harness.store import RunFolder
+from harness.trial import Trial
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -32,6 +33,19 @@ PATIENCE_S = 240.0
 
 REGISTRY = Registry.discover()
 """What is installed here, for tests that only read it."""
+
+LEARNING = Trial(
+    "learning",
+    "numpy-reference",
+    "gru",
+    task="adding",
+    length=10,
+    hidden_size=8,
+    batch=8,
+    seed=0,
+    data_seed=0,
+)
+"""A small trial that learns; `dataclasses.replace` changes it."""
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed"

@@ -13,14 +13,14 @@ from harness.contract import DeviceProbe
 from harness.errors import RefusedError, UnavailableError
 from harness.loading import load_probe
 from harness.machine.peak import fastest_s
-from harness.registry import Registry
+from tests.helpers import REGISTRY
 
 FASTEST_FLOP_PER_S = 1e13
 """No CPU reaches it with one thread; a product that is not waited for seems to."""
 
 
 def load(framework: str, device: str = "cpu") -> DeviceProbe:
-    probe = load_probe(Registry.discover(), framework, device)
+    probe = load_probe(REGISTRY, framework, device)
     assert probe is not None
     return probe
 

@@ -11,6 +11,7 @@ from harness.loading import build_network, load_cell
 from harness.registry import Registry
 from harness.scaffold import NewPlugin, write_plugin
 from tests.backend_cases import SPEC, draw_weights, errors_against_reference
+from tests.helpers import REGISTRY
 
 CELLS = ["rnn", "rnn-relu", "gru", "gru-reset-before", "lstm"]
 ROUNDING = 5e-6
@@ -22,7 +23,7 @@ def assert_template_computes(framework: str, cell: str, folder: Path) -> None:
     name = f"own-{cell}"
     file = folder / f"{framework}-{cell}.py".replace("-", "_")
     new = NewPlugin("implementation", name, framework, cell, file)
-    registry = Registry.discover([write_plugin(new, Registry.discover())])
+    registry = Registry.discover([write_plugin(new, REGISTRY)])
     assert registry.problems == []
     assert registry.implementation(name).cells == (cell,)
     reals = Inputs("reals", 2)

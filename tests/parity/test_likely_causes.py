@@ -19,7 +19,6 @@ from implementations.cells.gru import Gru
 from tests import helpers
 from tests.planted import certificate_of, subject_of
 
-FAKES = helpers.PLUGINS
 LONG, _, SHORT, *_ = PAIRWISE
 FORWARD = {"outputs", "final state"}
 
@@ -33,7 +32,7 @@ def registry() -> Registry:
 
     torch.set_num_threads(1)
     files = ("sabotage_time_steps.py", "sabotage_optimizers.py")
-    found = Registry.discover([FAKES / name for name in files])
+    found = Registry.discover([helpers.PLUGINS / name for name in files])
     assert found.problems == []
     return found
 

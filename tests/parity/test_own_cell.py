@@ -19,7 +19,6 @@ from tests import helpers
 from tests.helpers import needs_torch
 
 DOCS = helpers.ROOT / "docs" / "plugins.md"
-PLUGINS = helpers.PLUGINS
 FILES = ("min_gru.py", "min_gru_bare.py", "min_gru_mistakes.py")
 CAUSES = {
     "exchanged-gate": {"matches if z and 1 - z are exchanged"},
@@ -31,7 +30,7 @@ pytestmark = needs_torch
 
 
 def certify(implementation: str, cell: str = "min-gru") -> Measurement:
-    registry = Registry.discover([PLUGINS / file for file in FILES])
+    registry = Registry.discover([helpers.PLUGINS / file for file in FILES])
     assert registry.problems == []
     return measure_parity(registry, Trial("parity", implementation, cell))
 
@@ -59,7 +58,7 @@ def two_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_loop_of_every_framework_computes_a_cell_from_its_equations() -> None:
-    registry = Registry.discover([PLUGINS / "min_gru.py"])
+    registry = Registry.discover([helpers.PLUGINS / "min_gru.py"])
     computing = {n for n, d in registry.implementations.items() if "min-gru" in d.cells}
     loops = {"torch-loop", "torch-compile", "jax-scan", "tensorflow-loop"}
     assert computing == {*loops, "torch-parallel"}
@@ -110,7 +109,7 @@ def test_a_mistake_in_both_forms_breaks_the_comparison_with_the_equations(
 
 @pytest.mark.usefixtures("two_shapes")
 def test_an_implementation_without_training_is_compared_with_equations_alone() -> None:
-    registry = Registry.discover([PLUGINS / "min_gru.py"])
+    registry = Registry.discover([helpers.PLUGINS / "min_gru.py"])
     declared = registry.implementation("torch-parallel")
     registry.implementations["torch-parallel"] = replace(declared, trains=False)
     found = measure_parity(registry, Trial("parity", "torch-parallel", "min-gru"))
@@ -148,7 +147,7 @@ def test_half_a_gradient_shows_in_float32_too() -> None:
 
 
 def test_half_a_gradient_shows_at_every_shape_and_seed() -> None:
-    registry = Registry.discover([PLUGINS / file for file in FILES])
+    registry = Registry.discover([helpers.PLUGINS / file for file in FILES])
     trial = Trial("parity", "min-gru-wrong-gradient", "min-gru")
     subject = Subject.of(registry, trial)
     shape = min(shapes.PAIRWISE, key=lambda s: (s.time_steps, s.num_layers))

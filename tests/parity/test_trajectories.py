@@ -25,7 +25,6 @@ from tests import helpers
 from tests.helpers import REGISTRY, needs_torch
 from tests.planted import subject_of
 
-FAKES = helpers.PLUGINS
 CELLS = REGISTRY.implementation("numpy-reference").cells
 USED = {"adam": {"beta1", "beta2"}, "rmsprop": {"decay"}, "sgd": {"momentum"}}
 
@@ -71,7 +70,7 @@ def test_no_constant_is_the_same_in_every_trajectory_or_a_default(
 def test_moments_that_are_stored_and_not_used_are_noticed(
     mistake: str, name: Name
 ) -> None:
-    registry = Registry.discover([FAKES / "sabotage_optimizers.py"])
+    registry = Registry.discover([helpers.PLUGINS / "sabotage_optimizers.py"])
     assert registry.problems == []
     subject = subject_of(registry, f"torch-{mistake}", "rnn")
     found = Certificate(TOLERANCES["float32", "highest"], 0)

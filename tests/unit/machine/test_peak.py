@@ -23,6 +23,7 @@ from harness.run.job import Answer, Limits
 from harness.trial import Trial
 from implementations.torch_backend.probe import CudaTimer
 from tests import probe_cases as cases
+from tests.helpers import REGISTRY
 
 FLOP_PER_S = {256: 2e11, 512: 4e11, 1024: 3e11, 2048: 1e11}
 BYTES_PER_S = 1e10
@@ -236,7 +237,7 @@ def test_torch_reports_its_threads_and_the_graphs_given_to_dynamo() -> None:
 
 
 def test_a_framework_may_have_no_probe() -> None:
-    assert load_probe(Registry.discover(), "onnxruntime", "cpu") is None
+    assert load_probe(REGISTRY, "onnxruntime", "cpu") is None
 
 
 def test_a_probe_is_checked_when_it_is_declared_and_when_it_is_loaded(
@@ -262,7 +263,7 @@ def test_a_probe_is_checked_when_it_is_declared_and_when_it_is_loaded(
 
 @pytest.mark.slow
 def test_a_worker_pool_returns_the_peak_of_a_framework_or_a_reason() -> None:
-    pool = WorkerPool(Registry.discover(), Limits(), lambda _: None)
+    pool = WorkerPool(REGISTRY, Limits(), lambda _: None)
     try:
         trial = Trial("speed", "numpy-reference", "gru")
         found = pool.peak(trial)

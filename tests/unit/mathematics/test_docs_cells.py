@@ -14,7 +14,6 @@ from harness.contract import Array, LayerSizes, ReferenceCell, State, Weights
 from harness.measure.gradients import measure_gradients
 from harness.measure.problem import Problem
 from harness.measure.subject import ORACLE
-from harness.registry import Registry
 from harness.trial import Trial
 from implementations.cells.gates import sigmoid
 from implementations.cells.gru import Gru, GruResetBefore
@@ -23,6 +22,7 @@ from implementations.cells.lstm import Lstm
 from implementations.cells.rnn import Rnn
 from tests import helpers
 from tests.built_in_cells import CELLS
+from tests.helpers import REGISTRY
 
 PAGE = helpers.ROOT / "docs" / "cells.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -379,7 +379,6 @@ def test_schemes_in_one_row_draw_the_same_values() -> None:
 @pytest.mark.slow
 def test_the_horizons_of_initial_values_are_those_measured_for_one_seed() -> None:
     """Measure one of the five seeds, which is in the printed range."""
-    registry = Registry.discover()
     for cell, schemes, figures in started():
         trial = Trial(
             "gradients",
@@ -393,7 +392,7 @@ def test_the_horizons_of_initial_values_are_those_measured_for_one_seed() -> Non
             data_seed=0,
             init=schemes[0],
         )
-        found = measure_gradients(Problem(registry, trial), None).readings[0]
+        found = measure_gradients(Problem(REGISTRY, trial), None).readings[0]
         horizon = found.values["horizon_loss"]
         numbers = [int(n) for n in re.findall(r"\d+", figures[-1])]
         assert min(numbers) <= horizon <= max(numbers), (cell.info.name, schemes)

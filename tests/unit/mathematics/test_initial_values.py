@@ -36,7 +36,6 @@ from harness.measure.certificate.network_pair import weight_points
 from harness.measure.gradients import measure_gradients
 from harness.measure.problem import Problem
 from harness.measure.subject import ORACLE
-from harness.registry import Registry
 from harness.report.figures.initial_values import draw_initial_values
 from harness.report.figures.style import Palette, drawing
 from harness.report.tables.initial_values import initial_values_table
@@ -49,13 +48,14 @@ from implementations.cells.initial import SCHEMES
 from tests import helpers
 from tests.built_in_cells import CELLS
 from tests.fake_runs import Writer
+from tests.helpers import REGISTRY
 
 each_cell = pytest.mark.parametrize("name", CELLS)
 
 
 @each_cell
 def test_a_built_in_cell_offers_every_scheme_that_it_knows(name: str) -> None:
-    assert registry().cell(name).inits == SCHEMES
+    assert REGISTRY.cell(name).inits == SCHEMES
 
 
 def test_a_cell_that_lists_no_schemes_offers_those_that_a_certificate_draws() -> None:
@@ -279,16 +279,11 @@ seeds = [0, 1]
 """
 
 
-@functools.cache
-def registry() -> Registry:
-    return Registry.discover()
-
-
 def load(
     text: str, folder: Path, *settings: str, seeds: list[int] | None = None
 ) -> Suite:
     file = helpers.write(folder / "suite.toml", text)
-    return load_suite(str(file), registry(), settings, seeds)
+    return load_suite(str(file), REGISTRY, settings, seeds)
 
 
 def test_a_gradients_section_names_one_or_several_of_each(tmp_path: Path) -> None:
@@ -341,7 +336,7 @@ def test_a_mistake_in_a_section_is_reported(
 
 
 def plan(suite: Suite, expression: str | None = None) -> Plan:
-    return make_plan(suite, registry(), "cpu", expression=expression, choices={})
+    return make_plan(suite, REGISTRY, "cpu", expression=expression, choices={})
 
 
 def test_gradients_sections_plan_no_learning_timing_or_certificate(
@@ -380,7 +375,7 @@ def test_a_filter_keeps_the_initial_values_that_it_names(tmp_path: Path) -> None
 
 
 def test_the_built_in_suite_measures_every_scheme_of_every_cell() -> None:
-    suite = load_suite("initial-values", registry())
+    suite = load_suite("initial-values", REGISTRY)
     found = {(t.cell, t.init) for t in plan(suite).independent["gradients"]}
     assert found == {(cell, scheme) for cell in CELLS for scheme in SCHEMES}
 
@@ -405,7 +400,7 @@ def trial(cell: str, init: str, seed: int = 0, **changes: Any) -> Trial:
 
 
 def test_only_initial_values_are_measured_without_trained_weights() -> None:
-    problem = Problem(registry(), trial("gru", "chrono"))
+    problem = Problem(REGISTRY, trial("gru", "chrono"))
     alone = measure_gradients(problem, None)
     both = measure_gradients(problem, problem.initial_weights())
     assert [r.split for r in alone.readings] == ["initial", "initial"]
@@ -417,7 +412,7 @@ def test_only_initial_values_are_measured_without_trained_weights() -> None:
 def test_the_relu_network_with_the_identity_loses_gradient_only_once() -> None:
     """Units at 0 pass no gradient on, and the others all of it, at any lag."""
     start = trial("rnn-relu", "canonical", hidden_size=64, length=200)
-    _, curves = measure_gradients(Problem(registry(), start), None).readings
+    _, curves = measure_gradients(Problem(REGISTRY, start), None).readings
     _, first, *others = curves.values["ratio_loss_median"]
     assert 0.4 < first < 0.95
     # Few units leave 0 at a marker and return; short sequences have more of them.
@@ -443,7 +438,7 @@ def test_a_suite_of_initial_values_runs_reports_and_resumes(tmp_path: Path) -> N
     assert {r.trial.measure for r in records} == {"gradients"}
     assert {r.outcome for r in records} == {"ok"}
     for record in records:
-        direct = measure_gradients(Problem(registry(), record.trial), None)
+        direct = measure_gradients(Problem(REGISTRY, record.trial), None)
         whole = next(r for r in record.readings if r.x is None)
         assert whole.values == direct.readings[0].values
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")

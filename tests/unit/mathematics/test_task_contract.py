@@ -157,7 +157,7 @@ def test_check_prints_the_clauses_of_a_file_and_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "own.py"
-    write_plugin(NewPlugin("task", "own", file=file), Registry.discover())
+    write_plugin(NewPlugin("task", "own", file=file), helpers.REGISTRY)
     code, out, _ = helpers.call(["check", str(file)], monkeypatch, capsys)
     assert code == 0
     assert "own · task · 10000 problems of length 10" in out
@@ -178,7 +178,7 @@ def test_an_error_that_a_task_raises_is_reported_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "own.py"
-    write_plugin(NewPlugin("task", "own", file=file), Registry.discover())
+    write_plugin(NewPlugin("task", "own", file=file), helpers.REGISTRY)
     helpers.write(file, file.read_text().replace("errors.sum()", "errors.summ()"))
     code, _, err = helpers.call(["check", str(file)], monkeypatch, capsys)
     assert code == 2

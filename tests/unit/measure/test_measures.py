@@ -33,23 +33,13 @@ from harness.measure.speed import phases as measured_phases
 from harness.measure.speed.meter import SpeedMeter
 from harness.registry import Registry
 from harness.store import Reading
-from harness.trial import LearningSettings, SpeedSettings, Trial
+from harness.trial import LearningSettings, SpeedSettings
 from implementations.numpy_reference.network import NumpyNetwork
 from tests import helpers
 from tests.helpers import REGISTRY, needs_torch
 
-FAKES = helpers.PLUGINS
-
-LEARNING = Trial(
-    measure="learning",
-    implementation="numpy-reference",
-    cell="gru",
-    task="adding",
-    length=10,
-    hidden_size=8,
-    batch=8,
-    seed=0,
-    data_seed=0,
+LEARNING = replace(
+    helpers.LEARNING,
     optimizer=Optimizer(learning_rate=0.01),
     settings=LearningSettings(45, evaluate_every=10, evaluate_sequences=100),
 )
@@ -504,7 +494,7 @@ def test_an_optimiser_that_is_wrong_for_the_constants_of_the_trial_is_noticed(
     mistake: str, error: float, task: str
 ) -> None:
     """Learning rate, epsilon and clip norm differ from those of the certificate."""
-    registry = Registry.discover([FAKES / "sabotage_optimizers.py"])
+    registry = Registry.discover([helpers.PLUGINS / "sabotage_optimizers.py"])
     assert registry.problems == []
     trial = replace(
         LEARNING,

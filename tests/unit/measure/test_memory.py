@@ -13,6 +13,7 @@ from harness.registry import Registry
 from harness.store import RunFolder
 from harness.trial import PhasesSettings, Trial
 from tests import helpers
+from tests.helpers import REGISTRY
 
 MIB = 2**20
 PHASES = ["forward", "loss_and_gradients", "train_step", "stream"]
@@ -86,13 +87,12 @@ def test_a_run_measures_the_memory_of_each_trial_in_its_own_process(
 
 
 def test_the_memory_of_training_is_refused_without_training() -> None:
-    registry = Registry.discover()
-    if registry.unavailable("onnxruntime") is not None:
+    if REGISTRY.unavailable("onnxruntime") is not None:
         pytest.skip("no onnxruntime")
     asked = trial("onnxruntime")
     asked = dataclasses.replace(asked, settings=PhasesSettings(("train_step",)))
     with pytest.raises(RefusedError, match="does not train"):
-        measure_memory(registry, asked, lambda _: [ResidentMemory()])
+        measure_memory(REGISTRY, asked, lambda _: [ResidentMemory()])
 
 
 class Allocator:

@@ -11,6 +11,7 @@ from harness.registry import Registry
 from harness.run.certify import CheckRequest, cells_of, implementations_of
 from harness.scaffold import NewPlugin, write_plugin
 from tests import helpers
+from tests.helpers import REGISTRY
 
 MIN_GRU = helpers.PLUGINS / "min_gru.py"
 
@@ -18,7 +19,7 @@ MIN_GRU = helpers.PLUGINS / "min_gru.py"
 @pytest.fixture
 def ugrnn(tmp_path: Path) -> Path:
     file = tmp_path / "ugrnn.py"
-    return write_plugin(NewPlugin("cell", "ugrnn", file=file), Registry.discover())
+    return write_plugin(NewPlugin("cell", "ugrnn", file=file), REGISTRY)
 
 
 def pairs(registry: Registry, request: CheckRequest) -> list[tuple[str, str]]:
@@ -54,9 +55,8 @@ def test_an_expression_selects_some_of_the_named_targets(ugrnn: Path) -> None:
 
 
 def test_a_target_that_is_named_twice_is_certified_once() -> None:
-    registry = Registry.discover()
     request = CheckRequest(("numpy-reference",), cells=("gru",), expression="gru")
-    assert pairs(registry, request).count(("numpy-reference", "gru")) == 1
+    assert pairs(REGISTRY, request).count(("numpy-reference", "gru")) == 1
 
 
 def test_having_nothing_to_certify_is_reported(

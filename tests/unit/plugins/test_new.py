@@ -12,6 +12,7 @@ from harness.loading import load_cell, load_task
 from harness.registry import Registry
 from harness.scaffold import NewPlugin, write_plugin
 from tests import helpers
+from tests.helpers import REGISTRY
 from tests.template_cases import CELLS, assert_template_computes
 
 FRAMEWORKS = ["torch", "tensorflow", "jax", "keras-jax", "numpy"]
@@ -47,8 +48,7 @@ def written(here: Path) -> list[Path]:
         for cell in cells_of(name)
     ]
     plugins += [NewPlugin("cell", "own-cell"), NewPlugin("task", "own-task")]
-    registry = Registry.discover()
-    return [here / write_plugin(plugin, registry) for plugin in plugins]
+    return [here / write_plugin(plugin, REGISTRY) for plugin in plugins]
 
 
 @pytest.mark.parametrize(

@@ -18,23 +18,21 @@ from harness.errors import MisuseError, PluginError, UnavailableError, suggestio
 from harness.loading import build_network, load_cell
 from harness.registry import Registry
 from tests import helpers
+from tests.helpers import REGISTRY
 
 
 def discover(name: str, folder: Path) -> Registry:
     return Registry.discover([helpers.plugin(name, folder)])
 
 
-BUILT_IN = Registry.discover()
-
-
 # --- names ---------------------------------------------------------------------------
 
 
 def test_the_registry_has_the_built_in_plugins() -> None:
-    assert set(BUILT_IN.cells) >= {"rnn", "gru", "gru-reset-before", "lstm"}
-    assert set(BUILT_IN.tasks) >= {"adding", "copy-memory"}
-    assert set(BUILT_IN.implementations) >= {"numpy-reference", "torch-native"}
-    assert BUILT_IN.problems == []
+    assert set(REGISTRY.cells) >= {"rnn", "gru", "gru-reset-before", "lstm"}
+    assert set(REGISTRY.tasks) >= {"adding", "copy-memory"}
+    assert set(REGISTRY.implementations) >= {"numpy-reference", "torch-native"}
+    assert REGISTRY.problems == []
 
 
 @pytest.mark.parametrize(
@@ -49,7 +47,7 @@ def test_the_registry_has_the_built_in_plugins() -> None:
 )
 def test_an_unknown_name_gets_a_suggestion(kind: str, name: str, meant: str) -> None:
     with pytest.raises(MisuseError) as raised:
-        getattr(BUILT_IN, kind)(name)
+        getattr(REGISTRY, kind)(name)
     assert str(raised.value) == f"unknown {kind} '{name}'; did you mean '{meant}'?"
 
 
@@ -57,7 +55,7 @@ def test_a_name_that_resembles_no_other_gets_the_list() -> None:
     with pytest.raises(
         MisuseError, match="unknown task 'xyzzy'; known: adding, copy-m"
     ):
-        BUILT_IN.task("xyzzy")
+        REGISTRY.task("xyzzy")
     assert suggestion("x", []) == "; none is known"
 
 
@@ -99,9 +97,9 @@ def test_an_unusable_file_is_reported_and_stops_nothing_else(
     registry = Registry.discover([file, helpers.PLUGINS / "my_gru.py"])
     (problem,) = registry.problems
     assert message in str(problem)
-    assert set(registry.tasks) == set(BUILT_IN.tasks)  # a file declares all or nothing
-    assert set(registry.cells) == set(BUILT_IN.cells)
-    assert set(registry.implementations) == {*BUILT_IN.implementations, "my-gru"}
+    assert set(registry.tasks) == set(REGISTRY.tasks)  # a file declares all or nothing
+    assert set(registry.cells) == set(REGISTRY.cells)
+    assert set(registry.implementations) == {*REGISTRY.implementations, "my-gru"}
     assert registry.implementation("my-gru").framework == "torch"
 
 
@@ -237,7 +235,7 @@ def test_an_unusable_entry_point_is_reported_and_stops_nothing_else(
     registry = Registry.discover()
     (problem,) = registry.problems
     assert message in str(problem)
-    assert set(registry.implementations) == set(BUILT_IN.implementations)
+    assert set(registry.implementations) == set(REGISTRY.implementations)
     assert registry.tasks["adding"].origin == "built in"
 
 

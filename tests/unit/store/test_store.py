@@ -30,16 +30,10 @@ from harness.trial import (
 from tests import helpers
 
 SOURCES = {"cell gru": "0"}
-LEARNING = Trial(
-    "learning",
-    "torch-native",
-    "gru",
-    task="adding",
-    length=10,
-    hidden_size=8,
+LEARNING = replace(
+    helpers.LEARNING,
+    implementation="torch-native",
     batch=4,
-    seed=0,
-    data_seed=0,
     settings=LearningSettings(updates=20),
 )
 EVENTS = (

@@ -34,16 +34,11 @@ TIMED = SpeedSettings(("train_step",), rounds=3, readings=2)
 
 
 def learning(**changes: object) -> Trial:
-    trial = Trial(
-        measure="learning",
-        implementation="numpy-reference",
-        cell="gru",
-        task="adding",
+    trial = replace(
+        helpers.LEARNING,
         length=100,
         hidden_size=64,
         batch=32,
-        seed=0,
-        data_seed=0,
         optimizer=Optimizer(),
         settings=LearningSettings(2000, evaluate_sequences=500),
     )

@@ -18,6 +18,7 @@ from harness.store import RunFolder, TrialRecord
 from harness.suite import LearningSection, load_suite
 from harness.trial import Trial
 from tests import fake_runs, helpers
+from tests.helpers import REGISTRY
 
 pytestmark = pytest.mark.slow
 
@@ -104,14 +105,12 @@ def test_settings_that_contradict_learn_on_each_are_refused(
 
 
 def test_the_agreement_suite_has_the_constants_of_quick() -> None:
-    registry = Registry.discover()
-
     def constants(section: LearningSection) -> dict[str, object]:
         apart = {"implementations", "learn_on", "learn_on_each", "dtype", "gradients"}
         return section.model_dump(exclude=apart)
 
-    quick = load_suite("quick", registry).learning
-    found = load_suite("agreement", registry).learning
+    quick = load_suite("quick", REGISTRY).learning
+    found = load_suite("agreement", REGISTRY).learning
     assert [constants(s) for s in found] == [
         constants(s) for s in quick for _ in ("float32", "float64")
     ]

@@ -1,4 +1,3 @@
-import functools
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -7,7 +6,6 @@ from typing import Any
 import pytest
 
 from harness.errors import MisuseError
-from harness.registry import Registry
 from harness.run.job import Answer
 from harness.run.plan import expand
 from harness.run.plan.choice import choose
@@ -18,11 +16,7 @@ from harness.store import Reading, RunFolder
 from harness.suite import SpeedSection, built_in_suites, load_suite
 from harness.trial import SpeedSettings, Trial
 from tests import helpers
-
-
-@functools.cache
-def registry() -> Registry:
-    return Registry.discover()
+from tests.helpers import REGISTRY
 
 
 def plan(
@@ -32,9 +26,9 @@ def plan(
     seeds: list[int] | None = None,
     settings: tuple[str, ...] = (),
 ) -> Plan:
-    loaded = load_suite(suite, registry(), settings, seeds)
+    loaded = load_suite(suite, REGISTRY, settings, seeds)
     return make_plan(
-        loaded, registry(), "cpu", expression=expression, choices=choices or {}
+        loaded, REGISTRY, "cpu", expression=expression, choices=choices or {}
     )
 
 
@@ -84,7 +78,7 @@ def test_the_error_for_an_implementation_that_does_not_train_names_some_that_do(
     assert message in str(raised.value)
     trainers = str(raised.value).partition("is trained by ")[2].split(", ")
     assert "numpy-reference" in trainers
-    assert all(registry().implementation(name).trains for name in trainers)
+    assert all(REGISTRY.implementation(name).trains for name in trainers)
 
 
 def test_cells_that_an_implementation_lacks_are_left_out_of_its_grid() -> None:
@@ -104,7 +98,7 @@ def test_cells_that_an_implementation_lacks_are_left_out_of_its_grid() -> None:
 
 @pytest.mark.parametrize("name", built_in_suites())
 def test_the_grid_is_the_product_of_the_lists_in_the_suite(name: str) -> None:
-    suite = load_suite(name, registry())
+    suite = load_suite(name, REGISTRY)
     found = plan(name)
     groups = sum(
         len(s.length)
@@ -319,8 +313,8 @@ def test_a_chosen_implementation_that_is_missing_is_an_error() -> None:
 
 
 def test_the_reference_runs_on_the_cpu_whatever_the_device_of_others() -> None:
-    suite = load_suite("agreement", registry())
-    found = make_plan(suite, registry(), "cuda:0", choices={})
+    suite = load_suite("agreement", REGISTRY)
+    found = make_plan(suite, REGISTRY, "cuda:0", choices={})
     devices = {
         (t.implementation, t.device) for t in [*candidates(found), *found.certificates]
     }
@@ -340,8 +334,8 @@ def test_progress_counts_every_trial_and_accepts_a_nan_score(
 ) -> None:
     run = RunFolder.create(tmp_path / "run")
     found = plan("smoke", "learning and adding and gru and numpy-reference")
-    todo = planned(found.learning[0].candidates[0], registry(), run)
-    with helpers.progress(registry()) as progress:
+    todo = planned(found.learning[0].candidates[0], REGISTRY, run)
+    with helpers.progress(REGISTRY) as progress:
         progress.expect(found)
         progress.started(todo)
         score = Reading("held_out", {"loss": None, "hit_rate": 0.5}, 20, "updates")
@@ -360,8 +354,8 @@ def test_two_sections_that_differ_in_a_constant_are_counted_separately(
     file = helpers.write(tmp_path / "tiny.toml", text)
     found = plan(str(file))
     run = RunFolder.create(tmp_path / "run")
-    todo = planned(found.learning[0].candidates[0], registry(), run)
-    with helpers.progress(registry()) as progress:
+    todo = planned(found.learning[0].candidates[0], REGISTRY, run)
+    with helpers.progress(REGISTRY) as progress:
         progress.expect(found)
         progress.started(todo)
         progress.finished(todo, Answer("crashed", "SIGSEGV"))
@@ -382,7 +376,7 @@ def test_a_section_that_asks_for_memory_is_expanded_once(
     found = plan("stream")
     assert found.independent["memory"]
     # The shapes are listed for each number of threads and each precision.
-    (asked,) = load_suite("stream", registry()).speed
+    (asked,) = load_suite("stream", REGISTRY).speed
     assert len(expanded) == len(asked.threads) * len(asked.precision)
 
 

@@ -1,6 +1,5 @@
 """The id of a trial, and which trials of a run are done."""
 
-import functools
 import importlib
 import sys
 from dataclasses import dataclass, replace
@@ -21,12 +20,7 @@ from harness.store import RunFolder
 from harness.suite import load_suite
 from harness.trial import LearningSettings, SpeedSettings, Trial
 from tests import helpers
-
-
-@functools.cache
-def registry() -> Registry:
-    return Registry.discover()
-
+from tests.helpers import REGISTRY
 
 LATE = """\
 def late():
@@ -41,7 +35,7 @@ def _plugin(folder: Path, body: str) -> Path:
 
 
 def _trial(implementation: str = "my-gru", **changes: Any) -> Trial:
-    found = make_plan(load_suite("smoke", registry()), registry(), "cpu", choices={})
+    found = make_plan(load_suite("smoke", REGISTRY), REGISTRY, "cpu", choices={})
     learning = found.learning[0].candidates[0]
     return replace(learning, implementation=implementation, cell="gru", **changes)
 
@@ -147,7 +141,7 @@ def clear_caches() -> None:
 )
 def test_an_id_changes_with_the_trial(changes: dict[str, Any]) -> None:
     trial = _trial("torch-native")
-    assert _id(registry(), trial) != _id(registry(), replace(trial, **changes))
+    assert _id(REGISTRY, trial) != _id(REGISTRY, replace(trial, **changes))
 
 
 def test_a_field_that_a_later_version_adds_changes_neither_id_nor_key() -> None:
@@ -176,7 +170,7 @@ def test_a_setting_that_a_later_version_adds_changes_neither_id_nor_key() -> Non
 
 
 def test_the_sources_of_a_trial_are_those_of_its_plugins() -> None:
-    sources = source_hashes(registry(), _trial("torch-native"))
+    sources = source_hashes(REGISTRY, _trial("torch-native"))
     assert set(sources) == {
         "cell gru",
         "implementation torch-native",
@@ -203,11 +197,11 @@ def test_a_neighbour_that_cannot_be_parsed_does_not_stop_the_plan(
 
 
 def test_an_id_does_not_depend_on_the_number_of_jobs(tmp_path: Path) -> None:
-    suite = load_suite("smoke", registry())
+    suite = load_suite("smoke", REGISTRY)
     ids = []
     for jobs in (1, 8):
         run = RunFolder(tmp_path / "run")
-        stages = Execution(suite, registry(), run, "cpu", Options(jobs=jobs)).preview()
+        stages = Execution(suite, REGISTRY, run, "cpu", Options(jobs=jobs)).preview()
         ids.append([found.todo.id for _, stage in stages for found in stage])
     assert ids[0] == ids[1]
 
@@ -222,17 +216,17 @@ def test_the_reason_why_a_trial_runs_or_not_is_given(
     trial = _trial("torch-native")
 
     def why(**asked: bool) -> tuple[bool, str]:
-        todo = planned(trial, registry(), run, Options(**asked))
+        todo = planned(trial, REGISTRY, run, Options(**asked))
         return todo.runs, todo.why
 
     def commit(outcome: str) -> Path:
-        todo = planned(trial, registry(), run)
+        todo = planned(trial, REGISTRY, run)
         attempt = run.begin(trial, todo.id, todo.sources)
         attempt.commit({"outcome": outcome, "reason": None})
         return run.trials / todo.id / "result.json"
 
     assert why() == (True, "new")
-    todo = planned(trial, registry(), run)
+    todo = planned(trial, REGISTRY, run)
     run.begin(trial, todo.id, todo.sources).abandon()
     assert why() == (True, "was interrupted before it was done")
     for outcome in ("crashed", "failed", "out_of_memory", "timeout"):
@@ -260,11 +254,11 @@ def test_a_trial_with_a_changed_plugin_runs_and_names_the_plugin(
 ) -> None:
     run = RunFolder.create(tmp_path / "run")
     trial = _trial("torch-native")
-    todo = planned(trial, registry(), run)
+    todo = planned(trial, REGISTRY, run)
     before = {**todo.sources, "cell gru": "another"}
     attempt = run.begin(trial, trial.identity(before), before)
     attempt.commit({"outcome": "ok", "reason": None})
-    todo = planned(trial, registry(), run)
+    todo = planned(trial, REGISTRY, run)
     assert todo.runs
     assert todo.why == "the source of cell gru changed"
 

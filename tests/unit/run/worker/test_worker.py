@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 from harness.run.job import Start
 from harness.run.worker.main import Worker
 from harness.run.worker.pipe import Message, receive
 from harness.run.worker.process import Request
-from harness.trial import LearningSettings, Trial
+from harness.trial import LearningSettings
+from tests import helpers
 from tests.helpers import REGISTRY
 
-LEARNING = Trial(
-    measure="learning",
-    implementation="numpy-reference",
-    cell="gru",
-    task="adding",
+LEARNING = replace(
+    helpers.LEARNING,
     length=4,
     hidden_size=4,
     batch=4,
-    seed=0,
-    data_seed=0,
     settings=LearningSettings(30, evaluate_every=10, evaluate_sequences=20),
 )
 
