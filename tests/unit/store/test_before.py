@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import lzma
+import re
 import shutil
 import tarfile
 from collections import Counter
@@ -87,14 +88,24 @@ def test_a_comparison_of_old_runs_gives_the_same_numbers_and_verdicts(
     assert numbers(json.loads(out)) == numbers(json.loads(expected("compare.json")))
 
 
+def numbers_of_tables(markdown: str) -> list[list[str]]:
+    """Return the numbers in each row of the tables, and not those in sentences."""
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    return [re.findall(r"\d[\d.]*", row) for row in rows]
+
+
 @pytest.mark.slow
-def test_the_report_of_an_old_run_is_written(
+def test_the_report_of_an_old_run_holds_the_same_numbers(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, _ = helpers.call(["report", str(folder / "a")], monkeypatch, capsys)
     assert code == 0
     assert (folder / "a" / "report.html").stat().st_size > 100_000
-    assert "| gru |" in (folder / "a" / "summary.md").read_text(encoding="utf-8")
+    summary = (folder / "a" / "summary.md").read_text(encoding="utf-8")
+    assert "| gru |" in summary
+    before = numbers_of_tables(expected("a.summary.md"))
+    assert sum(map(len, before)) > 500
+    assert numbers_of_tables(summary) == before
 
 
 # --- resuming a run -------------------------------------------------------------------
