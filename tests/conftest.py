@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist then reads the groups
@@ -34,6 +35,15 @@ def _module_shared(item: pytest.Item) -> str | None:
     of_module = [f for found in known for f in found if f.baseid == module]
     return module if any(f.scope != "function" for f in of_module) else None
 
+
+# Drawing a value may take long on a busy machine. Each run draws the same values.
+settings.register_profile(
+    "repeatable",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("repeatable")
 
 # The config and the cache of the user are in the user's folders. Tests, and the
 # commands that they start, use other folders.

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.contract import Weights
 from harness.errors import MisuseError
@@ -26,6 +26,14 @@ from harness.trial import FOLLOWS, Trial
 
 _OWN = (".lock", ".run.json.", ".writable-")
 """How names of files begin that may precede the first `run.json` of a run folder."""
+
+
+class Begun(NamedTuple):
+    """A trial that a run folder holds, done or not, with its plugins' sources then."""
+
+    id: str
+    trial: Trial
+    sources: Mapping[str, str]
 
 
 class RunFolder:
@@ -189,9 +197,9 @@ class RunFolder:
             write_atomically(folder / "spec.json", text)
         sync_folder(self.trials)
         with self._lock:
-            if "_sources_by_key" in vars(self):  # otherwise it is read from disk later
-                known = self._sources_by_key.setdefault(trial.key(FOLLOWS), [])
-                known += [dict(sources)] if dict(sources) not in known else []
+            if "_begun_by_key" in vars(self):  # otherwise it is read from disk later
+                known = self._begun_by_key.setdefault(trial.key(FOLLOWS), {})
+                known[trial_id] = Begun(trial_id, trial, dict(sources))
         for left in folder.glob("attempt-*/.*.tmp"):  # of a process that was killed
             left.unlink(missing_ok=True)
         number = 1 + max((n for n, _ in self._attempts(trial_id)), default=0)
@@ -285,22 +293,23 @@ class RunFolder:
         others = [c for found in named.values() for c in found if c not in cells]
         return list(dict.fromkeys([*others, *cells]))
 
-    def sources_of(self, trial: Trial) -> list[dict[str, str]]:
-        """Return the plugin sources with which a trial was begun here, done or not.
+    def begun(self, trial: Trial) -> list[Begun]:
+        """Return a trial as it was begun here, done or not, under any id.
 
         The trial that it follows may differ, because its id may have changed.
         """
         with self._lock:
-            return list(self._sources_by_key.get(trial.key(FOLLOWS), []))
+            return list(self._begun_by_key.get(trial.key(FOLLOWS), {}).values())
 
     @cached_property
-    def _sources_by_key(self) -> dict[str, list[dict[str, str]]]:
-        found: dict[str, list[dict[str, str]]] = {}
+    def _begun_by_key(self) -> dict[str, dict[str, Begun]]:
+        found: dict[str, dict[str, Begun]] = {}
         for folder in self._folders():
             try:
                 spec = json.loads((folder / "spec.json").read_bytes())
-                key = Trial.from_json(spec["trial"]).key(FOLLOWS)
-                found.setdefault(key, []).append(dict(spec["sources"]))
+                trial = Trial.from_json(spec["trial"])
+                begun = Begun(folder.name, trial, dict(spec["sources"]))
+                found.setdefault(trial.key(FOLLOWS), {})[begun.id] = begun
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue
         return found

@@ -19,7 +19,7 @@ seeds = st.integers(0, 2**32 - 1)
 scales = st.sampled_from([0.1, 1.0, 3.0])
 
 # Stored examples are of no use on another machine, and a shared machine is slow.
-repeatable = settings(deadline=None, derandomize=True, max_examples=60)
+sixty = settings(max_examples=60)
 
 
 def setting(
@@ -33,7 +33,7 @@ def setting(
     return weights, rng.normal(size=(batch, input_size)), state
 
 
-@repeatable
+@sixty
 @given(cells, seeds, sizes, st.sampled_from([0.1, 1.0]))
 def test_the_backward_step_is_the_slope_along_any_direction(
     cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float
@@ -69,7 +69,7 @@ def test_the_backward_step_is_the_slope_along_any_direction(
     assert abs(slope - expected) <= 1e-7 * (1 + size_of_gradient)
 
 
-@repeatable
+@sixty
 @given(cells, seeds, sizes, scales)
 def test_sequences_of_a_batch_do_not_affect_each_other(
     cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float
@@ -96,7 +96,7 @@ def test_sequences_of_a_batch_do_not_affect_each_other(
         np.testing.assert_allclose(d, total[name], rtol=1e-9, atol=1e-12)
 
 
-@repeatable
+@sixty
 @given(cells, seeds, sizes, scales)
 def test_a_time_step_does_not_change_its_arguments(
     cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float
@@ -112,7 +112,7 @@ def test_a_time_step_does_not_change_its_arguments(
         np.testing.assert_array_equal(array, as_it_was)
 
 
-@repeatable
+@sixty
 @given(grus, seeds, sizes, scales)
 def test_the_state_of_a_gru_lies_between_the_old_state_and_a_tanh(
     cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float
@@ -123,7 +123,7 @@ def test_the_state_of_a_gru_lies_between_the_old_state_and_a_tanh(
     assert (np.abs(h) <= np.maximum(np.abs(h_before), 1) * (1 + 1e-15)).all()
 
 
-@repeatable
+@sixty
 @given(seeds, sizes, scales)
 def test_the_state_of_a_relu_network_is_never_negative_and_scales_with_its_inputs(
     seed: int, size: tuple[int, int, int], scale: float
@@ -137,7 +137,7 @@ def test_the_state_of_a_relu_network_is_never_negative_and_scales_with_its_input
     np.testing.assert_array_equal(scaled, 4 * h)
 
 
-@repeatable
+@sixty
 @given(st.sampled_from([Rnn(), Lstm()]), seeds, sizes, scales)
 def test_the_output_of_rnn_and_lstm_is_within_one(
     cell: ReferenceCell, seed: int, size: tuple[int, int, int], scale: float

@@ -24,7 +24,7 @@ seeds = st.integers(0, 2**32 - 1)
 batches = st.integers(1, 6)
 
 # Stored examples are of no use on another machine, and a shared machine is slow.
-repeatable = settings(deadline=None, derandomize=True, max_examples=60)
+sixty = settings(max_examples=60)
 
 BUILT_IN_TASKS = [
     name for name, declared in REGISTRY.tasks.items() if declared.origin == BUILT_IN
@@ -39,7 +39,7 @@ def drawn(task: Task, seed: int, batch: int, length: int) -> Batch:
 # --- the generators ------------------------------------------------------------------
 
 
-@repeatable
+@sixty
 @given(seeds, batches, st.integers(2, 30))
 def test_adding_marks_one_value_in_each_half_and_the_target_is_their_sum(
     seed: int, batch: int, length: int
@@ -59,7 +59,7 @@ def test_adding_marks_one_value_in_each_half_and_the_target_is_their_sum(
     assert found.scored.all()
 
 
-@repeatable
+@sixty
 @given(seeds, batches, st.integers(1, 30), st.integers(1, 6), st.integers(2, 40))
 def test_copy_memory_has_the_documented_layout_at_every_position(
     seed: int, batch: int, length: int, symbols: int, alphabet: int
@@ -137,7 +137,7 @@ def test_the_info_of_a_task_is_complete(name: str) -> None:
 
 
 @each_task
-@repeatable
+@sixty
 @given(st.data(), seeds, batches)
 def test_a_batch_has_the_shapes_and_dtypes_of_the_contract(
     name: str, data: st.DataObject, seed: int, size: int
@@ -178,7 +178,7 @@ def test_a_batch_has_the_shapes_and_dtypes_of_the_contract(
 
 
 @each_task
-@repeatable
+@sixty
 @given(st.data(), seeds, batches)
 def test_the_same_random_numbers_draw_the_same_batch(
     name: str, data: st.DataObject, seed: int, size: int
@@ -200,7 +200,7 @@ def test_the_next_batch_of_a_stream_is_different(name: str) -> None:
 
 
 @each_task
-@repeatable
+@sixty
 @given(st.data(), seeds, st.integers(2, 9))
 def test_tallies_add_up_over_any_split(
     name: str, data: st.DataObject, seed: int, size: int
@@ -229,7 +229,7 @@ def rows(batch: Batch, s: slice) -> Batch:
 
 
 @each_task
-@repeatable
+@sixty
 @given(st.data(), seeds, batches)
 def test_the_loss_is_the_mean_over_scored_positions_of_the_loss_for_its_target(
     name: str, data: st.DataObject, seed: int, size: int
@@ -249,7 +249,7 @@ def test_the_loss_is_the_mean_over_scored_positions_of_the_loss_for_its_target(
 
 
 @each_task
-@repeatable
+@sixty
 @given(st.data(), seeds, batches)
 def test_scores_and_floors_have_the_declared_names(
     name: str, data: st.DataObject, seed: int, size: int
@@ -266,7 +266,7 @@ def test_scores_and_floors_have_the_declared_names(
 
 
 @each_task
-@repeatable
+@sixty
 @given(st.data(), seeds, batches)
 def test_right_answers_solve_the_task_and_beat_the_floor_in_every_score(
     name: str, data: st.DataObject, seed: int, size: int

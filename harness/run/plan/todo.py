@@ -13,7 +13,7 @@ from harness.store import RunFolder
 from harness.trial import Trial
 
 OTHER_ID = "its id is of an earlier version of rnn-harness; measured again"
-"""Why a trial runs although the folder holds it, with the same sources."""
+"""Why a trial runs although the folder holds it, under another id."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,13 @@ def _why_new(
 ) -> str:
     if (run.trials / trial_id).exists():
         return "was interrupted before it was done"
-    changes = [
-        [name for name in sources if earlier.get(name) != sources[name]]
-        for earlier in run.sources_of(trial)
-    ]
-    if [] in changes:
-        return OTHER_ID
-    return f"{', '.join(map(_changed, changes[0]))} changed" if changes else "new"
+    begun = run.begun(trial)
+    current = [b for b in begun if b.trial.identity(b.sources) == b.id]
+    if not current:
+        return OTHER_ID if begun else "new"
+    earlier = current[0].sources
+    changed = [name for name in sources if earlier.get(name) != sources[name]]
+    return f"{', '.join(map(_changed, changed)) or 'the trial that it follows'} changed"
 
 
 def _changed(name: str) -> str:

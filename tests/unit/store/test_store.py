@@ -18,6 +18,7 @@ from harness.analysis.run import JudgedRun
 from harness.contract import Optimizer
 from harness.errors import MisuseError
 from harness.store import Reading, RunFolder, to_json, write_atomically
+from harness.store.run_folder import Begun
 from harness.trial import (
     SETTINGS_OF,
     CertificateSettings,
@@ -481,7 +482,7 @@ def test_foreign_files_in_the_trials_folder_are_ignored(run: RunFolder) -> None:
     helpers.write(run.trials / trial_id / "notes.txt", "mine")
     assert [record.id for record in run.records()] == [trial_id]
     assert run.damaged() == {}
-    assert run.sources_of(LEARNING) == [SOURCES]
+    assert run.begun(LEARNING) == [Begun(trial_id, LEARNING, SOURCES)]
 
 
 # --- the run folder ------------------------------------------------------------------

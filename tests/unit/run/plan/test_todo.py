@@ -15,7 +15,7 @@ from harness.run.plan import fingerprint as sources
 from harness.run.plan.derived import gradients_trial
 from harness.run.plan.fingerprint import source_hashes
 from harness.run.plan.plan import make_plan
-from harness.run.plan.todo import planned
+from harness.run.plan.todo import OTHER_ID, planned
 from harness.store import RunFolder
 from harness.suite import load_suite
 from harness.trial import LearningSettings, SpeedSettings, Trial
@@ -261,6 +261,30 @@ def test_a_trial_with_a_changed_plugin_runs_and_names_the_plugin(
     todo = planned(trial, REGISTRY, run)
     assert todo.runs
     assert todo.why == "the source of cell gru changed"
+
+
+def test_a_trial_that_follows_another_one_now_says_so(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run")
+    one, two = (gradients_trial(_trial("torch-native"), name) for name in "ab")
+    todo = planned(one, REGISTRY, run)
+    run.begin(one, todo.id, todo.sources).commit({"outcome": "ok", "reason": None})
+    assert planned(two, REGISTRY, run).why == "the trial that it follows changed"
+
+
+def test_a_trial_of_an_earlier_version_says_so_unless_it_was_measured_again(
+    tmp_path: Path,
+) -> None:
+    run = RunFolder.create(tmp_path / "run")
+    trial = _trial("torch-native")
+    before = {**planned(trial, REGISTRY, run).sources, "cell gru": "another"}
+    ok = {"outcome": "ok", "reason": None}
+    run.begin(trial, "an-earlier-id", before).commit(ok)
+    assert planned(trial, REGISTRY, run).why == OTHER_ID
+    run.begin(trial, trial.identity(before), before).commit(ok)
+    assert planned(trial, REGISTRY, run).why == "the source of cell gru changed"
+    assert planned(trial, REGISTRY, RunFolder(run.path)).why == (
+        "the source of cell gru changed"
+    )
 
 
 def test_a_gradients_trial_belongs_to_one_learning_result() -> None:
