@@ -32,8 +32,8 @@ from harness.store import RunFolder
 from harness.suite import Suite
 from harness.trial import Trial
 
-_EXTENSIBLE = ("seeds", "implementations")
-"""Keys that may differ between runs of one folder: they add trials and change none."""
+_MAY_DIFFER = ("why", "seeds", "implementations")
+"""Keys of a suite that change no trial; runs of one folder may differ in them."""
 
 _SAME = "the same sources, libraries and processor"
 """What an earlier certificate must have been made with."""
@@ -315,12 +315,12 @@ def _with_new_keys(suite: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Return {"learning[0].updates": 3000, …}, without the `_EXTENSIBLE` keys."""
+    """Return {"learning[0].updates": 3000, …}, without the `_MAY_DIFFER` keys."""
     if isinstance(value, dict):
         items = [
             (f"{path}.{key}" if path else str(key), item)
             for key, item in value.items()
-            if key not in _EXTENSIBLE
+            if key not in _MAY_DIFFER
         ]
     elif isinstance(value, list):
         items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]

@@ -21,6 +21,7 @@ from harness.run.plan.todo import OTHER_ID
 from tests import helpers
 
 DATA = helpers.HERE / "data" / "before"
+SUITE = "before.toml"
 CRASHES = helpers.PLUGINS / "crashes_when_timed.py"
 
 PROSE = {"sentence", "notes", "words", "advice"}
@@ -127,7 +128,10 @@ def test_a_trial_with_an_id_of_an_earlier_version_says_so_and_is_measured_again(
             trials.setdefault(row["trial"], []).append(row["measure"])
         return trials
 
-    asked = ["run", str(DATA / "before.toml"), "-o", str(resumed)]
+    # What a suite is for may be worded anew.
+    text = re.sub("why = .*", 'why = "In other words."', (DATA / SUITE).read_text())
+    suite = helpers.write(tmp_path / SUITE, text)
+    asked = ["run", str(suite), "-o", str(resumed)]
     asked += ["--plugin", str(CRASHES), "-k", "copy-memory and learning"]
     code, out, _ = call(*asked, "--dry-run", "--why")
     assert code == 0
