@@ -161,7 +161,7 @@ class ImplementationDeclaration(Declaration):
             ("offers biases", biases, self.biases),
         ):
             if asked not in offered:
-                return f"{self.name} {what} {', '.join(offered)}; asked was {asked}"
+                return f"{self.name} {what} {', '.join(offered)}, not {asked}"
         return None
 
 

@@ -81,7 +81,7 @@ def median_of(values: Sequence[float]) -> float | None:
 
 
 def quantiles(values: Values, *shares: float, axis: int | None = None) -> Floats:
-    """Return values that shares of all values, such as 0.95, do not exceed.
+    """Return the quantile of the values at each share, such as 0.95.
 
     Between two values they are interpolated. The quantile at 0.5 may differ from
     `median` in its last digit.

@@ -206,7 +206,7 @@ def load_suite(
         seeded = [k for k, kind in _SECTIONS.items() if "seeds" in kind.model_fields]
         for section in chain.from_iterable(_sections(raw, kind) for kind in seeded):
             section["seeds"] = list(seeds)
-    unknown = [*_unknown_names(raw, registry), *_environments(raw, source, registry)]
+    unknown = [*_unknown_names(raw, registry), *_interpreters(raw, source, registry)]
     try:
         suite = Suite.model_validate(raw)
     except ValidationError as error:
@@ -263,7 +263,7 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
         return
     name, rest = parts[0], parts[1:]
     if name == "environments":
-        _choose_environment(raw, ".".join(rest), value)
+        _choose_interpreter(raw, ".".join(rest), value)
         return
     sections = _sections(raw, name)
     if not sections:
@@ -285,7 +285,7 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
         table[rest[-1]] = value
 
 
-def _choose_environment(raw: dict[str, Any], framework: str, python: Any) -> None:
+def _choose_interpreter(raw: dict[str, Any], framework: str, python: Any) -> None:
     """Choose an interpreter; its path is relative to the current folder."""
     table = raw.setdefault("environments", {})
     if isinstance(table, dict):
@@ -375,7 +375,7 @@ def _unknown_names(raw: Mapping[str, Any], registry: Registry) -> list[str]:
     return problems
 
 
-def _environments(raw: dict[str, Any], source: str, registry: Registry) -> list[str]:
+def _interpreters(raw: dict[str, Any], source: str, registry: Registry) -> list[str]:
     """Make the paths of interpreters absolute; return what is wrong with them."""
     table = raw.get("environments", {})
     if not isinstance(table, dict):

@@ -151,8 +151,8 @@ SAME_NETWORK = (*QUESTION, *SEEDS, *HOW_COMPUTED)
 SAME_UPDATE = (*QUESTION, *SEEDS, *START, *WHO_COMPUTES)
 """What may differ between a learning trial and the timing of its update."""
 
-BUDGET = ("threads", *ARITHMETIC)
-"""The fields that limit what a timing may use."""
+THREADS_AND_ARITHMETIC = ("threads", *ARITHMETIC)
+"""The fields of a timing's budget, without its device."""
 
 
 @dataclass(frozen=True)
@@ -315,7 +315,7 @@ class Trial:
 
 _NAMES = tuple(each.name for each in fields(Trial))
 
-CERTIFIED = ("cell", *WHO_COMPUTES, *BUDGET, "biases")
+CERTIFIED = ("cell", *WHO_COMPUTES, *THREADS_AND_ARITHMETIC, "biases")
 """The fields that a certificate depends on."""
 
 UNCERTIFIED = (*(name for name in _NAMES if name not in CERTIFIED), *SETTINGS)

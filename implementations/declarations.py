@@ -113,7 +113,7 @@ numpy_reference = declare_implementation(
     factory="implementations.numpy_reference.network:NumpyNetwork",
     cells="reference",
     dtypes=["float32", "float64"],
-    summary="the cells' own equations, step by step: the oracle",
+    summary="the cells' own equations, step by step; in float64 the reference for all",
 )
 
 torch_native = _in_any_dtype(

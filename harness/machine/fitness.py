@@ -160,7 +160,7 @@ def _heat(machine: Machine) -> Iterator[Reason]:
 
 
 def _governor(machine: Machine) -> Iterator[Reason]:
-    """Doubt a clock that may change and does change; times need both to change."""
+    """Doubt a clock whose speed may change and was seen to change."""
     governor, spread = machine.governor, machine.clock_spread
     if governor is None or spread is None:
         return

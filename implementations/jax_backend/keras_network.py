@@ -35,7 +35,7 @@ def network(
     check_backend("keras-jax", "jax")
     if spec.dtype != "float32":
         # keras.backend.result_type gives float32 for float64, and ops.tanh casts to it.
-        raise RefusedError(f"Keras on JAX computes in float32; asked was {spec.dtype}")
+        raise RefusedError(f"Keras on JAX computes in float32, not in {spec.dtype}")
 
     def of_keras(name: str, input_size: int, hidden_size: int) -> Layer:
         found = keras_layers.checked(layer(name, input_size, hidden_size))

@@ -20,12 +20,12 @@ class NumpyProbe(Probe):
 
     def __init__(self, device: str) -> None:
         if device != "cpu":
-            raise RefusedError(f"numpy computes on the cpu; asked was {device}")
+            raise RefusedError(f"numpy computes on the cpu, not on {device}")
         super().__init__(device)
 
     def _matmul(self, size: int, dtype: str, precision: str) -> Callable[[], None]:
         if precision != "highest":
-            raise RefusedError(f"numpy computes at highest; asked was {precision}")
+            raise RefusedError(f"numpy computes at highest, not at {precision}")
         rng = np.random.default_rng(0)
         # Drawing normal numbers would take longer than all the products.
         a, b = (rng.random((2, size, size), np.float32) - 0.5).astype(dtype)

@@ -35,9 +35,7 @@ def refuse_tf32_off_gpu(precision: str, device: str) -> None:
         RefusedError: If TF32 is asked for on another device.
     """
     if precision == "tf32" and not device.startswith("cuda"):
-        raise RefusedError(
-            f"TF32 is arithmetic of NVIDIA GPUs; asked was tf32 on {device}"
-        )
+        raise RefusedError(f"TF32 is arithmetic of NVIDIA GPUs, not of {device}")
 
 
 class Probe(ABC):

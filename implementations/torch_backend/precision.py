@@ -27,12 +27,12 @@ class Precision:
         mode = spec.precision
         if mode not in ("highest", "tf32", "bf16"):
             raise RefusedError(
-                f"torch computes at highest, tf32 or bf16; asked was {mode}"
+                f"torch computes at highest, tf32 or bf16, not at {mode}"
             )
         refuse_tf32_off_gpu(mode, str(device))
         if mode != "highest" and spec.dtype != "float32":
             raise RefusedError(
-                f"{mode} is a precision of float32 networks; asked was {spec.dtype}"
+                f"{mode} is a precision of float32 networks, not of {spec.dtype}"
             )
         self._mode, self._device = mode, device
 

@@ -63,7 +63,8 @@ _NOT_NARROW = (
     "(--set speed.time_budget_s=120), or a quieter machine where there is a shaky mark"
 )
 _AMONG_MANY = (
-    "beyond the effect by itself, but not surely so among so many keys; measure it "
+    "beyond the effect when it is judged alone, but with so many keys this may be "
+    "chance; measure it "
     "again alone (-k), or give more time (--set speed.time_budget_s=120)"
 )
 _NO_MEASURE = (
@@ -178,7 +179,7 @@ def _agreed(row: Compared, other: Compared | None) -> Compared:
     found = f"{other.judged.ratio:.3f}"
     if other.verdict == row.verdict:
         return replace(row, why=f"{said}again in fresh processes: {found}")
-    then = "so that the two processes differed, not surely the code"
+    then = "so that the difference may be one of the two processes and not of the code"
     if other.verdict == "unclear":
         then = (
             "which is not known well enough; run the gate again, on a quieter machine"
@@ -335,7 +336,7 @@ def _judged(
         return replace(row, verdict="faster", p=faster_p)
     if found.interval is None:
         rounds = "1 round" if found.rounds == 1 else f"{found.rounds} rounds"
-        fewest = f"{FEWEST_ROUNDS} are the fewest that tell anything"
+        fewest = f"{FEWEST_ROUNDS} is the smallest number that a verdict can rest on"
         return replace(row, why=f"{rounds}, and {fewest}; --set speed.rounds=12")
     if found.interval.low >= 1 / (1 + effect) and found.interval.high <= 1 + effect:
         return replace(row, verdict="same")

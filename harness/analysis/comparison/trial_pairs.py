@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.analysis.grouping import group
 from harness.analysis.run import JudgedRun
 from harness.analysis.speed.timings import MACHINE, SpeedRow, timings
-from harness.trial import BUDGET, HOW_TIMED, Trial
+from harness.trial import HOW_TIMED, THREADS_AND_ARITHMETIC, Trial
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,11 @@ def trial_pairs(
             alone.append(trial)
         else:
             yield trial, partner
-    near = group(left.values(), lambda side: side.trial.key(HOW_TIMED, BUDGET))
+    near = group(
+        left.values(), lambda side: side.trial.key(HOW_TIMED, THREADS_AND_ARITHMETIC)
+    )
     for trial in alone:
-        close = near.get(trial.trial.key(HOW_TIMED, BUDGET), [])
+        close = near.get(trial.trial.key(HOW_TIMED, THREADS_AND_ARITHMETIC), [])
         if not close or (across_machines and len(close) > 1):
             yield trial, None
             continue
@@ -90,6 +92,6 @@ def other_budget(base: Trial, new: Trial) -> tuple[str, ...]:
     """Return what differs between the budgets: "threads 1 against 2"."""
     return tuple(
         f"{name} {getattr(base, name)} against {getattr(new, name)}"
-        for name in BUDGET
+        for name in THREADS_AND_ARITHMETIC
         if getattr(base, name) != getattr(new, name)
     )

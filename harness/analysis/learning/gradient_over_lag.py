@@ -107,7 +107,7 @@ def _horizon(members: Sequence[TrialRecord], cotangent: str) -> Horizon:
 
 @dataclass(frozen=True)
 class LagSeries:
-    """R over lag: the median over seeds of each seed's median, and of its band.
+    """R over lag: medians over seeds of each seed's median, low and high value.
 
     Attributes:
         low: The 10 % quantile over examples; 0 if it underflowed.

@@ -27,7 +27,7 @@ from harness.measure.speed.results import LATENCIES
 from harness.measure.speed.stability import WIDEST
 from harness.reason import Fitness, Reason
 from harness.store import TrialRecord
-from harness.trial import BUDGET, QUESTION, Conditions, Settings, Trial
+from harness.trial import QUESTION, THREADS_AND_ARITHMETIC, Conditions, Settings, Trial
 
 PLACEMENT = "place"
 """Copying a batch to the device, which is timed like a phase and part of no phase."""
@@ -246,7 +246,9 @@ def _headings(speed: Sequence[TrialRecord]) -> dict[str, Heading]:
 def _varying_sizes(speed: Sequence[TrialRecord]) -> tuple[str, ...]:
     """Return the sizes that differ within one cell, whatever the implementation."""
     plain = [replace(r.trial, settings=Settings(), implementation="") for r in speed]
-    return tuple(n for n in varying(plain) if n not in ("device", *BUDGET))
+    return tuple(
+        n for n in varying(plain) if n not in ("device", *THREADS_AND_ARITHMETIC)
+    )
 
 
 # --- one row -------------------------------------------------------------------------

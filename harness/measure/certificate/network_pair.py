@@ -87,7 +87,7 @@ class NetworkPair:
         return self.subject.cell
 
     def load(self, weights: Weights) -> Weights:
-        """Give both networks the same weights, `rounded`; return these."""
+        """Round the weights, load them into both networks, and return them."""
         rounded = self.rounded(weights)
         self.network.load_weights(rounded)
         self.oracle.load_weights(rounded)

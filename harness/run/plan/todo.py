@@ -57,7 +57,7 @@ def planned(
     elif outcome in KEPT:
         runs, why = False, f"done ({outcome})"
     elif outcome == "unavailable" and registry.unavailable(trial.implementation):
-        runs, why = False, "is unavailable still"
+        runs, why = False, "is still unavailable"
     elif outcome == "unavailable":
         runs, why = True, "was unavailable before, and is available here"
     elif options.retry_failed:

@@ -49,7 +49,7 @@ class Family:
     def memory_bytes(self, limit: int | None) -> int:
         """Return the resident memory; above a limit, count shared memory only once.
 
-        The second number takes longer to find.
+        To count shared memory once takes longer, so it is done only above the limit.
         """
         members = self.members()
         resident = sum(_memory_bytes(p) for p in members)

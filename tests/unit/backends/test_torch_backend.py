@@ -303,12 +303,12 @@ def test_bf16_rounds_products_and_leaves_weights_and_moments_in_float32(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"precision": "tf32"}, "TF32 is arithmetic of NVIDIA GPUs; asked was tf32 on"),
+        ({"precision": "tf32"}, "TF32 is arithmetic of NVIDIA GPUs, not of cpu"),
         (
             {"precision": "bf16", "dtype": "float64"},
-            "bf16 is a precision of float32 networks; asked was float64",
+            "bf16 is a precision of float32 networks, not of float64",
         ),
-        ({"precision": "fp8"}, "torch computes at highest, tf32 or bf16; asked was"),
+        ({"precision": "fp8"}, "torch computes at highest, tf32 or bf16, not at fp8"),
     ],
 )
 def test_an_invalid_precision_is_refused_in_one_sentence(

@@ -74,7 +74,7 @@ Pull = Callable[[int, State], State]
 
 @dataclass
 class ChangedBackward:
-    """Steps that are right, and change what passes back through them.
+    """Time steps with a right forward pass and a changed backward pass.
 
     Args:
         steps: The right cell.

@@ -243,7 +243,7 @@ def test_the_reason_why_a_trial_runs_or_not_is_given(
     commit("unavailable")
     assert why() == (True, "was unavailable before, and is available here")
     monkeypatch.setattr(Registry, "unavailable", lambda *_: "no module 'torch'")
-    assert why(retry_failed=True) == (False, "is unavailable still")
+    assert why(retry_failed=True) == (False, "is still unavailable")
     file.write_text("{", encoding="utf-8")
     assert why()[0]
     assert "its result is damaged" in why()[1]

@@ -24,7 +24,7 @@ class OutOfMemoryError(RuntimeError):
             "unavailable",
             "tidal",
         ),
-        (RefusedError("runs on cpu; asked was cuda:0"), "refused", "asked was"),
+        (RefusedError("runs on cpu, not on cuda:0"), "refused", "not on"),
         (MemoryError(), "out_of_memory", "MemoryError"),
         (OutOfMemoryError("CUDA out of memory"), "out_of_memory", "CUDA out of memory"),
         (PluginError("my-gru", "lacks 'vjp'"), "failed", "my-gru: lacks 'vjp'"),
