@@ -40,7 +40,7 @@ class Declaration:
     file: Path | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.name):
+        if not _is_name(self.name):
             raise ValueError(
                 f"{self.kind} name {self.name!r}: use lower-case letters, digits and "
                 "single hyphens, such as 'my-gru'"
@@ -91,6 +91,11 @@ class FrameworkDeclaration(Declaration):
             self._check_form(self.probe)
 
 
+def _is_name(value: object) -> bool:
+    known = isinstance(value, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", value)
+    return bool(known)
+
+
 INITS = ("canonical", "chrono")
 """The schemes of initial values that every cell has: a certificate uses both."""
 
@@ -112,6 +117,14 @@ class CellDeclaration(Declaration):
     equations: str | None = None
     reference: bool = True
     inits: tuple[str, ...] = INITS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not all(map(_is_name, self.inits)) or not {*INITS} <= {*self.inits}:
+            raise ValueError(
+                f"cell '{self.name}': inits must be a list of names, of lower-case "
+                f"letters, digits and single hyphens, with {' and '.join(INITS)}"
+            )
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,10 @@ class Trial:
         """
         measure, given = values["measure"], values["settings"]
         try:
-            settings = SETTINGS_OF.get(measure, Settings)(**given)
+            kind = SETTINGS_OF.get(measure, Settings)
+            if unknown := {*given} - {each.name for each in fields(kind)}:
+                raise TypeError(f"this version knows no {', '.join(sorted(unknown))}")
+            settings = kind(**given)
         except TypeError as error:
             raise SettingsError(f"settings of {measure}: {error}") from error
         optimizer = Optimizer(**values["optimizer"])

@@ -69,8 +69,8 @@ def _machines(results: Iterable[Mapping[str, Any]]) -> list[str | None]:
     ]
 
 
-def _each_once(names: Iterable[str | None]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for name in names if name))
+def _each_once(names: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(name) for name in names if name))
 
 
 def environment_rows(info: Mapping[str, Any]) -> list[tuple[str, str]]:

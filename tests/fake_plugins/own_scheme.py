@@ -8,7 +8,7 @@ from implementations.cells.rnn import Rnn
 declare_cell(
     "rnn-forgetful",
     factory="own_scheme:Forgetful",
-    inits=["canonical", "no-recurrence"],
+    inits=["canonical", "chrono", "no-recurrence"],
     summary="the vanilla RNN, whose recurrent matrix may start at zero",
 )
 

@@ -23,6 +23,7 @@ from harness.contract import (
     TrainableNetwork,
     Weights,
 )
+from harness.declarations import INITS
 from harness.measure.certificate.shapes import Shape
 from harness.measure.problem import initial_weights
 from harness.measure.subject import Subject
@@ -167,7 +168,7 @@ def weight_points(spec: NetworkSpec, cell: Cell, seed: int) -> Iterator[Weights]
     instead, because a transposed identity matrix would not show.
     """
     rng = np.random.default_rng(seed)
-    for scheme in ("canonical", "chrono"):
+    for scheme in INITS:
         weights = initial_weights(spec, cell, scheme, seed, LONGEST_MEMORY)
         turned = scheme == "chrono" and cell.info.keep_bias is None
         for name, tensor in weights.items():

@@ -192,6 +192,17 @@ def test_speed_says_why_a_row_is_not_certified(summary: Summary) -> None:
     }
 
 
+def test_odd_names_in_a_result_are_shown_as_text(tmp_path: Path) -> None:
+    """A result is a file that anybody may change: the report shows what it holds."""
+    writer = fake_runs.Writer.create(tmp_path / "run")
+    for seed, odd in enumerate(({"framework": [1], "machine": 5}, {})):
+        trial = replace(fake_runs.speed_trial("torch-native", "gru"), seed=seed)
+        fake_runs.speed(writer, trial, 0.014, **odd)
+    header = fake_runs.summary(writer.run).header
+    assert header.frameworks[0] == "[1]"
+    assert header.machines[0] == "5"
+
+
 def cells(table: Table) -> list[tuple[str, ...]]:
     return [row.cells for row in table.rows]
 

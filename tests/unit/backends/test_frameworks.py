@@ -14,10 +14,6 @@ from tests.helpers import REGISTRY
 
 FOLDER = "tests/frameworks"
 
-# The tests compile many programs and run each a few times. The tests of docs/plugins.md
-# certify a layer whose programs are optimised, and `make test-all` every cell.
-COMPILE_FAST = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # the inner tests have their own timeout
@@ -32,7 +28,7 @@ def test_a_backend_passes_its_tests_in_its_own_process(backend: Backend) -> None
     done = subprocess.run(
         [sys.executable, "-m", "pytest", FOLDER, *options],
         cwd=helpers.ROOT,
-        env={**worker_environment(1), **framework.environment, **COMPILE_FAST},
+        env={**worker_environment(1), **framework.environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -9,6 +9,7 @@ import pytest
 from harness.conformance import check_call, check_methods
 from harness.contract import Task
 from harness.declarations import (
+    INITS,
     declare_cell,
     declare_framework,
     declare_implementation,
@@ -165,6 +166,17 @@ def test_an_implementation_has_a_factory_or_a_layer_and_some_cells() -> None:
             declare_implementation("x", framework="torch", cells=["gru"], **given)
     with pytest.raises(ValueError, match="cells must be a list of names"):
         declare_implementation("x", framework="torch", cells=[], factory="a:b")
+
+
+@pytest.mark.parametrize(
+    "inits",
+    ["chrono", [], ["canonical"], ["canonical", "chrono", None], [*INITS, "a\x1bb"]],
+)
+def test_initial_values_are_names_and_include_those_of_a_certificate(
+    inits: Any,
+) -> None:
+    with pytest.raises(ValueError, match="inits must be a list of names, of lower-"):
+        declare_cell("mine", factory="a:b", inits=inits)
 
 
 # --- absent frameworks ----------------------------------------------------------------

@@ -135,6 +135,7 @@ def checkout(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     assert now.count('or "no BLAS"') == 1
     helpers.write(file, now.replace('or "no BLAS"', 'and "earlier"'))
     helpers.write(repository / "beside.py", BESIDE)
+    helpers.write(repository / ".gitignore", "__pycache__/\n")
     commit(repository)
     helpers.write(file, now)
     helpers.write(repository / "beside.py", NOW)

@@ -382,7 +382,7 @@ def _settings_become(settings: dict[str, object]) -> Any:
         ("spec.json", Path.unlink, "unreadable"),
         ("spec.json", _settings_become({"updates": "many"}), "updates is 'many', not"),
         ("spec.json", _settings_become({"evaluate_every": 1}), "argument: 'updates'"),
-        ("spec.json", _settings_become({"of_later": 1}), "argument 'of_later'"),
+        ("spec.json", _settings_become({"of_later": 1}), "knows no of_later"),
         ("attempt-001/events.jsonl", _flip, "events.jsonl does not match its hash"),
         ("attempt-001/events.jsonl", _cut, "events.jsonl does not match its hash"),
         ("attempt-001/events.jsonl", Path.unlink, "does not match its hash"),
