@@ -24,7 +24,7 @@ DATA = helpers.HERE / "data" / "before"
 SUITE = "before.toml"
 CRASHES = helpers.PLUGINS / "crashes_when_timed.py"
 
-PROSE = {"sentence", "notes", "words", "advice"}
+PROSE = {"sentence", "notes", "words", "advice", "why"}
 """Keys of `--json` that hold sentences, which may be worded anew."""
 
 
