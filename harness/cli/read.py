@@ -99,7 +99,8 @@ def export(
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
+        what = output or "standard output"
         raise MisuseError(
-            f"{output} cannot be written: {error.strerror or error}"
+            f"{what} cannot be written: {error.strerror or error}"
         ) from error
     return DONE

@@ -16,6 +16,12 @@ from harness.store import write_atomically
 
 MOST_LINES = 5000
 
+_UNREADABLE = (
+    *(ValueError, TypeError, KeyError),
+    *(AttributeError, OverflowError, RecursionError),
+)
+"""What a line that another program wrote, or that was cut, may raise."""
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -70,9 +76,7 @@ def observations(file: Path) -> list[Observation]:
     """
     found = []
     for line in _newest_lines(file):
-        with contextlib.suppress(
-            ValueError, TypeError, KeyError, AttributeError, OverflowError
-        ):
+        with contextlib.suppress(*_UNREADABLE):
             found.append(Observation.from_json(json.loads(line)))
     return found
 

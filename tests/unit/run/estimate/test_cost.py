@@ -417,6 +417,7 @@ def test_lines_that_are_not_observations_are_skipped(tmp_path: Path) -> None:
     with file.open("a") as stream:
         stream.writelines(f"\n{json.dumps(values)}" for values in damaged)
         stream.write("\nnot json \0\n\n")
+        stream.write("[" * 20_000 + "\n")
     assert model(file).known == 1
 
 
