@@ -23,6 +23,7 @@ from tests.backend_cases import (
     build,
     call_everything,
     draw_batch,
+    draw_weights,
     errors_against_reference,
 )
 from tests.frameworks.backends import SMALL, Backend
@@ -48,12 +49,23 @@ def network_of(
 # --- layers that are accepted ---------------------------------------------------------
 
 
-def test_a_weight_that_a_layer_does_not_use_has_a_gradient_of_zero() -> None:
-    network = network_of(WithoutLoop, replace(SMALL, cell="rnn-relu"))
-    batch = replace(draw_batch(SMALL), lengths=np.full(BATCH, 9))
-    gradients = network.loss_and_gradients(network.place(batch)).read().gradients
-    assert not gradients["layer0.w_hh"].any()
-    assert gradients["layer0.w_ih"].any()
+def test_a_layer_may_leave_a_weight_unused_whose_gradient_is_zero() -> None:
+    spec = replace(SMALL, cell="rnn-relu")
+    weights = draw_weights(spec)
+    weights["layer0.w_hh"][:] = 0
+    own, oracle = network_of(WithoutLoop, spec), build("numpy-reference", spec)
+    own.load_weights(weights)
+    oracle.load_weights(weights)
+    batch = replace(draw_batch(spec), lengths=np.full(BATCH, 9))
+    found = own.loss_and_gradients(own.place(batch)).read()
+    expected = oracle.loss_and_gradients(oracle.place(batch)).read()
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    # That of the reference is not zero, as it uses the weight.
+    assert not found.gradients.pop("layer0.w_hh").any()
+    for name, tensor in found.gradients.items():
+        np.testing.assert_allclose(
+            tensor, expected.gradients[name], rtol=1e-5, atol=1e-7
+        )
 
 
 def test_dropout_acts_only_where_gradients_are_computed() -> None:
