@@ -26,8 +26,10 @@ def verdict(records: Sequence[TrialRecord]) -> int:
 def _is_broken(record: TrialRecord) -> bool:
     from harness.measure import MEASURES  # `--help` need not wait for it
 
-    asked = MEASURES[record.trial.measure].verdict
-    return asked is not None and record.outcome == "ok" and not record.value(*asked)
+    measure = MEASURES.get(record.trial.measure)  # a later version may have stored it
+    if measure is None or measure.verdict is None or record.outcome != "ok":
+        return False
+    return not record.value(*measure.verdict)
 
 
 def exit_code(registry: Registry, *codes: int) -> int:

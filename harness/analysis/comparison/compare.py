@@ -64,8 +64,8 @@ _NOT_NARROW = (
 )
 _AMONG_MANY = (
     "beyond the effect when it is judged alone, but with so many keys this may be "
-    "chance; measure it "
-    "again alone (-k), or give more time (--set speed.time_budget_s=120)"
+    "chance; measure it again alone (-k), or give more time "
+    "(--set speed.time_budget_s=120)"
 )
 _NO_MEASURE = (
     "there is nothing to normalise by: no peak of both machines, and no other "

@@ -16,11 +16,8 @@ from harness.store import write_atomically
 
 MOST_LINES = 5000
 
-_UNREADABLE = (
-    *(ValueError, TypeError, KeyError),
-    *(AttributeError, OverflowError, RecursionError),
-)
-"""What a line that another program wrote, or that was cut, may raise."""
+_OTHER_FORM = (ValueError, TypeError, KeyError, AttributeError)
+"""What a line that another program wrote, or that was cut, raises when it is read."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def observations(file: Path) -> list[Observation]:
     """
     found = []
     for line in _newest_lines(file):
-        with contextlib.suppress(*_UNREADABLE):
+        with contextlib.suppress(*_OTHER_FORM, OverflowError, RecursionError):
             found.append(Observation.from_json(json.loads(line)))
     return found
 

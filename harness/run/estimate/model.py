@@ -214,8 +214,8 @@ class CostModel:
     def _observed(self, record: TrialRecord, turns: int) -> list[Observation]:
         """Return what a trial took that ended `ok`, and the update that it timed."""
         trial, result = record.trial, record.result
-        if record.outcome != "ok":
-            return []
+        if record.outcome != "ok" or trial.measure not in MEASURES:
+            return []  # a later version may have measures of its own
         updates, most = (record.value("outcome", n) for n in ("updates", "budget"))
         one = Observation(
             result.get("processor", processor()),

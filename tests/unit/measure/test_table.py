@@ -10,6 +10,7 @@ from harness.analysis.frame import frame
 from harness.analysis.run import JudgedRun
 from harness.cli.exits import DONE, NO, NOT_ALL_OK, verdict
 from harness.measure import MEASURES, most_updates
+from harness.run.estimate.model import CostModel
 from harness.run.plan.fingerprint import CERTIFIED_WITH, source_hashes
 from harness.run.plan.plan import make_plan
 from harness.store import Reading, TrialRecord
@@ -101,3 +102,12 @@ def test_the_frame_leaves_out_the_optimizer_of_a_trial_that_runs_others(
 def test_no_setting_has_the_name_of_a_field_of_a_trial() -> None:
     """It would be ignored where trials are compared as questions."""
     assert not {*SETTINGS} & {each.name for each in fields(Trial)}
+
+
+def test_a_trial_of_a_measure_of_a_later_version_disturbs_nothing(
+    planned: dict[str, Trial],
+) -> None:
+    trial = replace(planned["parity"], measure="of-later")
+    record = TrialRecord("id", trial, "ok", None, {"wall_time_s": 1.0})
+    assert verdict([record]) == DONE
+    assert CostModel(REGISTRY, [record]).known == 0
