@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from harness.analysis.certificates import checks_of
 from harness.analysis.grouping import group, number
 from harness.measure import MEASURES
-from harness.store import TrialRecord
+from harness.store import COUNTED, TrialRecord
 from harness.trial import UNCERTIFIED
 
 MOST_CHECKS = 3
 """Broken checks that are named."""
 
-_HAS_NUMBERS = ("ok", "diverged")
 _READ_BACK = {name for name, measure in MEASURES.items() if measure.read_back}
 
 _WRONG = ("broken", "read-back differs")
@@ -122,7 +121,7 @@ def _of_another_setup(
 
 
 def _of_read_back(record: TrialRecord) -> Doubt | None:
-    if record.trial.measure not in _READ_BACK or record.outcome not in _HAS_NUMBERS:
+    if record.trial.measure not in _READ_BACK or record.outcome not in COUNTED:
         return None
     ok = number(record, "readback", "ok")
     if ok == 1:

@@ -7,10 +7,11 @@ written to a temporary name, synced, renamed, and its folder synced: the commit 
 from harness.store.attempt import Attempt
 from harness.store.checkpoint import Checkpoint
 from harness.store.files import to_json, write_atomically
-from harness.store.record import SCHEMA, Reading, TrialRecord
+from harness.store.record import COUNTED, SCHEMA, Reading, TrialRecord
 from harness.store.run_folder import RunFolder
 
 __all__ = [
+    "COUNTED",
     "SCHEMA",
     "Attempt",
     "Checkpoint",

@@ -18,7 +18,7 @@ from harness.store.files import (
     write_arrays,
     write_atomically,
 )
-from harness.store.record import Reading
+from harness.store.record import COUNTED, Reading
 
 _TAIL_BYTES = 4096
 _TAIL_LINES = 20
@@ -136,7 +136,7 @@ class Attempt:
         if result["outcome"] != "ok":
             document["log_tail"] = self._log_tail()
         write_atomically(trial_folder / "result.json", to_json(document) + "\n")
-        if result["outcome"] in ("ok", "diverged"):
+        if result["outcome"] in COUNTED:
             for left in trial_folder.glob(f"attempt-*/{checkpoint.NAME}"):
                 left.unlink(missing_ok=True)
         return document

@@ -10,6 +10,9 @@ from harness.trial import Trial
 
 SCHEMA = 1
 
+COUNTED = ("ok", "diverged")
+"""Outcomes that say something about the network; the others are about the machine."""
+
 
 @dataclass(frozen=True)
 class Reading:

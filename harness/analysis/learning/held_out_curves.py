@@ -10,7 +10,6 @@ import numpy as np
 
 from harness.analysis.grouping import Heading, group, known_curve, varying
 from harness.analysis.learning.trials import (
-    COUNTED,
     by_heading,
     declared,
     failures,
@@ -20,7 +19,7 @@ from harness.analysis.learning.trials import (
 )
 from harness.analysis.run import JudgedRun
 from harness.intervals import median_of
-from harness.store import TrialRecord
+from harness.store import COUNTED, TrialRecord
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from harness.analysis.grouping import (
     varying,
 )
 from harness.analysis.learning.trials import (
-    COUNTED,
     declared,
     floor,
     headline,
@@ -31,7 +30,7 @@ from harness.intervals import (
     median_of,
     proportion_interval,
 )
-from harness.store import TrialRecord
+from harness.store import COUNTED, TrialRecord
 from harness.trial import SEEDS, SESSION, LearningSettings, Trial
 
 

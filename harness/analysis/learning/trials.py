@@ -13,9 +13,6 @@ from harness.store import TrialRecord
 
 T = TypeVar("T")
 
-COUNTED = ("ok", "diverged")
-"""Outcomes that say something about the network; the others are about the machine."""
-
 
 def learning_trials(run: JudgedRun) -> list[TrialRecord]:
     """Return the learning trials by cell and implementation, in order of appearance.
