@@ -480,15 +480,20 @@ class TrainableNetwork(Network, Protocol):
 
 
 class Oracle(TrainableNetwork, Protocol):
-    """The reference, which also computes the total derivative for every state."""
+    """The reference, which also computes the gradient for the state at every time."""
 
     def state_gradients(
         self, placed: Placed, d_outputs: Array | None
     ) -> tuple[Array, ...]:
-        """Return the total derivative of the loss for every state.
+        """Return the gradient for the state after every number of time steps.
 
-        There is one array [time + 1, layers, batch, hidden] for each state part. Entry
-        t belongs to the state after t time steps, entry 0 to the initial state.
+        The state after t time steps is that of all layers together. Its gradient is
+        that of the function which continues from it: the answer of step t, which is
+        read from the upper layer's state, and all later time steps. The path from a
+        layer to the one above within step t lies before that state and does not count.
+        Entry 0 is the gradient for the initial state.
+
+        There is one array [time + 1, layers, batch, hidden] for each state part.
         `d_outputs` [batch, readouts, output] is the cotangent of the outputs; None
         means the gradient of the loss.
         """

@@ -1,9 +1,10 @@
 """How does the gradient travel back in time? The derivative for the state, over lag.
 
-For one loss term at readout tau, delta_t = dL/ds_t is the total derivative for the
-state after t time steps. For each example R(lag) = |delta_{tau-lag}| / |delta_tau|. It
-is computed from the canonical weights with the cell's float64 backward recurrence, and
-without any framework.
+For one loss term at readout tau, delta_t = dL/ds_t is the gradient for the state of all
+layers after t time steps, of what continues from that state: see
+`Oracle.state_gradients`. For each example R(lag) = |delta_{tau-lag}| / |delta_tau|,
+with norms over all layers. It is computed from the canonical weights with the float64
+backward recurrence of the cell, and without any framework.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class NumpyNetwork(SharedNetwork):
     def state_gradients(
         self, placed: PlacedBatch, d_outputs: Array | None
     ) -> tuple[Array, ...]:
-        """Return the total derivative for every state.
+        """Return the gradient for every state, of what continues from that state.
 
         There is one array [time + 1, layers, batch, hidden] for each state part. If
         `d_outputs` is None, the gradient of the loss is taken.
@@ -174,6 +174,7 @@ class NumpyNetwork(SharedNetwork):
                 placed.padding,
                 d_x,
                 finals[layer],
+                answers=layer == layers[-1],
             )
             gradients |= {f"layer{layer}.{n}": d for n, d in d_layer.items()}
             d_states.insert(0, states)

@@ -43,6 +43,8 @@ def run_backward(
     active: Array | None,
     d_outputs: Array,
     d_final: State,
+    *,
+    answers: bool,
 ) -> tuple[Weights, Array, list[State]]:
     """Pull cotangents of the outputs and of the final state back through one layer.
 
@@ -53,10 +55,13 @@ def run_backward(
         active: As in `run_forward`.
         d_outputs: Cotangents of the outputs [time, batch, hidden].
         d_final: Cotangents of the final state, parts [batch, hidden].
+        answers: Whether the readout reads the outputs, and no layer above does.
 
     Returns:
-        Gradients of the weights, of x [time, batch, input], and the total derivative
-        for the state after t time steps, t from 0 to time.
+        Gradients of the weights, of x [time, batch, input], and the gradient for the
+        state after t time steps, t from 0 to time. What continues from that state does
+        not compute its time step again: the layer above has taken its input of step t,
+        but an answer of step t is read from the state.
     """
     d_weights = {name: np.zeros_like(tensor) for name, tensor in weights.items()}
     d_x = [d_outputs] * len(saved)
@@ -65,8 +70,8 @@ def run_backward(
     for t in reversed(range(len(saved))):
         runs = None if active is None else active[t]
         d_output = d_outputs[t] if runs is None else d_outputs[t] * runs
-        d_state = (d_state[0] + d_output, *d_state[1:])
-        d_states[t + 1] = d_state
+        continued, d_state = d_state, (d_state[0] + d_output, *d_state[1:])
+        d_states[t + 1] = d_state if answers else continued
         through = d_state if runs is None else tuple(d * runs for d in d_state)
         d_w, d_x[t], before = cell.step_backward(weights, saved[t], through)
         for name, d_tensor in d_w.items():

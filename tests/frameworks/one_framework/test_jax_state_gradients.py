@@ -1,7 +1,8 @@
 """Check the state gradients of the reference by a zero added to every state in JAX.
 
 The gradient with respect to a zero tensor that is added to the states inside the scan
-is the total derivative of the loss for each of them, computed by JAX.
+is the derivative for each of them, computed by JAX. A layer passes its output on to the
+layer above before the zero is added: that path lies before the state.
 """
 
 from __future__ import annotations
@@ -57,20 +58,25 @@ def spec_of(cell: str, num_layers: int, readout: Readout) -> NetworkSpec:
 
 def shifted_layer(
     step: Equations, weights: Weights, x: Any, shifts: Any
-) -> tuple[Any, Any]:
-    """Run a layer with shifts [time + 1, batch, hidden] added to its states."""
+) -> tuple[Any, Any, Any]:
+    """Run a layer with shifts [time + 1, batch, hidden] added to its states.
+
+    Returns:
+        The outputs for the layer above, those for the readout, the last of these.
+    """
     w = {name: jnp.asarray(tensor) for name, tensor in weights.items()}
     a = jnp.einsum("tbi,ghi->tgbh", x, w["w_ih"]) + w["b"][:, None]
 
     def advance(state: Any, at: Any) -> tuple[Any, Any]:
         a_t, shifts_t = at
         after = step(Operations(), w, list(a_t), state)
-        after = tuple(p + s for p, s in zip(after, shifts_t, strict=True))
-        return after, after[0]
+        shifted = tuple(p + s for p, s in zip(after, shifts_t, strict=True))
+        return shifted, (after[0], shifted[0])
 
     initial = tuple(shift[0] for shift in shifts)
-    final, outputs = lax.scan(advance, initial, (a, tuple(s[1:] for s in shifts)))
-    return outputs, final[0]
+    shifts_after = tuple(s[1:] for s in shifts)
+    final, (passed_on, read) = lax.scan(advance, initial, (a, shifts_after))
+    return passed_on, read, final[0]
 
 
 def state_gradients(
@@ -80,12 +86,13 @@ def state_gradients(
     parts = len(load_cell(REGISTRY, spec.cell).info.state_parts)
 
     def pulled(shifts: Any) -> Any:
-        top, last = jnp.asarray(x), None
+        x_up, every, last = jnp.asarray(x), None, None
         for i in range(spec.num_layers):
             layer = layer_weights(weights, i)
             added = tuple(shift[:, i] for shift in shifts)
-            top, last = shifted_layer(EQUATIONS[spec.cell], layer, top, added)
-        seen = last[None] if spec.readout is Readout.LAST else top
+            step = EQUATIONS[spec.cell]
+            x_up, every, last = shifted_layer(step, layer, x_up, added)
+        seen = last[None] if spec.readout is Readout.LAST else every
         outputs = seen @ weights["readout.w"].T + weights["readout.b"]
         return (jnp.swapaxes(outputs, 0, 1) * d_outputs).sum()
 
@@ -97,7 +104,8 @@ def state_gradients(
 
 @pytest.mark.parametrize("cell", EQUATIONS)
 @pytest.mark.parametrize(
-    ("num_layers", "readout"), [(1, Readout.LAST), (2, Readout.EVERY)]
+    ("num_layers", "readout"),
+    [(1, Readout.LAST), (2, Readout.EVERY), (3, Readout.LAST)],
 )
 def test_the_gradient_of_a_zero_added_to_the_states_is_the_references(
     cell: str, num_layers: int, readout: Readout

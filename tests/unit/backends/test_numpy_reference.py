@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -142,52 +141,6 @@ def test_the_vjp_gives_the_slopes_for_inputs_and_initial_state(cell: str) -> Non
         expected = slope(lambda step: value(batch.inputs, moved(step)))
         gradient = float(np.sum(found.state[index] * direction))
         assert gradient == pytest.approx(expected, abs=TOLERANCE)
-
-
-class Nudged:
-    """A cell whose state is changed once, after one of its time steps."""
-
-    def __init__(self, cell: Any, at: int, nudges: Sequence[Array]) -> None:
-        self.cell, self.at, self.nudges, self.count = cell, at, nudges, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.cell, name)
-
-    def step(self, weights: Weights, x: Array, state: Any) -> Any:
-        state, saved = self.cell.step(weights, x, state)
-        if self.count == self.at:
-            state = tuple(p + n for p, n in zip(state, self.nudges, strict=True))
-        self.count += 1
-        return state, saved
-
-
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("readout", list(Readout))
-def test_state_gradients_are_the_total_derivative_at_every_time(
-    cell: str, readout: Readout
-) -> None:
-    net, weights, batch = network(
-        cell, inputs=Inputs("reals", 2), target=Target.REAL, readout=readout
-    )
-    batch = replace(batch, lengths=np.full(3, 7))
-    rng = np.random.default_rng(4)
-    d_outputs = rng.standard_normal((3, net._spec.readouts(7), 3))
-    found = net.state_gradients(net.place(batch), d_outputs)
-    for t, layer in product((1, 4, 7), (0, 1)):
-        directions = [rng.standard_normal((3, 5)) for _ in found]
-        # Layers run one after another, each over the whole sequence.
-        at = layer * 7 + t - 1
-
-        def value(step: float, at: int = at, d: Any = directions) -> float:
-            nudged = Nudged(load_cell(REGISTRY, cell), at, [step * part for part in d])
-            moved = NumpyNetwork(net._spec, nudged, "cpu")
-            moved.load_weights(weights)
-            outputs = moved.forward(moved.place(batch)).read().outputs
-            return float(np.sum(outputs * d_outputs))
-
-        pairs = zip(found, directions, strict=True)
-        gradient = sum(float(np.sum(part[t, layer] * d)) for part, d in pairs)
-        assert gradient == pytest.approx(slope(value), abs=TOLERANCE), (t, layer)
 
 
 @pytest.mark.parametrize("cell", CELLS)
