@@ -1,12 +1,107 @@
-"""Check that what a plugin's factory returned has the methods of its contract."""
+"""Check what a plugin gives: the arguments it declares, and what its factory returns.
+
+What a factory returned must have the methods of its contract.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import PluginError
+
+MOST_LETTERS = 100
+"""The longest name of a plugin; reports and file names are made of several."""
+
+# --- declared arguments --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What an argument of a declaration may be.
+
+    Attributes:
+        words: It in words, to follow "must be".
+        holds: Says whether a value of any type is allowed.
+        kept: Makes a copy of a value that its author could change later.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+    kept: Callable[[Any], Any] | None = None
+
+
+def is_name(value: object) -> bool:
+    """Say whether a value is the name of a plugin."""
+    form = r"[a-z0-9]+(-[a-z0-9]+)*"
+    return _is_of_form(value, form) and len(str(value)) <= MOST_LETTERS
+
+
+def is_line(value: object) -> bool:
+    """Say whether a value is one line that a terminal shows as it is."""
+    return isinstance(value, str) and len(value) <= 1000 and value.isprintable()
+
+
+def is_word(value: object) -> bool:
+    """Say whether a value is a word such as `float32`."""
+    return _is_of_form(value, r"\w([\w.-]*\w)?")
+
+
+def is_module(value: object) -> bool:
+    """Say whether a value may be the name of a Python module."""
+    return is_line(value) and all(map(str.isidentifier, str(value).split(".")))
+
+
+def is_reference(value: object) -> bool:
+    """Say whether a value has the form `module:callable`."""
+    return _is_of_form(value, r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def is_list(value: object, holds: Callable[[Any], bool], least: int = 1) -> bool:
+    """Say whether a value holds at least so many of a kind."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence | Set):
+        return False
+    return len(value) >= least and all(map(holds, value))
+
+
+def list_of(
+    what: str, example: str, holds: Callable[[Any], bool], least: int = 1
+) -> Allowed:
+    """Return what is allowed where a list is asked for."""
+    words = f"a list of {what}, such as {example}"
+    return Allowed(words, lambda value: is_list(value, holds, least), tuple)
+
+
+def or_none(allowed: Allowed) -> Allowed:
+    """Return what is allowed if an argument may be left out."""
+    words = f"{allowed.words}, or None"
+    return Allowed(words, lambda value: value is None or allowed.holds(value))
+
+
+def _is_of_form(value: object, form: str) -> bool:
+    return is_line(value) and re.fullmatch(form, str(value)) is not None
+
+
+def _is_variables(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        _is_of_form(name, r"[A-Za-z_]\w*") and str(name).isascii() and is_line(content)
+        for name, content in value.items()
+    )
+
+
+LINE = Allowed("one line of printable text, of at most 1000 characters", is_line)
+FLAG = Allowed("True or False", lambda value: isinstance(value, bool))
+REFERENCE = Allowed("of the form 'module:callable'", is_reference)
+VARIABLES = Allowed(
+    "text by the name of a variable, such as {'KERAS_BACKEND': 'jax'}",
+    _is_variables,
+    dict,
+)
+
+# --- what a factory returned ---------------------------------------------------------
 
 
 def check_call(

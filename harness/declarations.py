@@ -6,15 +6,66 @@ Every command reads declarations, which import nothing. Only a worker follows th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar
+
+from harness.conformance import (
+    FLAG,
+    LINE,
+    MOST_LETTERS,
+    REFERENCE,
+    VARIABLES,
+    Allowed,
+    is_line,
+    is_list,
+    is_module,
+    is_name,
+    is_word,
+    list_of,
+    or_none,
+)
+from harness.errors import shown
 
 BUILT_IN = "built in"
+
+INITS = ("canonical", "chrono")
+"""The schemes of initial values that every cell has: a certificate uses both."""
+
+_OPTIONAL = or_none(REFERENCE)
+_ARGUMENTS: Mapping[str, Allowed] = {
+    "factory": _OPTIONAL,
+    "summary": LINE,
+    # of a framework
+    "modules": list_of("modules", "['torch']", is_module, 0),
+    "distributions": list_of("words", "['torch', 'torch-xla']", is_word, 0),
+    "extra": or_none(Allowed("a word, such as 'torch'", is_word)),
+    "environment": VARIABLES,
+    "probe": _OPTIONAL,
+    # of a cell
+    "equations": _OPTIONAL,
+    "reference": FLAG,
+    "inits": Allowed(
+        "a list of names, of lower-case letters, digits and single hyphens, with "
+        f"{' and '.join(INITS)}",
+        lambda value: is_list(value, is_name) and {*INITS} <= {*value},
+        kept=tuple,
+    ),
+    # of an implementation
+    "framework": Allowed("the name of a framework, such as 'torch'", is_line),
+    "cells": list_of("names", "['gru'], or 'equations' or 'reference'", is_line, 0),
+    "layer": _OPTIONAL,
+    "loop": _OPTIONAL,
+    "trains": FLAG,
+    "devices": list_of("words", "['cpu', 'cuda']", is_word),
+    "dtypes": list_of("words", "['float32', 'float64']", is_word),
+    "precisions": list_of("words", "['highest', 'tf32']", is_word),
+    "biases": list_of("words", "['canonical', 'native']", is_word),
+}
+"""What each argument of a declaration may be, besides its name."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +74,7 @@ class Declaration:
 
     Attributes:
         callables: The fields that say where the plugin's code is.
+        allowed: What the fields may hold that the author of a plugin gives.
         name: Lower-case words joined by hyphens.
         factory: `module:callable`; in a plugin file the file's own name is the module.
         summary: One line for `list`.
@@ -32,6 +84,7 @@ class Declaration:
 
     kind: ClassVar[str] = "plugin"
     callables: ClassVar[tuple[str, ...]] = ("factory",)
+    allowed: ClassVar[Mapping[str, Allowed]] = _ARGUMENTS
 
     name: str
     factory: str | None
@@ -40,20 +93,25 @@ class Declaration:
     file: Path | None = None
 
     def __post_init__(self) -> None:
-        if not _is_name(self.name):
+        if not is_name(self.name):
             raise ValueError(
-                f"{self.kind} name {self.name!r}: use lower-case letters, digits and "
-                "single hyphens, such as 'my-gru'"
+                f"{self.kind} name {shown(self.name)}: use lower-case letters, digits "
+                f"and single hyphens, at most {MOST_LETTERS}, such as 'my-gru'"
             )
-        for reference in self.references:
-            self._check_form(reference)
+        for each in fields(self):
+            allowed, value = self.allowed.get(each.name), getattr(self, each.name)
+            if allowed is None:
+                continue
+            if not allowed.holds(value):
+                self._refuse(each.name)
+            if allowed.kept is not None:  # the author's own list may change later
+                object.__setattr__(self, each.name, allowed.kept(value))
 
-    def _check_form(self, reference: str) -> None:
-        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", reference):
-            raise ValueError(
-                f"{self.kind} '{self.name}': {reference!r} is not of the form "
-                "'module:callable'"
-            )
+    def _refuse(self, argument: str) -> NoReturn:
+        raise ValueError(
+            f"{self.kind} '{self.name}': {argument} must be "
+            f"{self.allowed[argument].words}, not {shown(getattr(self, argument))}"
+        )
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -85,20 +143,6 @@ class FrameworkDeclaration(Declaration):
     environment: Mapping[str, str] = field(default_factory=dict)
     probe: str | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.probe is not None:
-            self._check_form(self.probe)
-
-
-def _is_name(value: object) -> bool:
-    known = isinstance(value, str) and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", value)
-    return bool(known)
-
-
-INITS = ("canonical", "chrono")
-"""The schemes of initial values that every cell has: a certificate uses both."""
-
 
 @dataclass(frozen=True)
 class CellDeclaration(Declaration):
@@ -113,18 +157,11 @@ class CellDeclaration(Declaration):
 
     kind: ClassVar[str] = "cell"
     callables: ClassVar[tuple[str, ...]] = ("factory", "equations")
+    allowed: ClassVar[Mapping[str, Allowed]] = {**_ARGUMENTS, "factory": REFERENCE}
 
     equations: str | None = None
     reference: bool = True
     inits: tuple[str, ...] = INITS
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not all(map(_is_name, self.inits)) or not {*INITS} <= {*self.inits}:
-            raise ValueError(
-                f"cell '{self.name}': inits must be a list of names, of lower-case "
-                f"letters, digits and single hyphens, with {' and '.join(INITS)}"
-            )
 
 
 @dataclass(frozen=True)
@@ -132,6 +169,7 @@ class TaskDeclaration(Declaration):
     """A sequence problem; `factory(**options)` returns a `Task`."""
 
     kind: ClassVar[str] = "task"
+    allowed: ClassVar[Mapping[str, Allowed]] = {**_ARGUMENTS, "factory": REFERENCE}
 
 
 @dataclass(frozen=True)
@@ -162,6 +200,11 @@ class ImplementationDeclaration(Declaration):
     precisions: tuple[str, ...] = ("highest",)
     biases: tuple[str, ...] = ("canonical",)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.every is None and not self.cells:
+            self._refuse("cells")
+
     def declines(
         self, *, cell: str, device: str, dtype: str, precision: str, biases: str
     ) -> str | None:
@@ -182,7 +225,7 @@ class ImplementationDeclaration(Declaration):
 
 _declared: ContextVar[list[Declaration] | None] = ContextVar("declared", default=None)
 D = TypeVar("D", bound=Declaration)
-_EVERY: tuple[Literal["equations", "reference"], ...] = ("equations", "reference")
+_EVERY = ("equations", "reference")
 
 
 @contextmanager
@@ -196,7 +239,9 @@ def collecting() -> Iterator[list[Declaration]]:
         _declared.reset(token)
 
 
-def _declare(declaration: D) -> D:
+def _declare(kind: type[D], *arguments: Any, **named: Any) -> D:
+    """Declare a plugin; before the check, its arguments may be of any type."""
+    declaration = kind(*arguments, **named)
     collecting = _declared.get()
     if collecting is not None:
         collecting.append(declaration)
@@ -228,19 +273,18 @@ def declare_framework(
         summary: One line for `list`.
 
     Raises:
-        ValueError: If a name or a `module:callable` is not well formed.
+        ValueError: If an argument is not what it may be; the message says which.
     """
     return _declare(
-        FrameworkDeclaration(
-            name,
-            factory,
-            summary,
-            modules=tuple(modules),
-            distributions=tuple(distributions or modules),
-            extra=extra,
-            environment=dict(environment or {}),
-            probe=probe,
-        )
+        FrameworkDeclaration,
+        name,
+        factory,
+        summary,
+        modules=modules,
+        distributions=modules if distributions is None else distributions,
+        extra=extra,
+        environment={} if environment is None else environment,
+        probe=probe,
     )
 
 
@@ -268,17 +312,16 @@ def declare_cell(
         summary: One line for `list`.
 
     Raises:
-        ValueError: If a name or a `module:callable` is not well formed.
+        ValueError: If an argument is not what it may be; the message says which.
     """
     return _declare(
-        CellDeclaration(
-            name,
-            factory,
-            summary,
-            equations=equations,
-            reference=reference,
-            inits=tuple(inits),
-        )
+        CellDeclaration,
+        name,
+        factory,
+        summary,
+        equations=equations,
+        reference=reference,
+        inits=inits,
     )
 
 
@@ -286,9 +329,9 @@ def declare_task(name: str, *, factory: str, summary: str = "") -> TaskDeclarati
     """Declare a sequence problem; `factory(**options)` returns a `Task`.
 
     Raises:
-        ValueError: If a name or a `module:callable` is not well formed.
+        ValueError: If an argument is not what it may be; the message says which.
     """
-    return _declare(TaskDeclaration(name, factory, summary))
+    return _declare(TaskDeclaration, name, factory, summary)
 
 
 def declare_implementation(
@@ -326,29 +369,27 @@ def declare_implementation(
         summary: One line for `list`.
 
     Raises:
-        ValueError: If a name is not well formed, no cell is named, or not exactly one
-            of `factory`, `layer` and `loop` is given.
+        ValueError: If an argument is not what it may be, or not exactly one of
+            `factory`, `layer` and `loop` is given; the message says which.
     """
-    head = f"implementation '{name}'"
     if sum(given is not None for given in (factory, layer, loop)) != 1:
-        raise ValueError(f"{head}: give one of factory, layer and loop")
-    every = next((e for e in _EVERY if cells == e), None)
-    if every is None and (isinstance(cells, str) or not cells):
-        raise ValueError(f"{head}: cells must be a list of names")
-    return _declare(
-        ImplementationDeclaration(
-            name,
-            factory,
-            summary,
-            framework=framework,
-            cells=() if every else tuple(cells),
-            every=every,
-            layer=layer,
-            loop=loop,
-            trains=trains,
-            devices=tuple(devices),
-            dtypes=tuple(dtypes),
-            precisions=tuple(precisions),
-            biases=tuple(biases),
+        raise ValueError(
+            f"implementation {shown(name)}: give one of factory, layer and loop"
         )
+    every = cells if isinstance(cells, str) and cells in _EVERY else None
+    return _declare(
+        ImplementationDeclaration,
+        name,
+        factory,
+        summary,
+        framework=framework,
+        cells=cells if every is None else (),
+        every=every,
+        layer=layer,
+        loop=loop,
+        trains=trains,
+        devices=devices,
+        dtypes=dtypes,
+        precisions=precisions,
+        biases=biases,
     )

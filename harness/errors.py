@@ -79,6 +79,26 @@ def suggestion_and_names(name: str, known: Collection[str], what: str) -> str:
     return f"; {what}: {names}"
 
 
+MOST_SHOWN = 60
+"""The most characters of a user's own text or value in a message."""
+
+
+def shortened(text: str, most: int = MOST_SHOWN) -> str:
+    """Return a text whose middle is left out if it is longer than `most`."""
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end - 1]}…{text[-end:]}"
+
+
+def shown(value: object) -> str:
+    """Return a value of any type as a message shows it."""
+    try:
+        return shortened(repr(value))
+    except Exception:  # a plugin's own __repr__ may raise anything
+        return f"a {type(value).__name__}"
+
+
 def error_text(error: BaseException) -> str:
     """Return "ValueError: text", or "ValueError" if it has no text."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

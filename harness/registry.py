@@ -35,6 +35,7 @@ from harness.errors import (
 from harness.machine.facts import framework_versions
 
 D = TypeVar("D", bound=Declaration)
+_KINDS = ("framework", "cell", "task", "implementation")
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class Registry:
         registry = cls(files=tuple(found))
         reads: list[Callable[[], list[Declaration]]] = [
             partial(_read_entry_point, entry)
-            for group in ("frameworks", "cells", "tasks", "implementations")
-            for entry in importlib.metadata.entry_points(group=f"rnn_harness.{group}")
+            for kind in _KINDS
+            for entry in importlib.metadata.entry_points(group=f"rnn_harness.{kind}s")
         ]
         reads += [partial(registry._read_file, file) for file in registry.files]
         for read in reads:
@@ -145,7 +146,9 @@ class Registry:
                 # Standard output is for a command's answer, not for what a file prints.
                 with contextlib.redirect_stdout(sys.stderr):
                     spec.loader.exec_module(module)
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # such as SystemExit
                 del sys.modules[name]
                 raise self.broken(file.name, error) from error
             self._modules[file] = module
@@ -251,9 +254,11 @@ def _read_entry_point(entry: importlib.metadata.EntryPoint) -> list[Declaration]
     origin = entry.dist.name if entry.dist else "unknown"
     try:
         found = entry.load()
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # such as SystemExit
         raise PluginError(entry.name, describe_error(error)) from error
-    if not isinstance(found, Declaration):
+    if not isinstance(found, Declaration) or found.kind not in _KINDS:
         reason = (
             f"{entry.value} of {origin} is not a declaration; point the entry point at "
             "what a declare_…() call returned"

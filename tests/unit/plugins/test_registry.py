@@ -80,7 +80,8 @@ def test_a_name_that_resembles_no_other_gets_the_list() -> None:
         ("declares_nothing", "declares nothing; call declare_implementation"),
         (
             "declares_str_cells",
-            "implementation 'one-cell': cells must be a list of names "
+            "implementation 'one-cell': cells must be a list of names, such as "
+            "['gru'], or 'equations' or 'reference', not 'gru' "
             "(declares_str_cells.py:3)",
         ),
         ("name_taken", "adding: the task name is taken (built in)"),
@@ -156,7 +157,9 @@ def test_names_are_lower_case_words_joined_by_hyphens(name: str) -> None:
     "factory", ["", "module", "module:", ":call", "a:b:c", "a b:c"]
 )
 def test_a_factory_is_a_module_and_a_callable(factory: str) -> None:
-    with pytest.raises(ValueError, match="is not of the form 'module:callable'"):
+    with pytest.raises(
+        ValueError, match="factory must be of the form 'module:callable'"
+    ):
         declare_task("mine", factory=factory)
 
 
