@@ -6,6 +6,7 @@ import difflib
 import sysconfig
 import traceback
 from collections.abc import Collection, Iterable
+from itertools import islice
 from pathlib import Path
 
 
@@ -55,32 +56,11 @@ class InputError(HarnessError, ValueError):
     exit_code = 2
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'gru'?" for a near miss, else the known names."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean '{near[0]}'?"
-    return f"; known: {', '.join(names)}" if names else "; none is known"
-
-
-def suggestion_and_names(name: str, known: Collection[str], what: str) -> str:
-    """Return "; did you mean 'gru'? Allowed: gru, lstm", or "; allowed: gru, lstm".
-
-    Args:
-        name: The unknown name.
-        known: All names.
-        what: What they are, such as "allowed".
-    """
-    names = ", ".join(known)
-    near = suggestion(name, known)
-    if near.endswith("?"):
-        return f"{near} {what.capitalize()}: {names}"
-    return f"; {what}: {names}"
-
-
-MOST_SHOWN = 60
+MOST_SHOWN = 100
 """The most characters of a user's own text or value in a message."""
+
+_MOST_NAMES = 60
+"""The most names that a message lists."""
 
 
 def shortened(text: str, most: int = MOST_SHOWN) -> str:
@@ -97,6 +77,36 @@ def shown(value: object) -> str:
         return shortened(repr(value))
     except Exception:  # a plugin's own __repr__ may raise anything
         return f"a {type(value).__name__}"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'gru'?" for a near miss, else the known names."""
+    names = sorted(known)
+    near = difflib.get_close_matches(shortened(name), names, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known: {_listed(names)}" if names else "; none is known"
+
+
+def _listed(names: Collection[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    end = f" and {more} more" if more > 0 else ""
+    return f"{', '.join(islice(names, _MOST_NAMES))}{end}"
+
+
+def suggestion_and_names(name: str, known: Collection[str], what: str) -> str:
+    """Return "; did you mean 'gru'? Allowed: gru, lstm", or "; allowed: gru, lstm".
+
+    Args:
+        name: The unknown name.
+        known: All names.
+        what: What they are, such as "allowed".
+    """
+    names = _listed(known)
+    near = suggestion(name, known)
+    if near.endswith("?"):
+        return f"{near} {what.capitalize()}: {names}"
+    return f"; {what}: {names}"
 
 
 def error_text(error: BaseException) -> str:

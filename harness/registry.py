@@ -30,6 +30,7 @@ from harness.errors import (
     UnavailableError,
     describe_error,
     error_text,
+    shortened,
     suggestion,
 )
 from harness.machine.facts import framework_versions
@@ -200,7 +201,7 @@ class Registry:
     def _find(self, table: Mapping[str, D], kind: str, name: str) -> D:
         if name in table:
             return table[name]
-        message = f"unknown {kind} '{name}'{suggestion(name, table)}"
+        message = f"unknown {kind} '{shortened(name)}'{suggestion(name, table)}"
         if self.problems:
             # The name may belong to a plugin that could not be read.
             broken = "; ".join(str(problem) for problem in self.problems)
@@ -275,12 +276,12 @@ def _mistakes(
     """Yield what is wrong with an implementation's framework and its cells."""
     if new.framework not in frameworks:
         hint = suggestion(new.framework, frameworks)
-        yield f"unknown framework '{new.framework}'{hint}"
+        yield f"unknown framework '{shortened(new.framework)}'{hint}"
     elif new.factory is None and frameworks[new.framework].factory is None:
         yield f"framework '{new.framework}' builds no layers; give a factory"
     for cell in new.cells:
         if cell not in cells:
-            yield f"unknown cell '{cell}'{suggestion(cell, cells)}"
+            yield f"unknown cell '{shortened(cell)}'{suggestion(cell, cells)}"
         elif new.loop is not None and cells[cell].equations is None:
             yield f"cell '{cell}' has no equations to loop over; give a layer"
 

@@ -24,6 +24,7 @@ from harness.errors import (
     NothingMeasuredError,
     PluginError,
     describe_error,
+    shortened,
 )
 from harness.registry import Registry
 
@@ -119,7 +120,7 @@ def _certify(
 
 def _nothing_to_certify(request: CheckRequest) -> str:
     if request.expression is not None:
-        return f"-k '{request.expression}' leaves nothing to certify"
+        return f"-k '{shortened(request.expression)}' leaves nothing to certify"
     if request.cells:
         return (
             f"no implementation that is available here computes "

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from harness.errors import MisuseError
+from harness.errors import MisuseError, shortened
 from harness.registry import Registry
 from harness.run.plan.derived import (
     certificate_trial,
@@ -102,8 +102,8 @@ def make_plan(
     found = {measure: tuple(kept(trials)) for measure, trials in independent.items()}
     if expression is not None and not (certificates or any(found.values())):
         raise MisuseError(
-            f"-k '{expression}' matches no trial; `rnn-harness run SUITE --dry-run` "
-            "lists them with their words"
+            f"-k '{shortened(expression)}' matches no trial; `rnn-harness run SUITE "
+            "--dry-run` lists them with their words"
         )
     sessions: dict[str, tuple[Trial, ...]] = {}
     for trial in _unique([*kept(timed), *_timed(learning)]):

@@ -55,6 +55,45 @@ def test_a_malformed_expression_is_refused_with_an_example(
     assert "such as 'adding and not (lstm or rnn)'" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("(" * 3000, "has 3000 words and parentheses; at most 1000 are read"),
+        ("(" * 900, "it is nested more than 50 deep"),
+        ("(" * 400 + "gru" + ")" * 400, "it is nested more than 50 deep"),
+        ("not " * 900 + "gru", "it is nested more than 50 deep"),
+        ("not (" * 300 + "gru" + ")" * 300, "it is nested more than 50 deep"),
+        ("gru or " * 20_000 + "gru", "has 40001 words and parentheses; at most 1000"),
+        ("x" * 5000, "no trial has the word 'xxxxx"),
+        ("gru and " + "x" * 130_000, "no trial has the word 'xxxxx"),
+    ],
+)
+def test_an_endless_expression_is_refused_in_a_sentence(
+    expression: str, message: str
+) -> None:
+    with pytest.raises(MisuseError) as raised:
+        compile_filter(expression, WORDS)
+    assert message in str(raised.value)
+    assert len(str(raised.value)) < 500
+
+
+def test_an_expression_may_be_as_deep_and_as_long_as_is_said() -> None:
+    deep = "(" * 50 + "gru" + ")" * 50
+    assert compile_filter(deep, WORDS)({"gru"})
+    assert compile_filter("not " * 50 + "gru", WORDS)({"gru"})
+    flat = " or ".join(["lstm"] * 499 + ["gru"])
+    assert compile_filter(flat, WORDS)({"gru"})
+    beside = " or ".join(["(not gru)"] * 60)  # one beside another is not deeper
+    assert not compile_filter(beside, WORDS)({"gru"})
+
+
+def test_a_message_lists_a_bounded_number_of_words() -> None:
+    words = [f"seed{n}" for n in range(1000)]
+    with pytest.raises(MisuseError, match="seed151 and 940 more") as raised:
+        compile_filter("xyzzy", words)
+    assert len(str(raised.value)) < 1000
+
+
 def test_an_unknown_word_is_named_with_a_suggestion() -> None:
     with pytest.raises(
         MisuseError, match="has the word 'addin'; did you mean 'adding'"
