@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import PluginError
+from harness.errors import PluginError, shown
 
 MOST_LETTERS = 100
 """The longest name of a plugin; reports and file names are made of several."""
@@ -38,6 +38,19 @@ def is_name(value: object) -> bool:
     """Say whether a value is the name of a plugin."""
     form = r"[a-z0-9]+(-[a-z0-9]+)*"
     return _is_of_form(value, form) and len(str(value)) <= MOST_LETTERS
+
+
+def check_name(kind: str, name: object) -> None:
+    """Check the name of a plugin.
+
+    Raises:
+        ValueError: If it is not one.
+    """
+    if not is_name(name):
+        raise ValueError(
+            f"{kind} name {shown(name)}: use lower-case letters, digits and single "
+            f"hyphens, at most {MOST_LETTERS}, such as 'my-gru'"
+        )
 
 
 def is_line(value: object) -> bool:

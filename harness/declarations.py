@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 from harness.conformance import (
     FLAG,
     LINE,
-    MOST_LETTERS,
     REFERENCE,
     VARIABLES,
     Allowed,
+    check_name,
     is_line,
     is_list,
     is_module,
@@ -93,11 +93,7 @@ class Declaration:
     file: Path | None = None
 
     def __post_init__(self) -> None:
-        if not is_name(self.name):
-            raise ValueError(
-                f"{self.kind} name {shown(self.name)}: use lower-case letters, digits "
-                f"and single hyphens, at most {MOST_LETTERS}, such as 'my-gru'"
-            )
+        check_name(self.kind, self.name)
         for each in fields(self):
             allowed, value = self.allowed.get(each.name), getattr(self, each.name)
             if allowed is None:

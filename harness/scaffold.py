@@ -15,19 +15,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from harness.declarations import (
-    CellDeclaration,
-    Declaration,
-    ImplementationDeclaration,
-    TaskDeclaration,
-)
-from harness.errors import MisuseError, suggestion_and_names
+from harness.conformance import check_name
+from harness.errors import MisuseError, shortened, suggestion_and_names
 from harness.interpreters.probe import PACKAGES
 from harness.registry import Registry
 
-_DECLARATIONS: Mapping[str, type[Declaration]] = {
-    d.kind: d for d in (ImplementationDeclaration, CellDeclaration, TaskDeclaration)
-}
+_KINDS = ("implementation", "cell", "task")
 _TEMPLATES = {
     "torch": "torch",
     "tensorflow": "keras",
@@ -71,8 +64,10 @@ def write_plugin(new: NewPlugin, registry: Registry) -> Path:
         MisuseError: If the name or the file is taken, the file would hide a module,
             there is no such template, or the file cannot be written.
     """
-    if new.kind not in _DECLARATIONS:
-        raise MisuseError(f"unknown kind '{new.kind}'{_hint(new.kind, _DECLARATIONS)}")
+    if new.kind not in _KINDS:
+        raise MisuseError(
+            f"unknown kind '{shortened(new.kind)}'{_hint(new.kind, _KINDS)}"
+        )
     _check_name(new, registry)
     file = new.file or Path(new.name.replace("-", "_") + ".py")
     _check_file(file)
@@ -93,7 +88,7 @@ def write_plugin(new: NewPlugin, registry: Registry) -> Path:
 
 def _check_name(new: NewPlugin, registry: Registry) -> None:
     try:
-        _DECLARATIONS[new.kind](new.name, None)
+        check_name(new.kind, new.name)
     except ValueError as error:
         near = _hyphenated(new.name)
         hint = f"; did you mean '{near}'?" if near else ""

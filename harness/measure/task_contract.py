@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -15,6 +16,10 @@ PROBLEMS = 10_000
 FLOOR_TOLERANCE = 0.05
 """The mean over `PROBLEMS` problems is a few hundredths from a closed form at most."""
 
+_SIZES = (PROBLEMS, 1, 2, 3)
+"""Sizes of the batches that are drawn: the last batch of a run may be small."""
+
+_FLOAT32 = np.finfo(np.float32).max
 _LENGTHS: tuple[int, ...] = (10, 20, 50, 100, *range(1, 1000))
 _NO_LOSS = 1e-6
 _CERTAIN = 60.0
@@ -48,8 +53,9 @@ def check_task(task: Task) -> TaskCheck:
     """
     length = _first_length(task)
     batch = _draw(task, length)
+    unfit = chain.from_iterable(_unfit(task, length, size) for size in _SIZES)
     clauses: Clauses = {
-        "shapes and dtypes": next(_wrong_shape(task, batch, length), None),
+        "shapes and dtypes": next(unfit, None),
         "one seed, one batch": next(_difference(batch, _draw(task, length)), None),
     }
     if clauses["shapes and dtypes"] is None:  # another batch cannot be scored
@@ -65,45 +71,65 @@ def _first_length(task: Task) -> int:
     raise ValueError("has no sequences of any length below 1000")
 
 
-def _draw(task: Task, length: int) -> Batch:
-    return task.sample(np.random.default_rng(0), batch=PROBLEMS, length=length)
+def _draw(task: Task, length: int, size: int = PROBLEMS) -> Batch:
+    return task.sample(np.random.default_rng(0), batch=size, length=length)
 
 
 def _difference(batch: Batch, again: Batch) -> Iterator[str]:
     for name in ("inputs", "lengths", "targets", "scored"):
-        if not np.array_equal(getattr(batch, name), getattr(again, name)):
+        if not _same(*(np.asarray(getattr(b, name)) for b in (batch, again))):
             yield f"{name} differ between two draws; rng must be the only randomness"
+
+
+def _same(one: Array, other: Array) -> bool:
+    """Say whether two arrays hold the same; NaN is NaN."""
+    if one.shape != other.shape:
+        return False
+    return bool(np.all((one == other) | ((one != one) & (other != other))))
 
 
 # --- what was drawn ------------------------------------------------------------------
 
 
-def _wrong_shape(task: Task, batch: Batch, length: int) -> Iterator[str]:
+def _unfit(task: Task, length: int, size: int) -> Iterator[str]:
+    """Yield what a run would refuse in a batch of this size."""
+    batch = _draw(task, length, size)
+    where = "" if size == PROBLEMS else f"in a batch of {size}, "
+    found = list(_wrong_shape(task, batch, length, size))
+    # Values of a wrong shape or dtype cannot be judged.
+    for problem in found or _wrong_values(task, batch, length):
+        yield f"{where}{problem}"
+
+
+def _wrong_shape(task: Task, batch: Batch, length: int, size: int) -> Iterator[str]:
     info, time_steps = task.info, task.time_steps(length)
     readouts = time_steps if info.readout is Readout.EVERY else 1
     tokens, classes = info.inputs.kind == "tokens", info.target is Target.CLASS
     inputs = () if tokens else (info.inputs.size,)
     targets = () if classes else (info.output_size,)
     for name, kinds, shape in (
-        ("inputs", "iu" if tokens else "f", (PROBLEMS, time_steps, *inputs)),
-        ("lengths", "iu", (PROBLEMS,)),
-        ("targets", "iu" if classes else "f", (PROBLEMS, readouts, *targets)),
-        ("scored", "b", (PROBLEMS, readouts)),
+        ("inputs", "iu" if tokens else "f", (size, time_steps, *inputs)),
+        ("lengths", "iu", (size,)),
+        ("targets", "iu" if classes else "f", (size, readouts, *targets)),
+        ("scored", "b", (size, readouts)),
     ):
         found = np.asarray(getattr(batch, name))
         if found.dtype.kind not in kinds or found.shape != shape:
             word = {"f": "float", "b": "bool"}.get(kinds, "int")
             yield f"{name} are {found.dtype} {found.shape}; expected {word} {shape}"
-    yield from _wrong_range(task, batch, time_steps)
 
 
-def _wrong_range(task: Task, batch: Batch, time_steps: int) -> Iterator[str]:
+def _wrong_values(task: Task, batch: Batch, length: int) -> Iterator[str]:
     info = task.info
-    ranges = [("lengths", batch.lengths, 1, time_steps)]
+    ranges = [("lengths", batch.lengths, 1, task.time_steps(length))]
     if info.inputs.kind == "tokens":
         ranges.append(("inputs", batch.inputs, 0, info.inputs.size - 1))
+    else:
+        yield from _not_finite("inputs", batch.inputs)
     if info.target is Target.CLASS:
         ranges.append(("targets", batch.targets, 0, info.output_size - 1))
+    else:
+        yield from _not_finite("targets", batch.targets)
     for name, array, least, most in ranges:
         if array.min() < least or array.max() > most:
             yield (
@@ -112,6 +138,24 @@ def _wrong_range(task: Task, batch: Batch, time_steps: int) -> Iterator[str]:
             )
     if not batch.scored.any():
         yield "no position is scored"
+    unscored = np.flatnonzero(~batch.scored.any(axis=1))
+    if unscored.size:
+        yield (
+            f"no position of {unscored.size} of {len(batch.scored)} sequences is "
+            f"scored, the first of them at [{unscored[0]}]; a batch of such sequences "
+            "alone has no loss, so score at least one position of each"
+        )
+
+
+def _not_finite(name: str, found: Array) -> Iterator[str]:
+    """Yield where reals are not finite in float32, scored or not."""
+    wrong = ~(np.abs(found) <= _FLOAT32)
+    if wrong.any():
+        place = [int(i) for i in np.argwhere(wrong)[0]]
+        yield (
+            f"{name} hold {found[tuple(place)]} at {place}; every number must be "
+            "finite in float32, also where nothing is scored"
+        )
 
 
 # --- scores and floor ----------------------------------------------------------------

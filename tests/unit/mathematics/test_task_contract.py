@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from harness.contract import Batch, Readout, Tally, Task
+from harness.errors import InputError
 from harness.loading import load_task
+from harness.measure.problem import Problem
 from harness.measure.task_contract import check_task
 from harness.registry import Registry
 from harness.scaffold import NewPlugin, write_plugin
@@ -61,6 +63,31 @@ def means(task: Task) -> Any:
     return score
 
 
+def unscored(which: Callable[[Batch], Any]) -> Callable[[Batch], Batch]:
+    """Return a change that scores nothing in some sequences."""
+
+    def change(batch: Batch) -> Batch:
+        scored = batch.scored.copy()
+        scored[which(batch)] = False
+        return replace(batch, scored=scored)
+
+    return change
+
+
+def squeezed(batch: Batch) -> Batch:
+    """Return a batch that loses the axis of its only sequence."""
+    return Batch(
+        *(np.squeeze(a, 0) if len(a) == 1 else a for a in vars(batch).values())
+    )
+
+
+def infinite(batch: Batch) -> Batch:
+    """Return a batch with a number that float32 cannot hold, in padding."""
+    inputs = batch.inputs.astype(np.float64)
+    inputs[-1, -1] = 1e39
+    return replace(batch, inputs=inputs)
+
+
 MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
     (
         "adding",
@@ -91,6 +118,37 @@ MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
         {"sample": sampling(lambda b: replace(b, inputs=b.inputs + 1))},
         "shapes and dtypes",
         "inputs are from 1 to 10; expected 0 to 9",
+    ),
+    (
+        "adding",
+        {"sample": sampling(unscored(lambda b: np.arange(b.size) % 2500 == 2400))},
+        "shapes and dtypes",
+        "no position of 4 of 10000 sequences is scored, the first of them at [2400]; "
+        "a batch of such sequences alone has no loss",
+    ),
+    (
+        "adding",
+        {"sample": sampling(unscored(lambda b: slice(None, b.size < 3)))},
+        "shapes and dtypes",
+        "in a batch of 1, no position is scored",
+    ),
+    (
+        "copy-memory",
+        {"sample": sampling(unscored(lambda b: slice(0, b.size == 3)))},
+        "shapes and dtypes",
+        "in a batch of 3, no position of 1 of 3 sequences is scored",
+    ),
+    (
+        "adding",
+        {"sample": sampling(squeezed)},
+        "shapes and dtypes",
+        "in a batch of 1, inputs are float32 (10, 2); expected float (1, 10, 2)",
+    ),
+    (
+        "adding",
+        {"sample": sampling(infinite)},
+        "shapes and dtypes",
+        "inputs hold 1e+39 at [9999, 9, 0]; every number must be finite in float32",
     ),
     (
         "adding",
@@ -151,6 +209,97 @@ def test_a_mistake_breaks_its_clause_of_the_contract(
     found = broken(task, changes)
     assert list(found) == [clause]
     assert message in found[clause]
+
+
+EVERY_STEP = """
+import numpy as np
+from harness import declare_task
+from harness.contract import Batch, Inputs, Quantity, Readout, Tally, Target, TaskInfo
+
+declare_task("every-step", factory="every_step:Task")
+
+
+class Task:
+    info = TaskInfo(
+        "every-step", Inputs("reals", 1), Target.REAL, 1, Readout.EVERY,
+        {"loss": Quantity("squared error", "lower")}, "loss", "this file",
+    )
+
+    def time_steps(self, length):
+        return length
+
+    def sample(self, rng, *, batch, length):
+        values = rng.uniform(size=(batch, length, 1)).astype(np.float32)
+        scored = np.broadcast_to(np.arange(length) > 0, (batch, length)).copy()
+        targets = values.copy()
+        WRONG
+        return Batch(values, np.full(batch, length), targets, scored)
+
+    def score(self, outputs, batch):
+        errors = (outputs.astype(np.float64) - batch.targets)[batch.scored] ** 2
+        return {"loss": Tally(float(errors.sum()), errors.size)}
+
+    def floor(self, *, length):
+        return {"loss": 1 / 12}
+
+    def solved(self, loss, scores):
+        return loss <= 1 / 1200
+
+    def first_recalled(self, *, length):
+        return 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "in_check", "in_run"),
+    [
+        ("pass", "the contract holds", None),
+        (
+            "targets[:, 0] = np.nan",
+            "targets hold nan at [0, 0, 0]; every number must be finite in float32, "
+            "also where nothing is scored",
+            "targets holds nan at [0, 0, 0]; every number must be finite",
+        ),
+        (
+            "targets[:, 0] = -np.inf",
+            "targets hold -inf at [0, 0, 0]",
+            "targets holds -inf at [0, 0, 0]",
+        ),
+        (
+            "values[-1, 0] = np.nan",
+            "inputs hold nan at [9999, 0, 0]",
+            "inputs holds nan at [7, 0, 0]",
+        ),
+        (
+            "scored &= batch > 10",
+            "in a batch of 1, no position is scored",
+            "scored must be bool with at least one True",
+        ),
+    ],
+)
+def test_check_and_run_say_the_same_of_a_task(
+    wrong: str,
+    in_check: str,
+    in_run: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = EVERY_STEP.replace("WRONG", wrong)
+    file = helpers.write(tmp_path / "every_step.py", text)
+    code, out, _ = helpers.call(["check", str(file)], monkeypatch, capsys)
+    assert code == (0 if in_run is None else 3)
+    assert in_check in out
+    assert "differ between two draws" not in out
+    trial = replace(helpers.LEARNING, task="every-step")
+    problem = Problem(Registry.discover([file]), trial)
+    network = problem.network()
+    if in_run is None:
+        network.place(problem.batch("train", 0))
+        return
+    with pytest.raises(InputError) as raised:
+        network.place(problem.batch("train", 0))
+    assert in_run in str(raised.value)
 
 
 def test_check_prints_the_clauses_of_a_file_and_fails(
