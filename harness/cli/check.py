@@ -26,6 +26,7 @@ from harness.errors import (
     describe_error,
     shortened,
 )
+from harness.printing import echo
 from harness.registry import Registry
 
 if TYPE_CHECKING:
@@ -93,10 +94,10 @@ def check(
     if as_json:
         found = [task_json(task) for task in tasks]
         found += [certificate_json(record) for record in records]
-        click.echo(json.dumps(found, indent=1))
+        echo(json.dumps(found, indent=1))
     else:
         for text in (*map(task_text, tasks), *map(certificate_text, records)):
-            click.echo(text)
+            echo(text)
     broken = any(task.broken for task in tasks)
     code = verdict(records) if records else DONE
     return exit_code(registry, code, NO if broken else DONE)
@@ -105,8 +106,7 @@ def check(
 def _certify(
     registry: Registry, request: CheckRequest, jobs: int, *, nothing_else: bool
 ) -> list[TrialRecord]:
-    from rich.console import Console
-
+    from harness.console import Console
     from harness.run.certify import certify
 
     if not request.trials(registry):

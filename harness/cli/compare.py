@@ -13,6 +13,7 @@ from harness.cli.exits import DONE, NO, NOTHING
 from harness.cli.options import json_option, plugin_option, stdout
 from harness.cli.read import read_run
 from harness.errors import MisuseError, NothingMeasuredError
+from harness.printing import echo, one_line
 
 if TYPE_CHECKING:
     from harness.analysis.comparison.compare import Comparison
@@ -106,12 +107,12 @@ def print_comparison(found: Comparison, *, as_json: bool) -> int:
     undecided = _undecided(found, code)
     if as_json:
         whole = replace(found, notes=(*found.notes, *undecided))
-        click.echo(to_json(compare_json(whole)))
+        echo(to_json(compare_json(whole)))
     else:
         table = compare_table(found)
         stdout().print(render(table))
         for note in ("", *table.notes, "", compare_sentence(found), *undecided):
-            click.echo(note)
+            echo(one_line(note))
     return code
 
 

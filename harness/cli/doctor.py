@@ -9,6 +9,7 @@ import click
 
 from harness.cli.exits import DONE, NOTHING, exit_code
 from harness.cli.options import json_option, plugin_option, read_plugins
+from harness.printing import echo
 
 
 @click.command()
@@ -55,13 +56,13 @@ def doctor(
         registry,
         devices,
         counts,
-        report=lambda line: click.echo(line, err=True),
+        report=lambda line: echo(line, err=True),
         log=lambda _: None,
         peaks=not quick,
     )
     if as_json:
-        click.echo(json.dumps(doctor_json(found), indent=1, allow_nan=False))
+        echo(json.dumps(doctor_json(found), indent=1, allow_nan=False))
     else:
-        click.echo(doctor_text(found))
+        echo(doctor_text(found))
     unfit = found.fitness.verdict == "unfit"
     return exit_code(registry, NOTHING if unfit else DONE)

@@ -16,6 +16,7 @@ from harness.cli.exits import TERMINATED
 from harness.cli.options import (
     device_option,
     expression_option,
+    fail,
     json_option,
     limits_options,
     output_option,
@@ -24,6 +25,7 @@ from harness.cli.options import (
     settings_option,
 )
 from harness.errors import MisuseError
+from harness.printing import output_error
 from harness.run.signals import handled
 
 if TYPE_CHECKING:
@@ -60,10 +62,9 @@ def gate(
     in fresh processes, and counts only if it is slower or faster again. Exit codes: 0
     no key is slower; 3 a key is slower or failed; 5 too many keys are undecided.
     """
-    from rich.console import Console
-
     from harness.analysis.comparison.compare import EFFECT, compare, confirmed
     from harness.analysis.run import JudgedRun
+    from harness.console import Console
     from harness.machine.devices import resolve_device
     from harness.run.gate import SAME_SOURCES, GateRequest
     from harness.run.gate import gate as run_gate
@@ -108,7 +109,13 @@ def gate(
                 found = confirmed(found, compared(again))
     except _TerminatedError:
         return TERMINATED
-    return print_comparison(found, as_json=as_json)
+    code = print_comparison(found, as_json=as_json)
+    if output_error() is not None:
+        fail(
+            "not everything could be printed; `rnn-harness compare` reads the folders "
+            f"base and new of {request.folder}"
+        )
+    return code
 
 
 class _TerminatedError(BaseException):

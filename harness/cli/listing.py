@@ -12,6 +12,7 @@ import click
 from harness.cli.exits import exit_code
 from harness.cli.options import json_option, plugin_option, read_plugins
 from harness.declarations import BUILT_IN, Declaration
+from harness.printing import echo, one_line
 from harness.registry import Registry
 
 
@@ -30,32 +31,31 @@ def list_plugins(as_json: bool, probe: bool, plugins: tuple[Path, ...]) -> int:
 
         reasons = dict(build_each(registry))
     if as_json:
-        click.echo(json.dumps(_listing(registry, reasons), indent=1))
+        echo(json.dumps(_listing(registry, reasons), indent=1))
         return exit_code(registry)
     for title, table in (("cells", registry.cells), ("tasks", registry.tasks)):
-        click.echo(title)
+        echo(title)
         for name, declared in table.items():
-            click.echo(f"  {name:<18} {declared.summary}{_from(declared.origin)}")
-        click.echo()
-    click.echo("implementations")
+            echo(_first_line(name, declared))
+        echo()
+    echo("implementations")
     for name, implementation in registry.implementations.items():
         cells = ", ".join(implementation.cells)
-        click.echo(
-            f"  {name:<18} {implementation.summary}{_from(implementation.origin)}"
-        )
+        echo(_first_line(name, implementation))
         devices = ", ".join(implementation.devices)
-        click.echo(f"  {'':<18} {implementation.framework}; {cells}; on {devices}")
-        if reasons[name] is not None:
-            click.echo(f"  {'':<18} {reasons[name]}")
+        facts = f"{implementation.framework}; {cells}; on {devices}"
+        for words in filter(None, (facts, reasons[name])):
+            echo(f"  {'':<18} {one_line(words)}")
     if registry.problems:
-        click.echo("\nnot usable")
+        echo("\nnot usable")
         for problem in registry.problems:
-            click.echo(f"  {problem}")
+            echo(f"  {one_line(problem)}")
     return exit_code(registry)
 
 
-def _from(origin: str) -> str:
-    return "" if origin == BUILT_IN else f" (from {origin})"
+def _first_line(name: str, declared: Declaration) -> str:
+    origin = "" if declared.origin == BUILT_IN else f" (from {declared.origin})"
+    return f"  {one_line(name):<18} {one_line(declared.summary + origin)}"
 
 
 def _listing(registry: Registry, reasons: Mapping[str, str | None]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from harness.cli.options import fail
 from harness.cli.read import export, report, show
 from harness.cli.run import run
 from harness.errors import HarnessError, MisuseError
+from harness.printing import guard_streams, output_error
 
 _VERBS = (check, compare, doctor, export, gate, list_plugins, new, report, run, show)
 
@@ -38,6 +40,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command and exit as documented."""
+    guard_streams()
     try:
         _check_own_packages()
         code = cli.main(standalone_mode=False)
@@ -49,10 +52,19 @@ def main() -> NoReturn:
         code = MISUSE
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # the program that reads our output has ended
-        code = DONE
-    sys.exit(code if isinstance(code, int) else DONE)
+    sys.exit(_and_printed(code if isinstance(code, int) else DONE))
+
+
+def _and_printed(code: int) -> int:
+    """Return an exit code, or that of misuse if standard output could not be written.
+
+    A program that stops reading, such as `head`, is no error.
+    """
+    error = output_error()
+    if error is None or error.errno == errno.EPIPE:
+        return code
+    fail(f"standard output cannot be written: {error.strerror}")
+    return MISUSE
 
 
 def _check_own_packages() -> None:

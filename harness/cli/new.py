@@ -9,6 +9,7 @@ import click
 
 from harness.cli.exits import exit_code
 from harness.cli.options import fail, plugin_option, read_plugins
+from harness.printing import echo
 from harness.registry import Registry
 
 
@@ -42,8 +43,8 @@ def new(
 
     registry = read_plugins(plugins)
     file = write_plugin(NewPlugin(kind, name, framework, cell, output), registry)
-    click.echo(file)
-    click.echo(f"next: rnn-harness check {shlex.quote(str(file))}")
+    echo(file)
+    echo(f"next: rnn-harness check {shlex.quote(str(file))}")
     if kind == "implementation":
         reason = Registry.discover([file]).unavailable(name)
         if reason is not None:

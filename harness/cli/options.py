@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from harness.errors import MisuseError
+from harness.printing import echo
 from harness.registry import Registry
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from harness.console import Console
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -121,11 +122,12 @@ def read_plugins(plugins: Sequence[Path]) -> Registry:
 
 def fail(message: str) -> None:
     """Print on standard error what went wrong."""
-    click.echo(f"rnn-harness: {message}", err=True)
+    # Further lines are indented, so that text in a message does not pass for another.
+    echo("\n  ".join(f"rnn-harness: {message}".splitlines()), err=True)
 
 
 def stdout() -> Console:
     """Return standard output; in a file or pipe it is wide, so that no line breaks."""
-    from rich.console import Console
+    from harness.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 140)

@@ -11,6 +11,7 @@ import click
 from harness.cli.exits import DONE
 from harness.cli.options import fail, json_option, plugin_option, stdout
 from harness.errors import MisuseError, NothingMeasuredError
+from harness.printing import echo
 from harness.report.exports import EXPORTS
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def show(folder: Path, as_json: bool, plugins: tuple[Path, ...]) -> int:
     _, run = read_run(folder)
     summary = summarize(run)
     if as_json:
-        click.echo(to_json(summary.to_json()))
+        echo(to_json(summary.to_json()))
     else:
         stdout().print(all_tables(summary))
     return DONE
@@ -68,7 +69,7 @@ def report(folder: Path, plugins: tuple[Path, ...]) -> int:
     from harness.report.page import write_report
 
     store, run = read_run(folder)
-    click.echo(f"report: {write_report(store, summarize(run))}")
+    echo(f"report: {write_report(store, summarize(run))}")
     return DONE
 
 
@@ -97,10 +98,7 @@ def export(
     try:
         EXPORTS[form](run, output or sys.stdout)
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        what = output or "standard output"
         raise MisuseError(
-            f"{what} cannot be written: {error.strerror or error}"
+            f"{output} cannot be written: {error.strerror or error}"
         ) from error
     return DONE

@@ -35,11 +35,11 @@ from harness.cli.options import (
     stdout,
 )
 from harness.errors import HarnessError, MisuseError
+from harness.printing import echo, one_line, output_error, printable
 from harness.run.signals import handled
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from harness.console import Console
     from harness.run.execution import Execution
     from harness.store import RunFolder
 
@@ -109,8 +109,7 @@ def run(
     **named: Any,
 ) -> int:
     """Run SUITE, a built-in name or a TOML file, or continue an interrupted run."""
-    from rich.console import Console
-
+    from harness.console import Console
     from harness.interpreters.choose import load_interpreters
     from harness.machine.devices import resolve_device
     from harness.run.execution import Execution
@@ -165,7 +164,7 @@ def _seeds(text: str | None) -> list[int] | None:
 def _show_preview(execution: Execution, *, why: bool) -> None:
     to_run = done = 0
     for stage, trials in execution.preview():
-        click.echo(f"{stage}: {len(trials)}")
+        echo(one_line(f"{stage}: {len(trials)}"))
         for preview in trials:
             todo = preview.todo
             to_run += todo.runs
@@ -173,12 +172,12 @@ def _show_preview(execution: Execution, *, why: bool) -> None:
             text = f"  {preview.label}"
             if why or not todo.runs:
                 text += f": {'runs' if todo.runs else 'stays'}, {todo.why}"
-            click.echo(text)
+            echo(printable(text))
     for note in execution.notes():
-        click.echo(note)
+        echo(one_line(note))
     if to_run:
-        click.echo(execution.estimate().sentence())
-    click.echo(f"{to_run} would run, {done} are done; nothing was run")
+        echo(execution.estimate().sentence())
+    echo(f"{to_run} would run, {done} are done; nothing was run")
 
 
 class _StoppedError(BaseException):
@@ -247,4 +246,6 @@ def finish(store: RunFolder) -> int:
     summary = summarize(JudgedRun(records, store.info()))
     page = write_report(store, summary)
     stdout().print(end_of_run(summary, page))
+    if output_error() is not None:
+        fail(f"not everything could be printed; the report has it: {page}")
     return verdict(records)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.analysis.certificates import Check, checks_of, likely_causes
+from harness.printing import one_line
 from harness.report.tables.checks import arithmetic, verdict
 from harness.report.text import few
 from harness.store import TrialRecord
@@ -33,22 +34,24 @@ def certificate_json(record: TrialRecord) -> dict[str, Any]:
 
 def certificate_text(record: TrialRecord) -> str:
     """Return a first line, a table of the checks, likely causes and the verdict."""
-    lines = [" · ".join(_head(record))]
+    lines = [one_line(" · ".join(_head(record)))]
     if record.outcome != "ok":
-        return "\n".join([*lines, f"  {record.outcome}: {record.reason}", ""])
+        ended = one_line(f"{record.outcome}: {record.reason}")
+        return "\n".join([*lines, f"  {ended}", ""])
     lines.append(
         f"  {'':<26} {'error':>9} {'allowed':>9} {'expected':>11} {'found':>11}"
     )
     lines += [line for check in checks_of(record) for line in _lines(check)]
     for cause, checks in likely_causes(record).items():
-        lines.append(f"likely cause of {', '.join(few(checks, MOST_NAMED))}: {cause}")
+        named = ", ".join(few(checks, MOST_NAMED))
+        lines.append(one_line(f"likely cause of {named}: {cause}"))
     broken, checks = (record.value("certificate", n) for n in ("broken", "checks"))
     if broken:
         lines.append(f"not certified: {broken} of {checks} checks broken")
     else:
         lines.append(f"certified: {checks} checks")
         if record.result.get("unproven"):
-            lines.append(f"not proven: {record.result['unproven']}")
+            lines.append(one_line(f"not proven: {record.result['unproven']}"))
     return "\n".join([*lines, ""])
 
 
@@ -76,9 +79,9 @@ def _lines(check: Check) -> list[str]:
     words = verdict(check)
     if words == "ok" and check.warned:
         words = "ok, but unusually large"
-    line = f"  {check.name:<26} {' '.join(numbers)}  {words}"
+    line = f"  {one_line(check.name):<26} {' '.join(numbers)}  {words}"
     if check.broken and check.where:
-        return [line, f"  {'':<26} {check.where}"]
+        return [line, f"  {'':<26} {one_line(check.where)}"]
     return [line]
 
 

@@ -9,6 +9,7 @@ from harness.analysis.grouping import group
 from harness.machine.gpu import Gpu
 from harness.machine.peak import Rate, RateName
 from harness.machine.watch import Machine
+from harness.printing import printable
 from harness.reason import Fitness
 from harness.report.text import NOTHING, number, percent, seconds, size, with_unit
 from harness.run.doctor import Diagnosis, LibraryPeak, place_words
@@ -42,7 +43,7 @@ def doctor_text(found: Diagnosis) -> str:
     lines += ["", *_verdict_lines(found.fitness)]
     if found.peaks:
         lines += ["", *_table(found)]
-    return "\n".join([*lines, "", summary(found)])
+    return "\n".join(map(printable, [*lines, "", summary(found)]))
 
 
 def summary(found: Diagnosis) -> str:

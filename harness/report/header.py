@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from harness.analysis.header import Header
-from harness.report.text import counts, one_line, seconds
+from harness.printing import one_line
+from harness.report.text import counts, seconds
 
 NAMES = {"gradients": "gradient"}
 """Measures whose trials have another name in the sentence."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from harness.printing import one_line
 from harness.report.contents import Section
 from harness.report.tables.form import Table
-from harness.report.text import one_line
 
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 

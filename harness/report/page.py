@@ -8,13 +8,14 @@ from pathlib import Path
 
 from harness.analysis.run import JudgedRun
 from harness.analysis.summary import Summary, summarize
+from harness.printing import one_line
 from harness.report.contents import Section, sections
 from harness.report.figures.results import Results
 from harness.report.figures.sketch import Drawn
 from harness.report.header import sentence
 from harness.report.markdown import summary_text
 from harness.report.markup import Html, inline_svg, join, table, tag
-from harness.report.text import few, one_line
+from harness.report.text import few
 from harness.store import RunFolder, write_atomically
 
 FILTERS = ("task", "cell", "implementation")

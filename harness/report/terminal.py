@@ -12,11 +12,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.analysis.summary import Summary
+from harness.printing import one_line
 from harness.report.contents import end_table, terminal_tables
 from harness.report.header import line
 from harness.report.tables.checks import outcome_table
 from harness.report.tables.form import Block, Table
-from harness.report.text import one_line
 
 WIDEST = 24
 """A longer word may be broken over two lines."""
@@ -35,7 +35,7 @@ def end_of_run(summary: Summary, report: Path | None = None) -> RenderableType:
         parts += [render(found), Text("")]
     failures = outcome_table(summary)
     if failures.rows:
-        parts += [Text(failures.title), render(failures), Text("")]
+        parts += [Text(one_line(failures.title)), render(failures), Text("")]
     if report is not None:
         parts.append(Text(f"report: {report}", no_wrap=True, overflow="ignore"))
     return Group(*parts)
@@ -45,8 +45,8 @@ def all_tables(summary: Summary) -> RenderableType:
     """Return the tables of a run, in the order of the report."""
     parts: list[RenderableType] = [Text(line(summary.header)), Text("")]
     for found in terminal_tables(summary):
-        parts += [Text(found.title, style="bold"), render(found)]
-        parts += [Text(note, style="dim") for note in found.notes]
+        parts += [Text(one_line(found.title), style="bold"), render(found)]
+        parts += [Text(one_line(note), style="dim") for note in found.notes]
         parts.append(Text(""))
     return Group(*parts)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from harness.printing import one_line
+
 NOTHING = "–"
 
 UNCERTIFIED = "uncertified"
@@ -11,12 +13,6 @@ UNCERTIFIED = "uncertified"
 
 
 _PREFIXES = {"G": 1e9, "M": 1e6, "k": 1e3, "": 1.0}
-
-
-def one_line(text: object) -> str:
-    """Return text without line breaks and control characters."""
-    words = "".join(c if c.isprintable() else " " for c in str(text)).split()
-    return " ".join(words)
 
 
 def number(value: float | None) -> str:

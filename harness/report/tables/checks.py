@@ -9,8 +9,9 @@ from harness.analysis.certificates import Check, ParityRow
 from harness.analysis.grouping import Heading
 from harness.analysis.outcomes import OutcomeRow
 from harness.analysis.summary import Summary
+from harness.printing import one_line
 from harness.report.tables.form import Column, Keys, Table, table, through
-from harness.report.text import NOTHING, one_line, seeds, whole
+from harness.report.text import NOTHING, seeds, whole
 from harness.trial import Trial
 
 MOST_WORDS = 120

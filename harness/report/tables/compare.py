@@ -17,9 +17,10 @@ from harness.analysis.comparison.normalise import Normalised
 from harness.analysis.grouping import group
 from harness.analysis.speed.conditions import budget_of
 from harness.analysis.speed.timings import SpeedRow
+from harness.printing import one_line
 from harness.report.tables.form import Column, Table, ends, table
 from harness.report.tables.timings import phase
-from harness.report.text import NOTHING, number, one_line, seconds
+from harness.report.text import NOTHING, number, seconds
 from harness.trial import Trial
 
 MOST_NAMED = 4

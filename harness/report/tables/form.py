@@ -8,7 +8,8 @@ from typing import Generic, Protocol, TypeVar
 
 from harness.analysis.grouping import Heading, group
 from harness.intervals import Interval
-from harness.report.text import NOTHING, one_line
+from harness.printing import one_line
+from harness.report.text import NOTHING
 
 R = TypeVar("R")
 S = TypeVar("S")

@@ -12,6 +12,7 @@ from harness.analysis.learning.solve_time import SolveTime
 from harness.analysis.summary import LearnedRow, Summary
 from harness.contract import Optimizer
 from harness.intervals import CensoredMedian, Spread
+from harness.printing import one_line
 from harness.report.tables.form import Column, Table, heading, keys, table
 from harness.report.tables.solve_time import span
 from harness.report.text import (
@@ -20,7 +21,6 @@ from harness.report.text import (
     counts,
     marked,
     number,
-    one_line,
     seconds,
     seeds,
     short,

@@ -8,9 +8,10 @@ from harness.analysis.speed.conditions import budget_of
 from harness.analysis.speed.timings import Memory, SpeedRow
 from harness.analysis.summary import Summary
 from harness.machine.peak import Rate
+from harness.printing import one_line
 from harness.report.tables.form import Column, Table, ends
 from harness.report.tables.timings import CELL, PHASE, RAN, timing_table
-from harness.report.text import NOTHING, one_line, percent, short, size
+from harness.report.text import NOTHING, percent, short, size
 
 DOCTOR = ", doctor"
 """The ending of a library's name if `doctor` had measured its rate."""

@@ -8,9 +8,10 @@ from harness.analysis.grouping import group
 from harness.analysis.speed.conditions import budget_of
 from harness.analysis.speed.timings import PLACEMENT, SpeedRow
 from harness.analysis.summary import Summary
+from harness.printing import one_line
 from harness.report.tables.form import Column, Table, ends
 from harness.report.tables.timings import CELL, NAME, PHASE, RAN, timing, timing_table
-from harness.report.text import one_line, times, verdict
+from harness.report.text import times, verdict
 
 COLUMNS: Sequence[Column[SpeedRow]] = (
     CELL,

@@ -13,6 +13,7 @@ from harness.analysis.learning.gradient_over_lag import gradient_panels
 from harness.analysis.learning.held_out_curves import learning_panels
 from harness.analysis.run import JudgedRun
 from harness.errors import NothingMeasuredError
+from harness.printing import one_line
 from harness.report import markdown
 from harness.report.figures import overview, style
 from harness.report.figures.axes import log_label
@@ -22,7 +23,7 @@ from harness.report.figures.learning import draw_learning
 from harness.report.figures.sketch import Sketch
 from harness.report.markup import Html, inline_svg, tag
 from harness.report.page import write_report
-from harness.report.text import number, one_line, seconds, seeds, short
+from harness.report.text import number, seconds, seeds, short
 from harness.store import RunFolder
 from tests import fake_runs
 
