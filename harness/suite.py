@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import chain, product
 from pathlib import Path
@@ -178,11 +178,17 @@ def built_in_suites() -> dict[str, str]:
     }
 
 
+def _run_nothing(programs: Mapping[str, str]) -> bool:
+    return False
+
+
 def load_suite(
     source: str,
     registry: Registry,
     settings: Sequence[str] = (),
     seeds: Sequence[int] | None = None,
+    *,
+    may_run: Callable[[Mapping[str, str]], bool] = _run_nothing,
 ) -> Suite:
     """Read a suite: the name of a built-in one, or a TOML file.
 
@@ -191,17 +197,23 @@ def load_suite(
         registry: Knows which cells, tasks and implementations there are.
         settings: `KEY=VALUE`, such as `learning.updates=500`, `learning.0.length=50`.
         seeds: Replaces the seeds of every section that has seeds.
+        may_run: Says whether the interpreters may be run that the `[environments]` of
+            a file name, by framework. Nobody is asked about those of a setting.
 
     Raises:
-        MisuseError: If it has mistakes; the message lists all of them.
+        MisuseError: If it has mistakes; the message lists all of them. Or if it names
+            interpreters that may not be run.
     """
     text, where = _read(source)
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise MisuseError(f"{where} is not valid TOML: {error}") from error
+    named = {} if source in built_in_suites() else _environments(raw)
     for setting in settings:
         _apply(raw, setting)
+    chosen = _environments(raw)
+    kept = [name for name, python in named.items() if chosen.get(name) is python]
     if seeds is not None:
         seeded = [k for k, kind in _SECTIONS.items() if "seeds" in kind.model_fields]
         for section in chain.from_iterable(_sections(raw, kind) for kind in seeded):
@@ -214,7 +226,28 @@ def load_suite(
     problems = [*unknown, *_refused(suite, registry)]
     if problems:
         raise _misuse(where, problems)
+    programs = {name: suite.environments[name] for name in kept}
+    if programs and not may_run(programs):
+        raise _not_run(where, programs)
     return suite
+
+
+def _environments(raw: Mapping[str, Any]) -> dict[str, Any]:
+    table = raw.get("environments")
+    return dict(table) if isinstance(table, dict) else {}
+
+
+def _not_run(where: str, programs: Mapping[str, str]) -> MisuseError:
+    """Return the refusal of a file that names programs; a stranger may have written it.
+
+    The programs would run with all rights of the user.
+    """
+    table = ", ".join(f"{name} = {path!r}" for name, path in programs.items())
+    return MisuseError(
+        f"{where} names programs to run in [environments]: {table}; if you trust them, "
+        "add --allow-environments, or name them yourself with --set "
+        "environments.FRAMEWORK=PATH"
+    )
 
 
 def _misuse(where: str, problems: Sequence[str]) -> MisuseError:

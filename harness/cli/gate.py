@@ -14,6 +14,8 @@ import click
 from harness.cli.compare import effect_option, print_comparison
 from harness.cli.exits import TERMINATED
 from harness.cli.options import (
+    MayRun,
+    allow_option,
     device_option,
     expression_option,
     fail,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 @output_option("For the run folders base and new  [default: results/runs/gate-TIME]")
 @expression_option("gru and not torch-loop")
 @settings_option
+@allow_option
 @device_option
 @limits_options
 @effect_option
@@ -49,6 +52,7 @@ def gate(
     output: Path | None,
     expression: str | None,
     settings: tuple[str, ...],
+    may_run: MayRun,
     device: str,
     timeout: float | None,
     memory_limit: int | None,
@@ -76,7 +80,7 @@ def gate(
     registry = read_plugins(plugins)
     if registry.problems:
         raise MisuseError("a plugin of the working tree cannot be read; see above")
-    loaded = load_suite(suite, registry, settings)
+    loaded = load_suite(suite, registry, settings, may_run=may_run)
     now = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     request = GateRequest(
         loaded,

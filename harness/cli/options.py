@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -96,6 +96,32 @@ def default_jobs() -> int:
     return min(2, psutil.cpu_count(logical=False) or 1)
 
 
+MayRun = Callable[[Mapping[str, str]], bool]
+"""Says whether programs may run that a suite file names, by framework."""
+
+
+def _may_run(context: click.Context, option: click.Parameter, value: bool) -> MayRun:
+    """Return a function that asks, if the user has not allowed all, at a terminal."""
+
+    def may_run(programs: Mapping[str, str]) -> bool:
+        asked = (sys.stdin, sys.stderr)
+        if value or not all(each is not None and each.isatty() for each in asked):
+            return value
+        fail("the suite file names programs, which would run with all your rights:")
+        for name, path in programs.items():
+            echo(f"  environments.{name} = {path!r}", err=True)
+        return click.confirm("run them?", err=True)
+
+    return may_run
+
+
+allow_option = click.option(
+    "--allow-environments",
+    "may_run",
+    is_flag=True,
+    callback=_may_run,
+    help="Run the interpreters that the suite file names in [environments].",
+)
 settings_option = click.option("--set", "settings", multiple=True, metavar="KEY=VALUE")
 device_option = click.option(
     "--device", default="cpu", show_default=True, help="auto|cpu|cuda|cuda:N"

@@ -22,6 +22,8 @@ from harness.cli.exits import (
     verdict,
 )
 from harness.cli.options import (
+    MayRun,
+    allow_option,
     device_option,
     expression_option,
     fail,
@@ -58,6 +60,7 @@ IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
 @output_option("Run folder  [default: results/runs/SUITE]")
 @expression_option("adding and not lstm")
 @settings_option
+@allow_option
 @click.option("--seeds", metavar="0-4", help="Replace the suite's seeds: 0-4 or 0,2.")
 @device_option
 @jobs_option
@@ -97,6 +100,7 @@ def run(
     suite: str,
     output: Path | None,
     settings: tuple[str, ...],
+    may_run: MayRun,
     seeds: str | None,
     device: str,
     no_certify: bool,
@@ -124,7 +128,7 @@ def run(
     if elsewhere and options.executor != "dask":
         raise MisuseError("--scheduler joins a dask cluster; add --executor dask")
     registry = read_plugins(plugins)
-    loaded = load_suite(suite, registry, settings, _seeds(seeds))
+    loaded = load_suite(suite, registry, settings, _seeds(seeds), may_run=may_run)
     registry.interpreters = load_interpreters(loaded.environments, registry)
     device = resolve_device(device, elsewhere=elsewhere)
     folder = output or Path("results/runs") / loaded.name

@@ -112,9 +112,15 @@ def resolved(
 
 def user_config() -> Path:
     """Return the path of the user's config file, which may not exist."""
-    home = Path(os.environ.get("HOME", "/"))  # it may not be set in a container
-    base = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
+    # A relative path would be that of a file in whatever folder one works in.
+    home = _absolute("HOME") or Path("/")  # it may not be set in a container
+    base = _absolute("XDG_CONFIG_HOME") or home / ".config"
     return base / DISTRIBUTION / "config.toml"
+
+
+def _absolute(variable: str) -> Path | None:
+    path = Path(os.environ.get(variable, ""))
+    return path if path.is_absolute() else None
 
 
 def _of_user(registry: Registry) -> dict[str, str]:

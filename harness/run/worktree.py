@@ -166,8 +166,11 @@ _OF_ANOTHER = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
 
 def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     variables = {k: v for k, v in os.environ.items() if k not in _OF_ANOTHER}
-    # Hooks of the repository must not run in a checkout that is removed again.
-    command = ["git", "-C", str(folder), "-c", f"core.hooksPath={os.devnull}"]
+    # Hooks of the repository must not run in a checkout that is removed again, nor
+    # the program that its configuration may name to watch it.
+    quiet = (f"core.hooksPath={os.devnull}", "core.fsmonitor=false")
+    options = [word for option in quiet for word in ("-c", option)]
+    command = ["git", "-C", str(folder), *options]
     try:
         return subprocess.run(
             [*command, *arguments],
