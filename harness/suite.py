@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from harness.contract import Optimizer
 from harness.errors import MisuseError, PluginError, suggestion, suggestion_and_names
+from harness.files.text import parse_toml, read_toml
 from harness.interpreters.choose import resolved
 from harness.loading import load_task
 from harness.registry import Registry
@@ -204,11 +206,7 @@ def load_suite(
         MisuseError: If it has mistakes; the message lists all of them. Or if it names
             interpreters that may not be run.
     """
-    text, where = _read(source)
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise MisuseError(f"{where} is not valid TOML: {error}") from error
+    raw, where = _read(source)
     named = {} if source in built_in_suites() else _environments(raw)
     for setting in settings:
         _apply(raw, setting)
@@ -257,16 +255,20 @@ def _misuse(where: str, problems: Sequence[str]) -> MisuseError:
     return MisuseError(f"{where} has {len(problems)} problems:\n{lines}")
 
 
-def _read(source: str) -> tuple[str, str]:
+def _read(source: str) -> tuple[dict[str, Any], str]:
+    """Return the table of a suite, and what messages call it."""
     suites = built_in_suites()
     if source in suites:
-        return suites[source], f"suite '{source}'"
+        return parse_toml(suites[source]), f"suite '{source}'"
     path = Path(source)
-    if path.is_file():
+    if os.path.exists(path) and not path.is_dir():  # noqa: PTH110 -- a name may be odd
         try:
-            return path.read_text(encoding="utf-8"), source
+            return read_toml(path), source
         except (OSError, UnicodeDecodeError) as error:
-            raise MisuseError(f"{source} cannot be read: {error}") from error
+            what = error.strerror if isinstance(error, OSError) else error
+            raise MisuseError(f"{source} cannot be read: {what}") from error
+        except ValueError as error:
+            raise MisuseError(f"{source} is not valid TOML: {error}") from error
     if path.suffix == ".toml" or "/" in source:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise MisuseError(f"suite file {source} {what}")

@@ -17,12 +17,28 @@ from harness.contract import Optimizer
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "int": (int,),
+    "int | None": (int, type(None)),
     "float": (float, int),
+    "float | None": (float, int, type(None)),
     "str": (str,),
     "str | None": (str, type(None)),
     "tuple[str, ...]": (tuple,),
 }
-"""The types that a value may have, by the type of its field."""
+"""The types that a value may have, by the type of its field; a literal is text."""
+
+
+def _check_types(found: Any) -> None:
+    """Check the values of a dataclass, which may come from a file.
+
+    Raises:
+        TypeError: If one has another type than its field.
+    """
+    for each in fields(found):
+        value, kind = getattr(found, each.name), str(each.type)
+        words = value if isinstance(value, tuple) else ()
+        allowed = (str,) if kind.startswith("Literal") else _TYPES.get(kind)
+        if allowed and (type(value) not in allowed or {*map(type, words)} - {str}):
+            raise TypeError(f"{each.name} is {repr(value)[:60]}, not {kind}")
 
 
 class SettingsError(ValueError):
@@ -40,12 +56,9 @@ class Settings:
     def __post_init__(self) -> None:
         """Check the values, which may come from a file."""
         for each in fields(self):
-            value = getattr(self, each.name)
-            if isinstance(value, list):
-                object.__setattr__(self, each.name, value := tuple(value))
-            words = value if isinstance(value, tuple) else ()
-            if type(value) not in _TYPES[str(each.type)] or {*map(type, words)} - {str}:
-                raise TypeError(f"{each.name} is {value!r}, not {each.type}")
+            if isinstance(value := getattr(self, each.name), list):
+                object.__setattr__(self, each.name, tuple(value))
+        _check_types(self)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON values, without those that are None."""
@@ -211,6 +224,7 @@ class Trial:
 
         Raises:
             SettingsError: If a setting is missing, unknown or of another type.
+            TypeError, ValueError, KeyError: If another value is.
         """
         measure, given = values["measure"], values["settings"]
         try:
@@ -221,7 +235,13 @@ class Trial:
         except TypeError as error:
             raise SettingsError(f"settings of {measure}: {error}") from error
         optimizer = Optimizer(**values["optimizer"])
-        return cls(**{**values, "optimizer": optimizer, "settings": settings})
+        found = cls(**{**values, "optimizer": optimizer, "settings": settings})
+        for part in (found, optimizer):
+            _check_types(part)
+        options = dict(found.task_options).values()
+        if {*map(type, options)} - {bool, int, float, str}:
+            raise TypeError("a task option is neither a number nor text")
+        return found
 
     def settings_as(self, kind: type[S]) -> S:
         """Return the settings, which must be of a kind.

@@ -20,17 +20,15 @@ if TYPE_CHECKING:
 
 
 def read_run(folder: Path) -> tuple[RunFolder, JudgedRun]:
-    """Read a run; print a warning for each damaged trial and leave it out."""
+    """Read a run; print a warning for each trial that is left out."""
     from harness.analysis.run import JudgedRun
     from harness.store import RunFolder
 
     store = RunFolder.open(folder)
-    for name, what in store.damaged().items():
-        fail(
-            f"trial {name} is left out: {what}; the command that ran it measures it "
-            "again"
-        )
-    run = JudgedRun.read(store)
+    records, left_out = store.contents()
+    for name, why in left_out.items():
+        fail(f"trial {name} is left out: {why.what}; {why.advice}")
+    run = JudgedRun(records, store.info())
     if not run.records:
         raise NothingMeasuredError(
             f"{folder} has no finished trial; run its suite first"
@@ -69,7 +67,14 @@ def report(folder: Path, plugins: tuple[Path, ...]) -> int:
     from harness.report.page import write_report
 
     store, run = read_run(folder)
-    echo(f"report: {write_report(store, summarize(run))}")
+    try:
+        page = write_report(store, summarize(run))
+    except OSError as error:
+        raise MisuseError(
+            f"{error.filename or folder} cannot be written ({error.strerror}); copy "
+            "the run to a folder of your own, or `rnn-harness show` it"
+        ) from error
+    echo(f"report: {page}")
     return DONE
 
 

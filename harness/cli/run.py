@@ -51,7 +51,7 @@ STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 STORAGE |= {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE}
 """Errors of a file system that cannot write a run folder any more."""
 
-IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY}
+IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST}
 """Errors if something else has the name of a file or folder to write."""
 
 

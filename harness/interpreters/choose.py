@@ -14,7 +14,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
@@ -24,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 from harness.declarations import BUILT_IN, FrameworkDeclaration
 from harness.errors import MisuseError, suggestion
+from harness.files.text import read_toml
 from harness.registry import Interpreter, Registry
 
 DISTRIBUTION = "rnn-harness"
@@ -126,7 +126,7 @@ def _absolute(variable: str) -> Path | None:
 def _of_user(registry: Registry) -> dict[str, str]:
     file = user_config()
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+        raw = read_toml(file)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import IO
 
+from harness.files.opening import opened_to_append
 from harness.machine.cache import user_cache
 
 _LOOK_S = 0.05
@@ -38,7 +39,7 @@ def measuring(
     """
     waited = False
 
-    def take(file: IO[str]) -> None:
+    def take(file: IO[bytes]) -> None:
         nonlocal waited
         mode = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
         while True:
@@ -68,14 +69,17 @@ def measuring(
         yield
 
 
-def _open(name: str, opened: contextlib.ExitStack) -> IO[str] | None:
-    """Open this machine's own file: several machines may share a home folder."""
+def _open(name: str, opened: contextlib.ExitStack) -> IO[bytes] | None:
+    """Open this machine's own file: several machines may share a home folder.
+
+    Nothing is written to it. None if something else has its name, such as a link.
+    """
     cache = user_cache()
     if cache is None:
         return None
     try:
         cache.mkdir(parents=True, exist_ok=True)
         file = cache / f"{socket.gethostname()}-{name}.lock"
-        return opened.enter_context(file.open("a", encoding="utf-8"))
+        return opened.enter_context(opened_to_append(file))
     except OSError:
         return None

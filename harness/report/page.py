@@ -16,7 +16,7 @@ from harness.report.header import sentence
 from harness.report.markdown import summary_text
 from harness.report.markup import Html, inline_svg, join, table, tag
 from harness.report.text import few
-from harness.store import RunFolder, write_atomically
+from harness.store import RunFolder, write_atomically, write_bytes_atomically
 
 FILTERS = ("task", "cell", "implementation")
 
@@ -50,8 +50,8 @@ def write_report(run: RunFolder, summary: Summary | None = None) -> Path:
 def unfinished(run: RunFolder) -> tuple[str, ...]:
     """Return sentences on the trials that were begun and have no usable result."""
     said = [
-        f"{name} is left out: {what}. To measure it again, repeat the command."
-        for name, what in run.damaged().items()
+        f"{name} is left out: {why.what}; {why.advice}."
+        for name, why in run.contents().left_out.items()
     ]
     begun = [spec.parent for spec in sorted(run.trials.glob("*/spec.json"))]
     open_ = [folder.name for folder in begun if not (folder / "result.json").exists()]
@@ -67,9 +67,7 @@ def _write_figures(folder: Path, figures: Sequence[Drawn]) -> None:
     for figure in figures:
         names |= {f"{figure.name}.svg", f"{figure.name}.png"}
         write_atomically(folder / f"{figure.name}.svg", figure.svg)
-        temporary = folder / f".{figure.name}.png.tmp"
-        temporary.write_bytes(figure.png)
-        temporary.replace(folder / f"{figure.name}.png")
+        write_bytes_atomically(folder / f"{figure.name}.png", figure.png)
     # A figure of an earlier report would be taken for one of this report.
     for file in folder.iterdir():
         if file.suffix in (".svg", ".png") and file.name not in names:

@@ -36,7 +36,13 @@ from harness.run.plan.expand import LearningGroup
 from harness.run.plan.plan import Plan
 from harness.run.plan.todo import Planned
 from harness.run.progress import Progress
-from harness.store import Attempt, Checkpoint, RunFolder, TrialRecord
+from harness.store import (
+    Attempt,
+    Checkpoint,
+    RunFolder,
+    TrialRecord,
+    UnstorableError,
+)
 from harness.trial import Trial
 
 
@@ -215,14 +221,31 @@ class Executor:
                 reason = f"{answer.reason}; its earlier result stays"
                 answer = Answer(answer.outcome, reason)
             else:
-                result = {"outcome": answer.outcome, "reason": answer.reason}
-                result |= {**answer.facts, **(facts or {})}
-                stored = attempt.commit(result, answer.readings, answer.arrays)
-                answer = replace(answer, facts=stored)
+                answer = self._stored(todo, attempt, answer, facts or {})
             with self._lock:
                 self._redone.add(trial_id)
             certified = self._is_certified(todo.trial)
             self.progress.finished(todo, answer, certified=certified)
+
+    def _stored(
+        self, todo: Planned, attempt: Attempt, answer: Answer, facts: Mapping[str, Any]
+    ) -> Answer:
+        """Commit an answer, or why it cannot be stored; return what was committed.
+
+        A plugin may have removed the folder of the trial, or the whole run.
+        """
+        result = {"outcome": answer.outcome, "reason": answer.reason}
+        result |= {**answer.facts, **facts}
+        try:
+            stored = attempt.commit(result, answer.readings, answer.arrays)
+        except UnstorableError as error:
+            attempt.abandon()
+            answer = Answer("failed", str(error))
+            another = self.run.begin(todo.trial, todo.id, todo.sources)
+            stored = another.commit(
+                {"outcome": answer.outcome, "reason": answer.reason, **facts}
+            )
+        return replace(answer, facts=stored)
 
     def _is_certified(self, trial: Trial) -> bool:
         """Say whether the numbers of a trial are those of a certified network."""

@@ -1,23 +1,27 @@
 """One folder per trial, committed atomically, and its readers.
 
-A trial is done when its `result.json` parses and the hashes in it match. That file is
+A trial is done when its `result.json` parses and the hashes in it match: one of its own
+text, and one of each other file. That file is
 written to a temporary name, synced, renamed, and its folder synced: the commit point.
 """
 
-from harness.store.attempt import Attempt
+from harness.files.text import to_json, write_atomically, write_bytes_atomically
+from harness.store.attempt import Attempt, UnstorableError
 from harness.store.checkpoint import Checkpoint
-from harness.store.files import to_json, write_atomically
 from harness.store.record import COUNTED, SCHEMA, Reading, TrialRecord
-from harness.store.run_folder import RunFolder
+from harness.store.run_folder import LeftOut, RunFolder
 
 __all__ = [
     "COUNTED",
     "SCHEMA",
     "Attempt",
     "Checkpoint",
+    "LeftOut",
     "Reading",
     "RunFolder",
     "TrialRecord",
+    "UnstorableError",
     "to_json",
     "write_atomically",
+    "write_bytes_atomically",
 ]

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.contract import Weights
-from harness.store import checkpoint
-from harness.store.checkpoint import Checkpoint, write_checkpoint
-from harness.store.files import (
-    hash_of,
+from harness.errors import HarnessError
+from harness.files import arrays as npz
+from harness.files.opening import (
+    OddFileError,
+    hash_of_file,
+    opened_to_append,
     sync_folder,
+)
+from harness.files.text import (
+    MOST_JSON_BYTES,
+    hash_of,
+    sealed,
     to_json,
-    write_arrays,
     write_atomically,
 )
+from harness.store import checkpoint
+from harness.store.checkpoint import Checkpoint, write_checkpoint
+from harness.store.committed import read_result
 from harness.store.record import COUNTED, Reading
 
 _TAIL_BYTES = 4096
 _TAIL_LINES = 20
+_MOST_REASON = 5000
+"""The letters of a reason that are kept: a plugin may give one of any length."""
+
+_GONE = (FileNotFoundError, NotADirectoryError, OddFileError)
+"""What is raised if a folder or file of the attempt was removed or replaced."""
+
+
+class UnstorableError(HarnessError):
+    """What a trial found cannot be stored; the message says why."""
 
 
 class Attempt:
@@ -48,7 +67,8 @@ class Attempt:
         self.log = folder / "log.txt"
         self.log.touch()
         # Unbuffered: a written event is in the file, and a full disk shows at once.
-        self._events = (folder / "events.jsonl").open("ab", buffering=0)
+        self._events = (folder / "events.jsonl").open("a+b", buffering=0)
+        self._gone: OSError | None = None
         self._resumable_bytes = 0
         if resume is not None:
             self._append(resume.events)
@@ -65,7 +85,7 @@ class Attempt:
 
     def write_log(self, data: bytes) -> None:
         """Append output of the trial."""
-        with self.log.open("ab") as log:
+        with self._noticing_loss(), opened_to_append(self.log) as log:
             log.write(data)
 
     def restart(self, *, resumed: bool) -> None:
@@ -77,7 +97,8 @@ class Attempt:
         """
         if not resumed:
             self._resume, self._resumable_bytes = None, 0
-            (self.folder / checkpoint.NAME).unlink(missing_ok=True)
+            with self._noticing_loss():
+                (self.folder / checkpoint.NAME).unlink(missing_ok=True)
         self._events.truncate(self._resumable_bytes)
 
     def waited(self) -> None:
@@ -87,9 +108,23 @@ class Attempt:
     def checkpoint(self, state: Mapping[str, Any], arrays: Weights) -> None:
         """Write a checkpoint; it replaces the last one."""
         os.fsync(self._events.fileno())
-        events = (self.folder / "events.jsonl").read_bytes()
-        write_checkpoint(self.folder, state, arrays, events, self._wall_time_s())
-        self._resumable_bytes = len(events)
+        events = self._written()
+        with self._noticing_loss():
+            write_checkpoint(self.folder, state, arrays, events, self._wall_time_s())
+            self._resumable_bytes = len(events)
+
+    @contextlib.contextmanager
+    def _noticing_loss(self) -> Iterator[None]:
+        """Keep for the commit that a file is gone: the others of a run go on."""
+        try:
+            yield
+        except _GONE as error:
+            self._gone = error
+
+    def _written(self) -> bytes:
+        """Return the events, from the open file: another may have its name by now."""
+        self._events.seek(0)
+        return self._events.read()
 
     def _wall_time_s(self) -> float:
         earlier_s = 0.0 if self._resume is None else self._resume.wall_time_s
@@ -108,14 +143,43 @@ class Attempt:
 
         Returns:
             The content of `result.json`.
+
+        Raises:
+            UnstorableError: If the folder is gone, or a value cannot be stored.
         """
+        try:
+            if self._gone is not None:
+                raise self._gone
+            return self._commit(result, readings, arrays)
+        except _GONE as error:
+            raise UnstorableError(
+                f"{error.filename} was removed or replaced during the trial "
+                f"({error.strerror})"
+            ) from error
+        except (ValueError, TypeError) as error:
+            said = str(error)[:_MOST_REASON]
+            raise UnstorableError(f"its result cannot be stored: {said}") from error
+
+    def _commit(
+        self,
+        result: Mapping[str, Any],
+        readings: Sequence[Reading],
+        arrays: Weights | None,
+    ) -> Mapping[str, Any]:
         os.fsync(self._events.fileno())
+        trial_folder, events = self.folder.parent, self.folder / "events.jsonl"
+        if not os.path.samestat(os.fstat(self._events.fileno()), events.lstat()):
+            raise OddFileError(events, "is another file")
+        spec = trial_folder / "spec.json"
+        hashes = {
+            spec: hash_of_file(spec, MOST_JSON_BYTES),
+            events: hash_of(self._written()),
+        }
         self._events.close()
-        trial_folder = self.folder.parent
-        kept = [trial_folder / "spec.json", self.folder / "events.jsonl"]
         if arrays:
-            kept.append(self.folder / "arrays.npz")
-            write_arrays(kept[-1], arrays)
+            stored = self.folder / "arrays.npz"
+            npz.write_arrays(stored, arrays)
+            hashes[stored] = hash_of_file(stored, npz.MOST_BYTES)
         sync_folder(self.folder)
         document = {
             **self._header,
@@ -123,26 +187,33 @@ class Attempt:
             "started_at": self._started_at,
             "committed_at": time.time(),
             "wall_time_s": self._wall_time_s(),
-            "disk_bytes": sum(file.stat().st_size for file in (*kept, self.log)),
+            "disk_bytes": sum(file.lstat().st_size for file in (*hashes, self.log)),
             **result,
             "readings": [reading.to_json() for reading in readings],
             "files": {
-                str(file.relative_to(trial_folder)): hash_of(file.read_bytes())
-                for file in kept
+                str(file.relative_to(trial_folder)): found
+                for file, found in hashes.items()
             },
         }
+        reason = result["reason"]
+        if isinstance(reason, str) and len(reason) > _MOST_REASON:
+            document["reason"] = f"{reason[:_MOST_REASON]}…"
         if self._resume is not None:
             document["resumed_from"] = self._resume.attempt
         if result["outcome"] != "ok":
             document["log_tail"] = self._log_tail()
-        write_atomically(trial_folder / "result.json", to_json(document) + "\n")
+        text = sealed(to_json(document)) + "\n"
+        if len(text) > MOST_JSON_BYTES:
+            raise ValueError(f"it is larger than {MOST_JSON_BYTES >> 20} MiB")
+        read_result(text.encode())  # what could not be read again is not written
+        write_atomically(trial_folder / "result.json", text)
         if result["outcome"] in COUNTED:
             for left in trial_folder.glob(f"attempt-*/{checkpoint.NAME}"):
                 left.unlink(missing_ok=True)
         return document
 
     def _log_tail(self) -> list[str]:
-        with self.log.open("rb") as log:
+        with opened_to_append(self.log) as log:
             log.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
             text = log.read().decode(errors="replace")
         return text.splitlines()[-_TAIL_LINES:]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +10,10 @@ from typing import Any
 import numpy as np
 
 from harness.contract import Weights
-from harness.store.files import hash_of, read_arrays, to_json, write_arrays
+from harness.files.arrays import hash_of_array, read_arrays, write_arrays
+from harness.files.opening import read_file
+from harness.files.text import has_seal, hash_of, parse_object, sealed, to_json
+from harness.store.committed import MOST_EVENTS_BYTES, NOT_READABLE
 
 NAME = "checkpoint.npz"
 _STATE = "state.json"
@@ -51,8 +52,9 @@ def write_checkpoint(
         "events_bytes": len(events),
         "events_hash": hash_of(events),
         "wall_time_s": wall_time_s,
+        "arrays": {name: hash_of_array(array) for name, array in arrays.items()},
     }
-    entry = np.frombuffer(to_json(document).encode(), dtype=np.uint8)
+    entry = np.frombuffer(sealed(to_json(document)).encode(), dtype=np.uint8)
     write_arrays(folder / NAME, {**arrays, _STATE: entry})
 
 
@@ -60,12 +62,28 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
     """Return an attempt's checkpoint, or None if there is none or it is damaged."""
     try:
         arrays = read_arrays(folder / NAME)
-        document = json.loads(arrays.pop(_STATE).tobytes())
-        events = (folder / "events.jsonl").read_bytes()[: document["events_bytes"]]
+        document = _document(arrays.pop(_STATE).tobytes(), arrays)
+        length = int(document["events_bytes"])
+        events = read_file(folder / "events.jsonl", MOST_EVENTS_BYTES)[:length]
         if hash_of(events) != document["events_hash"]:
             return None
-        return Checkpoint(
-            document["state"], arrays, events, document["wall_time_s"], folder.name
-        )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        state, wall_time_s = dict(document["state"]), float(document["wall_time_s"])
+        return Checkpoint(state, arrays, events, wall_time_s, folder.name)
+    except (OSError, *NOT_READABLE):
         return None
+
+
+def _document(content: bytes, arrays: Weights) -> dict[str, Any]:
+    """Return everything but the arrays, whose hashes it holds.
+
+    Raises:
+        ValueError: If an array is not what was written.
+    """
+    document = parse_object(content)
+    found = {name: hash_of_array(array) for name, array in arrays.items()}
+    # One that an earlier version wrote has neither hashes nor a checksum.
+    if has_seal(content) != ("arrays" in document):
+        raise ValueError("it has lost its checksum")
+    if document.get("arrays", found) != found:
+        raise ValueError("its arrays are not those that were written")
+    return document

@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
 
 from harness.errors import MisuseError
-from harness.store.files import hash_of
-from harness.store.record import SCHEMA, Reading, TrialRecord
+from harness.files import arrays
+from harness.files.opening import OddFileError, hash_of_file, read_file
+from harness.files.text import MOST_JSON_BYTES, has_seal, hash_of, parse_object
+from harness.store.document import check_result
+from harness.store.record import SCHEMA, UNSEALED, Reading, TrialRecord
 from harness.trial import SettingsError, Trial
+
+MOST_EVENTS_BYTES = 1 << 30
+_LINES = 1000
+"""Lines that are read at once: several times as fast as one after the other."""
+
+NOT_READABLE = (ValueError, KeyError, TypeError, AttributeError)
+"""What a document raises that is not what it should be."""
 
 
 class DamagedError(Exception):
-    """The files of a trial differ from what was committed."""
+    """The files of a trial differ from what was committed.
+
+    Attributes:
+        advice: What helps.
+    """
+
+    advice = "the command that ran it measures it again"
+
+
+class CurvesError(DamagedError):
+    """The curves of a trial cannot be read, though they are what was committed."""
+
+    advice = "the command that ran it measures it again with --force"
+
+
+class NewerError(MisuseError):
+    """A newer version of rnn-harness has written the result of a trial."""
+
+    advice = "upgrade rnn-harness to read it"
 
 
 @dataclass(frozen=True)
@@ -28,61 +56,132 @@ class Committed:
     events: bytes
 
     def record(self) -> TrialRecord:
-        """Return the finished trial with its curves."""
-        # All lines at once, which is several times as fast as one after the other.
-        lines = from_json(b"[" + b",".join(self.events.splitlines()) + b"]")
-        curves = map(Reading.from_json, lines)
-        return replace(self.whole, readings=(*self.whole.readings, *curves))
+        """Return the finished trial with its curves.
+
+        Raises:
+            CurvesError: If a line is not a reading.
+        """
+        try:
+            return replace(self.whole, readings=(*self.whole.readings, *self._curves()))
+        except NOT_READABLE as error:
+            raise CurvesError(
+                f"a line of events.jsonl is not a reading ({_why(error)})"
+            ) from error
+
+    def _curves(self) -> Iterator[Reading]:
+        lines = iter(self.events.splitlines())
+        while some := list(islice(lines, _LINES)):
+            text = b"[" + b",".join(some) + b"]"
+            yield from map(Reading.from_json, from_json(text, allow_inf_nan=False))
 
 
 def read_committed(folder: Path) -> Committed | None:
     """Return the committed files of a trial, or None if nothing was committed.
 
     Raises:
-        DamagedError: If the files differ from what was committed.
-        MisuseError: If a newer version wrote them.
+        DamagedError: If the files differ from what was committed, or are not what a
+            trial commits.
+        NewerError: If a newer version wrote them.
     """
-    file = folder / "result.json"
     try:
-        if not file.exists():
-            return None
-        result = json.loads(file.read_bytes())
-        hashes, schema = dict(result["files"]), int(result["schema"])
-        if schema > SCHEMA:
-            raise MisuseError(
-                f"{file} has schema {schema}, written by a newer rnn-harness; upgrade"
-            )
-        spec = (folder / "spec.json").read_bytes()
-        whole = _whole(result, Trial.from_json(json.loads(spec)["trial"]))
-    except SettingsError as error:
-        raise DamagedError(f"spec.json: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        content = _content(folder, "result.json", MOST_JSON_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        result = _result(content, folder / "result.json")
+    except NOT_READABLE as error:
         raise DamagedError(
-            "result.json or spec.json is cut short or unreadable"
+            f"result.json is cut short or unreadable ({_why(error)})"
         ) from error
-    if whole.id != folder.name:
-        raise DamagedError(f"it is a copy of {whole.id}")
+    spec, trial = _spec(folder)
+    if result["trial"] != folder.name:
+        raise DamagedError(f"it is a copy of {result['trial']}")
+    events = _checked(folder, result["files"], spec)
+    return Committed(_whole(result, trial), events)
+
+
+def _checked(folder: Path, hashes: Mapping[str, str], spec: bytes) -> bytes:
+    """Check the hash of every file of a trial; return its events."""
     events = b""
     for name, expected in hashes.items():
         try:
-            content = spec if name == "spec.json" else (folder / name).read_bytes()
+            if name.endswith("events.jsonl"):
+                events = _content(folder, name, MOST_EVENTS_BYTES)
+                found = hash_of(events)
+            elif name == "spec.json":
+                found = hash_of(spec)
+            else:
+                found = hash_of_file(folder / name, arrays.MOST_BYTES)
         except OSError:
-            content = None
-        if content is None or hash_of(content) != expected:
+            found = ""
+        if found != expected:
             raise DamagedError(f"{name} does not match its hash")
-        if name.endswith("events.jsonl"):
-            events = content
-    return Committed(whole, events)
+    return events
+
+
+def read_result(content: bytes) -> dict[str, Any]:
+    """Return a result in which every value has its type and the checksum is right.
+
+    Raises:
+        ValueError, KeyError, TypeError: If it is damaged.
+    """
+    return _result(content, Path("result.json"))
+
+
+def _result(content: bytes, file: Path) -> dict[str, Any]:
+    result = parse_object(content)
+    schema = result["schema"]
+    if type(schema) is not int:
+        raise TypeError("schema is not a number")
+    if schema > SCHEMA:  # asked first: nothing else of it is known
+        raise NewerError(
+            f"{file} has schema {schema}, written by a newer rnn-harness; upgrade "
+            "rnn-harness, or move the trial away"
+        )
+    if not has_seal(content) and schema not in UNSEALED:
+        raise ValueError("it has no checksum")
+    check_result(result)
+    if "spec.json" not in result["files"]:
+        raise ValueError("it does not say which trial it is of")
+    result["readings"] = tuple(map(Reading.from_json, result["readings"]))
+    return result
+
+
+def _spec(folder: Path) -> tuple[bytes, Trial]:
+    try:
+        content = _content(folder, "spec.json", MOST_JSON_BYTES)
+        return content, Trial.from_json(parse_object(content)["trial"])
+    except SettingsError as error:
+        raise DamagedError(f"spec.json: {error}") from error
+    except (OSError, *NOT_READABLE) as error:
+        raise DamagedError(
+            f"spec.json is cut short or unreadable ({_why(error)})"
+        ) from error
 
 
 def _whole(result: dict[str, Any], trial: Trial) -> TrialRecord:
-    """Return a record; raise ValueError, KeyError or TypeError if it is damaged."""
-    readings = tuple(map(Reading.from_json, result.pop("readings")))
+    readings = result.pop("readings")
     ended = result["outcome"], result["reason"]
-    if not isinstance(result["outcome"], str):
-        raise TypeError("outcome")
-    order_of_commit(result)  # raises if it cannot be read
     return TrialRecord(result["trial"], trial, *ended, result, readings)
+
+
+def _content(folder: Path, name: str, most_bytes: int) -> bytes:
+    try:
+        return read_file(folder / name, most_bytes)
+    except OddFileError as error:
+        raise DamagedError(f"{name} {error.strerror}") from error
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise DamagedError(f"{name} cannot be read ({error.strerror})") from error
+
+
+def _why(error: Exception) -> str:
+    """Return what is wrong in words that stay short, whatever the file holds."""
+    if isinstance(error, OSError):
+        return str(error.strerror)
+    what = f"no {error}" if isinstance(error, KeyError) else str(error)
+    return what[:200]
 
 
 def order_of_commit(result: Mapping[str, Any]) -> tuple[int, float]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.trial import Trial
 
-SCHEMA = 1
+SCHEMA = 2
+
+UNSEALED = (1,)
+"""The schemas of documents that hold no checksum of their own."""
 
 COUNTED = ("ok", "diverged")
 """Outcomes that say something about the network; the others are about the machine."""
@@ -39,8 +43,34 @@ class Reading:
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> Reading:
-        """Rebuild a reading from `to_json`."""
-        return cls(line["split"], line["values"], line.get("x"), line.get("x_unit"))
+        """Rebuild a reading from `to_json`.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: If it is not a reading.
+        """
+        found = cls(line["split"], line["values"], line.get("x"), line.get("x_unit"))
+        words = [found.split, *found.values, found.x_unit or ""]
+        if not all(isinstance(word, str) for word in words):
+            raise TypeError("a name of a reading is not text")
+        if isinstance(found.x, list):
+            _check_numbers(found.x)
+            if None in found.x:
+                raise TypeError("a point of a curve is missing")
+            for values in found.values.values():
+                if not isinstance(values, list) or len(values) != len(found.x):
+                    raise ValueError("a curve has other points than values")
+                _check_numbers(values)
+        else:
+            _check_numbers([found.x, *found.values.values()])
+        return found
+
+
+def _check_numbers(values: Sequence[Any]) -> None:
+    """Check that each is a finite number or None, without a loop in Python."""
+    if not {*map(type, values)} <= {float, int, bool, type(None)}:
+        raise TypeError("a value is not a number")
+    if not all(map(math.isfinite, filter(None, values))):
+        raise ValueError("a value is not finite")
 
 
 @dataclass(frozen=True)

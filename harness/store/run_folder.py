@@ -7,6 +7,7 @@ import fcntl
 import itertools
 import json
 import os
+import secrets
 import socket
 import threading
 import time
@@ -17,11 +18,33 @@ from typing import Any, NamedTuple
 
 from harness.contract import Weights
 from harness.errors import MisuseError
+from harness.files.arrays import read_arrays
+from harness.files.opening import (
+    OddFileError,
+    check_own_folder,
+    is_there,
+    opened_to_append,
+    read_file,
+    sync_folder,
+)
+from harness.files.text import (
+    MOST_JSON_BYTES,
+    has_seal,
+    parse_object,
+    sealed,
+    write_atomically,
+)
 from harness.store.attempt import Attempt
 from harness.store.checkpoint import Checkpoint, read_checkpoint
-from harness.store.committed import DamagedError, order_of_commit, read_committed
-from harness.store.files import read_arrays, sync_folder, write_atomically
-from harness.store.record import SCHEMA, TrialRecord
+from harness.store.committed import (
+    NOT_READABLE,
+    DamagedError,
+    NewerError,
+    order_of_commit,
+    read_committed,
+)
+from harness.store.document import check_info
+from harness.store.record import SCHEMA, UNSEALED, TrialRecord
 from harness.trial import FOLLOWS, Trial
 
 _OWN = (".lock", ".run.json.", ".writable-")
@@ -34,6 +57,25 @@ class Begun(NamedTuple):
     id: str
     trial: Trial
     sources: Mapping[str, str]
+
+
+class LeftOut(NamedTuple):
+    """Why a committed trial cannot be read, and what helps."""
+
+    what: str
+    advice: str
+
+
+class Contents(NamedTuple):
+    """What a run folder holds.
+
+    Attributes:
+        records: The finished trials, the latest of each key.
+        left_out: The committed trials that cannot be read, by id.
+    """
+
+    records: list[TrialRecord]
+    left_out: dict[str, LeftOut]
 
 
 class RunFolder:
@@ -54,10 +96,12 @@ class RunFolder:
         run = cls(path)
         run.check()
         try:
-            run.trials.mkdir(parents=True, exist_ok=True)
-            probe = path / f".writable-{os.getpid()}"
-            probe.touch()
+            run._make_folders()
+            probe = path / f".writable-{os.getpid()}-{secrets.token_hex(4)}"
+            probe.touch(exist_ok=False)
             probe.unlink()
+        except OddFileError as error:
+            raise run._in_the_way(error) from error
         except OSError as error:
             raise MisuseError(
                 f"{path} cannot be written ({error.strerror}); give another folder "
@@ -76,15 +120,31 @@ class RunFolder:
         try:
             if path.exists() and not path.is_dir():
                 raise MisuseError(f"{path} is a file; give a folder with -o")
-            if not (path / "run.json").exists() and self._foreign():
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                check_own_folder(self.trials)
+            if not is_there(path / "run.json") and self._foreign():
                 raise MisuseError(
                     f"{path} is not empty and holds no run.json, so it is not a run "
                     "folder; give a new or empty folder with -o"
                 )
+        except OddFileError as error:
+            raise self._in_the_way(error) from error
         except OSError as error:
             raise MisuseError(
                 f"{path} cannot be read ({error.strerror}); give another folder with -o"
             ) from error
+
+    def _make_folders(self) -> None:
+        """Make the folder of trials; a plugin may have removed the whole run."""
+        self.trials.mkdir(parents=True, exist_ok=True)
+        check_own_folder(self.trials)
+
+    @staticmethod
+    def _in_the_way(error: OddFileError) -> MisuseError:
+        return MisuseError(
+            f"{error.filename} {error.strerror}, and a run writes only into folders of "
+            "its own; move it away or give another folder with -o"
+        )
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -120,22 +180,21 @@ class RunFolder:
         Raises:
             MisuseError: If another process holds it.
         """
-        with (self.path / ".lock").open("a+", encoding="utf-8") as lock:
+        with opened_to_append(self.path / ".lock") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 lock.seek(0)
-                holder = lock.read().strip() or "another process"
+                said = lock.read(200).decode(errors="replace").strip()
+                holder = said or "another process"
                 raise MisuseError(
                     f"{self.path} is in use by {holder}; wait for it or give another "
                     "folder with -o"
                 ) from error
             lock.truncate(0)
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-            lock.write(
-                f"process {os.getpid()} on {socket.gethostname()} since {since} UTC"
-            )
-            lock.flush()
+            who = f"process {os.getpid()} on {socket.gethostname()} since {since} UTC"
+            lock.write(who.encode())
             yield
 
     def info(self) -> dict[str, Any]:
@@ -146,30 +205,40 @@ class RunFolder:
         """
         file = self.path / "run.json"
         try:
-            info: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            schema = int(info["schema"])
+            content = read_file(file, MOST_JSON_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except OSError as error:
             raise MisuseError(
                 f"{file} cannot be read ({error.strerror}); give another folder"
             ) from error
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise MisuseError(
-                f"{file} is damaged; restore it, or move it away and give the command "
-                "of this run again: finished trials are kept"
-            ) from error
-        if schema > SCHEMA:
+        damaged = MisuseError(
+            f"{file} is damaged; restore it, or move it away and give the command "
+            "of this run again: finished trials are kept"
+        )
+        try:
+            info = parse_object(content)
+            schema = info["schema"]
+        except NOT_READABLE as error:
+            raise damaged from error
+        if type(schema) is int and schema > SCHEMA:
             raise MisuseError(
                 f"{file} has schema {schema}, written by a newer rnn-harness; this one "
                 f"reads up to {SCHEMA}: upgrade rnn-harness, or give another folder"
             )
+        try:
+            if not has_seal(content) and schema not in UNSEALED:
+                raise ValueError("it has no checksum")
+            check_info(info)
+        except NOT_READABLE as error:
+            raise damaged from error
         return info
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Replace `run.json`."""
+        self._make_folders()
         document = json.dumps({"schema": SCHEMA, **info}, indent=1, allow_nan=False)
-        write_atomically(self.path / "run.json", document + "\n")
+        write_atomically(self.path / "run.json", sealed(document) + "\n")
 
     # --- writing ---------------------------------------------------------------------
 
@@ -183,18 +252,25 @@ class RunFolder:
     ) -> Attempt:
         """Start an attempt: `spec.json` is written before anything else."""
         folder = self.trials / trial_id
-        if folder.exists() and not folder.is_dir():
-            raise MisuseError(f"{folder} is a file where a trial belongs; move it away")
-        folder.mkdir(exist_ok=True)
+        try:
+            self._make_folders()
+            folder.mkdir(exist_ok=True)
+            check_own_folder(folder)
+        except (FileExistsError, OddFileError) as error:
+            raise MisuseError(
+                f"{error.filename} is a link or a file where a folder belongs; move it "
+                "away"
+            ) from error
         if self.damage(trial_id) is not None:
             # The user may look at it; a new commit would replace it.
-            count = len(list(folder.glob("result.json.damaged-*")))
-            damaged = folder / "result.json"
-            damaged.rename(folder / f"result.json.damaged-{count + 1}")
-        spec = {"schema": SCHEMA, "trial": trial.to_json(), "sources": dict(sources)}
-        text = json.dumps(spec, indent=1) + "\n"
-        if not _holds(folder / "spec.json", text):
-            write_atomically(folder / "spec.json", text)
+            number = 1
+            while is_there(aside := folder / f"result.json.damaged-{number}"):
+                number += 1
+            (folder / "result.json").rename(aside)
+        if self._spec(folder) != (trial, dict(sources)):
+            spec = {"trial": trial.to_json(), "sources": dict(sources)}
+            text = json.dumps({"schema": SCHEMA, **spec}, indent=1)
+            write_atomically(folder / "spec.json", sealed(text) + "\n")
         sync_folder(self.trials)
         with self._lock:
             if "_begun_by_key" in vars(self):  # otherwise it is read from disk later
@@ -217,9 +293,9 @@ class RunFolder:
     def _commits(self) -> Iterator[int]:
         last = 0
         for folder in self._folders():
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                result = json.loads((folder / "result.json").read_bytes())
-                last = max(last, int(result["commit"]))
+            with contextlib.suppress(OSError, *NOT_READABLE):
+                content = read_file(folder / "result.json", MOST_JSON_BYTES)
+                last = max(last, int(parse_object(content)["commit"]))
         return itertools.count(last + 1)
 
     def _attempts(self, trial_id: str) -> list[tuple[int, Path]]:
@@ -236,15 +312,19 @@ class RunFolder:
         return next(filter(None, map(read_checkpoint, folders)), None)
 
     def read(self, trial_id: str) -> TrialRecord | None:
-        """Return a finished trial, or None if it is not done or is damaged."""
+        """Return a finished trial, or None if it is not done or is left out."""
         try:
             found = read_committed(self.trials / trial_id)
-        except DamagedError:
+            return None if found is None else found.record()
+        except (DamagedError, NewerError):
             return None
-        return None if found is None else found.record()
 
     def outcome_or_damage(self, trial_id: str) -> tuple[str | None, str | None]:
-        """Return the outcome of a trial, or None, and its damage, or None."""
+        """Return the outcome of a trial, or None, and its damage, or None.
+
+        Raises:
+            MisuseError: If a newer version wrote its result.
+        """
         try:
             found = read_committed(self.trials / trial_id)
         except DamagedError as damage:
@@ -252,21 +332,34 @@ class RunFolder:
         return (None if found is None else str(found.whole.outcome)), None
 
     def damage(self, trial_id: str) -> str | None:
-        """Return what is wrong with a trial's files, or None."""
+        """Return what is wrong with a trial's files, or None; raise as above."""
         return self.outcome_or_damage(trial_id)[1]
 
     def damaged(self) -> dict[str, str]:
-        """Return what is wrong with each damaged trial, by trial id."""
-        found = {p.name: self.damage(p.name) for p in self._folders()}
-        return {name: what for name, what in found.items() if what is not None}
+        """Return what is wrong with each committed trial that is left out, by id."""
+        return {name: found.what for name, found in self.contents().left_out.items()}
 
     def records(self) -> list[TrialRecord]:
-        """Return the finished trials, the latest of each key.
+        """Return the finished trials, as `contents` does."""
+        return self.contents().records
+
+    def contents(self) -> Contents:
+        """Return every finished trial, the latest of each key, and what is left out.
 
         They are sorted by cell in the order of the suite, then by commit. A trial that
         follows a replaced trial is left out.
         """
-        found = [record for p in self._folders() if (record := self.read(p.name))]
+        found, left_out = [], {}
+        for folder in self._folders():
+            try:
+                committed = read_committed(folder)
+                if committed is not None:
+                    found.append(committed.record())
+            except (DamagedError, NewerError) as error:
+                left_out[folder.name] = LeftOut(str(error), error.advice)
+        return Contents(self._latest(found), left_out)
+
+    def _latest(self, found: list[TrialRecord]) -> list[TrialRecord]:
         latest: dict[str, TrialRecord] = {}
         superseded = set()
         for record in sorted(found, key=lambda r: order_of_commit(r.result)):
@@ -305,36 +398,58 @@ class RunFolder:
     def _begun_by_key(self) -> dict[str, dict[str, Begun]]:
         found: dict[str, dict[str, Begun]] = {}
         for folder in self._folders():
-            try:
-                spec = json.loads((folder / "spec.json").read_bytes())
-                trial = Trial.from_json(spec["trial"])
-                begun = Begun(folder.name, trial, dict(spec["sources"]))
-                found.setdefault(trial.key(FOLLOWS), {})[begun.id] = begun
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                continue
+            if (spec := self._spec(folder)) is not None:
+                begun = Begun(folder.name, *spec)
+                found.setdefault(begun.trial.key(FOLLOWS), {})[begun.id] = begun
         return found
+
+    @staticmethod
+    def _spec(folder: Path) -> tuple[Trial, dict[str, str]] | None:
+        """Return the trial of a folder and its sources, or None if they are unknown."""
+        try:
+            content = read_file(folder / "spec.json", MOST_JSON_BYTES)
+            spec = parse_object(content)
+            if not has_seal(content) and spec["schema"] not in UNSEALED:
+                return None
+            sources = dict(spec["sources"])
+            if {*map(type, sources.values())} - {str}:
+                return None
+            return Trial.from_json(spec["trial"]), sources
+        except (OSError, *NOT_READABLE):
+            return None
 
     def arrays(self, trial_id: str) -> Weights:
         """Return the arrays of a trial; empty if it stored none."""
         folder = self.trials / trial_id
-        result = json.loads((folder / "result.json").read_bytes())
-        for name in result["files"]:
+        found = read_committed(folder)
+        names = () if found is None else found.whole.result["files"]
+        for name in names:
             if name.endswith("arrays.npz"):
                 return read_arrays(folder / name)
         return {}
 
     def _folders(self) -> list[Path]:
-        if not self.trials.is_dir():
+        """Return the folders of trials: those that hold a spec or a result.
+
+        One that cannot be looked into counts: reading it says why.
+        """
+        try:
+            names = sorted(self.trials.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(
-            folder
-            for folder in self.trials.iterdir()
-            if any((folder / n).is_file() for n in ("spec.json", "result.json"))
-        )
+        except OSError as error:
+            raise MisuseError(
+                f"{self.trials} cannot be read ({error.strerror}); copy the run to a "
+                "folder of your own, or ask for the permission"
+            ) from error
+        return [folder for folder in names if _is_of_trial(folder)]
 
 
-def _holds(file: Path, text: str) -> bool:
+def _is_of_trial(folder: Path) -> bool:
     try:
-        return file.read_bytes() == text.encode()
-    except OSError:
+        held = {entry.name for entry in folder.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:
+        return True
+    return not held.isdisjoint(("spec.json", "result.json"))

@@ -39,7 +39,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     helpers.write(tmp_path / "damaged" / "run.json", '{"schema": 1, "sui')
     info = json.loads((tmp_path / "done" / "run.json").read_text(encoding="utf-8"))
     info["suite"]["learning"][0]["updates"] = 77
-    helpers.write(tmp_path / "other_suite" / "run.json", json.dumps(info))
+    del info["schema"], info["checksum"]
+    RunFolder(tmp_path / "other_suite").write_info(info)
     (file,) = (tmp_path / "cut").rglob("result.json")
     os.truncate(file, 40)
     return tmp_path

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from harness.files.opening import read_file
+from harness.files.text import MOST_JSON_BYTES, has_seal, parse_object, sealed
 from harness.machine.cache import user_cache
 from harness.machine.facts import processor
 from harness.machine.gpu import gpu_names, index_of
@@ -59,6 +60,7 @@ class Peaks:
 # --- what doctor found ---------------------------------------------------------------
 
 _FILE = "peaks.json"
+_TEXT = {str, type(None)}
 _RATES = {"flop": "flop_per_s", "copy": "copy_bytes_per_s"}
 
 
@@ -73,7 +75,7 @@ def keep(peaks: Mapping[Conditions, Peak]) -> None:
     kept = {name_in_cache(key): _to_cache(peak) for key, peak in peaks.items()}
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / _FILE, to_json({**_read(), **kept}))
+        write_atomically(folder / _FILE, sealed(to_json({**_read(), **kept})))
 
 
 def name_in_cache(of: Conditions) -> str:
@@ -104,13 +106,16 @@ def _kept(key: Conditions) -> Peak | None:
 
 def _from_cache(values: Mapping[str, Any]) -> Rate:
     per_s, library = float(values["per_s"]), f"{values['library']}, doctor"
+    if {type(values.get(n)) for n in ("versions", "measured_at", "machine")} - _TEXT:
+        raise TypeError("a name is not text")
     return replace(Rate(**values), per_s=per_s, library=library)
 
 
 def _read() -> dict[str, Any]:
     folder = user_cache()
     try:
-        found = json.loads((folder / _FILE).read_text()) if folder else {}
+        content = read_file(folder / _FILE, MOST_JSON_BYTES) if folder else b"{}"
+        has_seal(content)  # what an earlier version wrote has none
+        return parse_object(content)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}

@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.files.opening import opened_to_append, read_file
+from harness.files.text import has_seal, parse_object, sealed
 from harness.machine.cache import user_cache
 from harness.measure.work import Work
-from harness.store import write_atomically
+from harness.store import write_bytes_atomically
 
 MOST_LINES = 5000
+_MOST_BYTES = 1 << 25
 
 _OTHER_FORM = (ValueError, TypeError, KeyError, AttributeError)
 """What a line that another program wrote, or that was cut, raises when it is read."""
@@ -73,21 +76,22 @@ def observations(file: Path) -> list[Observation]:
     """
     found = []
     for line in _newest_lines(file):
-        with contextlib.suppress(*_OTHER_FORM, OverflowError, RecursionError):
-            found.append(Observation.from_json(json.loads(line)))
+        with contextlib.suppress(*_OTHER_FORM):
+            has_seal(line)  # a line of an earlier version has none
+            found.append(Observation.from_json(parse_object(line)))
     return found
 
 
-def _newest_lines(file: Path) -> list[str]:
+def _newest_lines(file: Path) -> list[bytes]:
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
+        content = read_file(file, _MOST_BYTES)
     except OSError:
         return []
-    lines = [line for line in text.splitlines() if line]
+    lines = [line for line in content.splitlines() if line]
     newest = lines[-MOST_LINES:]
     if len(lines) > 1.2 * MOST_LINES:
         with contextlib.suppress(OSError):
-            write_atomically(file, "\n".join(newest) + "\n")
+            write_bytes_atomically(file, b"\n".join(newest) + b"\n")
     return newest
 
 
@@ -95,7 +99,8 @@ def append(file: Path, seen: Iterable[Observation]) -> None:
     """Append observations to the file, if it can be written."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a", encoding="utf-8") as stream:
+        with opened_to_append(file) as stream:
             for observation in seen:
                 # A process that was killed leaves a line without its end.
-                stream.write(f"\n{json.dumps(asdict(observation))}\n")
+                line = sealed(json.dumps(asdict(observation)))
+                stream.write(f"\n{line}\n".encode())

@@ -10,7 +10,6 @@ cached: the id covers neither the driver nor the other interpreter's numpy.
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 import time
 from collections.abc import Iterable, Mapping
@@ -21,12 +20,14 @@ from typing import Any
 
 import numpy as np
 
+from harness.files.text import read_sealed, sealed
 from harness.machine.cache import user_cache
 from harness.measure import MEASURES
 from harness.registry import Registry
 from harness.run.plan.fingerprint import module_hash, source_hash
 from harness.run.plan.todo import Planned
 from harness.store import Reading, RunFolder, to_json, write_atomically
+from harness.store.document import check_facts
 
 _KEPT = (
     *("outcome", "reason", "kernel", "against", "unproven", "where", "causes"),
@@ -71,15 +72,16 @@ class CertificateCache:
         if file is None:
             return None
         try:
-            found = json.loads(file.read_text())
+            found = read_sealed(file)
             if found["id"] != todo.id or found["by"] != self._by:
                 return None
+            check_facts(found["result"])
             readings = tuple(Reading.from_json(line) for line in found["readings"])
             return CachedCertificate(
                 str(found["made"]), dict(found["result"]), readings
             )
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return None  # there is no such file, or another program wrote it
+            return None  # there is none, it is damaged, or another program wrote it
 
     def bring(self, trials: Iterable[Planned], run: RunFolder) -> int:
         """Copy cached certificates of trials to a run folder; return their number."""
@@ -118,7 +120,7 @@ class CertificateCache:
             }
             with contextlib.suppress(OSError):
                 file.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(file, to_json(kept))
+                write_atomically(file, sealed(to_json(kept)))
 
     def _file(self, todo: Planned) -> Path | None:
         """Return the file for a trial's certificate, or None if it is never cached."""

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.files.opening import OddFileError, opened_to_append
+
 HEAD_BYTES = 1 << 20
 TAIL_BYTES = 1 << 18
 _CHUNK = 1 << 16
@@ -19,10 +21,14 @@ Write = Callable[[bytes], None]
 
 
 def append_to(file: Path) -> Write:
-    """Return a function that appends to a file, which is opened for each write."""
+    """Return a function that appends to a file, which is opened for each write.
+
+    Nothing is written if the folder is gone, or if something else has the file's name.
+    """
 
     def write(data: bytes) -> None:
-        with file.open("ab") as log:
+        gone = (FileNotFoundError, NotADirectoryError, IsADirectoryError, OddFileError)
+        with contextlib.suppress(*gone), opened_to_append(file) as log:
             log.write(data)
 
     return write

@@ -28,7 +28,7 @@ from harness.report.tables.solve_time import solve_table
 from harness.report.terminal import all_tables, end_of_run
 from harness.store import Reading, TrialRecord
 from harness.trial import GradientsSettings, Trial
-from tests import fake_runs
+from tests import fake_runs, helpers
 
 
 @pytest.fixture(scope="module")
@@ -192,15 +192,23 @@ def test_speed_says_why_a_row_is_not_certified(summary: Summary) -> None:
     }
 
 
-def test_odd_names_in_a_result_are_shown_as_text(tmp_path: Path) -> None:
-    """A result is a file that anybody may change: the report shows what it holds."""
+@pytest.mark.parametrize("odd", [{"framework": [1]}, {"machine": 5}, {"peak": "x"}])
+def test_a_result_with_a_name_that_is_no_text_is_left_out(
+    tmp_path: Path, odd: dict[str, object]
+) -> None:
+    """A result is a file that anybody may change."""
     writer = fake_runs.Writer.create(tmp_path / "run")
-    for seed, odd in enumerate(({"framework": [1], "machine": 5}, {})):
+    for seed in (0, 1):
         trial = replace(fake_runs.speed_trial("torch-native", "gru"), seed=seed)
-        fake_runs.speed(writer, trial, 0.014, **odd)
-    header = fake_runs.summary(writer.run).header
-    assert header.frameworks[0] == "[1]"
-    assert header.machines[0] == "5"
+        fake_runs.speed(writer, trial, 0.014)
+    before = fake_runs.summary(writer.run).header
+    file = writer.run.trials / writer.run.records()[0].id / "result.json"
+    helpers.reseal(file, **odd)
+    (what,) = writer.run.damaged().values()
+    assert f"({next(iter(odd))} should be " in what
+    assert fake_runs.summary(writer.run).header == replace(
+        before, measures={"speed": 1}, outcomes={"ok": 1}
+    )
 
 
 def cells(table: Table) -> list[tuple[str, ...]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.files.text import read_sealed
 from harness.machine.fitness import fitness_of_machine, judge
 from harness.machine.gpu import Gpu
 from harness.machine.lock import measuring
@@ -218,7 +219,7 @@ def test_each_library_is_measured_once_and_a_broken_one_is_reported(
     assert "no such thing" in (broken.reason or "")
     assert numpy.peak is not None
     assert numpy.versions.startswith("numpy ")
-    (kept,) = json.loads((tmp_path / "rnn-harness/peaks.json").read_text()).values()
+    (kept,) = read_sealed(tmp_path / "rnn-harness/peaks.json").values()
     for rate in (kept["flop_per_s"], kept["copy_bytes_per_s"]):
         assert rate["versions"] == numpy.versions
         time.strptime(rate["measured_at"], "%Y-%m-%d %H:%M:%S")

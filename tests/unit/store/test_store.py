@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -315,14 +316,12 @@ def test_the_events_are_synced_before_the_rename_and_the_folder_after(
     monkeypatch.setattr(os, "fsync", watch_sync)
     monkeypatch.setattr(Path, "replace", watch_rename)
     attempt.commit({"outcome": "ok", "reason": None}, arrays={"w": np.ones(2)})
-    arrays, result = (
-        f".{name}.{os.getpid()}.tmp" for name in ("arrays.npz", "result.json")
-    )
-    assert seen == [
+    names = [re.sub(r"^\.(.*)\.\d+\.\w+\.tmp$", r"\1 so far", name) for name in seen]
+    assert names == [
         "events.jsonl",
-        *(arrays, "rename", "attempt-001"),
+        *("arrays.npz so far", "rename", "attempt-001"),
         "attempt-001",
-        *(result, "rename", "one"),
+        *("result.json so far", "rename", "one"),
     ]
 
 
@@ -422,23 +421,33 @@ def test_a_damaged_result_is_moved_aside_when_it_is_measured_again(
         assert aside.read_bytes() == harmed
 
 
-def test_a_result_of_a_newer_schema_is_refused_and_not_overwritten(
-    run: RunFolder,
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"schema": 999, "files": {}, "what": "is unknown here"}',
+        '{"schema": 999}',
+        '{"schema": 999, "files": 3, "readings": {}}',
+    ],
+)
+def test_a_result_of_a_newer_schema_is_left_out_and_not_overwritten(
+    run: RunFolder, text: str
 ) -> None:
     trial_id = commit(run)
     file = run.trials / trial_id / "result.json"
-    file.write_text('{"schema": 999, "files": {}, "what": "is unknown here"}')
+    file.write_text(text)
     before = helpers.snapshot(run.path)
-    for ask in (
-        run.damaged,
-        run.records,
-        lambda: run.begin(LEARNING, trial_id, SOURCES),
-    ):
+    other = commit(run, replace(LEARNING, seed=1))
+    left_out = run.contents().left_out
+    assert [record.id for record in run.records()] == [other]
+    assert list(left_out) == [trial_id]
+    assert "schema 999, written by a newer rnn-harness" in left_out[trial_id].what
+    assert left_out[trial_id].advice == "upgrade rnn-harness to read it"
+    for ask in (run.damage, lambda name: run.begin(LEARNING, name, SOURCES)):
         with pytest.raises(
             MisuseError, match=r"schema 999.*newer rnn-harness; upgrade"
         ):
-            ask()
-    assert helpers.snapshot(run.path) == before
+            ask(trial_id)
+    assert before.items() <= helpers.snapshot(run.path).items()
 
 
 def test_a_copy_of_a_trial_is_reported_and_does_not_replace_the_trial(
@@ -548,7 +557,7 @@ def test_a_folder_has_one_writer_and_the_error_for_another_names_it(
 
 def test_run_json_is_read_back_unchanged(run: RunFolder) -> None:
     run.write_info({"choices": {"adding 10 gru": "torch-native"}})
-    assert run.info() == {"schema": 1, "choices": {"adding 10 gru": "torch-native"}}
+    assert run.info() == {"schema": 2, "choices": {"adding 10 gru": "torch-native"}}
 
 
 # --- the tidy frame ------------------------------------------------------------------

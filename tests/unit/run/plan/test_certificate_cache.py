@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from harness.files.text import read_sealed, sealed
 from harness.machine.cache import user_cache
 from harness.run.plan.certificate_cache import CachedCertificate, CertificateCache
 from harness.run.plan.todo import planned
@@ -145,7 +146,7 @@ def found(folder: Path) -> CachedCertificate | None:
 def whole(one_run: tuple[Path, Path, TrialRecord]) -> dict[str, Any]:
     """Return the cached file of one certificate."""
     (file,) = (one_run[1] / "certificates").iterdir()
-    return {"name": file.name, **json.loads(file.read_text())}
+    return {"name": file.name, **read_sealed(file)}
 
 
 def keep(name: str, text: str) -> None:
@@ -153,6 +154,11 @@ def keep(name: str, text: str) -> None:
     assert folder is not None
     (folder / "certificates").mkdir(parents=True)
     helpers.write(folder / "certificates" / name, text)
+
+
+def keep_values(values: dict[str, Any]) -> None:
+    """Keep values with their checksum, as `CertificateCache.keep` does."""
+    keep(values["name"], sealed(json.dumps(values)))
 
 
 @pytest.mark.parametrize(
@@ -163,19 +169,27 @@ def keep(name: str, text: str) -> None:
         {"readings": None},
         {"readings": [{"x": 3}]},
         {"result": 3},
+        {"result": {"outcome": "ok", "reason": None, "kernel": 3}},
     ],
 )
 def test_an_invalid_file_is_not_read_as_a_certificate(
     tmp_path: Path, whole: dict[str, Any], change: dict[str, Any]
 ) -> None:
-    keep(whole["name"], json.dumps({**whole, **change}))
+    keep_values({**whole, **change})
+    assert found(tmp_path) is None
+
+
+def test_a_certificate_without_its_checksum_is_made_again(
+    tmp_path: Path, whole: dict[str, Any]
+) -> None:
+    keep(whole["name"], json.dumps(whole))
     assert found(tmp_path) is None
 
 
 def test_a_valid_file_is_read_as_a_certificate(
     tmp_path: Path, whole: dict[str, Any]
 ) -> None:
-    keep(whole["name"], json.dumps(whole))
+    keep_values(whole)
     known = found(tmp_path)
     assert known is not None
     assert known.made == whole["made"]
