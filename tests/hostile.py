@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.files.text import hash_of, parse_object, sealed
 from harness.store import Reading, RunFolder
-from harness.store.files import hash_of
 from tests import fake_runs
 
 RAN = "a hostile script ran"
@@ -127,7 +127,7 @@ def poison(folder: Path, text: Callable[[str], str]) -> None:
         text: Returns the string in place of one; equal ones for equal strings.
     """
     info = folder / "run.json"
-    _write(info, _poisoned(json.loads(info.read_bytes()), text))
+    _write(info, _poisoned(parse_object(info.read_bytes()), text))
     for trial in (folder / "trials").iterdir():
         hashes = {}
         for file in sorted(trial.rglob("*")):
@@ -136,18 +136,18 @@ def poison(folder: Path, text: Callable[[str], str]) -> None:
                 new = [json.dumps(_poisoned(json.loads(line), text)) for line in lines]
                 file.write_text("".join(f"{line}\n" for line in new), encoding="utf-8")
             elif file.name == "spec.json":
-                _write(file, _poisoned(json.loads(file.read_bytes()), text))
+                _write(file, _poisoned(parse_object(file.read_bytes()), text))
             if file.is_file():
                 hashes[str(file.relative_to(trial))] = hash_of(file.read_bytes())
         result = trial / "result.json"
         if result.exists():
-            found = _poisoned(json.loads(result.read_bytes()), text)
+            found = _poisoned(parse_object(result.read_bytes()), text)
             found["files"] = {name: hashes[name] for name in found["files"]}
             _write(result, found)
 
 
 def _write(file: Path, value: Any) -> None:
-    file.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    file.write_text(sealed(json.dumps(value, indent=1)), encoding="utf-8")
 
 
 def _poisoned(value: Any, text: Callable[[str], str]) -> Any:
