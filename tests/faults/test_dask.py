@@ -169,10 +169,9 @@ def test_ctrl_c_ends_the_wait_for_a_first_worker(
     time.sleep(1)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    begin = time.monotonic()
     code, _, err = helpers.finish(process)
     assert code == 130, err
-    assert time.monotonic() - begin < 30
+    assert "has no worker after" not in err  # which is the end of the wait
 
 
 def test_a_worker_with_different_code_is_reported_before_any_work(
@@ -356,7 +355,7 @@ def test_a_lost_trial_resumes_from_its_checkpoint_though_the_scheduler_restarts_
             began = lost + 1
             helpers.wait_for(lambda n=began: len(sink.resumed) == n, "another worker")
         engine.stop(now=False)
-        (answer,) = answers.result(timeout=60).values()
+        (answer,) = answers.result(timeout=helpers.PATIENCE_S).values()
     engine.close()
     assert answer.outcome == "stopped"
     assert sink.resumed == [False, True, True]
@@ -505,8 +504,9 @@ def test_each_gpu_is_given_to_one_worker_of_a_local_cluster(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from harness.run.engine import cluster as distributed
+    from harness.run.engine import own_cluster
 
-    monkeypatch.setattr(distributed, "gpu_names", lambda: ["NVIDIA A", "NVIDIA B"])
+    monkeypatch.setattr(own_cluster, "gpu_names", lambda: ["NVIDIA A", "NVIDIA B"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5fa")
     engine = distributed.DaskEngine(Registry.discover(), Options(jobs=3))
     try:
@@ -527,9 +527,23 @@ def test_a_missing_scheduler_is_reported(
     fresh: Callable[[str], Path], call: Call
 ) -> None:
     folder = fresh("run")
+    helpers.write(folder / "empty.json", "{}")
+    helpers.write(folder / "list.json", "[1]")
+    helpers.write(folder / "number.json", '{"address": 5}')
+    (folder / "bytes.json").write_bytes(b"\xff\xfe")
     for scheduler, message in (
         ("tcp://127.0.0.1:1", "no dask scheduler answers at tcp://127.0.0.1:1"),
         ("nowhere.json", "--scheduler nowhere.json: give an address"),
+        ("x" * 5000, "--scheduler xxxxx"),
+        ("no\nfile", "give an address"),
+        ("tls://127.0.0.1:1", "keys that dask's configuration names"),
+        ("odd://127.0.0.1:1", "no dask scheduler answers at odd://127.0.0.1:1"),
+        ("tcp://127.0.0.1:999999", "no dask scheduler answers at tcp://127.0.0.1:999"),
+        ("tcp://[", "no dask scheduler answers at tcp://["),
+        ("empty.json", "no dask scheduler answers at empty.json"),
+        ("list.json", "no dask scheduler answers at list.json"),
+        ("number.json", "no dask scheduler answers at number.json"),
+        ("bytes.json", "no dask scheduler answers at bytes.json"),
     ):
         code, _, err = call(*DASK, "--scheduler", scheduler, cwd=folder)
         assert code == 2, err

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import signal
 import threading
 import time
 import uuid
@@ -20,11 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import MisuseError
-from harness.machine.devices import visible
-from harness.machine.gpu import VISIBLE, gpu_names
+from harness.errors import MisuseError, shortened
 from harness.registry import Registry
 from harness.run.engine import cluster_worker as remote
+from harness.run.engine.own_cluster import start_cluster
 from harness.run.job import (
     Answer,
     Checkpointed,
@@ -35,10 +33,9 @@ from harness.run.job import (
     Sink,
     StoppedError,
 )
-from harness.run.signals import handled
 
 if TYPE_CHECKING:
-    from distributed import Client, LocalCluster, Nanny
+    from distributed import Client, LocalCluster
 
 NEWS_S = 1.0
 """Time between two requests for news."""
@@ -397,28 +394,10 @@ class DaskEngine:
                 self._cluster.close()
 
 
-def _nanny() -> type[Nanny]:
-    """Return a class that starts a worker here; each GPU is given to one worker."""
-    from distributed import Nanny
-
-    count = len(gpu_names())
-
-    class OfOneGpu(Nanny):
-        def __init__(self, *arguments: Any, **named: Any) -> None:
-            number = int(named["name"])
-            if number < count:
-                named["resources"] = {"GPU": 1}
-                named["env"] = {VISIBLE: visible(f"cuda:{number}")}
-            super().__init__(*arguments, **named)
-
-    return OfOneGpu
-
-
 def _connect(scheduler: str | None, jobs: int) -> tuple[Client, LocalCluster | None]:
     """Return a client, and the cluster if this process started it."""
     try:
-        import dask
-        from distributed import Client, LocalCluster
+        from distributed import Client
     except ImportError as error:
         raise MisuseError(
             "--executor dask needs dask.distributed; "
@@ -427,32 +406,31 @@ def _connect(scheduler: str | None, jobs: int) -> tuple[Client, LocalCluster | N
     # The run prints messages of its own for what distributed would log.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if scheduler is None:
-        with (
-            # Ctrl-C in a terminal reaches the workers too; only the driver handles it.
-            handled(signal.SIG_IGN, signal.SIGINT),
-            dask.config.set({"distributed.scheduler.allowed-failures": 0}),
-        ):
-            cluster = LocalCluster(
-                n_workers=jobs,
-                worker_class=_nanny(),
-                threads_per_worker=1,
-                memory_limit=0,  # trials have a limit of their own
-                dashboard_address=None,
-                # Its web server would take a fixed port, which may be in use.
-                scheduler_kwargs={"dashboard_address": ":0"},
-            )
+        cluster = start_cluster(jobs)
         return Client(cluster), cluster
-    try:
-        if re.match(r"[a-z]+://", scheduler):
-            return Client(scheduler, timeout=CONNECT_S), None
-        if not Path(scheduler).is_file():
-            raise MisuseError(
-                f"--scheduler {scheduler}: give an address, e.g. tcp://host:8786, or "
-                "the scheduler file that `dask scheduler --scheduler-file` wrote"
-            )
-        return Client(scheduler_file=scheduler, timeout=CONNECT_S), None
-    except (OSError, ValueError) as error:
+    is_address = re.match(r"[a-z]+://", scheduler) is not None
+    named = shortened(scheduler)
+    if not (is_address or _is_file(scheduler)):
         raise MisuseError(
-            f"no dask scheduler answers at {scheduler} ({error}); start one with "
-            "`dask scheduler`, or leave --scheduler out for a cluster of this machine"
+            f"--scheduler {named}: give an address, e.g. tcp://host:8786, or the "
+            "scheduler file that `dask scheduler --scheduler-file` wrote"
+        )
+    where = {"address" if is_address else "scheduler_file": scheduler}
+    try:
+        return Client(**where, timeout=CONNECT_S), None
+    except Exception as error:  # a scheduler file may hold anything
+        more = ""
+        if "TLS" in str(error):
+            more = "; it asks for TLS, with the keys that dask's configuration names"
+        raise MisuseError(
+            f"no dask scheduler answers at {named} ({shortened(str(error))}){more}; "
+            "start one with `dask scheduler`, or leave --scheduler out for a cluster "
+            "of this machine"
         ) from error
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # no file can have such a name
+        return False
