@@ -1,12 +1,14 @@
 """How surely a number is known: every interval, and what it is made from.
 
-An interval holds the true value as often as `LEVEL` says.
+An interval is made to hold the true value as often as `LEVEL` says. How often it does
+in simulations is printed by `python -m tests.benchmarks.coverage`, and is in
+docs/speed.md.
 
 - A median lies between order statistics. The interval is interpolated between the pair
   that holds the median more often than `LEVEL` and the pair that holds it less often,
-  after Hettmansperger and Sheather (1986, Statistics & Probability Letters). In
-  simulations it holds the median of 6 or more values 94 to 96 times in 100; a
-  percentile bootstrap of 6 to 12 values holds it 87 to 94 times.
+  after Hettmansperger and Sheather (1986, Statistics & Probability Letters).
+- Values of consecutive rounds may follow each other. Their interval is that of as many
+  independent values as they are worth: see `worth_of`.
 - A proportion has Wilson's interval.
 - A percentile of latencies, and a ratio of two sessions, are resampled (bootstrap).
 
@@ -16,9 +18,10 @@ Workers import this module, so scipy is imported inside the functions that need 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -35,6 +38,23 @@ FEWEST = 6
 _ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 _PERCENTILE_RESAMPLES = 1000
+
+_SUSPECTED, _SHOWN = 0.20, 0.025
+"""One-sided levels at which an autocorrelation counts: that of single rounds widens an
+interval where it is suspected, since twelve rounds show even a strong one seldom. It
+makes a timing doubtful only where it is shown."""
+
+_SUSPECTED_OF_BLOCKS = 0.05
+"""The level for blocks of rounds: there are several sizes, and each may be chance."""
+
+_FEWEST_BLOCKS = 12
+
+_STRONGEST = 0.95
+"""No autocorrelation is taken as stronger than this: rounds would be worth nothing."""
+
+_MOST_STRETCHED = 2.0
+"""An interval extends at most to this many times the distance of the outermost value
+from the median."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +78,16 @@ class Interval:
 
 @dataclass(frozen=True)
 class MedianInterval:
-    """A median with its interval; the range if there are fewer than `FEWEST` values."""
+    """A median with its interval; the range if there are fewer than `FEWEST` values.
+
+    Attributes:
+        worth: How many independent values its values are worth; None if not estimated.
+    """
 
     median: float
     low: float
     high: float
+    worth: Worth | None = None
 
     @property
     def width(self) -> float:
@@ -93,29 +118,46 @@ def median_interval(turns: Sequence[Sequence[float]]) -> MedianInterval:
     """Return the median over turns of the median of each turn, with its interval.
 
     Readings inside one turn see the same state of the machine, so the turns are
-    counted, not the readings.
+    counted, not the readings. The turns are in the order in which they were taken.
     """
-    return _of_median([median(turn) for turn in turns])
+    return _of_rounds([median(turn) for turn in turns])
 
 
 def ratio_interval(times: Sequence[float], bases: Sequence[float]) -> MedianInterval:
     """Return the median over rounds of time / base, with its interval.
 
     Two turns of one round see nearly the same state of the machine, so a drift of the
-    machine does not change their ratio.
+    machine does not change their ratio. The rounds are in order.
     """
-    return _of_median([time / base for time, base in zip(times, bases, strict=True)])
+    return _of_rounds([time / base for time, base in zip(times, bases, strict=True)])
 
 
-def _of_median(values: Sequence[float]) -> MedianInterval:
-    return MedianInterval(median(values), *median_ends(values))
+def _of_rounds(values: Sequence[float]) -> MedianInterval:
+    worth = worth_of(values)
+    middle, (low, high) = median(values), median_ends(values, worth.count)
+    by = worth.stretch
+    if by > 1 and low > 0:  # a time stays above zero
+        low, high = middle * (low / middle) ** by, middle * (high / middle) ** by
+    return MedianInterval(middle, low, high, worth)
 
 
-def median_ends(values: npt.ArrayLike) -> tuple[float, float]:
-    """Return the ends of the interval of a median."""
+def median_ends(
+    values: npt.ArrayLike, worth: float | None = None
+) -> tuple[float, float]:
+    """Return the ends of the interval of a median.
+
+    Args:
+        values: In any order.
+        worth: How many independent values they are worth, if fewer than they are.
+    """
     ordered = np.sort(values)
     count = len(ordered)
-    depth, inward = _median_depth(count)
+    if worth is None or worth >= count:
+        depth, inward = _median_depth(count)
+    else:
+        # As large a share of the values lies outside as of independent ones.
+        place = _share_outside(worth) * (count - 1)
+        depth, inward = 1 + int(place), place % 1
     ends = ordered[depth - 1], ordered[count - depth]
     if inward:
         ends = (
@@ -123,6 +165,17 @@ def median_ends(values: npt.ArrayLike) -> tuple[float, float]:
             (1 - inward) * ends[1] + inward * ordered[count - depth - 1],
         )
     return float(ends[0]), float(ends[1])
+
+
+def _share_outside(count: float) -> float:
+    """Return how far inside of all values the ends lie, as a share of the values."""
+
+    def share(whole: int) -> float:
+        depth, inward = _median_depth(whole)
+        return (depth - 1 + inward) / max(whole - 1, 1)
+
+    below = int(count)
+    return share(below) + (count - below) * (share(below + 1) - share(below))
 
 
 def order_ranks(count: int) -> tuple[int, int]:
@@ -153,6 +206,123 @@ def _median_depth(count: int) -> tuple[int, float]:
         depth, holds = depth + 1, inner
     share = (holds - LEVEL) / (holds - inner)
     return depth, (count - depth) * share / (depth + (count - 2 * depth) * share)
+
+
+# --- rounds that follow each other ---------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Worth:
+    """How many independent values the values of consecutive rounds are worth.
+
+    Attributes:
+        count: At most the number of the values.
+        values: The number of the values.
+        shown: Whether it is shown, not only suspected, that they follow each other.
+    """
+
+    count: float
+    values: int
+    shown: bool = False
+
+    @property
+    def too_little(self) -> bool:
+        """Whether they are worth too few values to enclose a median."""
+        return self.shown and self.count < FEWEST <= self.values
+
+    @property
+    def inflation(self) -> float:
+        """How much wider the scatter of a median is than of independent values."""
+        return math.sqrt(self.values / self.count)
+
+    @property
+    def stretch(self) -> float:
+        """By how much an interval of too few values extends beyond all of them."""
+        if self.values < FEWEST:
+            return 1.0
+        return min(max(FEWEST / self.count, 1.0), _MOST_STRETCHED)
+
+
+def worth_of(values: npt.ArrayLike) -> Worth:
+    """Estimate how many independent values those of consecutive rounds are worth.
+
+    What slows a machine often lasts for several rounds. The estimate is that of a
+    process in which each value follows the one before (AR 1), from the correlation of
+    neighbours, or of neighbouring blocks of 2, 4, … rounds where that makes the values
+    worth less: noise of single rounds hides a slow change, and blocks show it. Ranks
+    are used, so that one slow round counts little. The correlation of neighbours in a
+    short series is seen as too small, by (1 + 4 ρ) / n, which is corrected, and half of
+    its standard error is added.
+    """
+    given = np.asarray(values, np.float64)
+    count = len(given)
+    if count < FEWEST:
+        return Worth(count, count)
+    scores = _normal_scores(given)
+    single, shown = _autocorrelation(scores, _SUSPECTED, 0.5)
+    inflation = _inflation(single, count, _of_signs)
+    size, variance = 2, scores.var()
+    while (blocks := count // size) >= _FEWEST_BLOCKS:
+        kept = scores[-blocks * size :].reshape(blocks, size)
+        means = np.asarray(kept.mean(axis=1), np.float64)
+        of_blocks, surely = _autocorrelation(means, _SUSPECTED_OF_BLOCKS, 0.0)
+        if of_blocks > 0:
+            wider = max(float(size * means.var(ddof=1) / variance), 1.0)
+            inflation = max(inflation, wider * _inflation(of_blocks, blocks))
+            shown |= surely
+        size *= 2
+    return Worth(count / inflation, count, shown)
+
+
+def _normal_scores(values: Floats) -> Floats:
+    """Return the normal quantile of each value's rank; equal values share a rank."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    normal = NormalDist().inv_cdf
+    shares = (ranks - 0.375) / (len(values) + 0.25)
+    return np.array([normal(share) for share in shares.tolist()])
+
+
+def _autocorrelation(
+    series: Floats, level: float, errors_added: float
+) -> tuple[float, bool]:
+    """Return the correlation of neighbours, and whether it is shown at `_SHOWN`.
+
+    It is 0 if it is not suspected at `level`.
+    """
+    count, centred = len(series), series - series.mean()
+    squares = float((centred**2).sum())
+    if squares <= 0:
+        return 0.0, False
+    seen = float((centred[1:] * centred[:-1]).sum()) / squares
+    # Moments of the correlation over all orders of the values (Moran, 1948).
+    z = (seen + 1 / count) * count * math.sqrt(count - 1) / (count - 2)
+    if z <= NormalDist().inv_cdf(1 - level):
+        return 0.0, False
+    found = (count * seen + 1) / (count - 4)
+    error = math.sqrt(max(1 - found**2, 0.05) / count) * count / (count - 4)
+    strength = min(max(found + errors_added * error, 0.0), _STRONGEST)
+    return strength, z > NormalDist().inv_cdf(1 - _SHOWN)
+
+
+def _of_signs(of_values: Floats) -> Floats:
+    """Return the correlation of the signs of two normal values, from that of these."""
+    return np.asarray(2 / np.pi * np.arcsin(of_values), np.float64)
+
+
+def _inflation(
+    strength: float, count: int, of_lag: Callable[[Floats], Floats] = np.asarray
+) -> float:
+    """Return the variance of a mean over that of independent values, in an AR 1.
+
+    Args:
+        strength: The correlation of neighbours.
+        count: Number of values.
+        of_lag: The correlation of what is averaged, from that of the values.
+    """
+    lags = np.arange(1.0, count)
+    of_lags = of_lag(np.asarray(strength**lags, np.float64))
+    return 1 + 2 * float((of_lags * (1 - lags / count)).sum())
 
 
 Spread = Literal["single", "range", "interval"]
@@ -269,6 +439,7 @@ def percentile_intervals(
     Whole turns are resampled, not values: neighbours see the same state of the machine.
     The medians of few turns scatter less when they are resampled than turns do, so the
     ends are moved outwards, by as much as a t-distribution is wider than a normal one.
+    They are moved further where turns follow each other.
 
     Args:
         percentiles: Pairs (share, value); the value is of more values than the sample.
@@ -291,6 +462,8 @@ def percentile_intervals(
     )
     wider = float(stats.t.ppf(_ENDS[1], turns - 1) / stats.norm.ppf(_ENDS[1]))
     wider *= math.sqrt(turns / (turns - 1))
+    medians = [median(turn) for turn in np.array_split(values, turns)]
+    wider *= worth_of(medians).inflation
     found: list[Interval | None] = []
     for share, value in percentiles:
         if value is None or len(values) < fewest_to_enclose(share):

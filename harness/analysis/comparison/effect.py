@@ -6,7 +6,8 @@ is neither slower nor faster.
 
 The p-values come from resampled medians of rounds (percentile bootstrap, fixed seed),
 and so does the interval of a ratio of two sessions. The interval of a ratio by common
-rounds lies between order statistics, as that of every median does.
+rounds lies between order statistics, as that of every median does. Where rounds follow
+each other, all of these are as wide as for the independent rounds that they are worth.
 
 On a machine that others use, some turns take much longer. In simulations with 2 % noise
 and one turn in seven up to twice as long, this test finds a 10 % slower copy within 20
@@ -28,10 +29,12 @@ from harness.intervals import (
     FEWEST,
     Floats,
     Interval,
+    Worth,
     median,
     median_ends,
     middle_interval,
     resampled_medians,
+    worth_of,
 )
 
 FEWEST_ROUNDS = FEWEST
@@ -80,8 +83,12 @@ def paired_effect(
     if not rounds:
         return None
     logs = _joined([math.log(new[n] / base[n]) for n in rounds])
-    drawn = resampled_medians(logs, np.random.default_rng(0), _RESAMPLES)
-    middle, ends = median(logs), Interval(*median_ends(logs))
+    drawn, worth = _drawn(logs, np.random.default_rng(0))
+    middle, (low, high) = median(logs), median_ends(logs, worth.count)
+    by = worth.stretch
+    if by > 1:
+        low, high = middle + by * (low - middle), middle + by * (high - middle)
+    ends = Interval(low, high)
     return _effect(middle, drawn, ends, len(rounds), effect, paired=True)
 
 
@@ -104,10 +111,20 @@ def unpaired_effect(
     rng = np.random.default_rng(0)
     sides = [_joined([math.log(time) for time in times]) for times in (base, new)]
     middle = median(sides[1]) - median(sides[0]) + math.log(scale)
-    of_new, of_base = (resampled_medians(side, rng, _RESAMPLES) for side in sides[::-1])
+    (of_new, _), (of_base, _) = (_drawn(side, rng) for side in sides[::-1])
     drawn = of_new - of_base + math.log(scale)
     rounds = min(len(base), len(new))
-    return _effect(middle, drawn, middle_interval(drawn), rounds, effect, paired=False)
+    ends = middle_interval(drawn)
+    return _effect(middle, drawn, ends, rounds, effect, paired=False)
+
+
+def _drawn(logs: Floats, rng: np.random.Generator) -> tuple[Floats, Worth]:
+    """Return resampled medians that scatter as those of correlated rounds do."""
+    drawn, worth = resampled_medians(logs, rng, _RESAMPLES), worth_of(logs)
+    if worth.inflation > 1:
+        middle = median(logs)
+        drawn = middle + worth.inflation * (drawn - middle)
+    return drawn, worth
 
 
 def _joined(logs: Sequence[float]) -> Floats:

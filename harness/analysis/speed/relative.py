@@ -52,7 +52,7 @@ def paired_ratio(base: Mapping[int, float], new: Mapping[int, float]) -> Ratio |
     What slows the machine for a whole round slows both turns of it and does not change
     their ratio. There is no interval of fewer than `FEWEST` rounds.
     """
-    rounds = [number for number in base if number in new]
+    rounds = sorted(base.keys() & new.keys())
     if not rounds:
         return None
     found = ratio_interval([new[n] for n in rounds], [base[n] for n in rounds])

@@ -60,7 +60,7 @@ def unstable(turns: Turns, interval: MedianInterval) -> list[Reason]:
     """
     seen = itertools.chain(
         _of_readings(turns, interval),
-        _of_medians(turns),
+        _of_medians(turns, interval),
         _of_calls(turns, interval),
         _of_process_and_machine(turns),
         _wide(interval),
@@ -75,6 +75,8 @@ _ADVICE = {
     "short": "measure a larger shape; or the calls compute less than they should",
     "drift": "ratios within the session can be used; for times wait until the machine "
     "is idle",
+    "correlated": "raise time_budget_s of the [[speed]] section, or use a machine with "
+    "a steadier speed; ratios within the session may be known better",
     "bimodal": "look for a clock that changes, a core that is shared or a cache that "
     "is full",
     "jump": "something was built, collected or interrupted while it was timed; measure "
@@ -107,14 +109,20 @@ def _of_readings(turns: Turns, interval: MedianInterval) -> Seen:
         yield "short", words
 
 
-def _of_medians(turns: Turns) -> Seen:
+def _of_medians(turns: Turns, interval: MedianInterval) -> Seen:
     medians = np.array([median(turn) for turn in turns.readings])
+    drifts = False
     third = len(medians) // 3
     if third >= 2 and abs(_trend_z(medians)) >= _TREND_Z:
         change = median(medians[-third:]) / median(medians[:third]) - 1
         if abs(change) >= DRIFT:
             how = f"{abs(change):.0%} {'slower' if change > 0 else 'faster'}"
             yield "drift", f"calls got {how} from the first to the last third"
+            drifts = True
+    worth = interval.worth
+    if worth and worth.too_little and interval.width > WIDEST and not drifts:
+        words = f"{len(medians)} turns are worth {worth.count:.1f} independent ones"
+        yield "correlated", f"turns follow each other: {words}"
     if len(medians) >= 2 * FEWEST:
         yield from _bimodal(np.sort(medians))
 

@@ -27,8 +27,9 @@ COLUMNS: Sequence[Column[SpeedRow]] = (
 def speed_table(summary: Summary) -> Table:
     """Return every timing, uncertified ones marked."""
     notes = [
-        "Medians over turns, with intervals of 95 % (91 to 95 % in simulations of "
-        "sessions that stop once an interval is narrow). × fastest: the time divided "
+        "Medians over turns, with intervals of 95 %, wider where turns follow each "
+        "other (87 to 96 % in simulations of sessions that stop once an interval is "
+        "narrow). × fastest: the time divided "
         "by that of the fastest certified implementation, within one session and round "
         "by round, so that a slow round of the machine counts in both; “rounds "
         "disagree” means that no implementation is the fastest in every comparison. A "

@@ -47,11 +47,20 @@ def test_steady_turns_are_not_shaky() -> None:
 
 
 def test_a_trend_is_drift_and_a_spread_without_a_trend_is_not() -> None:
-    assert kinds(scaled(np.linspace(1, 1.12, 30))) == ["drift"]
-    assert kinds(scaled(np.linspace(1.12, 1, 30))) == ["drift"]
-    assert kinds(scaled(np.linspace(1, 1.02, 30))) == []
+    # Its turns are worth so few independent ones that the interval is wide as well.
+    assert kinds(scaled(np.linspace(1, 1.12, 30))) == ["drift", "wide"]
+    assert kinds(scaled(np.linspace(1.12, 1, 30))) == ["drift", "wide"]
+    assert kinds(scaled(np.linspace(1, 1.01, 30))) == []
     mixed = np.random.default_rng(1).permutation(np.linspace(1, 1.12, 30))
     assert "drift" not in kinds(scaled(mixed))
+
+
+def test_turns_that_follow_each_other_are_correlated_if_the_difference_counts() -> None:
+    slow = np.repeat(np.random.default_rng(6).normal(0, 1, 8), 4)
+    assert kinds(scaled(np.exp(0.05 * slow))) == ["correlated", "wide"]
+    assert kinds(scaled(np.exp(0.003 * slow))) == []
+    mixed = np.random.default_rng(1).permutation(slow)
+    assert "correlated" not in kinds(scaled(np.exp(0.05 * mixed)))
 
 
 @pytest.mark.parametrize("high", [8, 15, 22])

@@ -1,7 +1,8 @@
 """Run folders of an earlier layout of the harness are read with equal numbers.
 
 `tests/data/before/runs.tar.xz` holds two runs of `before.toml`, made at commit 620a3e0.
-The files beside it have the output of that commit for them.
+The files beside it have the output of that commit for them, but for the interval of one
+ratio in `compare.json`, whose rounds look as if they followed each other.
 """
 
 import csv
