@@ -159,7 +159,9 @@ def _poisoned(value: Any, text: Callable[[str], str]) -> Any:
         return value
     found = {}
     for key, item in value.items():
-        if key in _KEPT_KEYS or (key == "split" and item in _KEPT_SPLITS):
+        # `trial` is an id in a result, and the whole trial in a specification.
+        own = key in _KEPT_KEYS and not (key == "trial" and isinstance(item, dict))
+        if own or (key == "split" and item in _KEPT_SPLITS):
             found[key] = item
         elif key in _NAMING and isinstance(item, dict):
             found[key] = {text(k): _poisoned(v, text) for k, v in item.items()}

@@ -12,7 +12,7 @@ NAMES = {"gradients": "gradient"}
 
 def sentence(header: Header) -> str:
     """Return one sentence: what was run where, and how it ended."""
-    *others, last = _measured(header)
+    *others, last = _measured(header) or ["no"]
     measured = f"{', '.join(others)} and {last}" if others else last
     trials = "trial" if sum(header.measures.values()) == 1 else "trials"
     words = f"{header.suite} ran {measured} {trials}"

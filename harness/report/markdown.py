@@ -13,11 +13,21 @@ _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 
 def escape(text: str) -> str:
-    """Return text in which Markdown finds no markup."""
+    """Return text in one line in which Markdown finds no markup."""
     found = one_line(text).translate(_ENTITIES)
-    found = re.sub(r"([\\`*_\[\]|~$#@])", r"\\\1", found)
-    # With the colon as an entity, no renderer turns the text into a link.
-    return found.replace("://", "&#58;//")
+    found = re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", found)
+    # No renderer turns words into a link if a part of them is an entity, or after a
+    # comment, which is not shown.
+    found = found.replace("://", "&#58;//").replace("@", "@<!-- -->")
+    found = re.sub(r"\b(www)\.", r"\1&#46;", found, flags=re.IGNORECASE)
+    # At the beginning these make a list, a rule or a heading; a number stays.
+    return re.sub(r"^(\d*)([-+.)](?= |$)|[-=](?=[-= ]*$))", r"\1\\\2", found)
+
+
+def picture(title: str, file: str) -> str:
+    """Return a picture with a title in place of it."""
+    # Some renderers show a comment there, and none makes a link of a part of it.
+    return f"![{escape(title).replace('<!-- -->', '')}]({file})"
 
 
 def summary_text(title: str, sentence: str, sections: Sequence[Section]) -> str:
@@ -28,7 +38,7 @@ def summary_text(title: str, sentence: str, sections: Sequence[Section]) -> str:
             parts.append(f"## {escape(section.title)}")
         parts += [escape(words) for words in section.missing]
         pictures = [
-            f"![{escape(figure.title)}](figures/{figure.name}.svg)"
+            picture(figure.title, f"figures/{figure.name}.svg")
             for figure in section.figures
         ]
         written = [table_text(table) for table in section.tables]

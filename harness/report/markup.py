@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 
+from harness.printing import printable
 from harness.report.tables.form import Block, Row, Table
 
 VOID = frozenset({"meta", "br", "hr", "img", "input"})
@@ -18,8 +19,10 @@ class Html(str):
 
 
 def escape(child: object) -> Html:
-    """Return a child as HTML: escaped, unless it is HTML already."""
-    return child if isinstance(child, Html) else Html(html.escape(str(child)))
+    """Return a child as HTML: printable and escaped, unless it is HTML already."""
+    if isinstance(child, Html):
+        return child
+    return Html(html.escape(printable(child, "\n\xa0")))
 
 
 def tag(name: str, /, *children: object, **attributes: object) -> Html:
@@ -32,12 +35,17 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
         if value is None or value is False:
             continue
         label = key.rstrip("_").replace("_", "-")
-        known = "" if value is True else f'="{html.escape(str(value))}"'
+        known = "" if value is True else f'="{_value(value)}"'
         written += f" {label}{known}"
     if name in VOID:
         return Html(f"<{name}{written}>")
     inner = "".join(escape(child) for child in children)
     return Html(f"<{name}{written}>{inner}</{name}>")
+
+
+def _value(value: object) -> str:
+    """Return the value of an attribute, in which nothing is HTML already."""
+    return escape(printable(value, "\n\xa0"))
 
 
 def join(*parts: Html) -> Html:
@@ -111,17 +119,25 @@ def inline_svg(
     body = text[text.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)
-    body = re.sub(r' xmlns(:\w+)?="[^"]*"', "", body)
-    body = re.sub(r' id="([^"]*)"', lambda m: _identity(m[1], prefix, marks), body)
-    body = re.sub(r'href="#', f'href="#{prefix}-', body)
-    body = re.sub(r"url\(#", f"url(#{prefix}-", body)
-    label = html.escape(alt)
-    return Html(body.replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
+    known = _value(prefix)
+
+    def changed(found: re.Match[str]) -> str:
+        if found[1] is not None:
+            return _identity(found[1], known, marks)
+        return "" if found[0].startswith(" xmlns") else f"{found[0]}{known}-"
+
+    # Only within tags: the same words between tags are text of a name.
+    body = re.sub(r"<[^>]*>", lambda tag: re.sub(_REFERENCES, changed, tag[0]), body)
+    label = f'<svg role="img" aria-label="{_value(alt)}"'
+    return Html(body.replace("<svg", label, 1))
+
+
+_REFERENCES = re.compile(r' id="([^"]*)"| xmlns(?::\w+)?="[^"]*"|href="#|url\(#')
 
 
 def _identity(name: str, prefix: str, marks: Mapping[str, tuple[str, str]]) -> str:
-    written = f' id="{prefix}-{html.escape(name)}"'
+    written = f' id="{prefix}-{_value(name)}"'
     if name in marks:
-        cell, implementation = (html.escape(word) for word in marks[name])
+        cell, implementation = map(_value, marks[name])
         written += f' data-cell="{cell}" data-implementation="{implementation}"'
     return written

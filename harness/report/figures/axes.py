@@ -11,11 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from harness.report.figures.style import GREY, INK
+from harness.report.figures.sketch import PNG_DPI
+from harness.report.figures.style import GREY, INK, shorten
 from harness.report.text import UNCERTIFIED, few, seconds
 
 SMALL = 7.5
 """The size of words inside a panel, in points."""
+
+NAME_CHARACTERS = 9.0
+"""How many characters a name beside a panel may have for each inch of the panel."""
 
 TITLE_CHARACTERS = 11.0
 """How many characters of a bold title fit in an inch."""
@@ -127,7 +131,8 @@ def at_dots(words: str, most: int) -> str:
 
 def name_lines(axes: Axes, names: Sequence[str]) -> None:
     """Name the lines of a panel, the first at the top."""
-    axes.set_yticks(range(len(names)), names)
+    most = int(NAME_CHARACTERS * axes.bbox.width / PNG_DPI)
+    axes.set_yticks(range(len(names)), [shorten(name, most) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")

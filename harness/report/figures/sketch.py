@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +16,19 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 
-from harness.report.figures.style import Palette
+from harness.files.text import hash_of
+from harness.printing import printable
+from harness.report.figures.style import Palette, shorten
 
 PNG_DPI = 150
+
+LONGEST = 60
+"""The characters of a name in a legend."""
+
+WIDEST = 160
+"""The characters of a line of words in a figure."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,11 @@ class Sketch:
 
     def legend(self, handles: Sequence[Line2D | Patch]) -> None:
         """Put the legend above the axes, where it covers no data."""
-        widths = [0.62 + 0.075 * len(str(handle.get_label())) for handle in handles]
+        labels = [shorten(str(handle.get_label()), LONGEST) for handle in handles]
+        for handle, label in zip(handles, labels, strict=True):
+            # For matplotlib an underscore at the beginning hides the entry.
+            handle.set_label(f" {label}" if label.startswith("_") else label)
+        widths = [0.62 + 0.075 * len(label) for label in labels]
         columns = next(
             (n for n in range(len(widths), 1, -1) if _span(widths, n) < self.width), 1
         )
@@ -101,6 +115,8 @@ class Sketch:
     ) -> Drawn:
         """Write the figure as SVG and PNG; the same bytes for the same numbers."""
         svg, png = io.StringIO(), io.BytesIO()
+        for found in self.figure.findobj(Text):
+            found.set_text(written(found.get_text()))
         # The layout takes longer than the drawing, and `savefig` would compute it for
         # each file.
         self.figure.draw_without_rendering()
@@ -110,7 +126,36 @@ class Sketch:
         vector: Any = FigureCanvasSVG(self.figure)
         vector.print_svg(svg, metadata={"Date": None, "Creator": None})
         text = "\n".join(line.rstrip() for line in svg.getvalue().splitlines()) + "\n"
-        return Drawn(name, title, alt, caption, text, png.getvalue(), task, self.marks)
+        return Drawn(
+            file_name(name),
+            title,
+            alt,
+            caption,
+            text,
+            png.getvalue(),
+            task,
+            self.marks,
+        )
+
+
+def file_name(name: str) -> str:
+    """Return a name that is one part of a path and of a link, and its own for each.
+
+    A name of a task may be anything. One of letters, digits and hyphens stays; of
+    others the hash of the name is a part, behind a dot, which none of the first has.
+    """
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,80}", name):
+        return name
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40]
+    return f"{readable}.{hash_of(name.encode(errors='surrogatepass'))[:12]}"
+
+
+def written(words: str) -> str:
+    """Return words that an SVG file may contain, in lines that are not too long."""
+    lines = printable(words, "\n\xa0").split("\n")
+    return "\n".join(
+        line if len(line) <= WIDEST else f"{line[: WIDEST - 1]}…" for line in lines
+    )
 
 
 def extent(cells: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.lines import Line2D
+
+from harness.printing import one_line
 
 # Okabe & Ito (2008): colours that differ for readers with every common colour vision
 # deficiency. Their yellow is left out, because it is too faint on white.
@@ -64,7 +67,11 @@ RC: Look = {
 @contextmanager
 def drawing() -> Iterator[None]:
     """Use the report's settings of matplotlib in place of the user's."""
-    with mpl.rc_context():
+    with mpl.rc_context(), warnings.catch_warnings():
+        # The SVG has the character as text, and a PNG shows that there is one. With
+        # many long names a panel has no room left, and matplotlib draws it unarranged.
+        for words in ("Glyph .* missing from font", "constrained_layout not applied"):
+            warnings.filterwarnings("ignore", words, UserWarning)
         mpl.rcdefaults()
         settings: Any = mpl.rcParams
         settings.update(RC)
@@ -107,7 +114,7 @@ class Palette:
     def cell_handles(self, cells: Iterable[str]) -> list[Line2D]:
         """Return a legend entry for each cell."""
         names = dict.fromkeys(cells)
-        return [line_handle(name, color=self.cells[name]) for name in names]
+        return [line_handle(shorten(name), color=self.cells[name]) for name in names]
 
     def marker_handles(self, implementations: Iterable[str]) -> list[Line2D]:
         """Return a legend entry for each of several implementations, by marker."""
@@ -137,7 +144,8 @@ def point_handle(words: str, marker: str = "o", **look: Any) -> Line2D:
 
 
 def shorten(name: str, longest: int = 26) -> str:
-    """Return a name that fits beside an axis; the tables give the whole name."""
+    """Return a name in one line that fits beside an axis; the tables have all of it."""
+    name = one_line(name)
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 

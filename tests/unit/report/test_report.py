@@ -352,7 +352,7 @@ def test_references_in_an_inlined_svg_are_unique() -> None:
 
 def test_markdown_escapes_special_characters() -> None:
     assert markdown.escape("a|b\n<i> *c* `d` [e](https://f) $g$ @h #1") == (
-        "a\\|b &lt;i&gt; \\*c\\* \\`d\\` \\[e\\](https&#58;//f) \\$g\\$ \\@h \\#1"
+        "a\\|b &lt;i&gt; \\*c\\* \\`d\\` \\[e\\](https&#58;//f) \\$g\\$ @<!-- -->h \\#1"
     )
 
 
