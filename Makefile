@@ -52,6 +52,7 @@ test-quick: static
 test-all: test
 	$(PYTEST_SIDE_BY_SIDE) -m long
 	$(BIN)/python -m tests.faults.kills --kills 100
+	RNN_HARNESS_FUZZ=10000 $(BIN)/pytest tests/faults/test_fuzz_command_line.py
 
 static: $(STAMPS)/test
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sysconfig
 import traceback
 from collections.abc import Collection, Iterable
@@ -69,6 +70,12 @@ def shortened(text: str, most: int = MOST_SHOWN) -> str:
         return text
     end = most // 4
     return f"{text[: most - end - 1]}…{text[-end:]}"
+
+
+def bounded(message: str) -> str:
+    """Return a message whose long words are shortened, as may be names in it."""
+    words = re.sub(r"\S{301,}", lambda word: shortened(word[0], 200), message)
+    return shortened(words, 20_000)
 
 
 def shown(value: object) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import chain, product
@@ -15,11 +15,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from harness.contract import Optimizer
-from harness.errors import MisuseError, PluginError, suggestion, suggestion_and_names
+from harness.errors import (
+    MisuseError,
+    PluginError,
+    shortened,
+    suggestion,
+    suggestion_and_names,
+)
 from harness.files.text import parse_toml, read_toml
 from harness.interpreters.choose import resolved
 from harness.loading import load_task
 from harness.registry import Registry
+from harness.settings import apply_setting, sections_of
 from harness.trial import LearningSettings, SpeedSettings
 
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
@@ -33,11 +40,20 @@ def _one_or_several(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else (value,)
 
 
+MOST_TRIALS = 100_000
+"""The most trials that a section may ask of one implementation."""
+
+_MOST_PROBLEMS = 50
+"""The most problems of a suite that a message lists."""
+
 _Several = BeforeValidator(_one_or_several)
-Counts = Annotated[tuple[Count, ...], _Several, Field(min_length=1)]
-Inits = Annotated[tuple[Init, ...], _Several, Field(min_length=1)]
+_Bounds = Field(min_length=1, max_length=1000)
+Counts = Annotated[tuple[Count, ...], _Several, _Bounds]
+Inits = Annotated[tuple[Init, ...], _Several, _Bounds]
+Seeds = Annotated[tuple[Seed, ...], _Bounds]
+Names = Annotated[tuple[str, ...], _Bounds]
 Precision = Literal["highest", "tf32", "bf16"]
-Precisions = Annotated[tuple[Precision, ...], _Several, Field(min_length=1)]
+Precisions = Annotated[tuple[Precision, ...], _Several, _Bounds]
 SpeedPhase = Literal["forward", "loss_and_gradients", "train_step", "stream"]
 
 
@@ -48,7 +64,7 @@ class _Section(BaseModel):
 class _OnTask(_Section):
     task: str
     length: Counts
-    cells: tuple[str, ...] = Field(min_length=1)
+    cells: Names
     task_options: dict[str, bool | int | float | str] = {}
 
 
@@ -80,7 +96,7 @@ class LearningSection(_OnTask):
     updates: Count
     evaluate_every: Count = LearningSettings.evaluate_every
     evaluate_sequences: Count = LearningSettings.evaluate_sequences
-    seeds: tuple[Seed, ...] = Field(min_length=1)
+    seeds: Seeds
     gradients: bool = True
     dtype: Literal["float32", "float64"] = "float32"
 
@@ -99,7 +115,7 @@ class GradientsSection(_OnTask):
     init: Inits = ("canonical",)
     hidden_size: Count
     num_layers: Count = 1
-    seeds: tuple[Seed, ...] = Field(min_length=1)
+    seeds: Seeds
 
 
 class Shape(_Section):
@@ -131,9 +147,9 @@ class SpeedSection(_Section):
         memory: Whether peak memory is measured too, each in a process of its own.
     """
 
-    cells: tuple[str, ...] = Field(min_length=1)
+    cells: Names
     implementations: tuple[str, ...] | None = None
-    shapes: tuple[Shape, ...] = Field(min_length=1)
+    shapes: Annotated[tuple[Shape, ...], _Bounds]
     phases: tuple[SpeedPhase, ...] = Field(
         ("forward", "loss_and_gradients", "train_step"), min_length=1
     )
@@ -155,7 +171,7 @@ class Suite(_Section):
             not compared or stored with a suite, because it does not change the trials.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     why: str
     environments: dict[str, str] = Field({}, exclude=True)
     learning: tuple[LearningSection, ...] = ()
@@ -209,12 +225,12 @@ def load_suite(
     raw, where = _read(source)
     named = {} if source in built_in_suites() else _environments(raw)
     for setting in settings:
-        _apply(raw, setting)
+        apply_setting(raw, setting)
     chosen = _environments(raw)
     kept = [name for name, python in named.items() if chosen.get(name) is python]
     if seeds is not None:
         seeded = [k for k, kind in _SECTIONS.items() if "seeds" in kind.model_fields]
-        for section in chain.from_iterable(_sections(raw, kind) for kind in seeded):
+        for section in chain.from_iterable(sections_of(raw, kind) for kind in seeded):
             section["seeds"] = list(seeds)
     unknown = [*_unknown_names(raw, registry), *_interpreters(raw, source, registry)]
     try:
@@ -251,8 +267,10 @@ def _not_run(where: str, programs: Mapping[str, str]) -> MisuseError:
 def _misuse(where: str, problems: Sequence[str]) -> MisuseError:
     if len(problems) == 1:
         return MisuseError(f"{where}: {problems[0]}")
-    lines = "\n".join(f"  {problem}" for problem in problems)
-    return MisuseError(f"{where} has {len(problems)} problems:\n{lines}")
+    lines = [f"  {problem}" for problem in problems[:_MOST_PROBLEMS]]
+    if len(problems) > _MOST_PROBLEMS:
+        lines.append(f"  and {len(problems) - _MOST_PROBLEMS} more")
+    return MisuseError("\n".join([f"{where} has {len(problems)} problems:", *lines]))
 
 
 def _read(source: str) -> tuple[dict[str, Any], str]:
@@ -270,70 +288,10 @@ def _read(source: str) -> tuple[dict[str, Any], str]:
         except ValueError as error:
             raise MisuseError(f"{source} is not valid TOML: {error}") from error
     if path.suffix == ".toml" or "/" in source:
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise MisuseError(f"suite file {source} {what}")
+        what = "is a folder" if os.path.isdir(path) else "does not exist"  # noqa: PTH112
+        raise MisuseError(f"suite file {shortened(source, 1000)} {what}")
     hint = suggestion_and_names(source, suites, "built in")
-    raise MisuseError(f"unknown suite '{source}'{hint}; or give a TOML file")
-
-
-# --- settings from the command line --------------------------------------------------
-
-
-def _sections(raw: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    sections = raw.get(name, [])
-    if not isinstance(sections, list):
-        return []
-    return [section for section in sections if isinstance(section, dict)]
-
-
-def _apply(raw: dict[str, Any], setting: str) -> None:
-    """Apply `learning.updates=500` to every section, `learning.0.…` to one."""
-    key, equals, text = setting.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise MisuseError(f"--set {setting}: give KEY=VALUE, e.g. learning.updates=500")
-    value = _value(text)
-    if len(parts) == 1:
-        raw[parts[0]] = value
-        return
-    name, rest = parts[0], parts[1:]
-    if name == "environments":
-        _choose_interpreter(raw, ".".join(rest), value)
-        return
-    sections = _sections(raw, name)
-    if not sections:
-        raise MisuseError(f"--set {setting}: the suite has no [[{name}]] section")
-    if rest[0].isdigit():
-        index, rest = int(rest[0]), rest[1:]
-        if index >= len(sections) or not rest:
-            raise MisuseError(
-                f"--set {setting}: [[{name}]] has sections 0 to {len(sections) - 1}; "
-                f"give {name}.0.KEY=VALUE"
-            )
-        sections = [sections[index]]
-    for section in sections:
-        table: dict[str, Any] = section
-        for part in rest[:-1]:
-            table = table.setdefault(part, {})
-            if not isinstance(table, dict):
-                raise MisuseError(f"--set {setting}: '{part}' holds no keys")
-        table[rest[-1]] = value
-
-
-def _choose_interpreter(raw: dict[str, Any], framework: str, python: Any) -> None:
-    """Choose an interpreter; its path is relative to the current folder."""
-    table = raw.setdefault("environments", {})
-    if isinstance(table, dict):
-        found = resolved({framework: python}, Path(), [framework])[0]
-        table[framework] = found.get(framework, python)
-
-
-def _value(text: str) -> Any:
-    """Read a TOML value; any other text is a string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+    raise MisuseError(f"unknown suite '{shortened(source)}'{hint}; or give a TOML file")
 
 
 # --- saying what is wrong ------------------------------------------------------------
@@ -346,7 +304,7 @@ _REFUSED = {"bidirectional": "; every network runs forward in time only"}
 def _problems(error: ValidationError) -> list[str]:
     problems = []
     for item in error.errors(include_url=False):
-        where = _key_path(item["loc"])
+        where = shortened(_key_path(item["loc"]))
         if item["type"] == "extra_forbidden":
             key = str(item["loc"][-1])
             hint = _REFUSED.get(key) or suggestion(key, _keys_at(item["loc"]))
@@ -399,7 +357,7 @@ def _unknown_names(raw: Mapping[str, Any], registry: Registry) -> list[str]:
     """Look up every name, even if other keys are wrong."""
     problems = []
     for section, key in product(_SECTIONS, _NAMED):
-        for index, values in enumerate(_sections(raw, section)):
+        for index, values in enumerate(sections_of(raw, section)):
             names = values.get(key, [])
             for name in names if isinstance(names, list) else [names]:
                 try:
@@ -428,6 +386,13 @@ def _refused(suite: Suite, registry: Registry) -> list[str]:
     problems = []
     for kind in _SECTIONS:
         for index, section in enumerate(getattr(suite, kind)):
+            count = _trials_of_one(section)
+            if count > MOST_TRIALS:
+                problems.append(
+                    f"{kind}[{index}]: asks for {count:.3g} trials of each "
+                    f"implementation; at most {MOST_TRIALS} are allowed, so give fewer "
+                    "values"
+                )
             if not isinstance(section, _OnTask):
                 continue
             found = _task_problems(section, registry)
@@ -436,6 +401,17 @@ def _refused(suite: Suite, registry: Registry) -> list[str]:
                 found += _on_each_problems(section)
             problems += [f"{kind}[{index}].{problem}" for problem in found]
     return problems
+
+
+def _trials_of_one(section: _Section) -> int:
+    """Count the trials that a section asks of one implementation, unless it is 0."""
+    names = {*type(section).model_fields} - {"implementations", "learn_on", "phases"}
+    values = [getattr(section, name) for name in names]
+    lists = [value for value in values if isinstance(value, tuple) and value]
+    shapes = next((v for v in lists if isinstance(v[0], Shape)), ())
+    lists = [v for v in lists if v is not shapes]
+    sizes = sum(map(_trials_of_one, shapes)) if shapes else 1
+    return sizes * math.prod(map(len, lists))
 
 
 def _task_problems(section: _OnTask, registry: Registry) -> list[str]:

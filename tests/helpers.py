@@ -30,7 +30,8 @@ from harness.trial import Trial
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PLUGINS = HERE / "fake_plugins"
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
+"""For what ends by itself, but late on a machine with many other processes."""
 
 REGISTRY = Registry.discover()
 """What is installed here, for tests that only read it."""
@@ -133,7 +134,7 @@ def start(*arguments: object, cwd: Path, report: bool = False) -> subprocess.Pop
     """Start `rnn-harness` as a process, by default without its report."""
     command = [str(HERE / "bare_cli.py")]
     if report:
-        command = ["-c", "from harness.cli import main; main()"]
+        command = ["-c", "from rnn_harness import main; main()"]
     return subprocess.Popen(
         [sys.executable, *command, *map(str, arguments)],
         cwd=cwd,
@@ -189,7 +190,9 @@ def progress(registry: Registry) -> Progress:
     return Progress(Console(stderr=True), 1, model)
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
+def wait_for(
+    condition: Callable[[], Any], what: str, seconds: float = PATIENCE_S
+) -> Any:
     """Poll until a condition is true and return its value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -198,6 +201,12 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120.0) ->
             return found
         time.sleep(0.02)
     raise AssertionError(f"waited {seconds} s for {what}")
+
+
+def line_with(word: str, process: subprocess.Popen[str]) -> str:
+    """Wait until a process prints a line with a word on standard error; return it."""
+    assert process.stderr is not None
+    return next(line for line in process.stderr if word in line)
 
 
 def snapshot(folder: Path) -> Mapping[str, str]:

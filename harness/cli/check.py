@@ -16,6 +16,7 @@ from harness.cli.options import (
     expression_option,
     jobs_option,
     json_option,
+    path_of,
     plugin_option,
     read_plugins,
 )
@@ -77,7 +78,7 @@ def check(
     from harness.report.task_check import task_json, task_text
     from harness.run.certify import CheckRequest, cells_of, implementations_of
 
-    files = [Path(target).resolve() for target in targets if target.endswith(".py")]
+    files = [path_of(target).resolve() for target in targets if target.endswith(".py")]
     registry = read_plugins([*plugins, *files])
     registry.interpreters = load_interpreters({}, registry)
     names = [target for target in targets if not target.endswith(".py")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.exits import DONE, NO, NOTHING
-from harness.cli.options import json_option, plugin_option, stdout
+from harness.cli.options import FileName, json_option, plugin_option, stdout
 from harness.cli.read import read_run
 from harness.errors import MisuseError, NothingMeasuredError
 from harness.printing import echo, one_line
@@ -46,8 +46,8 @@ effect_option = click.option(
 
 
 @click.command()
-@click.argument("base", metavar="BASE", type=click.Path(path_type=Path))
-@click.argument("new", metavar="NEW", type=click.Path(path_type=Path))
+@click.argument("base", metavar="BASE", type=FileName(path_type=Path))
+@click.argument("new", metavar="NEW", type=FileName(path_type=Path))
 @click.option(
     "--across-machines",
     is_flag=True,

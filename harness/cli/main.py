@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
+import io
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -20,8 +20,9 @@ from harness.cli.new import new
 from harness.cli.options import fail
 from harness.cli.read import export, report, show
 from harness.cli.run import run
-from harness.errors import HarnessError, MisuseError
-from harness.printing import guard_streams, output_error
+from harness.errors import HarnessError, MisuseError, bounded
+from harness.printing import echo, guard_streams, output_error
+from rnn_harness import hidden
 
 _VERBS = (check, compare, doctor, export, gate, list_plugins, new, report, run, show)
 
@@ -48,7 +49,9 @@ def main() -> NoReturn:
         fail(str(error))
         code = error.exit_code
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        echo(bounded(said.getvalue().rstrip()), err=True)
         code = MISUSE
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED
@@ -69,12 +72,7 @@ def _and_printed(code: int) -> int:
 
 def _check_own_packages() -> None:
     """Stop if Python would import `tasks` or `implementations` of another project."""
-    own = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[2]
     for name in ("implementations", "tasks"):
-        spec = importlib.util.find_spec(name)
-        origin = spec.origin if spec is not None else None
-        if origin is None or Path(origin).resolve().parent.parent != own:
-            raise MisuseError(
-                f"the package '{name}' on Python's path is {origin or 'missing'}, not "
-                "rnn-harness's own; run from another folder or rename it"
-            )
+        if what := hidden(name, root):
+            raise MisuseError(what)

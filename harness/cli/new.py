@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from harness.cli.exits import exit_code
-from harness.cli.options import fail, plugin_option, read_plugins
+from harness.cli.options import FileName, fail, plugin_option, read_plugins
 from harness.printing import echo
 from harness.registry import Registry
 
@@ -25,7 +25,7 @@ from harness.registry import Registry
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=FileName(path_type=Path),
     metavar="FILE.py",
     help="The file to write  [default: NAME with underscores, in this folder]",
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,12 +13,39 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from harness.errors import MisuseError
+from harness.errors import MisuseError, bounded, shortened
 from harness.printing import echo
 from harness.registry import Registry
 
 if TYPE_CHECKING:
     from harness.console import Console
+
+
+class FileName(click.Path):
+    """A path that a file system can have, whether it exists or not."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        context: click.Context | None,
+    ) -> Any:
+        """Return a `Path`."""
+        return super().convert(path_of(value), param, context)
+
+
+def path_of(text: str | os.PathLike[str]) -> Path:
+    """Return a path, or raise `MisuseError` if no file can have such a name."""
+    try:
+        os.lstat(text)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            named = shortened(os.fspath(text))
+            raise MisuseError(f"{named} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise MisuseError(f"{os.fspath(text)!r} is no name of a file") from error
+    return Path(text)
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,7 +56,7 @@ def plugin_option(command: F) -> F:
         "--plugin",
         "plugins",
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=FileName(path_type=Path),
         metavar="FILE.py",
         help="Read a plugin file; may be given several times.",
     )(command)
@@ -46,13 +75,16 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _UNITS |= {"KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 
+_SIZE = r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMG]?I?)B?\s*"
+
+
 def size_bytes(
     context: click.Context, option: click.Parameter, value: str | None
 ) -> int | None:
     """Read a size such as 4GiB or 500MB."""
     if value is None:
         return None
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?I?)B?\s*", value.upper())
+    found = re.fullmatch(_SIZE, value.upper())
     size = float(found[1]) * _UNITS.get(found[2], 0) if found else 0
     if size < 1:
         raise MisuseError(f"{option.opts[0]} {value}: give a size, e.g. 4GiB or 500MB")
@@ -68,7 +100,7 @@ def expression_option(example: str) -> Callable[[F], F]:
 
 def output_option(what: str) -> Callable[[F], F]:
     """Return the option `-o` of a run folder."""
-    return click.option("-o", "--output", type=click.Path(path_type=Path), help=what)
+    return click.option("-o", "--output", type=FileName(path_type=Path), help=what)
 
 
 def limits_options(command: F) -> F:
@@ -149,7 +181,8 @@ def read_plugins(plugins: Sequence[Path]) -> Registry:
 def fail(message: str) -> None:
     """Print on standard error what went wrong."""
     # Further lines are indented, so that text in a message does not pass for another.
-    echo("\n  ".join(f"rnn-harness: {message}".splitlines()), err=True)
+    lines = f"rnn-harness: {bounded(message)}".splitlines()
+    echo("\n  ".join(lines), err=True)
 
 
 def stdout() -> Console:

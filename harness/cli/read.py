@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.exits import DONE
-from harness.cli.options import fail, json_option, plugin_option, stdout
+from harness.cli.options import FileName, fail, json_option, plugin_option, stdout
 from harness.errors import MisuseError, NothingMeasuredError
 from harness.printing import echo
 from harness.report.exports import EXPORTS
@@ -36,7 +36,7 @@ def read_run(folder: Path) -> tuple[RunFolder, JudgedRun]:
     return store, run
 
 
-run_argument = click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+run_argument = click.argument("folder", metavar="RUN", type=FileName(path_type=Path))
 
 
 @click.command()
@@ -91,7 +91,7 @@ def report(folder: Path, plugins: tuple[Path, ...]) -> int:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FileName(path_type=Path, dir_okay=False),
     help="The file to write  [default: standard output]",
 )
 @plugin_option

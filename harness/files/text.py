@@ -22,6 +22,7 @@ MOST_JSON_BYTES = 1 << 25
 MOST_DEPTH = 32
 _TOO_DEEP = f"lists or tables are nested more than {MOST_DEPTH} deep"
 
+_TOO_LARGE = "an integer has more than 18 digits"
 _MOST_INTEGER = 10**18
 """Above any count, time or size, and below what an array or a float can hold."""
 
@@ -163,6 +164,10 @@ def parse_toml(text: str) -> dict[str, Any]:
         found = tomllib.loads(text)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # that Python reads no integer of so many digits
+        raise ValueError(_TOO_LARGE) from None
     _check_bounds(found, MOST_DEPTH)
     return found
 
@@ -187,4 +192,4 @@ def _check_bounds(value: Any, left: int) -> None:
         if isinstance(item, list | dict):
             _check_bounds(item, left - 1)
         elif isinstance(item, int) and abs(item) > _MOST_INTEGER:
-            raise ValueError("an integer has more than 18 digits")
+            raise ValueError(_TOO_LARGE)

@@ -1,6 +1,8 @@
+import importlib.metadata
 import json
 import os
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,10 @@ def _finished(folder: Path) -> None:
     attempt.commit({"outcome": "ok", "reason": None})
 
 
+BIG, LONG = "9" * 5000, "x" * 5000
+MANY = ",".join(map(str, range(1, 701)))
+DIGITS = "an integer has more than 18 digits"
+
 # command line, exit code, words of the message
 TABLE: list[tuple[str, int, tuple[str, ...]]] = [
     (
@@ -94,6 +100,60 @@ TABLE: list[tuple[str, int, tuple[str, ...]]] = [
     ("run tiny.toml --seeds=-1", 2, ("e.g. 0-4 or 0,2,5",)),
     ("run tiny.toml --seeds 0-99999999", 2, ("at most 1000 seeds",)),
     ("run tiny.toml -j 0", 2, ("0 is not in the range x>=1",)),
+    ("run tiny.toml --set learning.².updates=1", 2, ("unknown key",)),
+    ("run tiny.toml --set learning.7.updates=1", 2, ("has sections 0 to 0",)),
+    (f"run tiny.toml --set learning.{BIG}.updates=1", 2, ("has sections 0 to 0",)),
+    (f"run tiny.toml --set learning.updates={BIG}", 2, (DIGITS,)),
+    (f"run tiny.toml --set learning.updates=-{BIG}", 2, (DIGITS,)),
+    (f"run tiny.toml --set learning.updates=0x{BIG}", 2, (DIGITS,)),
+    (f"run tiny.toml --set learning.seeds=[1,{BIG}]", 2, (DIGITS,)),
+    (f"run tiny.toml --set learning.updates={'[' * 5000}", 2, ("nested more than 32",)),
+    (
+        f"run tiny.toml --set learning.x={'{{a=' * 999}1{'}}' * 999}",
+        2,
+        ("nested more than 32",),
+    ),
+    (f"run tiny.toml --set learning.{'a.' * 20000}b=1", 2, ("has 20002 parts",)),
+    (f"run tiny.toml --set learning.x={{{{{'a.' * 20000}b=1}}}}", 2, ("200 dots",)),
+    (f"run tiny.toml --set name={LONG}", 2, ("at most 100 characters",)),
+    (f"run tiny.toml --set {LONG}=1", 2, ("unknown key",)),
+    (f"run tiny.toml --set learning.task={LONG}", 2, ("unknown task 'xxx",)),
+    (f"run tiny.toml --set learning.cells=['{LONG}']", 2, ("unknown cell 'xxx",)),
+    (f"run tiny.toml --set environments.{LONG}=x", 2, ("unknown framework 'xxx",)),
+    (f"run tiny.toml --set environments.numpy={LONG}", 2, ("cannot be started",)),
+    (
+        f"run tiny.toml --set learning.seeds=[{'1,' * 20000}]",
+        2,
+        ("at most 1000 items",),
+    ),
+    (
+        f"run tiny.toml --set learning.length=[{MANY}] --set learning.seeds=[{MANY}]",
+        2,
+        ("asks for 4.9e+05 trials of each implementation; at most 100000",),
+    ),
+    (f"run {LONG}", 2, ("unknown suite 'xxx",)),
+    (f"run {LONG}.toml", 2, ("does not exist",)),
+    (f"run tiny.toml -k {LONG}", 2, ("no trial has the word 'xxx",)),
+    (f"run tiny.toml -k {'(' * 3000}", 2, ("at most 1000 are read",)),
+    (f"run tiny.toml --seeds {BIG}", 2, ("e.g. 0-4 or 0,2,5",)),
+    (f"run tiny.toml --device {LONG}", 2, ("unknown device",)),
+    (f"run tiny.toml --timeout 1e{BIG}", 2, ("give a number of seconds",)),
+    (f"run tiny.toml -j {BIG}", 2, ("is not a valid integer",)),
+    (f"run tiny.toml --memory-limit {BIG}", 2, ("give a size",)),
+    (f"run tiny.toml --plugin {LONG}.py --dry-run", 2, ("cannot be read",)),
+    (f"check {LONG}", 2, ("unknown implementation 'xxx",)),
+    (f"check {LONG}.py", 2, ("cannot be read",)),
+    (f"new task {LONG}", 2, ("use lower-case letters",)),
+    (f"new {LONG} mine", 2, ("unknown kind 'xxx",)),
+    (f"new implementation mine --framework {LONG}", 2, ("framework",)),
+    (f"new implementation mine --framework numpy --cell {LONG}", 2, ("cell",)),
+    (f"show {LONG}", 2, ("cannot be read",)),
+    (f"compare {LONG} done", 2, ("cannot be read",)),
+    (f"export done -o {LONG}", 2, ("cannot be read",)),
+    (f"gate --base {LONG}", 2, ("",)),
+    (f"doctor --threads {BIG}", 2, ("is not a count of threads",)),
+    (f"list --{LONG}", 2, ("No such option",)),
+    (f"{LONG}", 2, ("No such command",)),
     # devices
     ("run tiny.toml --device cuda", 2, ("no device 'cuda' here", "--device cpu")),
     ("run tiny.toml --device cuda:3", 2, ("no device 'cuda:3' here",)),
@@ -205,6 +265,7 @@ def test_bad_input_gets_a_clear_message_and_its_exit_code(
     for word in words:
         assert word in printed
     assert "Traceback" not in printed
+    assert len(printed) < 6000
     assert helpers.snapshot(here) == before
 
 
@@ -251,14 +312,39 @@ def test_a_dry_run_writes_nothing(
     assert not (here / "new").exists()
 
 
-def test_foreign_packages_with_our_names_are_reported(here: Path) -> None:
-    (here / "tasks").mkdir()
-    helpers.write(here / "tasks" / "__init__.py", "")
+@pytest.mark.parametrize(
+    "file",
+    [
+        "tasks/__init__.py",
+        "implementations.py",
+        "harness/__init__.py",
+        "harness.py",
+        "harness/cli/__init__.py",
+    ],
+)
+def test_foreign_packages_with_our_names_are_reported(file: str, here: Path) -> None:
+    (here / file).parent.mkdir(parents=True, exist_ok=True)
+    helpers.write(here / file, "raise RuntimeError('theirs')")
+    if file.count("/") == 2:
+        helpers.write((here / file).parents[1] / "__init__.py", "")
     # `-c` puts the current folder first on the path, as PYTHONPATH would.
-    code, _, err = helpers.finish(helpers.start("list", cwd=here, report=True))
-    assert code == 2
-    assert "the package 'tasks' on Python's path is" in err
+    code, out, err = helpers.finish(helpers.start("list", cwd=here, report=True))
+    name = Path(file).parts[0].removesuffix(".py")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"rnn-harness: the package '{name}' on Python's path is ")
     assert "run from another folder or rename it" in err
+    assert "Traceback" not in err
+
+
+def test_the_command_begins_outside_the_packages_that_may_be_hidden() -> None:
+    (command,) = [
+        entry
+        for entry in importlib.metadata.entry_points(group="console_scripts")
+        if entry.name == "rnn-harness"
+    ]
+    project = tomllib.loads((helpers.ROOT / "pyproject.toml").read_text("utf-8"))
+    assert project["project"]["scripts"] == {"rnn-harness": "rnn_harness:main"}
+    assert command.load().__name__ == "main"
 
 
 @pytest.mark.slow
