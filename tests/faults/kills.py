@@ -39,7 +39,8 @@ COMMAND = (
     *(helpers.PLUGINS / "with_a_child.py", "--retry-failed"),
     *("--checkpoint-every", 0.1),
 )
-VICTIMS = ("driver", "driver after a checkpoint", "worker", "child of a worker")
+AFTER_A_CHECKPOINT = "driver after a checkpoint"
+VICTIMS = ("driver", AFTER_A_CHECKPOINT, "worker", "child of a worker")
 
 
 @dataclass
@@ -129,7 +130,7 @@ class Campaign:
         learning = any(out.glob(f"trials/*/attempt-*/{checkpoint.NAME}"))
         processes = {
             "driver": [driver],
-            "driver after a checkpoint": [driver] if learning else [],
+            AFTER_A_CHECKPOINT: [driver] if learning else [],
             "worker": workers,
             "child of a worker": [c for w in workers for c in _children(w)],
         }[victim]
@@ -141,7 +142,10 @@ class Campaign:
             self.kills[victim] += 1
             least = min(self.kills[name] for name in VICTIMS)
             rare = [name for name in VICTIMS if self.kills[name] == least]
-            self._next_victim = self.random.choice(rare)
+            # The last of each four, so that after the last of all a trial goes on from
+            # its checkpoint and nothing disturbs it.
+            others = [name for name in rare if name != AFTER_A_CHECKPOINT]
+            self._next_victim = self.random.choice(others or rare)
 
 
 def _children(process: int) -> list[int]:

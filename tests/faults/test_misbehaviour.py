@@ -60,7 +60,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialRecord]:
             )
             assert code == 4, out + err
             assert "Traceback" not in err
-    helpers.wait_for(lambda: not marked(mark), "every process to be gone", 15)
+    helpers.wait_for(lambda: not marked(mark), "every process to be gone")
     run = RunFolder.open(folder / "out")
     return {r.trial.implementation: r for r in run.records()}
 

@@ -3,7 +3,6 @@
 import shutil
 import time
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -195,10 +194,7 @@ def test_a_session_waits_for_the_trials_of_a_command_in_another_folder(
         events = "learns/trials/learning-*/attempt-*/events.jsonl"
         helpers.wait_for(lambda: list(tmp_path.glob(events)), "a trial to learn")
         timed = helpers.start(*RUN, "-k", "numpy-reference", cwd=tmp_path)
-        assert timed.stderr is not None
-        line = helpers.wait_for(
-            lambda: _line_with("waits", timed.stderr), "the session to wait"
-        )
+        line = helpers.line_with("waits", timed)
         assert "waits for trials of another rnn-harness command on this machine" in line
         time.sleep(1)
         assert not list(tmp_path.glob("out/trials/*/result.json"))
@@ -211,7 +207,3 @@ def test_a_session_waits_for_the_trials_of_a_command_in_another_folder(
     result = record.result
     # The time that it waited is not counted; clocks may differ a little.
     assert result["wall_time_s"] < result["committed_at"] - result["started_at"] - 0.5
-
-
-def _line_with(word: str, stream: IO[str]) -> str:
-    return next(line for line in stream if word in line)

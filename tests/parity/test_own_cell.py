@@ -69,7 +69,7 @@ def test_the_loop_of_every_framework_computes_a_cell_from_its_equations() -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600)
 def test_the_parallel_form_of_min_gru_is_certified_by_its_equations() -> None:
     found = certify("torch-parallel")
     assert broken(found) == set()

@@ -11,6 +11,7 @@ import pytest
 from harness.machine import lock
 from harness.machine.lock import measuring
 from harness.run.job import StoppedError
+from tests import helpers
 
 ELSEWHERE = """\
 import sys
@@ -54,7 +55,7 @@ def never(for_what: str | None) -> None:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + helpers.PATIENCE_S
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -74,7 +75,7 @@ class Trial(threading.Thread):
             alone=self.alone, waits=lambda _: self.waits.set(), check=nothing
         ):
             self.is_in.set()
-            self.may_end.wait(20)
+            self.may_end.wait(helpers.PATIENCE_S)
 
 
 def test_trials_do_not_wait_for_each_other() -> None:

@@ -20,6 +20,7 @@ from harness.report.doctor import doctor_json, doctor_text, summary
 from harness.run import doctor
 from harness.run.doctor import Diagnosis, LibraryPeak, diagnose
 from harness.trial import Conditions
+from tests import helpers
 from tests.helpers import call
 
 GOOD = Machine(
@@ -269,11 +270,11 @@ def test_doctor_waits_for_trials_of_other_commands(
     with measuring(alone=False, waits=nothing, check=nothing):
         thread = threading.Thread(target=ask)
         thread.start()
-        assert waits.wait(20)
+        assert waits.wait(helpers.PATIENCE_S)
         assert shown == [
             "waiting for trials of another rnn-harness command on this machine"
         ]
-    thread.join(20)
+    thread.join(helpers.PATIENCE_S)
     assert shown[1:] == ["watching the machine"]
 
 

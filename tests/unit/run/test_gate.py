@@ -191,7 +191,7 @@ def test_a_side_that_hangs_is_ended_at_its_time_limit(
 ) -> None:
     asleep = BESIDE.replace("def spin():", "def spin():\n    time.sleep(1e9)")
     helpers.write(repository / "beside.py", asleep)
-    arguments = (*GATE, "--timeout", "8", "-o", "out", "--json")
+    arguments = (*GATE, "--timeout", "25", "-o", "out", "--json")
     code, out, err = helpers.run(*arguments, cwd=repository)
     assert code == 3, err
     (row,) = json.loads(out)["rows"]
@@ -251,7 +251,7 @@ def test_a_terminal_shows_both_sides_while_they_are_timed(
         while found := os.read(ours, 4096):
             seen += found
     os.close(ours)
-    assert process.wait(timeout=60) == 3
+    assert process.wait(timeout=helpers.PATIENCE_S) == 3
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
     rounds = r"base: *\d done, \d left, about .*\s.*mine .* round \d+ of at most \d+\s"
     assert re.search(f"{rounds}*{rounds.replace('base', 'new')}", text), text

@@ -18,6 +18,7 @@ from harness.run.engine import turns as turns_module
 from harness.run.engine.turns import time_in_turns
 from harness.run.job import Answer
 from harness.trial import SpeedSettings, Trial
+from tests import helpers
 
 OK = Answer("ok", None)
 
@@ -254,7 +255,7 @@ def test_a_clock_that_steps_or_runs_at_another_rate_stays_marked(
 
 
 def test_trials_open_and_close_in_parallel_and_first_calls_take_turns() -> None:
-    both = threading.Barrier(2, timeout=30)
+    both = threading.Barrier(2, timeout=helpers.PATIENCE_S)
     at_once: list[int] = []
 
     class Watched(Bench):

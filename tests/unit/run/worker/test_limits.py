@@ -49,7 +49,7 @@ def test_a_time_limit_ends_an_endless_loop(
     started.append(process)
     watch = Watch(process, None)
     watch.begin(0.3, 5.0)
-    assert watch.ended.wait(30)
+    assert watch.ended.wait(helpers.PATIENCE_S)
     assert watch.verdict == ("timeout", "stopped at the time limit of 5 s")
 
 
@@ -60,7 +60,7 @@ def test_without_a_limit_nothing_is_ended(
     started.append(process)
     watch = Watch(process, None)
     watch.begin(None, None)
-    assert watch.ended.wait(30)
+    assert watch.ended.wait(helpers.PATIENCE_S)
     assert watch.verdict is None
     assert process.wait() == 0
 
@@ -76,10 +76,10 @@ def test_a_memory_limit_counts_children_and_ends_them_too(
     child = int(process.stdout.readline())
     watch = Watch(process, 100 * MIB)
     watch.begin(None, None)
-    assert watch.ended.wait(30)
+    assert watch.ended.wait(helpers.PATIENCE_S)
     assert watch.verdict == ("out_of_memory", "stopped at the memory limit of 100 MiB")
     assert watch.peak_memory_bytes > 100 * MIB
-    helpers.wait_for(lambda: not helpers.alive(child), "the child to end", 10)
+    helpers.wait_for(lambda: not helpers.alive(child), "the child to end")
 
 
 def test_shared_memory_counts_once(
@@ -110,8 +110,8 @@ def test_processes_that_a_worker_leaves_behind_end_with_it(
     watch = Watch(process, None)
     time.sleep(0.3)
     process.kill()
-    assert watch.ended.wait(30)
-    helpers.wait_for(lambda: not helpers.alive(orphan), "the orphan to end", 10)
+    assert watch.ended.wait(helpers.PATIENCE_S)
+    helpers.wait_for(lambda: not helpers.alive(orphan), "the orphan to end")
 
 
 def test_the_peak_memory_is_that_of_the_current_request(
