@@ -520,10 +520,13 @@ class FrameworkState:
         builds: A number that rises whenever something is traced or compiled. It does
             not change if a framework does neither, or does not report it.
         threads: Threads of one operation on the CPU, or None if it is not reported.
+        settings: Modes and defaults of the whole process, by their names, that change
+            what other code of the process computes or how long it takes.
     """
 
     builds: int = 0
     threads: int | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 class DeviceProbe(Protocol):

@@ -121,6 +121,16 @@ def error_text(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
+MOST_REASON = 2000
+"""Most characters of a reason: a plugin's exception may hold a whole array as text."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an exception means that memory was missing."""
+    # Every framework has its own class for this on CUDA; the names all contain this.
+    return isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
+
+
 def describe_error(error: BaseException) -> str:
     """Return "ValueError: text (file.py:12)", with the line of the plugin that raised.
 

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import shlex
 import sys
 import traceback
@@ -17,6 +18,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from harness.declarations import (
+    BUILT_IN,
     CellDeclaration,
     Declaration,
     FrameworkDeclaration,
@@ -24,6 +26,7 @@ from harness.declarations import (
     TaskDeclaration,
     collecting,
 )
+from harness.declared import Found, heard, read_apart, told
 from harness.errors import (
     MisuseError,
     PluginError,
@@ -69,6 +72,7 @@ class Registry:
 
     Attributes:
         files: Plugin files that were read.
+        foreign: What plugins of others declare, or why they cannot be read.
         interpreters: The interpreters of frameworks that have one of their own.
     """
 
@@ -78,6 +82,7 @@ class Registry:
     implementations: dict[str, ImplementationDeclaration] = field(default_factory=dict)
     problems: list[PluginError] = field(default_factory=list)
     files: tuple[Path, ...] = ()
+    foreign: tuple[Found, ...] = ()
     interpreters: dict[str, Interpreter] = field(default_factory=dict)
     _modules: dict[Path, ModuleType] = field(default_factory=dict)
 
@@ -85,24 +90,42 @@ class Registry:
     def discover(cls, files: Iterable[Path] = ()) -> Registry:
         """Read the declarations of installed distributions and of plugin files.
 
-        A plugin that cannot be read is recorded in `problems` and stops nothing else.
+        Code of others runs in processes of its own, since it could change this one. A
+        plugin that cannot be read is recorded in `problems` and stops nothing else.
         """
         # A file given twice, as `check FILE.py --plugin FILE.py`, declares once.
-        found = dict.fromkeys(Path(file).resolve() for file in files)
-        registry = cls(files=tuple(found))
-        reads: list[Callable[[], list[Declaration]]] = [
-            partial(_read_entry_point, entry)
-            for kind in _KINDS
-            for entry in importlib.metadata.entry_points(group=f"rnn_harness.{kind}s")
-        ]
-        reads += [partial(registry._read_file, file) for file in registry.files]
-        for read in reads:
+        every = dict.fromkeys(Path(file).resolve() for file in files)
+        foreign = [*_distributions(), *map(str, every)]
+        return cls._with(read_apart(foreign), tuple(every))
+
+    @classmethod
+    def given(cls, declared: str) -> Registry:
+        """Return the registry whose `declared` this is, in another process."""
+        return cls._with(heard(declared))
+
+    @classmethod
+    def _with(cls, foreign: Sequence[Found], files: tuple[Path, ...] = ()) -> Registry:
+        """Return the plugins of this project and those of others."""
+        registry = cls(files=files, foreign=tuple(foreign))
+        for found in [*_read_entry_points(OWN), *foreign]:
             try:
-                registry._add_all(read())
+                if isinstance(found, PluginError):
+                    raise found
+                registry._add_all(found)
             except PluginError as error:
                 registry.problems.append(error)
         registry._name_every_cell()
         return registry
+
+    @property
+    def declared(self) -> str:
+        """What plugins of others declare, as text that `given` takes."""
+        return told(self.foreign)
+
+    def owners(self, *plugins: Declaration) -> tuple[str, ...]:
+        """Return the files and distributions of others that declare these plugins."""
+        own = [p for p in plugins if p.origin != BUILT_IN]
+        return tuple(sorted({str(p.file or p.origin) for p in own}))
 
     def _name_every_cell(self) -> None:
         """Fill in the cells of implementations that compute every cell of a kind."""
@@ -115,7 +138,12 @@ class Registry:
                 cells = tuple(offered[declared.every])
                 self.implementations[name] = replace(declared, cells=cells)
 
-    def _read_file(self, file: Path) -> list[Declaration]:
+    def read_file(self, file: Path) -> list[Declaration]:
+        """Return what a plugin file declares, by running it.
+
+        Raises:
+            PluginError: If it cannot be read or declares nothing.
+        """
         if not file.is_file():
             raise PluginError(str(file), "no such plugin file")
         if file.suffix != ".py":
@@ -251,10 +279,66 @@ class Registry:
         return [d for f in self.frameworks.values() for d in f.distributions]
 
 
-def _read_entry_point(entry: importlib.metadata.EntryPoint) -> list[Declaration]:
-    origin = entry.dist.name if entry.dist else "unknown"
+OWN = "rnn-harness"
+"""The distribution whose declarations may be read in any process."""
+
+
+def tell() -> None:
+    """Write what a plugin declares; a process that is started for it calls this.
+
+    The arguments are what `read_apart` was given and the number of a descriptor.
+    """
+    plugin, target = sys.argv[1], int(sys.argv[2])
+    os.set_inheritable(target, False)
+    if plugin.startswith(_DISTRIBUTION):
+        found = _read_entry_points(plugin.removeprefix(_DISTRIBUTION))
+    else:
+        found = [_or_problem(partial(Registry.given("[]").read_file, Path(plugin)))]
+    with os.fdopen(target, "w") as stream:
+        stream.write(told(found) + "\n")
+    os._exit(0)  # a thread of the plugin must not keep this process alive
+
+
+_DISTRIBUTION = "distribution:"
+
+
+def _distributions() -> list[str]:
+    """Return the distributions of others that declare plugins, each once."""
+    entries = [entry for kind in _KINDS for entry in _entry_points(kind)]
+    names = dict.fromkeys(_distribution(entry) for entry in entries)
+    return [f"{_DISTRIBUTION}{name}" for name in names if name != OWN]
+
+
+def _entry_points(kind: str) -> importlib.metadata.EntryPoints:
+    return importlib.metadata.entry_points(group=f"rnn_harness.{kind}s")
+
+
+def _distribution(entry: importlib.metadata.EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "unknown"
+
+
+def _read_entry_points(distribution: str) -> list[Found]:
+    """Return what each entry point of a distribution declares."""
+    return [
+        _or_problem(partial(_read_entry_point, entry))
+        for kind in _KINDS
+        for entry in _entry_points(kind)
+        if _distribution(entry) == distribution
+    ]
+
+
+def _or_problem(read: Callable[[], list[Declaration]]) -> Found:
     try:
-        found = entry.load()
+        return read()
+    except PluginError as error:
+        return error
+
+
+def _read_entry_point(entry: importlib.metadata.EntryPoint) -> list[Declaration]:
+    origin = _distribution(entry)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            found = entry.load()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # such as SystemExit
@@ -265,7 +349,7 @@ def _read_entry_point(entry: importlib.metadata.EntryPoint) -> list[Declaration]
             "what a declare_…() call returned"
         )
         raise PluginError(entry.name, reason)
-    return [found if origin == "rnn-harness" else replace(found, origin=origin)]
+    return [found if origin == OWN else replace(found, origin=origin)]
 
 
 def _mistakes(

@@ -113,6 +113,7 @@ TINY = suite(learning())
 
 
 def write(file: Path, text: str) -> Path:
+    file.parent.mkdir(exist_ok=True)
     file.write_text(text, encoding="utf-8")
     return file
 
@@ -121,6 +122,16 @@ def reseal(file: Path, **changes: Any) -> None:
     """Change values of a stored JSON object, as somebody would who knows checksums."""
     found = {**parse_object(file.read_bytes()), **changes}
     write(file, sealed(json.dumps(found)))
+
+
+def distribution(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Install a distribution "theirs" whose module declares `thing` as a task."""
+    write(folder / "their_tasks.py", text)
+    info = folder / "theirs-1.0.dist-info"
+    write(info / "METADATA", "Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    entry = "[rnn_harness.tasks]\ntheirs = their_tasks:thing\n"
+    write(info / "entry_points.txt", entry)
+    monkeypatch.syspath_prepend(folder)
 
 
 def plugin(name: str, folder: Path) -> Path:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.contract import Weights
+from harness.hosting.host import Host
 from harness.measure import gradients, memory
 from harness.measure.certificate import certify
 from harness.measure.learning import training
@@ -34,17 +35,19 @@ class MeasureInput:
     Attributes:
         arrays: Tensors that the trial needs, such as trained weights.
         observer: Makes the observer to which a trial reports while it runs.
+        host: Where networks of the trial's implementation live.
     """
 
     registry: Registry
     trial: Trial
     arrays: Weights
     observer: Callable[[], Observer]
+    host: Host
 
     @property
     def problem(self) -> Problem:
         """The network and the data of the trial."""
-        return Problem(self.registry, self.trial)
+        return Problem(self.registry, self.trial, self.host)
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,9 @@ class Measure:
 MEASURES: Mapping[str, Measure] = {
     "parity": Measure(
         work=certify.work,
-        run=lambda asked: certify.measure_parity(asked.registry, asked.trial),
+        run=lambda asked: certify.measure_parity(
+            asked.registry, asked.trial, asked.host
+        ),
         in_words=certify.in_words,
         verdict=("certificate", "certified"),
         cached=True,
@@ -115,7 +120,9 @@ MEASURES: Mapping[str, Measure] = {
     ),
     "memory": Measure(
         work=memory.work,
-        run=lambda asked: memory.measure_memory(asked.registry, asked.trial),
+        run=lambda asked: memory.measure_memory(
+            asked.registry, asked.trial, asked.host
+        ),
         own_worker=True,
     ),
 }

@@ -15,7 +15,6 @@ from harness.contract import (
     Array,
     Batch,
     Cell,
-    DeviceProbe,
     Inputs,
     LayerSizes,
     NetworkSpec,
@@ -28,8 +27,9 @@ from harness.contract import (
     TrainableNetwork,
     Weights,
 )
-from harness.errors import RefusedError
-from harness.loading import load_probe, load_task
+from harness.errors import PluginError, RefusedError
+from harness.hosting.host import Host, HostedStopwatch
+from harness.loading import load_task
 from harness.measure.subject import Subject, offered
 from harness.registry import Registry
 from harness.store import Reading
@@ -64,6 +64,11 @@ class Measurement:
 class Problem:
     """The network and the data of one trial.
 
+    Args:
+        registry: Every plugin.
+        trial: The trial.
+        host: Where its network lives; None is this process.
+
     Raises:
         MisuseError: If a name is unknown.
         PluginError: If a plugin cannot be used.
@@ -71,10 +76,12 @@ class Problem:
         ValueError: If a size is out of range.
     """
 
-    def __init__(self, registry: Registry, trial: Trial) -> None:
+    def __init__(
+        self, registry: Registry, trial: Trial, host: Host | None = None
+    ) -> None:
         self.trains = offered(registry, trial).trains
         self.trial = trial
-        self._subject = Subject.of(registry, trial)
+        self._subject = Subject.of(registry, trial, host)
         self.cell = self._subject.cell
         self.task: Task | None = None
         if trial.task is not None:
@@ -133,11 +140,28 @@ class Problem:
         """
         return self._subject.network(self.spec)
 
-    def probe(self) -> DeviceProbe | None:
-        """Return the probe of the trial's framework on its device, or None."""
-        registry, trial = self._subject.registry, self.trial
-        framework = registry.framework_of(trial.implementation).name
-        return load_probe(registry, framework, trial.device)
+    def check_given(self) -> None:
+        """Check that the network left alone the arrays that it was given.
+
+        Raises:
+            PluginError: If it wrote into one.
+        """
+        written = dict.fromkeys(self.host.written)
+        if written:
+            reason = f"{', '.join(written)}; it must copy what it is given first"
+            raise PluginError(self.trial.implementation, reason)
+
+    def stopwatch(self, network: TrainableNetwork) -> HostedStopwatch:
+        """Return a stopwatch for the trial's network, where it lives."""
+        trial = self.trial
+        return self.host.stopwatch(
+            trial.implementation, network, self.zero_state(), trial.device
+        )
+
+    @property
+    def host(self) -> Host:
+        """Where the trial's network lives."""
+        return self._subject.host
 
     def trainable_network(self) -> TrainableNetwork:
         """Build the trial's network, which must train.
@@ -180,7 +204,8 @@ class Problem:
         name = zlib.crc32(self.task.info.name.encode())
         sequence = np.random.SeedSequence([name, _SPLITS[split], data_seed, index])
         rng = np.random.default_rng(sequence)
-        return self.task.sample(rng, batch=size, length=trial.needed("length"))
+        drawn = self.task.sample(rng, batch=size, length=trial.needed("length"))
+        return _fixed(drawn)
 
     def batches(self, split: str, sequences: int, size: int) -> Iterator[Batch]:
         """Draw `sequences` in batches of at most `size`."""
@@ -205,6 +230,14 @@ class Problem:
         for width in self.spec.layer_input_sizes:
             layers.update(self.cell.parameter_counts(width, self.spec.hidden_size))
         return {name: outside + count for name, count in layers.items()}
+
+
+def _fixed(batch: Batch) -> Batch:
+    """Return a copy that cannot be written into: a task may change its own arrays."""
+    arrays = [np.array(array) for array in vars(batch).values()]
+    for array in arrays:
+        array.flags.writeable = False
+    return Batch(*arrays)
 
 
 def rows(batch: Batch, which: Array | slice) -> Batch:

@@ -17,7 +17,8 @@ from harness.contract import (
 )
 from harness.declarations import ImplementationDeclaration
 from harness.errors import RefusedError
-from harness.loading import build_around, build_network, load_cell, load_equations
+from harness.hosting.host import Host, InProcess
+from harness.loading import build_around, load_cell, load_equations
 from harness.measure.equations import EquationSteps
 from harness.measure.own_step import OwnStep, own_step_spec
 from harness.registry import Registry
@@ -62,16 +63,22 @@ def declines(declared: ImplementationDeclaration, trial: Trial) -> str | None:
 
 @dataclass(frozen=True)
 class Subject:
-    """An implementation of a cell, and what it is compared with."""
+    """An implementation of a cell, and what it is compared with.
+
+    Attributes:
+        host: Where networks of the implementation live.
+    """
 
     registry: Registry
     trial: Trial
     cell: Cell
+    host: Host
 
     @classmethod
-    def of(cls, registry: Registry, trial: Trial) -> Subject:
-        """Load the trial's cell."""
-        return cls(registry, trial, load_cell(registry, trial.cell))
+    def of(cls, registry: Registry, trial: Trial, host: Host | None = None) -> Subject:
+        """Load the trial's cell; without a host the implementation runs here."""
+        cell = load_cell(registry, trial.cell)
+        return cls(registry, trial, cell, host or InProcess(registry))
 
     @property
     def basis(self) -> Basis:
@@ -86,10 +93,7 @@ class Subject:
 
         If the implementation only infers, the network computes no gradients.
         """
-        found = build_network(
-            self.registry, self.trial.implementation, spec, self.cell, self.trial.device
-        )
-        return cast(TrainableNetwork, found)
+        return self.host.network(self.trial.implementation, spec, self.trial.device)
 
     def oracle(self, spec: NetworkSpec) -> Oracle:
         """Build the float64 reference of a network.

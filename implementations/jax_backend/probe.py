@@ -79,7 +79,7 @@ class JaxProbe(Probe):
         return None if stats is None else stats.get("peak_bytes_in_use")
 
     def state(self) -> FrameworkState:
-        """Return the count of builds; JAX does not report its threads."""
-        return FrameworkState(
-            sum(n for event, n in _events.items() if event.startswith(_BUILDS))
-        )
+        """Return the count of builds and all options; JAX reports no threads."""
+        builds = sum(n for event, n in _events.items() if event.startswith(_BUILDS))
+        options = {f"JAX's {n}": str(v) for n, v in jax.config.values.items()}
+        return FrameworkState(builds, settings=options)

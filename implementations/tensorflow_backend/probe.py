@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+import keras
 import tensorflow as tf
 
 from harness.contract import FrameworkState
@@ -82,4 +83,18 @@ class TensorFlowProbe(Probe):
         builds = 0 if counter is None else counter.get_cell().value()
         # 0 if it has not been set: then the pinned environment variable applies.
         threads = tf.config.threading.get_intra_op_parallelism_threads()
-        return FrameworkState(builds, threads or None)
+        settings = {
+            "TensorFlow's threads": str(threads),
+            "TensorFlow's threads between operations": str(
+                tf.config.threading.get_inter_op_parallelism_threads()
+            ),
+            "TensorFlow's eager functions": str(tf.config.functions_run_eagerly()),
+            "TensorFlow's eager mode": str(tf.executing_eagerly()),
+            "TensorFlow's optimizer": str(tf.config.optimizer.get_jit()),
+            "TensorFlow's TF32": str(
+                tf.config.experimental.tensor_float_32_execution_enabled()
+            ),
+            "Keras' float type": keras.backend.floatx(),
+            "Keras' dtype policy": keras.config.dtype_policy().name,
+        }
+        return FrameworkState(builds, threads or None, settings)

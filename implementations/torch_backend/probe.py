@@ -63,11 +63,37 @@ class TorchProbe(Probe):
         return CudaTimer(self._device) if self._on_gpu else None
 
     def state(self) -> FrameworkState:
-        """Return how many frames dynamo was asked to compile, and the threads."""
+        """Return how many frames dynamo was asked to compile, threads and modes."""
         # Not imported here: that takes seconds, and code that compiles has imported it.
         dynamo = sys.modules.get("torch._dynamo.utils")
         frames = 0 if dynamo is None else dynamo.counters["frames"]["total"]
-        return FrameworkState(frames, torch.get_num_threads())
+        return FrameworkState(frames, torch.get_num_threads(), _settings())
+
+
+def _settings() -> dict[str, str]:
+    """Return the modes and defaults that all code of the process shares."""
+    # 1e-38 is normal, a tenth of it is subnormal.
+    flushed = (torch.tensor([1e-38]) * 0.1).item() == 0
+    profiled = torch._C._autograd._profiler_enabled()
+    return {
+        "torch's grad mode": str(torch.is_grad_enabled()),
+        "torch's inference mode": str(torch.is_inference_mode_enabled()),
+        "torch's anomaly mode": str(torch.is_anomaly_enabled()),
+        "torch's threads": str(torch.get_num_threads()),
+        "torch's threads between operations": str(torch.get_num_interop_threads()),
+        "torch's default dtype": str(torch.get_default_dtype()),
+        "torch's default device": str(torch.get_default_device()),
+        "torch's float32 matmul precision": torch.get_float32_matmul_precision(),
+        "torch's deterministic algorithms": str(
+            torch.are_deterministic_algorithms_enabled()
+        ),
+        "torch's flushing of subnormals": str(flushed),
+        "torch's profiler": str(profiled),
+        "torch's mkldnn": str(torch.backends.mkldnn.enabled),
+        "torch's cudnn": str(torch.backends.cudnn.enabled),
+        "torch's cudnn benchmark": str(torch.backends.cudnn.benchmark),
+        "torch's autocast": str(torch.is_autocast_enabled("cpu")),
+    }
 
 
 class CudaTimer:

@@ -30,7 +30,7 @@ def torch_loop(hidden_size: int) -> Loop:
 
     def place(batch: Batch) -> Any:
         inputs = np.ascontiguousarray(batch.inputs.swapaxes(0, 1))
-        return torch.from_numpy(inputs), torch.from_numpy(batch.targets[:, 0])
+        return torch.tensor(inputs), torch.tensor(batch.targets[:, 0])
 
     def update(placed: Any) -> Any:
         x, targets = placed

@@ -1,9 +1,10 @@
 """Measure what the harness adds to a bare training loop with the same batches.
 
 `python -m tests.benchmarks.loop_overhead` prints, for torch, TensorFlow and JAX, the
-time of an update in the harness over that of a loop written by hand. Both take turns in
-one process. In `learning` both draw, place and train, and the harness also sends its
-readings; in `speed` both train on placed batches. It prints the median of the ratio
+time of an update in the harness over that of a loop written by hand. Both take turns.
+In `learning` both draw, place and train; the harness draws in one process, sends the
+batches to another one where the network is, and sends its readings. In `speed` both
+train on placed batches. It prints the median of the ratio
 over turns for each of several processes, as processes may differ by more than turns
 do. Neither loop includes evaluations.
 """
@@ -21,15 +22,16 @@ from statistics import median
 from typing import Any
 
 from harness.contract import Optimizer
+from harness.hosting.given import own
+from harness.hosting.pipe import Message, send
+from harness.hosting.remote import HostProcess
+from harness.hosting.stopwatch import BatchPhase
 from harness.intervals import MedianInterval, ratio_interval
 from harness.machine.clock import reading_s
 from harness.machine.pinning import worker_environment
 from harness.measure.learning.training import CHUNK, Observer, measure_learning
 from harness.measure.problem import Problem
-from harness.measure.readback import Reference
-from harness.measure.speed.phases import phases_of
 from harness.registry import Registry
-from harness.run.worker.pipe import Message, send
 from harness.store import Reading
 from harness.trial import LearningSettings, SpeedSettings, Trial
 from tests.benchmarks.bare_loops import LOOPS, Loop
@@ -98,13 +100,15 @@ def _measure(name: str, turns: int) -> None:
             evaluate_sequences=2,
         ),
     )
-    problem = Problem(Registry.discover(), trial)
+    host = HostProcess("[]")
+    problem = Problem(Registry.discover(), trial, host)
     loop = LOOPS[name](HIDDEN)
     for measure, found in (
         ("learning", _learning(problem, loop)),
         ("speed", _speed(problem, loop, turns)),
     ):
         print(measure, found.median, flush=True)
+    host.close()
 
 
 def _learning(problem: Problem, loop: Loop) -> MedianInterval:
@@ -144,17 +148,16 @@ def _speed(problem: Problem, loop: Loop, turns: int) -> MedianInterval:
             problem.trial, measure="speed", settings=SpeedSettings(("train_step",))
         ),
     )
-    network = problem.trainable_network()
+    network = own(problem.trainable_network())
     network.load_weights(problem.initial_weights())
-    phase = phases_of(problem, network, Reference(problem))["train_step"]
-    phase.begin()
-    phase.inputs.grow(8)
+    phase = BatchPhase("train_step", network)
     batches = [problem.batch("train", index, BATCH) for index in range(8)]
+    ours_placed = [network.place(batch) for batch in batches]
     theirs_placed = [place(batch) for batch in batches]
     ours: list[float] = []
     theirs: list[float] = []
     for turn in range(turns + 2):
-        mine, other = phase.inputs[turn % 8], theirs_placed[turn % 8]
+        mine, other = ours_placed[turn % 8], theirs_placed[turn % 8]
         # In changing order, so that neither always comes second.
         pair = [
             (ours, lambda b=mine: phase.call(b)),

@@ -18,8 +18,10 @@ from typing import Any
 
 import pytest
 
-from harness.contract import Optimizer
+from harness.contract import Batch, Optimizer, Weights
 from harness.errors import UnavailableError
+from harness.hosting.given import own
+from harness.hosting.stopwatch import BatchPhase
 from harness.intervals import median_interval
 from harness.loading import load_probe
 from harness.machine.facts import framework_versions
@@ -30,7 +32,6 @@ from harness.measure.arithmetic import flops_of_call
 from harness.measure.certificate.record import TOLERANCES
 from harness.measure.problem import Problem
 from harness.measure.readback import ReadBack, Reference
-from harness.measure.speed.phases import phases_of
 from harness.measure.speed.stability import unstable
 from harness.measure.speed.turns import Turns
 from harness.reason import Fitness
@@ -113,25 +114,26 @@ def test_speed(
     # The compiler of torch logs thousands of records.
     logging.getLogger("torch.__trace").propagate = False
     try:
-        network, reference = problem.network(), Reference(problem)
+        network, reference = own(problem.network()), Reference(problem)
     except UnavailableError as error:  # Keras takes one backend a process
         pytest.skip(str(error))
-    timed = phases_of(problem, network, reference)[phase]
-    timed.inputs.grow(ROUNDS + WARM_UP)
+    timed = BatchPhase(phase, network)
+    batches = [problem.batch("train", index) for index in range(ROUNDS + WARM_UP)]
+    placed = [network.place(batch) for batch in batches]
     weights = problem.initial_weights()
     network.load_weights(weights)
-    calls = iter(range(ROUNDS + WARM_UP))
+    calls = iter(placed)
     benchmark.group = f"{cell} {phase}"
     others = OtherLoad()
     others.begin()
     benchmark.pedantic(
         timed.call,
-        setup=lambda: ((timed.inputs[next(calls)],), {}),
+        setup=lambda: ((next(calls),), {}),
         rounds=ROUNDS,
         warmup_rounds=WARM_UP,
     )
     other_load = others.end()
-    _hold_against_the_reference(timed, reference, weights, phase)
+    _hold_against_the_reference(timed.found(), reference, weights, batches, phase)
     if not benchmark.stats:  # --benchmark-disable
         return
     times_s = benchmark.stats.stats.data
@@ -173,16 +175,21 @@ def _certificate(trial: Trial) -> str:
 
 
 def _hold_against_the_reference(
-    timed: Any, reference: Reference, weights: Any, phase: str
+    computed: Weights,
+    reference: Reference,
+    weights: Weights,
+    batches: Sequence[Batch],
+    phase: str,
 ) -> None:
     """Check the last call, and for training the weights after all calls."""
     tolerance = TOLERANCES["float32", "highest"].certified
-    made = range(ROUNDS + WARM_UP)
 
-    def expected(nudge: int | None) -> Any:
+    def expected(nudge: int | None) -> Weights:
         reference.load(weights, nudge)
-        return timed.expected(made)
+        if phase == "forward":
+            return {"outputs": reference.outputs(batches[-1])}
+        return reference.train(batches)
 
     found = ReadBack(tolerance)
-    found.compare(timed.found(), expected, phase, tolerance)
+    found.compare(computed, expected, phase, tolerance)
     assert found.ok, f"{found.where} is off by {found.error:.2g}"

@@ -21,11 +21,11 @@ def main() -> None:
     from torch.utils.benchmark import Timer
 
     from harness.contract import Optimizer
+    from harness.hosting.given import own
+    from harness.hosting.stopwatch import BatchPhase
     from harness.intervals import ratio_interval
     from harness.machine.clock import loops_for, reading_s, warm_up
     from harness.measure.problem import Problem
-    from harness.measure.readback import Reference
-    from harness.measure.speed.phases import phases_of
     from harness.registry import Registry
     from harness.trial import SpeedSettings, Trial
 
@@ -45,10 +45,11 @@ def main() -> None:
             settings=SpeedSettings(("forward", "train_step")),
         )
         problem = Problem(registry, trial)
-        network = problem.network()
+        network = own(problem.network())
         network.load_weights(problem.initial_weights())
-        for name, phase in phases_of(problem, network, Reference(problem)).items():
-            placed = phase.inputs[0]
+        placed = network.place(problem.batch("train", 0))
+        for name in problem.phases:
+            phase = BatchPhase(name, network)
 
             def call(phase=phase, placed=placed) -> None:  # type: ignore[no-untyped-def]
                 phase.call(placed)

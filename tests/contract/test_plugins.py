@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from harness.contract import Inputs, LayerSizes, NetworkSpec, Readout, Target
 from harness.errors import PluginError
 from harness.loading import build_network, load_cell, load_task
 from harness.registry import Registry
+from harness.run.worker.log import Write
 from harness.run.worker.process import Request, WorkerDiedError, WorkerProcess
 from harness.store import RunFolder
 from harness.trial import SpeedSettings, Trial
@@ -250,26 +252,61 @@ def test_a_run_keeps_good_trials_beside_crashed_and_diverged_ones(
     assert losses[29] is None
 
 
-def test_what_a_plugin_prints_on_import_does_not_reach_the_pipe(
+def worker_of(file: Path, log: Write = lambda _: None) -> WorkerProcess:
+    """Return a worker that knows a plugin file."""
+    declared = Registry.discover([file]).declared
+    return WorkerProcess(Path(sys.executable), 1, declared, log)
+
+
+NETWORK = """
+import os
+import time
+
+from harness import declare_implementation
+from implementations.numpy_reference.network import NumpyNetwork
+
+declare_implementation("mine", framework="numpy", cells=["rnn"], factory="mine:network")
+
+
+def network(spec, cell, device):
+    {}
+    return NumpyNetwork(spec, cell, device)
+"""
+MINE = replace(TIMED, implementation="mine")
+
+
+def test_what_a_plugin_prints_does_not_reach_the_pipe(tmp_path: Path) -> None:
+    text = NETWORK.format("os.write(1, b'loud')")
+    logged: list[bytes] = []
+    worker = worker_of(helpers.write(tmp_path / "mine.py", text), logged.append)
+    (answer,) = worker.ask(Request("open", "one", MINE), logged.append)
+    worker.close()
+    assert answer.values["kind"] == "opened"
+    assert answer.values["phases"] == ["forward"]
+    assert b"".join(logged) == b"loud"
+
+
+def test_the_death_of_a_host_is_reported_correctly_if_the_pipe_closes_first(
     tmp_path: Path,
 ) -> None:
-    file = helpers.write(tmp_path / "loud.py", "import os\nos.write(1, b'loud')\n")
-    logged: list[bytes] = []
-    worker = WorkerProcess(Path(sys.executable), 1, (file,), logged.append)
-    (answer,) = worker.ask(Request("open", "one", TIMED), logged.append)
+    text = NETWORK.format("os.closerange(0, 99); time.sleep(0.5); os._exit(9)")
+    worker = worker_of(helpers.write(tmp_path / "mine.py", text))
+    (answer,) = worker.ask(Request("open", "one", MINE), lambda _: None)
+    assert (answer.values["outcome"], answer.values["died"]) == ("crashed", True)
+    assert answer.values["reason"] == "the worker of mine exited with 9"
     worker.close()
-    assert answer.values == {"kind": "opened", "phases": ["forward"]}
-    assert b"".join(logged) == b"loud"
 
 
 def test_the_death_of_a_worker_is_reported_correctly_if_the_pipe_closes_first(
     tmp_path: Path,
 ) -> None:
     text = (
-        "import os\nimport time\nos.closerange(0, 99)\ntime.sleep(0.5)\nos._exit(9)\n"
+        "import os\nimport sys\nimport time\nfrom harness import declare_task\n"
+        "declare_task('mine', factory='mine:make')\n"
+        "def make():\n    os.closerange(0, 99)\n    time.sleep(0.5)\n    os._exit(9)\n"
     )
-    file = helpers.write(tmp_path / "slow_to_die.py", text)
-    worker = WorkerProcess(Path(sys.executable), 1, (file,), lambda _: None)
+    worker = worker_of(helpers.write(tmp_path / "mine.py", text))
+    asked = replace(TIMED, task="mine", length=5)
     with pytest.raises(WorkerDiedError, match="numpy-reference exited with 9"):
-        list(worker.ask(Request("open", "one", TIMED), lambda _: None))
+        list(worker.ask(Request("open", "one", asked), lambda _: None))
     worker.close()

@@ -1,5 +1,6 @@
 """Implementations that each misbehave once."""
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -9,6 +10,7 @@ import time
 import numpy as np
 
 from harness import declare_implementation
+from harness.contract import Forward, Handle
 
 NAMES = [
     "exits-quietly",
@@ -19,6 +21,13 @@ NAMES = [
     "leaves-its-session-and-exits",
     "prints-a-gigabyte",
     "leaves-a-zombie",
+    "escapes-and-exits",
+    "forks-and-goes-on",
+    "writes-into-every-pipe",
+    "answers-what-nobody-asked",
+    "closes-every-file",
+    "raises-a-long-text",
+    "returns-objects",
 ]
 
 for name in NAMES:
@@ -87,6 +96,61 @@ def leaves_a_zombie(spec, cell, device):
     return _network(spec, cell, device, leave)
 
 
+def escapes_and_exits(spec, cell, device):
+    # Two forks, a session of its own and no variable: nothing names its parent.
+    code = (
+        "import os, sys, time; os.fork() and os._exit(0); os.setsid();"
+        "os.fork() and os._exit(0); time.sleep(600)"
+    )
+
+    def escape():
+        subprocess.Popen([sys.executable, "-c", code, os.environ[TOKEN]], env={}).wait()
+        os._exit(0)
+
+    return _network(spec, cell, device, escape)
+
+
+TOKEN = "RNN_HARNESS_TEST"
+"""The variable with a word that a test finds in the command lines of what is left."""
+
+
+def forks_and_goes_on(spec, cell, device):
+    return _network(spec, cell, device, os.fork)
+
+
+def writes_into_every_pipe(spec, cell, device):
+    return _network(spec, cell, device, lambda: _write(b"loud\n"))
+
+
+def answers_what_nobody_asked(spec, cell, device):
+    answer = b'{"values": {"request": "another", "found": 1}, "arrays": []}\n'
+    return _network(spec, cell, device, lambda: _write(answer))
+
+
+def _write(line):
+    for descriptor in range(3, 64):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, line)
+
+
+def closes_every_file(spec, cell, device):
+    return _network(spec, cell, device, lambda: os.closerange(0, 64))
+
+
+def raises_a_long_text(spec, cell, device):
+    def fail():
+        raise ValueError("long " * 10_000_000)
+
+    return _network(spec, cell, device, fail)
+
+
+def returns_objects(spec, cell, device):
+    def found():
+        return Forward(np.array([None]), (np.zeros(1),))
+
+    return _network(spec, cell, device, lambda: Handle(lambda: None, found))
+
+
 done = set()
 
 
@@ -97,7 +161,9 @@ def _network(spec, cell, device, misbehave):
         def forward(self, placed, state=None):
             if misbehave.__qualname__ not in done:
                 done.add(misbehave.__qualname__)
-                misbehave()
+                instead = misbehave()
+                if isinstance(instead, Handle):
+                    return instead
             return super().forward(placed, state)
 
     return Misbehaving(spec, cell, device)

@@ -19,7 +19,9 @@ SUITE = helpers.suite(
     helpers.speed(
         *("exits-quietly", "segfaults-in-c", "allocates-without-end", "sleeps-in-c"),
         *("forks-and-hangs", "leaves-its-session-and-exits", "prints-a-gigabyte"),
-        *("leaves-a-zombie", "numpy-reference"),
+        *("leaves-a-zombie", "escapes-and-exits", "forks-and-goes-on"),
+        *("writes-into-every-pipe", "closes-every-file", "raises-a-long-text"),
+        *("answers-what-nobody-asked", "returns-objects", "numpy-reference"),
     )
 )
 
@@ -30,7 +32,8 @@ def marked(mark: str) -> list[str]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal() and folder.name != str(os.getpid()):
             try:
-                if mark.encode() in (folder / "environ").read_bytes():
+                of = b"".join((folder / n).read_bytes() for n in ("environ", "cmdline"))
+                if mark.encode() in of:
                     found.append((folder / "cmdline").read_text())
             except OSError:
                 continue
@@ -84,6 +87,28 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialRecord]:
         ),
         ("prints-a-gigabyte", "ok", None),
         ("leaves-a-zombie", "ok", None),
+        (
+            "escapes-and-exits",
+            "crashed",
+            "the worker of escapes-and-exits exited with 0",
+        ),
+        ("forks-and-goes-on", "ok", None),
+        (
+            "writes-into-every-pipe",
+            "crashed",
+            "writes-into-every-pipe sent no message but b'loud\\n' (JSONDecodeError)",
+        ),
+        ("answers-what-nobody-asked", "ok", None),
+        (
+            "closes-every-file",
+            "crashed",
+            "the worker of closes-every-file exited with 1",
+        ),
+        (
+            "returns-objects",
+            "failed",
+            "TypeError: `forward` returned an array of dtype object",
+        ),
         ("numpy-reference", "ok", None),
     ],
 )
@@ -94,6 +119,15 @@ def test_each_misbehaviour_has_its_outcome_and_the_reference_still_ends_ok(
     assert (record.outcome, record.reason) == (outcome, reason)
     if outcome == "ok":
         assert record.value("certificate", "certified")
+
+
+def test_a_reason_has_a_bound(ended: dict[str, TrialRecord]) -> None:
+    record = ended["raises-a-long-text"]
+    assert record.outcome == "failed"
+    assert record.reason is not None
+    assert record.reason.startswith("ValueError: long long")
+    assert "(misbehaves.py:" in record.reason
+    assert len(record.reason) <= 2000
 
 
 def test_a_gigabyte_of_output_is_cut_to_its_head_and_tail(

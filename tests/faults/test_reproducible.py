@@ -50,14 +50,16 @@ def _learned(worker: WorkerProcess, name: str) -> list[dict[str, Any]]:
         for message in worker.ask(Request("measure", name, trial), lambda _: None):
             weights = {n: a.tobytes() for n, a in message.arrays.items()}
             facts = {**message.values.get("facts", {}), **OF_THE_PROCESS}
-            answers.append({**message.values, "facts": facts, "arrays": weights})
+            values = {**message.values, "request": None, "facts": facts}
+            answers.append({**values, "arrays": weights})
     return answers
 
 
 @needs_torch
 def test_the_same_seeds_give_the_same_curves_and_weights_on_torch() -> None:
     one, other = (
-        WorkerProcess(Path(sys.executable), 1, (), log=lambda _: None) for _ in range(2)
+        WorkerProcess(Path(sys.executable), 1, "[]", log=lambda _: None)
+        for _ in range(2)
     )
     alone = _learned(one, "alone")
     with ThreadPoolExecutor(2) as pool:

@@ -17,6 +17,7 @@ import numpy as np
 
 from harness.contract import Array, Batch, Forward, Handle, Network, State, Weights
 from harness.errors import RefusedError
+from harness.hosting.host import Host
 from harness.measure.certificate.diagnosis import diagnose
 from harness.measure.certificate.differences import compare_differences
 from harness.measure.certificate.invariants import compare_invariants
@@ -29,6 +30,7 @@ from harness.measure.certificate.network_pair import (
 )
 from harness.measure.certificate.peers import compare_peers
 from harness.measure.certificate.record import (
+    EXACT,
     QUANTITIES,
     TOLERANCES,
     Certificate,
@@ -61,10 +63,17 @@ def in_words(values: Mapping[tuple[str, str], Any]) -> str:
     return f"NOT certified ({broken} of {checks} checks broken)"
 
 
-def measure_parity(registry: Registry, trial: Trial) -> Measurement:
+def measure_parity(
+    registry: Registry, trial: Trial, host: Host | None = None
+) -> Measurement:
     """Certify one implementation of one cell at every shape of the certificate.
 
     Settings: `shapes`, "full" or, for the pairwise set, None.
+
+    Args:
+        registry: Every plugin.
+        trial: The trial.
+        host: Where networks of the implementation live; None is this process.
 
     Raises:
         RefusedError: If the implementation declines the trial, no tolerance is stated
@@ -77,7 +86,7 @@ def measure_parity(registry: Registry, trial: Trial) -> Measurement:
             f"no tolerance is stated for {trial.dtype} at precision {trial.precision} "
             f"with {trial.biases} biases"
         )
-    subject, trains = Subject.of(registry, trial), declared.trains
+    subject, trains = Subject.of(registry, trial, host), declared.trains
     shapes = full_grid() if trial.settings_as(CertificateSettings).shapes else PAIRWISE
     certificate = Certificate(TOLERANCES[key], len(shapes))
     basis = subject.basis
@@ -97,6 +106,7 @@ def measure_parity(registry: Registry, trial: Trial) -> Measurement:
             dtype = compare_differences(certificate, subject)
             against.append(f"finite differences in {dtype}")
         against.append("invariants")
+    _check_given(certificate, subject)
     unproven = None
     if basis is Basis.OWN_STEPS:
         peers = compare_peers(certificate, subject)
@@ -114,6 +124,16 @@ def measure_parity(registry: Registry, trial: Trial) -> Measurement:
         },
         quantities=QUANTITIES,
     )
+
+
+def _check_given(certificate: Certificate, subject: Subject) -> None:
+    """Record whether the networks left alone the arrays that they were given.
+
+    They compute on copies, so that all other checks are right nevertheless.
+    """
+    written = dict.fromkeys(subject.host.written)
+    where = f"{listed([*written], 3)}; copy it first" if written else ""
+    certificate.record("given arrays", float(len(written)), where, EXACT)
 
 
 def _unproven(trial: Trial, peers: Sequence[str]) -> str:

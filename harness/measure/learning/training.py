@@ -207,6 +207,7 @@ class _Study:
     def _update(self, indices: range) -> None:
         batches = (self._problem.batch("train", index) for index in indices)
         done = self._network.train_steps([*map(self._network.place, batches)]).read()
+        self._problem.check_given()
         updates = [index + 1 for index in indices]
         values = {
             "loss": done.losses.tolist(),

@@ -24,23 +24,18 @@ about a plugin that behaves differently because it detects that it is timed.
 
 from __future__ import annotations
 
-import gc
-import itertools
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from harness.contract import DeviceProbe, FrameworkState, Weights
-from harness.errors import PluginError, RefusedError, UnavailableError
+from harness.contract import Weights
+from harness.errors import RefusedError
 from harness.intervals import MedianInterval, median_interval
 from harness.machine import clock
-from harness.machine.load import OtherLoad
 from harness.measure.arithmetic import FLOPS_PER_FORWARD, work_of
 from harness.measure.capacity import check_memory, check_threads
 from harness.measure.problem import Measurement, Problem
@@ -55,13 +50,6 @@ from harness.trial import SpeedSettings, Trial
 
 DRAWS = 3
 """Turns of a phase that are compared with the reference."""
-
-COPY_BYTES_PER_S = 1e9
-COPY_S = 2e-4
-"""Reading a result may take this long: a rate for its bytes, and a time per tensor."""
-
-_READ_S = 5e-5
-"""Reading a result may take this much longer the first time than the second time."""
 
 MOST_LOOPS = 250
 """Most calls of a reading: the reference has to repeat every update of a turn."""
@@ -116,14 +104,11 @@ class SpeedMeter:
         check_memory(problem, read_back=True)
         self._readings = trial.settings_as(SpeedSettings).readings
         self._network = problem.network()
+        self._stopwatch = problem.stopwatch(self._network)
         self._reference = Reference(problem)
         self._chance = np.random.default_rng()  # without a seed: no plugin can know it
-        self._made = time.perf_counter()
-        self._clock, self._other_load = clock.ClockCheck(), OtherLoad()
         threads = trial.threads if trial.device == "cpu" else None
-        self._probe = _probe_of(problem)
-        self._timer = None if self._probe is None else self._probe.timer()
-        phases = phases_of(problem, self._network, self._reference)
+        phases = phases_of(problem, self._stopwatch, self._reference)
         self._phases = {
             name: _Clocked(phase, Turns(threads=threads))
             for name, phase in phases.items()
@@ -143,25 +128,18 @@ class SpeedMeter:
         for clocked in self._phases.values():
             phase, turns = clocked.phase, clocked.turns
             self._load(phase, 0)
-            gc.collect()
             phase.inputs.grow(_WARM_UP_INPUTS)
-            ring = itertools.cycle(range(min(_WARM_UP_INPUTS, len(phase.inputs))))
-            warm = clock.warm_up(lambda p=phase, r=ring: p.call(p.inputs[next(r)]))  # type: ignore[misc]
-            turns.first_call_s = warm.first_call_s
-            turns.stationary = warm.stationary
-            turns.loops = min(clock.loops_for(self._fresh_call_s(phase)), MOST_LOOPS)
+            ring = min(_WARM_UP_INPUTS, len(phase.inputs))
+            turns.first_call_s, turns.stationary = self._stopwatch.warm_up(
+                phase.name, ring
+            )
+            self._load(phase, 1)
+            call_s = self._stopwatch.fresh_call_s(phase.name, ring)
+            turns.loops = min(clock.loops_for(call_s), MOST_LOOPS)
             phase.inputs.grow(turns.loops * (1 + self._readings))
 
-    def _fresh_call_s(self, phase: Phase) -> float:
-        """Return the seconds of a call with new weights and a new input."""
-        self._load(phase, 1)
-        count = min(_WARM_UP_INPUTS, len(phase.inputs))
-        call = _calls(phase, range(count))
-        return min(clock.reading_s(call, 1) for _ in range(count))
-
     def _load(self, phase: Phase, draw: int) -> None:
-        self._network.load_weights(self._problem.initial_weights(draw))
-        phase.begin()
+        self._stopwatch.begin(phase.name, self._problem.initial_weights(draw))
 
     def turn(self, name: str, number: int | None = None) -> list[float]:
         """Take one turn of a phase; return its kept readings in seconds.
@@ -177,66 +155,21 @@ class SpeedMeter:
         ring, count = len(phase.inputs), seen.loops * (1 + self._readings)
         start = int(self._chance.integers(ring))
         inputs = tuple((start + i) % ring for i in range(count))
-        call = _calls(phase, inputs)
         self._load(phase, draw)
-        with clock.no_garbage_collection():
-            clock.reading_s(call, seen.loops)
-            begun_s = time.perf_counter()
-            readings = self._timed(call, clocked)
-        # Copied, because a network may return the memory that it computes in.
-        first_s, computed = _timed_copy(phase.found)
-        second_s, _ = _timed_copy(phase.found)
-        # If a result was computed when it was read, reading it is faster the second
-        # time, or takes longer than any copy.
-        late_s = max(first_s - second_s - _READ_S, first_s - _copy_s(computed))
-        clocked.late_s = min(clocked.late_s, late_s)
-        seen.latencies_s += phase.latencies_s[seen.loops :]
-        self._pick(clocked, _Turn(draw, inputs, computed))
-        number = len(seen.readings) if number is None else number
-        seen.rounds.append((number, begun_s - self._made))
-        seen.readings.append(readings)
-        return readings
+        taken = self._stopwatch.turn(name, inputs, seen.loops, self._readings)
+        clocked.late_s = min(clocked.late_s, taken.late_s)
+        self._pick(clocked, draw, inputs)
+        seen.add(taken, len(seen.readings) if number is None else number)
+        return list(taken.readings)
 
-    def _timed(self, call: Callable[[], None], clocked: _Clocked) -> list[float]:
-        """Take the kept readings of a turn, and record the machine's load meanwhile."""
-        seen, before = clocked.turns, self._state()
-        self._clock.look()
-        self._other_load.begin()
-        taken = [self._reading(call, clocked) for _ in range(self._readings)]
-        other_load = self._other_load.end()
-        self._clock.look()
-        after = self._state()
-        if self._other_load.readable:
-            seen.other_load.append(other_load)
-        seen.own_load.append(self._other_load.own)
-        seen.waited_s.append(self._other_load.waited_s)
-        seen.clock_wrong |= self._clock.wrong
-        seen.pieces.append(np.concatenate([reading.pieces for reading in taken]))
-        seen.built.append(after.builds > before.builds)
-        if after.threads is not None:
-            seen.set_threads.append(after.threads)
-        return [reading.call_s for reading in taken]
-
-    def _state(self) -> FrameworkState:
-        return FrameworkState() if self._probe is None else self._probe.state()
-
-    def _reading(self, call: Callable[[], None], clocked: _Clocked) -> clock.Reading:
-        """Take one reading by the wall clock, and also by the device's clock."""
-        loops = clocked.turns.loops
-        if self._timer is None:
-            return clock.reading(call, loops)
-        self._timer.start()
-        found = clock.reading(call, loops)
-        clocked.turns.device_s.append(self._timer.stop() / loops)
-        return found
-
-    def _pick(self, clocked: _Clocked, turn: _Turn) -> None:
+    def _pick(self, clocked: _Clocked, draw: int, inputs: tuple[int, ...]) -> None:
         """Keep `DRAWS` of the turns so far, each with the same probability."""
         picked, count = clocked.picked, 1 + len(clocked.turns.readings)
-        if len(picked) < DRAWS:
-            picked.append(turn)
+        place = len(picked)
+        if place < DRAWS:
+            picked.append(_Turn(draw, inputs, self._stopwatch.found()))
         elif (place := int(self._chance.integers(count))) < DRAWS:
-            picked[place] = turn
+            picked[place] = _Turn(draw, inputs, self._stopwatch.found())
 
     # --- the check -------------------------------------------------------------------
 
@@ -292,36 +225,6 @@ class SpeedMeter:
             },
             quantities=QUANTITIES,
         )
-
-
-def _probe_of(problem: Problem) -> DeviceProbe | None:
-    """Return the probe of a trial's framework, or None if it has none.
-
-    On the CPU the probe is needed only for doubts, so an unusable probe is ignored.
-    """
-    unusable = (RefusedError, UnavailableError, PluginError)
-    with suppress(*(unusable if problem.trial.device == "cpu" else ())):
-        return problem.probe()
-    return None
-
-
-def _calls(phase: Phase, inputs: Sequence[int]) -> Callable[[], None]:
-    """Return a call of a phase that takes the next input each time."""
-    ready, call = iter([phase.inputs[index] for index in inputs]), phase.call
-    return lambda: call(next(ready))
-
-
-def _timed_copy(found: Callable[[], Weights]) -> tuple[float, Weights]:
-    """Read a result; return how long that took, and a copy."""
-    start_s = time.perf_counter()
-    computed = {name: np.array(tensor) for name, tensor in found().items()}
-    return time.perf_counter() - start_s, computed
-
-
-def _copy_s(tensors: Weights) -> float:
-    """Return the seconds that copying tensors to the host may take."""
-    count = sum(tensor.nbytes for tensor in tensors.values())
-    return COPY_S * (1 + len(tensors)) + count / COPY_BYTES_PER_S
 
 
 def work(registry: Registry, trial: Trial) -> Work:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from harness.hosting.stopwatch import Taken
+
 
 @dataclass
 class Turns:
@@ -44,3 +46,19 @@ class Turns:
     device_s: list[float] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
     first_call_s: float = 0.0
+
+    def add(self, taken: Taken, number: int) -> None:
+        """Add a turn, which was taken in a round."""
+        self.readings.append(list(taken.readings))
+        self.device_s += taken.device_s
+        self.rounds.append((number, taken.begun_s))
+        self.latencies_s += taken.latencies_s.tolist()
+        if taken.other_load is not None:
+            self.other_load.append(taken.other_load)
+        self.own_load.append(taken.own_load)
+        self.waited_s.append(taken.waited_s)
+        self.clock_wrong |= taken.clock_wrong
+        self.pieces.append(taken.pieces)
+        self.built.append(taken.built)
+        if taken.threads is not None:
+            self.set_threads.append(taken.threads)

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.declarations import Declaration
+from harness.hosting.pipe import Message
 from harness.machine.peak import Peak
 from harness.measure import MEASURES, by_reference
 from harness.registry import Registry
@@ -26,7 +28,6 @@ from harness.run.job import (
     StoppedError,
 )
 from harness.run.worker.log import Write
-from harness.run.worker.pipe import Message
 from harness.run.worker.process import Request, WorkerDiedError, WorkerProcess
 from harness.store import Reading
 from harness.trial import Conditions, Trial
@@ -37,13 +38,17 @@ class WorkerKind:
     """What is fixed when a worker starts.
 
     Attributes:
-        own: The only trial that the worker serves, or "" if it serves all of its kind.
+        owners: The plugin files and distributions of others whose code it runs. Code of
+            two of them never runs in one process.
+        own: The only trial or implementation that the worker serves, or "" if it serves
+            all of its kind.
     """
 
     framework: str
     device: str
     threads: int
     precision: str
+    owners: tuple[str, ...] = ()
     own: str = ""
 
 
@@ -71,6 +76,7 @@ class WorkerPool:
         self._peaks = Peaks(registry, self._peak)
         self._newest: dict[str, Start] = {}
         self._use: dict[str, _Use] = {}
+        self._alone: set[str] = set()
         self._lock = threading.RLock()  # a signal handler may call `stop` meanwhile
         self._stopping: str | None = None
 
@@ -90,7 +96,7 @@ class WorkerPool:
             start = self._newest.get(trial_id, job.start)
             found = self._answer(kind, replace(asked, start=start), sink)
         self._newest.pop(trial_id, None)
-        if kind.own or found.outcome != "ok":
+        if kind.own or found.outcome != "ok" or found.facts.get("changed_process"):
             self.drop(kind)
         return {trial_id: found}
 
@@ -174,11 +180,15 @@ class WorkerPool:
                 request, lambda data: sink(Printed(trial_id, data)), use.time_s
             ):
                 found = self._hear(trial_id, message, sink)
+                self._note_changes(kind, request.trial, message)
         except WorkerDiedError as error:
+            found = Answer(error.outcome, error.reason, died=True)
+        except _ChangedError as error:
+            found = Answer("changed", str(error), died=True)
+        if isinstance(found, Answer) and found.died:
             self.drop(kind)
             if self._stopping:
-                raise StoppedError from None
-            found = Answer(error.outcome, error.reason, died=True)
+                raise StoppedError
         use.memory_bytes = max(use.memory_bytes, worker.peak_memory_bytes)
         if not isinstance(found, Answer):
             return found
@@ -191,6 +201,19 @@ class WorkerPool:
             "peak_memory_bytes": use.memory_bytes if alone else None,
         }
         return replace(found, facts=facts)
+
+    def _note_changes(self, kind: WorkerKind, trial: Trial, message: Message) -> None:
+        """Remember an implementation that changes its process: others must not use it.
+
+        Raises:
+            _ChangedError: If meters of other trials are open in that process.
+        """
+        changed = message.values.get("changed")
+        if not changed or kind.own:
+            return
+        self._alone.add(trial.implementation)
+        if message.values["kind"] in ("opened", "warmed", "turned"):
+            raise _ChangedError(f"{trial.implementation} changes {', '.join(changed)}")
 
     def _hear(
         self, trial_id: str, message: Message, sink: Sink
@@ -212,6 +235,7 @@ class WorkerPool:
                     values.get("facts", {}),
                     tuple(map(Reading.from_json, values.get("readings", []))),
                     message.arrays,
+                    died=bool(values.get("died")),
                 )
         return tuple(values.get("phases") or values.get("readings_s") or ())
 
@@ -224,7 +248,23 @@ class WorkerPool:
         if by_reference(self._registry, trial):
             framework, device = "numpy", "cpu"
         own = trial.key() if MEASURES[trial.measure].own_worker else ""
-        return WorkerKind(framework, device, trial.threads, trial.precision, own)
+        if trial.implementation in self._alone:
+            own = own or f"implementation {trial.implementation}"
+        owners = self._registry.owners(*self._plugins(trial))
+        return WorkerKind(
+            framework, device, trial.threads, trial.precision, owners, own
+        )
+
+    def _plugins(self, trial: Trial) -> list[Declaration]:
+        """Return the plugins whose code a trial runs."""
+        registry = self._registry
+        found: list[Declaration] = [registry.cell(trial.cell)]
+        if trial.task is not None:
+            found.append(registry.task(trial.task))
+        if not by_reference(registry, trial):
+            framework = registry.framework_of(trial.implementation)
+            found += [registry.implementation(trial.implementation), framework]
+        return found
 
     def worker(self, kind: WorkerKind) -> WorkerProcess | None:
         """Return the live worker of a kind, if there is one."""
@@ -239,7 +279,7 @@ class WorkerPool:
                 self._workers[kind] = WorkerProcess(
                     self._registry.python_of(kind.framework),
                     kind.threads,
-                    self._registry.files,
+                    self._registry.declared,
                     self._log,
                     self._limits,
                     self._registry.frameworks[kind.framework].environment,
@@ -295,6 +335,10 @@ class WorkerPool:
             self._workers.clear()
         for worker in workers:
             worker.close()
+
+
+class _ChangedError(Exception):
+    """An implementation has changed the process that others share; the text says it."""
 
 
 _AFTER_OPEN = ("warm", "turn", "close")

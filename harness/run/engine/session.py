@@ -130,6 +130,9 @@ class _WorkerMeter:
         return found
 
     def is_final(self, answer: Answer) -> bool:
+        if answer.outcome == "changed":  # the next one has a process of its own
+            self._kind = self._pool.kind(self.trial)
+            return False
         if not broke_limit_with_others(answer):
             return True
         self._kind = replace(self._kind, own=self._id)

@@ -19,6 +19,9 @@ from harness.run.worker.reaper import MARK, reaper
 
 POLL_S = 0.1
 
+_MOST_ROUNDS = 20
+"""How often living members are looked for: some may start others until they die."""
+
 MOST_OF_A_CORE = 0.01
 """The share of a core that polling may use, since timed trials run at that time."""
 
@@ -58,18 +61,21 @@ class Family:
         return sum(_memory_bytes(p, shared_once=True) for p in members)
 
     def kill(self) -> None:
-        """Kill every member, also those that start meanwhile."""
-        for _ in range(5):
+        """Kill every member, also those that start meanwhile.
+
+        The leader dies last: as long as it lives, it is the parent of all orphans among
+        its descendants, so that none of them can leave the family.
+        """
+        for _ in range(_MOST_ROUNDS):
             self._add_orphans()
             members = self.members()
             if not members:
                 return
-            for process in members:
+            others = [p for p in members if p.pid != self._leader]
+            for process in others or members:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
-            psutil.wait_procs(
-                [p for p in members if p.pid != self._leader], timeout=0.2
-            )
+            psutil.wait_procs(others, timeout=0.2)
 
     def _add_orphans(self) -> None:
         """Find members that have another parent now, by their session or their mark."""

@@ -37,8 +37,9 @@ def append_to(file: Path) -> Write:
 class LogPump:
     """Reads a pipe on a thread and passes its bytes to a listener.
 
-    Each listener gets the first `HEAD_BYTES` and the last `TAIL_BYTES`: a plugin that
-    never stops printing must not fill the memory or the disk.
+    Each log gets the first `HEAD_BYTES` and the last `TAIL_BYTES` of all that is
+    printed while it is listened to, and then of each later time: a plugin that never
+    stops printing must not fill the memory or the disk.
 
     Args:
         source: The read end of a pipe; it is closed when the other end is.

@@ -1,7 +1,9 @@
 """A worker: a process that answers requests about the trials of one framework.
 
-It reads requests from standard input and answers on a pipe of its own; all that a
-plugin prints is written to the log. Requests:
+It draws batches, computes the reference, compares and judges. The code of the
+implementations runs in a host, which is a process of its own. Requests come from
+standard input; all that a plugin prints is written to the log. Each message of an
+answer names the request that it answers. Requests:
 
 - `measure` {trial, start} with arrays: sends events and checkpoints while it measures,
   then one `result`;
@@ -24,65 +26,109 @@ import ctypes
 import dataclasses
 import faulthandler
 import gc
+import json
 import os
 import platform
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from harness.contract import Inputs, NetworkSpec, Readout, Target, Weights
-from harness.loading import build_network, load_cell, load_probe
+from harness.errors import MOST_REASON, RefusedError, shortened
+from harness.hosting.channel import Channel
+from harness.hosting.host import Host
+from harness.hosting.pipe import Message
+from harness.hosting.remote import HostDiedError, HostProcess
 from harness.machine.facts import machine_name, processor
 from harness.machine.gpu import VISIBLE, gpu_name
-from harness.machine.peak import measure_peak
 from harness.machine.pinning import pinned_variables
+from harness.machine.process_state import changes, process_state
 from harness.measure import MEASURES, MeasureInput, by_reference
+from harness.measure.certificate.record import listed
 from harness.measure.learning.training import Observer
 from harness.measure.problem import Measurement, Problem
 from harness.measure.speed.meter import SpeedMeter
 from harness.registry import Registry
-from harness.run.worker.outcome import outcome_of
-from harness.run.worker.pipe import Message, receive, send
+from harness.run.worker.outcome import outcome_of, outcome_of_host
+from harness.store import to_json
 from harness.trial import Trial
 
 _PR_SET_CHILD_SUBREAPER = 36
 
+CHANGED = "changed_process"
+"""The fact of a result that names what its implementation changed of its process."""
+
+
+class Answers(Protocol):
+    """Where a worker's answers go."""
+
+    def send(self, message: Message) -> None:
+        """Send a message."""
+
 
 class Worker:
-    """Answers requests with the plugins of one registry."""
+    """Answers requests with the plugins of one registry.
 
-    def __init__(self, registry: Registry, answers: IO[bytes]) -> None:
+    Args:
+        registry: Every plugin.
+        channel: Where answers go.
+        host: Where the code of implementations runs.
+    """
+
+    def __init__(self, registry: Registry, channel: Answers, host: Host) -> None:
         self._registry = registry
-        self._answers = answers
+        self._channel, self._host = channel, host
         self._meters: dict[str, SpeedMeter] = {}
         self._spent_s: dict[str, float] = {}
         self._stop = False
+        self._request: str | None = None
+        self._before = process_state()
 
     def answer(self, request: Message) -> None:
         """Answer one request; an error is an answer too."""
         key = str(request.values["id"])
+        self._request = request.values.get("request")
+        self._host.written.clear()
         begin_s = time.perf_counter() - self._spent_s.pop(key, 0.0)
         try:
-            found = self._obey(request, key)
-            if isinstance(found, Measurement):
-                took_s = time.perf_counter() - begin_s
-                found_by = self._found_by(_trial(request)) | {"compute_time_s": took_s}
-                self._send(_result(found, found_by), found.arrays)
-            else:
-                self._send(found)
-            if key in self._meters:
-                self._spent_s[key] = time.perf_counter() - begin_s
+            self._answer(request, key, begin_s)
+        except HostDiedError as error:
+            self._meters.clear()
+            died = outcome_of_host(error, _trial(request).implementation)
+            self._send_error(*died, died=True)
         except (Exception, SystemExit) as error:
             self._meters.pop(key, None)
-            outcome, reason = outcome_of(error)
-            self._send({"kind": "error", "outcome": outcome, "reason": reason})
+            self._send_error(*outcome_of(error))
+
+    def _answer(self, request: Message, key: str, begin_s: float) -> None:
+        found = self._obey(request, key)
+        changed = {"changed": self._host.changes()}
+        mine = changes(self._before, process_state())
+        if mine:  # what is judged here afterwards could be judged wrongly
+            raise RefusedError(
+                f"a cell or a task has changed {listed(mine, 3)} of the process that "
+                "compares with the reference; it must leave the process as it was"
+            )
+        if isinstance(found, Measurement):
+            took_s = time.perf_counter() - begin_s
+            found_by = self._found_by(_trial(request)) | {"compute_time_s": took_s}
+            found = _with_changes(found, changed["changed"])
+            self._send(_result(found, found_by) | changed, found.arrays)
+        else:
+            self._send(found | changed)
+        if key in self._meters:
+            self._spent_s[key] = time.perf_counter() - begin_s
+
+    def _send_error(self, outcome: str, reason: str, *, died: bool = False) -> None:
+        reason = shortened(reason, MOST_REASON)
+        values = {"kind": "error", "outcome": outcome, "reason": reason, "died": died}
+        self._send(values)
 
     def _obey(self, request: Message, key: str) -> Measurement | dict[str, Any]:
         """Do what a request asks; return a measurement, or the values of an answer."""
@@ -109,14 +155,16 @@ class Worker:
             gc.collect()
         make = MEASURES[trial.measure].meter
         assert make is not None
-        self._meters[key] = make(Problem(self._registry, trial))
+        self._meters[key] = make(Problem(self._registry, trial, self._host))
         return {"kind": "opened", "phases": list(self._meters[key].phases)}
 
     def _measure(self, trial: Trial, request: Message) -> Measurement:
         run = MEASURES[trial.measure].run
         assert run is not None
         observer = partial(self._observer, trial, request)
-        return run(MeasureInput(self._registry, trial, request.arrays, observer))
+        return run(
+            MeasureInput(self._registry, trial, request.arrays, observer, self._host)
+        )
 
     def _probe(self, trial: Trial) -> dict[str, Any]:
         """Build the smallest network of a trial, to see whether it can be built."""
@@ -129,16 +177,13 @@ class Worker:
             target=Target.REAL,
             dtype=trial.dtype,
         )
-        cell = load_cell(self._registry, trial.cell)
-        build_network(self._registry, trial.implementation, spec, cell, trial.device)
+        self._host.network(trial.implementation, spec, trial.device)
         return {"kind": "probed"}
 
     def _peak(self, trial: Trial) -> dict[str, Any]:
         """Measure the highest rates in a trial's dtype and precision, on its device."""
-        framework = self._registry.framework_of(trial.implementation).name
-        probe = load_probe(self._registry, framework, trial.device)
-        assert probe is not None  # the pool asks no framework without one
-        peak = measure_peak(probe, trial.dtype, trial.precision)
+        name, device = trial.implementation, trial.device
+        peak = self._host.peak(name, device, trial.dtype, trial.precision)
         facts = {"peak": peak.to_json()}
         return {"kind": "result", "outcome": "ok", "reason": None, "facts": facts}
 
@@ -194,7 +239,21 @@ class Worker:
     def _send(self, values: Mapping[str, Any], arrays: Weights | None = None) -> None:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()  # the log then has what was printed before
-        send(self._answers, Message(values, arrays or {}))
+        plain = json.loads(to_json({**values, "request": self._request}))
+        self._channel.send(Message(plain, arrays or {}))
+
+
+def _with_changes(found: Measurement, changed: Sequence[str]) -> Measurement:
+    """Add to a measurement what its implementation has changed of its process.
+
+    Its numbers hold with this change, which is named beside its kernel.
+    """
+    if not changed:
+        return found
+    facts = {**found.facts, CHANGED: list(changed)}
+    if "kernel" in facts:
+        facts["kernel"] = f"{facts['kernel']}; changes {listed(changed, 3)}"
+    return replace(found, facts=facts)
 
 
 def _result(found: Measurement, found_by: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,18 +280,39 @@ def _adopt_orphans() -> None:
 
 
 def main() -> None:
-    """Serve requests until the other side closes; plugin files are the arguments."""
+    """Serve requests until the other side closes."""
     faulthandler.enable()  # a crash in C then writes its Python stack to the log
     _adopt_orphans()
-    requests = sys.stdin.buffer
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a plugin prints must not end up between two answers
-    registry = Registry.discover(Path(file) for file in sys.argv[1:])
-    worker = Worker(registry, answers)
+    channel = _own_channel()
+    first = channel.receive()
+    if first is None:
+        return
+    declared = first.values["declared"]
+    host = HostProcess(declared)
+    if first.values["hosts"]:
+        host.start()  # it imports its framework while this process imports plugins
+    # Nobody sends it before this process is ready.
     signal.signal(signal.SIGUSR1, lambda *_: worker.stop())
-    send(answers, Message({"kind": "ready"}))
-    while (request := receive(requests)) is not None:
-        worker.answer(request)
+    worker = Worker(Registry.given(declared), channel, host)
+    channel.send(Message({"kind": "ready"}))
+    try:
+        while (request := channel.receive()) is not None:
+            worker.answer(request)
+    finally:
+        host.close()
+
+
+def _own_channel() -> Channel:
+    """Take standard input and output for messages, and leave others in their place.
+
+    What a plugin prints must not end up between two answers.
+    """
+    requests, answers = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return Channel.of(requests, answers)
 
 
 if __name__ == "__main__":

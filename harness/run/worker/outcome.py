@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import signal
 
-from harness.errors import HarnessError, RefusedError, UnavailableError, describe_error
+from harness.errors import (
+    MOST_REASON,
+    HarnessError,
+    RefusedError,
+    UnavailableError,
+    describe_error,
+    is_out_of_memory,
+    shortened,
+)
+from harness.hosting.remote import HostDiedError, HostedError
 
 KEPT = frozenset({"ok", "diverged", "refused"})
 """Final outcomes: the same trial would end the same way again.
@@ -19,12 +28,19 @@ def outcome_of(error: BaseException) -> tuple[str, str]:
         return "unavailable", str(error)
     if isinstance(error, RefusedError):
         return "refused", str(error)
-    # Every framework has its own class for this on CUDA; the names all contain this.
-    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
-        return "out_of_memory", describe_error(error)
-    if isinstance(error, HarnessError):
-        return "failed", str(error)
-    return "failed", describe_error(error)
+    if isinstance(error, HostedError):
+        return "out_of_memory" if error.out_of_memory else "failed", str(error)
+    if is_out_of_memory(error):
+        return "out_of_memory", shortened(describe_error(error), MOST_REASON)
+    text = str(error) if isinstance(error, HarnessError) else describe_error(error)
+    return "failed", shortened(text, MOST_REASON)
+
+
+def outcome_of_host(error: HostDiedError, implementation: str) -> tuple[str, str]:
+    """Return outcome and reason of a trial whose host ended without an answer."""
+    if error.answered is not None:
+        return "crashed", f"{implementation} {error.answered}"
+    return outcome_of_death(error.returncode, implementation)
 
 
 def outcome_of_death(returncode: int, implementation: str) -> tuple[str, str]:

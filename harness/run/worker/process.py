@@ -8,17 +8,17 @@ import os
 import signal
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.contract import Weights
+from harness.hosting.pipe import EndingPipe, Message, MessageError, receive, send
 from harness.machine.pinning import worker_environment
 from harness.run.job import Limits, Start
 from harness.run.worker.limits import Watch
 from harness.run.worker.log import LogPump, Write
 from harness.run.worker.outcome import outcome_of_death
-from harness.run.worker.pipe import EndingPipe, Message, receive, send
 from harness.run.worker.reaper import MARK, reaper
 from harness.trial import Trial
 
@@ -45,10 +45,11 @@ class Request:
     arrays: Weights = field(default_factory=dict, repr=False)
     start: Start | None = None
 
-    def message(self, checkpoint_s: float) -> Message:
+    def message(self, checkpoint_s: float, name: str | None = None) -> Message:
         """Return the request as the worker reads it."""
         values = {
             "command": self.command,
+            "request": name,
             "id": self.trial_id,
             "trial": self.trial.to_json(),
             "phase": self.phase,
@@ -75,12 +76,13 @@ class WorkerProcess:
     Args:
         python: The interpreter that it runs in.
         threads: How many threads each numerical library may use.
-        files: The plugin files that it reads.
+        declared: The declarations of plugins of others, `Registry.declared`.
         log: Called with what it prints between trials.
         limits: The limits of each trial.
         variables: Environment variables that its framework needs before it is imported.
         device: The only device that it sees, `cpu` or `cuda:N`.
         precision: The precision of its trials.
+        hosts: Whether its trials run code of implementations.
 
     Attributes:
         served: The names of the trials that it was asked about.
@@ -90,13 +92,14 @@ class WorkerProcess:
         self,
         python: Path,
         threads: int,
-        files: Sequence[Path],
+        declared: str,
         log: Write,
         limits: Limits | None = None,
         variables: Mapping[str, str] | None = None,
         *,
         device: str = "cpu",
         precision: str = "highest",
+        hosts: bool = True,
     ) -> None:
         self._limits = limits or Limits()
         mark = f"{reaper().mark}-{uuid.uuid4().hex}"
@@ -104,7 +107,7 @@ class WorkerProcess:
         # -P keeps the current folder off the path, where a user's own tasks.py or
         # copy.py would shadow a module.
         self._process = subprocess.Popen(
-            [str(python), "-P", "-m", "harness.run.worker.main", *map(str, files)],
+            [str(python), "-P", "-m", "harness.run.worker.main"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=theirs,
@@ -126,6 +129,8 @@ class WorkerProcess:
         source = EndingPipe(self._stdout.fileno(), self._watch.ended.is_set)
         self._answers = io.BufferedReader(source)
         self._ready = False
+        with contextlib.suppress(OSError):  # the first request reports its death
+            send(self._requests, Message({"declared": declared, "hosts": hosts}))
         self.served: set[str] = set()
 
     @property
@@ -160,17 +165,27 @@ class WorkerProcess:
             self._log.listen(None)
 
     def _exchange(self, request: Request) -> Iterator[Message]:
+        name = uuid.uuid4().hex
         try:
-            send(self._requests, request.message(self._limits.checkpoint_s))
+            send(self._requests, request.message(self._limits.checkpoint_s, name))
         except (OSError, ValueError):
             raise self._death(request.trial) from None
         while True:
-            message = receive(self._answers)
+            try:
+                message = receive(self._answers)
+            except MessageError as error:
+                self.kill()
+                reason = f"the worker of {request.trial.implementation} sent {error}"
+                raise WorkerDiedError("crashed", reason) from None
             if message is None:
                 raise self._death(request.trial)
-            if message.values["kind"] == "ready":
+            if message.values.get("kind") == "ready":
                 self._ready = True
                 continue
+            if message.values.get("request") != name:
+                continue  # an answer to an earlier request, sent once more
+            if message.values.get("died") and self._watch.verdict:
+                raise WorkerDiedError(*self._watch.verdict)  # a limit killed the host
             yield message
             if message.values["kind"] not in ("begins", "event", "checkpoint"):
                 return

@@ -25,12 +25,22 @@ while read -r what pid; do
     -) alive="${alive%% "$pid" *} ${alive#* "$pid" }" ;;
   esac
 done
-for pid in $alive; do kill -s KILL -- "-$pid"; done
+end() {
+  for child in $(cat "/proc/$1/task/"*/children); do end "$child"; done
+  kill -s KILL "$1"
+}
+for pid in $alive; do
+  for child in $(cat "/proc/$pid/task/"*/children); do end "$child"; done
+  kill -s KILL -- "-$pid"
+done
 for process in /proc/[0-9]*; do
   if grep -qas "$1" "$process/environ"; then kill -s KILL "${process#/proc/}"; fi
 done
 """
-"""Reads until this process ends, which alone holds the other end of its input."""
+"""Reads until this process ends, which alone holds the other end of its input.
+
+A worker is the parent of all orphans among its descendants: those are killed first.
+"""
 
 
 class Reaper:

@@ -243,7 +243,7 @@ def test_a_framework_may_have_no_probe() -> None:
 def test_a_probe_is_checked_when_it_is_declared_and_when_it_is_loaded(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(ValueError, match="'probe' is not of the form"):
+    with pytest.raises(ValueError, match="probe must be of the form"):
         declare_framework("mine", modules=["math"], probe="probe")
     file = tmp_path / "mine.py"
     file.write_text(

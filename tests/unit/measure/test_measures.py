@@ -21,6 +21,7 @@ from harness.contract import (
     Updates,
 )
 from harness.errors import PluginError, RefusedError
+from harness.hosting.given import own
 from harness.machine import clock as timing
 from harness.measure import readback
 from harness.measure.gradients import gradient_ratios, horizon, measure_gradients
@@ -299,9 +300,10 @@ class ScriptedProbe:
 
 def test_the_state_of_the_framework_is_read_around_every_turn() -> None:
     problem = Problem(REGISTRY, SPEED)
-    states = [(7, 1), (7, 1), (7, 1), (9, 1), (9, 1), (9, 2)]
+    # The first is asked for before the network is built.
+    states = [(5, 1), (7, 1), (7, 1), (7, 1), (9, 1), (9, 1), (9, 2)]
     probe = ScriptedProbe(*(FrameworkState(*state) for state in states))
-    problem.probe = lambda: probe  # type: ignore[method-assign,assignment,return-value]
+    problem.host.probe = lambda *_: probe  # type: ignore[attr-defined]
     meter = SpeedMeter(problem)
     meter.warm_up()
     for _ in range(3):
@@ -315,11 +317,11 @@ def test_the_state_of_the_framework_is_read_around_every_turn() -> None:
     "error", [RefusedError("computes on GPUs"), PluginError("mine", "has no state()")]
 )
 def test_a_timing_needs_no_usable_probe(error: Exception) -> None:
-    def refuse() -> None:
+    def refuse(*_: str) -> None:
         raise error
 
     problem = Problem(REGISTRY, SPEED)
-    problem.probe = refuse  # type: ignore[method-assign,assignment]
+    problem.host.probe = refuse  # type: ignore[attr-defined]
     meter = SpeedMeter(problem)
     meter.warm_up()
     meter.turn("forward")
@@ -405,7 +407,7 @@ def test_a_network_that_is_wrong_for_large_batches_is_noticed(
 ) -> None:
     """A training batch has 32 sequences, a held-out one 100."""
     problem = Problem(REGISTRY, replace(LEARNING, batch=32))
-    found, _ = learn(with_network(problem, Changed(problem.network(), beyond)))
+    found, _ = learn(with_network(problem, Changed(own(problem.network()), beyond)))
     assert whole(found)["readback", "ok"] == 0
     assert found.facts["read_back_at"].split(": ")[1] in wrong
     assert found.outcome == "ok", "what was learned is kept, and marked"
@@ -547,8 +549,10 @@ def test_the_reference_takes_a_large_batch_in_parts(
 ) -> None:
     problem = Problem(REGISTRY, replace(LEARNING, task="copy-memory", batch=7))
     batch = problem.batch("train", 0, 7)
-    batch.scored[:3] = False  # a part without scored positions
-    batch.scored[5, :4] = False
+    scored = batch.scored.copy()
+    scored[:3] = False  # a part without scored positions
+    scored[5, :4] = False
+    batch = replace(batch, scored=scored)
     found = []
     for most in (2**22, 3 * 8 * problem.time_steps):
         monkeypatch.setattr(readback, "MOST_STATES", most)
@@ -760,7 +764,7 @@ def test_a_timed_call_that_computes_nothing_is_noticed(
     # Such a call is short, so there are many, and the reference repeats them all.
     monkeypatch.setattr(measured_speed, "MOST_LOOPS", 10)
     problem = Problem(REGISTRY, SPEED)
-    network = Lazy(problem.network(), lazy)
+    network = Lazy(own(problem.network()), lazy)
     problem.network = lambda: network  # type: ignore[method-assign,assignment]
     found = speed(problem)
     assert found["readback", "ok"] == 0
@@ -807,7 +811,7 @@ def test_deferring_the_computation_until_it_is_read_is_noticed(
     if not small:
         trial = replace(SPEED, length=100, hidden_size=64, batch=64)
     problem = Problem(REGISTRY, trial)
-    network = Deferring(problem.network(), phase)
+    network = Deferring(own(problem.network()), phase)
     problem.network = lambda: network  # type: ignore[method-assign,assignment]
     meter = SpeedMeter(problem)
     meter.warm_up()
@@ -866,7 +870,7 @@ class Remembering:
 def test_answers_of_earlier_calls_cannot_be_reused(keeps: str, by: str) -> None:
     settings = replace(SPEED.settings, phases=("forward", "loss_and_gradients"))
     problem = Problem(REGISTRY, replace(SPEED, settings=settings))
-    network = Remembering(problem.network(), keeps, by)
+    network = Remembering(own(problem.network()), keeps, by)
     problem.network = lambda: network  # type: ignore[method-assign,assignment]
     meter = SpeedMeter(problem)
     meter.warm_up()
@@ -884,7 +888,7 @@ def test_large_batches_repeat_after_eight(
 ) -> None:
     monkeypatch.setattr(measured_phases, "MOST_BYTES", 1000)
     problem = Problem(REGISTRY, SPEED)
-    network = Remembering(problem.network(), "all", "values")
+    network = Remembering(own(problem.network()), "all", "values")
     problem.network = lambda: network  # type: ignore[method-assign,assignment]
     assert speed(problem)["readback", "ok"] == 1
     assert len({batch for name, _, batch in network.answers if name == "forward"}) == 8
@@ -935,7 +939,7 @@ class DeviceClock:
 def test_a_device_is_timed_by_its_own_clock_and_the_wall_clock() -> None:
     settings = replace(SPEED.settings, phases=("forward",))
     meter = SpeedMeter(Problem(REGISTRY, replace(SPEED, settings=settings)))
-    meter._timer = clock = DeviceClock()
+    meter._stopwatch._timer = clock = DeviceClock()  # type: ignore[attr-defined]
     meter.warm_up()
     readings = [s for _ in range(3) for s in meter.turn("forward")]
     found = meter.finish()
@@ -950,8 +954,8 @@ def test_a_device_is_timed_by_its_own_clock_and_the_wall_clock() -> None:
 @pytest.mark.slow
 def test_the_first_call_of_an_update_includes_that_of_its_gradients() -> None:
     problem = Problem(REGISTRY, SPEED)
-    network, built = problem.network(), []
-    whole_gradients = network.loss_and_gradients  # type: ignore[attr-defined]
+    network, built = own(problem.network()), []
+    whole_gradients = network.loss_and_gradients
 
     def building(placed: Any) -> Any:
         if not built:
@@ -959,7 +963,7 @@ def test_the_first_call_of_an_update_includes_that_of_its_gradients() -> None:
             time.sleep(1)
         return whole_gradients(placed)
 
-    network.loss_and_gradients = building  # type: ignore[attr-defined]
+    network.loss_and_gradients = building  # type: ignore[method-assign]
     problem.network = lambda: network  # type: ignore[method-assign]
     found = speed(problem)
     for phase in ("loss_and_gradients", "train_step"):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from harness.errors import RefusedError
-from harness.measure.memory import DeviceMemory, ResidentMemory, measure_memory
+from harness.hosting.gauges import DeviceMemory
+from harness.measure.memory import measure_memory
 from harness.registry import Registry
 from harness.store import RunFolder
 from harness.trial import PhasesSettings, Trial
@@ -37,9 +38,7 @@ def trial(implementation: str, **changes: object) -> Trial:
 
 def peaks(implementation: str, *files: Path) -> dict[str, float]:
     registry = Registry.discover(files)
-    found = measure_memory(
-        registry, trial(implementation), lambda _: [ResidentMemory()]
-    )
+    found = measure_memory(registry, trial(implementation))
     return {r.split: r.values["peak_bytes"] / MIB for r in found.readings}
 
 
@@ -92,7 +91,7 @@ def test_the_memory_of_training_is_refused_without_training() -> None:
     asked = trial("onnxruntime")
     asked = dataclasses.replace(asked, settings=PhasesSettings(("train_step",)))
     with pytest.raises(RefusedError, match="does not train"):
-        measure_memory(REGISTRY, asked, lambda _: [ResidentMemory()])
+        measure_memory(REGISTRY, asked)
 
 
 class Allocator:
@@ -159,7 +158,7 @@ def network(spec, cell, device):
 """,
     )
     registry = Registry.discover([file])
-    found = measure_memory(registry, trial("builds"), lambda _: [ResidentMemory()])
+    found = measure_memory(registry, trial("builds"))
     first = {r.split: r.values.get("first_call_s") for r in found.readings}
     assert first["stream"] is None
     assert first["forward"] < 0.2

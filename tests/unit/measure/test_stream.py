@@ -11,6 +11,7 @@ import pytest
 
 from harness.contract import Optimizer
 from harness.errors import RefusedError
+from harness.hosting.given import own
 from harness.measure.problem import Measurement, Problem
 from harness.measure.speed.meter import SpeedMeter
 from harness.trial import SpeedSettings, Trial
@@ -116,7 +117,7 @@ class Forgetful:
 )
 def test_a_stream_that_loses_its_state_is_not_certified(mistake: str, ok: int) -> None:
     problem = Problem(REGISTRY, TRIAL)
-    network = Forgetful(problem.network(), mistake)
+    network = Forgetful(own(problem.network()), mistake)
     problem.network = lambda: network  # type: ignore[method-assign,assignment]
     assert values(measure(problem))["ok"] == ok
 

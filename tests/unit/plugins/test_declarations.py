@@ -145,29 +145,6 @@ def test_the_words_of_a_refusal_say_what_was_given_and_what_is_allowed() -> None
     )
 
 
-def test_an_entry_point_that_is_a_declaration_of_no_kind_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    import importlib.metadata
-
-    from harness.declarations import Declaration
-
-    class Entry:
-        dist, name, value = None, "theirs", "their.module:thing"
-
-        def load(self) -> Declaration:
-            return Declaration("theirs", "a:b")
-
-    real = importlib.metadata.entry_points
-    monkeypatch.setattr(
-        importlib.metadata,
-        "entry_points",
-        lambda *, group: [*real(group=group), *[Entry()] * group.endswith("tasks")],
-    )
-    (problem,) = Registry.discover().problems
-    assert "their.module:thing of unknown is not a declaration" in str(problem)
-
-
 @pytest.mark.parametrize(
     "text",
     ["class Odd(BaseException): pass\nraise Odd('bye')\n", "raise GeneratorExit"],

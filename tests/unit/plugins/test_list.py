@@ -90,10 +90,10 @@ def test_an_absent_framework_is_listed_with_the_command_that_installs_it(
 
 
 def test_what_a_plugin_file_prints_is_not_part_of_the_json(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     file = str(helpers.PLUGINS / "prints.py")
-    code, out, err = _list(monkeypatch, capsys, "--json", "--plugin", file)
+    code, out, err = _list(monkeypatch, capfd, "--json", "--plugin", file)
     assert code == 0
     assert "prints" in {i["name"] for i in json.loads(out)["implementations"]}
     assert "to the print while it is read" in err

@@ -1,9 +1,9 @@
-import importlib.metadata
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.conformance import check_call, check_methods
@@ -138,7 +138,9 @@ def test_a_file_that_exits_on_import_does_not_end_the_command(tmp_path: Path) ->
 def test_a_file_that_imports_an_absent_framework_is_unavailable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)
+    missing = "raise ModuleNotFoundError('no torch', name='torch')\n"
+    helpers.write(tmp_path / "absent" / "torch.py", missing)
+    monkeypatch.syspath_prepend(tmp_path / "absent")
     file = helpers.write(tmp_path / "eager.py", "import torch\n")
     (problem,) = Registry.discover([file]).problems
     assert isinstance(problem, UnavailableError)
@@ -217,41 +219,48 @@ def test_a_missing_submodule_of_an_installed_framework_is_an_error(
 # --- entry points --------------------------------------------------------------------
 
 
-class _Entry:
-    dist = None
-
-    def __init__(self, name: str, found: Any) -> None:
-        self.name, self.value, self._found = name, "their.module:thing", found
-
-    def load(self) -> Any:
-        if isinstance(self._found, Exception):
-            raise self._found
-        return self._found
-
-
 @pytest.mark.parametrize(
-    ("found", "message"),
+    ("text", "message"),
     [
-        (ImportError("libgone.so: no such file"), "ImportError: libgone.so"),
-        ("a string", "their.module:thing of unknown is not a declaration"),
-        (declare_task("adding", factory="a:b"), "the task name is taken"),
+        ("raise ImportError('libgone.so: no such file')", "ImportError: libgone.so"),
+        ("thing = 'text'", "their_tasks:thing of theirs is not a declaration"),
+        (
+            "from harness.declarations import Declaration\n"
+            "thing = Declaration('theirs', 'a:b')",
+            "their_tasks:thing of theirs is not a declaration",
+        ),
+        (
+            "from harness import declare_task\n"
+            "thing = declare_task('adding', factory='a:b')",
+            "the task name is taken",
+        ),
+        ("import os\nos.abort()", "theirs: ends with SIGABRT when its declarations"),
     ],
 )
 def test_an_unusable_entry_point_is_reported_and_stops_nothing_else(
-    found: Any, message: str, monkeypatch: pytest.MonkeyPatch
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = importlib.metadata.entry_points
-
-    def entry_points(*, group: str) -> list[Any]:
-        more = [_Entry("theirs", found)] if group.endswith("tasks") else []
-        return [*real(group=group), *more]
-
-    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    helpers.distribution(tmp_path, monkeypatch, text)
     registry = Registry.discover()
     (problem,) = registry.problems
     assert message in str(problem)
     assert set(registry.implementations) == set(REGISTRY.implementations)
     assert registry.tasks["adding"].origin == "built in"
+
+
+def test_another_distribution_declares_plugins_without_running_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        "import numpy as np\nfrom harness import declare_task\n"
+        "np.tanh = None\nthing = declare_task('theirs', factory='their_tasks:make')"
+    )
+    helpers.distribution(tmp_path, monkeypatch, text)
+    registry = Registry.discover()
+    assert registry.tasks["theirs"].origin == "theirs"
+    assert registry.owners(registry.task("theirs")) == ("theirs",)
+    assert np.tanh is not None
+    assert "their_tasks" not in sys.modules
 
 
 # --- signatures ----------------------------------------------------------------------

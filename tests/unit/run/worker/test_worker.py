@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
+from harness.hosting.host import InProcess
+from harness.hosting.pipe import Message, receive, send
 from harness.run.job import Start
 from harness.run.worker.main import Worker
-from harness.run.worker.pipe import Message, receive
 from harness.run.worker.process import Request
 from harness.trial import LearningSettings
 from tests import helpers
@@ -27,7 +30,9 @@ def learn(start: Start | None = None) -> list[Message]:
     """Return the messages of a worker that writes checkpoints as often as it can."""
     answers = io.BytesIO()
     request = Request("measure", "one", LEARNING, start=start)
-    Worker(REGISTRY, answers).answer(request.message(checkpoint_s=0.0))
+    channel = SimpleNamespace(send=partial(send, answers))
+    worker = Worker(REGISTRY, channel, InProcess(REGISTRY))
+    worker.answer(request.message(checkpoint_s=0.0))
     answers.seek(0)
     return list(iter(lambda: receive(answers), None))
 

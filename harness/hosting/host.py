@@ -1,0 +1,182 @@
+"""What a judging process may ask of implementations, wherever they run."""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import suppress
+from typing import Protocol, cast
+
+from harness.contract import (
+    Array,
+    Batch,
+    DeviceProbe,
+    NetworkSpec,
+    State,
+    TrainableNetwork,
+    Weights,
+)
+from harness.errors import PluginError, RefusedError, UnavailableError
+from harness.hosting.gauges import DeviceMemory, Gauge, Gauges, ResidentMemory
+from harness.hosting.given import GuardedNetwork, own
+from harness.hosting.stopwatch import Stopwatch, Taken
+from harness.loading import build_network, load_cell, load_probe
+from harness.machine.peak import Peak, measure_peak
+from harness.machine.process_state import ProcessState, changes, process_state
+from harness.registry import Registry
+
+
+class HostedStopwatch(Protocol):
+    """The methods of a `Stopwatch`, which may be in another process."""
+
+    def place(self, batch: Batch) -> float:
+        """Place a batch; return how many seconds that took."""
+
+    def add_steps(self, inputs: Array) -> None:
+        """Add time steps of a sequence for `stream`."""
+
+    def begin(self, phase: str, weights: Weights) -> None:
+        """Load weights and discard the results of the phase's earlier calls."""
+
+    def warm_up(self, phase: str, inputs: int) -> tuple[float, bool]:
+        """Call with the first inputs in turn until calls get no faster."""
+
+    def fresh_call_s(self, phase: str, inputs: int) -> float:
+        """Return the shortest time of a call with each of the first inputs, once."""
+
+    def turn(
+        self, phase: str, inputs: tuple[int, ...], loops: int, readings: int
+    ) -> Taken:
+        """Take a reading that is dropped, then those that are kept."""
+
+    def found(self) -> Weights:
+        """Return what the calls of the last turn computed."""
+
+
+class HostedGauges(Protocol):
+    """The methods of `Gauges`, which may be in another process."""
+
+    def measure(
+        self,
+        phase: str,
+        network: TrainableNetwork,
+        batch: Batch,
+        start: State,
+        calls: int,
+    ) -> tuple[dict[str, int], float]:
+        """Return the peaks during some calls, and the seconds of the first."""
+
+
+class Host(Protocol):
+    """Where networks of implementations live.
+
+    Attributes:
+        written: A sentence for each array that a network was given and wrote into.
+    """
+
+    written: list[str]
+
+    def network(
+        self, implementation: str, spec: NetworkSpec, device: str
+    ) -> TrainableNetwork:
+        """Build a network, which gets copies of all that it is given.
+
+        If the implementation only infers, the network computes no gradients.
+
+        Raises:
+            UnavailableError: If its framework or the device is not there.
+            PluginError: If it cannot be loaded or a method is wrong.
+        """
+
+    def stopwatch(
+        self, implementation: str, network: TrainableNetwork, start: State, device: str
+    ) -> HostedStopwatch:
+        """Return a stopwatch for a network."""
+
+    def gauges(self, implementation: str, device: str) -> HostedGauges:
+        """Return gauges of the host's memory, which take what it holds now as zero."""
+
+    def peak(
+        self, implementation: str, device: str, dtype: str, precision: str
+    ) -> Peak:
+        """Measure the highest rates of an implementation's framework on a device."""
+
+    def changes(self) -> list[str]:
+        """Return what code of implementations has changed of the host's process."""
+
+
+class InProcess:
+    """A host in this process, for a process that judges nothing, and for tests.
+
+    Args:
+        registry: Every plugin.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self.written: list[str] = []
+        self._before: ProcessState | None = None
+        self._first = ("", "")
+
+    def network(
+        self, implementation: str, spec: NetworkSpec, device: str
+    ) -> TrainableNetwork:
+        """Build a network here, behind a guard."""
+        self._look(implementation, device)
+        cell = load_cell(self._registry, spec.cell)
+        built = build_network(self._registry, implementation, spec, cell, device)
+        return GuardedNetwork(cast(TrainableNetwork, built), self.written.append)
+
+    def stopwatch(
+        self, implementation: str, network: TrainableNetwork, start: State, device: str
+    ) -> Stopwatch:
+        """Return a stopwatch for a network."""
+        return Stopwatch(
+            own(network), start, self._usable_probe(implementation, device)
+        )
+
+    def gauges(self, implementation: str, device: str) -> Gauges:
+        """Return gauges of this process and, on a GPU, of its memory."""
+        self._look(implementation, device)
+        every: list[Gauge] = [ResidentMemory()]
+        if device != "cpu" and (probe := self.probe(implementation, device)):
+            every.append(DeviceMemory(probe))
+        return Gauges(every)
+
+    def peak(
+        self, implementation: str, device: str, dtype: str, precision: str
+    ) -> Peak:
+        """Measure the highest rates of a framework that declares a probe."""
+        probe = self.probe(implementation, device)
+        assert probe is not None  # nobody asks a framework without one
+        return measure_peak(probe, dtype, precision)
+
+    def probe(self, implementation: str, device: str) -> DeviceProbe | None:
+        """Return the probe of an implementation's framework, or None without one."""
+        framework = self._registry.framework_of(implementation).name
+        return load_probe(self._registry, framework, device)
+
+    def changes(self) -> list[str]:
+        """Return what code of implementations has changed of this process."""
+        return [] if self._before is None else changes(self._before, self._state())
+
+    def _look(self, implementation: str, device: str) -> None:
+        """Remember the state of this process before a plugin's code runs in it."""
+        if self._before is not None:
+            return
+        self._first = (implementation, device)
+        for module in self._registry.framework_of(implementation).modules:
+            with suppress(Exception, SystemExit):  # building a network reports it
+                importlib.import_module(module)
+        self._before = self._state()
+
+    def _state(self) -> ProcessState:
+        probe = self._usable_probe(*self._first)
+        settings = {} if probe is None else probe.state().settings
+        return {**process_state(), **settings}
+
+    def _usable_probe(self, implementation: str, device: str) -> DeviceProbe | None:
+        """Return the probe; on the CPU it is needed only for doubts, so it may fail."""
+        unusable = (RefusedError, UnavailableError, PluginError)
+        with suppress(*(unusable if device == "cpu" else ())):
+            return self.probe(implementation, device)
+        return None

@@ -1,0 +1,107 @@
+"""The hosting process: it runs code of implementations and answers another process.
+
+It is started with the numbers of two open descriptors, from which requests come and on
+which answers go. All that a plugin prints goes to the log.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import signal
+import sys
+from contextlib import suppress
+from typing import Any
+
+from harness.contract import Handle
+from harness.errors import (
+    MOST_REASON,
+    HarnessError,
+    describe_error,
+    is_out_of_memory,
+    shortened,
+)
+from harness.hosting.channel import Channel
+from harness.hosting.codec import Reference, decode, encode
+from harness.hosting.host import InProcess
+from harness.hosting.pipe import Message
+from harness.machine.peak import Peak
+from harness.registry import Registry
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Server:
+    """Answers requests with a host and the objects that it has made."""
+
+    def __init__(self, host: InProcess) -> None:
+        self._host = host
+        self._objects: dict[int, Any] = {}
+
+    def answer(self, request: Message) -> Message:
+        """Do what a request asks; an error is an answer too."""
+        asked = decode(request)
+        name, method = asked["request"], asked["method"]
+        for number in asked["freed"]:
+            self._objects.pop(number, None)
+        try:
+            found = self._call(asked["of"], method, asked["given"])
+        except (Exception, SystemExit) as error:
+            return self._error(name, error)
+        if asked["made"] is not None:
+            self._objects[asked["made"].number] = found
+            found = None
+        try:
+            return encode({"request": name, "found": found, "written": self._written()})
+        except TypeError as error:  # a value that no network may return
+            return self._error(name, TypeError(f"`{method}` returned {error}"))
+
+    def _call(self, of: Reference | None, method: str, given: tuple[Any, ...]) -> Any:
+        target = self._host if of is None else self._objects[of.number]
+        found = getattr(target, method)(*map(self._resolved, given))
+        if isinstance(found, Peak):
+            return found.to_json()
+        return found.read() if isinstance(found, Handle) else found
+
+    def _resolved(self, value: Any) -> Any:
+        if isinstance(value, Reference):
+            return self._objects[value.number]
+        if isinstance(value, tuple):
+            return tuple(map(self._resolved, value))
+        return value
+
+    def _written(self) -> list[str]:
+        written = list(self._host.written)
+        self._host.written.clear()
+        return written
+
+    def _error(self, request: str, error: BaseException) -> Message:
+        ours = isinstance(error, HarnessError)
+        text = getattr(error, "reason", str(error)) if ours else describe_error(error)
+        described = {
+            "type": type(error).__name__ if ours else "",
+            "text": shortened(text, MOST_REASON),
+            "plugin": getattr(error, "plugin", ""),
+            "out_of_memory": is_out_of_memory(error),
+        }
+        return encode(
+            {"request": request, "error": described, "written": self._written()}
+        )
+
+
+def main() -> None:
+    """Answer requests until the other side closes."""
+    faulthandler.enable()  # a crash in C then writes its Python stack to the log
+    with suppress(OSError, AttributeError):  # Linux alone can do this
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    channel = Channel.of(*map(int, sys.argv[1:]))
+    first = channel.receive()
+    if first is None:
+        return
+    server = Server(InProcess(Registry.given(first.values["declared"])))
+    while (request := channel.receive()) is not None:
+        channel.send(server.answer(request))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,301 @@
+"""The clock around calls of one phase of a network, in the process where it lives.
+
+Batches are placed before the clock starts. Placing is timed separately.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from harness.contract import (
+    Array,
+    Batch,
+    DeviceProbe,
+    FrameworkState,
+    Handle,
+    Network,
+    Placed,
+    State,
+    TrainableNetwork,
+    Weights,
+)
+from harness.machine import clock
+from harness.machine.load import OtherLoad
+
+COPY_BYTES_PER_S = 1e9
+COPY_S = 2e-4
+"""Reading a result may take this long: a rate for its bytes, and a time per tensor."""
+
+_READ_S = 5e-5
+"""Reading a result may take this much longer the first time than the second time."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What was recorded during one turn.
+
+    Attributes:
+        readings: The kept readings, in seconds per call.
+        device_s: The same by the device's own clock, if it has one.
+        pieces: Calls and seconds of the pieces of the readings [pieces, 2].
+        begun_s: Seconds from the making of the stopwatch to the first kept reading.
+        late_s: How much longer reading the result took than copying it.
+        other_load: Cores that other processes kept busy; None if it is not known.
+        own_load: Cores that this process and its children kept busy.
+        waited_s: Seconds that threads waited for a core.
+        clock_wrong: Whether the clock stepped or ran at another rate.
+        built: Whether the framework traced or compiled something.
+        threads: The framework's number of threads, or None if it is not reported.
+        latencies_s: Seconds of single calls, if each is timed alone.
+    """
+
+    readings: tuple[float, ...]
+    device_s: tuple[float, ...]
+    pieces: Array
+    begun_s: float
+    late_s: float
+    other_load: float | None
+    own_load: float
+    waited_s: float
+    clock_wrong: bool
+    built: bool
+    threads: int | None
+    latencies_s: Array
+
+
+class Phase(ABC):
+    """Calls of a network, each with an input of its own."""
+
+    latencies_s: Sequence[float] = ()
+
+    @abstractmethod
+    def call(self, ready: Any) -> None:
+        """Queue the work on an input, wait for it and keep its result."""
+
+    @abstractmethod
+    def found(self) -> Weights:
+        """Return what the calls since `begin` have computed."""
+
+    def begin(self) -> None:  # noqa: B027  # most phases keep nothing
+        """Discard the results of earlier calls."""
+
+
+def queued(name: str, network: Network) -> Callable[[Placed], Handle[Any]]:
+    """Return the method of a network that queues a phase's work on a placed batch."""
+    if name == "forward":
+        return network.forward
+    trained = cast(TrainableNetwork, network)
+    if name == "loss_and_gradients":
+        return trained.loss_and_gradients
+    return lambda placed: trained.train_steps([placed])
+
+
+class BatchPhase(Phase):
+    """A phase that computes a whole batch in each call."""
+
+    def __init__(self, name: str, network: Network) -> None:
+        self._name, self._network = name, network
+        self._queue = queued(name, network)
+        self._done: Handle[Any] | None = None
+
+    def call(self, ready: Placed) -> None:
+        """Compute a placed batch."""
+        self._done = self._queue(ready)
+        self._done.wait()
+
+    def found(self) -> Weights:
+        """Return the result of the last call, in training the weights after it."""
+        assert self._done is not None
+        read = self._done.read()
+        if self._name == "forward":
+            return {"outputs": read.outputs}
+        if self._name == "loss_and_gradients":
+            return {"loss": np.array(read.loss), **read.gradients}
+        return {"losses": read.losses, **self._network.weights()}
+
+
+class StreamPhase(Phase):
+    """The phase of a real-time user, who waits for the answer to each input.
+
+    Each call is one time step of one sequence, from an input on the host to the answer
+    on the host. The state stays where the network keeps it.
+    """
+
+    def __init__(self, network: Network, start: State) -> None:
+        self._network, self._start = network, start
+        self._state: Any = start
+        self._outputs: Array = np.empty(0)
+        self.latencies_s: list[float] = []
+
+    def begin(self) -> None:
+        """Begin again from the state before a sequence."""
+        self._state = tuple(part.copy() for part in self._start)
+        self.latencies_s.clear()
+
+    def call(self, ready: Array) -> None:
+        """Advance one time step."""
+        begun = time.perf_counter()
+        done = self._network.step(ready, self._state)
+        read = done.read()
+        self.latencies_s.append(time.perf_counter() - begun)
+        self._outputs = read.outputs
+        self._state = read.state if done.carry is None else done.carry
+
+    def found(self) -> Weights:
+        """Return the answer of the last call."""
+        return {"outputs": self._outputs}
+
+
+class Stopwatch:
+    """Times calls of a network's phases.
+
+    All phases but `stream` take the same placed batches.
+
+    Args:
+        network: The network.
+        start: The state before a single sequence, for `stream`.
+        probe: The probe of the framework on the network's device, or None without one.
+    """
+
+    def __init__(
+        self, network: Network, start: State, probe: DeviceProbe | None
+    ) -> None:
+        self._network, self._start, self._probe = network, start, probe
+        self._timer = None if probe is None else probe.timer()
+        self._clock, self._load = clock.ClockCheck(), OtherLoad()
+        self._made_s = time.perf_counter()
+        self._phases: dict[str, Phase] = {}
+        self._batches: list[Placed] = []
+        self._steps: list[Array] = []
+        self._last: Weights = {}
+
+    def place(self, batch: Batch) -> float:
+        """Place a batch; return how many seconds that took."""
+        start = time.perf_counter()
+        self._batches.append(self._network.place(batch))
+        return time.perf_counter() - start
+
+    def add_steps(self, inputs: Array) -> None:
+        """Add time steps of a sequence [time, input] or tokens [time] for `stream`."""
+        self._steps += [step[None] for step in inputs]
+
+    def begin(self, phase: str, weights: Weights) -> None:
+        """Load weights and discard the results of the phase's earlier calls."""
+        self._network.load_weights(weights)
+        self._phase(phase).begin()
+
+    def warm_up(self, phase: str, inputs: int) -> tuple[float, bool]:
+        """Call with the first inputs in turn until calls get no faster.
+
+        Returns:
+            The seconds of the first call, and whether calls stopped speeding up.
+        """
+        gc.collect()
+        ready, call = self._inputs(phase), self._phase(phase).call
+        ring = itertools.cycle(ready[:inputs])
+        warm = clock.warm_up(lambda: call(next(ring)))
+        return warm.first_call_s, warm.stationary
+
+    def fresh_call_s(self, phase: str, inputs: int) -> float:
+        """Return the shortest time of a call with each of the first inputs, once."""
+        call = self._calls(phase, range(inputs))
+        return min(clock.reading_s(call, 1) for _ in range(inputs))
+
+    def turn(
+        self, phase: str, inputs: Sequence[int], loops: int, readings: int
+    ) -> Taken:
+        """Take a reading that is dropped, then those that are kept.
+
+        Args:
+            phase: The phase.
+            inputs: The number of the input of each call, in order.
+            loops: Calls in a reading.
+            readings: How many are kept.
+        """
+        call, timed = self._calls(phase, inputs), self._phase(phase)
+        with clock.no_garbage_collection():
+            clock.reading_s(call, loops)
+            begun_s, before = time.perf_counter(), self._state()
+            self._clock.look()
+            self._load.begin()
+            taken = [self._reading(call, loops) for _ in range(readings)]
+            other_load = self._load.end()
+            self._clock.look()
+            after = self._state()
+        # Copied, because a network may return the memory that it computes in.
+        first_s, self._last = _timed_copy(timed.found)
+        second_s, _ = _timed_copy(timed.found)
+        # If a result was computed when it was read, reading it is faster the second
+        # time, or takes longer than any copy.
+        late_s = max(first_s - second_s - _READ_S, first_s - _copy_s(self._last))
+        return Taken(
+            readings=tuple(each.call_s for each, _ in taken),
+            device_s=tuple(s for _, s in taken if s is not None),
+            pieces=np.concatenate([each.pieces for each, _ in taken]),
+            begun_s=begun_s - self._made_s,
+            late_s=late_s,
+            other_load=other_load if self._load.readable else None,
+            own_load=self._load.own,
+            waited_s=self._load.waited_s,
+            clock_wrong=self._clock.wrong,
+            built=after.builds > before.builds,
+            threads=after.threads,
+            latencies_s=np.array(timed.latencies_s[loops:], float),
+        )
+
+    def found(self) -> Weights:
+        """Return what the calls of the last turn computed."""
+        return self._last
+
+    def _phase(self, name: str) -> Phase:
+        if name not in self._phases:
+            stream = name == "stream"
+            self._phases[name] = (
+                StreamPhase(self._network, self._start)
+                if stream
+                else BatchPhase(name, self._network)
+            )
+        return self._phases[name]
+
+    def _inputs(self, phase: str) -> Sequence[Any]:
+        return self._steps if phase == "stream" else self._batches
+
+    def _calls(self, phase: str, inputs: Sequence[int]) -> Callable[[], None]:
+        """Return a call of a phase that takes the next input each time."""
+        every, call = self._inputs(phase), self._phase(phase).call
+        ready = iter([every[index] for index in inputs])
+        return lambda: call(next(ready))
+
+    def _state(self) -> FrameworkState:
+        return FrameworkState() if self._probe is None else self._probe.state()
+
+    def _reading(
+        self, call: Callable[[], None], loops: int
+    ) -> tuple[clock.Reading, float | None]:
+        """Take one reading by the wall clock, and also by the device's clock."""
+        if self._timer is None:
+            return clock.reading(call, loops), None
+        self._timer.start()
+        found = clock.reading(call, loops)
+        return found, self._timer.stop() / loops
+
+
+def _timed_copy(found: Callable[[], Weights]) -> tuple[float, Weights]:
+    """Read a result; return how long that took, and a copy."""
+    start_s = time.perf_counter()
+    computed = {name: np.array(tensor) for name, tensor in found().items()}
+    return time.perf_counter() - start_s, computed
+
+
+def _copy_s(tensors: Weights) -> float:
+    """Return the seconds that copying tensors to the host may take."""
+    count = sum(tensor.nbytes for tensor in tensors.values())
+    return COPY_S * (1 + len(tensors)) + count / COPY_BYTES_PER_S
