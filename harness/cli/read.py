@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TextIO
 
 import click
 
 from harness.cli.exits import DONE
 from harness.cli.options import FileName, fail, json_option, plugin_option, stdout
 from harness.errors import MisuseError, NothingMeasuredError
+from harness.files.opening import OddFileError, replace_file
 from harness.printing import echo
 from harness.report.exports import EXPORTS
 
@@ -100,10 +103,34 @@ def export(
 ) -> int:
     """Write every value of RUN, one row each, to standard output or a file."""
     _, run = read_run(folder)
+    if output is None:
+        EXPORTS[form](run, sys.stdout)
+        return DONE
     try:
-        EXPORTS[form](run, output or sys.stdout)
+        _write(output, lambda target: EXPORTS[form](run, target))
     except OSError as error:
         raise MisuseError(
             f"{output} cannot be written: {error.strerror or error}"
         ) from error
     return DONE
+
+
+def _write(file: Path, write: Callable[[Path | TextIO], None]) -> None:
+    """Write a file completely or not at all; a pipe or a device is written to.
+
+    A link is refused, because it may come with the run folder of a stranger.
+    """
+    link = file.is_symlink()
+    if link and Path("/dev") not in file.absolute().parents:
+        raise OddFileError(file, "is a link; give the file that it leads to")
+    if link or (file.exists() and not file.is_file()):
+        write(file)  # standard output, for example
+        return
+
+    def encoded(stream: IO[bytes]) -> None:
+        text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
+        write(text)
+        text.flush()
+        text.detach()
+
+    replace_file(file, encoded)

@@ -55,14 +55,15 @@ def hash_of_file(file: Path, most_bytes: int) -> str:
 
 
 def _parts(file: Path, most_bytes: int) -> Iterator[bytes]:
-    left = most_bytes
+    too_large = OddFileError(file, f"is larger than {most_bytes / 2**20:g} MiB")
     with os.fdopen(_open(file, os.O_RDONLY), "rb", buffering=0) as stream:
-        # Its size is not asked: it may grow meanwhile.
+        left = most_bytes
+        if os.fstat(stream.fileno()).st_size > left:
+            raise too_large
         while part := stream.read(_CHUNK):
             left -= len(part)
-            if left < 0:
-                size = f"{most_bytes / 2**20:g} MiB"
-                raise OddFileError(file, f"is larger than {size}")
+            if left < 0:  # it has grown meanwhile
+                raise too_large
             yield part
 
 

@@ -209,7 +209,8 @@ class Attempt:
         write_atomically(trial_folder / "result.json", text)
         if result["outcome"] in COUNTED:
             for left in trial_folder.glob(f"attempt-*/{checkpoint.NAME}"):
-                left.unlink(missing_ok=True)
+                with contextlib.suppress(IsADirectoryError):  # not a checkpoint
+                    left.unlink(missing_ok=True)
         return document
 
     def _log_tail(self) -> list[str]:

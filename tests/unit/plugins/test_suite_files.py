@@ -1,3 +1,4 @@
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -178,6 +179,40 @@ def test_an_error_in_toml_is_reported_with_its_line(tmp_path: Path) -> None:
     printed = problems(helpers.TINY.replace("batch = 8", "batch = = 8"), tmp_path)
     assert "suite.toml is not valid TOML" in printed
     assert "line 10" in printed
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "suite.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + helpers.TINY.replace("\n", "\r\n").encode())
+    assert load_suite(str(file), REGISTRY) == load(helpers.TINY, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = " + "[" * 100_000, "is not valid TOML: lists or tables are nested more"),
+        ("a = " + "[" * 99 + "]" * 99, "is not valid TOML: lists or tables are nested"),
+        ("a." * 20_000 + "a = 1", "is not valid TOML: there are more than 200 dots"),
+        ("a = " + "9" * 5000, "is not valid TOML: Exceeds the limit"),
+        (
+            "a = 0x" + "f" * 5000,
+            "is not valid TOML: an integer has more than 18 digits",
+        ),
+        ("#" * 600_000, "cannot be read: is larger than 0.5 MiB"),
+    ],
+)
+def test_a_file_has_bounds(text: str, message: str, tmp_path: Path) -> None:
+    printed = problems(text, tmp_path)
+    assert f"suite.toml {message}" in printed
+    assert len(printed) < 300
+
+
+def test_a_suite_that_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    (tmp_path / "zero.toml").symlink_to("/dev/zero")
+    for name, what in (("pipe", "is a pipe"), ("zero", "is a device")):
+        with pytest.raises(MisuseError, match=rf"{name}\.toml cannot be read: {what}"):
+            load_suite(str(tmp_path / f"{name}.toml"), REGISTRY)
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
