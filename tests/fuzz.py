@@ -56,7 +56,7 @@ def odd(value: Any, rng: random.Random) -> Any:
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
     """Return content with other bytes, cut short, or another content."""
-    match rng.randrange(4):
+    match rng.randrange(4) if content else 0:
         case 0:
             return rng.choice(BYTES)
         case 1:
