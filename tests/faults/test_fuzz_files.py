@@ -30,6 +30,8 @@ from harness.suite import load_suite
 from harness.trial import LearningSettings
 from tests import fuzz, helpers
 
+pytestmark = pytest.mark.slow
+
 TIMES = int(os.environ.get("RNN_HARNESS_FUZZ", "1"))
 MOST_S = 10.0
 MOST_GROWTH_KB = 300_000

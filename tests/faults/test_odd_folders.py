@@ -21,6 +21,8 @@ from harness.store import Reading, RunFolder, UnstorableError
 from harness.trial import LearningSettings, Trial
 from tests import helpers
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., tuple[int, str, str]]
 
 LEARNING = replace(helpers.LEARNING, settings=LearningSettings(updates=20))
