@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 from harness.conformance import check_call, check_methods
@@ -18,8 +19,14 @@ from harness.contract import (
     Task,
     TrainableNetwork,
 )
-from harness.declarations import Declaration, ImplementationDeclaration, TaskDeclaration
+from harness.declarations import (
+    BUILT_IN,
+    Declaration,
+    ImplementationDeclaration,
+    TaskDeclaration,
+)
 from harness.errors import HarnessError, PluginError, suggestion
+from harness.machine.process_state import changes, process_state, restore
 from harness.registry import Registry
 
 
@@ -30,7 +37,8 @@ def load_cell(registry: Registry, name: str) -> Cell:
         PluginError: If it cannot be loaded or a method is wrong.
     """
     declaration = registry.cell(name)
-    cell = _call(registry, declaration, declaration.factory, {})
+    with _unchanged(declaration):
+        cell = _call(registry, declaration, declaration.factory, {})
     check_methods(cell, ReferenceCell if declaration.reference else Cell, name)
     return cast("Cell", cell)
 
@@ -42,7 +50,8 @@ def load_equations(registry: Registry, name: str) -> Equations:
         PluginError: If they cannot be loaded or take other arguments.
     """
     declared = registry.cell(name)
-    equations = _resolve(registry, declared, declared.equations)
+    with _unchanged(declared):
+        equations = _resolve(registry, declared, declared.equations)
     check_call(equations, ("ops", "w", "a", "state"), name, by_position=True)
     return equations
 
@@ -54,12 +63,14 @@ def load_task(registry: Registry, name: str, options: Mapping[str, Any]) -> Task
         PluginError: If it cannot be loaded or a method is wrong.
     """
     declaration = registry.task(name)
-    taken = _options(registry, declaration)
+    with _unchanged(declaration):
+        taken = _options(registry, declaration)
     for option in options:
         if taken is not None and option not in taken:
             hint = suggestion(option, taken)
             raise PluginError(name, f"takes no option '{option}'{hint}")
-    task = _call(registry, declaration, declaration.factory, options)
+    with _unchanged(declaration):
+        task = _call(registry, declaration, declaration.factory, options)
     check_methods(task, Task, name)
     return cast("Task", task)
 
@@ -130,6 +141,26 @@ def load_probe(registry: Registry, framework: str, device: str) -> DeviceProbe |
     probe = _call(registry, declared, declared.probe, {"device": device})
     check_methods(probe, DeviceProbe, framework)
     return cast("DeviceProbe", probe)
+
+
+@contextmanager
+def _unchanged(plugin: Declaration) -> Iterator[None]:
+    """Refuse a cell or a task of others that changes this process when it is loaded.
+
+    It is loaded where numbers are judged and analysed, unlike an implementation.
+
+    Raises:
+        PluginError: If it has changed the process; the change is undone.
+    """
+    if plugin.origin == BUILT_IN:
+        yield
+        return
+    before = process_state()
+    yield
+    if found := changes(before, process_state()):
+        restore(before)
+        reason = f"changes {', '.join(found[:3])} when it is loaded; a {plugin.kind}"
+        raise PluginError(plugin.name, f"{reason} must leave its process as it is")
 
 
 def _layer(

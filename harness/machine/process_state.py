@@ -7,6 +7,7 @@ process computes, or how long it takes.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import locale
 import math
 import os
@@ -45,6 +46,21 @@ def changes(before: ProcessState, after: ProcessState) -> list[str]:
     ]
 
 
+def restore(before: ProcessState) -> None:
+    """Undo what has been changed of numpy, of functions and of the current folder."""
+    for module in _MODULES:
+        for name, value in [*vars(module).items()]:
+            was = before.get(f"{module.__name__}.{name}")
+            if was is not None and was is not value:
+                setattr(module, name, was)
+    np.seterr(**before["numpy's error handling"])
+    np.seterrcall(before["numpy's error callback"])
+    np.setbufsize(before["numpy's buffer size"])
+    locale.setlocale(locale.LC_ALL, before["locale"])
+    with contextlib.suppress(OSError):
+        os.chdir(before["current folder"])
+
+
 def _both(old: Any, new: Any) -> str:
     if all(isinstance(value, str | int | float) for value in (old, new)):
         texts = [str(value) for value in (old, new)]
@@ -70,22 +86,17 @@ _MODULES: tuple[ModuleType, ...] = (
     np,
     np.linalg,
     np.random,
-    np.ndarray,  # type: ignore[assignment]
 )
 
 
 def _functions() -> ProcessState:
     """Return every public function of the modules that computing relies on."""
     return {
-        f"{_name(module)}.{name}": value
+        f"{module.__name__}.{name}": value
         for module in _MODULES
         for name, value in vars(module).items()
         if not name.startswith("_") and callable(value)
     }
-
-
-def _name(module: ModuleType) -> str:
-    return module.__name__ if isinstance(module, ModuleType) else "numpy.ndarray"
 
 
 _SIGNALS = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))

@@ -12,6 +12,7 @@ from typing import Any
 from harness.contract import Weights
 from harness.errors import HarnessError
 from harness.files import arrays as npz
+from harness.files.log import append_bounded
 from harness.files.opening import (
     OddFileError,
     hash_of_file,
@@ -84,9 +85,9 @@ class Attempt:
             left = left[self._events.write(left) :]
 
     def write_log(self, data: bytes) -> None:
-        """Append output of the trial."""
-        with self._noticing_loss(), opened_to_append(self.log) as log:
-            log.write(data)
+        """Append output of the trial; the log of a whole trial is bounded."""
+        with self._noticing_loss():
+            append_bounded(self.log, data)
 
     def restart(self, *, resumed: bool) -> None:
         """Drop the events since the last checkpoint, as the trial continues from there.

@@ -9,10 +9,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.files.opening import OddFileError, opened_to_append
+from harness.files.log import HEAD_BYTES, TAIL_BYTES, append_bounded, left_out
+from harness.files.opening import OddFileError
 
-HEAD_BYTES = 1 << 20
-TAIL_BYTES = 1 << 18
 _CHUNK = 1 << 16
 _MOST_CHUNKS = 32
 """More than a pipe holds; reading ends here if a child never stops printing."""
@@ -28,8 +27,8 @@ def append_to(file: Path) -> Write:
 
     def write(data: bytes) -> None:
         gone = (FileNotFoundError, NotADirectoryError, IsADirectoryError, OddFileError)
-        with contextlib.suppress(*gone), opened_to_append(file) as log:
-            log.write(data)
+        with contextlib.suppress(*gone):
+            append_bounded(file, data)
 
     return write
 
@@ -37,9 +36,8 @@ def append_to(file: Path) -> Write:
 class LogPump:
     """Reads a pipe on a thread and passes its bytes to a listener.
 
-    Each log gets the first `HEAD_BYTES` and the last `TAIL_BYTES` of all that is
-    printed while it is listened to, and then of each later time: a plugin that never
-    stops printing must not fill the memory or the disk.
+    Each listener gets the first `HEAD_BYTES` and the last `TAIL_BYTES`: a plugin that
+    never stops printing must not fill the memory.
 
     Args:
         source: The read end of a pipe; it is closed when the other end is.
@@ -104,7 +102,7 @@ class _Bounded:
 
     def finish(self) -> None:
         if self._dropped:
-            self._pass_on(f"\n[{self._dropped} bytes are left out here]\n".encode())
+            self._pass_on(left_out(self._dropped))
         if self._tail:
             self._pass_on(self._tail)
         self._tail, self._dropped = b"", 0

@@ -40,7 +40,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from harness.contract import Inputs, NetworkSpec, Readout, Target, Weights
-from harness.errors import MOST_REASON, RefusedError, shortened
+from harness.errors import MOST_REASON, shortened
 from harness.hosting.channel import Channel
 from harness.hosting.host import Host
 from harness.hosting.pipe import Message
@@ -63,6 +63,10 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 CHANGED = "changed_process"
 """The fact of a result that names what its implementation changed of its process."""
+
+
+class _ChangedError(Exception):
+    """A cell or a task has changed the process that judges; the text says how."""
 
 
 class Answers(Protocol):
@@ -98,6 +102,9 @@ class Worker:
         begin_s = time.perf_counter() - self._spent_s.pop(key, 0.0)
         try:
             self._answer(request, key, begin_s)
+        except _ChangedError as error:
+            # Others must not be judged here, where they could be judged wrongly.
+            self._send_error("refused", str(error), died=True)
         except HostDiedError as error:
             self._meters.clear()
             died = outcome_of_host(error, _trial(request).implementation)
@@ -110,8 +117,8 @@ class Worker:
         found = self._obey(request, key)
         changed = {"changed": self._host.changes()}
         mine = changes(self._before, process_state())
-        if mine:  # what is judged here afterwards could be judged wrongly
-            raise RefusedError(
+        if mine:
+            raise _ChangedError(
                 f"a cell or a task has changed {listed(mine, 3)} of the process that "
                 "compares with the reference; it must leave the process as it was"
             )

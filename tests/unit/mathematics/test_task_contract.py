@@ -29,7 +29,7 @@ REGISTRY = Registry.discover([EXAMPLE])
 def test_every_built_in_task_keeps_its_contract(name: str) -> None:
     found = check_task(load_task(REGISTRY, name, {}))
     assert set(found.clauses.values()) == {None}
-    assert len(found.clauses) == 7
+    assert len(found.clauses) == 8
 
 
 def broken(name: str, changes: dict[str, Any]) -> dict[str, str]:
@@ -310,7 +310,7 @@ def test_check_prints_the_clauses_of_a_file_and_fails(
     code, out, _ = helpers.call(["check", str(file)], monkeypatch, capsys)
     assert code == 0
     assert "own · task · 10000 problems of length 10" in out
-    assert "the contract holds: 7 checks" in out
+    assert "the contract holds: 8 checks" in out
     other = tmp_path / "other.py"
     text = file.read_text().replace('"own', '"other').replace("1 / 12}", "1 / 6}")
     helpers.write(other, text)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
-from harness.run.worker import log
+from harness.files import log
 from harness.run.worker.log import LogPump
 from tests import helpers
 
@@ -61,3 +63,19 @@ def test_a_listener_that_cannot_write_does_not_block_the_worker() -> None:
     pump.listen(None)
     os.close(end)
     assert b"".join(kept) == b"heard"
+
+
+def test_a_log_is_bounded_however_often_something_is_printed(tmp_path: Path) -> None:
+    file = tmp_path / "log.txt"
+    log.append_bounded(file, b"first words\n")
+    block, count = b"x" * log.TAIL_BYTES, 20
+    for _ in range(count):
+        log.append_bounded(file, block)
+    log.append_bounded(file, b"\nlast words")
+    text = file.read_bytes()
+    assert len(text) < log.HEAD_BYTES + 5 * log.TAIL_BYTES
+    assert text.startswith(b"first words\n")
+    assert text.endswith(b"\nlast words")
+    (dropped,) = re.findall(rb"\[(\d+) bytes are left out here\]", text)
+    kept = len(text) - len(log.left_out(int(dropped)))
+    assert kept + int(dropped) == len(b"first words\n\nlast words") + count * len(block)

@@ -1,0 +1,67 @@
+"""Implementations that change the process they run in, and one that does not."""
+
+from harness import declare_implementation
+
+for name in ("patches-numpy", "raises-on-overflow", "beside-them"):
+    declare_implementation(
+        name,
+        framework="numpy",
+        cells=["rnn"],
+        factory=f"changes:{name.replace('-', '_')}",
+    )
+
+for name in ("detects-anomalies", "more-threads", "no-gradients", "plain-torch"):
+    declare_implementation(
+        name,
+        framework="torch",
+        cells=["rnn"],
+        layer=f"changes:{name.replace('-', '_')}",
+    )
+
+
+def patches_numpy(spec, cell, device):
+    import numpy as np
+
+    tanh = np.tanh
+    np.tanh = lambda *given, **named: 1.001 * tanh(*given, **named)
+    return beside_them(spec, cell, device)
+
+
+def raises_on_overflow(spec, cell, device):
+    import numpy as np
+
+    np.seterr(over="raise")
+    return beside_them(spec, cell, device)
+
+
+def beside_them(spec, cell, device):
+    from implementations.numpy_reference.network import NumpyNetwork
+
+    return NumpyNetwork(spec, cell, device)
+
+
+def detects_anomalies(cell, input_size, hidden_size):
+    import torch
+
+    torch.autograd.set_detect_anomaly(True)
+    return plain_torch(cell, input_size, hidden_size)
+
+
+def more_threads(cell, input_size, hidden_size):
+    import torch
+
+    torch.set_num_threads(2)
+    return plain_torch(cell, input_size, hidden_size)
+
+
+def no_gradients(cell, input_size, hidden_size):
+    import torch
+
+    torch.set_grad_enabled(False)
+    return plain_torch(cell, input_size, hidden_size)
+
+
+def plain_torch(cell, input_size, hidden_size):
+    import torch
+
+    return torch.nn.RNN(input_size, hidden_size)

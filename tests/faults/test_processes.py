@@ -1,0 +1,150 @@
+"""No plugin changes what another one computes, how long it takes, or what is judged."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.errors import PluginError
+from harness.loading import load_cell
+from harness.machine.process_state import changes, process_state, restore
+from harness.registry import Registry
+from harness.store import RunFolder, TrialRecord
+from tests import helpers
+from tests.faults.conftest import Call
+from tests.helpers import needs_torch
+
+CHANGES = helpers.PLUGINS / "changes.py"
+POISONS = helpers.PLUGINS / "poisons.py"
+
+
+def records(folder: Path, *names: str) -> dict[str, TrialRecord]:
+    """Return the records of these implementations by name."""
+    every = RunFolder.open(folder).records()
+    found = {r.trial.implementation: r for r in every}
+    return {name: found[name] for name in names}
+
+
+@pytest.mark.slow
+def test_a_certificate_is_judged_where_no_plugin_can_change_a_function(
+    tmp_path: Path, call: Call
+) -> None:
+    names = ["patches-numpy", "raises-on-overflow", "beside-them", "numpy-reference"]
+    helpers.write(tmp_path / "s.toml", helpers.suite(helpers.speed(*names)))
+    selected = f"parity and ({' or '.join(names)})"
+    command = ("run", "s.toml", "-o", "out", "-j", 1, "-k", selected)
+    code, _, err = call(*command, "--plugin", CHANGES, cwd=tmp_path)
+    assert code == 3, err
+    found = records(tmp_path / "out", *names)
+    certified = {n: r.value("certificate", "certified") for n, r in found.items()}
+    assert certified == dict.fromkeys(names, 1) | {"patches-numpy": 0}
+    changed = {n: r.result.get("changed_process") for n, r in found.items()}
+    assert changed == {
+        "patches-numpy": ["numpy.tanh"],
+        "raises-on-overflow": ["numpy's error handling"],
+        "beside-them": None,
+        "numpy-reference": None,
+    }
+    kernel = found["raises-on-overflow"].result["kernel"]
+    assert kernel.endswith("; changes numpy's error handling")
+    # Those that change it leave no process to others, nor do two owners share one.
+    workers = {n: r.result["worker"] for n, r in found.items()}
+    assert len(set(workers.values())) == len(names)
+
+
+@needs_torch
+@pytest.mark.slow
+def test_a_session_times_those_apart_that_change_their_process(
+    tmp_path: Path, call: Call
+) -> None:
+    names = ["plain-torch", "detects-anomalies", "more-threads", "no-gradients"]
+    names += ["torch-native"]
+    section = helpers.speed(*names, phases=["forward"])
+    helpers.write(tmp_path / "s.toml", helpers.suite(section))
+    selected = f"speed and ({' or '.join(names)})"
+    command = ("run", "s.toml", "-o", "out", "--no-certify", "-k", selected)
+    code, out, err = call(*command, "--plugin", CHANGES, cwd=tmp_path)
+    assert code == 0, out + err
+    found = records(tmp_path / "out", *names)
+    changed = {n: r.result.get("changed_process") for n, r in found.items()}
+    assert changed == {
+        "plain-torch": None,
+        "detects-anomalies": ["torch's anomaly mode (was False, is True)"],
+        "more-threads": ["torch's threads (was 1, is 2)"],
+        "no-gradients": ["torch's grad mode (was True, is False)"],
+        "torch-native": None,
+    }
+    workers = {n: r.result["worker"] for n, r in found.items()}
+    assert len(set(workers.values())) == len(workers)
+
+
+@pytest.mark.slow
+def test_a_task_that_changes_the_judging_process_is_refused_alone(
+    tmp_path: Path, call: Call
+) -> None:
+    suite = helpers.suite(
+        helpers.learning(task="poisons", seeds=[0], updates=20, evaluate_every=20),
+        helpers.learning(seeds=[0], updates=20, evaluate_every=20),
+    )
+    helpers.write(tmp_path / "s.toml", suite)
+    command = ("run", "s.toml", "-o", "out", "-j", 1, "--no-certify")
+    selected = ("-k", "learning", "--plugin", POISONS)
+    code, _, err = call(*command, *selected, cwd=tmp_path)
+    assert code == 4, err
+    every = RunFolder.open(tmp_path / "out").records()
+    ended = {r.trial.task: (r.outcome, r.reason) for r in every}
+    assert ended["adding"] == ("ok", None)
+    outcome, reason = ended["poisons"]
+    assert outcome in ("refused", "failed")
+    assert "a cell or a task has changed numpy's error handling" in str(reason)
+
+
+def test_a_cell_that_changes_a_function_is_refused_and_the_change_undone() -> None:
+    add = np.add
+    registry = Registry.discover([POISONS])
+    with pytest.raises(PluginError, match=r"poisons: changes numpy\.add when it is"):
+        load_cell(registry, "poisons")
+    assert np.add is add
+    assert load_cell(registry, "gru").info.name == "gru"
+
+
+def test_reading_a_file_changes_nothing_here(tmp_path: Path) -> None:
+    text = (
+        "import os\nimport numpy as np\nfrom harness import declare_task\n"
+        "np.tanh = None\nos.chdir('/')\nnp.seterr(all='raise')\n"
+        "declare_task('mine', factory='mine:make')\n"
+    )
+    before = process_state()
+    registry = Registry.discover([helpers.write(tmp_path / "mine.py", text)])
+    assert "mine" in registry.tasks
+    assert changes(before, process_state()) == []
+
+
+def test_what_is_changed_is_named_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = process_state()
+    monkeypatch.setattr(np, "exp", np.sin)
+    monkeypatch.setattr(np.linalg, "norm", np.sin)
+    folder = os.getcwd()  # noqa: PTH109
+    os.chdir("/")
+    np.seterr(under="raise")
+    assert changes(before, process_state()) == [
+        "numpy.exp",
+        "numpy.linalg.norm",
+        "numpy's error handling",
+        f"current folder (was {folder}, is /)"
+        if len(folder) <= 40
+        else "current folder",
+    ]
+    restore(before)
+    assert changes(before, process_state()) == []
+
+
+@pytest.mark.slow
+def test_check_says_that_a_task_changes_its_process(tmp_path: Path, call: Call) -> None:
+    code, out, _ = call("check", POISONS, cwd=tmp_path)
+    assert code != 0
+    assert "process unchanged          BROKEN" in out
+    assert "changes numpy's error handling" in out
