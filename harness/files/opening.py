@@ -143,9 +143,10 @@ def replace_file(file: Path, write: Callable[[IO[bytes]], object]) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(file)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        error.filename, error.filename2 = str(file), None  # the name that users know
         raise
     sync_folder(file.parent)
 

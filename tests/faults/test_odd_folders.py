@@ -422,6 +422,16 @@ def test_a_folder_of_another_user_is_read_and_a_report_of_it_is_refused(
             RunFolder.create(shared)
 
 
+@pytest.mark.parametrize("name", ["summary.md", "report.html"])
+def test_a_folder_where_a_report_belongs_is_a_sentence(
+    name: str, run: RunFolder, call: Call
+) -> None:
+    (run.path / name).mkdir()
+    code, _, err = call("report", "run")
+    assert code == 2
+    assert f"run/{name} cannot be written (Is a directory); copy the run" in err
+
+
 @pytest.mark.parametrize(
     ("hidden", "code", "words"),
     [

@@ -120,8 +120,9 @@ def test_a_temporary_file_that_is_a_link_is_not_written_through(
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "result.json").mkdir()
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(IsADirectoryError) as raised:
         replace_file(tmp_path / "result.json", lambda stream: stream.write(b"new"))
+    assert raised.value.filename == str(tmp_path / "result.json")
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 

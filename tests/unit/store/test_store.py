@@ -18,6 +18,8 @@ from harness.analysis.frame import COLUMNS, frame
 from harness.analysis.run import JudgedRun
 from harness.contract import Optimizer
 from harness.errors import MisuseError
+from harness.files.arrays import read_arrays
+from harness.files.text import hash_of, parse_object
 from harness.store import Reading, RunFolder, to_json, write_atomically
 from harness.store.run_folder import Begun
 from harness.trial import (
@@ -191,6 +193,49 @@ def test_a_trial_resumes_with_the_curve_up_to_its_checkpoint(
     assert record.readings == EVENTS
     assert record.result["resumed_from"] == "attempt-001"
     assert run.checkpoint("one") is None  # no checkpoint is left
+
+
+def test_a_checkpoint_of_an_earlier_version_is_used(run: RunFolder) -> None:
+    interrupted(run)
+    file = run.trials / "one" / "attempt-001" / "checkpoint.npz"
+    arrays = read_arrays(file)
+    document = parse_object(arrays["state.json"].tobytes())
+    del document["arrays"]
+    state = np.frombuffer(json.dumps(document).encode(), np.uint8)
+    np.savez(file, **{**arrays, "state.json": state})
+    found = run.checkpoint("one")
+    assert found is not None
+    assert found.state == STATE
+    arrays["weights/w"][1] += 1
+    np.savez(file, **arrays)  # the state says what its arrays were
+    assert run.checkpoint("one") is None
+
+
+def test_a_result_of_an_earlier_version_stays_if_the_next_attempt_is_interrupted(
+    run: RunFolder,
+) -> None:
+    """Its specification has another form now, and the result has a hash of it."""
+    trial_id = commit(run)
+    folder = run.trials / trial_id
+    spec = {**parse_object((folder / "spec.json").read_bytes()), "schema": 1}
+    helpers.write(folder / "spec.json", json.dumps(spec, indent=1) + "\n")
+    result = parse_object((folder / "result.json").read_bytes())
+    result["files"]["spec.json"] = hash_of((folder / "spec.json").read_bytes())
+    helpers.write(folder / "result.json", json.dumps({**result, "schema": 1}))
+    before = run.read(trial_id)
+    assert before is not None
+    run.begin(LEARNING, trial_id, SOURCES).abandon()
+    assert run.read(trial_id) == before
+    assert run.damage(trial_id) is None
+
+
+def test_a_result_of_this_version_without_its_checksum_is_damage(
+    run: RunFolder,
+) -> None:
+    trial_id = commit(run)
+    file = run.trials / trial_id / "result.json"
+    helpers.write(file, json.dumps(parse_object(file.read_bytes())))
+    assert "it has no checksum" in (run.damage(trial_id) or "")
 
 
 def test_a_trial_that_cannot_resume_begins_with_an_empty_curve(run: RunFolder) -> None:
