@@ -39,6 +39,7 @@ _OPTIONAL = or_none(REFERENCE)
 _ARGUMENTS: Mapping[str, Allowed] = {
     "factory": _OPTIONAL,
     "summary": LINE,
+    "files": list_of("paths", "['settings.json', 'weights/*.npz']", is_line, 0),
     # of a framework
     "modules": list_of("modules", "['torch']", is_module, 0),
     "distributions": list_of("words", "['torch', 'torch-xla']", is_word, 0),
@@ -78,6 +79,7 @@ class Declaration:
         name: Lower-case words joined by hyphens.
         factory: `module:callable`; in a plugin file the file's own name is the module.
         summary: One line for `list`.
+        files: Paths and patterns of files that the plugin reads, from its folder.
         origin: The distribution or file that declares it.
         file: The plugin file that declares it, or None.
     """
@@ -89,6 +91,7 @@ class Declaration:
     name: str
     factory: str | None
     summary: str = ""
+    files: tuple[str, ...] = ()
     origin: str = BUILT_IN
     file: Path | None = None
 
@@ -254,6 +257,7 @@ def declare_framework(
     environment: Mapping[str, str] | None = None,
     probe: str | None = None,
     summary: str = "",
+    files: Sequence[str] = (),
 ) -> FrameworkDeclaration:
     """Declare a library, the modules it needs and the factory of its networks.
 
@@ -267,6 +271,7 @@ def declare_framework(
         probe: `module:callable`, called with (device) for a `DeviceProbe`: what
             `doctor` measures a device's peak with.
         summary: One line for `list`.
+        files: Files that it reads, as paths or patterns from the plugin's folder.
 
     Raises:
         ValueError: If an argument is not what it may be; the message says which.
@@ -276,6 +281,7 @@ def declare_framework(
         name,
         factory,
         summary,
+        files,
         modules=modules,
         distributions=modules if distributions is None else distributions,
         extra=extra,
@@ -292,6 +298,7 @@ def declare_cell(
     reference: bool = True,
     inits: Sequence[str] = INITS,
     summary: str = "",
+    files: Sequence[str] = (),
 ) -> CellDeclaration:
     """Declare a recurrence; `factory()` returns a `harness.contract.Cell`.
 
@@ -306,6 +313,7 @@ def declare_cell(
         inits: Every scheme that the cell's `initial_weights` knows; a suite may name
             no other.
         summary: One line for `list`.
+        files: Files that it reads, as paths or patterns from the plugin's folder.
 
     Raises:
         ValueError: If an argument is not what it may be; the message says which.
@@ -315,19 +323,28 @@ def declare_cell(
         name,
         factory,
         summary,
+        files,
         equations=equations,
         reference=reference,
         inits=inits,
     )
 
 
-def declare_task(name: str, *, factory: str, summary: str = "") -> TaskDeclaration:
+def declare_task(
+    name: str, *, factory: str, summary: str = "", files: Sequence[str] = ()
+) -> TaskDeclaration:
     """Declare a sequence problem; `factory(**options)` returns a `Task`.
+
+    Args:
+        name: How commands and reports call it.
+        factory: `module:callable`, called with the options that a suite gives.
+        summary: One line for `list`.
+        files: Files that it reads, as paths or patterns from the plugin's folder.
 
     Raises:
         ValueError: If an argument is not what it may be; the message says which.
     """
-    return _declare(TaskDeclaration, name, factory, summary)
+    return _declare(TaskDeclaration, name, factory, summary, files)
 
 
 def declare_implementation(
@@ -344,6 +361,7 @@ def declare_implementation(
     precisions: Sequence[str] = ("highest",),
     biases: Sequence[str] = ("canonical",),
     summary: str = "",
+    files: Sequence[str] = (),
 ) -> ImplementationDeclaration:
     """Declare one way to compute some cells.
 
@@ -363,6 +381,7 @@ def declare_implementation(
         precisions: Precision modes it offers.
         biases: Bias modes it offers.
         summary: One line for `list`.
+        files: Files that it reads, as paths or patterns from the plugin's folder.
 
     Raises:
         ValueError: If an argument is not what it may be, or not exactly one of
@@ -378,6 +397,7 @@ def declare_implementation(
         name,
         factory,
         summary,
+        files,
         framework=framework,
         cells=cells if every is None else (),
         every=every,

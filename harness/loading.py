@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -207,16 +206,10 @@ def _resolve(
 ) -> Callable[..., Any]:
     assert reference is not None
     module_name, _, attribute = reference.partition(":")
-    file = declaration.file
-    if file is not None and module_name == file.stem:
-        module = registry.module_of(file)
-    else:
-        try:
-            module = importlib.import_module(module_name)
-        except (Exception, SystemExit) as error:
-            raise registry.broken(declaration.name, error) from error
+    module = registry.module_named(module_name, declaration)
     found = getattr(module, attribute, None)
     if not callable(found):
+        file = declaration.file
         where = file.name if file is not None else module_name
         names = [n for n in vars(module) if not n.startswith("_")]
         reason = f"{where} has no callable '{attribute}'"

@@ -27,6 +27,7 @@ from harness.declarations import (
     collecting,
 )
 from harness.declared import Found, heard, read_apart, told
+from harness.declared_files import declared_files
 from harness.errors import (
     MisuseError,
     PluginError,
@@ -37,6 +38,7 @@ from harness.errors import (
     suggestion,
 )
 from harness.machine.facts import framework_versions
+from harness.neighbours import Neighbours
 
 D = TypeVar("D", bound=Declaration)
 _KINDS = ("framework", "cell", "task", "implementation")
@@ -85,6 +87,7 @@ class Registry:
     foreign: tuple[Found, ...] = ()
     interpreters: dict[str, Interpreter] = field(default_factory=dict)
     _modules: dict[Path, ModuleType] = field(default_factory=dict)
+    _folders: dict[Path, Neighbours] = field(default_factory=dict)
 
     @classmethod
     def discover(cls, files: Iterable[Path] = ()) -> Registry:
@@ -153,6 +156,8 @@ class Registry:
         if not declared:
             calls = "declare_implementation, declare_cell or declare_task"
             raise PluginError(file.name, f"declares nothing; call {calls}")
+        for each in declared:
+            declared_files(file.parent, each.files, each.name)
         return [replace(d, origin=file.name, file=file) for d in declared]
 
     def module_of(self, file: Path) -> ModuleType:
@@ -162,26 +167,39 @@ class Registry:
             PluginError: If it raises.
         """
         if file not in self._modules:
-            # Last on the path, so that a neighbour shadows no installed module.
-            if str(file.parent) not in sys.path:
-                sys.path.append(str(file.parent))
-            name = f"rnn_harness_plugin_{len(self._modules)}_{file.stem}"
-            spec = importlib.util.spec_from_file_location(name, file)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[name] = module
             try:
                 # Standard output is for a command's answer, not for what a file prints.
                 with contextlib.redirect_stdout(sys.stderr):
-                    spec.loader.exec_module(module)
+                    self._modules[file] = self._beside(file).run(file)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # such as SystemExit
-                del sys.modules[name]
                 raise self.broken(file.name, error) from error
-            self._modules[file] = module
         return self._modules[file]
+
+    def module_named(self, name: str, declaration: Declaration) -> ModuleType:
+        """Return the module of a declaration's `module:callable`.
+
+        In a plugin file it is the file itself, one beside it or an installed one.
+
+        Raises:
+            PluginError: If it raises.
+        """
+        file = declaration.file
+        if file is not None:
+            module = self.module_of(file)  # first, as Python would run it
+            if name == file.stem:
+                return module
+        try:
+            find = self._beside(file).import_module if file else importlib.import_module
+            return find(name)
+        except (Exception, SystemExit) as error:
+            raise self.broken(declaration.name, error) from error
+
+    def _beside(self, file: Path) -> Neighbours:
+        if file.parent not in self._folders:
+            self._folders[file.parent] = Neighbours(file.parent)
+        return self._folders[file.parent]
 
     def broken(self, plugin: str, error: BaseException) -> PluginError:
         """Return why a plugin fails: its framework is absent, or its own error."""

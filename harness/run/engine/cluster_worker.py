@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.errors import HarnessError
+from harness.declarations import Declaration
+from harness.errors import HarnessError, MisuseError
 from harness.interpreters.probe import hash_of_sources
 from harness.machine.facts import installed_versions
 from harness.registry import Registry
@@ -23,7 +24,7 @@ from harness.run.engine.local import LocalEngine
 from harness.run.engine.pool import WorkerPool
 from harness.run.engine.session import run_job
 from harness.run.job import Answer, Checkpointed, Job, Limits, News
-from harness.run.plan.fingerprint import files_beside, forget_files, source_hash
+from harness.run.plan.fingerprint import files_of, forget_files, left_out, source_hash
 
 SILENCE_S = 60.0
 """A worker ends the jobs of a driver from which it has heard nothing for so long."""
@@ -55,8 +56,9 @@ class Package:
 
     Attributes:
         plugins: The path of each plugin file below a folder.
-        files: The content of each plugin file, and of each module that one imports and
-            that is not installed, by path below the folder.
+        files: The content of each plugin file, of each module that one imports and
+            that is not installed, and of each file that these name, by path below the
+            folder.
         distributions: The libraries whose versions are compared.
         facts: The facts of the driver.
     """
@@ -73,11 +75,11 @@ class Package:
         plugins = {f: f"{folders[f.parent]}/{f.name}" for f in registry.files}
         paths = {path: file for file, path in plugins.items()}
         for plugin in registry.declarations:
-            for module, file in files_beside(plugin).items():
+            for path, file in files_of(plugin).items():
                 assert plugin.file is not None
-                beside = module.replace(".", "/")
-                beside += "/__init__.py" if file.name == "__init__.py" else ".py"
-                paths[f"{folders[plugin.file.parent]}/{beside}"] = file
+                if path.startswith("..") or left_out(plugin):
+                    raise MisuseError(_not_sent(plugin, path))
+                paths[f"{folders[plugin.file.parent]}/{path}"] = file
         package = cls(
             tuple(plugins.values()),
             {path: file.read_bytes() for path, file in paths.items()},
@@ -113,6 +115,14 @@ class Package:
                 return registry, self.facts_of(registry)
             finally:
                 _forget(folder)
+
+
+def _not_sent(plugin: Declaration, path: str) -> str:
+    what = ", ".join(left_out(plugin)) or f"{path} (outside the plugin's folder)"
+    return (
+        f"{plugin.name}: dask workers are not sent {what}; put what the plugin reads "
+        "into its folder and name it in files"
+    )
 
 
 _unpacking = threading.Lock()

@@ -1,7 +1,8 @@
-"""Hashes of the source that a trial's numbers come from.
+"""Hashes of the files that a trial's numbers come from.
 
-A plugin's source is the module of its factory, and all that this module imports from
-its own top-level package, or from files beside it. Nothing is imported to find out.
+A plugin's files are the module of its factory, all that this module imports from its
+own top-level package or from files beside it, and the files that any of these names.
+Nothing is imported to find out. docs/plugins.md says what is followed.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ import functools
 import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
+import os
 import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from importlib.machinery import ModuleSpec
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from harness.declarations import Declaration
+from harness.declared_files import declared_files
 from harness.machine.facts import processor
 from harness.measure import MEASURES
+from harness.neighbours import beside, elsewhere, is_installed
 from harness.registry import Registry
+from harness.run.plan.named_files import NamedFiles, texts_in
 from harness.trial import Trial
 
 CERTIFIED_WITH = ("library versions", "processor")
@@ -50,78 +55,175 @@ def source_hashes(registry: Registry, trial: Trial) -> Mapping[str, str]:
 
 
 def source_hash(plugin: Declaration) -> str:
-    """Return a hash of a plugin's source files and of the libraries they import.
+    """Return a hash of a plugin's files and of the libraries that they import.
 
-    Modules that a plugin file imports and that are not installed, such as its
-    neighbours, belong to its source. Installed modules enter with their version only.
+    The files are its modules, those that they import and that are not installed, and
+    the files that they or the declaration name. Libraries enter with their version.
+
+    Raises:
+        PluginError: If the declaration names a file that does not exist.
     """
-    files, libraries = _sources(plugin)
-    versions = tuple(sorted(libraries))
-    return _hash_of_files(tuple(files[name] for name in sorted(files)), versions)
+    return _sources_of(plugin).hash
+
+
+def left_out(plugin: Declaration) -> tuple[str, ...]:
+    """Return what of a plugin's files is not hashed whole, and why."""
+    return _sources_of(plugin).left_out
 
 
 def module_hash(module: str) -> str:
     """Return a hash of a module and of what it imports from its own package."""
-    files = _files_of(module)
-    return _hash_of_files(tuple(files[name] for name in sorted(files)), ())
+    return _sources(module, None, (f"{module}:",), ()).hash
 
 
-def files_beside(plugin: Declaration) -> Mapping[str, Path]:
-    """Return the modules that a plugin file imports and that are not installed."""
-    if plugin.file is None:
-        return {}
-    files, _ = _sources(plugin)
-    return {name: file for name, file in files.items() if file != plugin.file}
+def files_of(plugin: Declaration) -> Mapping[str, Path]:
+    """Return what must lie beside a plugin file, by path from its folder."""
+    return {} if plugin.file is None else _sources_of(plugin).beside
 
 
 def forget_files() -> None:
-    """Find every module again when asked next: another file may have its name now."""
-    _files_of.cache_clear()
+    """Find every file again when asked next: another may have its name now."""
+    for cached in (_sources, _file_of, _versions_of, _distributions):
+        cached.cache_clear()
     importlib.invalidate_caches()
 
 
-def _sources(plugin: Declaration) -> tuple[dict[str, Path], set[str]]:
-    """Return a plugin's source files by module, and the libraries they import."""
-    files: dict[str, Path] = {}
-    libraries: set[str] = set()
-    for reference in plugin.references:
-        module = reference.partition(":")[0]
-        if plugin.file is not None and module == plugin.file.stem:
-            files[module] = plugin.file
-            for name in _imports_of(module, plugin.file):
-                _add_import(name, files, libraries)
-        else:
-            files |= _files_of(module)
-    return files, libraries
+@dataclass(frozen=True)
+class _Sources:
+    """What a plugin's numbers come from.
+
+    Attributes:
+        hash: A hash of it.
+        left_out: What is not hashed whole, and why.
+        beside: The files, by the path from a plugin file's folder that each may have.
+    """
+
+    hash: str
+    left_out: tuple[str, ...]
+    beside: Mapping[str, Path]
 
 
-def _add_import(module: str, files: dict[str, Path], libraries: set[str]) -> None:
-    package = module.partition(".")[0]
-    if package in sys.stdlib_module_names or package == "harness":
-        return
-    spec = _spec_of(package)
-    if spec is None:
-        return
-    # A folder without `__init__.py` is a package that has no file.
-    paths = [*(spec.submodule_search_locations or ()), spec.origin or ""]
-    if any({"site-packages", "dist-packages"} & {*Path(p).parts} for p in paths):
-        libraries |= _versions_of(package)
-        return
-    for name, found in _with_packages(_files_of(module)).items():
-        if name not in files:
-            files[name] = found
-            for further in _imports_of(name, found):
-                _add_import(further, files, libraries)
+def _sources_of(plugin: Declaration) -> _Sources:
+    return _sources(plugin.name, plugin.file, plugin.references, plugin.files)
 
 
-def _with_packages(modules: Mapping[str, Path]) -> dict[str, Path]:
-    """Add the packages that contain modules: an import of a module runs them."""
-    names = dict.fromkeys(
-        ".".join(name.split(".")[:depth])
-        for name in modules
-        for depth in range(1, name.count(".") + 2)
-    )
-    return {n: file for n in names if (file := _file_of(n)) is not None}
+@functools.cache
+def _sources(
+    plugin: str, file: Path | None, references: tuple[str, ...], files: tuple[str, ...]
+) -> _Sources:
+    modules = [reference.partition(":")[0] for reference in references]
+    folder = file.parent if file is not None else None
+    root = folder or _root_of(modules)
+    declared = frozenset(declared_files(root, files, plugin))
+    # In a package many texts are words that are folders too, such as "learning".
+    named = NamedFiles(root, declared, folders=folder is not None and not files)
+    walk = _Walk(named, folder)
+    if file is not None:
+        walk.waiting.append((f"{_HERE}.{file.stem}", file))
+    for module in modules:
+        if file is None or module != file.stem:
+            walk.add(module, given=True)
+    walk.finish()
+    digest = hashlib.sha256()
+    # A neighbour has the place that it has if Python's path holds the folder.
+    for _, path in sorted((_bare(name), path) for name, path in walk.modules.items()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for library in sorted(walk.libraries):
+        digest.update(library.encode() + b"\0")
+    for name, found in named.hashes():
+        digest.update(b"file\0" + os.fsencode(name) + b"\0" + found.encode() + b"\0")
+    beside = {_place(name, path): path for name, path in walk.modules.items()}
+    beside |= {os.path.relpath(path, root): path for path in {*named.found, *declared}}
+    return _Sources(digest.hexdigest()[:16], tuple(named.left_out), beside)
+
+
+def _root_of(modules: Sequence[str]) -> Path:
+    """Return the folder of the package that holds modules, or that of its one file."""
+    for module in modules:
+        for name in (module.partition(".")[0], module):
+            file = _file_of(name, None)
+            if file is not None:
+                return file.parent
+    return Path()
+
+
+_HERE = "@"
+"""Stands for the folder of a plugin file, as the package of what lies in it."""
+
+
+def _bare(module: str) -> str:
+    return module.removeprefix(f"{_HERE}.")
+
+
+def _place(module: str, file: Path) -> str:
+    """Return the path that a module needs beside a plugin file."""
+    path = _bare(module).replace(".", "/")
+    package = file.name == "__init__.py"
+    return f"{path}/{file.name}" if package else path + "".join(file.suffixes)
+
+
+@dataclass
+class _Walk:
+    """Follows imports, and the files that modules name.
+
+    Attributes:
+        named: The files that the modules name.
+        folder: The folder of a plugin file, or None: then only the imports from the
+            top-level packages of the given modules are followed.
+        modules: The modules that were found.
+        libraries: The installed libraries that they import, with versions.
+        waiting: Modules to be read.
+    """
+
+    named: NamedFiles
+    folder: Path | None
+    modules: dict[str, Path] = field(default_factory=dict)
+    libraries: set[str] = field(default_factory=set)
+    waiting: list[tuple[str, Path]] = field(default_factory=list)
+    _given: set[str] = field(default_factory=set)
+
+    def finish(self) -> None:
+        """Read what waits, and what that imports and names."""
+        while self.waiting:
+            module, file = self.waiting.pop()
+            if module in self.modules:
+                continue
+            self.modules[module] = file
+            imports, texts = _read(module, file)
+            for path in self.named.find(file, texts):
+                if path.suffix == ".py" and path not in self.modules.values():
+                    name = os.path.relpath(path.with_suffix(""), self.named.root)
+                    self.waiting.append((f"{_HERE}.{name.replace('/', '.')}", path))
+            for name in imports:
+                self.add(name)
+
+    def add(self, module: str, *, given: bool = False) -> None:
+        """Have a module read that is imported, unless it is installed."""
+        top = module.partition(".")[0]
+        if given:
+            self._given.add(top)
+        if self.folder is None:
+            if top not in self._given:
+                return
+        elif top in sys.stdlib_module_names or top == "harness":
+            return
+        near = self.folder is not None and top != _HERE
+        if near and beside(top, [str(self.folder)]) is not None:
+            module = f"{_HERE}.{module}"
+        elif near and top not in self._given and self._add_library(top):
+            return
+        depths = range(1, module.count(".") + 2)
+        for name in (".".join(module.split(".")[:depth]) for depth in depths):
+            file = _file_of(name, self.folder)  # an import runs the packages above
+            if file is not None and name not in self.modules:
+                self.waiting.append((name, file))
+
+    def _add_library(self, top: str) -> bool:
+        spec = elsewhere(top)
+        if spec is not None and is_installed(spec):
+            self.libraries |= _versions_of(top)
+            return True
+        return False
 
 
 @functools.cache
@@ -135,79 +237,62 @@ def _versions_of(package: str) -> frozenset[str]:
     ours = {
         _normalized(re.split(r"[^A-Za-z0-9._-]", r, maxsplit=1)[0]) for r in required
     }
-    names = importlib.metadata.packages_distributions().get(package, [])
     return frozenset(
         f"{name} {importlib.metadata.version(name)}"
-        for name in names
+        for name in _distributions().get(package, [])
         if _normalized(name) not in ours
     )
+
+
+@functools.cache
+def _distributions() -> Mapping[str, Sequence[str]]:
+    """Return the distributions of each package; reads all of them, which takes long."""
+    return importlib.metadata.packages_distributions()
 
 
 def _normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@functools.cache
-def _hash_of_files(files: tuple[Path, ...], libraries: tuple[str, ...]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    for library in libraries:
-        digest.update(library.encode() + b"\0")
-    return digest.hexdigest()[:16]
-
-
-@functools.cache
-def _files_of(module: str) -> Mapping[str, Path]:
-    """Return the files of a module and of what it imports from its own package."""
-    package = module.partition(".")[0]
-    found: dict[str, Path] = {}
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        file = _file_of(name)
-        if file is None or name in found:
-            continue
-        found[name] = file
-        imports = _imports_of(name, file)
-        waiting += [m for m in imports if m.partition(".")[0] == package]
-    return found
-
-
 _parsing = threading.Lock()
 """Python 3.11's parser fails where two threads are in it at once (gh-106905)."""
 
 
-def _imports_of(module: str, file: Path) -> list[str]:
+def _read(module: str, file: Path) -> tuple[Sequence[str], Sequence[str]]:
+    """Return the names that a module imports, and the texts in it."""
+    if file.suffix != ".py":
+        return (), ()
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     try:
-        return _imports_in(file.read_bytes(), package)
-    except (SyntaxError, ValueError, OSError):  # reported when a worker loads it
-        return []
+        return _parsed(file.read_bytes(), package)
+    except (SyntaxError, ValueError, OSError, RecursionError):  # a worker reports it
+        return (), ()
 
 
 @functools.cache
-def _imports_in(source: bytes, package: str) -> list[str]:
+def _parsed(source: bytes, package: str) -> tuple[Sequence[str], Sequence[str]]:
     with _parsing:
-        return list(_imported(ast.parse(source), package))
+        tree = ast.parse(source)
+    return tuple(dict.fromkeys(_imported(tree, package))), tuple({*texts_in(tree)})
 
 
-def _file_of(module: str) -> Path | None:
-    spec = _spec_of(module)
-    origin = spec.origin if spec is not None else None
-    return Path(origin) if origin is not None and origin.endswith(".py") else None
-
-
-def _spec_of(module: str) -> ModuleSpec | None:
-    parent = module.rpartition(".")[0]
-    if parent:
-        above = _spec_of(parent)
-        if above is None or above.submodule_search_locations is None:
-            return None  # the search would import the parent, which is not a package
+@functools.cache
+def _file_of(module: str, folder: Path | None) -> Path | None:
+    """Return the file of a module; runs none of the packages that contain it."""
+    top, *rest = module.split(".")
+    places: list[str] = [str(folder)]
+    spec = None
     try:
-        return importlib.util.find_spec(module)
-    except Exception:  # finding a module runs its packages; a worker reports it
+        if top != _HERE:
+            spec = elsewhere(top)
+            places = [*(spec.submodule_search_locations or ())] if spec else []
+        for part in rest:
+            spec = PathFinder.find_spec(part, places) if places else None
+            places = [*(spec.submodule_search_locations or ())] if spec else []
+    except Exception:  # of another finder; a worker reports it
         return None
+    found = spec is not None and spec.has_location and spec.origin is not None
+    return Path(str(spec.origin)) if found and spec is not None else None
 
 
 def _imported(tree: ast.Module, package: str) -> Iterator[str]:
@@ -219,7 +304,8 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             # A dot is the module's own package, each further one the package above.
-            above = package.split(".")[: 1 - node.level or None] if node.level else []
+            packages = package.split(".") if package else []
+            above = packages[: 1 - node.level or None] if node.level else []
             name = ".".join([*above, *([node.module] if node.module else [])])
             if name:
                 yield name

@@ -1,6 +1,5 @@
 """The id of a trial, and which trials of a run are done."""
 
-import importlib
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,7 +68,7 @@ def test_an_id_changes_with_a_module_beside_the_plugin_file_that_it_imports(
     ids = []
     for text in ("slow = 1\n", "slow = 2\n"):
         helpers.write(neighbour, text)
-        clear_caches()
+        sources.forget_files()
         ids.append(_id(Registry.discover([file]), _trial()))
         for module in ("fastlib", "slowlib", "parts", "parts.slowlib"):
             sys.modules.pop(module, None)
@@ -93,7 +92,7 @@ def test_an_id_changes_with_the_relative_imports_of_a_package(
     ids = []
     for content in ("def layer(*_): 1\n", "def layer(*_): 2\n"):
         helpers.write(package / "base.py", content)
-        clear_caches()
+        sources.forget_files()
         ids.append(_id(Registry.discover([file]), _trial("mine")))
         for module in [name for name in sys.modules if name.startswith("mypackage")]:
             sys.modules.pop(module)
@@ -117,15 +116,9 @@ def test_an_id_changes_with_the_version_of_a_library_that_a_plugin_file_imports(
             f"Metadata-Version: 2.1\nName: gatelib\nVersion: {version}\n",
         )
         helpers.write(metadata / "top_level.txt", "gatelib\n")
-        clear_caches()
+        sources.forget_files()
         ids.append(_id(Registry.discover([file]), _trial()))
     assert ids[0] == ids[1] != ids[2]
-
-
-def clear_caches() -> None:
-    importlib.invalidate_caches()
-    for cached in (sources._files_of, sources._hash_of_files, sources._versions_of):
-        cached.cache_clear()
 
 
 @pytest.mark.parametrize(
