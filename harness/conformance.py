@@ -107,7 +107,10 @@ def _is_variables(value: object) -> bool:
 
 LINE = Allowed("one line of printable text, of at most 1000 characters", is_line)
 FLAG = Allowed("True or False", lambda value: isinstance(value, bool))
-REFERENCE = Allowed("of the form 'module:callable'", is_reference)
+REFERENCE = Allowed(
+    "of the form 'module:callable' (a module's name has no hyphen or space)",
+    is_reference,
+)
 VARIABLES = Allowed(
     "text by the name of a variable, such as {'KERAS_BACKEND': 'jax'}",
     _is_variables,

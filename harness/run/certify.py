@@ -19,6 +19,7 @@ from harness.run.executor import Executor
 from harness.run.job import Limits
 from harness.run.plan.certificate_cache import CertificateCache
 from harness.run.plan.filter import compile_filter
+from harness.run.plan.fingerprint import not_compared
 from harness.run.plan.plan import Plan
 from harness.run.plan.todo import planned
 from harness.run.progress import Progress
@@ -110,6 +111,8 @@ def certify(
     run = RunFolder.create(folder)
     plan = Plan(tuple(trials), {}, ())
     plan_trial = partial(planned, registry=registry, run=run)
+    for note in not_compared(registry, trials):
+        console.print(note, soft_wrap=True)
     model = CostModel(registry, file=user_file())
     with Progress(console, jobs, model) as progress:
         progress.expect(plan)

@@ -24,6 +24,7 @@ from harness.run.info import RunInfo
 from harness.run.job import DEFAULT_OPTIONS, Engine, Options, StoppedError
 from harness.run.plan.certificate_cache import CertificateCache
 from harness.run.plan.derived import gradients_trial
+from harness.run.plan.fingerprint import not_compared
 from harness.run.plan.plan import Plan, make_plan, without_certificates
 from harness.run.plan.todo import OTHER_ID, Planned, planned
 from harness.run.progress import Progress
@@ -35,8 +36,8 @@ from harness.trial import Trial
 _MAY_DIFFER = ("why", "seeds", "implementations")
 """Keys of a suite that change no trial; runs of one folder may differ in them."""
 
-_SAME = "the same sources, libraries and processor"
-"""What an earlier certificate must have been made with."""
+_SAME = "the same compared files, libraries and processor"
+"""What an earlier certificate was made with; docs/plugins.md says which files."""
 
 
 class Preview(NamedTuple):
@@ -113,6 +114,7 @@ class Execution:
         found = [preview.todo for _, stage in self.preview() for preview in stage]
         count = sum(todo.why == OTHER_ID for todo in found)
         notes = [*self.plan().notes]
+        notes += not_compared(self.registry, [todo.trial for todo in found])
         if count:
             notes.append(
                 f"trials that this folder holds under ids of an earlier version of "

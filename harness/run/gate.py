@@ -232,8 +232,8 @@ def _registries(asked: GateRequest, checkout: Checkout) -> dict[str, Registry]:
 _PATH = "PYTHONPATH"
 
 SAME_SOURCES = (
-    "base and working tree have the same sources: no Python file of the timed plugins "
-    "differs; to time what has changed, check -k and --plugin"
+    "base and working tree differ in no file that is compared: the modules of the "
+    "timed plugins and what these name; to time what has changed, check -k and --plugin"
 )
 
 _HASHES = """

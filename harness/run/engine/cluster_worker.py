@@ -134,13 +134,18 @@ def _forget(folder: Path) -> None:
     This process outlives a run, and the next run may send another file of that name.
     """
     sys.path[:] = [path for path in sys.path if not _is_in(path, folder)]
-    for name, module in list(sys.modules.items()):
-        spec = getattr(module, "__spec__", None)
-        paths = [getattr(module, "__file__", None) or "/"]
-        paths += getattr(spec, "submodule_search_locations", None) or []
-        if any(_is_in(path, folder) for path in paths):
-            del sys.modules[name]
+    modules = list(sys.modules.items())
+    # Before the first is removed, since a package asks the one above where it is.
+    for name in [name for name, module in modules if _is_of(module, folder)]:
+        del sys.modules[name]
     forget_files()
+
+
+def _is_of(module: object, folder: Path) -> bool:
+    spec = getattr(module, "__spec__", None)
+    paths = [getattr(module, "__file__", None) or "/"]
+    paths += getattr(spec, "submodule_search_locations", None) or []
+    return any(_is_in(path, folder) for path in paths)
 
 
 def _is_in(path: str, folder: Path) -> bool:

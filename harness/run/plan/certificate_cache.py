@@ -4,7 +4,8 @@ The id of a certificate's trial covers the plugins' sources, the library version
 the processor; the cache also keeps a hash of the code that certified. If all of these
 are the same, certifying again would give the same result, and the cached certificate
 is used. A certificate on a GPU, or in an interpreter of the framework's own, is never
-cached: the id covers neither the driver nor the other interpreter's numpy.
+cached: the id covers neither the driver nor the other interpreter's numpy. Nor is one
+of a plugin with a file that is not hashed whole.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from harness.files.text import read_sealed, sealed
 from harness.machine.cache import user_cache
 from harness.measure import MEASURES
 from harness.registry import Registry
-from harness.run.plan.fingerprint import module_hash, source_hash
+from harness.run.plan.fingerprint import compared_whole, module_hash, source_hash
 from harness.run.plan.todo import Planned
 from harness.store import Reading, RunFolder, to_json, write_atomically
 from harness.store.document import check_facts
@@ -130,5 +131,7 @@ class CertificateCache:
             return None
         framework = self._registry.framework_of(trial.implementation).name
         if framework in self._registry.interpreters:
+            return None
+        if not compared_whole(self._registry, trial):
             return None
         return folder / "certificates" / f"{trial.key()[:32]}.json"

@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -40,15 +40,9 @@ def source_hashes(registry: Registry, trial: Trial) -> Mapping[str, str]:
     A result that later runs may use, such as a certificate, holds for the library
     versions and the processor that it was made with; both are added to the hashes.
     """
-    implementation = registry.implementation(trial.implementation)
-    framework = registry.framework_of(trial.implementation)
-    plugins: list[Declaration] = [registry.cell(trial.cell), implementation]
-    if implementation.factory is None:
-        plugins.append(framework)
-    if trial.task is not None:
-        plugins.append(registry.task(trial.task))
-    hashes = {f"{p.kind} {p.name}": source_hash(p) for p in plugins}
+    hashes = {f"{p.kind} {p.name}": source_hash(p) for p in _plugins(registry, trial)}
     if MEASURES[trial.measure].cached:
+        framework = registry.framework_of(trial.implementation)
         made_with = (registry.versions_of(framework), processor())
         hashes |= dict(zip(CERTIFIED_WITH, made_with, strict=True))
     return hashes
@@ -69,6 +63,37 @@ def source_hash(plugin: Declaration) -> str:
 def left_out(plugin: Declaration) -> tuple[str, ...]:
     """Return what of a plugin's files is not hashed whole, and why."""
     return _sources_of(plugin).left_out
+
+
+def compared_whole(registry: Registry, trial: Trial) -> bool:
+    """Say whether the hashes of a trial cover all files that its plugins name."""
+    return not any(map(left_out, _plugins(registry, trial)))
+
+
+def not_compared(registry: Registry, trials: Iterable[Trial]) -> list[str]:
+    """Return a sentence for each plugin of which a file is not hashed whole."""
+    plugins = {p.name: p for trial in trials for p in _plugins(registry, trial)}
+    notes = []
+    for name, plugin in plugins.items():
+        left = left_out(plugin)
+        if left:
+            more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+            notes.append(
+                f"{name}: files are not compared with those of other runs, so that "
+                f"its certificates are not kept: {', '.join(left[:3])}{more}"
+            )
+    return notes
+
+
+def _plugins(registry: Registry, trial: Trial) -> list[Declaration]:
+    """Return the plugins that take part in a trial."""
+    implementation = registry.implementation(trial.implementation)
+    plugins: list[Declaration] = [registry.cell(trial.cell), implementation]
+    if implementation.factory is None:
+        plugins.append(registry.framework_of(trial.implementation))
+    if trial.task is not None:
+        plugins.append(registry.task(trial.task))
+    return plugins
 
 
 def module_hash(module: str) -> str:

@@ -97,21 +97,24 @@ class NamedFiles:
             try:
                 hashes.append((name, self._hash(file, name, whole=left >= 0)))
             except OSError as error:
-                self.left_out[f"{name} ({error.strerror})"] = None
+                self._leave_out(name, str(error.strerror))
                 hashes.append((name, "unreadable"))
         return sorted(hashes)
 
     def _hash(self, file: Path, name: str, *, whole: bool) -> str:
         found = file.stat()
         if not stat.S_ISREG(found.st_mode):
-            self.left_out[f"{name} (not a regular file)"] = None
+            self._leave_out(name, "not a regular file")
             return "not a file"
         if not whole:
             bound = f"beyond {MOST_BYTES // 2**20} MiB in all"
-            self.left_out[f"{name} ({bound}; declare it in files)"] = None
+            self._leave_out(name, f"{bound}; declare it in files")
             return f"{found.st_size} {found.st_mtime_ns}"
         with file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def _leave_out(self, name: str, why: str) -> None:
+        self.left_out[f"{name if name.isprintable() else ascii(name)} ({why})"] = None
 
 
 def _size(file: Path) -> int:

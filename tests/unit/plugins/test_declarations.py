@@ -53,6 +53,7 @@ MORE: dict[str, list[str]] = {
 }
 MORE["environment"] += [r"{'A': '\0'}", r"{'A': '\ud800'}", "{'': 'x'}"]
 MORE["modules"] = [*IN_LISTS, "['']", "['a..b']", "['.a']", "None"]
+MORE["files"] = [*IN_LISTS, "None", r"['a\nb']"]
 MORE["devices"] = [*IN_LISTS, "[]", "None"]
 MORE["cells"] = [*IN_LISTS, "[]", "None"]
 

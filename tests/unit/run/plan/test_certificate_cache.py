@@ -29,6 +29,7 @@ declare_implementation("mine", framework="numpy", cells=["rnn"], factory="mine:b
 
 
 def build(spec, cell, device):
+    open(__file__.replace("mine.py", "settings.json")).close()
     from implementations.numpy_reference.network import NumpyNetwork
 
     return NumpyNetwork(spec, cell, device)
@@ -106,7 +107,7 @@ def test_force_certifies_again_and_a_dry_run_says_what_it_would_do(
     assert "made" not in certified(tmp_path, "--force").result
     _, out, _ = helpers.run("run", "suite.toml", "-o", "new", "--why", cwd=tmp_path)
     (line,) = [line for line in out.splitlines() if "parity" in line and "rnn" in line]
-    assert "with the same sources, libraries and processor" in line
+    assert "with the same compared files, libraries and processor" in line
 
 
 def test_check_stores_its_certificate_and_never_reuses_one(tmp_path: Path) -> None:
@@ -117,12 +118,15 @@ def test_check_stores_its_certificate_and_never_reuses_one(tmp_path: Path) -> No
     assert "made" in certified(tmp_path).result
 
 
-def test_a_changed_source_is_certified_again(tmp_path: Path) -> None:
+def test_a_changed_source_or_setting_is_certified_again(tmp_path: Path) -> None:
     file = helpers.write(tmp_path / "mine.py", PLUGIN)
+    settings = helpers.write(tmp_path / "settings.json", "1")
     suite = helpers.suite(helpers.speed("mine"))
     certified(tmp_path, "--plugin", file, suite=suite)
     again = certified(tmp_path, "--plugin", file, suite=suite)
     assert "made" in again.result
+    helpers.write(settings, "2")
+    assert "made" not in certified(tmp_path, "--plugin", file, suite=suite).result
     helpers.write(file, f"{file.read_text()}\n# another\n")
     assert "made" not in certified(tmp_path, "--plugin", file, suite=suite).result
 

@@ -10,7 +10,16 @@ import pytest
 from harness.errors import PluginError
 from harness.registry import Registry
 from harness.run.plan import fingerprint, named_files
-from harness.run.plan.fingerprint import forget_files, left_out, source_hash
+from harness.run.plan.certificate_cache import CertificateCache
+from harness.run.plan.fingerprint import (
+    forget_files,
+    left_out,
+    not_compared,
+    source_hash,
+)
+from harness.run.plan.todo import planned
+from harness.store import RunFolder
+from harness.trial import Trial
 
 HEAD = """
 from pathlib import Path
@@ -302,6 +311,31 @@ def test_a_pipe_is_not_read_and_a_device_is_not(tmp_path: Path) -> None:
         "pipe (not a regular file)",
         "zero.bin (not a regular file)",
     )
+
+
+def test_what_is_not_hashed_is_printed_and_its_certificate_is_not_kept(
+    tmp_path: Path,
+) -> None:
+    text = "from harness import declare_implementation\n"
+    for name, data in (("good", "good.txt"), ("bad", "*.txt")):
+        text += f"declare_implementation('{name}', framework='numpy', cells=['rnn'], "
+        text += f"layer='{name}:layer')\n"
+        write(tmp_path / f"{name}.py", f"DATA = '{data}'\n")
+    file = write(tmp_path / "plug.py", text.replace(":layer')", ":layer', files=[])"))
+    for name in ("good.txt", "\x1b[2J.txt", "a.txt", "b.txt"):
+        os.mkfifo(tmp_path / name) if name != "good.txt" else write(tmp_path / name, "")
+    registry = Registry.discover([file])
+    good, bad = (Trial("parity", name, "rnn") for name in ("good", "bad"))
+    why = "not a regular file"
+    assert not_compared(registry, [good]) == []
+    assert not_compared(registry, [bad, good, bad]) == [
+        "bad: files are not compared with those of other runs, so that its "
+        f"certificates are not kept: '\\x1b[2J.txt' ({why}), a.txt ({why}), "
+        f"b.txt ({why})"
+    ]
+    cache, run = CertificateCache(registry), RunFolder.create(tmp_path / "run")
+    assert cache._file(planned(bad, registry, run)) is None
+    assert cache._file(planned(good, registry, run)) is not None
 
 
 # --- files that a declaration names ---------------------------------------------------
