@@ -20,7 +20,6 @@ import importlib.util
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -34,7 +33,6 @@ GROUPS = tuple(
 
 _numbers = itertools.count()
 _known: dict[str, Neighbours] = {}
-_lent: set[str] = set()
 
 
 class Neighbours:
@@ -50,34 +48,28 @@ class Neighbours:
         self.folder = folder
         self.package = f"rnn_harness_plugin_{next(_numbers)}"
         self.builtins = {**vars(builtins), "__import__": self._import}
-        self._importlib = ModuleType("importlib")
-        vars(self._importlib).update(
-            vars(importlib),
-            import_module=self.import_module,
-            __getattr__=functools.partial(getattr, importlib),
-        )
+        of_util = {"find_spec": self._find_spec, _FROM_FILE: self._spec_from_file}
+        util = _like(importlib.util, **of_util)
+        own = _like(importlib, import_module=self.import_module, util=util)
+        self._instead = {id(importlib): own, id(importlib.util): util}
         self._added: list[str] = []
         self._owned: dict[str, bool] = {}
         spec = ModuleSpec(self.package, None, is_package=True)
         spec.submodule_search_locations = [str(folder)]
         self._module = importlib.util.module_from_spec(spec)
         sys.modules[self.package] = self._module
-        _take_back(folder)
         _known[self.package] = self
-        if _first not in sys.meta_path:
-            sys.meta_path.insert(0, _first)
-            sys.meta_path.append(_last)
 
     def run(self, file: Path) -> ModuleType:
         """Return the module of a plugin file in the folder, after running it."""
         name = f"{self.package}.{file.stem.replace('.', '_')}"
-        loader, before = _Loader(name, str(file)), [*map(str, sys.path)]
-        spec = importlib.util.spec_from_file_location(name, file, loader=loader)
+        before, spec = [*map(str, sys.path)], self._spec_from_file(name, file)
         assert spec is not None
+        assert spec.loader is not None
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         self._before = before
         try:
-            loader.exec_module(module)
+            spec.loader.exec_module(module)
         except BaseException:
             del sys.modules[name]
             raise
@@ -96,6 +88,21 @@ class Neighbours:
             self._name_as_written(error)
             raise
 
+    def _find_spec(self, name: str, package: str | None = None) -> ModuleSpec | None:
+        """Do what `importlib.util.find_spec` does, with the neighbours."""
+        if not name.startswith(".") and self.owns(name.partition(".")[0]):
+            name = f"{self.package}.{name}"
+        return importlib.util.find_spec(name, package)
+
+    def _spec_from_file(
+        self, name: str, location: Any = None, **named: Any
+    ) -> ModuleSpec | None:
+        """Do what `spec_from_file_location` does; the module has the neighbours."""
+        own = location is not None and str(location).endswith(".py")
+        if own and Path(location).resolve().is_relative_to(self.folder.resolve()):
+            named.setdefault("loader", _Loader(name, str(location), self))
+        return importlib.util.spec_from_file_location(name, location, **named)
+
     def _import(
         self,
         name: str,
@@ -109,7 +116,7 @@ class Neighbours:
         top = name.partition(".")[0]
         if level or not self.owns(top):
             found = python_import(name, globals, locals, fromlist or (), level)
-            return self._importlib if found is importlib else found
+            return self._instead.get(id(found), found)
         inner = f"{self.package}.{name}"
         try:
             found = python_import(inner, globals, locals, fromlist or (), 0)
@@ -149,6 +156,17 @@ class Neighbours:
             error.msg = error.msg.replace(inner, "")
 
 
+_FROM_FILE = "spec_from_file_location"
+
+
+def _like(module: ModuleType, **instead: Any) -> ModuleType:
+    """Return a module that is like another but for some names."""
+    found = ModuleType(module.__name__)
+    later = functools.partial(getattr, module)
+    vars(found).update({**vars(module), "__getattr__": later, **instead})
+    return found
+
+
 def beside(name: str, places: Sequence[str]) -> ModuleSpec | None:
     """Return where a plugin's own module of a name is, or None; runs nothing.
 
@@ -170,15 +188,10 @@ def beside(name: str, places: Sequence[str]) -> ModuleSpec | None:
 
 def elsewhere(name: str) -> ModuleSpec | None:
     """Return the module that a name without dots means to others; runs nothing."""
-    loaded: ModuleSpec | None = getattr(sys.modules.get(name), "__spec__", None)
-    if loaded is not None and loaded.name == name:
-        return loaded
-    for finder in sys.meta_path:
-        if finder not in (_first, _last) and hasattr(finder, "find_spec"):
-            spec = finder.find_spec(name, None)
-            if spec is not None:
-                return spec
-    return None
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # such as of a module that has no spec
+        return None
 
 
 def is_installed(spec: ModuleSpec) -> bool:
@@ -207,6 +220,10 @@ def _declaring_packages() -> frozenset[str]:
 class _Loader(SourceFileLoader):
     """Runs a module in the folder of a plugin file."""
 
+    def __init__(self, name: str, path: str, folder: Neighbours) -> None:
+        super().__init__(name, path)
+        self._folder = folder
+
     def get_code(self, fullname: str) -> CodeType:
         """Compile the file as it is now.
 
@@ -217,80 +234,23 @@ class _Loader(SourceFileLoader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Run a module with the imports of its folder."""
-        folder = _known[self.name.partition(".")[0]]
-        vars(module)["__builtins__"] = folder.builtins
+        vars(module)["__builtins__"] = self._folder.builtins
         super().exec_module(module)
 
 
-# --- imports by others ----------------------------------------------------------------
-#
-# Code that is not in the folder may import a neighbour too: `pickle` for an object that
-# was stored, `runpy`, a module that was loaded from its path. It says nothing of the
-# plugin, so it gets the neighbour only if one folder alone has the name.
-
-
-class _First:
-    """Finds the modules of plugins' folders, before Python does."""
+class _Finder:
+    """Finds the modules of plugins' folders."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: object = None
     ) -> ModuleSpec | None:
-        top = name.partition(".")[0]
-        if top in _lent and path is not None:
-            return _lend(name)
-        if top not in _known:
+        folder = _known.get(name.partition(".")[0])
+        if folder is None:
             return None
         spec = PathFinder.find_spec(name, path)
         if spec is not None and isinstance(spec.loader, SourceFileLoader):
-            spec.loader = _Loader(name, spec.loader.path)
+            spec.loader = _Loader(name, spec.loader.path, folder)
         return spec
 
 
-class _Last:
-    """Finds the neighbours of plugins for other code, after Python found nothing."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: object = None
-    ) -> ModuleSpec | None:
-        return None if path is not None else _lend(name)
-
-
-_first, _last = _First(), _Last()
-
-
-def _lend(name: str) -> ModuleSpec | None:
-    """Return a spec for the one neighbour of a name, or None."""
-    top = name.partition(".")[0]
-    newest = {f.folder: f for f in _known.values() if f.package in sys.modules}
-    owners = [folder for folder in newest.values() if folder.owns(top)]
-    if len(owners) != 1:
-        return None
-    try:
-        module = owners[0].import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name == name:
-            return None
-        raise
-    _lent.add(top)
-    return ModuleSpec(name, _Lent(module), origin=getattr(module, "__file__", None))
-
-
-class _Lent(Loader):
-    """Gives a module that is loaded already another name in `sys.modules`."""
-
-    def __init__(self, module: ModuleType) -> None:
-        self._module, self._spec = module, module.__spec__
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return self._module
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec
-
-
-def _take_back(folder: Path) -> None:
-    """Forget the names that were lent, of modules that a new folder has as well."""
-    for top in [t for t in _lent if PathFinder.find_spec(t, [str(folder)])]:
-        _lent.discard(top)
-        for name in [n for n in sys.modules if f"{n}.".startswith(f"{top}.")]:
-            del sys.modules[name]
+sys.meta_path.insert(0, _Finder())

@@ -3,7 +3,6 @@
 import importlib
 import json
 import pickle
-import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +69,25 @@ def make():
     exec("from core import VALUE", found)
     return found["VALUE"]
 """
+FOUND = """
+import importlib.util
+assert importlib.util.find_spec("core").origin.endswith("core.py")
+assert importlib.util.find_spec("nowhere") is None
+def make():
+    spec = importlib.util.find_spec("core")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.VALUE
+"""
+BY_PATH = """
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+def make():
+    spec = spec_from_file_location("x", Path(__file__).with_name("between.py"))
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.value()
+"""
 RELATIVE = "from .core import VALUE\ndef make(): return VALUE\n"
 THROUGH = "import between\ndef make(): return between.value()\n"
 IN_PACKAGE = "import parts.deep\ndef make(): return parts.deep.VALUE\n"
@@ -115,6 +133,8 @@ def make():
         BY_FUNCTION,
         BUILT_IN,
         EXECUTED,
+        FOUND,
+        BY_PATH,
         RELATIVE,
         THROUGH,
         IN_PACKAGE,
@@ -242,38 +262,34 @@ def test_classes_of_neighbours_know_their_module(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(make())) == make()
 
 
-# --- imports by code that is not beside the plugin ------------------------------------
-
-STORED = b"ccore\nSize\n."
-"""The class `Size` of `core`, as another program pickled it."""
-
-
-def test_other_code_finds_a_neighbour_that_one_plugin_has(tmp_path: Path) -> None:
-    size = {"core.py": "class Size: pass\n", "parts/deep.py": "import core as VALUE\n"}
-    body = "def make():\n    import core, parts.deep\n    return core, parts\n"
-    (make,) = makers(plugin(tmp_path / "a", body, size))
-    core, parts = make()
-    assert pickle.loads(STORED) is core.Size
-    assert importlib.import_module("parts.deep") is parts.deep
-    assert parts.deep.VALUE is core
-    assert core.__spec__.name == core.__name__ == f"{make.__module__[:-6]}.core"
-    script = helpers.write(tmp_path / "script.py", "import core\n")
-    assert runpy.run_path(str(script))["core"] is core
-
-
-def test_other_code_finds_no_neighbour_of_a_name_that_two_plugins_have(
-    tmp_path: Path,
-) -> None:
-    size = {"core.py": "class Size: pass\n"}
+def test_other_code_finds_no_neighbour(tmp_path: Path) -> None:
+    """An installed library must not take `triton.py` for what it looks for."""
     body = "def make():\n    import core\n    return core\n"
-    files = [plugin(tmp_path / name, body, size) for name in "ab"]
-    makers(files[0])
-    pickle.loads(STORED)
-    assert "core" in sys.modules
-    _, make = makers(*files)
+    (make,) = makers(plugin(tmp_path / "a", body, {"core.py": ""}))
+    make()
     with pytest.raises(ModuleNotFoundError, match="No module named 'core'"):
-        pickle.loads(STORED)
-    assert Path(make().__file__).parent.name == "b"
+        importlib.import_module("core")
+    assert importlib.util.find_spec("core") is None
+
+
+@pytest.mark.slow
+@helpers.needs_torch
+def test_a_compiled_function_may_import_a_neighbour(tmp_path: Path) -> None:
+    body = """
+import torch
+
+@torch.compile(backend="eager")
+def double(x):
+    from core import twice
+    return twice(x) + 1
+
+def make(): return double(torch.ones(2)).tolist()
+"""
+    files = [
+        plugin(tmp_path / name, body, {"core.py": f"def twice(x): return {n} * x\n"})
+        for n, name in enumerate("ab", 2)
+    ]
+    assert [make() for make in makers(*files)] == [[3, 3], [4, 4]]
 
 
 # --- certificates ---------------------------------------------------------------------
