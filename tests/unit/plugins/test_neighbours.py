@@ -35,8 +35,7 @@ def plugin(folder: Path, body: str, files: Files, task: str | None = None) -> Pa
 def makers(*files: Path) -> list[Any]:
     """Return the function `make` of each plugin file, all read in one process."""
     importlib.invalidate_caches()
-    registry = Registry.discover(files)
-    assert registry.problems == []
+    registry = Registry.given("[]")
     return [registry.module_of(file.resolve()).make for file in files]
 
 
@@ -225,9 +224,10 @@ def test_a_neighbour_may_import_the_plugin_file_and_declare_for_it(
     late = DECLARED.format(task="late") + "def make():\n    import x\n    return x\n"
     file = helpers.write(tmp_path / "x.py", "from late import *\n")
     helpers.write(tmp_path / "late.py", late)
-    registry = Registry.discover([file])
-    assert (registry.problems, registry.task("late").file) == ([], file)
-    module = registry.module_named("late", registry.task("late"))
+    registry = Registry.given("[]")
+    (declared,) = registry.read_file(file)
+    assert declared.file == file
+    module = registry.module_named("late", declared)
     assert module.make() is registry.module_of(file)
 
 
