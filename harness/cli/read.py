@@ -71,7 +71,7 @@ def report(folder: Path, plugins: tuple[Path, ...]) -> int:
 
     store, run = read_run(folder)
     try:
-        page = write_report(store, summarize(run))
+        page = write_report(store, summarize(run), fail)
     except OSError as error:
         raise MisuseError(
             f"{error.filename or folder} cannot be written ({error.strerror}); copy "

@@ -248,7 +248,7 @@ def finish(store: RunFolder) -> int:
     from harness.report.terminal import end_of_run
 
     summary = summarize(JudgedRun(records, store.info()))
-    page = write_report(store, summary)
+    page = write_report(store, summary, fail)
     stdout().print(end_of_run(summary, page))
     if output_error() is not None:
         fail(f"not everything could be printed; the report has it: {page}")

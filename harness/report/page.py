@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from harness.analysis.run import JudgedRun
 from harness.analysis.summary import Summary, summarize
+from harness.files.own import write_own_files
 from harness.printing import one_line
 from harness.report.contents import Section, sections
 from harness.report.figures.results import Results
@@ -18,35 +19,43 @@ from harness.report.header import sentence
 from harness.report.markdown import summary_text
 from harness.report.markup import Html, inline_svg, join, table, tag
 from harness.report.text import few
-from harness.store import RunFolder, write_atomically, write_bytes_atomically
+from harness.store import RunFolder
 
 FILTERS = ("task", "cell", "implementation")
 
 
-def write_report(run: RunFolder, summary: Summary | None = None) -> Path:
+def write_report(
+    run: RunFolder,
+    summary: Summary | None = None,
+    report: Callable[[str], object] = lambda words: None,
+) -> Path:
     """Write figures, `summary.md` and `report.html` into the run's folder.
 
     Args:
         run: The folder to read and to write to.
         summary: Its tables, if they are known already.
+        report: Is given a sentence on each file of others that was renamed.
 
     Returns:
         The page.
 
     Raises:
         NothingMeasuredError: If there is no finished trial.
+        OSError: If the folder cannot be written.
     """
     if summary is None:
         summary = summarize(JudgedRun.read(run))
     parts = sections(Results(summary, unfinished(run)))
-    figures = [found for part in parts for found in part.figures]
-    _write_figures(run.path / "figures", figures)
+    contents: dict[str, bytes] = {}
+    for found in (figure for part in parts for figure in part.figures):
+        contents[f"figures/{found.name}.svg"] = found.svg.encode()
+        contents[f"figures/{found.name}.png"] = found.png
     title = f"rnn-harness: {one_line(summary.header.suite)}"
     text = summary_text(title, sentence(summary.header), parts)
-    write_atomically(run.path / "summary.md", text)
-    page = run.path / "report.html"
-    write_atomically(page, document(title, summary, parts))
-    return page
+    contents["summary.md"] = text.encode()
+    contents["report.html"] = document(title, summary, parts).encode()
+    write_own_files(run.path, contents, report)
+    return run.path / "report.html"
 
 
 def unfinished(run: RunFolder) -> tuple[str, ...]:
@@ -61,19 +70,6 @@ def unfinished(run: RunFolder) -> tuple[str, ...]:
         named = ", ".join(few(open_, 5))
         said.append(f"Begun and not finished: {len(open_)} ({named}).")
     return tuple(said)
-
-
-def _write_figures(folder: Path, figures: Sequence[Drawn]) -> None:
-    folder.mkdir(exist_ok=True)
-    names = set()
-    for figure in figures:
-        names |= {f"{figure.name}.svg", f"{figure.name}.png"}
-        write_atomically(folder / f"{figure.name}.svg", figure.svg)
-        write_bytes_atomically(folder / f"{figure.name}.png", figure.png)
-    # A figure of an earlier report would be taken for one of this report.
-    for file in folder.iterdir():
-        if file.suffix in (".svg", ".png") and file.name not in names:
-            file.unlink()
 
 
 # --- the page ------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from harness.measure import MEASURES, most_updates, takes_turns
+from harness.printing import one_line
 from harness.run.estimate.cost import Cost, Totals, duration, stage_s
 from harness.run.estimate.model import CostModel
 from harness.run.job import Answer
@@ -208,7 +209,7 @@ class Progress:
         if for_what is not None:
             more = f" and {len(todo) - 1} more" if len(todo) > 1 else ""
             line = f"{todo[0].trial.label}{more}: waits for {for_what}"
-            self._console.print(Text(line), soft_wrap=True)
+            self._console.print(Text(one_line(line)), soft_wrap=True)
 
     def finished(
         self, todo: Planned, answer: Answer, *, certified: bool = True
@@ -240,7 +241,7 @@ class Progress:
             what += "" if certified else " · UNCERTIFIED"
         line = f"[{done}/{done + left}] {todo.trial.label}: {what} · {took_s:.1f} s"
         line += f" · {duration(left_s)} left" if left else ""
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(Text(one_line(line)), soft_wrap=True)
 
     # --- time left -------------------------------------------------------------------
 

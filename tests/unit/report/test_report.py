@@ -75,8 +75,6 @@ def outline(page: Path) -> Outline:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = fake_runs.quick(tmp_path_factory.mktemp("report") / "run")
-    (folder.path / "figures").mkdir()
-    (folder.path / "figures" / "of-an-earlier-report.svg").write_text("<svg/>")
     assert write_report(folder) == folder.path / "report.html"
     return folder
 
