@@ -29,7 +29,7 @@ class Request:
 
     Attributes:
         command: `measure`, `open`, `warm`, `turn`, `close`, `probe` or `peak`; see
-            `harness.run.worker.main`.
+            `harness.run.worker.judge`.
         trial_id: The name under which the worker keeps an open meter.
         phase: The phase of a turn.
         number: The round of a turn.

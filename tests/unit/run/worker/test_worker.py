@@ -11,7 +11,7 @@ from typing import Any
 from harness.hosting.host import InProcess
 from harness.hosting.pipe import Message, receive, send
 from harness.run.job import Start
-from harness.run.worker.main import Worker
+from harness.run.worker.judge import Worker
 from harness.run.worker.process import Request
 from harness.trial import LearningSettings
 from tests import helpers
