@@ -145,6 +145,8 @@ class SpeedSection(_Section):
         rounds: The smallest number of rounds of a session, unless its time is over.
         readings: The readings of a turn that are kept.
         memory: Whether peak memory is measured too, each in a process of its own.
+        readout: The time steps whose answers the loss is a mean over: `every`, or the
+            `last`, where a gradient may become too small for its dtype on long inputs.
     """
 
     cells: Names
@@ -159,6 +161,7 @@ class SpeedSection(_Section):
     rounds: Count = SpeedSettings.rounds
     readings: Count = SpeedSettings.readings
     memory: bool = False
+    readout: Literal["every", "last"] = "every"
     dtype: Literal["float32", "float64"] = "float32"
     precision: Precisions = ("highest",)
 

@@ -175,6 +175,7 @@ class Trial:
     Attributes:
         session: Speed trials of one session are measured taking turns.
         task: The task, or None if the input is random: certificates, speed by shape.
+        readout: Of a network without a task, the time steps at which it answers.
         seed: Draws the initial values; `data_seed` draws the training data.
         settings: The settings of the measure.
     """
@@ -196,6 +197,7 @@ class Trial:
     hidden_size: int | None = None
     num_layers: int = 1
     batch: int | None = None
+    readout: Literal["every", "last"] = "last"
     seed: int | None = None
     data_seed: int | None = None
     init: str = "canonical"

@@ -48,6 +48,12 @@ def assert_multiplies(framework: str, precision: str, dtype: str) -> None:
     call()
 
 
+def assert_tries_subnormal_numbers(framework: str) -> None:
+    """XLA and TensorFlow set them to zero; torch and numpy do not unless asked to."""
+    found = load(framework).flushes_subnormals()
+    assert found is (framework in ("jax", "tensorflow"))
+
+
 def assert_refuses(framework: str, precision: str) -> None:
     with pytest.raises(RefusedError, match=f", not at {precision}|TF32 is"):
         load(framework).matmul(64, "float32", precision)

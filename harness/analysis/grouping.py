@@ -63,6 +63,7 @@ def facts(trial: Trial) -> dict[str, Any]:
         "batch": trial.batch,
         "time steps": trial.time_steps,
         "input size": trial.input_size,
+        "readout": trial.readout if trial.time_steps is not None else None,
         "init": trial.init,
         "optimiser": trial.optimizer.name,
         "learning rate": trial.optimizer.learning_rate,

@@ -96,7 +96,7 @@ class Problem:
             readout, target = info.readout, info.target
         else:
             inputs, output_size = Inputs("reals", trial.needed("input_size")), 1
-            readout, target = Readout.LAST, Target.REAL
+            readout, target = Readout(trial.readout), Target.REAL
         return NetworkSpec(
             cell=trial.cell,
             inputs=inputs,
@@ -283,10 +283,11 @@ def _stream(seed: int, name: str) -> np.random.Generator:
 def _random_batch(spec: NetworkSpec, time_steps: int, size: int, index: int) -> Batch:
     rng = _stream(index, "random batch")
     inputs = rng.standard_normal((size, time_steps, spec.inputs.size))
-    targets = rng.standard_normal((size, 1, spec.output_size))
+    readouts = spec.readouts(time_steps)
+    targets = rng.standard_normal((size, readouts, spec.output_size))
     return Batch(
         inputs.astype(np.float32),
         np.full(size, time_steps),
         targets.astype(np.float32),
-        np.ones((size, 1), bool),
+        np.ones((size, readouts), bool),
     )

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from harness.contract import Array
 from harness.errors import RefusedError
 from implementations.shared.device import Probe
 
@@ -30,6 +31,9 @@ class NumpyProbe(Probe):
         # Drawing normal numbers would take longer than all the products.
         a, b = (rng.random((2, size, size), np.float32) - 0.5).astype(dtype)
         return partial(np.matmul, a, b, out=np.empty_like(a))
+
+    def _tenth(self, values: Array) -> Array:
+        return np.multiply(values, np.float32(0.1))
 
     def copy(self, size: int) -> Callable[[], None]:
         """Return a call that reads and writes `size` bytes, with one thread."""

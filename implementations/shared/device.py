@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from harness.contract import DeviceTimer, FrameworkState
+import numpy as np
+
+from harness.contract import Array, DeviceTimer, FrameworkState
 from harness.errors import RefusedError, UnavailableError
 
 
@@ -78,6 +80,19 @@ class Probe(ABC):
 
     def timer(self) -> DeviceTimer | None:
         """Return the device's clock, or None if the framework has none."""
+        return None
+
+    def flushes_subnormals(self) -> bool | None:
+        """Return whether the framework sets float32 numbers below 1.2e-38 to zero.
+
+        It is tried in this process. None if it cannot be tried.
+        """
+        found = self._tenth(np.full(64, 2e-38, np.float32))
+        # The bits decide: the comparison itself may take such numbers as zero.
+        return None if found is None else not found.view(np.uint32).any()
+
+    def _tenth(self, values: Array) -> Array | None:
+        """Return a tenth of float32 values, computed by the framework on the device."""
         return None
 
     def state(self) -> FrameworkState:

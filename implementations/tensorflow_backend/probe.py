@@ -8,7 +8,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from harness.contract import FrameworkState
+from harness.contract import Array, FrameworkState
 from implementations.shared.device import Probe
 from implementations.tensorflow_backend.network import find_device
 
@@ -41,6 +41,11 @@ class TensorFlowProbe(Probe):
             self._wait()
 
         return call
+
+    def _tenth(self, values: Array) -> Array:
+        with tf.device(self._device):
+            found: Array = tf.multiply(tf.constant(values), 0.1).numpy()
+        return found
 
     def copy(self, size: int) -> Callable[[], None]:
         """Return a call that moves 2 `size` bytes in all and waits.

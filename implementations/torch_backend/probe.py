@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from harness.contract import FrameworkState
+from harness.contract import Array, FrameworkState
 from implementations.shared.device import Probe, check_device
 
 
@@ -35,6 +35,10 @@ class TorchProbe(Probe):
             self._wait()
 
         return call
+
+    def _tenth(self, values: Array) -> Array:
+        found: Array = torch.from_numpy(values).to(self._device).mul(0.1).cpu().numpy()
+        return found
 
     def copy(self, size: int) -> Callable[[], None]:
         """Return a call that reads and writes `size` bytes and waits."""

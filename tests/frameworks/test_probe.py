@@ -17,6 +17,7 @@ def test_calls_wait_and_report_nothing_about_a_gpu_on_the_cpu(
     framework = backend.framework
     cases.assert_waits_and_reports_nothing_about_a_gpu(framework, "float32", "float64")
     cases.assert_refuses(framework, "tf32")
+    cases.assert_tries_subnormal_numbers(framework)
     cases.assert_reports_a_missing_gpu(framework)
 
 

@@ -10,6 +10,9 @@ from harness.analysis.run import JudgedRun
 from harness.analysis.speed.timings import MACHINE, SpeedRow, timings
 from harness.trial import HOW_TIMED, THREADS_AND_ARITHMETIC, Trial
 
+_NOT_COMPARED = (*THREADS_AND_ARITHMETIC, "readout")
+"""Fields in which two timings of one call may differ: they are paired to say so."""
+
 
 @dataclass(frozen=True)
 class TimedTrial:
@@ -51,8 +54,9 @@ def trial_pairs(
 ) -> Iterator[tuple[TimedTrial | None, TimedTrial | None]]:
     """Yield the trials that time the same call in pairs, and the others alone.
 
-    Trials that differ only in their budgets are pairs too. They are compared only if
-    `across_machines` is True; otherwise the pair only says that the budgets differ.
+    Trials that differ only in their budgets, or in the time steps at which a network
+    answers, are pairs too. They are compared only if `across_machines` is True;
+    otherwise the pair only says what differs.
     Across machines, a trial with several such partners stays alone.
     """
     left = {trial.key: trial for trial in new}
@@ -63,11 +67,9 @@ def trial_pairs(
             alone.append(trial)
         else:
             yield trial, partner
-    near = group(
-        left.values(), lambda side: side.trial.key(HOW_TIMED, THREADS_AND_ARITHMETIC)
-    )
+    near = group(left.values(), lambda side: side.trial.key(HOW_TIMED, _NOT_COMPARED))
     for trial in alone:
-        close = near.get(trial.trial.key(HOW_TIMED, THREADS_AND_ARITHMETIC), [])
+        close = near.get(trial.trial.key(HOW_TIMED, _NOT_COMPARED), [])
         if not close or (across_machines and len(close) > 1):
             yield trial, None
             continue
@@ -89,9 +91,9 @@ def other_machine(base: SpeedRow, new: SpeedRow) -> tuple[str, ...]:
 
 
 def other_budget(base: Trial, new: Trial) -> tuple[str, ...]:
-    """Return what differs between the budgets: "threads 1 against 2"."""
+    """Return what differs, of budget and readout: "threads 1 against 2"."""
     return tuple(
         f"{name} {getattr(base, name)} against {getattr(new, name)}"
-        for name in THREADS_AND_ARITHMETIC
+        for name in _NOT_COMPARED
         if getattr(base, name) != getattr(new, name)
     )

@@ -36,6 +36,7 @@ def sizes_of(trial: Trial, *left_out: str) -> list[str]:
     else:
         words = [f"{trial.time_steps} time steps"] if long else []
         words.append(f"input size {trial.input_size}")
+        words += ["an answer at every step"] if trial.readout == "every" else []
     words += [f"batch {trial.batch}"] if "batch" not in left_out else []
     words += [f"hidden {trial.hidden_size}"] if "hidden_size" not in left_out else []
     words += [f"{trial.num_layers} layers"] if trial.num_layers > 1 else []

@@ -95,7 +95,8 @@ def speed_rows(run: JudgedRun) -> list[SpeedRow]:
 
 def comparable(row: SpeedRow) -> tuple[object, ...]:
     """Return a key that is equal for rows that may be compared with each other."""
-    return row.heading, row.trial.session, row.session, row.cell, row.phase
+    readout = row.trial.readout
+    return row.heading, row.trial.session, row.session, row.cell, row.phase, readout
 
 
 def _against(row: SpeedRow, best: SpeedRow) -> SpeedRow:

@@ -76,6 +76,7 @@ class SpeedRow:
         turns: Median seconds of a call by round of the session.
         latency_sample_s: Raw latencies of single time steps, in order.
         machine_facts: The values of `MACHINE` in the result.
+        flushes: Whether the library sets subnormal numbers to zero, if it is known.
         host: Where it ran; sessions of one name on two hosts are two sessions.
     """
 
@@ -116,6 +117,7 @@ class SpeedRow:
     latency_sample_s: tuple[float, ...] = field(default=(), repr=False)
     machine_facts: Mapping[str, str] = field(default_factory=dict, repr=False)
     host: str = field(default="", repr=False)
+    flushes: bool | None = field(default=None, repr=False)
 
     @property
     def intensity(self) -> float | None:
@@ -153,6 +155,13 @@ class SpeedRow:
     def span(self) -> Interval:
         """The interval of a row that is timed; its median alone if there is none."""
         return self.time or Interval(self.seconds, self.seconds)
+
+    @property
+    def ran(self) -> str | None:
+        """The kernel, and what its library does with subnormal numbers."""
+        if self.kernel is None or self.flushes is None:
+            return self.kernel
+        return f"{self.kernel}, {'flushes' if self.flushes else 'keeps'} subnormals"
 
     @property
     def unfit(self) -> bool:
@@ -307,6 +316,7 @@ def _row(
         latency_sample_s=sample,
         machine_facts={name: str(result[name]) for name in MACHINE if result.get(name)},
         host=str(result.get("host") or ""),
+        flushes=result.get("flushes_subnormals"),
     )
     if phase == PLACEMENT and not row.shaky:
         row = replace(row, unstable=_wide(row), shaky=bool(_wide(row)))

@@ -43,6 +43,7 @@ from harness.measure.readback import ReadBack, Reference, tolerance_of
 from harness.measure.speed.phases import Batches, Phase, phases_of
 from harness.measure.speed.results import QUANTITIES, placement, results
 from harness.measure.speed.stability import unstable
+from harness.measure.speed.subnormals import Subnormals
 from harness.measure.speed.turns import Turns
 from harness.measure.work import Work
 from harness.registry import Registry
@@ -203,8 +204,12 @@ class SpeedMeter:
             update.first_call_s = max(update.first_call_s, gradients.first_call_s)
         intervals = {name: median_interval(t.readings) for name, t in turns.items()}
         read_back = self._read_back(intervals)
-        doubts = {name: unstable(t, intervals[name]) for name, t in turns.items()}
-        readings = [read_back.reading()]
+        subnormals = Subnormals.of(self._problem, self._probe, self.phases)
+        doubts = {
+            name: [*unstable(t, intervals[name]), *subnormals.doubts(name)]
+            for name, t in turns.items()
+        }
+        readings = [read_back.reading(), *subnormals.readings(self.phases)]
         rings = [clocked.phase.inputs for clocked in self._phases.values()]
         batches = next((ring for ring in rings if isinstance(ring, Batches)), None)
         if batches is not None:
@@ -216,6 +221,7 @@ class SpeedMeter:
             readings=readings,
             facts={
                 **self._problem.facts(self._network.kernel()),
+                **subnormals.facts,
                 "read_back_at": read_back.where,
                 "unstable": {
                     name: [doubt.to_json() for doubt in found]

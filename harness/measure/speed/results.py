@@ -39,6 +39,7 @@ QUANTITIES = {
     "own_load": Quantity("cores", "neither"),
     "other_load": Quantity("cores", "lower"),
     "shaky": Quantity("yes or no", "lower"),
+    "subnormal_share": Quantity("share", "lower"),
     **readback.QUANTITIES,
 }
 

@@ -71,6 +71,6 @@ MARKED: Column[SpeedRow] = Column(
 PHASE: Column[SpeedRow] = Column("phase", lambda row: phase(row.phase or NOTHING))
 RAN: Sequence[Column[SpeedRow]] = (
     Column("library", lambda row: row.framework if row.phase else None),
-    Column("kernel", lambda row: row.kernel if row.phase else None),
+    Column("kernel", lambda row: row.ran if row.phase else None),
 )
 """The columns that say what computed a timing."""

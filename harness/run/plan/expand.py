@@ -250,6 +250,7 @@ def speed_trials(section: SpeedSection, registry: Registry, device: str) -> list
                 f"{threads} {'thread' if threads == 1 else 'threads'}"
             ),
             **sizes,
+            readout=section.readout,
             seed=0,
             data_seed=0,
             optimizer=TIMED_OPTIMIZER,

@@ -280,6 +280,7 @@ def _with_phase(run: Run, phase: str) -> Run:
         ({"threads": 2}, "threads 1 against 2"),
         ({"dtype": "float64"}, "dtype float32 against float64"),
         ({"precision": "tf32"}, "precision highest against tf32"),
+        ({"readout": "every"}, "readout last against every"),
     ],
 )
 def test_a_different_budget_is_refused_or_reported_beside_equal_ones(
