@@ -51,6 +51,9 @@ class HostedStopwatch(Protocol):
     def found(self) -> Weights:
         """Return what the calls of the last turn computed."""
 
+    def flushes_subnormals(self) -> bool | None:
+        """Return whether the framework sets subnormal numbers to zero, if known."""
+
 
 class HostedGauges(Protocol):
     """The methods of `Gauges`, which may be in another process."""

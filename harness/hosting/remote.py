@@ -420,6 +420,11 @@ class RemoteStopwatch(_Remote):
         """Return what the calls of the last turn computed."""
         return cast(Weights, self._ask("found"))
 
+    def flushes_subnormals(self) -> bool | None:
+        """Return whether the framework sets subnormal numbers to zero, if known."""
+        found = self._ask("flushes_subnormals")
+        return None if found is None else bool(found)
+
 
 class RemoteGauges(_Remote):
     """The `Gauges` of a hosting process."""

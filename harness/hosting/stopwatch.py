@@ -255,6 +255,15 @@ class Stopwatch:
         """Return what the calls of the last turn computed."""
         return self._last
 
+    def flushes_subnormals(self) -> bool | None:
+        """Return whether the framework sets subnormal numbers to zero, if it is known.
+
+        Only some probes can try it.
+        """
+        ask = getattr(self._probe, "flushes_subnormals", None)
+        found = ask() if callable(ask) else None
+        return None if found is None else bool(found)
+
     def _phase(self, name: str) -> Phase:
         if name not in self._phases:
             stream = name == "stream"

@@ -204,7 +204,7 @@ class SpeedMeter:
             update.first_call_s = max(update.first_call_s, gradients.first_call_s)
         intervals = {name: median_interval(t.readings) for name, t in turns.items()}
         read_back = self._read_back(intervals)
-        subnormals = Subnormals.of(self._problem, self._probe, self.phases)
+        subnormals = Subnormals.of(self._problem, self._stopwatch, self.phases)
         doubts = {
             name: [*unstable(t, intervals[name]), *subnormals.doubts(name)]
             for name, t in turns.items()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract import DeviceProbe
+from harness.hosting.host import HostedStopwatch
 from harness.measure.problem import Problem, rows
 from harness.measure.readback import MOST_STATES
 from harness.reason import Reason
@@ -49,14 +49,12 @@ class Subnormals:
 
     @classmethod
     def of(
-        cls, problem: Problem, probe: DeviceProbe | None, phases: tuple[str, ...]
+        cls, problem: Problem, stopwatch: HostedStopwatch, phases: tuple[str, ...]
     ) -> Subnormals:
         """Count them with the reference, and try what the library does with them."""
         timed = set(OF_GRADIENTS) & set(phases)
-        ask = getattr(probe, "flushes_subnormals", None)  # not every plugin's has it
-        return cls(
-            share_of_gradients(problem) if timed else None, ask() if ask else None
-        )
+        share = share_of_gradients(problem) if timed else None
+        return cls(share, stopwatch.flushes_subnormals())
 
     def doubts(self, phase: str) -> Iterator[Reason]:
         """Yield why the time of a phase depends on subnormal numbers."""

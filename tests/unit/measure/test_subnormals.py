@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from harness.contract import Readout
+from harness.hosting.stopwatch import Stopwatch
 from harness.loading import load_probe
 from harness.measure.arithmetic import flops_of_call
 from harness.measure.problem import Problem
@@ -34,12 +35,12 @@ EVERY = replace(TRIAL, readout="every")
 
 
 class Flushing:
-    """A probe of a library that sets subnormal numbers to zero, or does not."""
+    """A stopwatch at a library that sets subnormal numbers to zero, or does not."""
 
-    def __init__(self, flushes: bool) -> None:
+    def __init__(self, flushes: bool | None) -> None:
         self.flushes = flushes
 
-    def flushes_subnormals(self) -> bool:
+    def flushes_subnormals(self) -> bool | None:
         return self.flushes
 
 
@@ -80,7 +81,7 @@ def test_a_long_task_with_an_answer_at_the_end_is_counted_too() -> None:
 def test_phases_with_gradients_are_doubted_and_say_what_the_library_does(
     flushes: bool | None,
 ) -> None:
-    probe: Any = object() if flushes is None else Flushing(flushes)
+    probe: Any = Flushing(flushes)
     phases = ("forward", "loss_and_gradients", "train_step")
     found = Subnormals.of(Problem(REGISTRY, TRIAL), probe, phases)
     assert found.flushes is flushes
@@ -96,6 +97,19 @@ def test_phases_with_gradients_are_doubted_and_say_what_the_library_does(
     assert list(inference.readings(("forward", "stream"))) == []
     steady = Subnormals.of(Problem(REGISTRY, EVERY), probe, phases)
     assert [*steady.doubts("train_step")] == []
+
+
+class Untried:
+    """A plugin's probe, which cannot try what its library does."""
+
+    def timer(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize("probe", [None, Untried()])
+def test_the_mode_is_unknown_where_a_probe_cannot_try_it(probe: Any) -> None:
+    network: Any = None
+    assert Stopwatch(network, (), probe).flushes_subnormals() is None
 
 
 def test_numpy_keeps_subnormal_numbers() -> None:
