@@ -18,6 +18,7 @@ from harness.contract import Optimizer
 from harness.errors import (
     MisuseError,
     PluginError,
+    describe_error,
     shortened,
     suggestion,
     suggestion_and_names,
@@ -433,7 +434,9 @@ def _task_problems(section: _OnTask, registry: Registry) -> list[str]:
         try:
             task.time_steps(length)
         except ValueError as error:
-            problems.append(f"length: {error}")
+            problems.append(f"length: {shortened(str(error), 1000)}")
+        except Exception as error:  # whatever a task's own code may raise
+            problems.append(f"task: {section.task}: {describe_error(error)}")
     return problems
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import MisuseError
+from harness.registry import Registry
+from harness.scaffold import NewPlugin, write_plugin
 from harness.suite import Suite, built_in_suites, load_suite
 from tests import helpers
 from tests.helpers import REGISTRY
@@ -281,6 +283,32 @@ def test_an_invalid_setting_is_reported(
     setting: str, message: str, tmp_path: Path
 ) -> None:
     assert message in problems(helpers.TINY, tmp_path, setting)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return self.nothing", "AttributeError: 'Task' object has no attribute"),
+        ("return 1 // 0", "ZeroDivisionError"),
+        ("raise ValueError('too short')", "length: too short"),
+    ],
+)
+def test_whatever_a_task_raises_about_a_length_is_a_problem_of_the_suite(
+    body: str, message: str, tmp_path: Path
+) -> None:
+    own = NewPlugin("task", "own", file=tmp_path / "own.py")
+    file = write_plugin(own, REGISTRY)
+    lines = file.read_text().splitlines()
+    at = next(n for n, line in enumerate(lines) if "def time_steps" in line)
+    lines.insert(at + 1, f"        {body}")
+    helpers.write(file, "\n".join(lines))
+    suite = helpers.write(
+        tmp_path / "suite.toml", helpers.TINY.replace("adding", "own")
+    )
+    with pytest.raises(MisuseError) as raised:
+        load_suite(str(suite), Registry.discover([file]))
+    assert f"learning[0].{'' if 'length' in message else 'task: own: '}" in str(raised)
+    assert message in str(raised.value)
 
 
 # --- environments --------------------------------------------------------------------
