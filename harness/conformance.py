@@ -6,6 +6,7 @@ What a factory returned must have the methods of its contract.
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -115,6 +116,25 @@ VARIABLES = Allowed(
     "text by the name of a variable, such as {'KERAS_BACKEND': 'jax'}",
     _is_variables,
     dict,
+)
+
+
+def _is_range(value: Any) -> bool:
+    numbers = is_list(value, lambda n: isinstance(n, int | float) and math.isfinite(n))
+    pair = numbers and isinstance(value, Sequence) and len(value) == 2
+    return pair and bool(value[0] < value[1])
+
+
+def _is_ranges(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        is_line(part) and _is_range(given) for part, given in value.items()
+    )
+
+
+RANGES = Allowed(
+    "two finite numbers by state part, the lower one first, such as {'h': (0.1, 1.0)}",
+    _is_ranges,
+    lambda value: {part: tuple(given) for part, given in value.items()},
 )
 
 # --- what a factory returned ---------------------------------------------------------

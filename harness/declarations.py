@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 from harness.conformance import (
     FLAG,
     LINE,
+    RANGES,
     REFERENCE,
     VARIABLES,
     Allowed,
@@ -55,6 +56,7 @@ _ARGUMENTS: Mapping[str, Allowed] = {
         lambda value: is_list(value, is_name) and {*INITS} <= {*value},
         kept=tuple,
     ),
+    "states": RANGES,
     # of an implementation
     "framework": Allowed("the name of a framework, such as 'torch'", is_line),
     "cells": list_of("names", "['gru'], or 'equations' or 'reference'", is_line, 0),
@@ -152,6 +154,8 @@ class CellDeclaration(Declaration):
             any framework.
         reference: Whether the cell is a `ReferenceCell`.
         inits: The schemes that `Cell.initial_weights` knows and a suite may name.
+        states: What a state part can be, from (low) to (high), by part. A part that is
+            not named can be any number.
     """
 
     kind: ClassVar[str] = "cell"
@@ -161,6 +165,7 @@ class CellDeclaration(Declaration):
     equations: str | None = None
     reference: bool = True
     inits: tuple[str, ...] = INITS
+    states: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -297,6 +302,7 @@ def declare_cell(
     equations: str | None = None,
     reference: bool = True,
     inits: Sequence[str] = INITS,
+    states: Mapping[str, Sequence[float]] | None = None,
     summary: str = "",
     files: Sequence[str] = (),
 ) -> CellDeclaration:
@@ -312,6 +318,9 @@ def declare_cell(
             only against their own single time steps.
         inits: Every scheme that the cell's `initial_weights` knows; a suite may name
             no other.
+        states: What a state part can be, by part: {"h": (0.1, 1.0)} for a cell that
+            takes the logarithm of h. A certificate draws states from there, by default
+            from -0.5 to 0.5. Where no state is given, every part is zero nevertheless.
         summary: One line for `list`.
         files: Files that it reads, as paths or patterns from the plugin's folder.
 
@@ -327,6 +336,7 @@ def declare_cell(
         equations=equations,
         reference=reference,
         inits=inits,
+        states={} if states is None else states,
     )
 
 

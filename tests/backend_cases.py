@@ -20,7 +20,7 @@ from harness.contract import (
     Weights,
 )
 from harness.loading import build_network, load_cell
-from harness.measure.certificate.record import relative_error
+from harness.measure.certificate.distance import relative_error
 from harness.measure.problem import initial_weights
 from tests.helpers import REGISTRY
 

@@ -16,6 +16,9 @@ class Check:
 
     Attributes:
         error: None if the reference underflowed and nothing was compared.
+        tolerance: What is allowed there.
+        usual: The usual tolerance, if more is allowed because rounding alone makes a
+            larger error there.
         expected: Norm of the reference; None if only equality was checked.
         found: Norm of the result; None if it had another shape.
         where: The tensor and the shape with the worst error.
@@ -28,6 +31,7 @@ class Check:
     expected: float | None = None
     found: float | None = None
     where: str = ""
+    usual: float | None = None
 
     @property
     def warned(self) -> bool:
@@ -140,6 +144,7 @@ def checks_of(record: TrialRecord) -> tuple[Check, ...]:
             expected=number(record, split, "expected_norm"),
             found=number(record, split, "found_norm"),
             where=str(where.get(split, "")),
+            usual=number(record, split, "usual_tolerance"),
         )
         for split in dict.fromkeys(splits)
     )

@@ -34,18 +34,25 @@ class OwnStep:
         network: A network of `spec`.
         spec: The result of `own_step_spec` for the layer.
         cell: Names the canonical tensors.
+        takes_zeros: Whether zeros may be given as a state. If not, no state is given in
+            place of zeros.
     """
 
     network: TrainableNetwork
     spec: NetworkSpec
     cell: Cell
+    takes_zeros: bool = True
     _loaded: Weights | None = None
 
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
         """Advance one time step: x [batch, input], state parts [batch, hidden]."""
         self._load(weights)
-        before = self._stacked(state)
-        after = self.network.step(x.astype(self.spec.dtype), before).read().state
+        before = self._given(state)
+        if before is None:
+            done = self.network.forward(self.network.place(self._batch(x)))
+        else:
+            done = self.network.step(x.astype(self.spec.dtype), before)
+        after = done.read().state
         return tuple(part[0].astype(x.dtype) for part in after), (x, state)
 
     def step_backward(
@@ -54,17 +61,11 @@ class OwnStep:
         """Return gradients with respect to the weights, x and the state before."""
         self._load(weights)
         x, state = saved
-        size = len(x)
-        one = Batch(
-            x[:, None].astype(self.spec.dtype),
-            np.ones(size, int),
-            np.zeros((size, 1, 1), self.spec.dtype),
-            np.ones((size, 1), bool),
-        )
+        one = self._batch(x)
         found = self.network.vjp(
             self.network.place(one),
-            self._stacked(state),
-            np.zeros((size, 1, 1), self.spec.dtype),
+            self._given(state),
+            np.zeros_like(one.targets),
             self._stacked(d_state),
         )
         d_weights = {
@@ -72,6 +73,21 @@ class OwnStep:
         }
         d_before = tuple(part[0].astype(x.dtype) for part in found.state)
         return d_weights, found.inputs[:, 0].astype(x.dtype), d_before
+
+    def _batch(self, x: Array) -> Batch:
+        """Return sequences of one time step."""
+        size = len(x)
+        return Batch(
+            x[:, None].astype(self.spec.dtype),
+            np.ones(size, int),
+            np.zeros((size, 1, 1), self.spec.dtype),
+            np.ones((size, 1), bool),
+        )
+
+    def _given(self, state: State) -> State | None:
+        """Return a state as the network is given it."""
+        zero = not any(np.any(part) for part in state)
+        return None if zero and not self.takes_zeros else self._stacked(state)
 
     def _stacked(self, state: State) -> State:
         return tuple(part[None].astype(self.spec.dtype) for part in state)

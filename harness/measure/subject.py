@@ -16,7 +16,7 @@ from harness.contract import (
     TrainableNetwork,
 )
 from harness.declarations import ImplementationDeclaration
-from harness.errors import RefusedError
+from harness.errors import PluginError, RefusedError
 from harness.hosting.host import Host, InProcess
 from harness.loading import build_around, load_cell, load_equations
 from harness.measure.equations import EquationSteps
@@ -26,6 +26,10 @@ from harness.trial import Trial
 
 ORACLE = "numpy-reference"
 """The implementation that all others are compared with."""
+
+
+DRAWN = (-0.5, 0.5)
+"""Where a part of a state is drawn from if its cell declares nothing."""
 
 
 class Basis(Enum):
@@ -88,6 +92,27 @@ class Subject:
             return Basis.REFERENCE
         return Basis.OWN_STEPS if declared.equations is None else Basis.EQUATIONS
 
+    def state_ranges(self) -> tuple[tuple[float, float], ...]:
+        """Return from where to where each part of a state is drawn.
+
+        Raises:
+            PluginError: If the cell declares a part that it does not have.
+        """
+        parts = self.cell.info.state_parts
+        declared = self.registry.cell(self.trial.cell).states
+        for part in declared:
+            if part not in parts:
+                raise PluginError(
+                    self.trial.cell,
+                    f"states names '{part}'; its state has {', '.join(parts)}",
+                )
+        return tuple(declared.get(part, DRAWN) for part in parts)
+
+    @property
+    def takes_zeros(self) -> bool:
+        """Whether zeros may be given as a state, and not only no state."""
+        return all(low <= 0 <= high for low, high in self.state_ranges())
+
     def network(self, spec: NetworkSpec) -> TrainableNetwork:
         """Build the implementation's network.
 
@@ -132,7 +157,7 @@ class Subject:
 
         def layer(_: str, input_size: int, __: int) -> OwnStep:
             small = own_step_spec(spec, input_size, "float64" in declared.dtypes)
-            return OwnStep(self.network(small), small, self.cell)
+            return OwnStep(self.network(small), small, self.cell, self.takes_zeros)
 
         return layer
 

@@ -28,8 +28,15 @@ def certificate_json(record: TrialRecord) -> dict[str, Any]:
         "checks": {reading.split: dict(reading.values) for reading in record.readings},
         "where": record.result.get("where") or {},
         "causes": record.result.get("causes") or {},
+        "remarks": _remarks(record),
         "unproven": record.result.get("unproven"),
     }
+
+
+def _remarks(record: TrialRecord) -> list[str]:
+    """Return what was compared less closely than usual; a stored value may be any."""
+    found = record.result.get("remarks")
+    return [str(remark) for remark in found] if isinstance(found, list) else []
 
 
 def certificate_text(record: TrialRecord) -> str:
@@ -45,6 +52,7 @@ def certificate_text(record: TrialRecord) -> str:
     for cause, checks in likely_causes(record).items():
         named = ", ".join(few(checks, MOST_NAMED))
         lines.append(one_line(f"likely cause of {named}: {cause}"))
+    lines += [one_line(f"note: {remark}") for remark in _remarks(record)]
     broken, checks = (record.value("certificate", n) for n in ("broken", "checks"))
     if broken:
         lines.append(f"not certified: {broken} of {checks} checks broken")
@@ -79,10 +87,15 @@ def _lines(check: Check) -> list[str]:
     words = verdict(check)
     if words == "ok" and check.warned:
         words = "ok, but unusually large"
-    line = f"  {one_line(check.name):<26} {' '.join(numbers)}  {words}"
-    if check.broken and check.where:
-        return [line, f"  {'':<26} {one_line(check.where)}"]
-    return [line]
+    lines = [f"  {one_line(check.name):<26} {' '.join(numbers)}  {words}"]
+    if check.usual is not None:
+        lines.append(
+            f"  {'':<26} more than {_number(check.usual, 0)} is allowed here: "
+            "rounding the weights alone changes it"
+        )
+    if (check.broken or check.usual is not None) and check.where:
+        lines.append(f"  {'':<26} {one_line(check.where)}")
+    return lines
 
 
 def _number(value: float | None, width: int, missing: str = "") -> str:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from harness.measure.certificate.certify import measure_parity
-from harness.measure.certificate.record import Certificate, Tolerance, relative_error
+from harness.measure.certificate.distance import relative_error
+from harness.measure.certificate.record import Certificate, Tolerance
 from harness.measure.certificate.shapes import PAIRWISE, Shape, full_grid
 from harness.measure.certificate.trajectories import NAMES
 from harness.measure.problem import Measurement
@@ -139,8 +140,8 @@ PLANTED = [
     ),
     Planted(
         "loss-over-every-position",
-        {"loss", "grad of loss"},
-        {"outputs", "grad w_hh", "grad b", *UPDATES},
+        {"loss", "grad of loss", *UPDATES},
+        {"outputs", "grad w_hh", "grad b"},
         "the loss is averaged over every position, scored or not",
         shapes=(SCORED,),
         optimizers=True,
@@ -154,8 +155,8 @@ PLANTED = [
     ),
     Planted(
         "padding-leaks",
-        {"outputs", "final state", "grad w_hh"},
-        {"one time step", "grad state at split", *UPDATES},
+        {"outputs", "final state", "grad w_hh", "sgd updates"},
+        {"one time step", "grad state at split"},
         "padding leaks: sequences are run on beyond their end",
         shapes=(PADDED, SHORT),
         optimizers=True,

@@ -10,13 +10,11 @@ import pytest
 from harness.contract import Optimizer
 from harness.measure.certificate.network_pair import NetworkPair
 from harness.measure.certificate.record import TOLERANCES, Certificate
-from harness.measure.certificate.shapes import TRAINING
 from harness.measure.certificate.trajectories import (
     NAMES,
     Name,
     compare_optimizers,
     steady_weights,
-    training_batches,
     trajectories,
     typical_norm,
 )
@@ -36,11 +34,11 @@ def test_all_updates_are_clipped_then_none_then_about_half(cell: str) -> None:
     for name in NAMES:
         shares = []
         for trajectory in trajectories(name, typical):
-            pair = NetworkPair(subject, TRAINING, trajectory.optimizer)
+            pair = NetworkPair(subject, trajectory.shape, trajectory.optimizer)
             oracle = pair.oracle
             oracle.load_weights(steady_weights(pair))
-            batches = training_batches(trajectory.updates)
-            done = oracle.train_steps([oracle.place(b) for b in batches]).read()
+            placed = [oracle.place(batch) for batch in trajectory.batches()]
+            done = oracle.train_steps(placed).read()
             clip_norm = trajectory.optimizer.clip_norm or np.inf
             shares.append(np.mean(done.gradient_norms > clip_norm))
         every, none, half = shares

@@ -11,11 +11,12 @@ finite differences, and invariants are checked.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from harness.contract import Array, Batch, Forward, Handle, Network, State, Weights
+from harness.contract import Array, Network, State, TrainableNetwork, Weights
 from harness.errors import RefusedError
 from harness.hosting.host import Host
 from harness.measure.certificate.diagnosis import diagnose
@@ -24,8 +25,8 @@ from harness.measure.certificate.invariants import compare_invariants
 from harness.measure.certificate.network_pair import (
     LARGE_COTANGENT,
     NetworkPair,
+    OnBoth,
     random_batch,
-    split_at,
     weight_points,
 )
 from harness.measure.certificate.peers import compare_peers
@@ -37,6 +38,7 @@ from harness.measure.certificate.record import (
     in_layer,
     listed,
 )
+from harness.measure.certificate.rounding import Responses, nudged
 from harness.measure.certificate.shapes import PAIRWISE, full_grid
 from harness.measure.certificate.trajectories import compare_optimizers
 from harness.measure.problem import Measurement
@@ -147,6 +149,10 @@ def _unproven(trial: Trial, peers: Sequence[str]) -> str:
     )
 
 
+Answers = dict[tuple[str, str], Array]
+"""What a network computed, by check and tensor: ("final state", "c")."""
+
+
 class PairComparison:
     """Compares the implementation's network with the reference at one shape."""
 
@@ -154,97 +160,143 @@ class PairComparison:
         self, certificate: Certificate, pair: NetworkPair, trains: bool
     ) -> None:
         self._certificate, self._pair, self._trains = certificate, pair, trains
+        self._loaded: Weights = {}
 
     def run(self, seed: int) -> None:
-        """Compare at both `weight_points`, with inputs drawn from a seed."""
+        """Compare at both `weight_points`, with inputs drawn from a seed.
+
+        A batch is placed once and serves all calls. An answer that was kept from an
+        earlier call with another state, another batch of the same shape or other
+        weights then differs from the reference.
+        """
         pair = self._pair
         rng = np.random.default_rng(seed)
-        batch = random_batch(pair.shape, rng)
+        batch, other = (OnBoth(pair, random_batch(pair.shape, rng)) for _ in range(2))
         for weights in weight_points(pair.spec, pair.cell, seed):
-            loaded = pair.load(weights)
-            self._round_trip(loaded)
-            self._forward(batch, rng)
+            self._loaded = pair.load(weights)
+            self._round_trip()
+            state = pair.state(rng)
+            given = partial(self._forward, batch=batch, state=state)
+            expected = self._compare(given)
+            # Both must begin with zeros where no state is given.
+            of_none = partial(self._forward, batch=batch, state=None)
+            self._compare(of_none, "from no state")
+            self._compare(partial(self._step, x=batch.batch.inputs[:, 0], state=state))
             if self._trains:
                 self._gradients(batch, rng)
-                self._loss(batch)
+                self._compare(partial(self._loss, batch=batch))
+            beside = partial(self._forward, batch=other, state=state)
+            self._compare(beside, "of a second batch")
+            self._compare(given, "called again", expected)
 
     def _compare(
-        self, check: str, found: Array, reference: Array, tensor: str = ""
-    ) -> None:
-        words = f"{tensor} at {self._pair.shape.words}".strip()
-        self._certificate.compare(check, found, reference, words)
+        self,
+        compute: Callable[[TrainableNetwork], Answers],
+        words: str = "",
+        expected: Answers | None = None,
+    ) -> Answers:
+        """Compare what both networks compute; return what is expected.
 
-    def _compare_states(self, check: str, found: State, reference: State) -> None:
-        names = self._pair.cell.info.state_parts
-        for name, a, b in zip(names, found, reference, strict=True):
-            self._compare(check, a, b, name)
+        Args:
+            compute: Computes the answers of a network.
+            words: What is special about them.
+            expected: The reference's, if they are known already.
+        """
+        pair = self._pair
+        found = compute(pair.network)
+        right = compute(pair.oracle) if expected is None else expected
+        responses = Responses(partial(self._nudged, compute), right)
+        at = f"{words}, at {pair.shape.words}" if words else f"at {pair.shape.words}"
+        for (check, tensor), reference in right.items():
+            self._certificate.compare(
+                check,
+                found.get((check, tensor), np.empty(0)),
+                reference,
+                f"{tensor} {at}".strip(),
+                changes=responses.of((check, tensor)),
+            )
+        return right
 
-    def _round_trip(self, loaded: Weights) -> None:
+    def _nudged(
+        self, compute: Callable[[TrainableNetwork], Answers], nudge: int
+    ) -> Answers:
+        """Return what the reference computes with nudged weights."""
+        oracle = self._pair.oracle
+        oracle.load_weights(nudged(self._loaded, self._pair.unit, nudge))
+        changed = compute(oracle)
+        oracle.load_weights(self._loaded)
+        return changed
+
+    def _round_trip(self) -> None:
         found = self._pair.network.weights()
-        for name, tensor in loaded.items():
+        for name, tensor in self._loaded.items():
             self._certificate.require_equal(
                 "weights come back", found.get(name, np.empty(0)), tensor, name
             )
 
-    def _forward(self, batch: Batch, rng: np.random.Generator) -> None:
-        def of_both(compute: Callable[[Network], Handle[Forward]]) -> list[Forward]:
-            return [compute(n).read() for n in (self._pair.network, self._pair.oracle)]
+    def _states(self, check: str, state: State) -> Answers:
+        names = self._pair.cell.info.state_parts
+        return {(check, name): part for name, part in zip(names, state, strict=True)}
 
-        state, x = self._pair.state(rng), batch.inputs[:, 0]
-        found, reference = of_both(lambda n: n.forward(n.place(batch), state))
-        self._compare("outputs", found.outputs, reference.outputs)
-        self._compare_states("final state", found.state, reference.state)
-        # Both must begin with zeros where no state is given.
-        found, reference = of_both(lambda n: n.forward(n.place(batch)))
-        self._compare("outputs", found.outputs, reference.outputs, "from no state,")
-        found, reference = of_both(lambda n: n.step(x, state))
-        self._compare("one time step", found.outputs, reference.outputs, "outputs")
-        self._compare_states("one time step", found.state, reference.state)
+    def _forward(self, network: Network, batch: OnBoth, state: State | None) -> Answers:
+        done = network.forward(batch.on(network), state).read()
+        states = self._states("final state", done.state)
+        return {("outputs", ""): done.outputs, **states}
 
-    def _gradients(self, batch: Batch, rng: np.random.Generator) -> None:
-        readouts, size = batch.scored.shape[1], self._pair.spec.output_size
-        dense = rng.standard_normal((batch.size, readouts, size))
+    def _step(self, network: Network, x: Array, state: State) -> Answers:
+        done = network.step(x, state).read()
+        states = self._states("one time step", done.state)
+        return {("one time step", "outputs"): done.outputs, **states}
+
+    def _gradients(self, batch: OnBoth, rng: np.random.Generator) -> None:
+        size, readouts = batch.batch.scored.shape
+        dense = rng.standard_normal((size, readouts, self._pair.spec.output_size))
         last = np.zeros_like(dense)
-        last[:, -1] = LARGE_COTANGENT * rng.standard_normal((batch.size, size))
+        last[:, -1] = LARGE_COTANGENT * rng.standard_normal(last[:, -1].shape)
         state = self._pair.state(rng)
         d_dense = tuple(rng.standard_normal(part.shape) for part in state)
         d_none = tuple(np.zeros(part.shape) for part in state)
-        self._vjps(batch, state, ((dense, d_dense), (last, d_none)))
-        if not batch.padded:
+        cotangents = (dense, d_dense), (last, d_none)
+        for pulled in cotangents:
+            self._compare(partial(self._vjp, batch=batch, state=state, pulled=pulled))
+        of_none = partial(self._vjp, batch=batch, state=None, pulled=cotangents[0])
+        self._compare(of_none, "from no state")
+        if not batch.batch.padded:
             # The gradient to the state at one split point is checked for all of them.
-            oracle, middle = self._pair.oracle, batch.time_steps // 2
-            first, second = split_at(batch, middle)
-            between = oracle.forward(oracle.place(first), state).read().state
+            oracle, middle = self._pair.oracle, batch.batch.time_steps // 2
+            first, second = batch.split_at(middle)
+            between = oracle.forward(first.on(oracle), state).read().state
             rounded = tuple(part.astype(np.float32) for part in between)
             cut = slice(middle, None) if readouts > 1 else slice(None)
-            halves = ((dense[:, cut], d_dense), (last[:, cut], d_none))
-            self._vjps(second, rounded, halves, "grad state at split")
+            for d_outputs, d_final in cotangents:
+                half = partial(
+                    self._vjp,
+                    batch=second,
+                    state=rounded,
+                    pulled=(d_outputs[:, cut], d_final),
+                    of_state="grad state at split",
+                )
+                self._compare(half)
 
-    def _vjps(
+    def _vjp(
         self,
-        batch: Batch,
-        state: State,
-        cotangents: tuple[tuple[Array, State], ...],
+        network: TrainableNetwork,
+        batch: OnBoth,
+        state: State | None,
+        pulled: tuple[Array, State],
         of_state: str = "grad initial state",
-    ) -> None:
-        network, oracle = self._pair.network, self._pair.oracle
-        placed, reference = network.place(batch), oracle.place(batch)
-        for d_dense, d_final in cotangents:
-            # Rounded to float32, so that both sides start from the same numbers.
-            d_outputs = d_dense.astype(np.float32)
-            d_state = tuple(d.astype(np.float32) for d in d_final)
-            found = network.vjp(placed, state, d_outputs, d_state)
-            expected = oracle.vjp(reference, state, d_outputs, d_state)
-            self._compare_states(of_state, found.state, expected.state)
-            self._compare("grad inputs", found.inputs, expected.inputs)
-            for name, d_tensor in expected.weights.items():
-                check = f"grad {in_layer(name)}"
-                self._compare(check, found.weights[name], d_tensor, name)
+    ) -> Answers:
+        # Rounded to float32, so that both sides start from the same numbers.
+        d_outputs = pulled[0].astype(np.float32)
+        d_final = tuple(d.astype(np.float32) for d in pulled[1])
+        found = network.vjp(batch.on(network), state, d_outputs, d_final)
+        weights = {(f"grad {in_layer(n)}", n): d for n, d in found.weights.items()}
+        states = self._states(of_state, found.state)
+        if state is None and not self._pair.subject.takes_zeros:
+            states = {}  # no state is near zeros
+        return {**states, ("grad inputs", ""): found.inputs, **weights}
 
-    def _loss(self, batch: Batch) -> None:
-        network, oracle = self._pair.network, self._pair.oracle
-        found = network.loss_and_gradients(network.place(batch)).read()
-        expected = oracle.loss_and_gradients(oracle.place(batch)).read()
-        self._compare("loss", np.array(found.loss), np.array(expected.loss))
-        for name, d_tensor in expected.gradients.items():
-            self._compare("grad of loss", found.gradients[name], d_tensor, name)
+    def _loss(self, network: TrainableNetwork, batch: OnBoth) -> Answers:
+        done = network.loss_and_gradients(batch.on(network)).read()
+        gradients = {("grad of loss", n): d for n, d in done.gradients.items()}
+        return {("loss", ""): np.array(done.loss), **gradients}

@@ -13,9 +13,11 @@ from harness.contract import (
     Array,
     Batch,
     Cell,
+    Network,
     NetworkSpec,
     Optimizer,
     Oracle,
+    Placed,
     Readout,
     State,
     Steps,
@@ -24,6 +26,7 @@ from harness.contract import (
     Weights,
 )
 from harness.declarations import INITS
+from harness.measure.certificate.rounding import unit_of
 from harness.measure.certificate.shapes import Shape
 from harness.measure.problem import initial_weights
 from harness.measure.subject import Subject
@@ -98,12 +101,24 @@ class NetworkPair:
         """Round weights to the network's dtype, so that both compute with the same."""
         return {name: w.astype(self.spec.dtype) for name, w in weights.items()}
 
+    @property
+    def unit(self) -> float:
+        """The relative distance of two neighbouring numbers of the network."""
+        return unit_of(self.spec.dtype, self.spec.precision)
+
     def state(self, rng: np.random.Generator, dtype: str = "float32") -> State:
-        """Draw a state, parts [layers, batch, hidden]."""
+        """Draw a state, parts [layers, batch, hidden], from what the cell allows."""
+        shape = self.shape
+        size = (shape.num_layers, shape.batch, shape.hidden_size)
+        ranges = self.subject.state_ranges()
+        return tuple(rng.uniform(*between, size).astype(dtype) for between in ranges)
+
+    def cotangent_of_state(self, rng: np.random.Generator) -> State:
+        """Draw a cotangent of a state, parts [layers, batch, hidden], in float32."""
         shape = self.shape
         size = (shape.num_layers, shape.batch, shape.hidden_size)
         return tuple(
-            rng.uniform(-0.5, 0.5, size).astype(dtype)
+            rng.uniform(-0.5, 0.5, size).astype(np.float32)
             for _ in self.cell.info.state_parts
         )
 
@@ -120,6 +135,30 @@ class NetworkPair:
         points = weight_points(self.spec, self.cell, seed)
         weights = self.rounded(next(islice(points, point, None)))
         return Case(self, weights, batch, self.state(rng, dtype), rng)
+
+
+@dataclass
+class OnBoth:
+    """A batch that each network of a pair places once, when it first needs it."""
+
+    pair: NetworkPair
+    batch: Batch
+    _placed: dict[bool, Placed] = field(default_factory=dict)
+    _parts: tuple[OnBoth, OnBoth] | None = None
+
+    def on(self, network: Network) -> Placed:
+        """Return the batch as a network of the pair placed it."""
+        own = network is self.pair.network
+        if own not in self._placed:
+            self._placed[own] = network.place(self.batch)
+        return self._placed[own]
+
+    def split_at(self, middle: int) -> tuple[OnBoth, OnBoth]:
+        """Cut the batch in two in time; further calls return the same parts."""
+        if self._parts is None:
+            first, second = split_at(self.batch, middle)
+            self._parts = OnBoth(self.pair, first), OnBoth(self.pair, second)
+        return self._parts
 
 
 @dataclass(frozen=True)
@@ -182,10 +221,7 @@ def weight_points(spec: NetworkSpec, cell: Cell, seed: int) -> Iterator[Weights]
 
 def random_batch(shape: Shape, rng: np.random.Generator) -> Batch:
     """Draw a batch of a shape, in which some positions are scored."""
-    lengths = np.full(shape.batch, shape.time_steps)
-    if shape.padded:
-        lengths = rng.integers(1, shape.time_steps, shape.batch)
-        lengths[0] = shape.time_steps - 1
+    lengths = _lengths(shape, rng)
     size = (shape.batch, shape.time_steps)
     if shape.inputs.kind == "tokens":
         inputs: Array = rng.integers(0, shape.inputs.size, size)
@@ -206,6 +242,24 @@ def random_batch(shape: Shape, rng: np.random.Generator) -> Batch:
         normal = rng.standard_normal((shape.batch, readouts, OUTPUT_SIZE))
         targets = normal.astype(np.float32)
     return Batch(inputs, lengths, targets, scored)
+
+
+def _lengths(shape: Shape, rng: np.random.Generator) -> Array:
+    """Draw the length of every sequence.
+
+    A padded batch is as a user's: the longest sequence has every time step, one has a
+    single time step, and others are equal. A single sequence ends one time step early:
+    padding may go beyond the longest sequence, too.
+    """
+    lengths = np.full(shape.batch, shape.time_steps)
+    if shape.padded:
+        lengths -= 1
+    if shape.padded and shape.batch > 1:
+        lengths[:] = rng.integers(2, shape.time_steps)
+        lengths[0], lengths[1] = shape.time_steps, 1
+        lengths[4:] = rng.integers(1, shape.time_steps + 1, shape.batch)[4:]
+        rng.shuffle(lengths)
+    return lengths
 
 
 def split_at(batch: Batch, middle: int) -> tuple[Batch, Batch]:

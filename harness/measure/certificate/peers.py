@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from harness.contract import Array
 from harness.measure.certificate.network_pair import NetworkPair
 from harness.measure.certificate.record import Certificate
+from harness.measure.certificate.rounding import Responses, nudged
 from harness.measure.certificate.shapes import PAIRWISE, Shape
 from harness.measure.subject import Subject, declines
 
@@ -53,6 +55,7 @@ def _compare(certificate: Certificate, subject: Subject, name: str) -> bool:
         return False
     for seed, (shape, answers) in enumerate(zip(PAIRWISE, expected, strict=True)):
         found = _answers(subject, shape, seed)
+        changes = Responses(partial(_answers, subject, shape, seed), found)
         for what, reference in answers.items():
             certificate.compare(
                 f"as {name}",
@@ -60,17 +63,30 @@ def _compare(certificate: Certificate, subject: Subject, name: str) -> bool:
                 reference,
                 f"{what} at {shape.words}",
                 certificate.tolerance.doubled,  # each may be off by the tolerance
+                changes.of(what),
             )
     return True
 
 
-def _answers(subject: Subject, shape: Shape, seed: int) -> Mapping[str, Array]:
-    """Return outputs, final state and gradients, each by its name."""
+def _answers(
+    subject: Subject, shape: Shape, seed: int, nudge: int | None = None
+) -> Mapping[str, Array]:
+    """Return outputs, final state and gradients, each by its name.
+
+    Args:
+        subject: The implementation.
+        shape: The shape of the batch.
+        seed: Decides everything that is drawn.
+        nudge: If given, the weights are `nudged` first, with this seed.
+    """
     pair = NetworkPair(subject, shape)
     case, network = pair.case(seed), pair.network
-    d_final = pair.state(case.rng)
+    d_final = pair.cotangent_of_state(case.rng)
     d_outputs = case.cotangent.astype(np.float32)
-    network.load_weights(case.weights)
+    weights = case.weights
+    if nudge is not None:
+        weights = pair.rounded(nudged(weights, pair.unit, nudge))
+    network.load_weights(weights)
     placed = network.place(case.batch)
     done = network.forward(placed, case.state).read()
     pulled = network.vjp(placed, case.state, d_outputs, d_final)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from harness.contract import Array, Quantity
+from harness.measure.certificate.distance import UNDERFLOW, norm, relative_error
+from harness.measure.certificate.rounding import allowed
 from harness.store import Reading
-
-UNDERFLOW = 1e-30
-"""A reference with a smaller norm underflows in float32 and is not compared."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class Tolerance:
     def doubled(self) -> Tolerance:
         """Twice the tolerance, for two results that may both be off."""
         return Tolerance(2 * self.certified, 2 * self.warned)
+
+    def widened(self, allowed: float) -> Tolerance:
+        """Return the tolerance with a larger error certified, but still suspicious."""
+        return Tolerance(max(allowed, self.certified), self.warned)
 
 
 TOLERANCES = {
@@ -43,9 +47,14 @@ TOLERANCES = {
 EXACT = Tolerance(0.0, 0.0)
 """For tensors that must come back bit for bit."""
 
+MOST = 0.25
+"""No error above this is allowed for rounding: half a gradient is 0.5 from the whole.
+Products in bfloat16 are allowed as much, and a bound above it would show no mistake."""
+
 QUANTITIES = {
     "error": Quantity("relative error", "lower"),
     "tolerance": Quantity("relative error", "neither"),
+    "usual_tolerance": Quantity("relative error", "neither"),
     "warned_above": Quantity("relative error", "neither"),
     "expected_norm": Quantity("norm", "neither"),
     "found_norm": Quantity("norm", "neither"),
@@ -58,30 +67,15 @@ QUANTITIES = {
 }
 
 
-def relative_error(found: Array, reference: Array) -> float | None:
-    """Return |found - reference| / |reference| in the 2-norm.
-
-    It is None if the norm of the reference is below `UNDERFLOW`. It is infinite if
-    `found` has another shape or is not finite.
-    """
-    if found.shape != reference.shape or not np.isfinite(found).all():
-        return float("inf")
-    norm = _norm(reference)
-    if norm < UNDERFLOW:
-        return None
-    return _norm(found.astype(np.float64) - reference) / norm
-
-
-def _norm(array: Array) -> float:
-    return float(np.linalg.norm(np.asarray(array, np.float64).ravel()))
-
-
 @dataclass(frozen=True)
 class Finding:
     """The worst comparison of one check.
 
     Attributes:
         error: None if the reference underflowed and nothing was compared.
+        tolerance: What is allowed there.
+        usual: The tolerance that `tolerance` widens because rounding alone makes a
+            larger error there, or None.
         where: Tensor and shape.
         expected: Norm of the reference.
         found: Norm of what was found; None if it had another shape, infinite if it was
@@ -91,6 +85,7 @@ class Finding:
     error: float | None
     tolerance: Tolerance
     where: str = ""
+    usual: float | None = None
     expected: float | None = None
     found: float | None = None
 
@@ -104,10 +99,21 @@ class Finding:
         """Whether the error is suspicious."""
         return self.error is not None and self.error > self.tolerance.warned
 
+    @property
+    def rank(self) -> tuple[bool, bool, float]:
+        """What makes it worse than another: broken, then widened, then its share."""
+        if self.error is None:
+            return False, False, -1.0
+        share = self.error / (self.tolerance.certified or UNDERFLOW)
+        if math.isnan(share):
+            share = math.inf
+        return self.broken, self.usual is not None, share
+
     def values(self) -> dict[str, float]:
         """Return the numbers of a reading, all finite, since JSON has no infinity."""
         values = {
             "tolerance": self.tolerance.certified,
+            "usual_tolerance": self.usual,
             "warned_above": self.tolerance.warned,
             "error": self.error,
             "expected_norm": self.expected,
@@ -119,13 +125,18 @@ class Finding:
 
 @dataclass
 class Certificate:
-    """The worst error of each check over all shapes, weights and cotangents."""
+    """The worst error of each check over all shapes, weights and cotangents.
+
+    Attributes:
+        remarks: What was compared less closely than usual, and why.
+    """
 
     tolerance: Tolerance
     shapes: int
     findings: dict[str, Finding] = field(default_factory=dict)
     underflowed: int = 0
     causes: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     def compare(
         self,
@@ -134,17 +145,19 @@ class Certificate:
         reference: Array,
         where: str = "",
         tolerance: Tolerance | None = None,
+        changes: Iterable[float] = (),
     ) -> None:
         """Record one comparison."""
         reference = np.asarray(reference, np.float64)
-        norm = _norm(found) if np.isfinite(found).all() else float("inf")
+        size = norm(found) if np.isfinite(found).all() else float("inf")
         self.record(
             check,
             relative_error(found, reference),
             where,
             tolerance,
-            expected=_norm(reference),
-            found=norm if found.shape == reference.shape else None,
+            changes,
+            expected=norm(reference),
+            found=size if found.shape == reference.shape else None,
         )
 
     def require_equal(
@@ -162,15 +175,30 @@ class Certificate:
         error: float | None,
         where: str = "",
         tolerance: Tolerance | None = None,
+        changes: Iterable[float] = (),
         **norms: float | None,
     ) -> None:
-        """Record an error, or None if the reference underflowed."""
-        finding = Finding(error, tolerance or self.tolerance, where, **norms)
+        """Record an error, or None if the reference underflowed.
+
+        Args:
+            check: The name of the check.
+            error: The relative error.
+            where: Tensor and shape.
+            tolerance: What is allowed, by default the certificate's tolerance.
+            changes: How much the result changes at each nudge; see `rounding`.
+            norms: Of the reference and of what was found.
+        """
+        tolerance, usual = tolerance or self.tolerance, None
+        if error is not None:
+            most = allowed(error, tolerance.certified, changes, MOST)
+            if most > tolerance.certified:
+                usual, tolerance = tolerance.certified, tolerance.widened(most)
+        finding = Finding(error, tolerance, where, usual, **norms)
         worst = self.findings.get(check)
         if error is None:
             self.underflowed += 1
             self.findings.setdefault(check, finding)
-        elif worst is None or worst.error is None or not error <= worst.error:
+        elif worst is None or finding.rank > worst.rank:
             self.findings[check] = finding
 
     @property
@@ -200,7 +228,7 @@ class Certificate:
         checks whose likely cause was found.
         """
         where = {c: f.where for c, f in self.findings.items() if f.where}
-        return {"where": where, "causes": self.causes}
+        return {"where": where, "causes": self.causes, "remarks": self.remarks}
 
 
 def listed(names: Sequence[str], most: int | None = None) -> str:

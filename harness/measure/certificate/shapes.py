@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.contract import Inputs, Readout, Target
 
@@ -53,7 +53,10 @@ PAIRWISE = (
 )
 
 TRAINING = Shape(Inputs("reals", 2), 20, 8, 32, 1, _LAST, False)
-"""The shape at which optimisers are compared."""
+SCORED_TRAINING = replace(TRAINING, batch=40, readout=_EVERY, padded=True)
+PADDED_TRAINING = replace(TRAINING, padded=True)
+"""The shapes at which optimisers are compared. The second has more sequences than any
+other shape, so that code which is wrong beyond a small batch shows."""
 
 
 def full_grid() -> tuple[Shape, ...]:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from harness.contract import Array
-from harness.measure.certificate.record import listed, relative_error
+from harness.measure.certificate.distance import relative_error
+from harness.measure.certificate.record import listed
 from harness.measure.certificate.shapes import Shape
 
 Found = Mapping[str, Array]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from harness.contract import Weights
+from harness.contract import Batch, Weights
 from harness.measure.certificate.diagnosis.evidence import disagreeing
 from harness.measure.certificate.diagnosis.optimizer_mistakes import (
     Mistake,
@@ -15,11 +15,9 @@ from harness.measure.certificate.diagnosis.optimizer_mistakes import (
     mistakes,
 )
 from harness.measure.certificate.network_pair import NetworkPair
-from harness.measure.certificate.shapes import TRAINING
 from harness.measure.certificate.trajectories import (
     Name,
     steady_weights,
-    training_batches,
     trajectories,
     typical_norm,
 )
@@ -34,20 +32,21 @@ hundredth of itself or less, so that in float32 its change has lost two digits o
 """
 
 
-_Taken = tuple[NetworkPair, Weights, Weights]
+_Taken = tuple[NetworkPair, list[Batch], Weights, Weights]
 """The first updates of a trajectory, as the implementation took them: its network and
-the reference with their optimiser, the weights before, and how much each changed."""
+the reference with their optimiser, the batches, the weights before, and how much each
+changed."""
 
 
 def optimizer_cause(subject: Subject, name: Name) -> str | None:
     """Return the mistake that explains the updates of all trajectories, or None."""
     every = list(_every_trajectory(subject, name))
-    if not any(np.any(d) for _, _, changes in every for d in changes.values()):
+    if not any(np.any(d) for *_, changes in every for d in changes.values()):
         return "no update is taken: the weights stay as they were"
     for mistake in mistakes(name):
         if all(
-            not disagreeing(changes, _simulated(pair, before, mistake), CLOSE)
-            for pair, before, changes in every
+            not disagreeing(taken[-1], _simulated(taken, mistake), CLOSE)
+            for taken in every
         ):
             return mistake[0]
     return None
@@ -55,21 +54,22 @@ def optimizer_cause(subject: Subject, name: Name) -> str | None:
 
 def _every_trajectory(subject: Subject, name: Name) -> Iterator[_Taken]:
     for trajectory in trajectories(name, typical_norm(subject)):
-        pair = NetworkPair(subject, TRAINING, trajectory.optimizer)
+        pair = NetworkPair(subject, trajectory.shape, trajectory.optimizer)
         before, network = pair.load(steady_weights(pair)), pair.network
-        placed = [network.place(batch) for batch in training_batches(UPDATES)]
-        network.train_steps(placed).read()
+        batches = trajectory.batches(UPDATES)
+        network.train_steps([network.place(batch) for batch in batches]).read()
         after = network.weights()
-        yield pair, before, {n: after[n] - w for n, w in before.items()}
+        yield pair, batches, before, {n: after[n] - w for n, w in before.items()}
 
 
-def _simulated(pair: NetworkPair, before: Weights, mistake: Mistake) -> Weights:
+def _simulated(taken: _Taken, mistake: Mistake) -> Weights:
     """Return how much each weight changes if an optimiser makes the mistake."""
+    pair, batches, before, _ = taken
     _, clip, step = mistake
     oracle, optimizer = pair.oracle, pair.optimizer
     at = {n: w.astype(np.float64) for n, w in before.items()}
     moments: dict[str, Moments] = {n: {} for n in at}
-    for number, batch in enumerate(training_batches(UPDATES), 1):
+    for number, batch in enumerate(batches, 1):
         oracle.load_weights(at)
         gradients = oracle.loss_and_gradients(oracle.place(batch)).read().gradients
         if optimizer.clip_norm is not None:

@@ -1,0 +1,243 @@
+"""Torch networks that are wrong only sometimes, each in its own way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from harness import declare_implementation
+from implementations.torch_backend.network import TorchNetwork
+
+for mistake in (
+    "state-from-none",
+    "gradient-from-none",
+    "continues-from-before",
+    "loss-continues-from-before",
+    "full-length-padded",
+    "shortest-padded",
+    "last-step",
+    "second-layer",
+    "beyond-sixteen",
+    "updates-run-on",
+    "caches-by-shape",
+    "caches-by-batch",
+    "caches-loss-by-batch",
+    "wears-out",
+):
+    function = mistake.replace("-", "_")
+    declare_implementation(
+        f"nearly-{mistake}",
+        framework="torch",
+        cells=["lstm"],
+        factory=f"nearly_right:{function}",
+    )
+
+
+class _Layer(nn.LSTM):
+    """An LSTM; each mistake changes one of its answers."""
+
+    def forward(self, x, state=None):
+        y, (h, c) = super().forward(x, state)
+        return self.changed(y, h, c, state)
+
+    def changed(self, y, h, c, state):
+        return y, (h, c)
+
+
+def _network(spec, cell, device, network=TorchNetwork, layer=_Layer):
+    return network(spec, cell, device, lambda _, i, h: layer(i, h))
+
+
+def state_from_none(spec, cell, device):
+    """Returns 2 c + 1 where no state is given."""
+
+    class Wrong(_Layer):
+        def changed(self, y, h, c, state):
+            return y, (h, c if state is not None else 2 * c + 1)
+
+    return _network(spec, cell, device, layer=Wrong)
+
+
+def gradient_from_none(spec, cell, device):
+    """Returns twice the gradient of the inputs where no state is given."""
+
+    class Wrong(TorchNetwork):
+        def vjp(self, placed, state, d_outputs, d_final):
+            found = super().vjp(placed, state, d_outputs, d_final)
+            return (
+                found if state is not None else replace(found, inputs=2 * found.inputs)
+            )
+
+    return _network(spec, cell, device, Wrong)
+
+
+def continues_from_before(spec, cell, device):
+    """Starts from the final state of the call before where no state is given."""
+
+    class Wrong(TorchNetwork):
+        kept = None
+
+        def _forward(self, x, padding, state):
+            fits = self.kept is not None and self.kept[0].shape[1] == x.shape[1]
+            state = self.kept if state is None and fits else state
+            outputs, self.kept = super()._forward(x, padding, state)
+            return outputs, self.kept
+
+    return _network(spec, cell, device, Wrong)
+
+
+def loss_continues_from_before(spec, cell, device):
+    """Computes the loss from the final state of the last forward call."""
+
+    class Wrong(TorchNetwork):
+        kept = None
+
+        def _forward(self, x, padding, state):
+            outputs, self.kept = super()._forward(x, padding, state)
+            return outputs, self.kept
+
+        def _run(self, x, padding, state):
+            fits = self.kept is not None and self.kept[0].shape[1] == x.shape[1]
+            state = self.kept if state is None and fits else state
+            return super()._run(x, padding, state)
+
+    return _network(spec, cell, device, Wrong)
+
+
+def full_length_padded(spec, cell, device):
+    """Skips the last time step of a sequence that fills a padded batch."""
+
+    class Wrong(TorchNetwork):
+        def _run(self, x, padding, state):
+            if padding is not None:
+                padding = padding.clamp(max=len(x) - 1)
+            return super()._run(x, padding, state)
+
+    return _network(spec, cell, device, Wrong)
+
+
+def shortest_padded(spec, cell, device):
+    """Runs every sequence of a padded batch for at least two time steps."""
+
+    class Wrong(TorchNetwork):
+        def _run(self, x, padding, state):
+            if padding is not None:
+                padding = padding.clamp(min=2)
+            return super()._run(x, padding, state)
+
+    return _network(spec, cell, device, Wrong)
+
+
+def last_step(spec, cell, device):
+    """Is a thousandth off in the last output, as a kernel's last block could be."""
+
+    class Wrong(TorchNetwork):
+        def _run(self, x, padding, state):
+            outputs, final = super()._run(x, padding, state)
+            return torch.cat([outputs[:, :-1], outputs[:, -1:] * 1.001], 1), final
+
+    return _network(spec, cell, device, Wrong)
+
+
+def second_layer(spec, cell, device):
+    """Ignores the state that is given to the second layer."""
+
+    class Wrong(TorchNetwork):
+        def _run(self, x, padding, state):
+            if state is not None:
+                state = [torch.cat([p[:1], 0 * p[1:]]) for p in state]
+            return super()._run(x, padding, state)
+
+    return _network(spec, cell, device, Wrong)
+
+
+def beyond_sixteen(spec, cell, device):
+    """Answers with the sixteenth sequence from there on."""
+
+    class Wrong(TorchNetwork):
+        def _run(self, x, padding, state):
+            outputs, final = super()._run(x, padding, state)
+            rows = torch.arange(outputs.shape[0]).clamp(max=15)
+            return outputs[rows], final
+
+    return _network(spec, cell, device, Wrong)
+
+
+def updates_run_on(spec, cell, device):
+    """Trains on whole sequences, padding and all; every other call is right."""
+
+    class Wrong(TorchNetwork):
+        def train_steps(self, placed):
+            return super().train_steps([p._replace(padding=None) for p in placed])
+
+    return _network(spec, cell, device, Wrong)
+
+
+class _Caching(TorchNetwork):
+    """Keeps the first answer for each key, until other weights are loaded."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.answers = {}
+
+    def load_weights(self, weights):
+        super().load_weights(weights)
+        self.answers = {}
+
+
+def caches_by_shape(spec, cell, device):
+    class Wrong(_Caching):
+        def forward(self, placed, state=None):
+            key = placed.x.shape, state is None
+            if key not in self.answers:
+                self.answers[key] = super().forward(placed, state)
+            return self.answers[key]
+
+    return _network(spec, cell, device, Wrong)
+
+
+def caches_by_batch(spec, cell, device):
+    class Wrong(_Caching):
+        def forward(self, placed, state=None):
+            if id(placed) not in self.answers:
+                self.answers[id(placed)] = super().forward(placed, state)
+            return self.answers[id(placed)]
+
+    return _network(spec, cell, device, Wrong)
+
+
+def caches_loss_by_batch(spec, cell, device):
+    """Keeps losses and gradients of a batch, whatever the weights are."""
+
+    class Wrong(TorchNetwork):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.answers = {}
+
+        def loss_and_gradients(self, placed):
+            if id(placed) not in self.answers:
+                found = super().loss_and_gradients(placed).read()
+                kept = {n: g.copy() for n, g in found.gradients.items()}
+                self.answers[id(placed)] = replace(found, gradients=kept)
+            handle = super().loss_and_gradients(placed)
+            return replace(handle, read=lambda: self.answers[id(placed)])
+
+    return _network(spec, cell, device, Wrong)
+
+
+def wears_out(spec, cell, device):
+    """Is a thousandth off from the third answer to one batch on."""
+
+    class Wrong(_Caching):
+        def forward(self, placed, state=None):
+            self.answers[id(placed)] = self.answers.get(id(placed), 0) + 1
+            handle = super().forward(placed, state)
+            if self.answers[id(placed)] < 3:
+                return handle
+            found = handle.read()
+            worn = replace(found, outputs=1.001 * found.outputs)
+            return replace(handle, read=lambda: worn)
+
+    return _network(spec, cell, device, Wrong)

@@ -1,0 +1,104 @@
+"""A network that is wrong only sometimes is not certified."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from harness.contract import Readout
+from harness.measure.certificate.network_pair import random_batch
+from harness.measure.certificate.shapes import PADDED_TRAINING, PAIRWISE, Shape
+from harness.measure.certificate.trajectories import Name
+from harness.registry import Registry
+from tests import helpers
+from tests.planted import certificate_of, subject_of
+
+if importlib.util.find_spec("torch") is None:
+    pytest.skip("torch is not installed", allow_module_level=True)
+
+# Unpadded, padded with several sequences, and unpadded with two layers, all short.
+PLAIN = (PAIRWISE[7],)
+PADDED = (PAIRWISE[2],)
+STACKED = (PAIRWISE[6],)
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    import torch
+
+    torch.set_num_threads(1)
+    found = Registry.discover([helpers.PLUGINS / "nearly_right.py"])
+    assert found.problems == []
+    return found
+
+
+# mistake, where it shows, what breaks, what holds, where the worst error is
+NEARLY: list[tuple[str, Sequence[Shape], Sequence[Name], set[str], set[str], str]] = [
+    ("state-from-none", PLAIN, (), {"final state"}, {"outputs"}, "c from no state"),
+    (
+        "gradient-from-none",
+        PLAIN,
+        (),
+        {"grad inputs"},
+        {"outputs", "grad w_hh", "grad of loss"},
+        "from no state",
+    ),
+    ("continues-from-before", PLAIN, (), {"outputs"}, {"loss"}, "from no state"),
+    ("loss-continues-from-before", PLAIN, (), {"loss"}, {"grad w_hh"}, ""),
+    ("full-length-padded", PADDED, (), {"outputs", "loss"}, {"one time step"}, ""),
+    ("shortest-padded", PADDED, (), {"final state"}, {"one time step"}, ""),
+    ("last-step", STACKED, (), {"outputs"}, {"final state"}, ""),
+    ("second-layer", STACKED, (), {"outputs", "final state"}, {"loss"}, ""),
+    ("beyond-sixteen", PLAIN, ["sgd"], {"sgd updates"}, {"outputs", "loss"}, ""),
+    ("updates-run-on", PADDED, ["sgd"], {"sgd updates"}, {"outputs", "loss"}, ""),
+    ("caches-by-shape", PLAIN, (), {"outputs"}, {"loss"}, "second batch"),
+    ("caches-by-batch", PLAIN, (), {"outputs"}, {"loss"}, "from no state"),
+    ("caches-loss-by-batch", PLAIN, (), {"loss", "grad of loss"}, {"outputs"}, ""),
+    ("wears-out", PLAIN, (), {"outputs"}, {"one time step"}, "called again"),
+]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "given", "optimizers", "broken", "sound", "where"),
+    NEARLY,
+    ids=[row[0] for row in NEARLY],
+)
+def test_a_network_that_is_wrong_only_sometimes_is_refused(
+    registry: Registry,
+    mistake: str,
+    given: Sequence[Shape],
+    optimizers: Sequence[Name],
+    broken: set[str],
+    sound: set[str],
+    where: str,
+) -> None:
+    subject = subject_of(registry, f"nearly-{mistake}", "lstm")
+    found = certificate_of(subject, given, optimizers)
+    assert broken <= set(found.broken)
+    assert sound <= set(found.findings) - set(found.broken)
+    assert any(where in found.findings[check].where for check in broken)
+
+
+@pytest.mark.parametrize(
+    "shape", [s for s in (*PAIRWISE, PADDED_TRAINING) if s.padded and s.batch > 1]
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_padded_batch_is_as_a_users(shape: Shape, seed: int) -> None:
+    batch = random_batch(shape, np.random.default_rng(seed))
+    lengths = list(batch.lengths)
+    assert batch.padded
+    assert (max(lengths), min(lengths)) == (shape.time_steps, 1)
+    assert len(set(lengths)) < len(lengths)
+    if shape.readout is Readout.EVERY:
+        assert not batch.scored[
+            np.arange(shape.time_steps) >= batch.lengths[:, None]
+        ].any()
+
+
+def test_a_single_padded_sequence_ends_before_the_batch_does() -> None:
+    (shape,) = (s for s in PAIRWISE if s.padded and s.batch == 1 and s.time_steps < 20)
+    batch = random_batch(shape, np.random.default_rng(0))
+    assert list(batch.lengths) == [shape.time_steps - 1]
