@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 
 import numpy as np
 import pytest
 
 from harness.contract import LayerSizes, Weights
 from harness.measure.certificate.diagnosis import diagnose
+from harness.measure.certificate.diagnosis.evidence import Suspects
 from harness.measure.certificate.record import TOLERANCES, Certificate
 from harness.measure.certificate.shapes import PAIRWISE
 from harness.measure.certificate.trajectories import NAMES, Name
@@ -31,7 +33,7 @@ def registry() -> Registry:
     import torch
 
     torch.set_num_threads(1)
-    files = ("sabotage_time_steps.py", "sabotage_optimizers.py")
+    files = ("sabotage_time_steps.py", "sabotage_optimizers.py", "sabotage_states.py")
     found = Registry.discover([helpers.PLUGINS / name for name in files])
     assert found.problems == []
     return found
@@ -117,7 +119,7 @@ TIME_STEPS: list[tuple[str, str, set[str], set[str], str]] = [
         "gru",
         {"outputs"},
         {"weights come back", "final state"},
-        "12 of 12 values of the outputs are NaN",
+        "3 of 3 values of the outputs are NaN",
     ),
     ("state-shrinks", "gru", FORWARD, {"weights come back"}, ""),
     (
@@ -236,6 +238,102 @@ def test_a_mistake_in_the_time_steps_gets_its_likely_cause_alone(
     # An unknown mistake gets no cause rather than the nearest one.
     causes = dict.fromkeys(found.broken, cause) if cause else {}
     assert found.causes == causes
+
+
+TWICE = "matches if the derivative of tanh is taken twice"
+ANEW = "the state is not carried on: every time step starts anew"
+# mistake, framework, likely cause
+STATES = [
+    ("starts-at-ones", "torch", "it starts at ones where no state is given"),
+    ("c-starts-at-ones", "torch", "c starts at ones where no state is given"),
+    ("c-ignored", "torch", "the given state c is ignored"),
+    ("c-counted-twice", "torch", "matches if the given state c is counted twice"),
+    ("c-through-tanh", "torch", "matches if the given state c goes through tanh first"),
+    ("c-for-h", "torch", "the given state c is used for h too"),
+    ("exchanged", "torch", "the given states h and c are exchanged"),
+    ("one-step-old", "torch", "the final state is that of the time step before"),
+    (
+        "last-position",
+        "torch",
+        "the final state is that of the last position, padding included",
+    ),
+    ("not-carried-on", "torch", ANEW),
+    ("from-the-first-state", "torch", ANEW),
+    (
+        "gates-of-the-first-step",
+        "torch",
+        "matches if the gates of the first time step are used in all",
+    ),
+    ("cut-every-30", "torch", "the gradient is truncated every 30 time steps"),
+    ("cut-every-7", "torch", "the gradient is truncated every 7 time steps"),
+    ("i-for-g", "numpy", "matches if i stands for g in the gradient"),
+    ("i-for-g-everywhere", "numpy", "matches if i stands for g in the gradient"),
+    ("tanh-twice", "numpy", TWICE),
+    ("tanh-of-tanh", "numpy", TWICE),
+    (
+        "sigmoid-left-out",
+        "numpy",
+        "matches if the derivative of sigmoid is left out",
+    ),
+    (
+        "late-h",
+        "numpy",
+        "matches if h_t stands for h_t-1 in the gradient of the matrices",
+    ),
+    ("unknown", "numpy", ""),
+]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "framework", "cause"), STATES, ids=[row[0] for row in STATES]
+)
+def test_a_mistake_in_states_or_derivatives_gets_its_likely_cause_alone(
+    registry: Registry, mistake: str, framework: str, cause: str
+) -> None:
+    subject = subject_of(registry, f"{framework}-{mistake}", "lstm")
+    shape = PAIRWISE[2] if mistake == "last-position" else PAIRWISE[7]
+    found = certificate_of(subject, [LONG if mistake == "cut-every-30" else shape])
+    assert found.broken
+    assert set(found.causes.values()) == ({cause} if cause else set())
+
+
+def test_a_truncation_that_two_lengths_explain_at_one_shape_is_told_apart() -> None:
+    """With an answer at the end alone, a cut every 10, 30, 45 or 90 is the same."""
+    words = [f"every {k}" for k in (10, 30, 45)]
+    same, other = {"a": np.ones(3)}, {"a": np.arange(3.0)}
+    suspects = Suspects(1e-5)
+    suspects.weigh([(w, lambda: same) for w in words], same)
+    assert not suspects.decided
+    at_every = dict(zip(words, (other, same, other), strict=True))
+    suspects.weigh([(w, partial(dict, a)) for w, a in at_every.items()], same)
+    assert suspects.decided
+    assert suspects.cause() == "every 30"
+
+
+def test_a_cause_is_not_told_if_another_explains_the_numbers_as_well() -> None:
+    found = {"a": np.ones(3)}
+    near = {"a": np.ones(3) + 5e-7}
+    far = {"a": np.ones(3) + 9e-5}
+    for hypotheses, cause in (
+        ([("one", found), ("two", near)], None),
+        ([("one", found), ("one in other words", found)], "one"),
+        ([("far", far), ("one", near)], "one"),  # it is much closer
+        ([("all of zeros", {"a": np.zeros(3)})], None),
+    ):
+        suspects = Suspects(1e-4)
+        suspects.weigh([(w, partial(dict, a)) for w, a in hypotheses], found)
+        assert suspects.cause() == cause
+
+
+def test_a_mistake_that_would_show_where_all_is_right_is_not_the_cause() -> None:
+    right, wrong = {"a": np.ones(3)}, {"a": np.arange(3.0)}
+    suspects = Suspects(1e-5)
+    suspects.weigh(
+        [("everywhere", lambda: wrong), ("here", lambda: right)], right, right
+    )
+    both = [("everywhere", lambda: wrong), ("here", lambda: wrong)]
+    suspects.weigh(both, wrong, right)
+    assert suspects.cause() == "here"
 
 
 class Fading(Gru):

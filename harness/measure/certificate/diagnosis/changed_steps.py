@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -45,10 +46,33 @@ class ReluForTanh(Operations):
         return self.relu(a)
 
 
+class FirstGates(Operations):
+    """Operations of one time step whose sigmoids are those of the first time step.
+
+    Args:
+        kept: The values of the first time step, which this one appends to or reads.
+        first: Whether this is the first time step.
+    """
+
+    def __init__(self, kept: list[Array], first: bool) -> None:
+        self._kept, self._first, self._taken = kept, first, 0
+
+    def sigmoid(self, a: Traced) -> Traced:
+        """Compute σ(a) in the first time step; return that value in later ones."""
+        if self._first:
+            self._kept.append(super().sigmoid(a).value)
+        self._taken += 1
+        return Traced(self._kept[self._taken - 1])
+
+
 def other_activations(
-    equations: Equations, info: CellInfo
+    equations: Equations, info: CellInfo, time_steps: int
 ) -> Iterator[tuple[str, Steps]]:
-    """Yield the cell's steps with each usual hard sigmoid, and with relu for tanh."""
+    """Yield the cell's steps with other values of the gates and candidates.
+
+    These are each usual hard sigmoid, relu for tanh, and the gates of the first time
+    step in all time steps.
+    """
 
     def with_operations(operations: Callable[[], Operations]) -> Steps:
         # New operations for each time step, because they count their calls in it.
@@ -63,6 +87,67 @@ def other_activations(
     only_first = relu.format("the candidate's tanh")
     yield only_first, with_operations(partial(ReluForTanh, True))
     yield relu.format("every tanh"), with_operations(partial(ReluForTanh, False))
+    taken, kept = itertools.count(), list[Array]()
+
+    def of_first() -> FirstGates:
+        first = next(taken) % time_steps == 0
+        if first:
+            kept.clear()
+        return FirstGates(kept, first)
+
+    words = "matches if the gates of the first time step are used in all"
+    yield words, with_operations(of_first)
+
+
+@dataclass
+class ForgottenState:
+    """Time steps of a layer of which some start anew.
+
+    Args:
+        steps: The right cell.
+        time_steps: Length of the sequences; each layer runs over all of it in turn.
+        every: Every so many time steps one starts anew.
+        zeros: Whether it starts from zeros, or else from the layer's initial state.
+        first: Whether the first time step starts anew, too.
+    """
+
+    steps: Steps
+    time_steps: int
+    every: int
+    zeros: bool
+    first: bool = False
+    _taken: int = 0
+    _initial: State = ()
+
+    def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
+        """Do what the right cell does, from another state in some time steps."""
+        t = self._taken % self.time_steps
+        self._taken += 1
+        if t == 0:
+            self._initial = state
+        if t % self.every == 0 and (t > 0 or self.first):
+            zeros = tuple(map(np.zeros_like, state))
+            state = zeros if self.zeros else self._initial
+        return self.steps.step(weights, x, state)
+
+    def step_backward(
+        self, weights: Weights, saved: Saved, d_state: State
+    ) -> tuple[Weights, Array, State]:
+        """Do what the right cell does."""
+        return self.steps.step_backward(weights, saved, d_state)
+
+
+RESETS = (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 50, 64)
+
+
+def other_states(steps: Steps, time_steps: int) -> Iterator[tuple[str, Steps]]:
+    """Yield the cell's steps with a state that is not carried on."""
+    for every in RESETS:
+        words = f"the state is not carried on over every {every} time steps"
+        if every == 1:
+            words = "the state is not carried on: every time step starts anew"
+        for zeros, first in ((True, False), (True, True), (False, False)):
+            yield words, ForgottenState(steps, time_steps, every, zeros, first)
 
 
 # --- backward ------------------------------------------------------------------------

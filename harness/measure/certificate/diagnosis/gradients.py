@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
 
-from harness.contract import State, Steps, TrainableNetwork, Weights
+from harness.contract import State, Steps, TrainableNetwork, Weights, layer_weights
+from harness.loading import load_equations
 from harness.measure.certificate.diagnosis import evidence
+from harness.measure.certificate.diagnosis.changed_derivatives import (
+    changed_derivatives,
+)
 from harness.measure.certificate.diagnosis.changed_steps import (
     ChangedBackward,
     without_gates,
 )
-from harness.measure.certificate.diagnosis.evidence import Found
+from harness.measure.certificate.diagnosis.evidence import Found, Hypothesis, Suspects
 from harness.measure.certificate.network_pair import LARGE_COTANGENT, Case, NetworkPair
 from harness.measure.certificate.record import in_layer, listed
 from harness.measure.certificate.shapes import PAIRWISE
 from harness.measure.subject import Basis, Subject
 
-TRUNCATIONS = (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 35, 40, 50, 64)
 BOUNDS = tuple(m * 10.0**e for e in range(-3, 3) for m in (1, 2, 5))
 """Round numbers that somebody might choose as a bound on a gradient."""
+
+LONGEST_CUT = max(shape.time_steps for shape in PAIRWISE) - 1
+"""A gradient that is truncated every so many time steps or more often shows."""
 
 MATCHES = 10
 """A hypothesis agrees within this many tolerances: a gradient that lacks a part may be
@@ -42,11 +48,7 @@ def gradient_cause(subject: Subject, tolerance: float) -> tuple[str | None, set[
     words = evidence.without_hypothesis(found, again, tolerance, "the gradient of ")
     missing = [name for name in wrong if not np.any(found[name])]
     if words is None and missing != wrong:
-        changed = (
-            (cause, _pulled_back(case, case.around(steps)))
-            for cause, steps in _hypotheses(case, found)
-        )
-        words = evidence.first_match(changed, found, MATCHES * tolerance)
+        words = _hypothesis(subject, case, tolerance)
     if words is not None:
         of_inputs_alone = all(name.startswith("the ") for name in wrong)
         return words, _checks(wrong if of_inputs_alone else found)
@@ -111,26 +113,84 @@ def _pulled_back(case: Case, network: TrainableNetwork) -> Found:
     return {**found.weights, "the inputs": found.inputs, **states}
 
 
-def _hypotheses(case: Case, found: Found) -> Iterator[tuple[str, Steps]]:
-    """Yield mistakes, simple ones first, and the time steps that each makes."""
-    steps = case.pair.subject.steps()
+def _hypothesis(subject: Subject, worst: Case, tolerance: float) -> str | None:
+    """Return the only mistake that explains the gradients at several shapes.
+
+    Stacked layers are asked only if several mistakes explain what one layer does: in
+    them one mistake may have several effects. A gradient that is cut shows in which
+    time steps only at a shape with an answer at each of them.
+    """
+    suspects = Suspects(MATCHES * tolerance)
+    shapes = [s for s in PAIRWISE if s.padded == worst.pair.shape.padded]
+    shapes = evidence.shortest_first(shapes)
+    for layers in sorted({shape.num_layers for shape in shapes}):
+        for shape in (s for s in shapes if s.num_layers == layers):
+            case = NetworkPair(subject, shape).case(0, point=1).load()
+            networks = case.pair.network, case.pair.oracle
+            found, right = (_pulled_back(case, network) for network in networks)
+            suspects.weigh(_hypotheses(case, found), found, right)
+        if suspects.decided:
+            break
+    return suspects.cause()
+
+
+def _hypotheses(case: Case, found: Found) -> Iterator[Hypothesis]:
+    """Yield mistakes, simple ones first, and the gradients that each gives."""
+
+    def gives(steps: Steps) -> Callable[[], Found]:
+        return lambda: _pulled_back(case, case.around(steps))
+
+    steps, info = case.pair.subject.steps(), case.pair.cell.info
     back = partial(ChangedBackward, steps, case.batch.time_steps)
-    for every in TRUNCATIONS:
+    yield from _truncations(case, found)
+    names = info.state_parts
+    for k, name in enumerate(names if len(names) > 1 else ()):
+        words = f"no gradient flows through time in {name}"
+        yield words, gives(back(leaving=partial(_without_part, part=k)))
+    for words, blocked in _blocked_gates(case):
+        yield words, gives(back(weights=blocked))
+    for words, bounded in _bounds(case, found):
+        # The bound is on the gradient after a time step, or on the one before it.
+        yield words, gives(back(entering=bounded))
+        yield words, gives(back(leaving=bounded))
+    registry, name = case.pair.subject.registry, case.pair.spec.cell
+    if registry.cell(name).equations is not None:
+        layer = layer_weights(case.weights, 0)
+        x = np.zeros((1, case.pair.spec.layer_input_sizes[0]))
+        state = tuple(part[0, :1] for part in case.state)
+        equations = load_equations(registry, name)
+        for words, changed in changed_derivatives(equations, info, layer, x, state):
+            yield words, gives(changed)
+
+
+def _truncations(case: Case, found: Found) -> Iterator[Hypothesis]:
+    """Yield a cut every so many time steps, of the initial state too or not.
+
+    If the first inputs have no gradient at all, the last cut is where it begins.
+    """
+    time_steps = case.batch.time_steps
+    steps = case.pair.subject.steps()
+    moved = np.any(found["the inputs"], axis=(0, 2))
+    last = int(np.argmax(moved)) if moved.any() else 0
+    known: dict[tuple[tuple[int, ...], bool], Found] = {}
+
+    def given(every: int, start: bool) -> Found:
+        cuts = tuple(range(every, time_steps, every)), start
+        if cuts not in known:
+            leaving = partial(_cut, every=every, start=start)
+            changed = ChangedBackward(steps, time_steps, leaving=leaving)
+            known[cuts] = _pulled_back(case, case.around(changed))
+        return known[cuts]
+
+    for every in range(1, LONGEST_CUT + 1):
+        cut = (time_steps - 1) // every * every
+        if last and cut != last:
+            continue
         words = f"the gradient is truncated every {every} time steps"
         if every == 1:
             words = "no gradient flows through time: the state is detached in each step"
         for start in (False, True):  # whether the initial state is detached too
-            yield words, back(leaving=partial(_cut, every=every, start=start))
-    names = case.pair.cell.info.state_parts
-    for k, name in enumerate(names if len(names) > 1 else ()):
-        words = f"no gradient flows through time in {name}"
-        yield words, back(leaving=partial(_without_part, part=k))
-    for words, blocked in _blocked_gates(case):
-        yield words, back(weights=blocked)
-    for words, bounded in _bounds(case, found):
-        # The bound is on the gradient after a time step, or on the one before it.
-        yield words, back(entering=bounded)
-        yield words, back(leaving=bounded)
+            yield words, partial(given, every, start)
 
 
 def _cut(t: int, before: State, every: int, start: bool) -> State:
@@ -169,10 +229,10 @@ def _bounds(case: Case, found: Found) -> Iterator[tuple[str, partial[State]]]:
     states = [found[f"the initial state {name}"] for name in names]
     largest = max(float(np.abs(part).max()) for part in states)
     norm = float(np.linalg.norm(states[0]))
-    for bound in (largest, *BOUNDS):
+    for bound in (largest, *BOUNDS) if largest else BOUNDS:
         words = f"clamped to ±{bound:.4g}"
         yield _BOUNDED.format(words), partial(_clamped, bound=bound)
-    for bound in (norm, *BOUNDS):
+    for bound in (norm, *BOUNDS) if norm else BOUNDS:
         words = f"clipped to norm {bound:.4g}"
         yield _BOUNDED.format(words), partial(_clipped, bound=bound)
 

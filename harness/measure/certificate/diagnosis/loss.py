@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from harness.contract import Array, Batch, Readout, Target, TrainableNetwork
 from harness.measure.certificate.diagnosis import evidence
-from harness.measure.certificate.diagnosis.evidence import Found
+from harness.measure.certificate.diagnosis.evidence import Found, Hypothesis
 from harness.measure.certificate.network_pair import NetworkPair
 from harness.measure.certificate.shapes import PAIRWISE, Shape
 from harness.measure.subject import Subject
 
+LOSS = "the loss"
+
 
 def loss_cause(subject: Subject, tolerance: float) -> str | None:
     """Return the likely cause of a wrong loss, or None if none is found."""
+    suspects = evidence.Suspects(tolerance)
     for shape in sorted(PAIRWISE, key=_ambiguity):
         pair = NetworkPair(subject, shape)
         case = pair.case(0).load()
@@ -26,16 +30,19 @@ def loss_cause(subject: Subject, tolerance: float) -> str | None:
         cause = evidence.without_hypothesis(found, again, tolerance)
         if cause is not None:
             return cause
-        of_loss = {"the loss": found["the loss"]}
-        if evidence.disagreeing(of_loss, {"the loss": expected["the loss"]}, tolerance):
+        of_loss, right = ({LOSS: of[LOSS]} for of in (found, expected))
+        if evidence.disagreeing(of_loss, right, tolerance):
             outputs = pair.oracle.forward(pair.oracle.place(case.batch)).read().outputs
             others = _other_losses(shape.target, outputs, case.batch)
-            return evidence.first_match(others, of_loss, tolerance)
-        pairs = [(found[n], r) for n, r in expected.items() if n != "the loss"]
+            suspects.weigh(others, of_loss, right)
+            if suspects.decided:
+                return suspects.cause()
+            continue
+        pairs = [(found[n], r) for n, r in expected.items() if n != LOSS]
         factor = evidence.common_factor(pairs, tolerance)
         if factor is not None:
             return f"the gradient of the loss is {factor:.4g} times the reference"
-    return None
+    return suspects.cause()
 
 
 def _ambiguity(shape: Shape) -> tuple[bool, bool]:
@@ -46,12 +53,10 @@ def _ambiguity(shape: Shape) -> tuple[bool, bool]:
 def _of(network: TrainableNetwork, batch: Batch) -> Found:
     done = network.loss_and_gradients(network.place(batch)).read()
     gradients = {f"the gradient of {n}": g for n, g in done.gradients.items()}
-    return {"the loss": np.array(done.loss), **gradients}
+    return {LOSS: np.array(done.loss), **gradients}
 
 
-def _other_losses(
-    target: Target, outputs: Array, batch: Batch
-) -> Iterator[tuple[str, Found]]:
+def _other_losses(target: Target, outputs: Array, batch: Batch) -> Iterator[Hypothesis]:
     """Yield other means and other losses of the outputs."""
     losses = _position_losses(target, outputs, batch.targets)
     scored = np.where(batch.scored, losses, 0)
@@ -68,7 +73,7 @@ def _other_losses(
         ("the loss is summed over outputs, not averaged", mean * outputs.shape[-1]),
         ("the loss is in bits, not nats", mean / np.log(2)),
     ):
-        yield words, {"the loss": np.array(value)}
+        yield words, partial(dict, {LOSS: np.array(value)})
 
 
 def _position_losses(target: Target, outputs: Array, targets: Array) -> Array:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
 from harness.contract import Batch, Weights
-from harness.measure.certificate.diagnosis.evidence import disagreeing
+from harness.measure.certificate.diagnosis.evidence import Suspects
 from harness.measure.certificate.diagnosis.optimizer_mistakes import (
     Mistake,
     Moments,
@@ -43,13 +44,11 @@ def optimizer_cause(subject: Subject, name: Name) -> str | None:
     every = list(_every_trajectory(subject, name))
     if not any(np.any(d) for *_, changes in every for d in changes.values()):
         return "no update is taken: the weights stay as they were"
-    for mistake in mistakes(name):
-        if all(
-            not disagreeing(taken[-1], _simulated(taken, mistake), CLOSE)
-            for taken in every
-        ):
-            return mistake[0]
-    return None
+    suspects = Suspects(CLOSE)
+    for taken in every:
+        given = [(m[0], partial(_simulated, taken, m)) for m in mistakes(name)]
+        suspects.weigh(given, taken[-1])
+    return suspects.cause()
 
 
 def _every_trajectory(subject: Subject, name: Name) -> Iterator[_Taken]:

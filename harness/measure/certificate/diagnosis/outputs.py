@@ -4,57 +4,124 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from harness.contract import Batch, CellInfo, Network, State, Weights
+from harness.contract import (
+    Array,
+    Batch,
+    CellInfo,
+    Network,
+    NetworkSpec,
+    Readout,
+    State,
+    Steps,
+    Weights,
+)
 from harness.loading import load_equations
 from harness.measure.certificate.diagnosis import evidence
-from harness.measure.certificate.diagnosis.changed_steps import other_activations
+from harness.measure.certificate.diagnosis.changed_steps import (
+    other_activations,
+    other_states,
+)
 from harness.measure.certificate.diagnosis.changed_weights import (
     changed_weights,
     of_layers,
 )
-from harness.measure.certificate.diagnosis.evidence import Found
+from harness.measure.certificate.diagnosis.evidence import Found, Hypothesis, Suspects
+from harness.measure.certificate.diagnosis.given_states import given_states
 from harness.measure.certificate.network_pair import Case, NetworkPair
 from harness.measure.certificate.shapes import PAIRWISE
 from harness.measure.subject import Subject
 
+NONE = " from no state"
+
 
 def output_cause(subject: Subject, tolerance: float) -> str | None:
-    """Return the likely cause of wrong outputs, or None if none is found."""
-    for shape in evidence.clearest_first(PAIRWISE):
+    """Return the likely cause of wrong outputs, or None if none is found.
+
+    It explains all shapes with as many layers, padded or not as the first that shows
+    the mistake: in stacked or padded sequences one mistake may have several effects.
+    """
+    suspects, first = Suspects(tolerance), None
+    for shape in evidence.shortest_first(PAIRWISE):
+        kind = shape.padded, shape.num_layers
+        if first is not None and kind != first:
+            continue
         case = NetworkPair(subject, shape).case(0).load()
-        found = _of(case, case.pair.network)
-        if not evidence.disagreeing(found, _of(case, case.pair.oracle), tolerance):
-            continue  # the mistake shows at other shapes only
-        again = _of(case, case.pair.network)
-        cause = evidence.without_hypothesis(found, again, tolerance)
-        return cause or evidence.first_match(_hypotheses(case), found, tolerance)
-    return None
+        found, right = (_of(case, n) for n in (case.pair.network, case.pair.oracle))
+        if first is None and evidence.disagreeing(found, right, tolerance):
+            first = kind
+            again = _of(case, case.pair.network)
+            given = {n: a for n, a in found.items() if not n.endswith(NONE)}
+            for asked in (given, found):
+                cause = evidence.without_hypothesis(asked, again, tolerance)
+                if cause is not None:
+                    return cause
+        if first is not None:
+            suspects.weigh(_hypotheses(case), found, right)
+    return suspects.cause()
 
 
 def _of(
-    case: Case, network: Network, batch: Batch | None = None, state: State | None = None
+    case: Case,
+    network: Network,
+    batch: Batch | None = None,
+    states: tuple[State, State | None] | None = None,
 ) -> Found:
-    """Return a network's results by name, from a case's batch and state or others."""
+    """Return a network's results by name, from the case's batch or another.
+
+    Args:
+        case: The case.
+        network: The network.
+        batch: The batch, if it is not the case's.
+        states: What is given for the case's state, and for no state.
+    """
     placed = network.place(batch or case.batch)
-    done = network.forward(placed, state or case.state).read()
-    parts = zip(case.pair.cell.info.state_parts, done.state, strict=True)
-    states = {f"the final state {name}": part for name, part in parts}
-    return {"the outputs": done.outputs, **states}
+    found: dict[str, Array] = {}
+    given, none = states or (case.state, None)
+    for words, state in (("", given), (NONE, none)):
+        done = network.forward(placed, state).read()
+        parts = zip(case.pair.cell.info.state_parts, done.state, strict=True)
+        found[f"the outputs{words}"] = done.outputs
+        found |= {f"the final state {name}{words}": part for name, part in parts}
+    return found
 
 
-def _hypotheses(case: Case) -> Iterator[tuple[str, Found]]:
+def _hypotheses(case: Case) -> Iterator[Hypothesis]:
     """Yield mistakes and the results that each would give."""
     for cause, weights in changed_weights(case.pair.cell.info, case.weights):
-        yield cause, _of(case, case.oracle(weights))
-    zero = tuple(np.zeros_like(part) for part in case.state)
-    yield "the initial state is ignored", _of(case, case.oracle(), state=zero)
+        yield cause, partial(_with_weights, case, weights)
+    for cause, states in given_states(case.pair.cell.info, case.state):
+        yield cause, partial(_with_states, case, states)
     for cause, batch in _other_batches(case):
-        yield cause, _of(case, case.oracle(), batch)
+        yield cause, partial(_with_batch, case, batch)
+    yield from _other_ends(case)
     yield from _other_cells(case)
-    yield from _other_activations(case)
+    for cause, steps in other_states(case.pair.subject.steps(), case.batch.time_steps):
+        yield cause, partial(_around, case, steps)
+    registry, name = case.pair.subject.registry, case.pair.spec.cell
+    if registry.cell(name).equations is not None:
+        equations, info = load_equations(registry, name), case.pair.cell.info
+        for cause, steps in other_activations(equations, info, case.batch.time_steps):
+            yield cause, partial(_around, case, steps)
+
+
+def _with_weights(case: Case, weights: Weights) -> Found:
+    return _of(case, case.oracle(weights))
+
+
+def _with_states(case: Case, states: tuple[State, State | None]) -> Found:
+    return _of(case, case.oracle(), states=states)
+
+
+def _with_batch(case: Case, batch: Batch) -> Found:
+    return _of(case, case.oracle(), batch)
+
+
+def _around(case: Case, steps: Steps) -> Found:
+    return _of(case, case.around(steps))
 
 
 def _other_batches(case: Case) -> Iterator[tuple[str, Batch]]:
@@ -77,16 +144,75 @@ def _other_batches(case: Case) -> Iterator[tuple[str, Batch]]:
         yield f"matches if {words}", replace(batch, inputs=changed)
 
 
-def _other_activations(case: Case) -> Iterator[tuple[str, Found]]:
-    registry, name = case.pair.subject.registry, case.pair.spec.cell
-    if registry.cell(name).equations is None:
+# --- final states --------------------------------------------------------------------
+
+
+def _other_ends(case: Case) -> Iterator[Hypothesis]:
+    """Yield mistakes that take the final state from another time step.
+
+    Of a network that answers at the last step alone the answer may come from there too.
+    """
+    batch, last = case.batch, case.pair.spec.readout is Readout.LAST
+    words = "the final state is that of the time step before"
+    for answers in (False, True) if last else (False,):
+        yield words, partial(_one_step_old, case, answers)
+    if not batch.padded:
         return
-    equations = load_equations(registry, name)
-    for cause, steps in other_activations(equations, case.pair.cell.info):
-        yield cause, _of(case, case.around(steps))
+    words = "the final state is that of the last position, padding included"
+    for answers in (False, True) if last else (False,):
+        for zero in (False, True):
+            yield words, partial(_of_last_position, case, answers, zero)
 
 
-def _other_cells(case: Case) -> Iterator[tuple[str, Found]]:
+def _one_step_old(case: Case, answers: bool) -> Found:
+    lengths = case.batch.lengths
+    before = replace(case.batch, lengths=np.maximum(lengths - 1, 1))
+    old = dict(_of(case, case.oracle(), before))
+    right = _of(case, case.oracle())
+    none = tuple(np.zeros_like(part) for part in case.state)
+    starts = {"": case.state, NONE: none}
+    for words, start in starts.items():
+        for name, part in zip(case.pair.cell.info.state_parts, start, strict=True):
+            state = np.array(old[f"the final state {name}{words}"])
+            state[:, lengths == 1] = part[:, lengths == 1]
+            old[f"the final state {name}{words}"] = state
+        if answers:  # the readout of the old state of the last layer
+            readout = case.weights["readout.w"].astype(np.float64)
+            output = case.pair.cell.info.state_parts[0]
+            top = old[f"the final state {output}{words}"][-1]
+            answer = top @ readout.T + case.weights["readout.b"]
+            old[f"the outputs{words}"] = answer[:, None]
+        else:
+            old[f"the outputs{words}"] = right[f"the outputs{words}"]
+    return old
+
+
+def _of_last_position(case: Case, answers: bool, zero: bool) -> Found:
+    """Run on beyond the ends, or take the output there for the state, which is zero."""
+    whole = np.full(case.batch.size, case.batch.time_steps)
+    right = _of(case, case.oracle())
+    found = dict(_of(case, case.oracle(), replace(case.batch, lengths=whole)))
+    short = case.batch.lengths < case.batch.time_steps
+    for words in ("", NONE):
+        if zero:
+            for name in case.pair.cell.info.state_parts:
+                key = f"the final state {name}{words}"
+                found[key] = np.array(right[key])
+            key = f"the final state {case.pair.cell.info.state_parts[0]}{words}"
+            found[key][:, short] = 0
+            if answers:
+                outputs = np.array(right[f"the outputs{words}"])
+                outputs[short] = case.weights["readout.b"]
+                found[f"the outputs{words}"] = outputs
+        if not answers:
+            found[f"the outputs{words}"] = right[f"the outputs{words}"]
+    return found
+
+
+# --- other cells ---------------------------------------------------------------------
+
+
+def _other_cells(case: Case) -> Iterator[Hypothesis]:
     """Yield other cells with the same state parts, with the weights that they share."""
     subject, info = case.pair.subject, case.pair.cell.info
     for name, declared in subject.registry.cells.items():
@@ -96,12 +222,20 @@ def _other_cells(case: Case) -> Iterator[tuple[str, Found]]:
         if other.cell.info.state_parts != info.state_parts:
             continue
         spec = replace(case.pair.spec, cell=name)
-        shapes, oracle = spec.weight_shapes(other.cell), other.oracle(spec)
+        shapes = spec.weight_shapes(other.cell)
         for given in (case.weights, _with_one_bias(info, case.weights)):
             shared = {n: given.get(n, np.zeros(s)) for n, s in shapes.items()}
             if all(shared[n].shape == s for n, s in shapes.items()):
-                oracle.load_weights(shared)
-                yield f"this is the cell {name}", _of(case, oracle)
+                yield (
+                    f"this is the cell {name}",
+                    partial(_of_cell, case, other, spec, shared),
+                )
+
+
+def _of_cell(case: Case, other: Subject, spec: NetworkSpec, weights: Weights) -> Found:
+    oracle = other.oracle(spec)
+    oracle.load_weights(weights)
+    return _of(case, oracle)
 
 
 def _with_one_bias(info: CellInfo, weights: Weights) -> Weights:
