@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -351,7 +352,7 @@ def test_a_truncated_gradient_that_fades_is_not_taken_for_a_detached_initial_sta
     registry: Registry,
 ) -> None:
     trial = Trial("parity", "torch-cut-every-50", "gru")
-    subject = Subject(registry, trial, Fading())
+    subject = replace(Subject.of(registry, trial), cell=Fading())
     at_long = certificate_of(subject, [LONG])
     assert set(at_long.broken) == {"grad initial state", "grad state at split"}
     found = certificate_of(subject, PAIRWISE)
