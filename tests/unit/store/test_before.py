@@ -28,7 +28,7 @@ CRASHES = helpers.PLUGINS / "crashes_when_timed.py"
 PROSE = {"sentence", "notes", "words", "advice", "why"}
 """Keys of `--json` that hold sentences, which may be worded anew."""
 
-ADDED = {"readout"}
+ADDED = {"readout", "usual"}
 """Keys of `--json` that those runs had no value of."""
 
 
