@@ -48,10 +48,11 @@ test-quick: static
 	$(PYTEST_SIDE_BY_SIDE) -m "not alone and not long and not slow" -q
 
 # What takes minutes more: whole certificates of implementations that compile a program
-# for every shape, and a hundred kills.
+# for every shape, a hundred kills, and ten times as many damaged files.
 test-all: test
 	$(PYTEST_SIDE_BY_SIDE) -m long
 	$(BIN)/python -m tests.faults.kills --kills 100
+	RNN_HARNESS_FUZZ=100000 $(PYTEST_SIDE_BY_SIDE) tests/faults/test_fuzz_files.py
 	RNN_HARNESS_FUZZ=10000 $(BIN)/pytest tests/faults/test_fuzz_command_line.py
 
 static: $(STAMPS)/test

@@ -121,6 +121,22 @@ def check_own_folder(folder: Path) -> None:
         raise OddFileError(folder, next(kinds, "is a file"))
 
 
+def files_below(folder: Path, folders: str, files: str) -> list[Path]:
+    """Return files in some folders of a folder, and none behind a linked folder.
+
+    Args:
+        folder: The folder.
+        folders: A pattern of names of folders in it.
+        files: A pattern of names of files in those.
+    """
+    return [
+        file
+        for own in folder.glob(folders)
+        if not own.is_symlink()
+        for file in own.glob(files)
+    ]
+
+
 def is_there(file: Path) -> bool:
     """Say whether anything has this name, even a link that leads nowhere."""
     return os.path.lexists(file)

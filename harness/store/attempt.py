@@ -15,6 +15,7 @@ from harness.files import arrays as npz
 from harness.files.log import append_bounded
 from harness.files.opening import (
     OddFileError,
+    files_below,
     hash_of_file,
     opened_to_append,
     sync_folder,
@@ -209,7 +210,7 @@ class Attempt:
         read_result(text.encode())  # what could not be read again is not written
         write_atomically(trial_folder / "result.json", text)
         if result["outcome"] in COUNTED:
-            for left in trial_folder.glob(f"attempt-*/{checkpoint.NAME}"):
+            for left in files_below(trial_folder, "attempt-*", checkpoint.NAME):
                 with contextlib.suppress(IsADirectoryError):  # not a checkpoint
                     left.unlink(missing_ok=True)
         return document

@@ -22,6 +22,7 @@ from harness.files.arrays import read_arrays
 from harness.files.opening import (
     OddFileError,
     check_own_folder,
+    files_below,
     is_there,
     opened_to_append,
     read_file,
@@ -276,7 +277,8 @@ class RunFolder:
             if "_begun_by_key" in vars(self):  # otherwise it is read from disk later
                 known = self._begun_by_key.setdefault(trial.key(FOLLOWS), {})
                 known[trial_id] = Begun(trial_id, trial, dict(sources))
-        for left in folder.glob("attempt-*/.*.tmp"):  # of a process that was killed
+        # Of a process that was killed.
+        for left in files_below(folder, "attempt-*", ".*.tmp"):
             left.unlink(missing_ok=True)
         number = 1 + max((n for n, _ in self._attempts(trial_id)), default=0)
         header = {"schema": SCHEMA, "trial": trial_id}

@@ -273,6 +273,23 @@ def test_a_run_does_not_write_into_a_linked_folder(
     assert len(RunFolder.open(run.path).records()) == 2  # reading does no harm
 
 
+def test_nothing_is_deleted_behind_a_linked_attempt(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for name in ("checkpoint.npz", ".report.1.tmp"):
+        helpers.write(theirs / name, SECRET)
+    (run.trials / "begun").mkdir()
+    (run.trials / "begun" / "attempt-001").symlink_to(theirs)
+    attempt = run.begin(LEARNING, "begun", SOURCES)
+    attempt.commit({"outcome": "ok", "reason": None})
+    assert {path.name for path in theirs.iterdir()} == {
+        *("checkpoint.npz", ".report.1.tmp")
+    }
+    assert attempt.folder.name == "attempt-002"
+
+
 def test_a_run_folder_that_a_user_has_linked_is_used(
     run: RunFolder, tmp_path: Path
 ) -> None:
