@@ -96,7 +96,7 @@ class Sketch:
         """Put the legend above the axes, where it covers no data."""
         labels = [shorten(str(handle.get_label()), LONGEST) for handle in handles]
         for handle, label in zip(handles, labels, strict=True):
-            # For matplotlib an underscore at the beginning hides the entry.
+            # Before 3.10 matplotlib leaves out an entry that begins with an underscore.
             handle.set_label(f" {label}" if label.startswith("_") else label)
         widths = [0.62 + 0.075 * len(label) for label in labels]
         columns = next(
