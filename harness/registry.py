@@ -38,6 +38,7 @@ from harness.errors import (
     suggestion,
 )
 from harness.machine.facts import framework_versions
+from harness.machine.orphans import adopt_orphans, end_children
 from harness.neighbours import Neighbours
 
 D = TypeVar("D", bound=Declaration)
@@ -304,9 +305,18 @@ OWN = "rnn-harness"
 def tell() -> None:
     """Write what a plugin declares; a process that is started for it calls this.
 
-    The arguments are what `read_apart` was given and the number of a descriptor.
+    The arguments are what `read_apart` was given and the number of a descriptor. The
+    plugin runs in a child, and this process ends everything that it has started.
     """
     plugin, target = sys.argv[1], int(sys.argv[2])
+    adopt_orphans()
+    if reader := os.fork():
+        os.close(target)
+        _, status = os.waitpid(reader, 0)
+        end_children()
+        if os.WIFSIGNALED(status):
+            os.kill(os.getpid(), os.WTERMSIG(status))
+        os._exit(os.waitstatus_to_exitcode(status))
     os.set_inheritable(target, False)
     if plugin.startswith(_DISTRIBUTION):
         found = _read_entry_points(plugin.removeprefix(_DISTRIBUTION))

@@ -9,12 +9,9 @@ import os
 import secrets
 import subprocess
 import sys
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
-
-import psutil
 
 from harness.contract import (
     Array,
@@ -41,6 +38,7 @@ from harness.hosting.channel import Channel
 from harness.hosting.codec import Reference, decode, encode
 from harness.hosting.pipe import EndingPipe, Message, MessageError
 from harness.hosting.stopwatch import Taken
+from harness.machine.orphans import end_children
 from harness.machine.peak import Peak
 
 MOST_WAITING = 64
@@ -267,22 +265,6 @@ class HostProcess:
         end_children()
         if self._process is not None:
             self._process.wait()
-
-
-def end_children() -> None:
-    """Kill all descendants of this process, also those that start meanwhile.
-
-    A process that adopts orphans finds here what left its parent and its session.
-    """
-    deadline_s = time.monotonic() + _END_S
-    while time.monotonic() < deadline_s:
-        living = psutil.Process().children(recursive=True)
-        for child in living:
-            with contextlib.suppress(psutil.Error):
-                child.kill()
-        _, left = psutil.wait_procs(living, timeout=0.2)
-        if not living or (not left and not psutil.Process().children()):
-            return
 
 
 def _raised(error: Mapping[str, Any]) -> Exception:

@@ -22,6 +22,7 @@ NAMES = [
     "prints-a-gigabyte",
     "leaves-a-zombie",
     "escapes-and-exits",
+    "escapes-and-sleeps",
     "forks-and-goes-on",
     "writes-into-every-pipe",
     "answers-what-nobody-asked",
@@ -97,17 +98,29 @@ def leaves_a_zombie(spec, cell, device):
 
 
 def escapes_and_exits(spec, cell, device):
+    def escape():
+        _escape()
+        os._exit(0)
+
+    return _network(spec, cell, device, escape)
+
+
+def escapes_and_sleeps(spec, cell, device):
+    def escape():
+        _escape()
+        time.sleep(600)
+
+    return _network(spec, cell, device, escape)
+
+
+def _escape():
     # Two forks, a session of its own and no variable: nothing names its parent.
     code = (
         "import os, sys, time; os.fork() and os._exit(0); os.setsid();"
         "os.fork() and os._exit(0); time.sleep(600)"
     )
-
-    def escape():
-        subprocess.Popen([sys.executable, "-c", code, os.environ[TOKEN]], env={}).wait()
-        os._exit(0)
-
-    return _network(spec, cell, device, escape)
+    command = [sys.executable, "-c", code, os.environ[TOKEN], "escaped"]
+    subprocess.Popen(command, env={}).wait()
 
 
 TOKEN = "RNN_HARNESS_TEST"

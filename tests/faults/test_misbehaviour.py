@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.run.worker.log import HEAD_BYTES, TAIL_BYTES
+from harness.files.log import HEAD_BYTES, TAIL_BYTES
+from harness.registry import Registry
 from harness.store import RunFolder, TrialRecord
 from tests import helpers
 
@@ -119,6 +120,36 @@ def test_each_misbehaviour_has_its_outcome_and_the_reference_still_ends_ok(
     assert (record.outcome, record.reason) == (outcome, reason)
     if outcome == "ok":
         assert record.value("certificate", "certified")
+
+
+def test_a_killed_command_leaves_nothing_that_a_plugin_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv(MARK, mark)
+    suite = helpers.suite(helpers.speed("escapes-and-sleeps"))
+    helpers.write(tmp_path / "suite.toml", suite)
+    command = ("run", "suite.toml", "-o", "out", "-k", "parity and escapes-and-sleeps")
+    running = helpers.start(*command, "--plugin", FILE, cwd=tmp_path)
+
+    def escaped() -> bool:
+        return any("escaped" in found for found in marked(mark))
+
+    helpers.wait_for(escaped, "the escaped process")
+    running.kill()
+    running.wait()
+    helpers.wait_for(lambda: not marked(mark), "every process to be gone")
+
+
+def test_reading_a_file_leaves_nothing_that_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = uuid.uuid4().hex
+    monkeypatch.setenv(MARK, mark)
+    text = FILE.read_text(encoding="utf-8") + "\n_escape()\n"
+    registry = Registry.discover([helpers.write(tmp_path / "misbehaves.py", text)])
+    assert "exits-quietly" in registry.implementations
+    helpers.wait_for(lambda: not marked(mark), "every process to be gone")
 
 
 def test_a_reason_has_a_bound(ended: dict[str, TrialRecord]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract import Quantity, TrainableNetwork, Weights
+from harness.contract import Array, Quantity, TrainableNetwork, Weights
 from harness.errors import PluginError
 from harness.measure import readback
 from harness.measure.arithmetic import FLOPS_PER_FORWARD, flops_of_call, kept_bytes
@@ -208,6 +208,8 @@ class _Study:
         batches = (self._problem.batch("train", index) for index in indices)
         done = self._network.train_steps([*map(self._network.place, batches)]).read()
         self._problem.check_given()
+        self._check_form("losses", done.losses, (len(indices),))
+        self._check_form("gradient norms", done.gradient_norms, (len(indices),))
         updates = [index + 1 for index in indices]
         values = {
             "loss": done.losses.tolist(),
@@ -221,6 +223,20 @@ class _Study:
             self._check_finite("loss", loss, update)
             self._check_finite("gradient", norm, update)
 
+    def _check_form(self, name: str, found: Array, shape: tuple[int, ...]) -> None:
+        """Check what a network answered, which may be anything.
+
+        Raises:
+            PluginError: If the shape differs, or these are no floating-point numbers.
+        """
+        array = np.asarray(found)
+        if array.shape != shape or array.dtype.kind != "f":
+            raise PluginError(
+                self._problem.trial.implementation,
+                f"{name} have shape {array.shape} and dtype {array.dtype}, not {shape} "
+                "and floating-point numbers",
+            )
+
     def _check_finite(self, name: str, value: float, update: int) -> None:
         if not np.isfinite(value):
             found = "NaN" if np.isnan(value) else "infinite"
@@ -230,11 +246,8 @@ class _Study:
         total: dict[str, Any] = {}
         for batch, placed in self._held_out:
             outputs = self._network.forward(placed).read().outputs
-            expected = (*batch.scored.shape, self.task.info.output_size)
-            if outputs.shape != expected:
-                name = self._problem.trial.implementation
-                wrong = f"outputs have shape {outputs.shape}, not {expected}"
-                raise PluginError(name, wrong)
+            shape = (*batch.scored.shape, self.task.info.output_size)
+            self._check_form("outputs", outputs, shape)
             for name, tally in self.task.score(outputs, batch).items():
                 total[name] = total[name] + tally if name in total else tally
         scores = {name: tally.mean for name, tally in total.items()}

@@ -7,8 +7,6 @@ and end as `stopped`.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import faulthandler
 import os
 import signal
@@ -16,14 +14,13 @@ import signal
 from harness.hosting.channel import Channel
 from harness.hosting.pipe import Message
 from harness.hosting.remote import HostProcess
-
-_PR_SET_CHILD_SUBREAPER = 36
+from harness.machine.orphans import adopt_orphans
 
 
 def main() -> None:
     """Serve requests until the other side closes."""
     faulthandler.enable()  # a crash in C then writes its Python stack to the log
-    _adopt_orphans()
+    adopt_orphans()  # so that they end with this process
     channel = _own_channel()
     first = channel.receive()
     if first is None:
@@ -45,12 +42,6 @@ def main() -> None:
             worker.answer(request)
     finally:
         host.close()
-
-
-def _adopt_orphans() -> None:
-    """Become the parent of a plugin's orphans, so that they end with this process."""
-    with contextlib.suppress(OSError, AttributeError):  # Linux alone can do this
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _own_channel() -> Channel:

@@ -1,0 +1,35 @@
+"""Processes that outlive their parent, and how they end with the one that adopts them.
+
+A process may leave its parent, its session and its group, and clear its environment.
+Its nearest ancestor that asked for it becomes its parent then, and can find it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import time
+
+import psutil
+
+_PR_SET_CHILD_SUBREAPER = 36
+_MOST_S = 5.0
+"""How long processes are looked for that others start meanwhile."""
+
+
+def adopt_orphans() -> None:
+    """Become the parent of all orphans among the descendants of this process."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux alone can do this
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_children() -> None:
+    """Kill all descendants of this process, also those that start meanwhile."""
+    deadline_s = time.monotonic() + _MOST_S
+    while living := psutil.Process().children(recursive=True):
+        for child in living:
+            with contextlib.suppress(psutil.Error):
+                child.kill()
+        psutil.wait_procs(living, timeout=0.2)
+        if time.monotonic() > deadline_s:
+            return
