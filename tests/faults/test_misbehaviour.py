@@ -137,7 +137,7 @@ def test_a_killed_command_leaves_nothing_that_a_plugin_has_started(
 
     helpers.wait_for(escaped, "the escaped process")
     running.kill()
-    running.wait()
+    running.communicate()
     helpers.wait_for(lambda: not marked(mark), "every process to be gone")
 
 
