@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.contract import Weights
-from harness.hosting.host import Host
 from harness.measure import gradients, memory
 from harness.measure.certificate import certify
 from harness.measure.learning import training
@@ -22,6 +21,7 @@ from harness.measure.speed import meter
 from harness.measure.speed.meter import SpeedMeter
 from harness.measure.work import Work
 from harness.registry import Registry
+from harness.runner.runner import Runner
 from harness.trial import LearningSettings, Trial
 
 Values = Mapping[tuple[str, str], Any]
@@ -35,19 +35,19 @@ class MeasureInput:
     Attributes:
         arrays: Tensors that the trial needs, such as trained weights.
         observer: Makes the observer to which a trial reports while it runs.
-        host: Where networks of the trial's implementation live.
+        runner: Where networks of the trial's implementation live.
     """
 
     registry: Registry
     trial: Trial
     arrays: Weights
     observer: Callable[[], Observer]
-    host: Host
+    runner: Runner
 
     @property
     def problem(self) -> Problem:
         """The network and the data of the trial."""
-        return Problem(self.registry, self.trial, self.host)
+        return Problem(self.registry, self.trial, self.runner)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ MEASURES: Mapping[str, Measure] = {
     "parity": Measure(
         work=certify.work,
         run=lambda asked: certify.measure_parity(
-            asked.registry, asked.trial, asked.host
+            asked.registry, asked.trial, asked.runner
         ),
         in_words=certify.in_words,
         verdict=("certificate", "certified"),
@@ -121,7 +121,7 @@ MEASURES: Mapping[str, Measure] = {
     "memory": Measure(
         work=memory.work,
         run=lambda asked: memory.measure_memory(
-            asked.registry, asked.trial, asked.host
+            asked.registry, asked.trial, asked.runner
         ),
         own_worker=True,
     ),

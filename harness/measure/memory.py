@@ -13,12 +13,12 @@ from dataclasses import replace
 
 from harness.contract import Quantity
 from harness.errors import RefusedError
-from harness.hosting.host import Host
 from harness.measure.arithmetic import FLOPS_PER_FORWARD, work_of
 from harness.measure.capacity import check_memory
 from harness.measure.problem import Measurement, Problem
 from harness.measure.work import Work
 from harness.registry import Registry
+from harness.runner.runner import Runner
 from harness.store import Reading
 from harness.trial import Trial
 
@@ -37,7 +37,7 @@ QUANTITIES = {
 
 
 def measure_memory(
-    registry: Registry, trial: Trial, host: Host | None = None
+    registry: Registry, trial: Trial, runner: Runner | None = None
 ) -> Measurement:
     """Measure the peak memory of every phase that the implementation offers.
 
@@ -46,16 +46,16 @@ def measure_memory(
     Args:
         registry: All plugins.
         trial: The trial.
-        host: Where its network lives, and whose memory is measured.
+        runner: Where its network lives, and whose memory is measured.
 
     Raises:
         RefusedError: If the implementation does not offer what the trial asks for.
     """
     smallest = {"hidden_size": 1, "num_layers": 1}
-    Problem(registry, replace(trial, **smallest), host).network()  # type: ignore[arg-type]
-    problem = Problem(registry, trial, host)
+    Problem(registry, replace(trial, **smallest), runner).network()  # type: ignore[arg-type]
+    problem = Problem(registry, trial, runner)
     check_memory(problem)
-    gauges = problem.host.gauges(trial.implementation, trial.device)
+    gauges = problem.runner.gauges(trial.implementation, trial.device)
     network = problem.network()
     network.load_weights(problem.initial_weights())
     readings, first_s = [], 0.0

@@ -28,10 +28,10 @@ from harness.contract import (
     Weights,
 )
 from harness.errors import PluginError, RefusedError
-from harness.hosting.host import Host, HostedStopwatch
 from harness.loading import load_task
 from harness.measure.subject import Subject, offered
 from harness.registry import Registry
+from harness.runner.runner import AnyStopwatch, Runner
 from harness.store import Reading
 from harness.trial import PhasesSettings, Trial
 
@@ -67,7 +67,7 @@ class Problem:
     Args:
         registry: Every plugin.
         trial: The trial.
-        host: Where its network lives; None is this process.
+        runner: Where its network lives; None is this process.
 
     Raises:
         MisuseError: If a name is unknown.
@@ -77,11 +77,11 @@ class Problem:
     """
 
     def __init__(
-        self, registry: Registry, trial: Trial, host: Host | None = None
+        self, registry: Registry, trial: Trial, runner: Runner | None = None
     ) -> None:
         self.trains = offered(registry, trial).trains
         self.trial = trial
-        self._subject = Subject.of(registry, trial, host)
+        self._subject = Subject.of(registry, trial, runner)
         self.cell = self._subject.cell
         self.task: Task | None = None
         if trial.task is not None:
@@ -146,22 +146,22 @@ class Problem:
         Raises:
             PluginError: If it wrote into one.
         """
-        written = dict.fromkeys(self.host.written)
+        written = dict.fromkeys(self.runner.written)
         if written:
             reason = f"{', '.join(written)}; it must copy what it is given first"
             raise PluginError(self.trial.implementation, reason)
 
-    def stopwatch(self, network: TrainableNetwork) -> HostedStopwatch:
+    def stopwatch(self, network: TrainableNetwork) -> AnyStopwatch:
         """Return a stopwatch for the trial's network, where it lives."""
         trial = self.trial
-        return self.host.stopwatch(
+        return self.runner.stopwatch(
             trial.implementation, network, self.zero_state(), trial.device
         )
 
     @property
-    def host(self) -> Host:
+    def runner(self) -> Runner:
         """Where the trial's network lives."""
-        return self._subject.host
+        return self._subject.runner
 
     def trainable_network(self) -> TrainableNetwork:
         """Build the trial's network, which must train.

@@ -17,11 +17,11 @@ from harness.contract import (
 )
 from harness.declarations import ImplementationDeclaration
 from harness.errors import PluginError, RefusedError
-from harness.hosting.host import Host, InProcess
 from harness.loading import build_around, load_cell, load_equations
 from harness.measure.equations import EquationSteps
 from harness.measure.own_step import OwnStep, own_step_spec
 from harness.registry import Registry
+from harness.runner.runner import InProcess, Runner
 from harness.trial import Trial
 
 ORACLE = "numpy-reference"
@@ -70,19 +70,21 @@ class Subject:
     """An implementation of a cell, and what it is compared with.
 
     Attributes:
-        host: Where networks of the implementation live.
+        runner: Where networks of the implementation live.
     """
 
     registry: Registry
     trial: Trial
     cell: Cell
-    host: Host
+    runner: Runner
 
     @classmethod
-    def of(cls, registry: Registry, trial: Trial, host: Host | None = None) -> Subject:
-        """Load the trial's cell; without a host the implementation runs here."""
+    def of(
+        cls, registry: Registry, trial: Trial, runner: Runner | None = None
+    ) -> Subject:
+        """Load the trial's cell; without a runner the implementation runs here."""
         cell = load_cell(registry, trial.cell)
-        return cls(registry, trial, cell, host or InProcess(registry))
+        return cls(registry, trial, cell, runner or InProcess(registry))
 
     @property
     def basis(self) -> Basis:
@@ -118,7 +120,7 @@ class Subject:
 
         If the implementation only infers, the network computes no gradients.
         """
-        return self.host.network(self.trial.implementation, spec, self.trial.device)
+        return self.runner.network(self.trial.implementation, spec, self.trial.device)
 
     def oracle(self, spec: NetworkSpec) -> Oracle:
         """Build the float64 reference of a network.

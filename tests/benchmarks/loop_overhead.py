@@ -22,16 +22,16 @@ from statistics import median
 from typing import Any
 
 from harness.contract import Optimizer
-from harness.hosting.given import own
-from harness.hosting.pipe import Message, send
-from harness.hosting.remote import HostProcess
-from harness.hosting.stopwatch import BatchPhase
 from harness.intervals import MedianInterval, ratio_interval
 from harness.machine.clock import reading_s
 from harness.machine.pinning import worker_environment
 from harness.measure.learning.training import CHUNK, Observer, measure_learning
 from harness.measure.problem import Problem
 from harness.registry import Registry
+from harness.runner.given import own
+from harness.runner.pipe import Message, send
+from harness.runner.remote import RunnerProcess
+from harness.runner.stopwatch import BatchPhase
 from harness.store import Reading
 from harness.trial import LearningSettings, SpeedSettings, Trial
 from tests.benchmarks.bare_loops import LOOPS, Loop
@@ -100,7 +100,7 @@ def _measure(name: str, turns: int) -> None:
             evaluate_sequences=2,
         ),
     )
-    host = HostProcess("[]")
+    host = RunnerProcess("[]")
     problem = Problem(Registry.discover(), trial, host)
     loop = LOOPS[name](HIDDEN)
     for measure, found in (

@@ -20,8 +20,6 @@ import pytest
 
 from harness.contract import Batch, Optimizer, Weights
 from harness.errors import UnavailableError
-from harness.hosting.given import own
-from harness.hosting.stopwatch import BatchPhase
 from harness.intervals import median_interval
 from harness.loading import load_probe
 from harness.machine.facts import framework_versions
@@ -40,6 +38,8 @@ from harness.run.plan.certificate_cache import CertificateCache
 from harness.run.plan.derived import certificate_trial
 from harness.run.plan.fingerprint import source_hashes
 from harness.run.plan.todo import Planned
+from harness.runner.given import own
+from harness.runner.stopwatch import BatchPhase
 from harness.trial import SpeedSettings, Trial
 from tests.benchmarks.conftest import THREADS
 from tests.helpers import REGISTRY

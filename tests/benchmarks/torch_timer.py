@@ -21,12 +21,12 @@ def main() -> None:
     from torch.utils.benchmark import Timer
 
     from harness.contract import Optimizer
-    from harness.hosting.given import own
-    from harness.hosting.stopwatch import BatchPhase
     from harness.intervals import ratio_interval
     from harness.machine.clock import loops_for, reading_s, warm_up
     from harness.measure.problem import Problem
     from harness.registry import Registry
+    from harness.runner.given import own
+    from harness.runner.stopwatch import BatchPhase
     from harness.trial import SpeedSettings, Trial
 
     torch.set_num_threads(1)

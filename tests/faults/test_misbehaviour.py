@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 MARK = "RNN_HARNESS_TEST"
 FILE = helpers.PLUGINS / "misbehaves.py"
 TIMEOUT_S, LIMIT_MB = 5, 500
-HANGS = "(sleeps-in-c or forks-and-hangs)"
+HANGS = "(sleeps-in-c or forks-and-hangs or escapes-and-sleeps)"
 
 SUITE = helpers.suite(
     helpers.speed(
@@ -81,6 +81,11 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialRecord]:
         ),
         ("sleeps-in-c", "timeout", f"stopped at the time limit of {TIMEOUT_S} s"),
         ("forks-and-hangs", "timeout", f"stopped at the time limit of {TIMEOUT_S} s"),
+        (
+            "escapes-and-sleeps",
+            "timeout",
+            f"stopped at the time limit of {TIMEOUT_S} s",
+        ),
         (
             "leaves-its-session-and-exits",
             "crashed",

@@ -18,7 +18,6 @@ import numpy as np
 
 from harness.contract import Array, Network, State, TrainableNetwork, Weights
 from harness.errors import RefusedError
-from harness.hosting.host import Host
 from harness.measure.certificate.diagnosis import diagnose
 from harness.measure.certificate.differences import compare_differences
 from harness.measure.certificate.invariants import compare_invariants
@@ -45,6 +44,7 @@ from harness.measure.problem import Measurement
 from harness.measure.subject import Basis, Subject, offered
 from harness.measure.work import Work
 from harness.registry import Registry
+from harness.runner.runner import Runner
 from harness.trial import CertificateSettings, Trial
 
 _TIME_STEPS = 60_000
@@ -66,7 +66,7 @@ def in_words(values: Mapping[tuple[str, str], Any]) -> str:
 
 
 def measure_parity(
-    registry: Registry, trial: Trial, host: Host | None = None
+    registry: Registry, trial: Trial, runner: Runner | None = None
 ) -> Measurement:
     """Certify one implementation of one cell at every shape of the certificate.
 
@@ -75,7 +75,7 @@ def measure_parity(
     Args:
         registry: Every plugin.
         trial: The trial.
-        host: Where networks of the implementation live; None is this process.
+        runner: Where networks of the implementation live; None is this process.
 
     Raises:
         RefusedError: If the implementation declines the trial, no tolerance is stated
@@ -88,7 +88,7 @@ def measure_parity(
             f"no tolerance is stated for {trial.dtype} at precision {trial.precision} "
             f"with {trial.biases} biases"
         )
-    subject, trains = Subject.of(registry, trial, host), declared.trains
+    subject, trains = Subject.of(registry, trial, runner), declared.trains
     shapes = full_grid() if trial.settings_as(CertificateSettings).shapes else PAIRWISE
     certificate = Certificate(TOLERANCES[key], len(shapes))
     basis = subject.basis
@@ -133,7 +133,7 @@ def _check_given(certificate: Certificate, subject: Subject) -> None:
 
     They compute on copies, so that all other checks are right nevertheless.
     """
-    written = dict.fromkeys(subject.host.written)
+    written = dict.fromkeys(subject.runner.written)
     where = f"{listed([*written], 3)}; copy it first" if written else ""
     certificate.record("given arrays", float(len(written)), where, EXACT)
 

@@ -9,10 +9,10 @@ from functools import partial
 import numpy as np
 
 from harness.contract import Array, Batch, Weights
-from harness.hosting.host import HostedStopwatch
 from harness.measure.capacity import FEWEST_BATCHES
 from harness.measure.problem import Problem
 from harness.measure.readback import Reference
+from harness.runner.runner import AnyStopwatch
 
 PHASES = ("forward", "loss_and_gradients", "train_step", "stream")
 
@@ -27,7 +27,7 @@ class Batches:
         place_s: Seconds of placing each batch, in order.
     """
 
-    def __init__(self, problem: Problem, stopwatch: HostedStopwatch) -> None:
+    def __init__(self, problem: Problem, stopwatch: AnyStopwatch) -> None:
         self._problem, self._stopwatch = problem, stopwatch
         self.place_s: list[float] = []
         self.grow(FEWEST_BATCHES)
@@ -52,7 +52,7 @@ class Batches:
 class TimeSteps:
     """Single time steps of sequences, one sequence at a time, on the host."""
 
-    def __init__(self, problem: Problem, stopwatch: HostedStopwatch) -> None:
+    def __init__(self, problem: Problem, stopwatch: AnyStopwatch) -> None:
         self._problem, self._stopwatch = problem, stopwatch
         self._steps: list[Array] = []
         self.grow(1)
@@ -95,7 +95,7 @@ class Phase:
 
 
 def phases_of(
-    problem: Problem, stopwatch: HostedStopwatch, reference: Reference
+    problem: Problem, stopwatch: AnyStopwatch, reference: Reference
 ) -> dict[str, Phase]:
     """Return those phases of a trial that its implementation offers."""
     found: dict[str, Phase] = {}

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.hosting.host import HostedStopwatch
 from harness.measure.problem import Problem, rows
 from harness.measure.readback import MOST_STATES
 from harness.reason import Reason
+from harness.runner.runner import AnyStopwatch
 from harness.store import Reading
 
 OF_GRADIENTS = ("loss_and_gradients", "train_step")
@@ -49,7 +49,7 @@ class Subnormals:
 
     @classmethod
     def of(
-        cls, problem: Problem, stopwatch: HostedStopwatch, phases: tuple[str, ...]
+        cls, problem: Problem, stopwatch: AnyStopwatch, phases: tuple[str, ...]
     ) -> Subnormals:
         """Count them with the reference, and try what the library does with them."""
         timed = set(OF_GRADIENTS) & set(phases)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from harness.hosting.stopwatch import Taken
+from harness.runner.stopwatch import Taken
 
 
 @dataclass

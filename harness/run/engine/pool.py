@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.declarations import Declaration
-from harness.hosting.pipe import Message
 from harness.machine.peak import Peak
 from harness.measure import MEASURES, by_reference
 from harness.registry import Registry
@@ -29,6 +28,7 @@ from harness.run.job import (
 )
 from harness.run.worker.log import Write
 from harness.run.worker.process import Request, WorkerDiedError, WorkerProcess
+from harness.runner.pipe import Message
 from harness.store import Reading
 from harness.trial import Conditions, Trial
 

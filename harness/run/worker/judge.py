@@ -1,8 +1,8 @@
 """What a worker does: it answers requests about the trials of one framework.
 
 It draws batches, computes the reference, compares and judges. The code of the
-implementations runs in a host, which is a process of its own. Each message of an answer
-names the request that it answers. Requests:
+implementations runs in a runner, which is a process of its own. Each message of an
+answer names the request that it answers. Requests:
 
 - `measure` {trial, start} with arrays: sends events and checkpoints while it measures,
   then one `result`;
@@ -35,9 +35,6 @@ import numpy as np
 
 from harness.contract import Inputs, NetworkSpec, Readout, Target, Weights
 from harness.errors import MOST_REASON, shortened
-from harness.hosting.host import Host
-from harness.hosting.pipe import Message
-from harness.hosting.remote import HostDiedError
 from harness.machine.facts import machine_name, processor
 from harness.machine.gpu import VISIBLE, gpu_name
 from harness.machine.pinning import pinned_variables
@@ -48,7 +45,10 @@ from harness.measure.learning.training import Observer
 from harness.measure.problem import Measurement, Problem
 from harness.measure.speed.meter import SpeedMeter
 from harness.registry import Registry
-from harness.run.worker.outcome import outcome_of, outcome_of_host
+from harness.run.worker.outcome import outcome_of, outcome_of_runner
+from harness.runner.pipe import Message
+from harness.runner.remote import RunnerDiedError
+from harness.runner.runner import Runner
 from harness.store import to_json
 from harness.trial import Trial
 
@@ -73,12 +73,12 @@ class Worker:
     Args:
         registry: Every plugin.
         channel: Where answers go.
-        host: Where the code of implementations runs.
+        runner: Where the code of implementations runs.
     """
 
-    def __init__(self, registry: Registry, channel: Answers, host: Host) -> None:
+    def __init__(self, registry: Registry, channel: Answers, runner: Runner) -> None:
         self._registry = registry
-        self._channel, self._host = channel, host
+        self._channel, self._runner = channel, runner
         self._meters: dict[str, SpeedMeter] = {}
         self._spent_s: dict[str, float] = {}
         self._stop = False
@@ -89,16 +89,16 @@ class Worker:
         """Answer one request; an error is an answer too."""
         key = str(request.values["id"])
         self._request = request.values.get("request")
-        self._host.written.clear()
+        self._runner.written.clear()
         begin_s = time.perf_counter() - self._spent_s.pop(key, 0.0)
         try:
             self._answer(request, key, begin_s)
         except _ChangedError as error:
             # Others must not be judged here, where they could be judged wrongly.
             self._send_error("refused", str(error), died=True)
-        except HostDiedError as error:
+        except RunnerDiedError as error:
             self._meters.clear()
-            died = outcome_of_host(error, _trial(request).implementation)
+            died = outcome_of_runner(error, _trial(request).implementation)
             self._send_error(*died, died=True)
         except (Exception, SystemExit) as error:
             self._meters.pop(key, None)
@@ -106,7 +106,7 @@ class Worker:
 
     def _answer(self, request: Message, key: str, begin_s: float) -> None:
         found = self._obey(request, key)
-        changed = {"changed": self._host.changes()}
+        changed = {"changed": self._runner.changes()}
         mine = changes(self._before, process_state())
         if mine:
             raise _ChangedError(
@@ -153,7 +153,7 @@ class Worker:
             gc.collect()
         make = MEASURES[trial.measure].meter
         assert make is not None
-        self._meters[key] = make(Problem(self._registry, trial, self._host))
+        self._meters[key] = make(Problem(self._registry, trial, self._runner))
         return {"kind": "opened", "phases": list(self._meters[key].phases)}
 
     def _measure(self, trial: Trial, request: Message) -> Measurement:
@@ -161,7 +161,7 @@ class Worker:
         assert run is not None
         observer = partial(self._observer, trial, request)
         return run(
-            MeasureInput(self._registry, trial, request.arrays, observer, self._host)
+            MeasureInput(self._registry, trial, request.arrays, observer, self._runner)
         )
 
     def _probe(self, trial: Trial) -> dict[str, Any]:
@@ -175,13 +175,13 @@ class Worker:
             target=Target.REAL,
             dtype=trial.dtype,
         )
-        self._host.network(trial.implementation, spec, trial.device)
+        self._runner.network(trial.implementation, spec, trial.device)
         return {"kind": "probed"}
 
     def _peak(self, trial: Trial) -> dict[str, Any]:
         """Measure the highest rates in a trial's dtype and precision, on its device."""
         name, device = trial.implementation, trial.device
-        peak = self._host.peak(name, device, trial.dtype, trial.precision)
+        peak = self._runner.peak(name, device, trial.dtype, trial.precision)
         facts = {"peak": peak.to_json()}
         return {"kind": "result", "outcome": "ok", "reason": None, "facts": facts}
 

@@ -1,4 +1,4 @@
-"""A worker: the process that judges trials, and the parent of the host of their code.
+"""A worker: the process that judges trials, and the parent of the runner of their code.
 
 It reads requests from standard input; `harness.run.worker.judge` lists them. All that a
 plugin prints is written to the log. SIGUSR1 makes a learning trial write a checkpoint
@@ -11,10 +11,10 @@ import faulthandler
 import os
 import signal
 
-from harness.hosting.channel import Channel
-from harness.hosting.pipe import Message
-from harness.hosting.remote import HostProcess
 from harness.machine.orphans import adopt_orphans
+from harness.runner.channel import Channel
+from harness.runner.pipe import Message
+from harness.runner.remote import RunnerProcess
 
 
 def main() -> None:
@@ -26,22 +26,22 @@ def main() -> None:
     if first is None:
         return
     declared = first.values["declared"]
-    host = HostProcess(declared)
-    if first.values["hosts"]:
-        host.start()
-    # Imported only now, so that the host imports its framework meanwhile.
+    runner = RunnerProcess(declared)
+    if first.values["runs_code"]:
+        runner.start()
+    # Imported only now, so that the runner imports its framework meanwhile.
     from harness.registry import Registry
     from harness.run.worker.judge import Worker
 
     # Nobody sends it before this process is ready.
     signal.signal(signal.SIGUSR1, lambda *_: worker.stop())
-    worker = Worker(Registry.given(declared), channel, host)
+    worker = Worker(Registry.given(declared), channel, runner)
     channel.send(Message({"kind": "ready"}))
     try:
         while (request := channel.receive()) is not None:
             worker.answer(request)
     finally:
-        host.close()
+        runner.close()
 
 
 def _own_channel() -> Channel:

@@ -13,7 +13,7 @@ from harness.errors import (
     is_out_of_memory,
     shortened,
 )
-from harness.hosting.remote import HostDiedError, HostedError
+from harness.runner.remote import RunnerDiedError, RunnerError
 
 KEPT = frozenset({"ok", "diverged", "refused"})
 """Final outcomes: the same trial would end the same way again.
@@ -28,7 +28,7 @@ def outcome_of(error: BaseException) -> tuple[str, str]:
         return "unavailable", str(error)
     if isinstance(error, RefusedError):
         return "refused", str(error)
-    if isinstance(error, HostedError):
+    if isinstance(error, RunnerError):
         return "out_of_memory" if error.out_of_memory else "failed", str(error)
     if is_out_of_memory(error):
         return "out_of_memory", shortened(describe_error(error), MOST_REASON)
@@ -36,8 +36,8 @@ def outcome_of(error: BaseException) -> tuple[str, str]:
     return "failed", shortened(text, MOST_REASON)
 
 
-def outcome_of_host(error: HostDiedError, implementation: str) -> tuple[str, str]:
-    """Return outcome and reason of a trial whose host ended without an answer."""
+def outcome_of_runner(error: RunnerDiedError, implementation: str) -> tuple[str, str]:
+    """Return outcome and reason of a trial whose runner ended without an answer."""
     if error.answered is not None:
         return "crashed", f"{implementation} {error.answered}"
     return outcome_of_death(error.returncode, implementation)

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.contract import Weights
-from harness.hosting.pipe import EndingPipe, Message, MessageError, receive, send
 from harness.machine.pinning import worker_environment
 from harness.run.job import Limits, Start
 from harness.run.worker.limits import Watch
 from harness.run.worker.log import LogPump, Write
 from harness.run.worker.outcome import outcome_of_death
 from harness.run.worker.reaper import MARK, reaper
+from harness.runner.pipe import EndingPipe, Message, MessageError, receive, send
 from harness.trial import Trial
 
 
@@ -82,7 +82,7 @@ class WorkerProcess:
         variables: Environment variables that its framework needs before it is imported.
         device: The only device that it sees, `cpu` or `cuda:N`.
         precision: The precision of its trials.
-        hosts: Whether its trials run code of implementations.
+        runs_code: Whether its trials run code of implementations.
 
     Attributes:
         served: The names of the trials that it was asked about.
@@ -99,7 +99,7 @@ class WorkerProcess:
         *,
         device: str = "cpu",
         precision: str = "highest",
-        hosts: bool = True,
+        runs_code: bool = True,
     ) -> None:
         self._limits = limits or Limits()
         mark = f"{reaper().mark}-{uuid.uuid4().hex}"
@@ -129,8 +129,9 @@ class WorkerProcess:
         source = EndingPipe(self._stdout.fileno(), self._watch.ended.is_set)
         self._answers = io.BufferedReader(source)
         self._ready = False
+        first = Message({"declared": declared, "runs_code": runs_code})
         with contextlib.suppress(OSError):  # the first request reports its death
-            send(self._requests, Message({"declared": declared, "hosts": hosts}))
+            send(self._requests, first)
         self.served: set[str] = set()
 
     @property
@@ -185,7 +186,7 @@ class WorkerProcess:
             if message.values.get("request") != name:
                 continue  # an answer to an earlier request, sent once more
             if message.values.get("died") and self._watch.verdict:
-                raise WorkerDiedError(*self._watch.verdict)  # a limit killed the host
+                raise WorkerDiedError(*self._watch.verdict)  # a limit killed the runner
             yield message
             if message.values["kind"] not in ("begins", "event", "checkpoint"):
                 return

@@ -21,7 +21,6 @@ from harness.contract import (
     Updates,
 )
 from harness.errors import PluginError, RefusedError
-from harness.hosting.given import own
 from harness.machine import clock as timing
 from harness.measure import readback
 from harness.measure.gradients import gradient_ratios, horizon, measure_gradients
@@ -33,6 +32,7 @@ from harness.measure.speed import meter as measured_speed
 from harness.measure.speed import phases as measured_phases
 from harness.measure.speed.meter import SpeedMeter
 from harness.registry import Registry
+from harness.runner.given import own
 from harness.store import Reading
 from harness.trial import LearningSettings, SpeedSettings
 from implementations.numpy_reference.network import NumpyNetwork
@@ -303,7 +303,7 @@ def test_the_state_of_the_framework_is_read_around_every_turn() -> None:
     # The first is asked for before the network is built.
     states = [(5, 1), (7, 1), (7, 1), (7, 1), (9, 1), (9, 1), (9, 2)]
     probe = ScriptedProbe(*(FrameworkState(*state) for state in states))
-    problem.host.probe = lambda *_: probe  # type: ignore[attr-defined]
+    problem.runner.probe = lambda *_: probe  # type: ignore[attr-defined]
     meter = SpeedMeter(problem)
     meter.warm_up()
     for _ in range(3):
@@ -321,7 +321,7 @@ def test_a_timing_needs_no_usable_probe(error: Exception) -> None:
         raise error
 
     problem = Problem(REGISTRY, SPEED)
-    problem.host.probe = refuse  # type: ignore[attr-defined]
+    problem.runner.probe = refuse  # type: ignore[attr-defined]
     meter = SpeedMeter(problem)
     meter.warm_up()
     meter.turn("forward")

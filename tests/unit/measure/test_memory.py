@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from harness.errors import RefusedError
-from harness.hosting.gauges import DeviceMemory
 from harness.measure.memory import measure_memory
 from harness.registry import Registry
+from harness.runner.gauges import DeviceMemory
 from harness.store import RunFolder
 from harness.trial import PhasesSettings, Trial
 from tests import helpers

@@ -11,9 +11,9 @@ import pytest
 
 from harness.contract import Optimizer
 from harness.errors import RefusedError
-from harness.hosting.given import own
 from harness.measure.problem import Measurement, Problem
 from harness.measure.speed.meter import SpeedMeter
+from harness.runner.given import own
 from harness.trial import SpeedSettings, Trial
 from tests.helpers import REGISTRY
 

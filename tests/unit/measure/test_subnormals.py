@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from harness.contract import Readout
-from harness.hosting.stopwatch import Stopwatch
 from harness.loading import load_probe
 from harness.measure.arithmetic import flops_of_call
 from harness.measure.problem import Problem
 from harness.measure.speed.subnormals import Subnormals, share_of_gradients
 from harness.run.plan.expand import speed_trials
+from harness.runner.stopwatch import Stopwatch
 from harness.suite import SpeedSection
 from harness.trial import SpeedSettings, Trial
 from tests.helpers import REGISTRY, needs_torch

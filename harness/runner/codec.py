@@ -22,8 +22,8 @@ from harness.contract import (
     Target,
     Updates,
 )
-from harness.hosting.pipe import Message
-from harness.hosting.stopwatch import Taken
+from harness.runner.pipe import Message
+from harness.runner.stopwatch import Taken
 
 _TYPES = {
     each.__name__: each
@@ -45,7 +45,7 @@ _TYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """An object that stays in the hosting process, by its number there."""
+    """An object that stays in the runner, by its number there."""
 
     number: int
 

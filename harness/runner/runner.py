@@ -16,16 +16,16 @@ from harness.contract import (
     Weights,
 )
 from harness.errors import PluginError, RefusedError, UnavailableError
-from harness.hosting.gauges import DeviceMemory, Gauge, Gauges, ResidentMemory
-from harness.hosting.given import GuardedNetwork, own
-from harness.hosting.stopwatch import Stopwatch, Taken
 from harness.loading import build_network, load_cell, load_probe
 from harness.machine.peak import Peak, measure_peak
 from harness.machine.process_state import ProcessState, changes, process_state
 from harness.registry import Registry
+from harness.runner.gauges import DeviceMemory, Gauge, Gauges, ResidentMemory
+from harness.runner.given import GuardedNetwork, own
+from harness.runner.stopwatch import Stopwatch, Taken
 
 
-class HostedStopwatch(Protocol):
+class AnyStopwatch(Protocol):
     """The methods of a `Stopwatch`, which may be in another process."""
 
     def place(self, batch: Batch) -> float:
@@ -55,7 +55,7 @@ class HostedStopwatch(Protocol):
         """Return whether the framework sets subnormal numbers to zero, if known."""
 
 
-class HostedGauges(Protocol):
+class AnyGauges(Protocol):
     """The methods of `Gauges`, which may be in another process."""
 
     def measure(
@@ -69,7 +69,7 @@ class HostedGauges(Protocol):
         """Return the peaks during some calls, and the seconds of the first."""
 
 
-class Host(Protocol):
+class Runner(Protocol):
     """Where networks of implementations live.
 
     Attributes:
@@ -92,11 +92,11 @@ class Host(Protocol):
 
     def stopwatch(
         self, implementation: str, network: TrainableNetwork, start: State, device: str
-    ) -> HostedStopwatch:
+    ) -> AnyStopwatch:
         """Return a stopwatch for a network."""
 
-    def gauges(self, implementation: str, device: str) -> HostedGauges:
-        """Return gauges of the host's memory, which take what it holds now as zero."""
+    def gauges(self, implementation: str, device: str) -> AnyGauges:
+        """Return gauges of the runner's memory; what it holds now counts as zero."""
 
     def peak(
         self, implementation: str, device: str, dtype: str, precision: str
@@ -104,11 +104,11 @@ class Host(Protocol):
         """Measure the highest rates of an implementation's framework on a device."""
 
     def changes(self) -> list[str]:
-        """Return what code of implementations has changed of the host's process."""
+        """Return what code of implementations has changed of the runner's process."""
 
 
 class InProcess:
-    """A host in this process, for a process that judges nothing, and for tests.
+    """A runner in this process, for a process that judges nothing, and for tests.
 
     Args:
         registry: Every plugin.

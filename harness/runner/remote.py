@@ -1,4 +1,4 @@
-"""Networks of implementations that live in a hosting process, for one that judges."""
+"""Networks of implementations that live in a runner, for one that judges."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from harness.errors import (
     UnavailableError,
     shortened,
 )
-from harness.hosting.channel import Channel
-from harness.hosting.codec import Reference, decode, encode
-from harness.hosting.pipe import EndingPipe, Message, MessageError
-from harness.hosting.stopwatch import Taken
 from harness.machine.orphans import end_children
 from harness.machine.peak import Peak
+from harness.runner.channel import Channel
+from harness.runner.codec import Reference, decode, encode
+from harness.runner.pipe import EndingPipe, Message, MessageError
+from harness.runner.stopwatch import Taken
 
 MOST_WAITING = 64
 """Most requests whose answers are not read yet: the pipe holds these answers."""
 
 _END_S = 5.0
-"""How long a host may take to end by itself."""
+"""How long a runner may take to end by itself."""
 
 
-class HostedError(Exception):
+class RunnerError(Exception):
     """Code of an implementation raised; the text is what a user reads.
 
     Attributes:
@@ -60,8 +60,8 @@ class HostedError(Exception):
         self.out_of_memory = out_of_memory
 
 
-class HostDiedError(Exception):
-    """The hosting process ended, or answered with what is not an answer.
+class RunnerDiedError(Exception):
+    """The runner ended, or answered with what is not an answer.
 
     Attributes:
         returncode: Its exit code; negative for a signal.
@@ -69,13 +69,13 @@ class HostDiedError(Exception):
     """
 
     def __init__(self, returncode: int, answered: str | None = None) -> None:
-        super().__init__(answered or f"the host ended with {returncode}")
+        super().__init__(answered or f"the runner ended with {returncode}")
         self.returncode = returncode
         self.answered = answered
 
 
-class HostProcess:
-    """A `Host` in a process of its own, which is started when it is first needed.
+class RunnerProcess:
+    """A `Runner` in a process of its own, which is started when it is first needed.
 
     Args:
         declared: The declarations of plugins that do not belong to this project.
@@ -94,7 +94,7 @@ class HostProcess:
         self._waiting: deque[str] = deque()
         self._freed: list[int] = []
 
-    # --- a host ----------------------------------------------------------------------
+    # --- a runner --------------------------------------------------------------------
 
     def network(
         self, implementation: str, spec: NetworkSpec, device: str
@@ -112,7 +112,7 @@ class HostProcess:
         return RemoteStopwatch(self, made, network)
 
     def gauges(self, implementation: str, device: str) -> RemoteGauges:
-        """Return gauges of the hosting process's memory."""
+        """Return gauges of the runner's memory."""
         return RemoteGauges(self, self.make(None, "gauges", implementation, device))
 
     def peak(
@@ -123,7 +123,7 @@ class HostProcess:
         return Peak.from_json(found)
 
     def changes(self) -> list[str]:
-        """Return what code of implementations has changed of the hosting process."""
+        """Return what code of implementations has changed of the runner."""
         return [] if self._process is None else list(self.ask(None, "changes"))
 
     # --- requests --------------------------------------------------------------------
@@ -132,13 +132,13 @@ class HostProcess:
         """Call a method there and return its result.
 
         Args:
-            of: The object, or None for the host itself.
+            of: The object, or None for the runner itself.
             method: The method.
             given: Its arguments.
 
         Raises:
-            HostedError: If the method raises.
-            HostDiedError: If the process ends.
+            RunnerError: If the method raises.
+            RunnerDiedError: If the process ends.
         """
         self._request(of, method, given, None)
         while len(self._waiting) > 1:
@@ -151,7 +151,7 @@ class HostProcess:
         """Call a method there whose result stays there.
 
         Args:
-            of: The object, or None for the host itself.
+            of: The object, or None for the runner itself.
             method: The method.
             given: Its arguments.
             wait: False to return at once; a later call raises if this one has raised.
@@ -208,7 +208,7 @@ class HostProcess:
             error = answer.get("error")
         except (MessageError, ValueError, KeyError, TypeError) as wrong:
             self.kill()
-            raise HostDiedError(0, f"sent {wrong}") from None
+            raise RunnerDiedError(0, f"sent {wrong}") from None
         self._waiting.popleft()
         if error is not None:
             raise _raised(error)
@@ -227,7 +227,7 @@ class HostProcess:
                 sys.executable,
                 "-P",
                 "-m",
-                "harness.hosting.serve",
+                "harness.runner.serve",
                 str(theirs),
                 str(answering),
             ],
@@ -242,12 +242,12 @@ class HostProcess:
         self._channel.send(Message({"declared": self._declared}))
         return self._channel
 
-    def _death(self) -> HostDiedError:
+    def _death(self) -> RunnerDiedError:
         assert self._process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_S)
         self.kill()
-        return HostDiedError(self._process.wait())
+        return RunnerDiedError(self._process.wait())
 
     def close(self) -> None:
         """Let the process end by itself; kill it if it does not."""
@@ -268,7 +268,7 @@ class HostProcess:
 
 
 def _raised(error: Mapping[str, Any]) -> Exception:
-    """Return the exception that a hosting process described."""
+    """Return the exception that a runner described."""
     text = str(error["text"])
     match error["type"]:
         case "UnavailableError":
@@ -279,29 +279,29 @@ def _raised(error: Mapping[str, Any]) -> Exception:
             return RefusedError(text)
         case "InputError":
             return InputError(text)
-    return HostedError(text, bool(error["out_of_memory"]))
+    return RunnerError(text, bool(error["out_of_memory"]))
 
 
 class _Remote:
-    """An object in a hosting process; it is freed there when this one is."""
+    """An object in a runner; it is freed there when this one is."""
 
-    def __init__(self, host: HostProcess, reference: Reference) -> None:
-        self._host = host
+    def __init__(self, runner: RunnerProcess, reference: Reference) -> None:
+        self._runner = runner
         self.reference = reference
 
     def __del__(self) -> None:
-        self._host.free(self.reference)
+        self._runner.free(self.reference)
 
     def _ask(self, method: str, *given: Any) -> Any:
-        return self._host.ask(self.reference, method, *given)
+        return self._runner.ask(self.reference, method, *given)
 
 
 class RemotePlaced(_Remote):
-    """A batch that is placed in a hosting process."""
+    """A batch that is placed in a runner."""
 
 
 class RemoteNetwork(_Remote):
-    """A `TrainableNetwork` in a hosting process."""
+    """A `TrainableNetwork` in a runner."""
 
     def load_weights(self, weights: Weights) -> None:
         """Take canonical weights."""
@@ -313,8 +313,8 @@ class RemoteNetwork(_Remote):
 
     def place(self, batch: Batch) -> RemotePlaced:
         """Send a batch to its device; a mistake is raised by a later call."""
-        made = self._host.make(self.reference, "place", batch, wait=False)
-        return RemotePlaced(self._host, made)
+        made = self._runner.make(self.reference, "place", batch, wait=False)
+        return RemotePlaced(self._runner, made)
 
     def forward(
         self, placed: RemotePlaced, state: State | None = None
@@ -363,12 +363,12 @@ def _done(found: Any) -> Handle[Any]:
 
 
 class RemoteStopwatch(_Remote):
-    """A `Stopwatch` in a hosting process, and the network that it times."""
+    """A `Stopwatch` in a runner, and the network that it times."""
 
     def __init__(
-        self, host: HostProcess, reference: Reference, network: TrainableNetwork
+        self, runner: RunnerProcess, reference: Reference, network: TrainableNetwork
     ) -> None:
-        super().__init__(host, reference)
+        super().__init__(runner, reference)
         self._network = network
 
     def place(self, batch: Batch) -> float:
@@ -409,7 +409,7 @@ class RemoteStopwatch(_Remote):
 
 
 class RemoteGauges(_Remote):
-    """The `Gauges` of a hosting process."""
+    """The `Gauges` of a runner."""
 
     def measure(
         self,

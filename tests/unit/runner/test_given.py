@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from harness.errors import PluginError
-from harness.hosting.given import Given
-from harness.hosting.host import InProcess
 from harness.measure.certificate.certify import measure_parity
 from harness.measure.learning.training import Observer, measure_learning
 from harness.measure.problem import Problem
 from harness.registry import Registry
+from harness.runner.given import Given
+from harness.runner.runner import InProcess
 from harness.trial import LearningSettings, Trial
 from tests import helpers
 
@@ -82,8 +82,8 @@ def test_a_batch_of_a_task_stays_what_it_was_when_it_was_drawn() -> None:
     for array in vars(batch).values():
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
-    host = InProcess(helpers.REGISTRY)
-    network: Any = host.network("numpy-reference", problem.spec, "cpu")
+    runner = InProcess(helpers.REGISTRY)
+    network: Any = runner.network("numpy-reference", problem.spec, "cpu")
     network.load_weights(problem.initial_weights())
     placed = network.place(batch)
     assert all(array.flags.writeable for array in placed.given.copies.values())

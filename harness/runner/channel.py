@@ -10,7 +10,7 @@ import contextlib
 import os
 from typing import IO
 
-from harness.hosting.pipe import Message, receive, send
+from harness.runner.pipe import Message, receive, send
 
 
 class Channel:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness.contract import Array, Batch, DeviceProbe, Network, State, TrainableNetwork
-from harness.hosting.given import own
-from harness.hosting.stopwatch import queued
 from harness.machine.gpu import gpu_memory
 from harness.machine.system import System
+from harness.runner.given import own
+from harness.runner.stopwatch import queued
 
 
 class ResidentMemory:

@@ -1,4 +1,4 @@
-"""The hosting process: it runs code of implementations and answers another process.
+"""The runner: it runs code of implementations and answers another process.
 
 It is started with the numbers of two open descriptors, from which requests come and on
 which answers go. All that a plugin prints goes to the log.
@@ -21,21 +21,21 @@ from harness.errors import (
     is_out_of_memory,
     shortened,
 )
-from harness.hosting.channel import Channel
-from harness.hosting.codec import Reference, decode, encode
-from harness.hosting.host import InProcess
-from harness.hosting.pipe import Message
 from harness.machine.peak import Peak
 from harness.registry import Registry
+from harness.runner.channel import Channel
+from harness.runner.codec import Reference, decode, encode
+from harness.runner.pipe import Message
+from harness.runner.runner import InProcess
 
 _PR_SET_PDEATHSIG = 1
 
 
 class Server:
-    """Answers requests with a host and the objects that it has made."""
+    """Answers requests with a runner and the objects that it has made."""
 
-    def __init__(self, host: InProcess) -> None:
-        self._host = host
+    def __init__(self, runner: InProcess) -> None:
+        self._runner = runner
         self._objects: dict[int, Any] = {}
 
     def answer(self, request: Message) -> Message:
@@ -57,7 +57,7 @@ class Server:
             return self._error(name, TypeError(f"`{method}` returned {error}"))
 
     def _call(self, of: Reference | None, method: str, given: tuple[Any, ...]) -> Any:
-        target = self._host if of is None else self._objects[of.number]
+        target = self._runner if of is None else self._objects[of.number]
         found = getattr(target, method)(*map(self._resolved, given))
         if isinstance(found, Peak):
             return found.to_json()
@@ -71,8 +71,8 @@ class Server:
         return value
 
     def _written(self) -> list[str]:
-        written = list(self._host.written)
-        self._host.written.clear()
+        written = list(self._runner.written)
+        self._runner.written.clear()
         return written
 
     def _error(self, request: str, error: BaseException) -> Message:
