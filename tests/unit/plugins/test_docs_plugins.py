@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -45,8 +46,15 @@ def written(new: NewPlugin, folder: Path) -> str:
 MY_GRU = NewPlugin("implementation", "my-gru", "torch")
 UGRNN = NewPlugin("cell", "ugrnn")
 FIRST_VALUE = NewPlugin("task", "first-value")
-FEW_SHAPES = ("--json", "--plugin", helpers.PLUGINS / "few_shapes.py")
 RIGHT, WRONG = "h = z * h + (1 - z) * n", "h = z * n + (1 - z) * h"
+
+
+@pytest.fixture
+def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Certify at two shapes in every process that a test starts."""
+    folder = Path(__file__).parents[2] / "few_shapes"
+    path = filter(None, (str(folder), os.environ.get("PYTHONPATH")))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
 
 
 # --- files and small commands --------------------------------------------------------
@@ -192,7 +200,7 @@ def assert_every_check_is_named(certificate: str) -> None:
     patterns = [re.sub("TENSOR", ".+", name) for name in names]
     patterns = [re.sub("OPTIMISER", "(adam|rmsprop|sgd)", p) for p in patterns]
     checks = [line[2:28].strip() for line in certificate.splitlines()[2:-1]]
-    assert len(checks) in (23, 33)
+    assert len(checks) in (24, 34)
     for name in checks:
         assert any(re.fullmatch(p, name) for p in patterns), name
 
@@ -209,7 +217,7 @@ def test_the_files_of_new_are_certified_and_the_page_names_every_check(
     assert set(found) == {"torch-loop", "my-gru"}
     for name, text in found.items():
         last = text.splitlines()[-1]
-        assert last == f"certified: {33 if name == 'torch-loop' else 23} checks"
+        assert last == f"certified: {34 if name == 'torch-loop' else 24} checks"
         assert_every_check_is_named(text)
     assert "8 shapes against the float64 reference" in found["my-gru"]
     assert_shown("rnn-harness check ugrnn.py -k torch-loop", found["torch-loop"])
@@ -226,12 +234,13 @@ def test_the_page_shows_a_mistake_with_its_cause(tmp_path: Path) -> None:
 
 @needs_torch
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_shapes")
 def test_the_reference_on_the_page_agrees_with_its_equations(tmp_path: Path) -> None:
     methods = block("into the class of ugrnn.py")
     file = written(UGRNN, tmp_path)
     assert "    reference=False,\n" in file
     text = file.replace("    reference=False,\n", "") + f"\n{methods}"
-    code, out, err = check(tmp_path, {"ugrnn.py": text}, ["torch-loop"], *FEW_SHAPES)
+    code, out, err = check(tmp_path, {"ugrnn.py": text}, ["torch-loop"], "--json")
     assert code == 0, err
     (found,) = json.loads(out)
     assert found["against"] == "the float64 reference"
@@ -254,6 +263,7 @@ def test_the_reference_on_the_page_agrees_with_its_equations(tmp_path: Path) -> 
         ),
     ],
 )
+@pytest.mark.usefixtures("few_shapes")
 def test_the_files_of_the_page_are_certified_in_every_framework(
     built_in: str,
     own: list[str],
@@ -264,7 +274,7 @@ def test_the_files_of_the_page_are_certified_in_every_framework(
     if (reason := REGISTRY.unavailable(built_in)) is not None:
         pytest.skip(reason)
     texts = {name: text_of(name, tmp_path) for name in files}
-    code, out, err = check(tmp_path, texts, own, *FEW_SHAPES)
+    code, out, err = check(tmp_path, texts, own, "--json")
     assert code == 0, err
     found = {c["implementation"]: c for c in json.loads(out)}
     assert found.keys() == set(own)

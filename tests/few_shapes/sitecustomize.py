@@ -1,10 +1,11 @@
-"""Limit the certificates of a worker to two shapes and few updates.
+"""Limit certificates to two shapes and few updates, where this folder is on the path.
 
 For tests of layers in frameworks that take seconds to compile each shape; the whole
-certificate of each framework is tested with its built-in implementations.
+certificate of each framework is tested with its built-in implementations. No plugin
+could do this, since none runs in the process that certifies. Python imports a module of
+this name when it starts.
 """
 
-from harness import declare_task
 from harness.measure.certificate import certify as parity
 from harness.measure.certificate import differences, peers, trajectories
 
@@ -17,6 +18,3 @@ trajectories._STEADY_UPDATES = 3
 whole = trajectories.trajectories
 # One trajectory of three for each optimiser, as each is compiled separately.
 trajectories.trajectories = lambda name, typical: whole(name, typical)[:1]
-
-# A plugin file must declare something.
-declare_task("of-few-shapes", factory="few_shapes:none")
