@@ -122,6 +122,14 @@ class RunnerProcess:
         found = self.ask(None, "peak", implementation, device, dtype, precision)
         return Peak.from_json(found)
 
+    def begin(self) -> None:
+        """Forget what is left of earlier trials: arrays written into, and mistakes."""
+        with contextlib.suppress(RunnerDiedError):  # the next request reports it
+            while self._waiting:
+                with contextlib.suppress(*_MISTAKES):
+                    self._answer()
+        self.written.clear()
+
     def changes(self) -> list[str]:
         """Return what code of implementations has changed of the runner."""
         return [] if self._process is None else list(self.ask(None, "changes"))
@@ -265,6 +273,9 @@ class RunnerProcess:
         end_children()
         if self._process is not None:
             self._process.wait()
+
+
+_MISTAKES = (PluginError, RefusedError, InputError, RunnerError)
 
 
 def _raised(error: Mapping[str, Any]) -> Exception:

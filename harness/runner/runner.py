@@ -103,6 +103,9 @@ class Runner(Protocol):
     ) -> Peak:
         """Measure the highest rates of an implementation's framework on a device."""
 
+    def begin(self) -> None:
+        """Forget what is left of earlier trials."""
+
     def changes(self) -> list[str]:
         """Return what code of implementations has changed of the runner's process."""
 
@@ -157,6 +160,10 @@ class InProcess:
         """Return the probe of an implementation's framework, or None without one."""
         framework = self._registry.framework_of(implementation).name
         return load_probe(self._registry, framework, device)
+
+    def begin(self) -> None:
+        """Forget what earlier networks wrote into."""
+        self.written.clear()
 
     def changes(self) -> list[str]:
         """Return what code of implementations has changed of this process."""

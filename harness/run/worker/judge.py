@@ -89,7 +89,7 @@ class Worker:
         """Answer one request; an error is an answer too."""
         key = str(request.values["id"])
         self._request = request.values.get("request")
-        self._runner.written.clear()
+        self._runner.begin()
         begin_s = time.perf_counter() - self._spent_s.pop(key, 0.0)
         try:
             self._answer(request, key, begin_s)
