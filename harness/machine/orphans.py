@@ -10,8 +10,6 @@ import contextlib
 import ctypes
 import time
 
-import psutil
-
 _PR_SET_CHILD_SUBREAPER = 36
 _MOST_S = 5.0
 """How long processes are looked for that others start meanwhile."""
@@ -25,6 +23,8 @@ def adopt_orphans() -> None:
 
 def end_children() -> None:
     """Kill all descendants of this process, also those that start meanwhile."""
+    import psutil  # not where declarations are only read
+
     deadline_s = time.monotonic() + _MOST_S
     while living := psutil.Process().children(recursive=True):
         for child in living:

@@ -440,13 +440,17 @@ def test_a_folder_of_another_user_is_read_and_a_report_of_it_is_refused(
 
 
 @pytest.mark.parametrize("name", ["summary.md", "report.html"])
-def test_a_folder_where_a_report_belongs_is_a_sentence(
+def test_a_folder_where_a_report_belongs_is_kept_under_another_name(
     name: str, run: RunFolder, call: Call
 ) -> None:
     (run.path / name).mkdir()
+    (run.path / name / "theirs").touch()
     code, _, err = call("report", "run")
-    assert code == 2
-    assert f"run/{name} cannot be written (Is a directory); copy the run" in err
+    assert code == 0, err
+    (kept,) = run.path.glob(f"{Path(name).stem}*kept-1*")
+    assert (kept / "theirs").exists()
+    assert kept.name in err
+    assert (run.path / name).is_file()
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def _cases() -> Iterator[Any]:
 
 
 INFERENCE = {"weights come back", "outputs", "final state", "one time step"}
+INFERENCE |= {"given arrays"}
 TRAINING = {
     "grad w_hh",
     "grad state at split",

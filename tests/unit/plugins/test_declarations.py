@@ -54,6 +54,8 @@ MORE: dict[str, list[str]] = {
 MORE["environment"] += [r"{'A': '\0'}", r"{'A': '\ud800'}", "{'': 'x'}"]
 MORE["modules"] = [*IN_LISTS, "['']", "['a..b']", "['.a']", "None"]
 MORE["files"] = [*IN_LISTS, "None", r"['a\nb']"]
+MORE["states"] = ["'h'", "['h']", "{1: (0, 1)}", "{'h': 1}", "{'h': (1, 0)}"]
+MORE["states"] += ["{'h': (0, 1, 2)}", "{'h': (0, float('nan'))}", "{'h': ('a', 'b')}"]
 MORE["devices"] = [*IN_LISTS, "[]", "None"]
 MORE["cells"] = [*IN_LISTS, "[]", "None"]
 

@@ -95,7 +95,7 @@ def network(spec, cell, device):
     class FewSequences(NumpyNetwork):
         def place(self, batch):
             inputs = batch.inputs.copy()
-            inputs[16:] = 0
+            inputs[24:] = 0
             return super().place(replace(batch, inputs=inputs))
 
     return FewSequences(spec, cell, device)
