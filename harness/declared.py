@@ -24,7 +24,7 @@ from harness.declarations import (
     ImplementationDeclaration,
     TaskDeclaration,
 )
-from harness.errors import PluginError, UnavailableError
+from harness.errors import PluginError, UnavailableError, signal_name
 
 _KINDS: Mapping[str, type[Declaration]] = {
     each.kind: each
@@ -120,16 +120,11 @@ class _Reading:
         try:
             return heard(line.decode())
         except (ValueError, TypeError, KeyError, RecursionError):
-            how = f"ends with {_signal(-code)}" if code < 0 else f"exits with {code}"
+            how = (
+                f"ends with {signal_name(-code)}" if code < 0 else f"exits with {code}"
+            )
             reason = f"{how} when its declarations are read"
             return [PluginError(Path(self._plugin).name, reason)]
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def told(found: Iterable[Found]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import signal
 import sysconfig
 import traceback
 from collections.abc import Collection, Iterable
@@ -123,6 +124,14 @@ def error_text(error: BaseException) -> str:
 
 MOST_REASON = 2000
 """Most characters of a reason: a plugin's exception may hold a whole array as text."""
+
+
+def signal_name(number: int) -> str:
+    """Return "SIGSEGV", or "signal 64" for a number without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -64,11 +64,10 @@ def load_task(registry: Registry, name: str, options: Mapping[str, Any]) -> Task
     declaration = registry.task(name)
     with _unchanged(declaration):
         taken = _options(registry, declaration)
-    for option in options:
-        if taken is not None and option not in taken:
-            hint = suggestion(option, taken)
-            raise PluginError(name, f"takes no option '{option}'{hint}")
-    with _unchanged(declaration):
+        for option in options:
+            if taken is not None and option not in taken:
+                hint = suggestion(option, taken)
+                raise PluginError(name, f"takes no option '{option}'{hint}")
         task = _call(registry, declaration, declaration.factory, options)
     check_methods(task, Task, name)
     return cast("Task", task)
@@ -155,9 +154,12 @@ def _unchanged(plugin: Declaration) -> Iterator[None]:
         yield
         return
     before = process_state()
-    yield
-    if found := changes(before, process_state()):
-        restore(before)
+    try:
+        yield
+    finally:  # an error ends the loading, not what it has changed
+        if found := changes(before, process_state()):
+            restore(before)
+    if found:
         reason = f"changes {', '.join(found[:3])} when it is loaded; a {plugin.kind}"
         raise PluginError(plugin.name, f"{reason} must leave its process as it is")
 

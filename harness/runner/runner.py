@@ -7,13 +7,10 @@ from contextlib import suppress
 from typing import Protocol, cast
 
 from harness.contract import (
-    Array,
-    Batch,
     DeviceProbe,
     NetworkSpec,
     State,
     TrainableNetwork,
-    Weights,
 )
 from harness.errors import PluginError, RefusedError, UnavailableError
 from harness.loading import build_network, load_cell, load_probe
@@ -22,51 +19,12 @@ from harness.machine.process_state import ProcessState, changes, process_state
 from harness.registry import Registry
 from harness.runner.gauges import DeviceMemory, Gauge, Gauges, ResidentMemory
 from harness.runner.given import GuardedNetwork, own
-from harness.runner.stopwatch import Stopwatch, Taken
+from harness.runner.remote import RemoteGauges, RemoteStopwatch
+from harness.runner.stopwatch import Stopwatch
 
-
-class AnyStopwatch(Protocol):
-    """The methods of a `Stopwatch`, which may be in another process."""
-
-    def place(self, batch: Batch) -> float:
-        """Place a batch; return how many seconds that took."""
-
-    def add_steps(self, inputs: Array) -> None:
-        """Add time steps of a sequence for `stream`."""
-
-    def begin(self, phase: str, weights: Weights) -> None:
-        """Load weights and discard the results of the phase's earlier calls."""
-
-    def warm_up(self, phase: str, inputs: int) -> tuple[float, bool]:
-        """Call with the first inputs in turn until calls get no faster."""
-
-    def fresh_call_s(self, phase: str, inputs: int) -> float:
-        """Return the shortest time of a call with each of the first inputs, once."""
-
-    def turn(
-        self, phase: str, inputs: tuple[int, ...], loops: int, readings: int
-    ) -> Taken:
-        """Take a reading that is dropped, then those that are kept."""
-
-    def found(self) -> Weights:
-        """Return what the calls of the last turn computed."""
-
-    def flushes_subnormals(self) -> bool | None:
-        """Return whether the framework sets subnormal numbers to zero, if known."""
-
-
-class AnyGauges(Protocol):
-    """The methods of `Gauges`, which may be in another process."""
-
-    def measure(
-        self,
-        phase: str,
-        network: TrainableNetwork,
-        batch: Batch,
-        start: State,
-        calls: int,
-    ) -> tuple[dict[str, int], float]:
-        """Return the peaks during some calls, and the seconds of the first."""
+AnyStopwatch = Stopwatch | RemoteStopwatch
+AnyGauges = Gauges | RemoteGauges
+"""A stopwatch or gauges, in this process or in a runner."""
 
 
 class Runner(Protocol):

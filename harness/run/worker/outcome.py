@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 from harness.errors import (
     MOST_REASON,
     HarnessError,
@@ -12,6 +10,7 @@ from harness.errors import (
     describe_error,
     is_out_of_memory,
     shortened,
+    signal_name,
 )
 from harness.runner.remote import RunnerDiedError, RunnerError
 
@@ -47,9 +46,6 @@ def outcome_of_death(returncode: int, implementation: str) -> tuple[str, str]:
     """Return outcome and reason of a worker that ended without an answer."""
     if returncode >= 0:
         return "crashed", f"the worker of {implementation} exited with {returncode}"
-    try:
-        name = signal.Signals(-returncode).name
-    except ValueError:
-        name = f"signal {-returncode}"
+    name = signal_name(-returncode)
     hint = ", often the system out of memory" if name == "SIGKILL" else ""
     return "crashed", f"{name} in {implementation}{hint}"
