@@ -30,7 +30,13 @@ class ResidentMemory:
         self.baseline_bytes = System().own_bytes("VmRSS") or _highest_bytes()
 
     def reset(self) -> None:
-        """Start a new peak from what is held now."""
+        """Start a new peak from what is held now.
+
+        Memory of before that is free by now is no longer a part of the baseline, or a
+        phase that takes as much again would seem to need nothing.
+        """
+        held = System().own_bytes("VmRSS") or self.baseline_bytes
+        self.baseline_bytes = min(self.baseline_bytes, held)
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 

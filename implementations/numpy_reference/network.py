@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_info
@@ -76,9 +77,14 @@ class NumpyNetwork(SharedNetwork):
         self._moments = {m: self._zero_tensors() for m in moments(spec.optimizer)}
 
     def kernel(self) -> str:
-        """Name the loaded BLAS, whose matrix product does the work."""
+        """Name the BLAS whose matrix product does the work.
+
+        A wheel of NumPy brings its own; any other uses one of those that are loaded.
+        """
         loaded = [i for i in threadpool_info() if i["user_api"] == "blas"]
-        names = {f"{i['internal_api']} {i['version']}" for i in loaded}
+        folders = {"numpy.libs", "numpy"}  # of a wheel for Linux, for macOS
+        own = [i for i in loaded if folders & {*Path(i["filepath"]).parts[-3:]}]
+        names = {f"{i['internal_api']} {i['version']}" for i in own or loaded}
         return ", ".join(sorted(names)) or "no BLAS"
 
     # --- forward ---------------------------------------------------------------------

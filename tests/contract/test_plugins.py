@@ -10,6 +10,8 @@ from harness.contract import Inputs, LayerSizes, NetworkSpec, Readout, Target
 from harness.errors import PluginError
 from harness.loading import build_network, load_cell, load_task
 from harness.registry import Registry
+from harness.run.job import Limits
+from harness.run.worker import limits as worker_limits
 from harness.run.worker.log import Write
 from harness.run.worker.process import Request, WorkerDiedError, WorkerProcess
 from harness.store import RunFolder
@@ -252,10 +254,12 @@ def test_a_run_keeps_good_trials_beside_crashed_and_diverged_ones(
     assert losses[29] is None
 
 
-def worker_of(file: Path, log: Write = lambda _: None) -> WorkerProcess:
+def worker_of(
+    file: Path, log: Write = lambda _: None, limits: Limits | None = None
+) -> WorkerProcess:
     """Return a worker that knows a plugin file."""
     declared = Registry.discover([file]).declared
-    return WorkerProcess(Path(sys.executable), 1, declared, log)
+    return WorkerProcess(Path(sys.executable), 1, declared, log, limits)
 
 
 NETWORK = """
@@ -309,4 +313,17 @@ def test_the_death_of_a_worker_is_reported_correctly_if_the_pipe_closes_first(
     asked = replace(TIMED, task="mine", length=5)
     with pytest.raises(WorkerDiedError, match="numpy-reference exited with 9"):
         list(worker.ask(Request("open", "one", asked), lambda _: None))
+    worker.close()
+
+
+def test_memory_that_is_taken_between_two_looks_breaks_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_limits, "POLL_S", helpers.PATIENCE_S)
+    text = NETWORK.format("NumpyNetwork.held = b' ' * 2**30")
+    file = helpers.write(tmp_path / "mine.py", text)
+    worker = worker_of(file, limits=Limits(memory_bytes=700 * 2**20))
+    with pytest.raises(WorkerDiedError, match="memory limit of 700 MiB") as raised:
+        list(worker.ask(Request("open", "one", MINE), lambda _: None))
+    assert raised.value.outcome == "out_of_memory"
     worker.close()

@@ -37,9 +37,14 @@ class Family:
     def __init__(self, leader: int, mark: str | None = None) -> None:
         self._leader, self._mark = leader, mark
         self._seen: dict[int, psutil.Process] = {}
+        self._lock = threading.RLock()
 
     def members(self) -> list[psutil.Process]:
         """Return every living member, the leader last; zombies do not count."""
+        with self._lock:
+            return self._members()
+
+    def _members(self) -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
             for child in psutil.Process(self._leader).children(recursive=True):
                 self._seen.setdefault(child.pid, child)
@@ -84,7 +89,8 @@ class Family:
                 if os.getsid(process.pid) == self._leader or (
                     self._mark and process.environ().get(MARK) == self._mark
                 ):
-                    self._seen.setdefault(process.pid, process)
+                    with self._lock:
+                        self._seen.setdefault(process.pid, process)
 
 
 def _is_alive(process: psutil.Process) -> bool:
@@ -142,13 +148,22 @@ class Watch:
             self._deadline = (time.monotonic() + left_s, timeout_s)
 
     def end(self) -> None:
-        """Stop the clock, and measure the memory once more."""
+        """Stop the clock."""
         self._deadline = None
-        self._measure()
 
-    def _measure(self) -> None:
+    def check_memory(self) -> None:
+        """Measure the memory, and stop what holds more than the limit.
+
+        A trial may be shorter than the pause between two looks. So its memory is looked
+        at when it has answered, too.
+        """
         memory = self._family.memory_bytes(self._limit)
         self.peak_memory_bytes = max(self.peak_memory_bytes, memory)
+        if self._limit is not None and self.peak_memory_bytes > self._limit:
+            limit = f"{self._limit / 2**30:.1f} GiB"
+            if self._limit < 2**30:
+                limit = f"{self._limit / 2**20:.0f} MiB"
+            self._stop("out_of_memory", f"stopped at the memory limit of {limit}")
 
     def kill(self) -> None:
         """Kill the worker and everything that it started."""
@@ -172,15 +187,10 @@ class Watch:
         self.ended.set()
 
     def _check(self) -> None:
-        self._measure()
         deadline = self._deadline
         if deadline is not None and time.monotonic() > deadline[0]:
             self._stop("timeout", f"stopped at the time limit of {deadline[1]:g} s")
-        elif self._limit is not None and self.peak_memory_bytes > self._limit:
-            limit = f"{self._limit / 2**30:.1f} GiB"
-            if self._limit < 2**30:
-                limit = f"{self._limit / 2**20:.0f} MiB"
-            self._stop("out_of_memory", f"stopped at the memory limit of {limit}")
+        self.check_memory()
 
     def _stop(self, outcome: str, reason: str) -> None:
         self.verdict = self.verdict or (outcome, reason)

@@ -172,24 +172,32 @@ class WorkerProcess:
         except (OSError, ValueError):
             raise self._death(request.trial) from None
         while True:
+            message = self._next(request.trial, name)
+            answered = message.values["kind"] not in ("begins", "event", "checkpoint")
+            if answered:
+                self._watch.check_memory()
+                if self._watch.verdict:  # a limit has killed the runner, or ends it now
+                    raise WorkerDiedError(*self._watch.verdict)
+            yield message
+            if answered:
+                return
+
+    def _next(self, trial: Trial, name: str) -> Message:
+        """Return the next message about a request."""
+        while True:
             try:
                 message = receive(self._answers)
             except MessageError as error:
                 self.kill()
-                reason = f"the worker of {request.trial.implementation} sent {error}"
+                reason = f"the worker of {trial.implementation} sent {error}"
                 raise WorkerDiedError("crashed", reason) from None
             if message is None:
-                raise self._death(request.trial)
+                raise self._death(trial)
             if message.values.get("kind") == "ready":
                 self._ready = True
-                continue
-            if message.values.get("request") != name:
-                continue  # an answer to an earlier request, sent once more
-            if message.values.get("died") and self._watch.verdict:
-                raise WorkerDiedError(*self._watch.verdict)  # a limit killed the runner
-            yield message
-            if message.values["kind"] not in ("begins", "event", "checkpoint"):
-                return
+            # An earlier request may be answered once more.
+            elif message.values.get("request") == name:
+                return message
 
     def _death(self, trial: Trial) -> WorkerDiedError:
         # The pipe closes before the process ends, and only then is there an exit code.

@@ -10,7 +10,9 @@ import pytest
 from harness.errors import RefusedError
 from harness.measure.memory import measure_memory
 from harness.registry import Registry
-from harness.runner.gauges import DeviceMemory
+from harness.runner.gauges import DeviceMemory, ResidentMemory
+from harness.runner.remote import RunnerProcess
+from harness.runner.runner import InProcess, Runner
 from harness.store import RunFolder
 from harness.trial import PhasesSettings, Trial
 from tests import helpers
@@ -36,14 +38,16 @@ def trial(implementation: str, **changes: object) -> Trial:
     )
 
 
-def peaks(implementation: str, *files: Path) -> dict[str, float]:
-    registry = Registry.discover(files)
-    found = measure_memory(registry, trial(implementation))
+def peaks(registry: Registry, name: str, runner: Runner) -> dict[str, float]:
+    found = measure_memory(registry, trial(name), runner)
     return {r.split: r.values["peak_bytes"] / MIB for r in found.readings}
 
 
 def test_memory_that_a_phase_holds_for_a_moment_is_its_peak() -> None:
-    found = peaks("greedy", helpers.PLUGINS / "greedy.py")
+    registry = Registry.discover([helpers.PLUGINS / "greedy.py"])
+    runner = RunnerProcess(registry.declared)
+    found = peaks(registry, "greedy", runner)
+    runner.close()
     assert list(found) == ["stream", "forward", "loss_and_gradients", "train_step"]
     assert found["forward"] == pytest.approx(48, abs=8)
     assert found["loss_and_gradients"] == pytest.approx(144, abs=8)
@@ -53,10 +57,20 @@ def test_memory_that_a_phase_holds_for_a_moment_is_its_peak() -> None:
 def test_memory_that_the_process_held_before_is_not_counted() -> None:
     before = np.ones(200 * MIB // 8)
     del before  # the system keeps its peak, which is reset
-    assert max(peaks("numpy-reference").values()) < 8
+    here = InProcess(REGISTRY)
+    assert max(peaks(REGISTRY, "numpy-reference", here).values()) < 8
     held = np.ones(100 * MIB // 8)
-    assert max(peaks("numpy-reference").values()) < 8
+    assert max(peaks(REGISTRY, "numpy-reference", here).values()) < 8
     assert held.sum() > 0
+
+
+def test_memory_of_before_that_is_freed_is_no_longer_in_the_baseline() -> None:
+    held = np.ones(200 * MIB // 8)
+    memory = ResidentMemory()
+    del held
+    memory.reset()
+    assert np.ones(100 * MIB // 8).sum() > 0
+    assert memory.values()["peak_bytes"] / MIB == pytest.approx(100, abs=8)
 
 
 @pytest.mark.slow
