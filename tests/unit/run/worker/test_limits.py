@@ -129,5 +129,5 @@ def test_the_peak_memory_is_that_of_the_current_request(
     (tmp_path / "free").touch()
     process.stdout.readline()
     watch.begin(None, None)
-    watch.end()
+    watch.check_memory()
     assert 0 < watch.peak_memory_bytes < 60 * MIB
