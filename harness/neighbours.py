@@ -15,7 +15,6 @@ from __future__ import annotations
 import builtins
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 import itertools
 import sys
@@ -25,11 +24,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-GROUPS = tuple(
-    f"rnn_harness.{kind}"
-    for kind in ("frameworks", "cells", "tasks", "implementations")
-)
-"""The groups of entry points that declare plugins, in the order of being read."""
+from harness.entry_points import declaring
 
 _numbers = itertools.count()
 _known: dict[str, Neighbours] = {}
@@ -213,7 +208,7 @@ def _same(one: ModuleSpec, other: ModuleSpec) -> bool:
 @functools.cache
 def _declaring_packages() -> frozenset[str]:
     """Return the harness and the packages whose entry points declare plugins."""
-    entries = [e for g in GROUPS for e in importlib.metadata.entry_points(group=g)]
+    entries = [entry for found in declaring().values() for entry in found]
     return frozenset({"harness", *(e.module.partition(".")[0] for e in entries)})
 
 

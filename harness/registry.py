@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import shlex
@@ -13,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ from harness.declarations import (
 )
 from harness.declared import Found, heard, read_apart, told
 from harness.declared_files import declared_files
+from harness.entry_points import KINDS, OWN, declaring, entry_points_of
 from harness.errors import (
     MisuseError,
     PluginError,
@@ -42,7 +43,6 @@ from harness.machine.orphans import adopt_orphans, end_children
 from harness.neighbours import Neighbours
 
 D = TypeVar("D", bound=Declaration)
-_KINDS = ("framework", "cell", "task", "implementation")
 
 
 @dataclass(frozen=True)
@@ -298,10 +298,6 @@ class Registry:
         return [d for f in self.frameworks.values() for d in f.distributions]
 
 
-OWN = "rnn-harness"
-"""The distribution whose declarations may be read in any process."""
-
-
 def tell() -> None:
     """Write what a plugin declares; a process that is started for it calls this.
 
@@ -332,26 +328,14 @@ _DISTRIBUTION = "distribution:"
 
 def _distributions() -> list[str]:
     """Return the distributions of others that declare plugins, each once."""
-    entries = [entry for kind in _KINDS for entry in _entry_points(kind)]
-    names = dict.fromkeys(_distribution(entry) for entry in entries)
-    return [f"{_DISTRIBUTION}{name}" for name in names if name != OWN]
-
-
-def _entry_points(kind: str) -> importlib.metadata.EntryPoints:
-    return importlib.metadata.entry_points(group=f"rnn_harness.{kind}s")
-
-
-def _distribution(entry: importlib.metadata.EntryPoint) -> str:
-    return entry.dist.name if entry.dist else "unknown"
+    return [f"{_DISTRIBUTION}{name}" for name in declaring() if name != OWN]
 
 
 def _read_entry_points(distribution: str) -> list[Found]:
     """Return what each entry point of a distribution declares."""
     return [
-        _or_problem(partial(_read_entry_point, entry))
-        for kind in _KINDS
-        for entry in _entry_points(kind)
-        if _distribution(entry) == distribution
+        _or_problem(partial(_read_entry_point, entry, distribution))
+        for entry in entry_points_of(distribution)
     ]
 
 
@@ -362,8 +346,7 @@ def _or_problem(read: Callable[[], list[Declaration]]) -> Found:
         return error
 
 
-def _read_entry_point(entry: importlib.metadata.EntryPoint) -> list[Declaration]:
-    origin = _distribution(entry)
+def _read_entry_point(entry: EntryPoint, origin: str) -> list[Declaration]:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             found = entry.load()
@@ -371,7 +354,7 @@ def _read_entry_point(entry: importlib.metadata.EntryPoint) -> list[Declaration]
         raise
     except BaseException as error:  # such as SystemExit
         raise PluginError(entry.name, describe_error(error)) from error
-    if not isinstance(found, Declaration) or found.kind not in _KINDS:
+    if not isinstance(found, Declaration) or found.kind not in KINDS:
         reason = (
             f"{entry.value} of {origin} is not a declaration; point the entry point at "
             "what a declare_…() call returned"

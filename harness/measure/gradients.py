@@ -20,8 +20,8 @@ from harness.intervals import quantiles
 from harness.measure.arithmetic import FLOPS_PER_FORWARD, work_of
 from harness.measure.problem import Measurement, Problem
 from harness.measure.work import Work
+from harness.reading import Reading
 from harness.registry import Registry
-from harness.store import Reading
 from harness.trial import Trial
 
 HORIZON_RATIO = 1e-3

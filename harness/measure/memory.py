@@ -17,9 +17,9 @@ from harness.measure.arithmetic import FLOPS_PER_FORWARD, work_of
 from harness.measure.capacity import check_memory
 from harness.measure.problem import Measurement, Problem
 from harness.measure.work import Work
+from harness.reading import Reading
 from harness.registry import Registry
 from harness.runner.runner import Runner
-from harness.store import Reading
 from harness.trial import Trial
 
 CALLS = 3

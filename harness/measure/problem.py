@@ -30,9 +30,9 @@ from harness.contract import (
 from harness.errors import PluginError, RefusedError
 from harness.loading import load_task
 from harness.measure.subject import Subject, offered
+from harness.reading import Reading
 from harness.registry import Registry
 from harness.runner.runner import AnyStopwatch, Runner
-from harness.store import Reading
 from harness.trial import PhasesSettings, Trial
 
 HELD_OUT_SEED = 0

@@ -19,7 +19,7 @@ from harness.measure.certificate.distance import errors
 from harness.measure.certificate.record import TOLERANCES
 from harness.measure.certificate.rounding import Responses, allowed, nudged, unit_of
 from harness.measure.problem import Problem, rows
-from harness.store import Reading
+from harness.reading import Reading
 from harness.trial import Trial
 
 MOST_STATES = 2**22

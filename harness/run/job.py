@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from harness.contract import Weights
 from harness.errors import HarnessError
-from harness.store import Reading
+from harness.reading import Reading
 from harness.trial import Trial
 
 

@@ -6,9 +6,10 @@ written to a temporary name, synced, renamed, and its folder synced: the commit 
 """
 
 from harness.files.text import to_json, write_atomically, write_bytes_atomically
+from harness.reading import Reading
 from harness.store.attempt import Attempt, UnstorableError
 from harness.store.checkpoint import Checkpoint
-from harness.store.record import COUNTED, SCHEMA, Reading, TrialRecord
+from harness.store.record import COUNTED, SCHEMA, TrialRecord
 from harness.store.run_folder import LeftOut, RunFolder
 
 __all__ = [

@@ -27,10 +27,11 @@ from harness.files.text import (
     to_json,
     write_atomically,
 )
+from harness.reading import Reading
 from harness.store import checkpoint
 from harness.store.checkpoint import Checkpoint, write_checkpoint
 from harness.store.committed import read_result
-from harness.store.record import COUNTED, Reading
+from harness.store.record import COUNTED
 
 _TAIL_BYTES = 4096
 _TAIL_LINES = 20

@@ -14,8 +14,9 @@ from harness.errors import MisuseError
 from harness.files import arrays
 from harness.files.opening import OddFileError, hash_of_file, read_file
 from harness.files.text import MOST_JSON_BYTES, has_seal, hash_of, parse_object
+from harness.reading import Reading
 from harness.store.document import check_result
-from harness.store.record import SCHEMA, UNSEALED, Reading, TrialRecord
+from harness.store.record import SCHEMA, UNSEALED, TrialRecord
 from harness.trial import SettingsError, Trial
 
 MOST_EVENTS_BYTES = 1 << 30

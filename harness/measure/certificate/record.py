@@ -12,7 +12,7 @@ import numpy as np
 from harness.contract import Array, Quantity
 from harness.measure.certificate.distance import UNDERFLOW, norm, relative_error
 from harness.measure.certificate.rounding import allowed
-from harness.store import Reading
+from harness.reading import Reading
 
 
 @dataclass(frozen=True)

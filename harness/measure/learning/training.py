@@ -19,8 +19,8 @@ from harness.measure.learning.readback import LearningReadBack
 from harness.measure.problem import Measurement, Problem
 from harness.measure.readback import ReadBack
 from harness.measure.work import SPEC_BYTES, Work
+from harness.reading import Reading
 from harness.registry import Registry
-from harness.store import Reading
 from harness.trial import LearningSettings, Trial
 
 CONSECUTIVE = 3

@@ -13,7 +13,7 @@ from harness.measure.arithmetic import flops_of_call, least_bytes_of_call
 from harness.measure.problem import Problem
 from harness.measure.speed.phases import Batches
 from harness.measure.speed.turns import Turns
-from harness.store import Reading
+from harness.reading import Reading
 
 MOST_LATENCIES = 4000
 """At most this many latencies are stored; percentiles are taken over all of them."""

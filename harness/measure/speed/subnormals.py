@@ -17,9 +17,9 @@ import numpy as np
 
 from harness.measure.problem import Problem, rows
 from harness.measure.readback import MOST_STATES
+from harness.reading import Reading
 from harness.reason import Reason
 from harness.runner.runner import AnyStopwatch
-from harness.store import Reading
 
 OF_GRADIENTS = ("loss_and_gradients", "train_step")
 

@@ -12,6 +12,7 @@ from typing import Any
 from harness.declarations import Declaration
 from harness.machine.peak import Peak
 from harness.measure import MEASURES, by_reference
+from harness.reading import Reading
 from harness.registry import Registry
 from harness.run.engine.peaks import Peaks
 from harness.run.job import (
@@ -29,7 +30,6 @@ from harness.run.job import (
 from harness.run.worker.log import Write
 from harness.run.worker.process import Request, WorkerDiedError, WorkerProcess
 from harness.runner.pipe import Message
-from harness.store import Reading
 from harness.trial import Conditions, Trial
 
 

@@ -35,6 +35,7 @@ import numpy as np
 
 from harness.contract import Inputs, NetworkSpec, Readout, Target, Weights
 from harness.errors import MOST_REASON, shortened
+from harness.files.text import to_json
 from harness.machine.facts import machine_name, processor
 from harness.machine.gpu import VISIBLE, gpu_name
 from harness.machine.pinning import pinned_variables
@@ -49,7 +50,6 @@ from harness.run.worker.outcome import outcome_of, outcome_of_runner
 from harness.runner.pipe import Message
 from harness.runner.remote import RunnerDiedError
 from harness.runner.runner import Runner
-from harness.store import to_json
 from harness.trial import Trial
 
 CHANGED = "changed_process"
