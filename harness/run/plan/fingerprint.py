@@ -96,11 +96,6 @@ def _plugins(registry: Registry, trial: Trial) -> list[Declaration]:
     return plugins
 
 
-def module_hash(module: str) -> str:
-    """Return a hash of a module and of what it imports from its own package."""
-    return _sources(module, None, (f"{module}:",), ()).hash
-
-
 def files_of(plugin: Declaration) -> Mapping[str, Path]:
     """Return what must lie beside a plugin file, by path from its folder."""
     return {} if plugin.file is None else _sources_of(plugin).beside
@@ -108,7 +103,7 @@ def files_of(plugin: Declaration) -> Mapping[str, Path]:
 
 def forget_files() -> None:
     """Find every file again when asked next: another may have its name now."""
-    for cached in (_sources, _file_of, _versions_of, _distributions):
+    for cached in (_sources, _file_of, _versions_of):
         cached.cache_clear()
     importlib.invalidate_caches()
 
@@ -264,15 +259,22 @@ def _versions_of(package: str) -> frozenset[str]:
     }
     return frozenset(
         f"{name} {importlib.metadata.version(name)}"
-        for name in _distributions().get(package, [])
+        for name in _distributions(package)
         if _normalized(name) not in ours
     )
 
 
-@functools.cache
-def _distributions() -> Mapping[str, Sequence[str]]:
-    """Return the distributions of each package; reads all of them, which takes long."""
-    return importlib.metadata.packages_distributions()
+def _distributions(package: str) -> Iterator[str]:
+    """Yield the distributions that hold a package.
+
+    Asking for the distributions of every package would take much longer.
+    """
+    a_module = re.compile(rf"^{re.escape(package)}(/[^\n]*)?\.py,", re.MULTILINE)
+    for distribution in importlib.metadata.distributions():
+        named = (distribution.read_text("top_level.txt") or "").split()
+        held = distribution.read_text("RECORD") or ""
+        if package in named if named else a_module.search(held):
+            yield distribution.name
 
 
 def _normalized(name: str) -> str:
@@ -298,7 +300,22 @@ def _read(module: str, file: Path) -> tuple[Sequence[str], Sequence[str]]:
 def _parsed(source: bytes, package: str) -> tuple[Sequence[str], Sequence[str]]:
     with _parsing:
         tree = ast.parse(source)
-    return tuple(dict.fromkeys(_imported(tree, package))), tuple({*texts_in(tree)})
+    nodes = [*_nodes(tree)]
+    return tuple(dict.fromkeys(_imported(nodes, package))), tuple({*texts_in(nodes)})
+
+
+def _nodes(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield every node of a tree, in less than half the time of `ast.walk`."""
+    waiting: list[object] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.AST):
+            yield node
+            for value in vars(node).values():
+                if isinstance(value, list):
+                    waiting += value
+                elif isinstance(value, ast.AST):
+                    waiting.append(value)
 
 
 @functools.cache
@@ -320,9 +337,9 @@ def _file_of(module: str, folder: Path | None) -> Path | None:
     return Path(str(spec.origin)) if found and spec is not None else None
 
 
-def _imported(tree: ast.Module, package: str) -> Iterator[str]:
+def _imported(nodes: Iterable[ast.AST], package: str) -> Iterator[str]:
     """Yield absolute module names that a module imports, `from` names included."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Call):
             yield from _named(node)
         elif isinstance(node, ast.Import):

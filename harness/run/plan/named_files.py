@@ -125,22 +125,24 @@ def _size(file: Path) -> int:
 
 
 def _named(folder: Path, text: str) -> Iterator[Path]:
-    """Yield the paths in a folder that a text may name, which need not exist."""
+    """Yield the paths in a folder that a text may name."""
     if not 0 < len(text) <= _MOST_LETTERS or not text.isprintable():
         return
     if _OPEN.search(text):
         pattern = _OPEN.sub("*", glob.escape(text).replace("[*]", "*"))
         if _ENDING.fullmatch(Path(pattern).suffix):  # not "*" or "*: *"
             yield from folder.glob(pattern.lstrip("/"))
-    else:
-        yield folder / text
-        if text[0] == "/":  # as in HERE + "/settings.json"
-            yield folder / text.lstrip("/")
+        return
+    # Nearly every text names nothing, and to ask so costs less than to make a path. A
+    # text that begins with / may follow a folder, as in HERE + "/settings.json".
+    for name in dict.fromkeys((text, text.lstrip("/"))):
+        if os.path.lexists(os.path.normpath(os.path.join(folder, name))):  # noqa: PTH118
+            yield folder / name
 
 
-def texts_in(tree: ast.Module) -> Iterator[str]:
+def texts_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Yield the texts in a module, with * for what is known only when it runs."""
-    for node in ast.walk(tree):
+    for node in nodes:
         try:
             text = _text(node)
         except RecursionError:  # a sum of a thousand parts; each part is a text too
