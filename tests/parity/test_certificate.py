@@ -13,7 +13,7 @@ from harness.measure.certificate.certify import measure_parity
 from harness.measure.certificate.distance import relative_error
 from harness.measure.certificate.record import Certificate, Tolerance
 from harness.measure.certificate.shapes import PAIRWISE, Shape, full_grid
-from harness.measure.certificate.trajectories import NAMES
+from harness.measure.certificate.trajectories import NAMES, Name
 from harness.measure.problem import Measurement
 from harness.registry import Registry
 from harness.trial import Trial
@@ -75,7 +75,7 @@ class Planted:
         holds: Checks that must hold.
         cause: The likely cause that is reported.
         shapes: Shapes at which it shows.
-        optimizers: Whether the optimisers are compared.
+        optimizers: The optimisers that are compared.
         frameworks: Frameworks that it is planted in.
     """
 
@@ -84,7 +84,7 @@ class Planted:
     holds: set[str]
     cause: str
     shapes: tuple[Shape, ...] = (SHORT,)
-    optimizers: bool = False
+    optimizers: tuple[Name, ...] = ()
     cells: tuple[str, ...] = ("gru",)
     frameworks: tuple[str, ...] = ("torch",)
 
@@ -119,7 +119,7 @@ PLANTED = [
         {"adam updates", "sgd updates", "rmsprop updates"},
         {"outputs", "grad w_hh", "loss", "grad of loss"},
         "gradients are clipped per tensor",
-        optimizers=True,
+        optimizers=NAMES,
         frameworks=BOTH,
     ),
     Planted(
@@ -136,7 +136,7 @@ PLANTED = [
         {"grad b", "grad of loss", "adam updates"},
         {"outputs", "grad w_hh", "grad b_hn", "loss"},
         "the gradient of layer0.b is 0.5 times the reference",
-        optimizers=True,
+        optimizers=("adam",),
     ),
     Planted(
         "loss-over-every-position",
@@ -144,14 +144,14 @@ PLANTED = [
         {"outputs", "grad w_hh", "grad b"},
         "the loss is averaged over every position, scored or not",
         shapes=(SCORED,),
-        optimizers=True,
+        optimizers=NAMES,
     ),
     Planted(
         "epsilon-inside",
         {"rmsprop updates"},
         {"outputs", "grad of loss", "adam updates", "sgd updates"},
         "epsilon is added inside the root",
-        optimizers=True,
+        optimizers=NAMES,
     ),
     Planted(
         "padding-leaks",
@@ -159,14 +159,14 @@ PLANTED = [
         {"one time step", "grad state at split"},
         "padding leaks: sequences are run on beyond their end",
         shapes=(PADDED, SHORT),
-        optimizers=True,
+        optimizers=("sgd",),
     ),
     Planted(
         "trains-nothing",
         {"adam updates", "sgd updates", "rmsprop updates"},
         {"outputs", "loss", "grad of loss"},
         "no update is taken: the weights stay as they were",
-        optimizers=True,
+        optimizers=NAMES,
     ),
 ]
 EACH = [
@@ -188,7 +188,7 @@ def test_a_planted_mistake_breaks_its_checks_and_gets_its_likely_cause(
     registry = Registry.discover([SABOTAGE])
     assert registry.problems == []
     subject = subject_of(registry, implementation, cell)
-    found = certificate_of(subject, row.shapes, NAMES if row.optimizers else ())
+    found = certificate_of(subject, row.shapes, row.optimizers)
     assert row.breaks <= set(found.broken)
     assert row.holds <= set(found.findings) - set(found.broken)
     assert {found.causes.get(check) for check in row.breaks} == {row.cause}

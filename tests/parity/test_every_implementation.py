@@ -57,6 +57,7 @@ def test_those_that_compile_are_declared() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
+@pytest.mark.usefixtures("whole_certificates")
 @pytest.mark.parametrize(("implementation", "cells"), [*_cases()])
 def test_an_implementation_is_certified_for_its_cells(
     implementation: str, cells: tuple[str, ...], tmp_path: Path

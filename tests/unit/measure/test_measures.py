@@ -967,6 +967,6 @@ def test_the_first_call_of_an_update_includes_that_of_its_gradients() -> None:
     problem.network = lambda: network  # type: ignore[method-assign]
     found = speed(problem)
     for phase in ("loss_and_gradients", "train_step"):
-        assert 1 < found[phase, "first_call_s"] < 2
-        assert found[phase, "time_s"] < 0.5
-    assert found["forward", "first_call_s"] < 0.5
+        assert found[phase, "first_call_s"] > 1
+        assert found[phase, "time_s"] < 1
+    assert found["forward", "first_call_s"] < 1
