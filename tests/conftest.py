@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -78,3 +79,28 @@ def _own_path() -> Iterator[None]:
 
 own_path = pytest.fixture(autouse=True)(_own_path)
 path_of_module = pytest.fixture(autouse=True, scope="module")(_own_path)
+
+
+SMALL_WORK = Path(__file__).parent / "small_work"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_work() -> Iterator[None]:
+    """Certify at two shapes, and with small arrays find the highest rates of a machine.
+
+    It is so in the processes that tests start. A whole certificate takes many seconds:
+    the tests of certificates make it in their own process, or ask for
+    `whole_certificates`.
+    """
+    path = filter(None, (str(SMALL_WORK), os.environ.get("PYTHONPATH")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(path))
+        yield
+
+
+@pytest.fixture
+def whole_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Certify at all shapes, as users do, in the processes that a test starts."""
+    path = os.environ["PYTHONPATH"].split(os.pathsep)
+    path.remove(str(SMALL_WORK))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -169,6 +171,25 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 def run(*arguments: object, cwd: Path) -> tuple[int, str, str]:
     return finish(start(*arguments, cwd=cwd))
+
+
+def read(*arguments: object, cwd: Path) -> tuple[int, str, str]:
+    """Call a command that only reads in this process, which has its libraries.
+
+    A process of its own would import them all: more than a second each time.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["rnn-harness", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, out.getvalue(), err.getvalue()
 
 
 def call(

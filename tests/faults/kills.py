@@ -26,8 +26,8 @@ from tests import helpers
 SUITE = helpers.suite(
     helpers.learning(
         implementations=["with-a-child"],
-        updates=1500,
-        evaluate_every=300,
+        updates=600,
+        evaluate_every=120,
         seeds=[*range(4)],
         gradients=True,
     ),

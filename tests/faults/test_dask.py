@@ -102,7 +102,7 @@ class Cluster:
                 *map(str, arguments),
             ],
             cwd=self._folder,
-            env={**os.environ, "PYTHONPATH": str(path)},
+            env={**os.environ, "PYTHONPATH": f"{path}:{os.environ['PYTHONPATH']}"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -47,14 +46,6 @@ MY_GRU = NewPlugin("implementation", "my-gru", "torch")
 UGRNN = NewPlugin("cell", "ugrnn")
 FIRST_VALUE = NewPlugin("task", "first-value")
 RIGHT, WRONG = "h = z * h + (1 - z) * n", "h = z * n + (1 - z) * h"
-
-
-@pytest.fixture
-def few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Certify at two shapes in every process that a test starts."""
-    folder = Path(__file__).parents[2] / "few_shapes"
-    path = filter(None, (str(folder), os.environ.get("PYTHONPATH")))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
 
 
 # --- files and small commands --------------------------------------------------------
@@ -207,24 +198,34 @@ def assert_every_check_is_named(certificate: str) -> None:
 
 @needs_torch
 @pytest.mark.slow
-def test_the_files_of_new_are_certified_and_the_page_names_every_check(
-    tmp_path: Path,
-) -> None:
-    files = {"ugrnn.py": written(UGRNN, tmp_path), "my_gru.py": block("my_gru.py")}
-    code, out, err = check(tmp_path, files, ["torch-loop", "my-gru"])
+@pytest.mark.usefixtures("whole_certificates")
+def test_the_cell_of_new_is_certified_as_the_page_shows(tmp_path: Path) -> None:
+    files = {"ugrnn.py": written(UGRNN, tmp_path)}
+    code, out, err = check(tmp_path, files, ["torch-loop"])
     assert code == 0, err
-    found = certificates(out)
-    assert set(found) == {"torch-loop", "my-gru"}
-    for name, text in found.items():
-        last = text.splitlines()[-1]
-        assert last == f"certified: {34 if name == 'torch-loop' else 24} checks"
-        assert_every_check_is_named(text)
-    assert "8 shapes against the float64 reference" in found["my-gru"]
-    assert_shown("rnn-harness check ugrnn.py -k torch-loop", found["torch-loop"])
+    text = certificates(out)["torch-loop"]
+    assert text.splitlines()[-1] == "certified: 34 checks"
+    assert_every_check_is_named(text)
+    assert_shown("rnn-harness check ugrnn.py -k torch-loop", text)
 
 
 @needs_torch
 @pytest.mark.slow
+def test_the_layer_of_new_is_certified_and_the_page_names_every_check(
+    tmp_path: Path,
+) -> None:
+    files = {"my_gru.py": block("my_gru.py")}
+    code, out, err = check(tmp_path, files, ["my-gru"])
+    assert code == 0, err
+    text = certificates(out)["my-gru"]
+    assert text.splitlines()[-1] == "certified: 24 checks"
+    assert_every_check_is_named(text)
+    assert "shapes against the float64 reference" in text
+
+
+@needs_torch
+@pytest.mark.slow
+@pytest.mark.usefixtures("whole_certificates")
 def test_the_page_shows_a_mistake_with_its_cause(tmp_path: Path) -> None:
     mistaken = {"my_gru.py": block("my_gru.py").replace(RIGHT, WRONG)}
     code, out, _ = check(tmp_path, mistaken, ["my-gru"])
@@ -234,7 +235,6 @@ def test_the_page_shows_a_mistake_with_its_cause(tmp_path: Path) -> None:
 
 @needs_torch
 @pytest.mark.slow
-@pytest.mark.usefixtures("few_shapes")
 def test_the_reference_on_the_page_agrees_with_its_equations(tmp_path: Path) -> None:
     methods = block("into the class of ugrnn.py")
     file = written(UGRNN, tmp_path)
@@ -263,7 +263,6 @@ def test_the_reference_on_the_page_agrees_with_its_equations(tmp_path: Path) -> 
         ),
     ],
 )
-@pytest.mark.usefixtures("few_shapes")
 def test_the_files_of_the_page_are_certified_in_every_framework(
     built_in: str,
     own: list[str],

@@ -140,7 +140,7 @@ def checkout(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     helpers.write(file, now)
     helpers.write(repository / "beside.py", NOW)
     helpers.write(repository / "other.py", PLUGIN.replace("mine", "other"))
-    monkeypatch.setenv("PYTHONPATH", str(repository))
+    monkeypatch.setenv("PYTHONPATH", str(repository), prepend=os.pathsep)
     return repository
 
 

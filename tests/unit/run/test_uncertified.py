@@ -47,7 +47,7 @@ def test_the_final_output_of_a_run_marks_uncertified_numbers(printed: str) -> No
 def test_show_marks_uncertified_numbers_and_says_why(
     printed: str, folder: Path
 ) -> None:
-    code, shown, _ = helpers.run("show", "out", cwd=folder)
+    code, shown, _ = helpers.read("show", "out", cwd=folder)
     assert code == 0
     assert f"{NETWORK} · uncertified" in shown
     assert "Uncertified (not checked): rnn numpy-reference." in shown
@@ -67,11 +67,11 @@ def test_the_summary_marks_uncertified_numbers(printed: str, folder: Path) -> No
 def test_a_certificate_removes_the_marks(printed: str, folder: Path) -> None:
     code, _, err = helpers.run("run", "bare.toml", "-o", "out", cwd=folder)
     assert code == 0, err
-    _, shown, _ = helpers.run("show", "out", cwd=folder)
+    _, shown, _ = helpers.read("show", "out", cwd=folder)
     assert NETWORK in shown
     assert "uncertified" not in shown.lower()
     assert "NO:" not in shown
-    _, table, _ = helpers.run("export", "out", "--format", "csv", cwd=folder)
+    _, table, _ = helpers.read("export", "out", "--format", "csv", cwd=folder)
     learned = [
         row
         for row in csv.DictReader(io.StringIO(table))
@@ -113,7 +113,7 @@ def test_a_certified_plugin_that_is_wrong_for_its_training_batch_is_marked(
         *("run", "bare.toml", "-o", "out", "--plugin", "few.py"), cwd=tmp_path
     )
     assert code == 0, err
-    table = helpers.run("export", "out", "--format", "csv", cwd=tmp_path)[1]
+    table = helpers.read("export", "out", "--format", "csv", cwd=tmp_path)[1]
     rows = list(csv.DictReader(io.StringIO(table)))
     found = {(r["measure"], r["implementation"]): r for r in rows}
     assert found["parity", "few-sequences"]["certified"] == "True"
@@ -121,5 +121,5 @@ def test_a_certified_plugin_that_is_wrong_for_its_training_batch_is_marked(
         assert found[measure, "numpy-reference"]["certified"] == "True"
         assert found[measure, "few-sequences"]["certified"] == "False"
         assert "read-back differs by" in found[measure, "few-sequences"]["doubt"]
-    shown = helpers.run("show", "out", cwd=tmp_path)[1]
+    shown = helpers.read("show", "out", cwd=tmp_path)[1]
     assert f"{NETWORK} · few-sequences · uncertified" in shown

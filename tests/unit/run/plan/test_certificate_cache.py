@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 
 from harness.files.text import read_sealed, sealed
 from harness.machine.cache import user_cache
+from harness.registry import Registry
 from harness.run.plan.certificate_cache import CachedCertificate, CertificateCache
+from harness.run.plan.fingerprint import forget_files
 from harness.run.plan.todo import planned
 from harness.store import RunFolder, TrialRecord
 from harness.trial import Trial
@@ -110,12 +113,16 @@ def test_force_certifies_again_and_a_dry_run_says_what_it_would_do(
     assert "with the same compared files, libraries and processor" in line
 
 
-def test_check_stores_its_certificate_and_never_reuses_one(tmp_path: Path) -> None:
-    for _ in range(2):
-        code, _, err = helpers.run(*CHECK, cwd=tmp_path)
-        assert code == 0
-        assert "certified (" in err
-    assert "made" in certified(tmp_path).result
+@pytest.mark.usefixtures("first")
+def test_check_never_reuses_a_certificate_and_stores_its_own(tmp_path: Path) -> None:
+    before = read_sealed(kept()[0])
+    code, _, err = helpers.run(*CHECK, cwd=tmp_path)
+    assert code == 0
+    assert "certified (" in err
+    (file,) = kept()
+    after = read_sealed(file)
+    assert after["result"]["compute_time_s"] != before["result"]["compute_time_s"]
+    assert (after["id"], after["by"]) == (before["id"], before["by"])
 
 
 def test_a_changed_source_or_setting_is_certified_again(tmp_path: Path) -> None:
@@ -123,12 +130,24 @@ def test_a_changed_source_or_setting_is_certified_again(tmp_path: Path) -> None:
     settings = helpers.write(tmp_path / "settings.json", "1")
     suite = helpers.suite(helpers.speed("mine"))
     certified(tmp_path, "--plugin", file, suite=suite)
-    again = certified(tmp_path, "--plugin", file, suite=suite)
-    assert "made" in again.result
+    assert holds(file)
     helpers.write(settings, "2")
-    assert "made" not in certified(tmp_path, "--plugin", file, suite=suite).result
+    assert not holds(file)
+    helpers.write(settings, "1")
+    assert holds(file)
     helpers.write(file, f"{file.read_text()}\n# another\n")
-    assert "made" not in certified(tmp_path, "--plugin", file, suite=suite).result
+    assert not holds(file)
+    again = certified(tmp_path, "--plugin", file, suite=suite)
+    assert "made" not in again.result
+
+
+def holds(plugin: Path) -> bool:
+    """Say whether a cached certificate holds for "mine" of a plugin file."""
+    forget_files()  # a later command is another process
+    registry = Registry.discover([plugin])
+    run = RunFolder.create(Path(tempfile.mkdtemp(dir=plugin.parent)) / "empty")
+    todo = planned(Trial("parity", "mine", "rnn"), registry, run)
+    return CertificateCache(registry).find(todo) is not None
 
 
 def test_a_broken_certificate_is_not_cached(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_uncertified_numbers_are_kept_and_marked_until_they_are_certified(
     records = RunFolder.open(tmp_path / "out").records()
     assert {r.trial.measure for r in records} == {"learning", "speed"}
     assert {r.outcome for r in records} == {"ok"}
-    code, shown, _ = helpers.run("show", "out", cwd=tmp_path)
+    code, shown, _ = helpers.read("show", "out", cwd=tmp_path)
     assert code == 0
     rows = [a + b for a, b in pairwise(shown.splitlines()) if " train step " in a]
     assert sum("NO: not checked" in row for row in rows) == 2
@@ -107,9 +107,9 @@ def test_uncertified_numbers_are_kept_and_marked_until_they_are_certified(
     numbers = [row for row in rows if " openblas " in row]
     assert len(numbers) == 6
     assert sum("uncertified" in row for row in numbers) == 4
-    _, table, _ = helpers.run("export", "out", "--format", "csv", cwd=tmp_path)
+    _, table, _ = helpers.read("export", "out", "--format", "csv", cwd=tmp_path)
     assert {r["certified"] for r in csv.DictReader(io.StringIO(table))} == {"False"}
-    _, document, _ = helpers.run("show", "out", "--json", cwd=tmp_path)
+    _, document, _ = helpers.read("show", "out", "--json", cwd=tmp_path)
     assert not any(row["certified"] for row in json.loads(document)["speed"])
 
     code, _, _ = helpers.run(
@@ -117,7 +117,7 @@ def test_uncertified_numbers_are_kept_and_marked_until_they_are_certified(
     )  # now it certifies, without measuring again
     assert code == 0
     assert len(RunFolder.open(tmp_path / "out").records()) == len(records) + 1
-    _, shown, _ = helpers.run("show", "out", cwd=tmp_path)
+    _, shown, _ = helpers.read("show", "out", cwd=tmp_path)
     lines = [line for line in shown.splitlines() if " train step " in line]
     timings = [line for line in lines if line.split()[-1] == "yes"]
     assert len(timings) == 2
