@@ -1,15 +1,17 @@
-"""Processes that outlive their parent, and how they end with the one that adopts them.
+"""Processes that outlive their parent, and how they end nevertheless.
 
 A process may leave its parent, its session and its group, and clear its environment.
-Its nearest ancestor that asked for it becomes its parent then, and can find it.
+Its nearest ancestor that called `adopt_orphans` then becomes its parent, and finds it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import signal
 import time
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _MOST_S = 5.0
 """How long processes are looked for that others start meanwhile."""
@@ -17,8 +19,17 @@ _MOST_S = 5.0
 
 def adopt_orphans() -> None:
     """Become the parent of all orphans among the descendants of this process."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_with_parent() -> None:
+    """Have this process killed when the thread ends that started it."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _prctl(option: int, value: int) -> None:
     with contextlib.suppress(OSError, AttributeError):  # Linux alone can do this
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def end_children() -> None:

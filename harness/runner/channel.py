@@ -63,7 +63,12 @@ class Channel:
             os._exit(0)
 
     def _close_copies(self) -> None:
-        """Close a child's copies of both pipes: what they hold is not sent again."""
+        """Close a child's copies of both pipes: what they hold is not sent again.
+
+        Their numbers stay taken. A file that got one would be closed with the copy.
+        """
+        nothing = os.open(os.devnull, os.O_RDWR)
         for stream in (self._source, self._target):
             with contextlib.suppress(OSError, ValueError):
-                os.close(stream.fileno())
+                os.dup2(nothing, stream.fileno(), inheritable=False)
+        os.close(nothing)

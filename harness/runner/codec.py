@@ -22,6 +22,7 @@ from harness.contract import (
     Target,
     Updates,
 )
+from harness.machine.peak import Peak, Rate
 from harness.runner.pipe import Message
 from harness.runner.stopwatch import Taken
 
@@ -35,6 +36,8 @@ _TYPES = {
         LossAndGradients,
         NetworkSpec,
         Optimizer,
+        Peak,
+        Rate,
         Readout,
         Taken,
         Target,
@@ -44,8 +47,8 @@ _TYPES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Reference:
-    """An object that stays in the runner, by its number there."""
+class ObjectId:
+    """The number of an object that stays in the runner."""
 
     number: int
 
@@ -73,7 +76,7 @@ def _plain(value: Any, arrays: dict[str, Array]) -> Any:
         name = str(len(arrays))
         arrays[name] = value
         return {"array": name}
-    if isinstance(value, Reference):
+    if isinstance(value, ObjectId):
         return {"number": value.number}
     if isinstance(value, tuple | list):
         return [_plain(item, arrays) for item in value]
@@ -106,7 +109,7 @@ def _value(value: Any, message: Message) -> Any:
     if "array" in value:
         return message.arrays[value["array"]]
     if "number" in value:
-        return Reference(int(value["number"]))
+        return ObjectId(int(value["number"]))
     if "map" in value:
         return {str(k): _value(v, message) for k, v in value["map"]}
     made: Any = _TYPES[value["type"]]

@@ -87,7 +87,10 @@ def receive(stream: IO[bytes]) -> Message | None:
         left -= dtype.itemsize * math.prod(shape)
         if left < 0:
             raise MessageError(f"arrays of more than {MOST_ARRAY_BYTES} bytes")
-        array = np.empty(shape, dtype)
+        try:
+            array = np.empty(shape, dtype)
+        except (ValueError, MemoryError) as error:
+            raise MessageError(f"an array that cannot be held ({error})") from None
         if array.size and not _fill(stream, array):
             return None
         arrays[name] = array
@@ -137,13 +140,27 @@ class EndingPipe(io.RawIOBase):
     """The read end of a pipe, which ends when the writing process ends.
 
     The pipe itself would stay open as long as a child of that process holds it.
+
+    Args:
+        source: The descriptor, which is closed with this object.
+        ended: Says whether the writing process has ended.
     """
 
     def __init__(self, source: int, ended: Callable[[], bool]) -> None:
         self._source, self._ended = source, ended
 
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._source
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if not self.closed:
+            super().close()
+            os.close(self._source)
+
     def readable(self) -> bool:
-        """Say yes."""
+        """Say that it can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int:

@@ -6,11 +6,8 @@ which answers go. All that a plugin prints goes to the log.
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
-import signal
 import sys
-from contextlib import suppress
 from typing import Any
 
 from harness.contract import Handle
@@ -21,14 +18,12 @@ from harness.errors import (
     is_out_of_memory,
     shortened,
 )
-from harness.machine.peak import Peak
+from harness.machine.orphans import end_with_parent
 from harness.registry import Registry
 from harness.runner.channel import Channel
-from harness.runner.codec import Reference, decode, encode
+from harness.runner.codec import ObjectId, decode, encode
 from harness.runner.pipe import Message
 from harness.runner.runner import InProcess
-
-_PR_SET_PDEATHSIG = 1
 
 
 class Server:
@@ -56,15 +51,13 @@ class Server:
         except TypeError as error:  # a value that no network may return
             return self._error(name, TypeError(f"`{method}` returned {error}"))
 
-    def _call(self, of: Reference | None, method: str, given: tuple[Any, ...]) -> Any:
+    def _call(self, of: ObjectId | None, method: str, given: tuple[Any, ...]) -> Any:
         target = self._runner if of is None else self._objects[of.number]
         found = getattr(target, method)(*map(self._resolved, given))
-        if isinstance(found, Peak):
-            return found.to_json()
         return found.read() if isinstance(found, Handle) else found
 
     def _resolved(self, value: Any) -> Any:
-        if isinstance(value, Reference):
+        if isinstance(value, ObjectId):
             return self._objects[value.number]
         if isinstance(value, tuple):
             return tuple(map(self._resolved, value))
@@ -92,8 +85,7 @@ class Server:
 def main() -> None:
     """Answer requests until the other side closes."""
     faulthandler.enable()  # a crash in C then writes its Python stack to the log
-    with suppress(OSError, AttributeError):  # Linux alone can do this
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent()
     channel = Channel.of(*map(int, sys.argv[1:]))
     first = channel.receive()
     if first is None:

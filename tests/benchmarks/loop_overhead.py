@@ -30,7 +30,8 @@ from harness.measure.problem import Problem
 from harness.registry import Registry
 from harness.runner.given import own
 from harness.runner.pipe import Message, send
-from harness.runner.remote import RunnerProcess
+from harness.runner.process import RunnerProcess
+from harness.runner.remote import RemoteRunner
 from harness.runner.stopwatch import BatchPhase
 from harness.store import Reading
 from harness.trial import LearningSettings, SpeedSettings, Trial
@@ -100,15 +101,15 @@ def _measure(name: str, turns: int) -> None:
             evaluate_sequences=2,
         ),
     )
-    host = RunnerProcess("[]")
-    problem = Problem(Registry.discover(), trial, host)
+    process = RunnerProcess("[]")
+    problem = Problem(Registry.discover(), trial, RemoteRunner(process))
     loop = LOOPS[name](HIDDEN)
     for measure, found in (
         ("learning", _learning(problem, loop)),
         ("speed", _speed(problem, loop, turns)),
     ):
         print(measure, found.median, flush=True)
-    host.close()
+    process.close()
 
 
 def _learning(problem: Problem, loop: Loop) -> MedianInterval:

@@ -27,6 +27,7 @@ from harness.run.job import (
     Start,
     StoppedError,
 )
+from harness.run.worker.judge import CHANGED
 from harness.run.worker.log import Write
 from harness.run.worker.process import Request, WorkerDiedError, WorkerProcess
 from harness.runner.pipe import Message
@@ -96,7 +97,7 @@ class WorkerPool:
             start = self._newest.get(trial_id, job.start)
             found = self._answer(kind, replace(asked, start=start), sink)
         self._newest.pop(trial_id, None)
-        if kind.own or found.outcome != "ok" or found.facts.get("changed_process"):
+        if kind.own or found.outcome != "ok" or found.facts.get(CHANGED):
             self.drop(kind)
         return {trial_id: found}
 
@@ -183,7 +184,7 @@ class WorkerPool:
                 self._note_changes(kind, request.trial, message)
         except WorkerDiedError as error:
             found = Answer(error.outcome, error.reason, died=True)
-        except _ChangedError as error:
+        except _ChangedRunnerError as error:
             found = Answer("changed", str(error), died=True)
         if isinstance(found, Answer) and found.died:
             self.drop(kind)
@@ -206,14 +207,16 @@ class WorkerPool:
         """Remember an implementation that changes its process: others must not use it.
 
         Raises:
-            _ChangedError: If meters of other trials are open in that process.
+            _ChangedRunnerError: If meters of other trials are open in that process.
         """
         changed = message.values.get("changed")
         if not changed or kind.own:
             return
         self._alone.add(trial.implementation)
         if message.values["kind"] in ("opened", "warmed", "turned"):
-            raise _ChangedError(f"{trial.implementation} changes {', '.join(changed)}")
+            raise _ChangedRunnerError(
+                f"{trial.implementation} changes {', '.join(changed)}"
+            )
 
     def _hear(
         self, trial_id: str, message: Message, sink: Sink
@@ -337,7 +340,7 @@ class WorkerPool:
             worker.close()
 
 
-class _ChangedError(Exception):
+class _ChangedRunnerError(Exception):
     """An implementation has changed the process that others share; the text says it."""
 
 

@@ -48,7 +48,7 @@ from harness.measure.speed.meter import SpeedMeter
 from harness.registry import Registry
 from harness.run.worker.outcome import outcome_of, outcome_of_runner
 from harness.runner.pipe import Message
-from harness.runner.remote import RunnerDiedError
+from harness.runner.process import RunnerDiedError
 from harness.runner.runner import Runner
 from harness.trial import Trial
 
@@ -56,7 +56,7 @@ CHANGED = "changed_process"
 """The fact of a result that names what its implementation changed of its process."""
 
 
-class _ChangedError(Exception):
+class _ChangedJudgeError(Exception):
     """A cell or a task has changed the process that judges; the text says how."""
 
 
@@ -93,7 +93,7 @@ class Worker:
         begin_s = time.perf_counter() - self._spent_s.pop(key, 0.0)
         try:
             self._answer(request, key, begin_s)
-        except _ChangedError as error:
+        except _ChangedJudgeError as error:
             # Others must not be judged here, where they could be judged wrongly.
             self._send_error("refused", str(error), died=True)
         except RunnerDiedError as error:
@@ -109,7 +109,7 @@ class Worker:
         changed = {"changed": self._runner.changes()}
         mine = changes(self._before, process_state())
         if mine:
-            raise _ChangedError(
+            raise _ChangedJudgeError(
                 f"a cell or a task has changed {listed(mine, 3)} of the process that "
                 "compares with the reference; it must leave the process as it was"
             )

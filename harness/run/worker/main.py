@@ -11,37 +11,38 @@ import faulthandler
 import os
 import signal
 
-from harness.machine.orphans import adopt_orphans
+from harness.machine.orphans import adopt_orphans, end_children
 from harness.runner.channel import Channel
 from harness.runner.pipe import Message
-from harness.runner.remote import RunnerProcess
+from harness.runner.process import RunnerProcess
 
 
 def main() -> None:
     """Serve requests until the other side closes."""
     faulthandler.enable()  # a crash in C then writes its Python stack to the log
-    adopt_orphans()  # so that they end with this process
+    adopt_orphans()
     channel = _own_channel()
     first = channel.receive()
     if first is None:
         return
     declared = first.values["declared"]
-    runner = RunnerProcess(declared)
-    if first.values["runs_code"]:
-        runner.start()
+    process = RunnerProcess(declared)
+    process.start()
     # Imported only now, so that the runner imports its framework meanwhile.
     from harness.registry import Registry
     from harness.run.worker.judge import Worker
+    from harness.runner.remote import RemoteRunner
 
     # Nobody sends it before this process is ready.
     signal.signal(signal.SIGUSR1, lambda *_: worker.stop())
-    worker = Worker(Registry.given(declared), channel, runner)
+    worker = Worker(Registry.given(declared), channel, RemoteRunner(process))
     channel.send(Message({"kind": "ready"}))
     try:
         while (request := channel.receive()) is not None:
             worker.answer(request)
     finally:
-        runner.close()
+        process.close()
+        end_children()
 
 
 def _own_channel() -> Channel:

@@ -12,7 +12,7 @@ from harness.errors import (
     shortened,
     signal_name,
 )
-from harness.runner.remote import RunnerDiedError, RunnerError
+from harness.runner.process import RunnerDiedError, RunnerError
 
 KEPT = frozenset({"ok", "diverged", "refused"})
 """Final outcomes: the same trial would end the same way again.

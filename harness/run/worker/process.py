@@ -82,7 +82,6 @@ class WorkerProcess:
         variables: Environment variables that its framework needs before it is imported.
         device: The only device that it sees, `cpu` or `cuda:N`.
         precision: The precision of its trials.
-        runs_code: Whether its trials run code of implementations.
 
     Attributes:
         served: The names of the trials that it was asked about.
@@ -99,39 +98,43 @@ class WorkerProcess:
         *,
         device: str = "cpu",
         precision: str = "highest",
-        runs_code: bool = True,
     ) -> None:
         self._limits = limits or Limits()
         mark = f"{reaper().mark}-{uuid.uuid4().hex}"
-        output, theirs = os.pipe()
+        output, printing = os.pipe()
+        answers, answering = os.pipe()
         # -P keeps the current folder off the path, where a user's own tasks.py or
         # copy.py would shadow a module.
-        self._process = subprocess.Popen(
-            [str(python), "-P", "-m", "harness.run.worker.main"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=theirs,
-            env={
-                **worker_environment(threads, device, precision),
-                **(variables or {}),
-                MARK: mark,
-            },
-            start_new_session=True,
-            bufsize=0,
-        )
-        os.close(theirs)
+        try:
+            self._process = subprocess.Popen(
+                [str(python), "-P", "-m", "harness.run.worker.main"],
+                stdin=subprocess.PIPE,
+                stdout=answering,
+                stderr=printing,
+                env={
+                    **worker_environment(threads, device, precision),
+                    **(variables or {}),
+                    MARK: mark,
+                },
+                start_new_session=True,
+                bufsize=0,
+            )
+        except OSError:
+            os.close(output)
+            os.close(answers)
+            raise
+        finally:
+            os.close(printing)
+            os.close(answering)
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._log = LogPump(output, log)
         self._watch = Watch(self._process, self._limits.memory_bytes, mark)
         self._requests = self._process.stdin
-        self._stdout = self._process.stdout
-        source = EndingPipe(self._stdout.fileno(), self._watch.ended.is_set)
+        source = EndingPipe(answers, self._watch.ended.is_set)
         self._answers = io.BufferedReader(source)
         self._ready = False
-        first = Message({"declared": declared, "runs_code": runs_code})
         with contextlib.suppress(OSError):  # the first request reports its death
-            send(self._requests, first)
+            send(self._requests, Message({"declared": declared}))
         self.served: set[str] = set()
 
     @property
@@ -222,7 +225,7 @@ class WorkerProcess:
             self._requests.close()
         if not self._watch.ended.wait(timeout=5):
             self.kill()
-        self._stdout.close()
+        self._answers.close()
 
     def kill(self) -> None:
         """Kill the worker and everything that it started."""

@@ -91,6 +91,7 @@ def test_numpy_numbers_arrive_as_numbers() -> None:
         b'{"values": {}, "arrays": [["w", "O", [1]]]}\n' + bytes(8),
         b'{"values": {}, "arrays": [["w", "<f4", [-1]]]}\n',
         b'{"values": {}, "arrays": [["w", "<f4", [1000000000, 1000000000]]]}\n',
+        b'{"values": {}, "arrays": [["w", "<f4", [549755813888, 549755813888, 0]]]}\n',
         b'{"values": {}, "arrays": [["w", "<f4", 3]]}\n',
         b'{"values": {}, "arrays": [["w", "<M8[s]", [3]]]}\n',
         b'{"values": {}}\n',
@@ -107,6 +108,19 @@ def test_an_endless_line_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.runner.pipe.MOST_LINE_BYTES", 1000)
     with pytest.raises(MessageError, match="a line of more than 1000 bytes"):
         receive(io.BytesIO(b"x" * 5000))
+
+
+def test_an_array_for_which_there_is_no_memory_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent = _sent(Message({}, {"w": np.zeros(3)}))
+
+    def empty(*_: object) -> None:
+        raise MemoryError("none is left")
+
+    monkeypatch.setattr(np, "empty", empty)
+    with pytest.raises(MessageError, match=r"cannot be held \(none is left\)"):
+        receive(io.BytesIO(sent))
 
 
 def test_objects_are_not_sent() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,8 @@ from harness.contract import Batch
 from harness.errors import InputError
 from harness.measure.problem import Problem
 from harness.runner.codec import decode, encode
-from harness.runner.remote import RunnerDiedError, RunnerProcess
+from harness.runner.process import RunnerDiedError, RunnerProcess
+from harness.runner.remote import RemoteRunner
 from harness.runner.runner import InProcess, Runner
 from tests import helpers
 from tests.helpers import REGISTRY
@@ -22,11 +25,11 @@ PROBLEM = Problem(REGISTRY, helpers.LEARNING)
 
 
 @pytest.fixture(scope="module")
-def runner() -> Iterator[RunnerProcess]:
+def runner() -> Iterator[RemoteRunner]:
     """Return a runner, which ends after the tests."""
-    made = RunnerProcess("[]")
-    yield made
-    made.close()
+    process = RunnerProcess("[]")
+    yield RemoteRunner(process)
+    process.close()
 
 
 def network_of(runner: Runner) -> Any:
@@ -36,7 +39,7 @@ def network_of(runner: Runner) -> Any:
     return network
 
 
-def test_every_method_gives_the_same_bits_there_as_here(runner: RunnerProcess) -> None:
+def test_every_method_gives_the_same_bits_there_as_here(runner: RemoteRunner) -> None:
     here, there = network_of(InProcess(REGISTRY)), network_of(runner)
     batch = PROBLEM.batch("train", 0)
     rng = np.random.default_rng(0)
@@ -69,7 +72,7 @@ def test_every_method_gives_the_same_bits_there_as_here(runner: RunnerProcess) -
 
 
 def test_what_is_wrong_with_a_batch_is_raised_by_a_later_call(
-    runner: RunnerProcess,
+    runner: RemoteRunner,
 ) -> None:
     network = network_of(runner)
     batch = PROBLEM.batch("train", 0)
@@ -84,13 +87,26 @@ def test_what_is_wrong_with_a_batch_is_raised_by_a_later_call(
 
 
 def test_a_killed_runner_is_reported_with_its_signal() -> None:
-    runner = RunnerProcess("[]")
-    network = network_of(runner)
-    assert runner._process is not None
-    runner._process.kill()
+    process = RunnerProcess("[]")
+    network = network_of(RemoteRunner(process))
+    assert process._process is not None
+    process._process.kill()
     with pytest.raises(RunnerDiedError) as raised:
         network.weights()
     assert raised.value.returncode == -9
+
+
+def test_a_closed_runner_leaves_nothing_open_and_ends_nothing_else() -> None:
+    descriptors = Path("/proc/self/fd")
+    with subprocess.Popen(["sleep", "600"]) as other:
+        before = sorted(descriptors.iterdir())
+        process = RunnerProcess("[]")
+        network_of(RemoteRunner(process))
+        assert len(list(descriptors.iterdir())) > len(before)
+        process.close()
+        assert sorted(descriptors.iterdir()) == before
+        assert other.poll() is None
+        other.kill()
 
 
 def test_values_arrive_as_they_were_sent() -> None:
