@@ -15,7 +15,7 @@ from harness.contract import Array, Batch, DeviceProbe, Network, State, Trainabl
 from harness.machine.gpu import gpu_memory
 from harness.machine.system import System
 from harness.runner.given import own
-from harness.runner.stopwatch import queued
+from harness.runner.phase import queued
 
 
 class ResidentMemory:

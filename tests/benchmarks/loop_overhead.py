@@ -29,10 +29,10 @@ from harness.measure.learning.training import CHUNK, Observer, measure_learning
 from harness.measure.problem import Problem
 from harness.registry import Registry
 from harness.runner.given import own
+from harness.runner.phase import BatchPhase
 from harness.runner.pipe import Message, send
 from harness.runner.process import RunnerProcess
 from harness.runner.remote import RemoteRunner
-from harness.runner.stopwatch import BatchPhase
 from harness.store import Reading
 from harness.trial import LearningSettings, SpeedSettings, Trial
 from tests.benchmarks.bare_loops import LOOPS, Loop

@@ -39,7 +39,7 @@ from harness.run.plan.derived import certificate_trial
 from harness.run.plan.fingerprint import source_hashes
 from harness.run.plan.todo import Planned
 from harness.runner.given import own
-from harness.runner.stopwatch import BatchPhase
+from harness.runner.phase import BatchPhase
 from harness.trial import SpeedSettings, Trial
 from tests.benchmarks.conftest import THREADS
 from tests.helpers import REGISTRY

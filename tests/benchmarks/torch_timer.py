@@ -26,7 +26,7 @@ def main() -> None:
     from harness.measure.problem import Problem
     from harness.registry import Registry
     from harness.runner.given import own
-    from harness.runner.stopwatch import BatchPhase
+    from harness.runner.phase import BatchPhase
     from harness.trial import SpeedSettings, Trial
 
     torch.set_num_threads(1)
