@@ -47,16 +47,20 @@ def changes(before: ProcessState, after: ProcessState) -> list[str]:
 
 
 def restore(before: ProcessState) -> None:
-    """Undo what has been changed of numpy, of functions and of the current folder."""
+    """Undo what has been changed, apart from the floating-point mode."""
     for module in _MODULES:
-        for name, value in [*vars(module).items()]:
-            was = before.get(f"{module.__name__}.{name}")
-            if was is not None and was is not value:
-                setattr(module, name, was)
+        for name, was in before.items():
+            of, _, own = name.rpartition(".")
+            if of == module.__name__ and vars(module).get(own) is not was:
+                setattr(module, own, was)
     np.seterr(**before["numpy's error handling"])
     np.seterrcall(before["numpy's error callback"])
     np.setbufsize(before["numpy's buffer size"])
     locale.setlocale(locale.LC_ALL, before["locale"])
+    for number, handler in before["signal handlers"].items():
+        if signal.getsignal(number) is not handler:
+            with contextlib.suppress(ValueError, TypeError):  # another thread, or of C
+                signal.signal(number, handler)
     with contextlib.suppress(OSError):
         os.chdir(before["current folder"])
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -127,13 +129,17 @@ def test_what_is_changed_is_named_and_undone(monkeypatch: pytest.MonkeyPatch) ->
     before = process_state()
     monkeypatch.setattr(np, "exp", np.sin)
     monkeypatch.setattr(np.linalg, "norm", np.sin)
+    monkeypatch.delattr(math, "hypot")
     folder = os.getcwd()  # noqa: PTH109
     os.chdir("/")
     np.seterr(under="raise")
+    signal.signal(signal.SIGUSR2, lambda *_: None)
     assert changes(before, process_state()) == [
+        "math.hypot",
         "numpy.exp",
         "numpy.linalg.norm",
         "numpy's error handling",
+        "signal handlers",
         f"current folder (was {folder}, is /)"
         if len(folder) <= 40
         else "current folder",
