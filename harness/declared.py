@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,27 @@ def _declaration(values: dict[str, Any]) -> Declaration:
     return made
 
 
+def to_text(found: Iterable[Found]) -> str:
+    """Return what several plugins declare as one text, for another process."""
+    return json.dumps([to_json(each) for each in found])
+
+
+def from_text(text: str) -> list[Found]:
+    """Return what `to_text` was given."""
+    return [from_json(each) for each in json.loads(text)]
+
+
+def found_by(read: Callable[[], list[Declaration]]) -> Found:
+    """Return what a plugin declares, or the error with which reading it ended."""
+    try:
+        return read()
+    except PluginError as error:
+        return error
+
+
+# --- in a process of its own ---------------------------------------------------------
+
+
 def read_apart(plugins: Sequence[str]) -> list[Found]:
     """Read plugins, each in a process of its own, all at the same time.
 
@@ -86,7 +107,10 @@ def read_apart(plugins: Sequence[str]) -> list[Found]:
     return [found for each in reading for found in each.found()]
 
 
-_READ = "from harness.registry import tell; tell()"
+OF_DISTRIBUTION = "distribution:"
+"""Begins the name of all that a distribution declares; a plugin file has its path."""
+
+_PROGRAM = "harness.read_plugin"
 _MOST_BYTES = 2**24
 
 
@@ -98,7 +122,7 @@ class _Reading:
         self._source, target = os.pipe()
         # What a plugin prints is not the answer of a command, so it goes to stderr.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _READ, plugin, str(target)],
+            [sys.executable, "-P", "-m", _PROGRAM, plugin, str(target)],
             stdin=subprocess.DEVNULL,
             stdout=2,
             pass_fds=(target,),
@@ -118,20 +142,10 @@ class _Reading:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         try:
-            return heard(line.decode())
+            return from_text(line.decode())
         except (ValueError, TypeError, KeyError, RecursionError):
             how = (
                 f"ends with {signal_name(-code)}" if code < 0 else f"exits with {code}"
             )
             reason = f"{how} when its declarations are read"
             return [PluginError(Path(self._plugin).name, reason)]
-
-
-def told(found: Iterable[Found]) -> str:
-    """Return what several plugins declare as one text, for another process."""
-    return json.dumps([to_json(each) for each in found])
-
-
-def heard(text: str) -> list[Found]:
-    """Return what `told` was given."""
-    return [from_json(each) for each in json.loads(text)]

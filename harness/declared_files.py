@@ -40,10 +40,10 @@ def _matching(folder: Path, pattern: str) -> Iterator[Path]:
     find = glob.iglob
     for name in find(pattern, root_dir=folder, recursive=True, include_hidden=True):
         path = Path(os.path.normpath(folder / name))
-        yield from files_below(path) if path.is_dir() else [path]
+        yield from files_in_tree(path) if path.is_dir() else [path]
 
 
-def files_below(folder: Path) -> Iterator[Path]:
+def files_in_tree(folder: Path) -> Iterator[Path]:
     """Yield the files in a folder and below it, without what Python and git keep."""
     seen = set()
     for path, folders, names in os.walk(folder, followlinks=True):

@@ -43,12 +43,16 @@ class Neighbours:
         self.folder = folder
         self.package = f"rnn_harness_plugin_{next(_numbers)}"
         self.builtins = {**vars(builtins), "__import__": self._import}
-        of_util = {"find_spec": self._find_spec, _FROM_FILE: self._spec_from_file}
-        util = _like(importlib.util, **of_util)
+        util = _like(
+            importlib.util,
+            find_spec=self._find_spec,
+            spec_from_file_location=self._spec_from_file,
+        )
         own = _like(importlib, import_module=self.import_module, util=util)
         self._instead = {id(importlib): own, id(importlib.util): util}
         self._added: list[str] = []
         self._owned: dict[str, bool] = {}
+        self._before: list[str] | None = None  # the path before a file ran
         spec = ModuleSpec(self.package, None, is_package=True)
         spec.submodule_search_locations = [str(folder)]
         self._module = importlib.util.module_from_spec(spec)
@@ -58,11 +62,11 @@ class Neighbours:
     def run(self, file: Path) -> ModuleType:
         """Return the module of a plugin file in the folder, after running it."""
         name = f"{self.package}.{file.stem.replace('.', '_')}"
-        before, spec = [*map(str, sys.path)], self._spec_from_file(name, file)
+        spec = self._spec_from_file(name, file)
         assert spec is not None
         assert spec.loader is not None
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        self._before = before
+        self._before = [*map(str, sys.path)]
         try:
             spec.loader.exec_module(module)
         except BaseException:
@@ -130,8 +134,6 @@ class Neighbours:
                 self._owned[name] = known
         return known
 
-    _before: list[str] | None = None
-
     def _places(self) -> list[str]:
         """Return the folder, and what its files have added to Python's path."""
         path = [*map(str, sys.path)]
@@ -149,9 +151,6 @@ class Neighbours:
         if error.name is not None and error.name.startswith(inner):
             error.name = error.name.removeprefix(inner)
             error.msg = error.msg.replace(inner, "")
-
-
-_FROM_FILE = "spec_from_file_location"
 
 
 def _like(module: ModuleType, **instead: Any) -> ModuleType:

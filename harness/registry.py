@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import EntryPoint
@@ -26,7 +25,14 @@ from harness.declarations import (
     TaskDeclaration,
     collecting,
 )
-from harness.declared import Found, heard, read_apart, told
+from harness.declared import (
+    OF_DISTRIBUTION,
+    Found,
+    found_by,
+    from_text,
+    read_apart,
+    to_text,
+)
 from harness.declared_files import declared_files
 from harness.entry_points import KINDS, OWN, declaring, entry_points_of
 from harness.errors import (
@@ -39,7 +45,6 @@ from harness.errors import (
     suggestion,
 )
 from harness.machine.facts import framework_versions
-from harness.machine.orphans import adopt_orphans, end_children
 from harness.neighbours import Neighbours
 
 D = TypeVar("D", bound=Declaration)
@@ -105,13 +110,13 @@ class Registry:
     @classmethod
     def given(cls, declared: str) -> Registry:
         """Return the registry whose `declared` this is, in another process."""
-        return cls._with(heard(declared))
+        return cls._with(from_text(declared))
 
     @classmethod
     def _with(cls, foreign: Sequence[Found], files: tuple[Path, ...] = ()) -> Registry:
         """Return the plugins of this project and those of others."""
         registry = cls(files=files, foreign=tuple(foreign))
-        for found in [*_read_entry_points(OWN), *foreign]:
+        for found in [*read_entry_points(OWN), *foreign]:
             try:
                 if isinstance(found, PluginError):
                     raise found
@@ -124,7 +129,7 @@ class Registry:
     @property
     def declared(self) -> str:
         """What plugins of others declare, as text that `given` takes."""
-        return told(self.foreign)
+        return to_text(self.foreign)
 
     def owners(self, *plugins: Declaration) -> tuple[str, ...]:
         """Return the files and distributions of others that declare these plugins."""
@@ -298,52 +303,17 @@ class Registry:
         return [d for f in self.frameworks.values() for d in f.distributions]
 
 
-def tell() -> None:
-    """Write what a plugin declares; a process that is started for it calls this.
-
-    The arguments are what `read_apart` was given and the number of a descriptor. The
-    plugin runs in a child, and this process ends everything that it has started.
-    """
-    plugin, target = sys.argv[1], int(sys.argv[2])
-    adopt_orphans()
-    if reader := os.fork():
-        os.close(target)
-        _, status = os.waitpid(reader, 0)
-        end_children()
-        if os.WIFSIGNALED(status):
-            os.kill(os.getpid(), os.WTERMSIG(status))
-        os._exit(os.waitstatus_to_exitcode(status))
-    os.set_inheritable(target, False)
-    if plugin.startswith(_DISTRIBUTION):
-        found = _read_entry_points(plugin.removeprefix(_DISTRIBUTION))
-    else:
-        found = [_or_problem(partial(Registry.given("[]").read_file, Path(plugin)))]
-    with os.fdopen(target, "w") as stream:
-        stream.write(told(found) + "\n")
-    os._exit(0)  # a thread of the plugin must not keep this process alive
-
-
-_DISTRIBUTION = "distribution:"
-
-
 def _distributions() -> list[str]:
     """Return the distributions of others that declare plugins, each once."""
-    return [f"{_DISTRIBUTION}{name}" for name in declaring() if name != OWN]
+    return [f"{OF_DISTRIBUTION}{name}" for name in declaring() if name != OWN]
 
 
-def _read_entry_points(distribution: str) -> list[Found]:
+def read_entry_points(distribution: str) -> list[Found]:
     """Return what each entry point of a distribution declares."""
     return [
-        _or_problem(partial(_read_entry_point, entry, distribution))
+        found_by(partial(_read_entry_point, entry, distribution))
         for entry in entry_points_of(distribution)
     ]
-
-
-def _or_problem(read: Callable[[], list[Declaration]]) -> Found:
-    try:
-        return read()
-    except PluginError as error:
-        return error
 
 
 def _read_entry_point(entry: EntryPoint, origin: str) -> list[Declaration]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.declared_files import files_below
+from harness.declared_files import files_in_tree
 
 MOST_FILES = 1000
 MOST_BYTES = 256 * 2**20
@@ -67,7 +67,7 @@ class NamedFiles:
         if path == folder or not any(map(path.is_relative_to, (folder, self.root))):
             return
         if path.is_dir():
-            for file in files_below(path) if self.folders else ():
+            for file in files_in_tree(path) if self.folders else ():
                 if not self._add_file(file, folder):
                     return
         elif os.path.lexists(path):
