@@ -325,6 +325,8 @@ def _inflation(
     return 1 + 2 * float((of_lags * (1 - lags / count)).sum())
 
 
+# --- medians of values beyond a limit ------------------------------------------------
+
 Spread = Literal["single", "range", "interval"]
 
 

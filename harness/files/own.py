@@ -3,7 +3,7 @@
 The folder may be a stranger's, a folder in it a link, and a user may keep files there
 or change one. So the hashes of what was written are stored. A file that is there and
 has no such hash is renamed, and only files that have one are deleted: by its name
-alone, a picture of a user could not be told from one that an earlier version wrote.
+alone, a user's picture cannot be distinguished from one that an earlier version wrote.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _is_own(file: Path, hashes: list[str]) -> bool:
 
 
 def _hash(file: Path) -> str | None:
-    """Return the hash of a file, or None if it is none or cannot be read."""
+    """Return the hash of a regular file; None if it cannot be read."""
     try:
         return hash_of_file(file, _MOST_BYTES)
     except OSError:

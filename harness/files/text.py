@@ -66,7 +66,7 @@ def write_bytes_atomically(file: Path, content: bytes) -> None:
 
 
 def hash_of(content: bytes) -> str:
-    """Return the hash that a result keeps of each of its files."""
+    """Return the SHA-256 of a file's content."""
     return hashlib.sha256(content).hexdigest()
 
 

@@ -104,7 +104,7 @@ def document(title: str, summary: Summary, parts: Sequence[Section]) -> str:
 def _policy() -> str:
     """Return what a browser lets the page do: run its own script, and ask for nothing.
 
-    Every text is escaped. This is for one that is not.
+    Every text is escaped. If one is not, its script does not run.
     """
     script = hashlib.sha256(_asset("page.js").encode()).digest()
     return (

@@ -1,4 +1,4 @@
-"""Networks of implementations that live in a runner, for one that judges."""
+"""Networks of implementations in a runner, as the judging process sees them."""
 
 from __future__ import annotations
 
