@@ -43,7 +43,7 @@ def path_of(text: str | os.PathLike[str]) -> Path:
             named = shortened(os.fspath(text))
             raise MisuseError(f"{named} cannot be read ({error.strerror})") from error
     except ValueError as error:
-        raise MisuseError(f"{os.fspath(text)!r} is no name of a file") from error
+        raise MisuseError(f"{os.fspath(text)!r} is not the name of a file") from error
     return Path(text)
 
 

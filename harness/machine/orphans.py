@@ -23,7 +23,7 @@ def adopt_orphans() -> None:
 
 
 def end_with_parent() -> None:
-    """Have this process killed when the thread ends that started it."""
+    """Let the kernel kill this process when the thread that started it ends."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

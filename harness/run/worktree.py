@@ -168,8 +168,8 @@ def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     variables = {k: v for k, v in os.environ.items() if k not in _OF_ANOTHER}
     # Hooks of the repository must not run in a checkout that is removed again, nor
     # the program that its configuration may name to watch it.
-    quiet = (f"core.hooksPath={os.devnull}", "core.fsmonitor=false")
-    options = [word for option in quiet for word in ("-c", option)]
+    settings = (f"core.hooksPath={os.devnull}", "core.fsmonitor=false")
+    options = [word for setting in settings for word in ("-c", setting)]
     command = ["git", "-C", str(folder), *options]
     try:
         return subprocess.run(

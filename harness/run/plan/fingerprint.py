@@ -218,7 +218,7 @@ class _Walk:
                 self.add(name)
 
     def add(self, module: str, *, given: bool = False) -> None:
-        """Have a module read that is imported, unless it is installed."""
+        """Queue an imported module for reading, unless it is installed."""
         top = module.partition(".")[0]
         if given:
             self._given.add(top)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,7 +107,6 @@ def test_processes_that_a_worker_leaves_behind_end_with_it(
     assert process.stdout is not None
     orphan = int(process.stdout.readline())
     watch = Watch(process, None)
-    time.sleep(0.3)
     process.kill()
     assert watch.ended.wait(helpers.PATIENCE_S)
     helpers.wait_for(lambda: not helpers.alive(orphan), "the orphan to end")
