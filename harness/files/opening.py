@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import secrets
 import stat
@@ -140,6 +141,18 @@ def files_below(folder: Path, folders: str, files: str) -> list[Path]:
 def is_there(file: Path) -> bool:
     """Say whether anything has this name, even a link that leads nowhere."""
     return os.path.lexists(file)
+
+
+def first_free(folder: Path, before: str, after: str = "") -> Path:
+    """Return a path in a folder that nothing has: a name with the first free number.
+
+    Args:
+        folder: The folder.
+        before: What is before the number.
+        after: What is behind it.
+    """
+    names = (f"{before}{number}{after}" for number in itertools.count(1))
+    return next(folder / name for name in names if not is_there(folder / name))
 
 
 def replace_file(file: Path, write: Callable[[IO[bytes]], object]) -> None:

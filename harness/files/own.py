@@ -17,6 +17,7 @@ from pathlib import Path
 
 from harness.files.opening import (
     check_own_folder,
+    first_free,
     hash_of_file,
     is_there,
     read_file,
@@ -138,8 +139,6 @@ def _hash(file: Path) -> str | None:
 
 
 def _rename(path: Path, why: str, report: Callable[[str], object]) -> None:
-    number = 1
-    while is_there(kept := path.with_name(f"{path.stem}.kept-{number}{path.suffix}")):
-        number += 1
+    kept = first_free(path.parent, f"{path.stem}.kept-", path.suffix)
     path.rename(kept)
     report(f"{path} {why}; it is kept as {kept.name}")

@@ -23,6 +23,7 @@ from harness.files.opening import (
     OddFileError,
     check_own_folder,
     files_below,
+    first_free,
     is_there,
     opened_to_append,
     read_file,
@@ -264,9 +265,7 @@ class RunFolder:
             ) from error
         if self.damage(trial_id) is not None:
             # The user may look at it; a new commit would replace it.
-            number = 1
-            while is_there(aside := folder / f"result.json.damaged-{number}"):
-                number += 1
+            aside = first_free(folder, "result.json.damaged-")
             (folder / "result.json").rename(aside)
         if self._spec(folder) != (trial, dict(sources)):
             spec = {"trial": trial.to_json(), "sources": dict(sources)}
