@@ -35,26 +35,25 @@ def products(w: Array, v: Array) -> Array:
     return per_gate
 
 
-def products_backward(d_a: Sequence[Array], w: Array, v: Array) -> tuple[Array, Array]:
+def side_by_side(d_a: Sequence[Array]) -> Array:
+    """Return gradients [batch, hidden] of several gates as [batch, gates, hidden]."""
+    batch, hidden = d_a[0].shape
+    return np.concatenate(d_a, axis=1).reshape(batch, -1, hidden)
+
+
+def products_backward(d_a: Array, w: Array, v: Array) -> tuple[Array, Array]:
     """Pull gradients back through `products`.
 
     With a = W v, dL/dW = dL/da v^T, summed over the batch, and dL/dv = W^T dL/da,
-    summed over the gates. The gates are laid side by side so that each is one product.
+    summed over the gates.
 
     Args:
-        d_a: For every gate dL/da [batch, hidden].
+        d_a: dL/da [batch, gates, hidden].
         w: [gates, hidden, size].
         v: [batch, size].
 
     Returns:
         dL/dW [gates, hidden, size] and dL/dv [batch, size].
     """
-    d_side_by_side = np.concatenate(d_a, axis=1)
-    d_w = (d_side_by_side.T @ v).reshape(w.shape)
-    d_v = d_side_by_side @ w.reshape(-1, w.shape[-1])
-    return d_w, d_v
-
-
-def sum_over_batch(d_a: Sequence[Array]) -> Array:
-    """Return the gradient of the biases, [gates, hidden], from [batch, hidden] each."""
-    return np.stack([d.sum(axis=0) for d in d_a])
+    d = d_a.reshape(len(d_a), -1)
+    return (d.T @ v).reshape(w.shape), d @ w.reshape(-1, w.shape[-1])

@@ -15,8 +15,8 @@ from implementations.cells.base import BuiltInCell
 from implementations.cells.gates import (
     products,
     products_backward,
+    side_by_side,
     sigmoid,
-    sum_over_batch,
 )
 
 RESET, UPDATE, CANDIDATE = range(3)
@@ -60,14 +60,12 @@ class Gru(BuiltInCell):
     def step(self, weights: Weights, x: Array, state: State) -> tuple[State, Saved]:
         """Advance one time step: x [batch, input], h [batch, hidden]."""
         (h_before,) = state
-        b_r, b_z, b_n = weights["b"]
-        wx_r, wx_z, wx_n = products(weights["w_ih"], x)
-        uh_r, uh_z, uh_n = products(weights["w_hh"], h_before)
+        wx, uh = products(weights["w_ih"], x), products(weights["w_hh"], h_before)
+        a = wx + weights["b"][:, None]
 
-        r = sigmoid(wx_r + uh_r + b_r)
-        z = sigmoid(wx_z + uh_z + b_z)
-        q = uh_n + weights["b_hn"]
-        n = np.tanh(wx_n + b_n + r * q)
+        r, z = sigmoid(a[:CANDIDATE] + uh[:CANDIDATE])
+        q = uh[CANDIDATE] + weights["b_hn"]
+        n = np.tanh(a[CANDIDATE] + r * q)
         h = z * h_before + (1 - z) * n
         return (h,), (x, h_before, r, z, q, n)
 
@@ -88,14 +86,14 @@ class Gru(BuiltInCell):
         d_a_z = d_z * z * (1 - z)
         # a = W x + U h' + b for both gates; in n the input enters through a_n, the
         # state through q = U_n h' + b_hn.
-        d_a = (d_a_r, d_a_z, d_a_n)
-        d_uh = (d_a_r, d_a_z, d_q)
+        d_a = side_by_side((d_a_r, d_a_z, d_a_n))
+        d_uh = side_by_side((d_a_r, d_a_z, d_q))
         d_w_ih, d_x = products_backward(d_a, weights["w_ih"], x)
         d_w_hh, d_h_products = products_backward(d_uh, weights["w_hh"], h_before)
         d_weights = {
             "w_ih": d_w_ih,
             "w_hh": d_w_hh,
-            "b": sum_over_batch(d_a),
+            "b": d_a.sum(axis=0),
             "b_hn": d_q.sum(axis=0),
         }
         # h' also reaches h directly, scaled by z.
@@ -133,14 +131,11 @@ class GruResetBefore(BuiltInCell):
         """Advance one time step: x [batch, input], h [batch, hidden]."""
         (h_before,) = state
         u = weights["w_hh"]
-        b_r, b_z, b_n = weights["b"]
-        wx_r, wx_z, wx_n = products(weights["w_ih"], x)
-        uh_r, uh_z = products(u[:CANDIDATE], h_before)
+        a = products(weights["w_ih"], x) + weights["b"][:, None]
 
-        r = sigmoid(wx_r + uh_r + b_r)
-        z = sigmoid(wx_z + uh_z + b_z)
+        r, z = sigmoid(a[:CANDIDATE] + products(u[:CANDIDATE], h_before))
         q = r * h_before
-        n = np.tanh(wx_n + q @ u[CANDIDATE].T + b_n)
+        n = np.tanh(a[CANDIDATE] + q @ u[CANDIDATE].T)
         h = z * h_before + (1 - z) * n
         return (h,), (x, h_before, r, z, q, n)
 
@@ -156,21 +151,22 @@ class GruResetBefore(BuiltInCell):
         d_n = d_h * (1 - z)
         # n = tanh(a_n), tanh' = 1 - n², and a_n = W_n x + U_n q + b_n.
         d_a_n = d_n * (1 - n * n)
-        d_u_n, d_q = products_backward((d_a_n,), u[CANDIDATE:], q)
+        d_u_n, d_q = products_backward(d_a_n[:, None], u[CANDIDATE:], q)
         # q = r h'.
         d_r = d_q * h_before
         # r = σ(a_r) and z = σ(a_z), σ' = σ (1 - σ).
         d_a_r = d_r * r * (1 - r)
         d_a_z = d_z * z * (1 - z)
         # a = W x + U h' + b for both gates.
-        d_gates = (d_a_r, d_a_z)
-        d_u_gates, d_h_products = products_backward(d_gates, u[:CANDIDATE], h_before)
-        d_a = (*d_gates, d_a_n)
+        d_a = side_by_side((d_a_r, d_a_z, d_a_n))
+        d_u_gates, d_h_products = products_backward(
+            d_a[:, :CANDIDATE], u[:CANDIDATE], h_before
+        )
         d_w_ih, d_x = products_backward(d_a, weights["w_ih"], x)
         d_weights = {
             "w_ih": d_w_ih,
             "w_hh": np.concatenate([d_u_gates, d_u_n]),
-            "b": sum_over_batch(d_a),
+            "b": d_a.sum(axis=0),
         }
         # h' reaches h directly, scaled by z, through q, scaled by r, and by the gates.
         return d_weights, d_x, (d_h * z + d_q * r + d_h_products,)

@@ -11,8 +11,8 @@ from implementations.cells.base import BuiltInCell
 from implementations.cells.gates import (
     products,
     products_backward,
+    side_by_side,
     sigmoid,
-    sum_over_batch,
 )
 
 INPUT, FORGET, CANDIDATE, OUTPUT = range(4)
@@ -71,9 +71,10 @@ class Lstm(BuiltInCell):
         """Advance one time step: x [batch, input], h and c [batch, hidden]."""
         h_before, c_before = state
         wx, uh = products(weights["w_ih"], x), products(weights["w_hh"], h_before)
-        a_i, a_f, a_g, a_o = wx + uh + weights["b"][:, None]
+        a = wx + uh + weights["b"][:, None]
 
-        i, f, g, o = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g), sigmoid(a_o)
+        i, f, o = sigmoid(a[[INPUT, FORGET, OUTPUT]])
+        g = np.tanh(a[CANDIDATE])
         c = f * c_before + i * g
         tanh_c = np.tanh(c)
         h = o * tanh_c
@@ -92,14 +93,16 @@ class Lstm(BuiltInCell):
         d_i, d_f, d_g = d_c * g, d_c * c_before, d_c * i
         d_c_before = d_c * f
         # Through the activations: σ' = σ (1 - σ), tanh' = 1 - tanh².
-        d_a = (
-            d_i * i * (1 - i),
-            d_f * f * (1 - f),
-            d_g * (1 - g * g),
-            d_o * o * (1 - o),
+        d_a = side_by_side(
+            (
+                d_i * i * (1 - i),
+                d_f * f * (1 - f),
+                d_g * (1 - g * g),
+                d_o * o * (1 - o),
+            )
         )
         # a = W x + U h' + b for every block; h' enters nowhere else.
         d_w_ih, d_x = products_backward(d_a, weights["w_ih"], x)
         d_w_hh, d_h_before = products_backward(d_a, weights["w_hh"], h_before)
-        d_weights = {"w_ih": d_w_ih, "w_hh": d_w_hh, "b": sum_over_batch(d_a)}
+        d_weights = {"w_ih": d_w_ih, "w_hh": d_w_hh, "b": d_a.sum(axis=0)}
         return d_weights, d_x, (d_h_before, d_c_before)
