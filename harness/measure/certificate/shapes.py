@@ -53,7 +53,7 @@ PAIRWISE = (
 )
 
 TRAINING = Shape(Inputs("reals", 2), 20, 8, 32, 1, _LAST, False)
-SCORED_TRAINING = replace(TRAINING, batch=20, readout=_EVERY, padded=True)
+SCORED_TRAINING = replace(TRAINING, time_steps=8, batch=20, readout=_EVERY, padded=True)
 PADDED_TRAINING = replace(TRAINING, padded=True)
 """The shapes at which optimisers are compared. The second has more sequences than any
 other shape, so that code which is wrong beyond a small batch shows."""
