@@ -57,7 +57,7 @@ def _same(kept: Array, found: Array) -> bool:
     """Say whether two arrays are equal to the bit."""
     if (kept.shape, kept.dtype) != (found.shape, found.dtype):
         return False
-    return not kept.size or kept.data.cast("B") == found.data.cast("B")
+    return kept.tobytes() == found.tobytes()
 
 
 @dataclass(frozen=True)
