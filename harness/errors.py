@@ -13,15 +13,16 @@ from pathlib import Path
 
 
 class HarnessError(Exception):
-    """A failure whose message is written for the user: no traceback is shown."""
+    """A failure whose message is written for the user: no traceback is shown.
 
-    exit_code = 1
+    It is expected, so its exit code is not that of a mistake of this program.
+    """
+
+    exit_code = 2
 
 
 class MisuseError(HarnessError):
     """The user asked for something impossible: a bad file, an unknown name."""
-
-    exit_code = 2
 
 
 class NothingMeasuredError(HarnessError):
@@ -49,13 +50,9 @@ class UnavailableError(PluginError):
 class RefusedError(HarnessError):
     """A plugin does not offer what a trial needs."""
 
-    exit_code = 2
-
 
 class InputError(HarnessError, ValueError):
     """The input of a network has a wrong shape, dtype or value."""
-
-    exit_code = 2
 
 
 MOST_SHOWN = 100

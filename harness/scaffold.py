@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from harness.conformance import check_name
+from harness.conformance import check_name, is_name
 from harness.errors import MisuseError, shortened, suggestion_and_names
 from harness.interpreters.probe import PACKAGES
 from harness.registry import Registry
@@ -91,7 +91,7 @@ def _check_name(new: NewPlugin, registry: Registry) -> None:
         check_name(new.kind, new.name)
     except ValueError as error:
         near = _hyphenated(new.name)
-        hint = f"; did you mean '{near}'?" if near else ""
+        hint = f"; did you mean '{near}'?" if is_name(near) else ""
         raise MisuseError(f"{error}{hint}") from error
     taken = registry.tables[new.kind].get(new.name)
     if taken is not None:

@@ -286,9 +286,8 @@ def _read(source: str) -> tuple[dict[str, Any], str]:
     if os.path.exists(path) and not path.is_dir():  # noqa: PTH110 -- a name may be odd
         try:
             return read_toml(path), source
-        except (OSError, UnicodeDecodeError) as error:
-            what = error.strerror if isinstance(error, OSError) else error
-            raise MisuseError(f"{source} cannot be read: {what}") from error
+        except OSError as error:
+            raise MisuseError(f"{source} cannot be read: {error.strerror}") from error
         except ValueError as error:
             raise MisuseError(f"{source} is not valid TOML: {error}") from error
     if path.suffix == ".toml" or "/" in source:

@@ -26,6 +26,7 @@ from harness.cli.options import (
     read_plugins,
     settings_option,
 )
+from harness.cli.storage import storage_errors_explained
 from harness.errors import MisuseError
 from harness.printing import output_error
 from harness.run.signals import handled
@@ -98,8 +99,13 @@ def gate(
         same = runs[0].info["gate"]["same_sources"]
         return replace(found, notes=(*found.notes, SAME_SOURCES)) if same else found
 
+    measured_whole = "a new folder with -o takes the whole gate"
     try:
-        with handled(_terminate, signal.SIGTERM), checked_out(base) as checkout:
+        with (
+            storage_errors_explained(request.folder, measured_whole),
+            handled(_terminate, signal.SIGTERM),
+            checked_out(base) as checkout,
+        ):
             found = compared(request)
             apart = found.of("slower", "faster")
             if apart:

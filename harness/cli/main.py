@@ -32,8 +32,9 @@ _VERBS = (check, compare, doctor, export, gate, list_plugins, new, report, run, 
 def cli() -> None:
     """What recurrent networks learn over long gaps, why, and how fast.
 
-    Exit codes: 0 done; 1 internal error; 2 misuse; 3 the answer is no (a certificate
-    is broken, a timing is slower); 4 some trials did not end ok; 5 nothing was
+    Exit codes: 0 done; 1 internal error; 2 misuse, or the message names what hinders,
+    such as a full disk; 3 the answer is no (a certificate is broken, a timing is
+    slower); 4 some trials did not end ok; 5 nothing was
     measured, or too noisily to say; 130 and 143 interrupted, with everything finished
     so far kept.
     """

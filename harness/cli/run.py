@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -36,7 +34,8 @@ from harness.cli.options import (
     settings_option,
     stdout,
 )
-from harness.errors import HarnessError, MisuseError
+from harness.cli.storage import storage_errors_explained
+from harness.errors import MisuseError
 from harness.printing import echo, one_line, output_error, printable
 from harness.run.signals import handled
 
@@ -46,13 +45,6 @@ if TYPE_CHECKING:
     from harness.store import RunFolder
 
 MOST_SEEDS = 1000
-
-STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
-STORAGE |= {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE}
-"""Errors of a file system that cannot write a run folder any more."""
-
-IN_THE_WAY = {errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST}
-"""Errors if something else has the name of a file or folder to write."""
 
 
 @click.command()
@@ -143,7 +135,7 @@ def run(
     console = Console(stderr=True)
     code = _execute(execution, console)
     if code == DONE:
-        with _storage_errors_explained(folder):
+        with storage_errors_explained(folder):
             code = finish(store)
     return exit_code(registry, code)
 
@@ -188,25 +180,6 @@ class _StoppedError(BaseException):
     """The user asked a second time to stop."""
 
 
-@contextlib.contextmanager
-def _storage_errors_explained(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in IN_THE_WAY:
-            path = error.filename2 or error.filename or folder
-            raise HarnessError(
-                f"{path} is in the way ({error.strerror}); move it, and the same "
-                "command continues: every finished trial is kept"
-            ) from error
-        if error.errno not in STORAGE:
-            raise
-        raise HarnessError(
-            f"{folder} cannot be written any more ({error.strerror}); "
-            "every finished trial is kept, and the same command continues once it can"
-        ) from error
-
-
 def _execute(execution: Execution, console: Console) -> int:
     asked: list[int] = []
 
@@ -224,7 +197,7 @@ def _execute(execution: Execution, console: Console) -> int:
     with (
         handled(stop, signal.SIGINT, signal.SIGTERM),
         contextlib.suppress(_StoppedError),
-        _storage_errors_explained(where),
+        storage_errors_explained(where),
     ):
         execution.execute(console)
     if not asked:

@@ -22,6 +22,8 @@ MOST_JSON_BYTES = 1 << 25
 MOST_DEPTH = 32
 _TOO_DEEP = f"lists or tables are nested more than {MOST_DEPTH} deep"
 
+_NOT_UTF_8 = "it is not text in UTF-8; save it as UTF-8"
+
 _TOO_LARGE = "an integer has more than 18 digits"
 _MOST_INTEGER = 10**18
 """Above any count, time or size, and below what an array or a float can hold."""
@@ -140,11 +142,14 @@ def read_toml(file: Path) -> dict[str, Any]:
     A byte order mark is skipped.
 
     Raises:
-        ValueError: As `parse_toml` does, or if it is not text.
+        ValueError: As `parse_toml` does, or if it is in another encoding than UTF-8.
         OSError: As `read_file` does.
     """
     content = read_file(Path(os.path.realpath(file)), MOST_TOML_BYTES)
-    text = content.decode("utf-8-sig")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(_NOT_UTF_8) from None
     return parse_toml(text.replace("\r\n", "\n").replace("\r", "\n"))
 
 

@@ -303,7 +303,9 @@ def _together(previews: list[Preview]) -> list[Preview]:
         return previews
     why = "is timed again beside the trials of its session that run"
     return [
-        p if p.todo.runs else p._replace(todo=replace(p.todo, runs=True, why=why))
+        p
+        if p.todo.runs or p.todo.is_newer
+        else p._replace(todo=replace(p.todo, runs=True, why=why))
         for p in previews
     ]
 

@@ -174,7 +174,7 @@ class Executor:
                 self.progress.skipped(each)
             return
         session = session_name(name)
-        with self.begin(todo) as attempts:
+        with self.begin(each for each in todo if not each.is_newer) as attempts:
             answers = self.engine.run(Job(attempts.trials, session=True), attempts)
         self.commit(attempts, answers, {"session": session})
 
@@ -306,7 +306,11 @@ class Executor:
         if not group.follow_gradients:
             return
         follower = self.planned(gradients_trial(todo.trial, todo.id))
-        if again:  # its weights are new, so the gradients are measured again
+        if todo.is_newer:  # its weights cannot be read
+            self.progress.skipped(replace(follower, runs=False, why=todo.why))
+            return
+        if again and not follower.is_newer:
+            # Its weights are new, so the gradients are measured again.
             follower = replace(follower, runs=True)
         learned = self.run.read(todo.id)
         outcome = learned.outcome if learned is not None else "nowhere"

@@ -9,6 +9,7 @@ from harness.files.text import to_json, write_atomically, write_bytes_atomically
 from harness.reading import Reading
 from harness.store.attempt import Attempt, UnstorableError
 from harness.store.checkpoint import Checkpoint
+from harness.store.committed import NewerError
 from harness.store.record import COUNTED, SCHEMA, TrialRecord
 from harness.store.run_folder import LeftOut, RunFolder
 
@@ -18,6 +19,7 @@ __all__ = [
     "Attempt",
     "Checkpoint",
     "LeftOut",
+    "NewerError",
     "Reading",
     "RunFolder",
     "TrialRecord",

@@ -44,9 +44,18 @@ class CurvesError(DamagedError):
 
 
 class NewerError(MisuseError):
-    """A newer version of rnn-harness has written the result of a trial."""
+    """A newer version of rnn-harness has written the result of a trial.
 
-    advice = "upgrade rnn-harness to read it"
+    Attributes:
+        what: What is wrong with the file, without its folder.
+        advice: What helps.
+    """
+
+    advice = "upgrade rnn-harness, or move the trial away"
+
+    def __init__(self, file: Path, schema: int) -> None:
+        self.what = f"{file.name} has schema {schema}, written by a newer rnn-harness"
+        super().__init__(f"{file.parent / self.what}; {self.advice}")
 
 
 @dataclass(frozen=True)
@@ -135,10 +144,7 @@ def _result(content: bytes, file: Path) -> dict[str, Any]:
     if type(schema) is not int:
         raise TypeError("schema is not a number")
     if schema > SCHEMA:  # asked first: nothing else of it is known
-        raise NewerError(
-            f"{file} has schema {schema}, written by a newer rnn-harness; upgrade "
-            "rnn-harness, or move the trial away"
-        )
+        raise NewerError(file, schema)
     if not has_seal(content) and schema not in UNSEALED:
         raise ValueError("it has no checksum")
     check_result(result)

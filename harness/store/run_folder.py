@@ -142,10 +142,12 @@ class RunFolder:
         check_own_folder(self.trials)
 
     @staticmethod
-    def _in_the_way(error: OddFileError) -> MisuseError:
+    def _in_the_way(error: OSError) -> MisuseError:
+        is_folder = isinstance(error, IsADirectoryError)
         return MisuseError(
-            f"{error.filename} {error.strerror}, and a run writes only into folders of "
-            "its own; move it away or give another folder with -o"
+            f"{error.filename} {'is a folder' if is_folder else error.strerror}, and a "
+            "run writes only into files and folders of its own; move it away or give "
+            "another folder with -o"
         )
 
     @classmethod
@@ -180,9 +182,13 @@ class RunFolder:
         """Lock the folder for one writer.
 
         Raises:
-            MisuseError: If another process holds it.
+            MisuseError: If another process holds it, or something else is in the way.
         """
-        with opened_to_append(self.path / ".lock") as lock:
+        with contextlib.ExitStack() as opened:
+            try:
+                lock = opened.enter_context(opened_to_append(self.path / ".lock"))
+            except (OddFileError, IsADirectoryError) as error:
+                raise self._in_the_way(error) from error
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -324,7 +330,7 @@ class RunFolder:
         """Return the outcome of a trial, or None, and its damage, or None.
 
         Raises:
-            MisuseError: If a newer version wrote its result.
+            NewerError: If a newer version wrote its result.
         """
         try:
             found = read_committed(self.trials / trial_id)
@@ -356,7 +362,9 @@ class RunFolder:
                 committed = read_committed(folder)
                 if committed is not None:
                     found.append(committed.record())
-            except (DamagedError, NewerError) as error:
+            except NewerError as error:
+                left_out[folder.name] = LeftOut(error.what, error.advice)
+            except DamagedError as error:
                 left_out[folder.name] = LeftOut(str(error), error.advice)
         return Contents(self._latest(found), left_out)
 

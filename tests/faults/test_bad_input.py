@@ -28,6 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     helpers.write(tmp_path / "tiny.toml", helpers.TINY)
     helpers.write(tmp_path / "typos.toml", TYPOS)
     helpers.write(tmp_path / "broken.toml", "name = \n")
+    (tmp_path / "utf16.toml").write_text(helpers.TINY, encoding="utf-16")
     names = helpers.TINY.replace('"adding"', '"addin"').replace('"rnn"', '"rrn"')
     helpers.write(tmp_path / "names.toml", names)
     helpers.write(tmp_path / "a_file", "mine")
@@ -60,6 +61,8 @@ def _finished(folder: Path) -> None:
     attempt.commit({"outcome": "ok", "reason": None})
 
 
+TWO_TIMINGS = helpers.suite(helpers.speed("numpy-reference", threads=[1, 2]))
+
 BIG, LONG = "9" * 5000, "x" * 5000
 MANY = ",".join(map(str, range(1, 701)))
 DIGITS = "an integer has more than 18 digits"
@@ -73,6 +76,14 @@ TABLE: list[tuple[str, int, tuple[str, ...]]] = [
     ),
     ("run names.toml", 2, ("'addin'; did you mean 'adding'", "'rrn'; did you mean")),
     ("run broken.toml", 2, ("broken.toml is not valid TOML", "line 1")),
+    (
+        "run utf16.toml",
+        2,
+        (
+            "utf16.toml is not",
+            "not text in UTF-8; save it as",
+        ),
+    ),
     ("run quik", 2, ("unknown suite 'quik'; did you mean 'quick'?",)),
     ("run nowhere.toml", 2, ("nowhere.toml does not exist",)),
     ("run empty", 2, ("unknown suite 'empty'",)),
@@ -288,6 +299,40 @@ def test_a_process_of_the_command_exits_in_the_same_way(
     assert err.startswith("rnn-harness: ")
     assert words in err
     assert "Traceback" not in err
+
+
+def test_a_name_that_is_too_long_is_not_suggested(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = helpers.call(["new", "task", "n" * 5000], monkeypatch, capsys)
+    assert code == 2
+    assert "at most 100" in err
+    assert "did you mean" not in err
+
+
+def test_a_trial_of_a_later_version_stays_and_the_rest_goes_on(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    helpers.write(here / "two.toml", TWO_TIMINGS)
+    line = ["run", "two.toml", "-o", "out", "--no-certify"]
+    code, _, err = helpers.call(line, monkeypatch, capsys)
+    assert code == 0, err
+    file, other = (here / "out").glob("trials/speed*/result.json")
+    helpers.write(file, '{"schema": 99}')
+    before, measured = file.read_bytes(), other.read_bytes()
+    code, out, err = helpers.call([*line, "--dry-run", "--why"], monkeypatch, capsys)
+    assert code == 0, err
+    why = "result.json has schema 99, written by a newer rnn-harness; upgrade "
+    assert out.count(f"stays, {why}rnn-harness, or move the trial away\n") == 1
+    assert "0 would run, 2 are done" in out
+    code, out, err = helpers.call([*line, "--force"], monkeypatch, capsys)
+    assert code == 0, err
+    assert file.read_bytes() == before
+    assert other.read_bytes() != measured
+    code, out, err = helpers.call(["show", "out"], monkeypatch, capsys)
+    assert code == 0, err
+    assert err.count("upgrade") == 1
+    assert f"{file.parent.name} is left out: {why}rnn-harness, or move the" in err
 
 
 def test_a_refused_run_leaves_no_folder_that_blocks_the_next_run(

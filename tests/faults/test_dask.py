@@ -430,7 +430,7 @@ def test_a_lost_scheduler_costs_only_the_trials_in_flight(
     before = helpers.snapshot(folder / "out" / "trials")
     end(lone_cluster.scheduler)
     code, _, err = helpers.finish(process)
-    assert code == 1, err
+    assert code == 2, err
     assert "Traceback" not in err
     assert "the dask scheduler or all its workers are lost; every finished" in err
     run = RunFolder.open(folder / "out")

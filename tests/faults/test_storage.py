@@ -59,7 +59,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(
     _move(folder / "out", small_disk / "out")
     before = _kept(folder)
     code, _, err = call(*RUN, cwd=folder)
-    assert code == 1, err
+    assert code == 2, err
     assert "Traceback" not in err
     assert "out cannot be written any more (No space left on device)" in err
     assert "every finished trial is kept, and the same command continues" in err
@@ -82,7 +82,7 @@ def test_a_limit_on_files_stops_the_run_and_loses_nothing(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subprocess, "Popen", _limited(subprocess.Popen, 12_000))
         code, _, err = helpers.run(*RUN, cwd=folder)
-    assert code == 1, err
+    assert code == 2, err
     assert "Traceback" not in err
     assert "out cannot be written any more (File too large)" in err
     kept = _kept(folder)
@@ -177,8 +177,8 @@ def test_a_folder_in_place_of_a_file_is_reported(
     (out / ".lock").unlink()
     (out / ".lock").mkdir()
     code, _, err = call(*RUN, cwd=folder)
-    assert code == 1, err
-    assert "out/.lock is in the way (Is a directory); move it, and the same" in err
+    assert code == 2, err
+    assert "out/.lock is a folder, and a run writes only into files and" in err
     assert "Traceback" not in err
     (out / ".lock").rmdir()
     code, _, err = call(*RUN, cwd=folder)

@@ -9,7 +9,7 @@ from harness.registry import Registry
 from harness.run.job import DEFAULT_OPTIONS, Options
 from harness.run.plan.fingerprint import CERTIFIED_WITH, source_hashes
 from harness.run.worker.outcome import KEPT
-from harness.store import RunFolder
+from harness.store import NewerError, RunFolder
 from harness.trial import Trial
 
 OTHER_ID = "its id is of an earlier version of rnn-harness; measured again"
@@ -22,6 +22,8 @@ class Planned:
 
     Attributes:
         why: "new", "done", "ended crashed before", "the source of cell gru changed" …
+        is_newer: Whether a newer version of rnn-harness measured it. Nothing replaces
+            its result, even if other trials of its session run again.
     """
 
     trial: Trial
@@ -29,6 +31,7 @@ class Planned:
     sources: Mapping[str, str]
     runs: bool
     why: str
+    is_newer: bool = False
 
 
 def planned(
@@ -47,7 +50,11 @@ def planned(
     """
     sources = source_hashes(registry, trial)
     trial_id = trial.identity(sources)
-    outcome, damage = run.outcome_or_damage(trial_id)
+    try:
+        outcome, damage = run.outcome_or_damage(trial_id)
+    except NewerError as error:
+        why = f"{error.what}; {error.advice}"
+        return Planned(trial, trial_id, sources, False, why, is_newer=True)
     if damage is not None:
         runs, why = True, f"its result is damaged ({damage})"
     elif outcome is None:

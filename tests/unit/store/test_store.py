@@ -486,7 +486,8 @@ def test_a_result_of_a_newer_schema_is_left_out_and_not_overwritten(
     assert [record.id for record in run.records()] == [other]
     assert list(left_out) == [trial_id]
     assert "schema 999, written by a newer rnn-harness" in left_out[trial_id].what
-    assert left_out[trial_id].advice == "upgrade rnn-harness to read it"
+    advice = "upgrade rnn-harness, or move the trial away"
+    assert left_out[trial_id].advice == advice
     for ask in (run.damage, lambda name: run.begin(LEARNING, name, SOURCES)):
         with pytest.raises(
             MisuseError, match=r"schema 999.*newer rnn-harness; upgrade"
