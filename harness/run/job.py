@@ -97,6 +97,8 @@ class Answer:
         outcome: The stored outcome, or `stopped` if learning left a checkpoint because
             the run is being stopped.
         died: Whether the worker died.
+        in_doubt: Whether that may be due to what other trials left in this worker. The
+            trial is then measured once more, in a worker of its own.
     """
 
     outcome: str
@@ -105,6 +107,7 @@ class Answer:
     readings: tuple[Reading, ...] = ()
     arrays: Weights = field(default_factory=dict, repr=False)
     died: bool = False
+    in_doubt: bool = False
 
 
 # --- news of a job -------------------------------------------------------------------

@@ -114,7 +114,7 @@ def test_a_row_that_is_restarted_after_a_crash_has_no_first_call(
     tmp_path: Path,
     call: Call,
 ) -> None:
-    names = ["on-another", "numpy-reference", "beside-the-crash", "crashes-beside"]
+    names = ["on-another", "numpy-reference", "crashes-beside", "beside-the-crash"]
     phases = ["forward", "train_step"]
     section = helpers.speed(*names, shapes=[SHAPE], phases=phases)
     helpers.write(tmp_path / "suite.toml", helpers.suite(section))
@@ -131,7 +131,7 @@ def test_a_row_that_is_restarted_after_a_crash_has_no_first_call(
     for survived in ("on-another", "numpy-reference"):
         assert forward[survived].time_s is not None
         assert forward[survived].first_call_s is None
-    # Its process died too, so it has a new one, which had built nothing.
+    # No process in which it was called has survived.
     assert forward["beside-the-crash"].first_call_s is not None
 
 

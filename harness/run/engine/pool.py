@@ -92,19 +92,16 @@ class WorkerPool:
         ((trial_id, trial),) = job.trials.items()
         kind = self.kind(trial)
         asked = Request("measure", trial_id, trial, arrays=job.arrays, start=job.start)
-        found = self._answer(kind, asked, sink)
-        if broke_limit_with_others(found):  # that worker has ended: now it is alone
-            start = self._newest.get(trial_id, job.start)
-            found = self._answer(kind, replace(asked, start=start), sink)
+        found = self._answer(asked, sink)
+        assert isinstance(found, Answer)
         self._newest.pop(trial_id, None)
-        if kind.own or found.outcome != "ok" or found.facts.get(CHANGED):
+        if found.outcome != "ok" or found.facts.get(CHANGED):
             self.drop(kind)
         return {trial_id: found}
 
     def probe(self, trial: Trial) -> str | None:
         """Build the network of a trial; return why that fails, or None."""
-        request = Request("probe", "probe", trial)
-        found = self.ask(self.kind(trial), request, _ignore)
+        found = self._answer(Request("probe", "probe", trial), _ignore)
         return f"{found.outcome}: {found.reason}" if isinstance(found, Answer) else None
 
     def peak(self, trial: Trial) -> Peak | Answer:
@@ -117,7 +114,8 @@ class WorkerPool:
         if framework.probe is None:
             reason = f"the framework '{framework.name}' declares no probe"
             return Answer("refused", reason)
-        found = self._answer(self.kind(trial), Request("peak", "peak", trial), _ignore)
+        found = self._answer(Request("peak", "peak", trial), _ignore)
+        assert isinstance(found, Answer)
         return found if found.outcome != "ok" else Peak.from_json(found.facts["peak"])
 
     def _peak(self, trial: Trial) -> Peak | None:
@@ -140,9 +138,16 @@ class WorkerPool:
             (trial for trial in trials if trial.implementation in known), machine
         )
 
-    def _answer(self, kind: WorkerKind, request: Request, sink: Sink) -> Answer:
+    def _answer(self, request: Request, sink: Sink) -> Answer | tuple[Any, ...]:
+        """Ask a worker, and once more if what others left there may have ended it."""
+        kind = self.kind(request.trial)
         found = self.ask(kind, request, sink)
-        assert isinstance(found, Answer)
+        if isinstance(found, Answer) and found.in_doubt:
+            kind = self.kind(request.trial)  # now one of its own
+            start = self._newest.get(request.trial_id, request.start)
+            found = self.ask(kind, replace(request, start=start), sink)
+        if kind.own:
+            self.drop(kind)
         return found
 
     def ask(
@@ -185,11 +190,15 @@ class WorkerPool:
         except WorkerDiedError as error:
             found = Answer(error.outcome, error.reason, died=True)
         except _ChangedRunnerError as error:
-            found = Answer("changed", str(error), died=True)
+            found = Answer("changed", str(error), died=True, in_doubt=True)
         if isinstance(found, Answer) and found.died:
             self.drop(kind)
             if self._stopping:
                 raise StoppedError
+            if others := self._set_apart(worker, request.trial, found.outcome):
+                words = f"{found.reason}, beside {others}; asked once more without them"
+                sink(Printed(trial_id, f"{words}\n".encode(errors="replace")))
+                found = replace(found, in_doubt=True)
         use.memory_bytes = max(use.memory_bytes, worker.peak_memory_bytes)
         if not isinstance(found, Answer):
             return found
@@ -217,6 +226,23 @@ class WorkerPool:
             raise _ChangedRunnerError(
                 f"{trial.implementation} changes {', '.join(changed)}"
             )
+
+    def _set_apart(self, worker: WorkerProcess, trial: Trial, outcome: str) -> str:
+        """Give a trial a worker of its own if others may be why its worker died.
+
+        What others hold counts against the memory limit, and what they started may end
+        the process later, such as a timer that exits.
+
+        Returns:
+            The others, or "" if there were none.
+        """
+        if outcome == "out_of_memory" and len(worker.served) > 1:
+            self._alone.add(trial.key())
+        elif outcome == "crashed" and len(worker.ran) > 1:
+            self._alone.add(trial.implementation)
+        else:
+            return ""
+        return ", ".join(sorted(worker.ran - {trial.implementation})) or "other trials"
 
     def _hear(
         self, trial_id: str, message: Message, sink: Sink
@@ -250,9 +276,11 @@ class WorkerPool:
         device = trial.device
         if by_reference(self._registry, trial):
             framework, device = "numpy", "cpu"
-        own = trial.key() if MEASURES[trial.measure].own_worker else ""
-        if trial.implementation in self._alone:
-            own = own or f"implementation {trial.implementation}"
+        own = ""
+        if MEASURES[trial.measure].own_worker or trial.key() in self._alone:
+            own = trial.key()
+        elif trial.implementation in self._alone:
+            own = f"implementation {trial.implementation}"
         owners = self._registry.owners(*self._plugins(trial))
         return WorkerKind(
             framework, device, trial.threads, trial.precision, owners, own
@@ -350,9 +378,3 @@ _AFTER_OPEN = ("warm", "turn", "close")
 
 def _ignore(news: object) -> None:
     """Drop news."""
-
-
-def broke_limit_with_others(answer: Answer) -> bool:
-    """Say whether a worker exceeded the limit with memory of other trials too."""
-    broke_limit = answer.died and answer.outcome == "out_of_memory"
-    return broke_limit and answer.facts["peak_memory_bytes"] is None

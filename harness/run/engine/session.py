@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.machine.fitness import fitness_of_machine
 from harness.machine.lock import measuring
-from harness.run.engine.pool import WorkerPool, broke_limit_with_others
+from harness.run.engine.pool import WorkerPool
 from harness.run.engine.turns import time_in_turns
 from harness.run.job import Answer, Job, Round, Sink, Waits
 from harness.run.worker.process import Request, WorkerProcess
@@ -115,6 +115,8 @@ class _WorkerMeter:
     def ask(
         self, command: str, phase: str | None = None, number: int = 0
     ) -> Answer | tuple[Any, ...]:
+        if command == "open":  # by now it may have a process of its own
+            self._kind = self._pool.kind(self.trial)
         if command == "warm":
             # When a worker dies the session starts again. A worker that survived has
             # built this trial before, so that its next call is not a first call.
@@ -130,13 +132,7 @@ class _WorkerMeter:
         return found
 
     def is_final(self, answer: Answer) -> bool:
-        if answer.outcome == "changed":  # the next one has a process of its own
-            self._kind = self._pool.kind(self.trial)
-            return False
-        if not broke_limit_with_others(answer):
-            return True
-        self._kind = replace(self._kind, own=self._id)
-        return False
+        return not answer.in_doubt
 
     def close(self) -> None:
         """End the worker if it serves this trial alone, or the trial did not end ok."""

@@ -85,6 +85,7 @@ class WorkerProcess:
 
     Attributes:
         served: The names of the trials that it was asked about.
+        ran: The implementations of these trials.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class WorkerProcess:
         with contextlib.suppress(OSError):  # the first request reports its death
             send(self._requests, Message({"declared": declared}))
         self.served: set[str] = set()
+        self.ran: set[str] = set()
 
     @property
     def peak_memory_bytes(self) -> int:
@@ -159,6 +161,7 @@ class WorkerProcess:
             WorkerDiedError: If the worker ends before it answers.
         """
         self.served.add(request.trial_id)
+        self.ran.add(request.trial.implementation)
         timeout_s = self._limits.timeout_s
         self._log.listen(log)
         self._watch.begin(timeout_s and max(0.0, timeout_s - spent_s), timeout_s)
