@@ -7,7 +7,7 @@ import re
 import signal
 import sysconfig
 import traceback
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -78,10 +78,24 @@ def bounded(message: str) -> str:
 
 def shown(value: object) -> str:
     """Return a value of any type as a message shows it."""
+    return shortened(made_safely(lambda: repr(value), f"a {type(value).__name__}"))
+
+
+def made_safely(make: Callable[[], object], otherwise: str) -> str:
+    """Return a text that code of a plugin makes, such as a `__repr__` or `__str__`.
+
+    Args:
+        make: Makes the text.
+        otherwise: Is returned if that raises anything, or makes no text.
+    """
     try:
-        return shortened(repr(value))
-    except Exception:  # a plugin's own __repr__ may raise anything
-        return f"a {type(value).__name__}"
+        made = make()
+        # A text of a plugin's own class would run its code again, where it is used.
+        return str.__str__(made) if isinstance(made, str) else otherwise
+    except KeyboardInterrupt:  # by the user
+        raise
+    except BaseException:
+        return otherwise
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -116,7 +130,9 @@ def suggestion_and_names(name: str, known: Collection[str], what: str) -> str:
 
 def error_text(error: BaseException) -> str:
     """Return "ValueError: text", or "ValueError" if it has no text."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    name = type(error).__name__
+    text = made_safely(lambda: str(error), "its text cannot be read")
+    return f"{name}: {text}" if text else name
 
 
 MOST_REASON = 2000
@@ -144,14 +160,24 @@ def describe_error(error: BaseException) -> str:
     error names its own line.
     """
     if isinstance(error, SyntaxError) and error.filename:
-        return f"SyntaxError: {error.msg} ({Path(error.filename).name}:{error.lineno})"
+        return made_safely(lambda: _of_syntax(error), "SyntaxError")
+    # The source of a line is asked of the plugin's module, which may answer anything.
+    return f"{error_text(error)}{made_safely(lambda: _line(error), '')}"
+
+
+def _of_syntax(error: SyntaxError) -> str:
+    file = Path(str(error.filename)).name
+    return f"SyntaxError: {error.msg} ({file}:{error.lineno})"
+
+
+def _line(error: BaseException) -> str:
     own = Path(__file__).resolve().parent
     line = ""
     for frame in traceback.extract_tb(error.__traceback__):
         file = Path(frame.filename)
         if file.is_file() and not _is_installed(file) and own not in file.parents:
             line = f" ({file.name}:{frame.lineno})"
-    return f"{error_text(error)}{line}"
+    return line
 
 
 def _is_installed(file: Path) -> bool:

@@ -197,9 +197,9 @@ def _call(
     check_call(factory, tuple(arguments), plugin)
     try:
         return factory(**arguments)
-    except HarnessError:
+    except (HarnessError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # such as SystemExit
         raise registry.broken(plugin, error) from error
 
 

@@ -434,7 +434,9 @@ def _task_problems(section: _OnTask, registry: Registry) -> list[str]:
             task.time_steps(length)
         except ValueError as error:
             problems.append(f"length: {shortened(str(error), 1000)}")
-        except Exception as error:  # whatever a task's own code may raise
+        except KeyboardInterrupt:  # by the user
+            raise
+        except BaseException as error:  # whatever a task's own code may raise
             problems.append(f"task: {section.task}: {describe_error(error)}")
     return problems
 

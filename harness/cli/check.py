@@ -145,8 +145,8 @@ def _check_tasks(registry: Registry, files: Sequence[Path]) -> list[TaskCheck]:
     for name in names:
         try:
             found.append(check_task(load_task(registry, name, {})))
-        except HarnessError:
+        except (HarnessError, KeyboardInterrupt):
             raise
-        except Exception as error:  # whatever a task's own code may raise
+        except BaseException as error:  # whatever a task's own code may raise
             raise PluginError(name, describe_error(error)) from error
     return found

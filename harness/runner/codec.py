@@ -60,7 +60,10 @@ def encode(values: Mapping[str, Any]) -> Message:
         TypeError: If a value has a type that cannot be sent.
     """
     arrays: dict[str, Array] = {}
-    return Message({name: _plain(v, arrays) for name, v in values.items()}, arrays)
+    try:
+        return Message({name: _plain(v, arrays) for name, v in values.items()}, arrays)
+    except RecursionError:
+        raise TypeError("values within values without end") from None
 
 
 def _plain(value: Any, arrays: dict[str, Array]) -> Any:

@@ -11,11 +11,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from harness.contract import Array, Batch, DeviceProbe, Network, State, TrainableNetwork
+from harness.contract import (
+    Array,
+    Batch,
+    DeviceProbe,
+    Forward,
+    Network,
+    State,
+    TrainableNetwork,
+)
 from harness.machine.gpu import gpu_memory
 from harness.machine.system import System
 from harness.runner.given import own
 from harness.runner.phase import queued
+from harness.runner.returned import handle, method_of, of_type
 
 
 class ResidentMemory:
@@ -149,11 +158,12 @@ def _call(
 ) -> Callable[[], None]:
     if phase == "stream":
         return lambda: _stream(network, batch.inputs[0], start)
-    queue = queued(phase, network)
-    return lambda: queue(network.place(batch)).wait()
+    queue, method = queued(phase, network), method_of(phase)
+    return lambda: handle(method, queue(network.place(batch))).wait()
 
 
 def _stream(network: Network, sequence: Array, start: State) -> None:
     state = start
     for x in sequence:
-        state = network.step(x[None], state).read().state
+        read = handle("step", network.step(x[None], state)).read()
+        state = of_type("step", read, Forward, "Forward(outputs, state)").state

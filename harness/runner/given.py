@@ -1,4 +1,4 @@
-"""A network that gets copies of what it is given, and is caught writing into them.
+"""A network that gets copies, is caught writing into them, and answers in due form.
 
 What a network is given belongs to the caller, who still needs it: the reference is
 computed from the same batch. A network that writes into its own copy changes nothing
@@ -26,6 +26,7 @@ from harness.contract import (
     Updates,
     Weights,
 )
+from harness.runner.returned import Form, handle
 
 R = TypeVar("R")
 
@@ -67,6 +68,18 @@ class GivenBatch:
     placed: Placed
     given: Given
 
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Sequences and time steps."""
+        batch, time_steps = self.given.copies["inputs"].shape[:2]
+        return batch, time_steps
+
+    @property
+    def answers(self) -> tuple[int, int]:
+        """Sequences and readouts."""
+        batch, readouts = self.given.copies["scored"].shape[:2]
+        return batch, readouts
+
 
 class GuardedNetwork:
     """A `TrainableNetwork` around another one, which gets copies only.
@@ -74,28 +87,38 @@ class GuardedNetwork:
     Args:
         network: The network of an implementation.
         report: Called with a sentence for each array that the network wrote into.
+        form: What the network must return.
 
     Attributes:
         network: The network of the implementation itself.
+        form: What it must return.
     """
 
     def __init__(
-        self, network: TrainableNetwork, report: Callable[[str], None]
+        self, network: TrainableNetwork, report: Callable[[str], None], form: Form
     ) -> None:
-        self.network = network
+        self.network, self.form = network, form
         self._report = report
 
     def _check(self, call: str, *given: Given) -> None:
         for name in (name for each in given for name in each.written()):
             self._report(f"`{call}` wrote into {name}")
 
-    def _checked(self, call: str, handle: Handle[R], *given: Given) -> Handle[R]:
-        def read() -> R:
-            found = handle.read()
-            self._check(call, *given)
-            return found
+    def _checked(
+        self,
+        call: str,
+        found: object,
+        in_form: Callable[[object], R],
+        *given: Given,
+    ) -> Handle[R]:
+        queued = handle(call, found)
 
-        return Handle(handle.wait, read, handle.carry)
+        def read() -> R:
+            result = in_form(queued.read())
+            self._check(call, *given)
+            return result
+
+        return Handle(queued.wait, read, queued.carry)
 
     def load_weights(self, weights: Weights) -> None:
         """Load copies of the weights."""
@@ -105,7 +128,7 @@ class GuardedNetwork:
 
     def weights(self) -> Weights:
         """Return the canonical weights."""
-        return self.network.weights()
+        return self.form.weights("weights", self.network.weights())
 
     def place(self, batch: Batch) -> GivenBatch:
         """Place a copy of a batch."""
@@ -120,7 +143,11 @@ class GuardedNetwork:
         """Compute outputs and final state from a copy of the state."""
         given, mine = _of_state(state)
         found = self.network.forward(placed.placed, mine)
-        return self._checked("forward", found, placed.given, given)
+
+        def in_form(read: object) -> Forward:
+            return self.form.forward("forward", read, *placed.answers)
+
+        return self._checked("forward", found, in_form, placed.given, given)
 
     def step(self, x: Array, state: State | Any) -> Handle[Forward]:
         """Advance one time step from copies of the input and of the state."""
@@ -129,11 +156,15 @@ class GuardedNetwork:
         arrays = isinstance(state[0], np.ndarray)
         given, mine = _of_state(state if arrays else None)
         found = self.network.step(entering.copies["x"], mine if arrays else state)
-        return self._checked("step", found, entering, given)
+
+        def in_form(read: object) -> Forward:
+            return self.form.forward("step", read, x.shape[0], 1)
+
+        return self._checked("step", found, in_form, entering, given)
 
     def kernel(self) -> str:
         """Return what really ran, from evidence."""
-        return self.network.kernel()
+        return self.form.kernel("kernel", self.network.kernel())
 
     def vjp(
         self,
@@ -149,21 +180,30 @@ class GuardedNetwork:
         mine_outputs, mine_final = outputs.copies["d_outputs"], final.copies.values()
         found = self.network.vjp(placed.placed, mine, mine_outputs, tuple(mine_final))
         self._check("vjp", placed.given, given, outputs, final)
-        return found
+        return self.form.gradients("vjp", found, *placed.sizes)
 
     def loss_and_gradients(self, placed: GivenBatch) -> Handle[LossAndGradients]:
         """Compute the loss and its gradient for every weight."""
         found = self.network.loss_and_gradients(placed.placed)
-        return self._checked("loss_and_gradients", found, placed.given)
+
+        def in_form(read: object) -> LossAndGradients:
+            return self.form.loss_and_gradients("loss_and_gradients", read)
+
+        return self._checked("loss_and_gradients", found, in_form, placed.given)
 
     def train_steps(self, placed: Sequence[GivenBatch]) -> Handle[Updates]:
         """Take one optimiser update on each batch."""
         found = self.network.train_steps([each.placed for each in placed])
-        return self._checked("train_steps", found, *(each.given for each in placed))
+
+        def in_form(read: object) -> Updates:
+            return self.form.updates("train_steps", read, len(placed))
+
+        given = (each.given for each in placed)
+        return self._checked("train_steps", found, in_form, *given)
 
     def optimizer_state(self) -> dict[str, Array]:
         """Return `updates` and the moments of every tensor."""
-        return self.network.optimizer_state()
+        return self.form.moments("optimizer_state", self.network.optimizer_state())
 
     def load_optimizer_state(self, arrays: Mapping[str, Array]) -> None:
         """Load copies of what `optimizer_state` returned."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.contract import (
     Array,
+    Forward,
     Handle,
     Network,
     Placed,
@@ -18,6 +19,15 @@ from harness.contract import (
     TrainableNetwork,
     Weights,
 )
+from harness.runner.returned import handle, method_of
+
+InForm = Callable[[Any], Any]
+"""Returns what a call has computed, or raises if it has a wrong form."""
+
+
+def any_form(read: Any) -> Any:
+    """Return what a call has computed, whatever it is."""
+    return read
 
 
 class Phase(ABC):
@@ -48,22 +58,30 @@ def queued(name: str, network: Network) -> Callable[[Placed], Handle[Any]]:
 
 
 class BatchPhase(Phase):
-    """A phase that computes a whole batch in each call."""
+    """A phase that computes a whole batch in each call.
 
-    def __init__(self, name: str, network: Network) -> None:
-        self._name, self._network = name, network
+    Args:
+        name: The phase.
+        network: The network.
+        in_form: Returns the result of a call, or raises if it has a wrong form.
+    """
+
+    def __init__(self, name: str, network: Network, in_form: InForm = any_form) -> None:
+        self._name, self._network, self._in_form = name, network, in_form
         self._queue = queued(name, network)
         self._done: Handle[Any] | None = None
 
     def call(self, ready: Placed) -> None:
         """Compute a placed batch."""
-        self._done = self._queue(ready)
-        self._done.wait()
+        done = self._done = self._queue(ready)
+        if not isinstance(done, Handle):  # asked here, since a call would take time
+            handle(method_of(self._name), done)
+        done.wait()
 
     def found(self) -> Weights:
         """Return the result of the last call, in training the weights after it."""
         assert self._done is not None
-        read = self._done.read()
+        read = self._in_form(self._done.read())
         if self._name == "forward":
             return {"outputs": read.outputs}
         if self._name == "loss_and_gradients":
@@ -76,10 +94,17 @@ class StreamPhase(Phase):
 
     Each call is one time step of one sequence, from an input on the host to the answer
     on the host. The state stays where the network keeps it.
+
+    Args:
+        network: The network.
+        start: The state before a sequence.
+        in_form: Returns the result of a call, or raises if it has a wrong form.
     """
 
-    def __init__(self, network: Network, start: State) -> None:
-        self._network, self._start = network, start
+    def __init__(
+        self, network: Network, start: State, in_form: InForm = any_form
+    ) -> None:
+        self._network, self._start, self._in_form = network, start, in_form
         self._state: Any = start
         self._outputs: Array = np.empty(0)
         self.latencies_s: list[float] = []
@@ -93,7 +118,12 @@ class StreamPhase(Phase):
         """Advance one time step."""
         begun = time.perf_counter()
         done = self._network.step(ready, self._state)
+        if not isinstance(done, Handle):  # asked here, since a call would take time
+            handle("step", done)
         read = done.read()
+        # Shapes are looked at in the first call of a turn, which is dropped.
+        if not self.latencies_s or not isinstance(read, Forward):
+            self._in_form(read)
         self.latencies_s.append(time.perf_counter() - begun)
         self._outputs = read.outputs
         self._state = read.state if done.carry is None else done.carry

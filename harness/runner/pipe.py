@@ -46,16 +46,23 @@ class Message:
 def send(stream: IO[bytes], message: Message) -> None:
     """Write a message and flush it; a number that is not finite stays what it is.
 
+    Nothing is written of a message that the other side would refuse.
+
     Raises:
-        MessageError: If an array holds anything but numbers or booleans.
+        MessageError: If it holds anything but JSON values and arrays of numbers or
+            booleans, or is too large.
     """
-    arrays = {n: np.asarray(a, order="C") for n, a in message.arrays.items()}
-    for name, array in arrays.items():
+    left = MOST_ARRAY_BYTES
+    for name, array in message.arrays.items():
         if not _KIND.fullmatch(array.dtype.str):
             raise MessageError(f"'{name}' is an array of dtype {array.dtype}")
+        left -= array.nbytes
+        if left < 0 or array.ndim > _MOST_DIMENSIONS:
+            raise MessageError(f"'{name}' of shape {array.shape} is too large")
+    # Copied only now: an array of a small memory may seem to be a huge one.
+    arrays = {n: np.asarray(a, order="C") for n, a in message.arrays.items()}
     shapes = [[name, a.dtype.str, list(a.shape)] for name, a in arrays.items()]
-    header = {"values": message.values, "arrays": shapes}
-    line = json.dumps(header, separators=(",", ":"), default=_plain).encode()
+    line = _line({"values": message.values, "arrays": shapes})
     stream.write(line + b"\n")
     for array in arrays.values():
         if array.size:
@@ -63,7 +70,20 @@ def send(stream: IO[bytes], message: Message) -> None:
     stream.flush()
 
 
+def _line(header: Mapping[str, Any]) -> bytes:
+    try:
+        line = json.dumps(header, separators=(",", ":"), default=_plain).encode()
+    except (ValueError, RecursionError) as error:
+        # Such as an integer of 5000 digits, or lists within lists without end.
+        raise MessageError(f"a value cannot be sent ({type(error).__name__})") from None
+    if len(line) >= MOST_LINE_BYTES:
+        raise MessageError(f"a line of more than {MOST_LINE_BYTES} bytes")
+    return line
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, np.longdouble):  # its own item is one again
+        return float(value)
     if isinstance(value, np.generic):
         return value.item()
     raise MessageError(f"a {type(value).__name__} cannot be sent")

@@ -20,6 +20,7 @@ from harness.registry import Registry
 from harness.runner.gauges import DeviceMemory, Gauge, Gauges, ResidentMemory
 from harness.runner.given import GuardedNetwork, own
 from harness.runner.remote import RemoteGauges, RemoteStopwatch
+from harness.runner.returned import Form
 from harness.runner.stopwatch import Stopwatch
 
 AnyStopwatch = Stopwatch | RemoteStopwatch
@@ -88,15 +89,17 @@ class InProcess:
         self._look(implementation, device)
         cell = load_cell(self._registry, spec.cell)
         built = build_network(self._registry, implementation, spec, cell, device)
-        return GuardedNetwork(cast(TrainableNetwork, built), self.written.append)
+        form = Form(spec, cell)
+        trainable = cast(TrainableNetwork, built)
+        return GuardedNetwork(trainable, self.written.append, form)
 
     def stopwatch(
         self, implementation: str, network: TrainableNetwork, start: State, device: str
     ) -> Stopwatch:
         """Return a stopwatch for a network."""
-        return Stopwatch(
-            own(network), start, self._usable_probe(implementation, device)
-        )
+        form = network.form if isinstance(network, GuardedNetwork) else None
+        probe = self._usable_probe(implementation, device)
+        return Stopwatch(own(network), start, probe, form)
 
     def gauges(self, implementation: str, device: str) -> Gauges:
         """Return gauges of this process and, on a GPU, of its memory."""

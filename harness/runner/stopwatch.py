@@ -26,7 +26,8 @@ from harness.contract import (
 )
 from harness.machine import clock
 from harness.machine.load import OtherLoad
-from harness.runner.phase import BatchPhase, Phase, StreamPhase
+from harness.runner.phase import BatchPhase, InForm, Phase, StreamPhase, any_form
+from harness.runner.returned import Form
 
 COPY_BYTES_PER_S = 1e9
 COPY_S = 2e-4
@@ -78,12 +79,18 @@ class Stopwatch:
         network: The network.
         start: The state before a single sequence, for `stream`.
         probe: The probe of the framework on the network's device, or None without one.
+        form: What the network must return, or None to take anything.
     """
 
     def __init__(
-        self, network: Network, start: State, probe: DeviceProbe | None
+        self,
+        network: Network,
+        start: State,
+        probe: DeviceProbe | None,
+        form: Form | None = None,
     ) -> None:
         self._network, self._start, self._probe = network, start, probe
+        self._form, self._sizes = form, (1, 1)
         self._timer = None if probe is None else probe.timer()
         self._clock, self._load = clock.ClockCheck(), OtherLoad()
         self._made_s = time.perf_counter()
@@ -94,6 +101,7 @@ class Stopwatch:
 
     def place(self, batch: Batch) -> float:
         """Place a batch; return how many seconds that took."""
+        self._sizes = batch.scored.shape[0], batch.scored.shape[1]
         start = time.perf_counter()
         self._batches.append(self._network.place(batch))
         return time.perf_counter() - start
@@ -181,12 +189,19 @@ class Stopwatch:
 
     def _phase(self, name: str) -> Phase:
         if name not in self._phases:
-            self._phases[name] = (
-                StreamPhase(self._network, self._start)
-                if name == "stream"
-                else BatchPhase(name, self._network)
-            )
+            if name == "stream":
+                in_form = self._in_form(name, (1, 1))
+                self._phases[name] = StreamPhase(self._network, self._start, in_form)
+            else:
+                in_form = self._in_form(name, self._sizes)
+                self._phases[name] = BatchPhase(name, self._network, in_form)
         return self._phases[name]
+
+    def _in_form(self, phase: str, sizes: tuple[int, int]) -> InForm:
+        form = self._form
+        if form is None:
+            return any_form
+        return lambda read: form.of_phase(phase, read, *sizes)
 
     def _inputs(self, phase: str) -> Sequence[Any]:
         return self._steps if phase == "stream" else self._batches

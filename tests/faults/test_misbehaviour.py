@@ -113,7 +113,8 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialRecord]:
         (
             "returns-objects",
             "failed",
-            "TypeError: `forward` returned an array of dtype object",
+            "`forward` returned outputs of dtype object; expected floating-point "
+            "numbers",
         ),
         ("numpy-reference", "ok", None),
     ],

@@ -100,7 +100,7 @@ class Worker:
             self._meters.clear()
             died = outcome_of_runner(error, _trial(request).implementation)
             self._send_error(*died, died=True)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # of a task or a cell: no user interrupts this
             self._meters.pop(key, None)
             self._send_error(*outcome_of(error))
 

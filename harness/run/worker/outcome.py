@@ -9,6 +9,7 @@ from harness.errors import (
     UnavailableError,
     describe_error,
     is_out_of_memory,
+    made_safely,
     shortened,
     signal_name,
 )
@@ -23,16 +24,19 @@ A trial with another outcome runs again if the user asks for it.
 
 def outcome_of(error: BaseException) -> tuple[str, str]:
     """Return outcome and reason of an exception that ended a measure."""
+    text = describe_error(error)
+    if isinstance(error, HarnessError | RunnerError):
+        text = made_safely(lambda: str(error), text)
+    return _outcome(error), shortened(text, MOST_REASON)
+
+
+def _outcome(error: BaseException) -> str:
     if isinstance(error, UnavailableError):
-        return "unavailable", str(error)
+        return "unavailable"
     if isinstance(error, RefusedError):
-        return "refused", str(error)
-    if isinstance(error, RunnerError):
-        return "out_of_memory" if error.out_of_memory else "failed", str(error)
-    if is_out_of_memory(error):
-        return "out_of_memory", shortened(describe_error(error), MOST_REASON)
-    text = str(error) if isinstance(error, HarnessError) else describe_error(error)
-    return "failed", shortened(text, MOST_REASON)
+        return "refused"
+    missing = isinstance(error, RunnerError) and error.out_of_memory
+    return "out_of_memory" if missing or is_out_of_memory(error) else "failed"
 
 
 def outcome_of_runner(error: RunnerDiedError, implementation: str) -> tuple[str, str]:
