@@ -63,5 +63,9 @@ def _check_numbers(values: Sequence[Any]) -> None:
     """Check that each is a finite number or None, without a loop in Python."""
     if not {*map(type, values)} <= {float, int, bool, type(None)}:
         raise TypeError("a value is not a number")
-    if not all(map(math.isfinite, filter(None, values))):
+    try:
+        finite = all(map(math.isfinite, filter(None, values)))
+    except OverflowError:  # an integer that no float can hold
+        finite = False
+    if not finite:
         raise ValueError("a value is not finite")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness import quantities
 from harness.files.text import hash_of, parse_object, sealed
 from harness.store import RunFolder
 from tests import fake_runs
@@ -134,3 +135,64 @@ def _rehash(file: Path, before: dict[Path, bytes]) -> None:
     found = parse_object(before[result])
     found["files"][str(file.relative_to(trial))] = hash_of(file.read_bytes())
     _store(result, found)
+
+
+# --- numbers -------------------------------------------------------------------------
+
+EXTREMES = (
+    *(0.0, -0.0, 5e-324, 1e-300, 1e-12, 1e-3, 0.5, 1.0, 1e3, 1e10, 1e18, 1e27, 1e300),
+    *(1e308, -1e308, -1e300, -1.0, -1e-3, 0, 1, -7, 10**17, 10**400),
+)
+"""Numbers that no measurement has, or only at the end of its range."""
+
+
+def renumber(run: RunFolder, rng: random.Random) -> Callable[[], None]:
+    """Put other numbers into the readings of some trials, with right hashes.
+
+    Half of the times each number is moved into the range of its unit, so that all
+    trials can be read. Return what undoes it.
+    """
+    before: dict[Path, bytes] = {}
+    inside, share = rng.random() < 0.5, rng.choice((0.02, 0.3, 1.0))
+    few = rng.sample(EXTREMES, rng.choice((1, 2, 5)))
+
+    def other(found: Any, allowed: quantities.Range) -> Any:
+        if isinstance(found, list):
+            return [other(each, allowed) for each in found]
+        if rng.random() > share:
+            return found
+        drawn = rng.choice(few)
+        return min(max(drawn, allowed.least), allowed.most) if inside else drawn
+
+    def line(reading: dict[str, Any], units: dict[str, str]) -> dict[str, Any]:
+        split = reading["split"]
+        return reading | {
+            "values": {
+                name: other(found, quantities.range_of(split, name, units))
+                for name, found in reading["values"].items()
+            }
+        }
+
+    for file in sorted(run.trials.glob("*/result.json")):
+        if rng.random() < 0.3:
+            continue
+        result = parse_object(file.read_bytes())
+        stated = (result.get("quantities") or {}).items()
+        units = {name: quantity["unit"] for name, quantity in stated}
+        before[file] = file.read_bytes()
+        _store(
+            file, result | {"readings": [line(r, units) for r in result["readings"]]}
+        )
+        for events in file.parent.glob("*/events.jsonl"):
+            before[events] = events.read_bytes()
+            lines = [
+                line(json.loads(text), units) for text in before[events].splitlines()
+            ]
+            events.write_text("".join(f"{json.dumps(each)}\n" for each in lines))
+            _rehash(events, {})
+
+    def undo() -> None:
+        for each, content in before.items():
+            each.write_bytes(content)
+
+    return undo

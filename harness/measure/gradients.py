@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract import Array, Quantity, Readout, Weights
+from harness.contract import Array, Readout, Weights
 from harness.intervals import quantiles
 from harness.measure.arithmetic import FLOPS_PER_FORWARD, work_of
 from harness.measure.problem import Measurement, Problem
 from harness.measure.work import Work
+from harness.quantities import GRADIENTS
 from harness.reading import Reading
 from harness.registry import Registry
 from harness.trial import Trial
@@ -30,17 +31,6 @@ HORIZON_RATIO = 1e-3
 EXAMPLES = 64
 SMALLEST = 1e-300
 """A smaller float64 norm has underflowed and does not count."""
-
-QUANTITIES = {
-    **{
-        f"ratio_{cotangent}_{quantile}": Quantity("ratio", "neither")
-        for cotangent in ("loss", "random")
-        for quantile in ("median", "q10", "q90")
-    },
-    "horizon_loss": Quantity("time steps", "higher"),
-    "horizon_random": Quantity("time steps", "higher"),
-    "max_lag": Quantity("time steps", "neither"),
-}
 
 
 def measure_gradients(problem: Problem, trained: Weights | None = None) -> Measurement:
@@ -60,7 +50,7 @@ def measure_gradients(problem: Problem, trained: Weights | None = None) -> Measu
     return Measurement(
         readings=readings,
         facts=problem.facts(problem.oracle().kernel()),
-        quantities=QUANTITIES,
+        quantities=GRADIENTS,
     )
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from harness.contract import Quantity
 from harness.errors import RefusedError
 from harness.measure.arithmetic import FLOPS_PER_FORWARD, work_of
 from harness.measure.capacity import check_memory
 from harness.measure.problem import Measurement, Problem
 from harness.measure.work import Work
+from harness.quantities import MEMORY
 from harness.reading import Reading
 from harness.registry import Registry
 from harness.runner.runner import Runner
@@ -26,14 +26,6 @@ CALLS = 3
 """Calls of each phase: the second and third use what the first has built."""
 
 STREAM_STEPS = 16
-
-QUANTITIES = {
-    "peak_bytes": Quantity("bytes", "lower"),
-    "baseline_bytes": Quantity("bytes", "neither"),
-    "allocator_peak_bytes": Quantity("bytes", "lower"),
-    "device_peak_bytes": Quantity("bytes", "lower"),
-    "first_call_s": Quantity("s", "lower"),
-}
 
 
 def measure_memory(
@@ -78,7 +70,7 @@ def measure_memory(
     if not readings:
         raise RefusedError(f"{trial.implementation} does not train")
     facts = {"kernel": network.kernel(), "parameters": problem.parameters()}
-    return Measurement(readings, facts, QUANTITIES)
+    return Measurement(readings, facts, MEMORY)
 
 
 def work(registry: Registry, trial: Trial) -> Work:

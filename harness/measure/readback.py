@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract import Array, Batch, Quantity, Weights
+from harness.contract import Array, Batch, Weights
 from harness.measure.certificate.distance import errors
 from harness.measure.certificate.record import TOLERANCES
 from harness.measure.certificate.rounding import Responses, allowed, nudged, unit_of
@@ -25,12 +25,6 @@ from harness.trial import Trial
 MOST_STATES = 2**22
 """Most numbers that a state of the reference has over all time steps of one call. A
 cell's backward pass keeps about ten such arrays, in float64."""
-
-QUANTITIES = {
-    "ok": Quantity("yes or no", "higher"),
-    "error": Quantity("relative error", "lower"),
-    "tolerance": Quantity("relative error", "neither"),
-}
 
 
 def tolerance_of(trial: Trial, times: float = 1, most: float = math.inf) -> float:

@@ -30,7 +30,7 @@ from harness.files.text import (
 from harness.reading import Reading
 from harness.store import checkpoint
 from harness.store.checkpoint import Checkpoint, write_checkpoint
-from harness.store.committed import read_result
+from harness.store.committed import curves_in, read_result
 from harness.store.record import COUNTED
 
 _TAIL_BYTES = 4096
@@ -174,9 +174,10 @@ class Attempt:
         if not os.path.samestat(os.fstat(self._events.fileno()), events.lstat()):
             raise OddFileError(events, "is another file")
         spec = trial_folder / "spec.json"
+        curves = self._written()
         hashes = {
             spec: hash_of_file(spec, MOST_JSON_BYTES),
-            events: hash_of(self._written()),
+            events: hash_of(curves),
         }
         self._events.close()
         if arrays:
@@ -208,7 +209,9 @@ class Attempt:
         text = sealed(to_json(document)) + "\n"
         if len(text) > MOST_JSON_BYTES:
             raise ValueError(f"it is larger than {MOST_JSON_BYTES >> 20} MiB")
-        read_result(text.encode())  # what could not be read again is not written
+        # What could not be read again is not written.
+        for _ in curves_in(curves, read_result(text.encode())):
+            pass
         write_atomically(trial_folder / "result.json", text)
         if result["outcome"] in COUNTED:
             for left in files_below(trial_folder, "attempt-*", checkpoint.NAME):

@@ -14,9 +14,10 @@ from harness.errors import MisuseError
 from harness.files import arrays
 from harness.files.opening import OddFileError, hash_of_file, read_file
 from harness.files.text import MOST_JSON_BYTES, has_seal, hash_of, parse_object
+from harness.quantities import ImpossibleError
 from harness.reading import Reading
 from harness.store.document import check_result
-from harness.store.record import SCHEMA, UNSEALED, TrialRecord
+from harness.store.record import SCHEMA, UNSEALED, TrialRecord, check_ranges
 from harness.trial import SettingsError, Trial
 
 MOST_EVENTS_BYTES = 1 << 30
@@ -69,20 +70,34 @@ class Committed:
         """Return the finished trial with its curves.
 
         Raises:
-            CurvesError: If a line is not a reading.
+            CurvesError: If a line is not a reading, or holds an impossible value.
         """
         try:
-            return replace(self.whole, readings=(*self.whole.readings, *self._curves()))
+            curves = curves_in(self.events, self.whole.result)
+            return replace(self.whole, readings=(*self.whole.readings, *curves))
+        except ImpossibleError as error:
+            raise CurvesError(f"events.jsonl: {_why(error)}") from error
         except NOT_READABLE as error:
             raise CurvesError(
                 f"a line of events.jsonl is not a reading ({_why(error)})"
             ) from error
 
-    def _curves(self) -> Iterator[Reading]:
-        lines = iter(self.events.splitlines())
-        while some := list(islice(lines, _LINES)):
-            text = b"[" + b",".join(some) + b"]"
-            yield from map(Reading.from_json, from_json(text, allow_inf_nan=False))
+
+def curves_in(events: bytes, result: Mapping[str, Any]) -> Iterator[Reading]:
+    """Yield the readings of the lines of a trial's events.
+
+    Raises:
+        ImpossibleError: If one has a value that no measurement has.
+        ValueError, TypeError, KeyError, AttributeError: If a line is not a reading.
+    """
+    quantities = result.get("quantities") or {}
+    lines = iter(events.splitlines())
+    while some := list(islice(lines, _LINES)):
+        text = b"[" + b",".join(some) + b"]"
+        found = from_json(text, allow_inf_nan=False)
+        readings = [Reading.from_json(line) for line in found]
+        check_ranges(readings, quantities)
+        yield from readings
 
 
 def read_committed(folder: Path) -> Committed | None:
@@ -99,6 +114,8 @@ def read_committed(folder: Path) -> Committed | None:
         return None
     try:
         result = _result(content, folder / "result.json")
+    except ImpossibleError as error:
+        raise DamagedError(f"result.json: {_why(error)}") from error
     except NOT_READABLE as error:
         raise DamagedError(
             f"result.json is cut short or unreadable ({_why(error)})"
@@ -130,7 +147,7 @@ def _checked(folder: Path, hashes: Mapping[str, str], spec: bytes) -> bytes:
 
 
 def read_result(content: bytes) -> dict[str, Any]:
-    """Return a result in which every value has its type and the checksum is right.
+    """Return a result whose values have their types and ranges, and its checksum.
 
     Raises:
         ValueError, KeyError, TypeError: If it is damaged.
@@ -151,6 +168,7 @@ def _result(content: bytes, file: Path) -> dict[str, Any]:
     if "spec.json" not in result["files"]:
         raise ValueError("it does not say which trial it is of")
     result["readings"] = tuple(map(Reading.from_json, result["readings"]))
+    check_ranges(result["readings"], result.get("quantities") or {})
     return result
 
 

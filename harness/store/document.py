@@ -7,12 +7,28 @@ found here, so that nothing that reads a record has to look again.
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-Count = Annotated[int, Field(ge=0)]
-Number = float | int
+from harness.quantities import BYTES, COUNT, RATE, SINCE, ImpossibleError, Range
+
+
+def _checked(allowed: Range, value: float) -> float:
+    if problem := allowed.problem((value,)):
+        raise ImpossibleError(problem)
+    return value
+
+
+def _within(allowed: Range) -> AfterValidator:
+    return AfterValidator(partial(_checked, allowed))
+
+
+Count = Annotated[int, _within(COUNT)]
+Bytes = Annotated[float | int, _within(BYTES)]
+Rate = Annotated[float | int, _within(RATE)]
+Seconds = Annotated[float | int, _within(SINCE)]
 Texts = dict[str, str | None]
 
 FILES = r"^(spec\.json|attempt-\d+/(events\.jsonl|arrays\.npz))$"
@@ -43,14 +59,14 @@ class _Quantity(BaseModel):
 
 
 class _Peak(_Document):
-    flop_per_s: Number
-    size: Number | None = None
+    flop_per_s: Rate
+    size: Count | None = None
     flop_by: str | None = None
     flop_versions: str | None = None
     flop_measured_at: str | None = None
     flop_machine: str | None = None
-    copy_bytes_per_s: Number | None = None
-    copy_bytes: Number | None = None
+    copy_bytes_per_s: Rate | None = None
+    copy_bytes: Bytes | None = None
     copy_by: str | None = None
     copy_versions: str | None = None
     copy_measured_at: str | None = None
@@ -76,15 +92,15 @@ class _Facts(_Document):
     unproven: str | None = None
     read_back_at: str | None = None
     made: str | None = None
-    time_steps: int | None = None
-    worker_memory_bytes: Number | None = None
-    compute_time_s: Number | None = None
-    wall_time_s: Number | None = None
+    time_steps: Count | None = None
+    worker_memory_bytes: Bytes | None = None
+    compute_time_s: Seconds | None = None
+    wall_time_s: Seconds | None = None
     built_before: bool | None = None
     pinned: Texts | None = None
     where: Texts | None = None
     causes: dict[str, str] | None = None
-    parameters: dict[str, int] | None = None
+    parameters: dict[str, Count] | None = None
     quantities: dict[str, _Quantity] | None = None
     fitness: _Fitness | None = None
     unstable: dict[str, list[_Reason]] | None = None
@@ -94,8 +110,8 @@ class _Facts(_Document):
 class _Result(_Facts):
     trial: str
     commit: Count = 0
-    committed_at: Number
-    disk_bytes: Number | None = None
+    committed_at: Seconds
+    disk_bytes: Bytes | None = None
     resumed_from: str | None = None
     log_tail: list[str] = []
     files: dict[Annotated[str, Field(pattern=FILES)], str]
@@ -117,7 +133,7 @@ class _Suite(_Document):
 class _Environment(_Document):
     libraries: dict[str, str] | None = None
     commit: str | None = None
-    memory_bytes: Number | None = None
+    memory_bytes: Bytes | None = None
     machine: str | None = None
 
 
@@ -130,8 +146,8 @@ class _Info(_Document):
     environment: _Environment | None = None
     device: str | None = None
     choices: dict[str, str] | None = None
-    started_at: Number | None = None
-    wall_time_s: Number | None = None
+    started_at: Seconds | None = None
+    wall_time_s: Seconds | None = None
     estimates: list[dict[str, Any]] | None = None
     gate: _Gate | None = None
 
@@ -157,5 +173,8 @@ def _check(kind: type[_Document], values: Any) -> None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))[:100]
-        what = re.sub("^Input ", "", first["msg"])
-        raise ValueError(f"{where} {what}") from error
+        what = re.sub("^(Input|Value error,) ", "", first["msg"])
+        impossible = first["type"] == "value_error"
+        raise (ImpossibleError if impossible else ValueError)(
+            f"{where} {what}"
+        ) from error

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.quantities import ImpossibleError, range_of, range_of_unit
 from harness.reading import Reading
 from harness.trial import Trial
 
@@ -16,6 +17,30 @@ UNSEALED = (1,)
 
 COUNTED = ("ok", "diverged")
 """Outcomes that say something about the network; the others are about the machine."""
+
+
+def check_ranges(
+    readings: Iterable[Reading], quantities: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Check that each value is one that a measurement can have.
+
+    Args:
+        readings: The values.
+        quantities: Unit and direction of each, as a result states them.
+
+    Raises:
+        ImpossibleError: If one is outside its range; the message says which.
+    """
+    units = {name: stated["unit"] for name, stated in quantities.items()}
+    for reading in readings:
+        given = {
+            n: (range_of(reading.split, n, units), v) for n, v in reading.values.items()
+        }
+        given["point"] = range_of_unit(reading.x_unit), reading.x
+        for name, (allowed, found) in given.items():
+            several = found if isinstance(found, list) else (found,)
+            if problem := allowed.problem(several):
+                raise ImpossibleError(f"{reading.split} {name} {problem}")
 
 
 @dataclass(frozen=True)

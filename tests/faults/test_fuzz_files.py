@@ -53,13 +53,13 @@ WORDS = (
 """Values that a key of a suite might have."""
 
 
-def inputs(count: int, seed: int) -> Iterator[random.Random]:
+def inputs(count: int, seed: int, most_s: float = MOST_S) -> Iterator[random.Random]:
     """Yield a source of random numbers for each input; watch the time and memory."""
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number in range(round(count * TIMES)):
         began_s = time.monotonic()
         yield random.Random(seed * 1_000_000 + number)
-        assert time.monotonic() - began_s < MOST_S, number
+        assert time.monotonic() - began_s < most_s, number
     after_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert after_kb - before_kb < MOST_GROWTH_KB
 
@@ -99,6 +99,29 @@ def test_odd_values_with_right_checksums_are_shown_or_left_out(
         assert code == DONE or (code == MISUSE and file.name == "run.json"), err
         codes[code] += 1
     assert codes[DONE] > codes.total() / 2
+
+
+def test_numbers_of_any_size_are_left_out_or_shown_compared_and_drawn(
+    run: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here, left_out, shown = str(run.path), 0, 0
+    commands = (["show"], ["show", "--json"], ["export"], ["compare", here], ["report"])
+    for rng in inputs(4, 7, most_s=300):
+        undo = fuzz.renumber(run, rng)
+        every = len(list(run.trials.iterdir()))
+        found = len(run.contents().left_out)
+        for command in commands:
+            code, out, err = helpers.call([*command, here], monkeypatch, capsys)
+            assert "Traceback" not in out + err
+            assert code == (NOTHING if found == every else DONE), err
+        undo()
+        left_out, shown = left_out + found, shown + every - found
+    assert left_out
+    assert shown
 
 
 def test_damaged_files_of_a_run_are_left_out_one_by_one(tmp_path: Path) -> None:

@@ -172,7 +172,6 @@ def test_what_was_moved_aside_is_never_replaced(run: RunFolder) -> None:
     [
         ({"kernel": 3}, "kernel should be a valid string"),
         ({"outcome": None}, "outcome should be a valid string"),
-        ({"commit": -1}, "commit should be greater than or equal to 0"),
         ({"committed_at": "now"}, "committed_at"),
         ({"files": {"../../secret": ""}}, "files"),
         ({"files": {}}, "does not say which trial it is of"),
@@ -225,6 +224,7 @@ def test_a_trial_of_another_type_leaves_out_its_result(
         {"suite": {"speed": [{"cells": 1}]}},
         {"environment": {"libraries": [1]}}, {"choices": {"a": 1}},
         {"wall_time_s": "long"}, {"device": 3}, {"environment": {"memory_bytes": "x"}},
+        {"started_at": -1.0}, {"wall_time_s": 1e300},
     ],
 )  # fmt: skip
 def test_a_run_json_of_other_types_is_damaged(
@@ -234,6 +234,83 @@ def test_a_run_json_of_other_types_is_damaged(
     code, _, err = call("export", "run")
     assert code == 2
     assert "run.json is damaged; restore it" in err
+
+
+@pytest.mark.parametrize(
+    ("split", "metric", "value"),
+    [
+        ("train_step", "time_s", -1e-3), ("train_step", "time_s", 0.0),
+        ("train_step", "tokens_per_s", 1e308), ("train_step", "peak_bytes", -1),
+        ("train_step", "at_s", -1e-9), ("outcome", "updates_to_solve", -7),
+        ("readback", "error", -1e-3), ("train", "clipped_fraction", 1.01),
+        ("initial", "ratio_loss_median", -1.0), ("held_out", "loss", 1e301),
+    ],
+)  # fmt: skip
+def test_a_value_that_no_measurement_has_leaves_out_its_trial_and_is_not_stored(
+    split: str, metric: str, value: float, run: RunFolder, call: Call
+) -> None:
+    """Whatever unit the file states."""
+    reading = Reading(split, {metric: value})
+    stated = {"quantities": {metric: {"unit": "nats", "better": "lower"}}}
+    file = run.trials / "odd" / "result.json"
+    helpers.reseal(file, readings=[reading.to_json()], **stated)
+    code, _, err = call("export", "run")
+    assert code == 0
+    assert f"odd is left out: result.json: {split} {metric} is {value:.4g}, but" in err
+    assert "measures it again" in err
+
+    attempt = run.begin(replace(LEARNING, seed=7), "new", SOURCES)
+    with pytest.raises(UnstorableError, match=f"{split} {metric} is "):
+        attempt.commit({"outcome": "ok", "reason": None, **stated}, [reading])
+    assert run.read("new") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"commit": -1}, {"wall_time_s": -1.0}, {"committed_at": 1e300},
+        {"time_steps": -1}, {"parameters": {"canonical": -3}}, {"disk_bytes": -1},
+        {"peak": {"flop_per_s": 0.0}},
+        {"peak": {"flop_per_s": 1e9, "copy_bytes_per_s": -1.0}},
+    ],
+)  # fmt: skip
+def test_a_fact_that_no_trial_has_leaves_out_its_trial(
+    change: dict[str, object], run: RunFolder
+) -> None:
+    helpers.reseal(run.trials / "odd" / "result.json", **change)
+    said = run.damaged()["odd"]
+    assert f"result.json: {next(iter(change))}" in said
+    assert "lies between" in said
+
+
+def test_curves_with_a_value_that_no_measurement_has_are_not_stored(
+    run: RunFolder, call: Call
+) -> None:
+    ended = {"outcome": "ok", "reason": None}
+    shares = {"quantities": {"hit_rate": {"unit": "fraction", "better": "higher"}}}
+    for values, what in (
+        ({"gradient_norm": [0.1, -1.0]}, "train gradient_norm is -1"),
+        ({"hit_rate": [0.1, 7.0]}, "train hit_rate is 7"),
+    ):
+        attempt = run.begin(replace(LEARNING, seed=7), "new", SOURCES)
+        attempt.write(Reading("train", values, [1, 2], "updates"))
+        with pytest.raises(UnstorableError, match=what):
+            attempt.commit(ended | shares)
+    attempt = run.begin(replace(LEARNING, seed=7), "new", SOURCES)
+    attempt.write(Reading("train", {"loss": [0.1, 0.2]}, [-1, 2], "updates"))
+    with pytest.raises(UnstorableError, match="train point is -1, but a count"):
+        attempt.commit(ended)
+
+
+def test_zero_is_read_wherever_a_measurement_can_be_zero(run: RunFolder) -> None:
+    zeros = ("at_s", "device_s", "peak_bytes", "error", "tolerance", "found_norm")
+    zeros += ("ratio_loss_q10", "gradient_norm", "other_load", "flops", "solved")
+    readings = [Reading("train_step", dict.fromkeys(zeros, 0.0))]
+    attempt = run.begin(replace(LEARNING, seed=7), "new", SOURCES)
+    attempt.commit({"outcome": "ok", "reason": None, "wall_time_s": 0.0}, readings)
+    found = run.read("new")
+    assert found is not None
+    assert found.readings == (*readings,)
 
 
 def test_the_curves_of_a_stranger_are_readings_or_are_left_out(

@@ -31,7 +31,6 @@ from harness.measure.certificate.network_pair import (
 from harness.measure.certificate.peers import compare_peers
 from harness.measure.certificate.record import (
     EXACT,
-    QUANTITIES,
     TOLERANCES,
     Certificate,
     in_layer,
@@ -43,6 +42,7 @@ from harness.measure.certificate.trajectories import compare_optimizers
 from harness.measure.problem import Measurement
 from harness.measure.subject import Basis, Subject, offered
 from harness.measure.work import Work
+from harness.quantities import PARITY
 from harness.registry import Registry
 from harness.runner.runner import Runner
 from harness.trial import CertificateSettings, Trial
@@ -124,7 +124,7 @@ def measure_parity(
             "unproven": unproven,
             **certificate.facts(),
         },
-        quantities=QUANTITIES,
+        quantities=PARITY,
     )
 
 

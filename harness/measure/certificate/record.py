@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract import Array, Quantity
+from harness.contract import Array
 from harness.measure.certificate.distance import UNDERFLOW, norm, relative_error
 from harness.measure.certificate.rounding import allowed
 from harness.reading import Reading
@@ -50,21 +50,6 @@ EXACT = Tolerance(0.0, 0.0)
 MOST = 0.25
 """No error above this is allowed for rounding: half a gradient is 0.5 from the whole.
 Products in bfloat16 are allowed as much, and a bound above it would show no mistake."""
-
-QUANTITIES = {
-    "error": Quantity("relative error", "lower"),
-    "tolerance": Quantity("relative error", "neither"),
-    "usual_tolerance": Quantity("relative error", "neither"),
-    "warned_above": Quantity("relative error", "neither"),
-    "expected_norm": Quantity("norm", "neither"),
-    "found_norm": Quantity("norm", "neither"),
-    "certified": Quantity("yes or no", "higher"),
-    "checks": Quantity("checks", "neither"),
-    "broken": Quantity("checks", "lower"),
-    "warned": Quantity("checks", "lower"),
-    "underflowed": Quantity("tensors", "neither"),
-    "shapes": Quantity("shapes", "neither"),
-}
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract import Array, Quantity, TrainableNetwork, Weights
+from harness.contract import Array, TrainableNetwork, Weights
 from harness.errors import PluginError
-from harness.measure import readback
 from harness.measure.arithmetic import FLOPS_PER_FORWARD, flops_of_call, kept_bytes
 from harness.measure.learning.readback import LearningReadBack
 from harness.measure.problem import Measurement, Problem
 from harness.measure.readback import ReadBack
 from harness.measure.work import SPEC_BYTES, Work
+from harness.quantities import LEARNING
 from harness.reading import Reading
 from harness.registry import Registry
 from harness.trial import LearningSettings, Trial
@@ -32,17 +32,6 @@ _EVENT_BYTES = 45
 
 CHUNK = 20
 """Updates between two events: often enough to watch, rarely enough to cost no time."""
-
-QUANTITIES = {
-    "gradient_norm": Quantity("norm before clipping", "neither"),
-    "clipped_fraction": Quantity("fraction", "neither"),
-    "solved": Quantity("yes or no", "higher"),
-    "updates_to_solve": Quantity("updates", "lower"),
-    "updates": Quantity("updates", "neither"),
-    "budget": Quantity("updates", "neither"),
-    "evaluate_every": Quantity("updates", "neither"),
-    **readback.QUANTITIES,
-}
 
 
 @dataclass(frozen=True)
@@ -122,7 +111,7 @@ def measure_learning(problem: Problem, observer: Observer) -> Measurement:
             "headline": study.task.info.headline,
             "read_back_at": study.read_back.found.where,
         },
-        quantities={**QUANTITIES, **study.task.info.scores},
+        quantities={**LEARNING, **study.task.info.scores},
         outcome="ok" if reason is None else "diverged",
         reason=reason,
         arrays=trained,

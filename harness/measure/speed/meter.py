@@ -41,11 +41,12 @@ from harness.measure.capacity import check_memory, check_threads
 from harness.measure.problem import Measurement, Problem
 from harness.measure.readback import ReadBack, Reference, tolerance_of
 from harness.measure.speed.phases import Batches, Phase, phases_of
-from harness.measure.speed.results import QUANTITIES, placement, results
+from harness.measure.speed.results import placement, results
 from harness.measure.speed.stability import unstable
 from harness.measure.speed.subnormals import Subnormals
 from harness.measure.speed.turns import Turns
 from harness.measure.work import Work
+from harness.quantities import SPEED
 from harness.registry import Registry
 from harness.trial import SpeedSettings, Trial
 
@@ -229,7 +230,7 @@ class SpeedMeter:
                     if found
                 },
             },
-            quantities=QUANTITIES,
+            quantities=SPEED,
         )
 
 

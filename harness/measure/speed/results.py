@@ -6,9 +6,7 @@ import math
 
 import numpy as np
 
-from harness.contract import Quantity
 from harness.intervals import MedianInterval, median, median_interval, quantiles
-from harness.measure import readback
 from harness.measure.arithmetic import flops_of_call, least_bytes_of_call
 from harness.measure.problem import Problem
 from harness.measure.speed.phases import Batches
@@ -20,28 +18,6 @@ MOST_LATENCIES = 4000
 
 LATENCIES = {"latency_p50_s": 0.50, "latency_p95_s": 0.95, "latency_p99_s": 0.99}
 """The stored percentiles of latencies, each with the share of latencies below it."""
-
-_S = Quantity("s", "lower")
-_PER_S = Quantity("tokens/s", "higher")
-
-QUANTITIES = {
-    **dict.fromkeys(("time_s", "time_low_s", "time_high_s", "sample_s"), _S),
-    **dict.fromkeys(("latency_s", *LATENCIES, "first_call_s"), _S),
-    **dict.fromkeys(("device_time_s", "device_s"), _S),
-    **dict.fromkeys(("tokens_per_s", "tokens_low_per_s", "tokens_high_per_s"), _PER_S),
-    "flop_per_s": Quantity("FLOP/s", "higher"),
-    "flops": Quantity("FLOP", "neither"),
-    "least_bytes": Quantity("bytes", "neither"),
-    "bytes": Quantity("bytes", "neither"),
-    "loops": Quantity("calls", "neither"),
-    "round": Quantity("rounds", "neither"),
-    "at_s": Quantity("s", "neither"),
-    "own_load": Quantity("cores", "neither"),
-    "other_load": Quantity("cores", "lower"),
-    "shaky": Quantity("yes or no", "lower"),
-    "subnormal_share": Quantity("share", "lower"),
-    **readback.QUANTITIES,
-}
 
 
 def placement(batches: Batches) -> Reading:

@@ -24,6 +24,9 @@ NAME_CHARACTERS = 9.0
 TITLE_CHARACTERS = 11.0
 """How many characters of a bold title fit in an inch."""
 
+SMALLEST, LARGEST = 1e-150, 1e150
+"""The ends of any log axis: the ticks beyond them are still numbers."""
+
 # --- scales --------------------------------------------------------------------------
 
 
@@ -36,21 +39,31 @@ def log_axis(
 ) -> None:
     """Make an axis logarithmic with ticks that can be read.
 
+    Limits that are equal, or that no axis can have, are moved.
+
     Args:
         axis: Of the x or the y.
-        low: The lowest value to read, above 0.
+        low: The lowest value to read.
         high: The highest value to read.
         form: Writes the value of a tick.
         ends: The ends of the axis, if they are not `low` and `high`.
     """
     name = axis.axis_name
-    axis.axes.set(**{f"{name}scale": "log", f"{name}lim": ends or (low, high)})
+    low, high = _limits(low, high)
+    limits = (low, high) if ends is None else _limits(*ends)
+    # The limits come first: those that the data would have may overflow.
+    axis.axes.set(**{f"{name}lim": limits, f"{name}scale": "log"})
     decades = math.log10(high / low)
     written = form or (log_label if decades < 4 else power_label)
     subs = (1.0, 2.0, 5.0) if decades < 2.2 else (1.0,)
     axis.set_major_locator(LogLocator(subs=subs, numticks=8))
     axis.set_major_formatter(FuncFormatter(lambda value, _: written(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _limits(low: float, high: float) -> tuple[float, float]:
+    low, high = (min(max(end, SMALLEST), LARGEST) for end in (low, high))
+    return (low, high) if high / low > 1.001 else (low / 3, high * 3)
 
 
 def around(
@@ -61,7 +74,7 @@ def around(
     They are more than a decade apart, because the ticks of a shorter axis are too close
     to each other.
     """
-    known = list(values)
+    known = [value for value in values if 0 < value < math.inf]
     low, high = min(known, default=1.0) / below, max(known, default=1.0) * above
     return min(low, high / 12), high
 
@@ -79,6 +92,8 @@ def power_label(value: float) -> str:
     """Return "10⁻⁸", or "2·10⁻⁸" between the powers of ten."""
     if value == 1:
         return "1"
+    if value <= 0:
+        return ""
     exponent = math.floor(math.log10(value) + 1e-9)
     digits = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
     factor = round(value / 10**exponent)

@@ -30,6 +30,7 @@ from harness.run.plan.fingerprint import compared_whole, source_hash
 from harness.run.plan.todo import Planned
 from harness.store import Reading, RunFolder, to_json, write_atomically
 from harness.store.document import check_facts
+from harness.store.record import check_ranges
 
 _KEPT = (
     *("outcome", "reason", "kernel", "against", "unproven", "where", "causes"),
@@ -86,6 +87,7 @@ class CertificateCache:
                 return None
             check_facts(found["result"])
             readings = tuple(Reading.from_json(line) for line in found["readings"])
+            check_ranges(readings, found["result"].get("quantities") or {})
             return CachedCertificate(
                 str(found["made"]), dict(found["result"]), readings
             )
