@@ -141,7 +141,7 @@ def _rehash(file: Path, before: dict[Path, bytes]) -> None:
 
 EXTREMES = (
     *(0.0, -0.0, 5e-324, 1e-300, 1e-12, 1e-3, 0.5, 1.0, 1e3, 1e10, 1e18, 1e27, 1e300),
-    *(1e308, -1e308, -1e300, -1.0, -1e-3, 0, 1, -7, 10**17, 10**400),
+    *(1e308, -1e308, -1e300, -1.0, -1e-3, 0, 1, -7, 10**17),
 )
 """Numbers that no measurement has, or only at the end of its range."""
 

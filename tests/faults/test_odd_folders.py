@@ -319,7 +319,9 @@ def test_the_curves_of_a_stranger_are_readings_or_are_left_out(
     from harness.files.text import hash_of, parse_object
 
     folder = run.trials / "odd"
-    for line in ("3", "[]", '{"split":"a","values":{"b":"c"}}', '{"a":1e999}', "nul"):
+    large = '{"split":"a","values":{"b":1' + 400 * "0" + "}}"
+    text = '{"split":"a","values":{"b":"c"}}'
+    for line in ("3", "[]", text, '{"a":1e999}', "nul", large):
         events = helpers.write(folder / "attempt-001" / "events.jsonl", line)
         files = parse_object((folder / "result.json").read_bytes())["files"]
         files |= {"attempt-001/events.jsonl": hash_of(events.read_bytes())}
