@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -790,7 +789,7 @@ class Deferring:
         if self.phase != "train_steps":
             self.waiting.clear()  # earlier results will not be read
         self.waiting.append(lambda: found(argument))
-        return SimpleNamespace(wait=lambda: None, read=lambda: self.compute().read())
+        return Handle(lambda: None, lambda: self.compute().read())
 
     def compute(self) -> Any:
         while self.waiting:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from harness.contract import Optimizer
+from harness.contract import Handle, Optimizer
 from harness.errors import RefusedError
 from harness.measure.problem import Measurement, Problem
 from harness.measure.speed.meter import SpeedMeter
@@ -101,11 +100,11 @@ class Forgetful:
         if self.mistake == "forgets":
             state = tuple(np.zeros_like(part) for part in state)
         if self.mistake == "answers late":
-            return SimpleNamespace(read=lambda: self.late(x, state), carry=None)
+            return Handle(lambda: None, lambda: self.late(x, state))
         done = self.network.step(x, state)
         if self.mistake == "keeps":
             self.kept = self.kept or done.read()
-            return SimpleNamespace(read=lambda: self.kept, carry=None)
+            return Handle(lambda: None, lambda: self.kept)
         return done
 
     def late(self, x: Any, state: Any) -> Any:
