@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -25,6 +26,10 @@ for mistake in (
     "caches-by-batch",
     "caches-loss-by-batch",
     "wears-out",
+    "stale-after-training",
+    "shares-weights",
+    "scores-all",
+    "caches-updates-by-batch",
 ):
     function = mistake.replace("-", "_")
     declare_implementation(
@@ -228,16 +233,81 @@ def caches_loss_by_batch(spec, cell, device):
 
 
 def wears_out(spec, cell, device):
-    """Is a thousandth off from the third answer to one batch on."""
+    """Is a thousandth off in its second answer to one batch and one state."""
 
     class Wrong(_Caching):
         def forward(self, placed, state=None):
-            self.answers[id(placed)] = self.answers.get(id(placed), 0) + 1
+            asked = id(placed), None if state is None else state[0].tobytes()
+            self.answers[asked] = self.answers.get(asked, 0) + 1
             handle = super().forward(placed, state)
-            if self.answers[id(placed)] < 3:
+            if self.answers[asked] != 2:
                 return handle
             found = handle.read()
             worn = replace(found, outputs=1.001 * found.outputs)
             return replace(handle, read=lambda: worn)
+
+    return _network(spec, cell, device, Wrong)
+
+
+def stale_after_training(spec, cell, device):
+    """Is right until its first update, as code that stays in training mode."""
+
+    class Wrong(TorchNetwork):
+        trained = False
+
+        def train_steps(self, placed):
+            self.trained = True
+            return super().train_steps(placed)
+
+        def _run(self, x, padding, state):
+            outputs, final = super()._run(x, padding, state)
+            return outputs * (1.1 if self.trained else 1), final
+
+    return _network(spec, cell, device, Wrong)
+
+
+def shares_weights(spec, cell, device):
+    """Computes with the weights that any network of its kind has loaded last."""
+
+    class Wrong(TorchNetwork):
+        def load_weights(self, weights):
+            super().load_weights(weights)
+            _SHARED[spec] = weights
+
+        def _run(self, x, padding, state):
+            super().load_weights(_SHARED[spec])
+            return super()._run(x, padding, state)
+
+    return _network(spec, cell, device, Wrong)
+
+
+_SHARED = {}
+
+
+def scores_all(spec, cell, device):
+    """Takes the loss over all sequences, also those that are not scored."""
+
+    class Wrong(TorchNetwork):
+        def place(self, batch):
+            if batch.scored.shape[1] == 1:
+                batch = replace(batch, scored=np.ones_like(batch.scored))
+            return super().place(batch)
+
+    return _network(spec, cell, device, Wrong)
+
+
+def caches_updates_by_batch(spec, cell, device):
+    """Takes no second update on batches that it has trained on."""
+
+    class Wrong(TorchNetwork):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.kept = {}
+
+        def train_steps(self, placed):
+            key = tuple(map(id, placed))
+            if key not in self.kept:
+                self.kept[key] = placed, super().train_steps(placed)
+            return self.kept[key][1]
 
     return _network(spec, cell, device, Wrong)

@@ -19,10 +19,12 @@ from tests.planted import certificate_of, subject_of
 if importlib.util.find_spec("torch") is None:
     pytest.skip("torch is not installed", allow_module_level=True)
 
-# Unpadded, padded with several sequences, and unpadded with two layers, all short.
+# Unpadded, padded with several sequences, and unpadded with two layers, all short;
+# several sequences with one answer each.
 PLAIN = (PAIRWISE[7],)
 PADDED = (PAIRWISE[2],)
 STACKED = (PAIRWISE[6],)
+LAST = (PAIRWISE[4],)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,10 @@ NEARLY: list[tuple[str, Sequence[Shape], Sequence[Name], set[str], set[str], str
     ("caches-by-batch", PLAIN, (), {"outputs"}, {"loss"}, "from no state"),
     ("caches-loss-by-batch", PLAIN, (), {"loss", "grad of loss"}, {"outputs"}, ""),
     ("wears-out", PLAIN, (), {"outputs"}, {"one time step"}, "called again"),
+    ("stale-after-training", PLAIN, (), {"outputs"}, {"grad w_hh"}, "after an update"),
+    ("shares-weights", PLAIN, (), {"outputs"}, {"weights come back"}, ""),
+    ("scores-all", LAST, (), {"loss", "grad of loss"}, {"outputs"}, ""),
+    ("caches-updates-by-batch", (), ["sgd"], {"sgd updates"}, set(), ""),
 ]
 
 

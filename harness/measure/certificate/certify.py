@@ -177,6 +177,8 @@ class PairComparison:
         batch, other = (OnBoth(pair, random_batch(pair.shape, rng)) for _ in range(2))
         for weights in weight_points(pair.spec, pair.cell, seed):
             self._loaded = pair.load(weights)
+            if seed == 0:
+                self._load_another()
             self._round_trip()
             state = pair.state(rng)
             given = partial(self._forward, batch=batch, state=state)
@@ -195,6 +197,24 @@ class PairComparison:
         beside = partial(self._forward, batch=other, state=state)
         self._compare(beside, "of a second batch")
         self._compare(given, "called again", expected)
+        if self._trains and seed == 0:
+            self._after_training(batch, state)
+
+    def _load_another(self) -> None:
+        """Load other weights into a second network, which may not reach the first."""
+        another = self._pair.subject.network(self._pair.spec)
+        another.load_weights({name: w / 2 for name, w in self._loaded.items()})
+
+    def _after_training(self, batch: OnBoth, state: State) -> None:
+        """Compare after an update: nothing that was made for old weights may serve."""
+        pair, placed = self._pair, batch.on(self._pair.network)
+        pair.network.train_steps([placed]).wait()
+        self._loaded = pair.network.weights()
+        pair.oracle.load_weights(self._loaded)
+        self._compare(
+            partial(self._forward, batch=batch, state=state), "after an update"
+        )
+        self._compare(partial(self._loss, batch=batch), "after an update")
 
     def _compare(
         self,

@@ -232,6 +232,7 @@ def random_batch(shape: Shape, rng: np.random.Generator) -> Batch:
     every = shape.readout is Readout.EVERY
     readouts = shape.time_steps if every else 1
     scored = np.ones((shape.batch, 1), bool)
+    scored[1:2] = False
     if every:
         scored = np.arange(readouts) < lengths[:, None]
         scored[:, : readouts // 3] = False  # shows a loss over all positions

@@ -16,7 +16,15 @@ from typing import Literal
 
 import numpy as np
 
-from harness.contract import Array, Batch, Optimizer, TrainableNetwork, Updates, Weights
+from harness.contract import (
+    Array,
+    Batch,
+    Optimizer,
+    Placed,
+    TrainableNetwork,
+    Updates,
+    Weights,
+)
 from harness.intervals import median
 from harness.measure.certificate.distance import errors
 from harness.measure.certificate.network_pair import (
@@ -221,29 +229,34 @@ def _updates(
     network: TrainableNetwork, batches: list[Batch], interrupted: bool
 ) -> Updates:
     """Take the updates in one call, or in several with an interruption."""
+    placed = [network.place(b) for b in batches]
     if not interrupted:
-        return network.train_steps([network.place(b) for b in batches]).read()
+        return network.train_steps(placed).read()
     done = []
     size = min(_CALL, max(1, len(batches) // 2))
     starts = range(0, len(batches), size)
     for start in starts:
+        call = placed[start : start + size]
         if start == starts[len(starts) // 2]:
-            _interrupt(network, batches[:size])
-        call = batches[start : start + size]
-        done.append(network.train_steps([network.place(b) for b in call]).read())
+            _interrupt(network, call)
+        done.append(network.train_steps(call).read())
     return Updates(
         np.concatenate([updates.losses for updates in done]),
         np.concatenate([updates.gradient_norms for updates in done]),
     )
 
 
-def _interrupt(network: TrainableNetwork, batches: list[Batch]) -> None:
-    """Train from other weights, then load the weights and moments of before again."""
+def _interrupt(network: TrainableNetwork, placed: list[Placed]) -> None:
+    """Train from other weights, then load the weights and moments of before again.
+
+    It trains on the batches that come next, so that updates which were kept for a batch
+    show.
+    """
     # Copied, because they may be the network's own memory.
     weights = {n: np.array(w) for n, w in network.weights().items()}
     moments = {n: np.array(a) for n, a in network.optimizer_state().items()}
     network.load_weights({n: w / 2 for n, w in weights.items()})
-    network.train_steps([network.place(b) for b in batches]).wait()
+    network.train_steps(placed).wait()
     network.load_optimizer_state({n: np.zeros_like(a) for n, a in moments.items()})
     network.load_weights(weights)
     network.load_optimizer_state(moments)
