@@ -22,6 +22,7 @@ STATES = (
     "c-for-h",
     "exchanged",
     "one-step-old",
+    "c-one-step-old",
     "last-position",
     "not-carried-on",
     "from-the-first-state",
@@ -34,6 +35,7 @@ GRADIENTS = (
     "i-for-g-everywhere",
     "tanh-twice",
     "tanh-of-tanh",
+    "tanh-of-c-twice",
     "sigmoid-left-out",
     "late-h",
     "unknown",
@@ -116,6 +118,21 @@ def one_step_old(spec, cell, device):
         if len(x) > 1:
             return outputs, lstm(x[:-1], state)[1]
         return outputs, state or tuple(torch.zeros_like(part) for part in final)
+
+    return _network(spec, cell, device, run)
+
+
+def c_one_step_old(spec, cell, device):
+    """Returns the c before the last time step, and the right h."""
+
+    def run(lstm, x, state):
+        outputs, final = lstm(x, state)
+        if isinstance(x, PackedSequence):
+            return outputs, final
+        before = state or tuple(torch.zeros_like(part) for part in final)
+        if len(x) > 1:
+            before = lstm(x[:-1], state)[1]
+        return outputs, (final[0], before[1])
 
     return _network(spec, cell, device, run)
 
@@ -221,11 +238,14 @@ class _ByHand:
         i, f, o = (sigmoid(a[k]) for k in (0, 1, 3))
         g, t = np.tanh(a[2]), np.tanh(c)
         of_sigmoid, of_tanh = lambda s: s * (1 - s), lambda y: 1 - y * y
+        of_c = of_tanh
         in_product = in_slope = g
         if self.mistake == "tanh-twice":
-            of_tanh = lambda y: (1 - y * y) ** 2  # noqa: E731
+            of_c = of_tanh = lambda y: (1 - y * y) ** 2
         if self.mistake == "tanh-of-tanh":
-            of_tanh = lambda y: 1 - np.tanh(y) ** 2  # noqa: E731
+            of_c = of_tanh = lambda y: 1 - np.tanh(y) ** 2
+        if self.mistake == "tanh-of-c-twice":
+            of_c = lambda y: (1 - y * y) ** 2  # noqa: E731
         if self.mistake == "sigmoid-left-out":
             of_sigmoid = np.ones_like
         if self.mistake.startswith("i-for-g"):
@@ -233,7 +253,7 @@ class _ByHand:
             in_slope = i if self.mistake.endswith("everywhere") else g
         if self.mistake == "unknown":
             in_product = 0.9 * g
-        d_c = d_c + d_h * o * of_tanh(t)
+        d_c = d_c + d_h * o * of_c(t)
         d_a = np.stack(
             [
                 d_c * in_product * of_sigmoid(i),

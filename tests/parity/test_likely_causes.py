@@ -253,6 +253,7 @@ STATES = [
     ("c-for-h", "torch", "the given state c is used for h too"),
     ("exchanged", "torch", "the given states h and c are exchanged"),
     ("one-step-old", "torch", "the final state is that of the time step before"),
+    ("c-one-step-old", "torch", "the final c is that of the time step before"),
     (
         "last-position",
         "torch",
@@ -271,6 +272,11 @@ STATES = [
     ("i-for-g-everywhere", "numpy", "matches if i stands for g in the gradient"),
     ("tanh-twice", "numpy", TWICE),
     ("tanh-of-tanh", "numpy", TWICE),
+    (
+        "tanh-of-c-twice",
+        "numpy",
+        "matches if the derivative of tanh of c is taken twice",
+    ),
     (
         "sigmoid-left-out",
         "numpy",

@@ -132,6 +132,8 @@ def _named(folder: Path, text: str) -> Iterator[Path]:
         pattern = _OPEN.sub("*", glob.escape(text).replace("[*]", "*"))
         if _ENDING.fullmatch(Path(pattern).suffix):  # not "*" or "*: *"
             yield from folder.glob(pattern.lstrip("/"))
+            if pattern.startswith("*/"):  # as in "{}/settings.json".format(HERE)
+                yield from folder.glob(pattern.lstrip("*/") or "*")
         return
     # Nearly every text names nothing, and to ask so costs less than to make a path. A
     # text that begins with / may follow a folder, as in HERE + "/settings.json".
@@ -153,11 +155,16 @@ def texts_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 def _text(node: ast.AST) -> str | None:
     if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, str) else None
+        value = node.value
+        if isinstance(value, bytes):
+            value = value.decode(errors="replace")
+        return value if isinstance(value, str) else None
     if isinstance(node, ast.JoinedStr):
         return "".join(_text(value) or "*" for value in node.values)
     if isinstance(node, ast.Call):  # os.path.join(HERE, "weights", "gru.npz")
         parts = [part for part in map(_text, node.args) if part is not None]
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "rglob" and parts:
+            return f"**/{parts[0]}"
         return "/".join(parts) if len(parts) > 1 else None
     if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Add | ast.Div):
         return None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import permutations
+from typing import NamedTuple
 
 import numpy as np
 
@@ -170,14 +171,16 @@ def changed_derivatives(
     for kind in dict.fromkeys(kinds):
         every = [k for k in numbers if kinds[k] == kind]
         for ks in [every, *([k] for k in every if len(every) > 1)]:
-            of = kind if ks == every else f"{names[ks[0]]}'s {kind}"
+            of = kind if ks == every else names[ks[0]].derivative
             for again in AGAIN[kind]:
                 words = f"matches if the derivative of {of} is taken twice"
                 changes.append((words, partial(_sloped, ks, again)))
             words = f"matches if the derivative of {of} is left out"
             changes.append((words, partial(_sloped, ks, np.ones_like)))
     for i, j in permutations(numbers, 2):
-        words = f"matches if {names[i]} stands for {names[j]} in the gradient"
+        words = (
+            f"matches if {names[i].value} stands for {names[j].value} in the gradient"
+        )
         for inside, slope in ((True, False), (False, True), (True, True)):
             changes.append((words, partial(_replaced, i, j, inside, slope)))
     for words, change in changes:
@@ -203,22 +206,37 @@ def _replaced(i: int, j: int, inside: bool, slope: bool, found: Forward) -> Repl
     )
 
 
+class _Name(NamedTuple):
+    """What an activation is called: "g", "g's tanh"; "tanh of c", "tanh of c"."""
+
+    value: str
+    derivative: str
+
+
 def _activations(
     equations: Equations, info: CellInfo, weights: Weights, x: Array, state: State
-) -> tuple[list[str], list[str]]:
-    """Return the kind of every activation, and its gate's name or a number."""
-    recording, entered = Recording(), list[Traced]()
+) -> tuple[list[str], list[_Name]]:
+    """Return the kind of every activation, and what it is called."""
+    recording, entered, ended = Recording(), list[Traced](), dict[str, object]()
 
     def noting(ops: object, w: object, a: Sequence[Traced], before: object) -> object:
         entered.extend(a)
-        return equations(recording, w, a, before)  # type: ignore[arg-type]
+        after = equations(recording, w, a, before)  # type: ignore[arg-type]
+        ended.update(zip(info.state_parts, after, strict=True))
+        return after
 
     EquationSteps(noting, info).step(weights, x, state)  # type: ignore[arg-type]
     names = []
     for number, argument in enumerate(recording.arguments, 1):
         reached = _reached(argument, stop=recording.found)
         gates = [info.gates[k] for k, a in enumerate(entered) if a in reached]
-        names.append(gates[0] if len(gates) == 1 else f"activation {number}")
+        parts = [part for part, a in ended.items() if a is argument]
+        kind = recording.kinds[number - 1]
+        if len(gates) == 1:
+            names.append(_Name(gates[0], f"{gates[0]}'s {kind}"))
+        else:
+            of = parts[0] if parts else f"activation {number}"
+            names.append(_Name(f"{kind} of {of}", f"{kind} of {of}"))
     return recording.kinds, names
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -153,9 +153,13 @@ def _other_ends(case: Case) -> Iterator[Hypothesis]:
     Of a network that answers at the last step alone the answer may come from there too.
     """
     batch, last = case.batch, case.pair.spec.readout is Readout.LAST
-    words = "the final state is that of the time step before"
+    parts = case.pair.cell.info.state_parts
     for answers in (False, True) if last else (False,):
-        yield words, partial(_one_step_old, case, answers)
+        words = "the final state is that of the time step before"
+        yield words, partial(_one_step_old, case, parts, answers)
+    for name in parts if len(parts) > 1 else ():
+        words = f"the final {name} is that of the time step before"
+        yield words, partial(_one_step_old, case, (name,), answers=False)
     if not batch.padded:
         return
     words = "the final state is that of the last position, padding included"
@@ -164,7 +168,7 @@ def _other_ends(case: Case) -> Iterator[Hypothesis]:
             yield words, partial(_of_last_position, case, answers, zero)
 
 
-def _one_step_old(case: Case, answers: bool) -> Found:
+def _one_step_old(case: Case, parts: Sequence[str], answers: bool) -> Found:
     lengths = case.batch.lengths
     before = replace(case.batch, lengths=np.maximum(lengths - 1, 1))
     old = dict(_of(case, case.oracle(), before))
@@ -175,7 +179,8 @@ def _one_step_old(case: Case, answers: bool) -> Found:
         for name, part in zip(case.pair.cell.info.state_parts, start, strict=True):
             state = np.array(old[f"the final state {name}{words}"])
             state[:, lengths == 1] = part[:, lengths == 1]
-            old[f"the final state {name}{words}"] = state
+            key = f"the final state {name}{words}"
+            old[key] = state if name in parts else right[key]
         if answers:  # the readout of the old state of the last layer
             readout = case.weights["readout.w"].astype(np.float64)
             output = case.pair.cell.info.state_parts[0]
