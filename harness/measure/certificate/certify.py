@@ -25,6 +25,7 @@ from harness.measure.certificate.network_pair import (
     LARGE_COTANGENT,
     NetworkPair,
     OnBoth,
+    one_unscored,
     random_batch,
     weight_points,
 )
@@ -174,7 +175,8 @@ class PairComparison:
         """
         pair = self._pair
         rng = np.random.default_rng(seed)
-        batch, other = (OnBoth(pair, random_batch(pair.shape, rng)) for _ in range(2))
+        drawn = [one_unscored(random_batch(pair.shape, rng)) for _ in range(2)]
+        batch, other = (OnBoth(pair, each) for each in drawn)
         for weights in weight_points(pair.spec, pair.cell, seed):
             self._loaded = pair.load(weights)
             if seed == 0:

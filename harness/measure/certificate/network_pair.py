@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 
@@ -232,7 +232,6 @@ def random_batch(shape: Shape, rng: np.random.Generator) -> Batch:
     every = shape.readout is Readout.EVERY
     readouts = shape.time_steps if every else 1
     scored = np.ones((shape.batch, 1), bool)
-    scored[1:2] = False
     if every:
         scored = np.arange(readouts) < lengths[:, None]
         scored[:, : readouts // 3] = False  # shows a loss over all positions
@@ -243,6 +242,14 @@ def random_batch(shape: Shape, rng: np.random.Generator) -> Batch:
         normal = rng.standard_normal((shape.batch, readouts, OUTPUT_SIZE))
         targets = normal.astype(np.float32)
     return Batch(inputs, lengths, targets, scored)
+
+
+def one_unscored(batch: Batch) -> Batch:
+    """Leave the second sequence out of the loss, if each has one answer."""
+    scored = batch.scored.copy()
+    if scored.shape[1] == 1:
+        scored[1:2] = False
+    return replace(batch, scored=scored)
 
 
 def _lengths(shape: Shape, rng: np.random.Generator) -> Array:
