@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import ModuleType
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -521,12 +522,15 @@ class FrameworkState:
             not change if a framework does neither, or does not report it.
         threads: Threads of one operation on the CPU, or None if it is not reported.
         settings: Modes and defaults of the whole process, by their names, that change
-            what other code of the process computes or how long it takes.
+            what other code of the process computes or how long it takes. Values are
+            equal as long as nobody changes them.
+        shared: Modules and classes whose functions other code of the process calls.
     """
 
     builds: int = 0
     threads: int | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    shared: Sequence[ModuleType | type] = ()
 
 
 class DeviceProbe(Protocol):

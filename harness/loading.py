@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 from harness.conformance import check_call, check_methods
@@ -21,11 +22,12 @@ from harness.contract import (
 from harness.declarations import (
     BUILT_IN,
     Declaration,
+    FrameworkDeclaration,
     ImplementationDeclaration,
     TaskDeclaration,
 )
 from harness.errors import HarnessError, PluginError, suggestion
-from harness.machine.process_state import changes, process_state, restore
+from harness.machine.process_state import ProcessState
 from harness.registry import Registry
 
 
@@ -141,6 +143,27 @@ def load_probe(registry: Registry, framework: str, device: str) -> DeviceProbe |
     return cast("DeviceProbe", probe)
 
 
+def import_built_in(
+    registry: Registry, framework: FrameworkDeclaration | None = None
+) -> None:
+    """Import this project's cells, and its code for one framework or its tasks.
+
+    What plugins change of them can be noticed only if it was there before.
+    """
+    of = None if framework is None else framework.name
+    own: list[Declaration] = [*registry.cells.values()]
+    if framework is None:
+        own += registry.tasks.values()
+    else:
+        own.append(framework)
+        own += (i for i in registry.implementations.values() if i.framework == of)
+    for declaration in own:
+        if declaration.origin == BUILT_IN:
+            for reference in declaration.references:
+                with suppress(Exception):  # loading the plugin itself reports it
+                    importlib.import_module(reference.partition(":")[0])
+
+
 @contextmanager
 def _unchanged(plugin: Declaration) -> Iterator[None]:
     """Refuse a cell or a task of others that changes this process when it is loaded.
@@ -153,12 +176,12 @@ def _unchanged(plugin: Declaration) -> Iterator[None]:
     if plugin.origin == BUILT_IN:
         yield
         return
-    before = process_state()
+    before = ProcessState()
     try:
         yield
     finally:  # an error ends the loading, not what it has changed
-        if found := changes(before, process_state()):
-            restore(before)
+        if found := before.changes():
+            before.restore()
     if found:
         reason = f"changes {', '.join(found[:3])} when it is loaded; a {plugin.kind}"
         raise PluginError(plugin.name, f"{reason} must leave its process as it is")

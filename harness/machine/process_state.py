@@ -8,81 +8,28 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import locale
 import math
 import os
-import signal
 import time
-from collections.abc import Mapping
-from types import ModuleType
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-ProcessState = Mapping[str, Any]
-"""Values by name, which are equal as long as nobody changes them."""
+from harness.machine.functions import Functions, Holder
+from harness.machine.process_values import (
+    ENVIRONMENT,
+    VALUES,
+    Value,
+    pools,
+    recursion_limit,
+    search_path,
+)
 
+OWN_PACKAGES = ("harness", "implementations", "tasks")
+"""The packages of this project."""
 
-def process_state() -> ProcessState:
-    """Return what this process's code shares, apart from what a framework has."""
-    return {
-        **_functions(),
-        "numpy's error handling": np.geterr(),
-        "numpy's error callback": np.geterrcall(),
-        "numpy's buffer size": np.getbufsize(),
-        "floating-point mode": _floating_point_mode(),
-        "locale": locale.setlocale(locale.LC_ALL),
-        "signal handlers": {n: signal.getsignal(n) for n in _SIGNALS},
-        "current folder": _current_folder(),
-    }
-
-
-def changes(before: ProcessState, after: ProcessState) -> list[str]:
-    """Return the names of what differs, each with both values if they are short."""
-    return [
-        f"{name}{_both(old, after.get(name))}"
-        for name, old in before.items()
-        if not _equal(old, after.get(name))
-    ]
-
-
-def restore(before: ProcessState) -> None:
-    """Undo what has been changed, apart from the floating-point mode."""
-    for module in _MODULES:
-        for name, was in before.items():
-            of, _, own = name.rpartition(".")
-            if of == module.__name__ and vars(module).get(own) is not was:
-                setattr(module, own, was)
-    np.seterr(**before["numpy's error handling"])
-    np.seterrcall(before["numpy's error callback"])
-    np.setbufsize(before["numpy's buffer size"])
-    locale.setlocale(locale.LC_ALL, before["locale"])
-    for number, handler in before["signal handlers"].items():
-        if signal.getsignal(number) is not handler:
-            with contextlib.suppress(ValueError, TypeError):  # another thread, or of C
-                signal.signal(number, handler)
-    with contextlib.suppress(OSError):
-        os.chdir(before["current folder"])
-
-
-def _both(old: Any, new: Any) -> str:
-    if all(isinstance(value, str | int | float) for value in (old, new)):
-        texts = [str(value) for value in (old, new)]
-        if max(map(len, texts)) <= 40:
-            return f" (was {texts[0]}, is {texts[1]})"
-    return ""
-
-
-def _equal(old: Any, new: Any) -> bool:
-    if callable(old):
-        return old is new
-    try:
-        return bool(old == new)
-    except Exception:  # an object of a plugin may compare as it likes
-        return False
-
-
-_MODULES: tuple[ModuleType, ...] = (
+_HOLDERS: tuple[Holder, ...] = (
     builtins,
     math,
     os,
@@ -93,34 +40,80 @@ _MODULES: tuple[ModuleType, ...] = (
 )
 
 
-def _functions() -> ProcessState:
-    """Return every public function of the modules that computing relies on."""
-    return {
-        f"{module.__name__}.{name}": value
-        for module in _MODULES
-        for name, value in vars(module).items()
-        if not name.startswith("_") and callable(value)
-    }
+class ProcessState:
+    """What this process's code shares, as it is when this is made.
+
+    Args:
+        holders: Modules and classes whose functions are compared, beside those of
+            Python, of numpy and of this project.
+        settings: Returns values by name that a framework shares.
+    """
+
+    def __init__(
+        self,
+        holders: Iterable[Holder] = (),
+        settings: Callable[[], Mapping[str, Any]] = dict,
+    ) -> None:
+        self._functions = Functions((*_HOLDERS, *holders), OWN_PACKAGES)
+        self._values = (
+            *VALUES,
+            search_path(),
+            recursion_limit(),
+            *pools(),
+            Value("the framework's settings", settings, parts=True),
+        )
+        self._before = [_read(value.get) for value in self._values]
+
+    def changes(self) -> list[str]:
+        """Return the names of what differs now, each with both values if short."""
+        found = self._functions.changed()
+        for value, old in zip(self._values, self._before, strict=True):
+            now = _read(value.get)
+            if not _equal(old, now):
+                found += _described(value, old, now)
+        return found
+
+    def restore(self) -> None:
+        """Undo what has been changed, apart from what cannot be or is a framework's."""
+        self._functions.restore()
+        for value, old in zip(self._values, self._before, strict=True):
+            if value.put is not None and not _equal(old, _read(value.get)):
+                with contextlib.suppress(Exception):  # such as what a user may not do
+                    value.put(old)
 
 
-_SIGNALS = tuple(sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
-
-
-def _floating_point_mode() -> str:
-    """Say how this thread rounds and whether it keeps subnormal numbers."""
-    one, half_unit = np.float32(1), np.float32(2.0**-24)
-    more, less = (one + np.float32(share) * half_unit > one for share in (1.5, 0.5))
-    nearest = bool(more and not less)
-    subnormal = np.array([2.0**-126], np.float32) * np.float32(0.5)
-    kept = subnormal.view(np.uint32)[0] != 0
-    return (
-        f"rounds {'to nearest' if nearest else 'in one direction'}, "
-        f"{'keeps' if kept else 'flushes'} subnormals"
-    )
-
-
-def _current_folder() -> str:
+def _read(get: Callable[[], Any]) -> Any:
+    """Return a value, or why it cannot be read, which is a change as well."""
     try:
-        return os.getcwd()  # noqa: PTH109  # it raises if the folder was removed
-    except OSError:
-        return "removed"
+        return get()
+    except Exception as error:
+        return f"unreadable: {type(error).__name__}"
+
+
+def _equal(old: Any, new: Any) -> bool:
+    if old is new:
+        return True
+    try:
+        return not callable(old) and bool(old == new)
+    except Exception:  # an object of a plugin may compare as it likes
+        return False
+
+
+def _described(value: Value, old: Any, new: Any) -> Iterator[str]:
+    if not (value.parts and isinstance(old, Mapping) and isinstance(new, Mapping)):
+        yield value.name + _both(old, new)
+        return
+    for name in sorted({*old, *new}):
+        if not _equal(old.get(name), new.get(name)):
+            # An environment variable may hold what is secret.
+            private = value.name == ENVIRONMENT
+            both = "" if private else _both(old.get(name), new.get(name))
+            yield f"{value.name} {name}" if private else f"{name}{both}"
+
+
+def _both(old: Any, new: Any) -> str:
+    if all(isinstance(value, str | int | float) for value in (old, new)):
+        texts = [str(value) for value in (old, new)]
+        if max(map(len, texts)) <= 40:
+            return f" (was {texts[0]}, is {texts[1]})"
+    return ""

@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 
 from harness.contract import Array, Batch, Readout, Target, Task
-from harness.machine.process_state import changes, process_state, restore
+from harness.machine.process_state import ProcessState
 from harness.measure.problem import rows
 
 PROBLEMS = 10_000
@@ -52,7 +52,7 @@ def check_task(task: Task) -> TaskCheck:
     Raises:
         ValueError: If the task has no length below 1000.
     """
-    before = process_state()
+    before = ProcessState()
     length = _first_length(task)
     batch = _draw(task, length)
     unfit = chain.from_iterable(_unfit(task, length, size) for size in _SIZES)
@@ -62,8 +62,8 @@ def check_task(task: Task) -> TaskCheck:
     }
     if clauses["shapes and dtypes"] is None:  # another batch cannot be scored
         clauses |= _answers(task, batch, length)
-    changed = changes(before, process_state())
-    restore(before)
+    changed = before.changes()
+    before.restore()
     left = f"changes {', '.join(changed[:3])}" if changed else None
     clauses["process unchanged"] = left
     return TaskCheck(task.info.name, length, clauses)

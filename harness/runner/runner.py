@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from harness.contract import (
     DeviceProbe,
@@ -13,9 +14,11 @@ from harness.contract import (
     TrainableNetwork,
 )
 from harness.errors import PluginError, RefusedError, UnavailableError
-from harness.loading import build_network, load_cell, load_probe
+from harness.loading import build_network, import_built_in, load_cell, load_probe
+from harness.machine.functions import imported
 from harness.machine.peak import Peak, measure_peak
-from harness.machine.process_state import ProcessState, changes, process_state
+from harness.machine.process_state import ProcessState
+from harness.machine.threads import Threads
 from harness.registry import Registry
 from harness.runner.gauges import DeviceMemory, Gauge, Gauges, ResidentMemory
 from harness.runner.given import GuardedNetwork, own
@@ -80,7 +83,7 @@ class InProcess:
         self._registry = registry
         self.written: list[str] = []
         self._before: ProcessState | None = None
-        self._first = ("", "")
+        self._threads = Threads()
 
     def network(
         self, implementation: str, spec: NetworkSpec, device: str
@@ -128,22 +131,30 @@ class InProcess:
 
     def changes(self) -> list[str]:
         """Return what code of implementations has changed of this process."""
-        return [] if self._before is None else changes(self._before, self._state())
+        if self._before is None:
+            return []
+        return self._before.changes() + self._threads.left_computing()
 
     def _look(self, implementation: str, device: str) -> None:
-        """Remember the state of this process before a plugin's code runs in it."""
+        """Remember the state of this process before a plugin's code runs in it.
+
+        The framework and the code of this project are imported before.
+        """
         if self._before is not None:
             return
-        self._first = (implementation, device)
-        for module in self._registry.framework_of(implementation).modules:
+        framework = self._registry.framework_of(implementation)
+        for module in framework.modules:
             with suppress(Exception, SystemExit):  # building a network reports it
                 importlib.import_module(module)
-        self._before = self._state()
+        import_built_in(self._registry, framework)
+        probe = self._usable_probe(implementation, device)
+        shared = [] if probe is None else probe.state().shared
+        holders = [*imported(framework.modules), *shared]
 
-    def _state(self) -> ProcessState:
-        probe = self._usable_probe(*self._first)
-        settings = {} if probe is None else probe.state().settings
-        return {**process_state(), **settings}
+        def settings() -> Mapping[str, Any]:
+            return {} if probe is None else probe.state().settings
+
+        self._before, self._threads = ProcessState(holders, settings), Threads()
 
     def _usable_probe(self, implementation: str, device: str) -> DeviceProbe | None:
         """Return the probe; on the CPU it is needed only for doubts, so it may fail."""

@@ -13,6 +13,7 @@ from jax import numpy as jnp
 from harness.contract import Array, FrameworkState
 from implementations.jax_backend.network import find_device
 from implementations.shared.device import Probe
+from implementations.shared.keras_state import keras_holders, keras_settings
 
 _BUILDS = "/jax/core/compile/"
 """The beginning of the names of events of tracing, lowering and compiling."""
@@ -84,5 +85,10 @@ class JaxProbe(Probe):
     def state(self) -> FrameworkState:
         """Return the count of builds and all options; JAX reports no threads."""
         builds = sum(n for event, n in _events.items() if event.startswith(_BUILDS))
-        options = {f"JAX's {n}": str(v) for n, v in jax.config.values.items()}
-        return FrameworkState(builds, settings=options)
+        options = {f"JAX's {n}": v for n, v in jax.config.values.items()}
+        settings = {**options, **keras_settings()}
+        return FrameworkState(builds, None, settings, (*_SHARED, *keras_holders()))
+
+
+_SHARED = (jnp, jnp.linalg, jax.lax, jax.nn, jax.random, jax.tree_util)
+"""Where JAX's functions are; `jax` itself is its framework's module."""

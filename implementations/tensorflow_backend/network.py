@@ -24,6 +24,13 @@ Tensor = Any
 T = TypeVar("T")
 
 
+def _turn_tf32_off() -> None:
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+_turn_tf32_off()  # here too, so that building a network changes nothing of the process
+
+
 class TensorFlowNetwork(SharedNetwork):
     """Stacked layers with a linear readout; every call is a graph that is traced once.
 
@@ -47,7 +54,7 @@ class TensorFlowNetwork(SharedNetwork):
     ) -> None:
         check_backend("tensorflow", "tensorflow")
         self._device = find_device(device)
-        tf.config.experimental.enable_tensor_float_32_execution(False)
+        _turn_tf32_off()
         # Otherwise Keras adds a page about the call's arguments to a layer's errors.
         keras.config.disable_traceback_filtering()
         widths = spec.layer_input_sizes

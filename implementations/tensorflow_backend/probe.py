@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-import keras
 import tensorflow as tf
 
 from harness.contract import Array, FrameworkState
 from implementations.shared.device import Probe
+from implementations.shared.keras_state import keras_holders, keras_settings
 from implementations.tensorflow_backend.network import find_device
 
 _TRACING = "tensorflow.python.eager.polymorphic_function.tracing_compilation"
+_CONFIG = "tensorflow.python.framework.config"
+_CONTEXT = "tensorflow.python.eager.context"
+"""Private modules, which may move."""
 
 
 class TensorFlowProbe(Probe):
@@ -99,7 +102,34 @@ class TensorFlowProbe(Probe):
             "TensorFlow's TF32": str(
                 tf.config.experimental.tensor_float_32_execution_enabled()
             ),
-            "Keras' float type": keras.backend.floatx(),
-            "Keras' dtype policy": keras.config.dtype_policy().name,
+            "TensorFlow's determinism": str(_is_deterministic()),
+            "TensorFlow's device": _device(),
+            **keras_settings(),
         }
-        return FrameworkState(builds, threads or None, settings)
+        shared = (*_SHARED, *keras_holders())
+        return FrameworkState(builds, threads or None, settings, shared)
+
+
+_SHARED = (
+    tf.math,
+    tf.nn,
+    tf.linalg,
+    tf.raw_ops,
+    tf.random,
+    tf.Tensor,
+    tf.Variable,
+    tf.GradientTape,
+    tf.Module,
+)
+"""Where TensorFlow's functions are; `tf` itself is its framework's module."""
+
+
+def _is_deterministic() -> bool | None:
+    ask = getattr(sys.modules.get(_CONFIG), "is_op_determinism_enabled", None)
+    return None if ask is None else bool(ask())
+
+
+def _device() -> str:
+    """Return the device that operations are on unless they name another."""
+    context = getattr(sys.modules.get(_CONTEXT), "context", None)
+    return "" if context is None else str(context().device_name)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +9,7 @@ import pytest
 
 from harness.errors import PluginError
 from harness.loading import load_cell
-from harness.machine.process_state import changes, process_state, restore
+from harness.machine.process_state import ProcessState
 from harness.registry import Registry
 from harness.store import RunFolder, TrialRecord
 from tests import helpers
@@ -119,33 +116,10 @@ def test_reading_a_file_changes_nothing_here(tmp_path: Path) -> None:
         "np.tanh = None\nos.chdir('/')\nnp.seterr(all='raise')\n"
         "declare_task('mine', factory='mine:make')\n"
     )
-    before = process_state()
+    before = ProcessState()
     registry = Registry.discover([helpers.write(tmp_path / "mine.py", text)])
     assert "mine" in registry.tasks
-    assert changes(before, process_state()) == []
-
-
-def test_what_is_changed_is_named_and_undone(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = process_state()
-    monkeypatch.setattr(np, "exp", np.sin)
-    monkeypatch.setattr(np.linalg, "norm", np.sin)
-    monkeypatch.delattr(math, "hypot")
-    folder = os.getcwd()  # noqa: PTH109
-    os.chdir("/")
-    np.seterr(under="raise")
-    signal.signal(signal.SIGUSR2, lambda *_: None)
-    assert changes(before, process_state()) == [
-        "math.hypot",
-        "numpy.exp",
-        "numpy.linalg.norm",
-        "numpy's error handling",
-        "signal handlers",
-        f"current folder (was {folder}, is /)"
-        if len(folder) <= 40
-        else "current folder",
-    ]
-    restore(before)
-    assert changes(before, process_state()) == []
+    assert before.changes() == []
 
 
 @pytest.mark.slow

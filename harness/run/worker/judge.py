@@ -36,10 +36,12 @@ import numpy as np
 from harness.contract import Inputs, NetworkSpec, Readout, Target, Weights
 from harness.errors import MOST_REASON, shortened
 from harness.files.text import to_json
+from harness.loading import import_built_in
 from harness.machine.facts import machine_name, processor
 from harness.machine.gpu import VISIBLE, gpu_name
 from harness.machine.pinning import pinned_variables
-from harness.machine.process_state import changes, process_state
+from harness.machine.process_state import ProcessState
+from harness.machine.threads import Threads
 from harness.measure import MEASURES, MeasureInput, by_reference
 from harness.measure.certificate.record import listed
 from harness.measure.learning.training import Observer
@@ -83,7 +85,8 @@ class Worker:
         self._spent_s: dict[str, float] = {}
         self._stop = False
         self._request: str | None = None
-        self._before = process_state()
+        import_built_in(registry)
+        self._before, self._threads = ProcessState(), Threads()
 
     def answer(self, request: Message) -> None:
         """Answer one request; an error is an answer too."""
@@ -102,12 +105,13 @@ class Worker:
             self._send_error(*died, died=True)
         except BaseException as error:  # of a task or a cell: no user interrupts this
             self._meters.pop(key, None)
-            self._send_error(*outcome_of(error))
+            self._send_error(*outcome_of(error), changed=self._changed())
 
     def _answer(self, request: Message, key: str, begin_s: float) -> None:
         found = self._obey(request, key)
         changed = {"changed": self._runner.changes()}
-        mine = changes(self._before, process_state())
+        mine = self._before.changes()
+        mine += self._threads.left_computing()
         if mine:
             raise _ChangedJudgeError(
                 f"a cell or a task has changed {listed(mine, 3)} of the process that "
@@ -123,9 +127,32 @@ class Worker:
         if key in self._meters:
             self._spent_s[key] = time.perf_counter() - begin_s
 
-    def _send_error(self, outcome: str, reason: str, *, died: bool = False) -> None:
-        reason = shortened(reason, MOST_REASON)
-        values = {"kind": "error", "outcome": outcome, "reason": reason, "died": died}
+    def _changed(self) -> list[str]:
+        """Return what has changed of the runner, also when a request has failed."""
+        try:
+            return self._runner.changes()
+        except RunnerDiedError:
+            return ["the runner"]
+
+    def _send_error(
+        self,
+        outcome: str,
+        reason: str,
+        *,
+        died: bool = False,
+        changed: Sequence[str] = (),
+    ) -> None:
+        """Send why there is no answer.
+
+        What has changed its process and failed leaves the process to nobody.
+        """
+        values = {
+            "kind": "error",
+            "outcome": outcome,
+            "reason": shortened(reason, MOST_REASON),
+            "died": died or bool(changed),
+            "changed": list(changed),
+        }
         self._send(values)
 
     def _obey(self, request: Message, key: str) -> Measurement | dict[str, Any]:
