@@ -5,8 +5,9 @@ Whoever replaces one changes what others compute.
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import ModuleType
 from typing import Any
@@ -100,34 +101,30 @@ class _Held:
             now = self._now.get(name)
             if now is was:
                 continue
-            if self._wraps(now, was):
+            if self._wraps(now, [was]):
                 self._functions[name] = now
             else:
                 yield name
         if isinstance(self._holder, type):
             yield from self._hiding(self._holder)
 
-    def _wraps(self, now: Any, was: Any) -> bool:
-        """Say whether a function is the earlier one, wrapped by its own library.
+    def _wraps(self, now: Any, earlier: Sequence[Any]) -> bool:
+        """Say whether a function is an earlier one, wrapped by its own library.
 
         torch does so when it makes the first optimiser of a class or compiles.
         """
         library = _package(getattr(self._holder, "__module__", self._holder.__name__))
-        inner = [now]
-        for _ in range(_MOST_WRAPPED):
-            inner = [v for f in inner if _defined_in(f, library) for v in _inner(f)]
-            if any(value is was for value in inner):
-                return True
-        return False
+        return any(f is was for f in _inside(now, library) for was in earlier)
 
     def _hiding(self, of: type) -> Iterator[str]:
         """Yield the methods that were inherited and are the class's own now."""
         for name in [*self._now.keys() - self._copy.keys()]:
-            inherited = [
-                vars(base)[name] for base in of.__mro__[1:] if name in vars(base)
-            ]
-            now = self._now[name]
-            if inherited and _computes(now) and not self._wraps(now, inherited[0]):
+            now, bases = self._now[name], of.__mro__[1:]
+            was = next((vars(base)[name] for base in bases if name in vars(base)), None)
+            if was is None or not _computes(now):
+                continue
+            # That of the base class may have been wrapped in the meantime.
+            if not self._wraps(now, [was, *_inside(was, _package(of.__module__))]):
                 yield name
 
     def restore(self) -> None:
@@ -142,17 +139,27 @@ _MOST_WRAPPED = 4
 """How many functions of its library may be around a function."""
 
 
+def _inside(function: Any, library: str) -> list[Any]:
+    """Return the functions that functions of a library are wrapped around here."""
+    found, inner = [], [function]
+    for _ in range(_MOST_WRAPPED):
+        inner = [v for f in inner if _defined_in(f, library) for v in _closed_over(f)]
+        found += inner
+    return found
+
+
 def _defined_in(function: Any, library: str) -> bool:
     module = getattr(function, "__globals__", {}).get("__name__")
     return _package(module) == library
 
 
-def _inner(function: Any) -> Iterator[Any]:
-    """Yield what a function may be around: what it says, and what it closes over."""
-    yield getattr(function, "__wrapped__", None)
+def _closed_over(function: Any) -> Iterator[Any]:
+    """Yield the functions that a function says it wraps, or closes over."""
+    values = [getattr(function, "__wrapped__", None)]
     for cell in getattr(function, "__closure__", None) or ():
         with suppress(ValueError):  # an empty cell
-            yield cell.cell_contents
+            values.append(cell.cell_contents)
+    yield from filter(inspect.isroutine, values)
 
 
 def _package(module: object) -> str:
