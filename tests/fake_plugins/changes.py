@@ -10,7 +10,13 @@ for name in ("patches-numpy", "raises-on-overflow", "beside-them"):
         factory=f"changes:{name.replace('-', '_')}",
     )
 
-for name in ("detects-anomalies", "more-threads", "no-gradients", "plain-torch"):
+for name in (
+    "detects-anomalies",
+    "more-threads",
+    "no-gradients",
+    "other-precision",
+    "plain-torch",
+):
     declare_implementation(
         name,
         framework="torch",
@@ -58,6 +64,13 @@ def no_gradients(cell, input_size, hidden_size):
     import torch
 
     torch.set_grad_enabled(False)
+    return plain_torch(cell, input_size, hidden_size)
+
+
+def other_precision(cell, input_size, hidden_size):
+    import torch
+
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
     return plain_torch(cell, input_size, hidden_size)
 
 

@@ -60,7 +60,7 @@ def test_a_session_times_those_apart_that_change_their_process(
     tmp_path: Path, call: Call
 ) -> None:
     names = ["plain-torch", "detects-anomalies", "more-threads", "no-gradients"]
-    names += ["torch-native"]
+    names += ["other-precision", "torch-native"]
     section = helpers.speed(*names, phases=["forward"])
     helpers.write(tmp_path / "s.toml", helpers.suite(section))
     selected = f"speed and ({' or '.join(names)})"
@@ -72,12 +72,56 @@ def test_a_session_times_those_apart_that_change_their_process(
     assert changed == {
         "plain-torch": None,
         "detects-anomalies": ["torch's anomaly mode (was False, is True)"],
-        "more-threads": ["torch's threads (was 1, is 2)"],
+        "more-threads": [
+            "threads of libgomp (was 1, is 2)",
+            "torch's threads (was 1, is 2)",
+        ],
         "no-gradients": ["torch's grad mode (was True, is False)"],
+        "other-precision": [
+            "torch's float32 precision of mkldnn matmul (was none, is bf16)"
+        ],
         "torch-native": None,
     }
     workers = {n: r.result["worker"] for n, r in found.items()}
     assert len(set(workers.values())) == len(workers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=pytest.mark.long)]
+)
+def test_what_is_built_in_changes_nothing_of_its_process(
+    compiled: bool, tmp_path: Path, call: Call
+) -> None:
+    slowest = {"torch-compile", "tensorflow-loop"}
+    names = [
+        name
+        for name, declared in helpers.REGISTRY.implementations.items()
+        if helpers.REGISTRY.unavailable(name) is None
+        and "cpu" in declared.devices
+        and (compiled or name not in slowest)
+    ]
+    trained = [n for n in names if helpers.REGISTRY.implementation(n).trains]
+    learning = helpers.learning(
+        implementations=trained,
+        learn_on=trained,
+        seeds=[0],
+        updates=20,
+        evaluate_every=20,
+    )
+    timed = helpers.speed(*trained, phases=["forward", "train_step"])
+    inferred = helpers.speed(*names, phases=["forward", "stream"])
+    helpers.write(tmp_path / "s.toml", helpers.suite(learning, timed, inferred))
+    command = ("run", "s.toml", "-o", "out", "-j", 1, "--no-certify")
+    call(*command, cwd=tmp_path)
+    every = RunFolder.open(tmp_path / "out").records()
+    ended = {(r.trial.measure, r.trial.implementation): r for r in every}
+    assert ended.keys() >= {("learning", n) for n in trained}
+    assert ended.keys() >= {("speed", n) for n in names}
+    for record in every:
+        assert (record.outcome, record.reason) == ("ok", None)
+        assert "changed_process" not in record.result
+        assert "changes" not in record.result.get("kernel", "")
 
 
 @pytest.mark.slow

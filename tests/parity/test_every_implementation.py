@@ -84,6 +84,7 @@ def assert_certified(record: TrialRecord, trains: bool) -> None:
     assert record.value("certificate", "certified") == 1, cell
     assert record.value("certificate", "shapes") == 8, cell
     assert record.result["kernel"], cell
+    assert "changed_process" not in record.result, cell
     if trains:
         assert checks.keys() >= INFERENCE | TRAINING, cell
     else:
