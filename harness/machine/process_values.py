@@ -58,16 +58,21 @@ def _floating_point_mode() -> str:
     )
 
 
-_OF_FRAMEWORKS = (
+_OF_LIBRARIES = {
+    "KMP_DUPLICATE_LIB_OK",
+    "KMP_INIT_AT_FORK",
+    "TF2_BEHAVIOR",
+    "TF_CPP_MIN_LOG_LEVEL",
     "TORCHINDUCTOR_CACHE_DIR",
     "TRITON_CACHE_DIR",
     "_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR",
-)
-"""Variables that a framework sets when it is first used, for its own children."""
+}
+"""Variables that scikit-learn, JAX, TensorFlow and torch set themselves, when they are
+imported or first used."""
 
 
 def _environment() -> Mapping[str, str]:
-    return {n: v for n, v in os.environ.items() if n not in _OF_FRAMEWORKS}
+    return {n: v for n, v in os.environ.items() if n not in _OF_LIBRARIES}
 
 
 def _signal_handlers() -> Mapping[int, Any]:
