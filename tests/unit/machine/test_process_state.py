@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import gc
+import math
 import os
 import resource
 import signal
@@ -57,6 +58,7 @@ def _reordered() -> None:
 
 CHANGES: dict[str, tuple[Callable[[], object], list[str]]] = {
     "a function of numpy": (lambda: setattr(np, "exp", np.sin), ["numpy.exp"]),
+    "a removed function": (lambda: delattr(math, "hypot"), ["math.hypot"]),
     "of its parts": (lambda: setattr(np.linalg, "norm", _other), ["numpy.linalg.norm"]),
     "a method of this project": (
         lambda: setattr(NumpyNetwork, "forward", _other),
