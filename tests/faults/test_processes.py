@@ -102,16 +102,13 @@ def test_what_is_built_in_changes_nothing_of_its_process(
         and (compiled or name not in slowest)
     ]
     trained = [n for n in names if helpers.REGISTRY.implementation(n).trains]
-    learning = helpers.learning(
-        implementations=trained,
-        learn_on=trained,
-        seeds=[0],
-        updates=20,
-        evaluate_every=20,
-    )
+    learning = [
+        helpers.learning(implementations=[n], seeds=[0], updates=20, evaluate_every=20)
+        for n in trained
+    ]
     timed = helpers.speed(*trained, phases=["forward", "train_step"])
     inferred = helpers.speed(*names, phases=["forward", "stream"])
-    helpers.write(tmp_path / "s.toml", helpers.suite(learning, timed, inferred))
+    helpers.write(tmp_path / "s.toml", helpers.suite(*learning, timed, inferred))
     command = ("run", "s.toml", "-o", "out", "-j", 1, "--no-certify")
     call(*command, cwd=tmp_path)
     every = RunFolder.open(tmp_path / "out").records()
