@@ -33,11 +33,12 @@ def check_ranges(
     """
     units = {name: stated["unit"] for name, stated in quantities.items()}
     for reading in readings:
-        given = {
-            n: (range_of(reading.split, n, units), v) for n, v in reading.values.items()
-        }
-        given["point"] = range_of_unit(reading.x_unit), reading.x
-        for name, (allowed, found) in given.items():
+        given = [
+            (name, range_of(reading.split, name, units), found)
+            for name, found in reading.values.items()
+        ]
+        given.append(("point", range_of_unit(reading.x_unit), reading.x))
+        for name, allowed, found in given:
             several = found if isinstance(found, list) else (found,)
             if problem := allowed.problem(several):
                 raise ImpossibleError(f"{reading.split} {name} {problem}")
