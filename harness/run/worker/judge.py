@@ -129,6 +129,7 @@ class Worker:
 
     def _changed(self) -> list[str]:
         """Return what has changed of the runner, also when a request has failed."""
+        self._runner.begin()  # mistakes that nobody has waited for are none of it
         try:
             return self._runner.changes()
         except RunnerDiedError:
