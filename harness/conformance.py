@@ -17,6 +17,9 @@ from harness.errors import PluginError, shown
 MOST_LETTERS = 100
 """The longest name of a plugin; reports and file names are made of several."""
 
+MOST_ITEMS = 1000
+"""The most items of a list or a table in a declaration, and plugins of a file."""
+
 # --- declared arguments --------------------------------------------------------------
 
 
@@ -81,6 +84,13 @@ def is_list(value: object, holds: Callable[[Any], bool], least: int = 1) -> bool
     return len(value) >= least and all(map(holds, value))
 
 
+def is_long(value: object) -> bool:
+    """Say whether a list or a table has more items than a declaration may have."""
+    if isinstance(value, str | bytes):
+        return False
+    return isinstance(value, Sequence | Set | Mapping) and len(value) > MOST_ITEMS
+
+
 def list_of(
     what: str, example: str, holds: Callable[[Any], bool], least: int = 1
 ) -> Allowed:
@@ -120,7 +130,8 @@ VARIABLES = Allowed(
 
 
 def _is_range(value: Any) -> bool:
-    numbers = is_list(value, lambda n: isinstance(n, int | float) and math.isfinite(n))
+    # An integer may be too large for `math.isfinite`.
+    numbers = is_list(value, lambda n: isinstance(n, int | float) and abs(n) < math.inf)
     pair = numbers and isinstance(value, Sequence) and len(value) == 2
     return pair and bool(value[0] < value[1])
 

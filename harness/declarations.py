@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 from harness.conformance import (
     FLAG,
     LINE,
+    MOST_ITEMS,
     RANGES,
     REFERENCE,
     VARIABLES,
@@ -23,6 +24,7 @@ from harness.conformance import (
     check_name,
     is_line,
     is_list,
+    is_long,
     is_module,
     is_name,
     is_word,
@@ -35,6 +37,13 @@ BUILT_IN = "built in"
 
 INITS = ("canonical", "chrono")
 """The schemes of initial values that every cell has: a certificate uses both."""
+
+_EVERY = ("equations", "reference")
+
+
+def _is_every(value: object) -> bool:
+    return value is None or (isinstance(value, str) and value in _EVERY)
+
 
 _OPTIONAL = or_none(REFERENCE)
 _ARGUMENTS: Mapping[str, Allowed] = {
@@ -59,6 +68,7 @@ _ARGUMENTS: Mapping[str, Allowed] = {
     "states": RANGES,
     # of an implementation
     "framework": Allowed("the name of a framework, such as 'torch'", is_line),
+    "every": Allowed("'equations' or 'reference', or None", _is_every),
     "cells": list_of("names", "['gru'], or 'equations' or 'reference'", is_line, 0),
     "layer": _OPTIONAL,
     "loop": _OPTIONAL,
@@ -103,6 +113,11 @@ class Declaration:
             allowed, value = self.allowed.get(each.name), getattr(self, each.name)
             if allowed is None:
                 continue
+            if is_long(value):
+                raise ValueError(
+                    f"{self.kind} '{self.name}': {each.name} has {len(value)} items; "
+                    f"give at most {MOST_ITEMS}"
+                )
             if not allowed.holds(value):
                 self._refuse(each.name)
             if allowed.kept is not None:  # the author's own list may change later
@@ -229,7 +244,6 @@ class ImplementationDeclaration(Declaration):
 
 _declared: ContextVar[list[Declaration] | None] = ContextVar("declared", default=None)
 D = TypeVar("D", bound=Declaration)
-_EVERY = ("equations", "reference")
 
 
 @contextmanager
@@ -248,6 +262,8 @@ def _declare(kind: type[D], *arguments: Any, **named: Any) -> D:
     declaration = kind(*arguments, **named)
     collecting = _declared.get()
     if collecting is not None:
+        if len(collecting) >= MOST_ITEMS:
+            raise ValueError(f"more than {MOST_ITEMS} plugins are declared")
         collecting.append(declaration)
     return declaration
 

@@ -130,8 +130,10 @@ def suggestion_and_names(name: str, known: Collection[str], what: str) -> str:
 
 def error_text(error: BaseException) -> str:
     """Return "ValueError: text", or "ValueError" if it has no text."""
-    name = type(error).__name__
-    text = made_safely(lambda: str(error), "its text cannot be read")
+    name = shortened(type(error).__name__)
+    text = made_safely(
+        lambda: shortened(str(error), MOST_REASON), "its text cannot be read"
+    )
     return f"{name}: {text}" if text else name
 
 
@@ -167,7 +169,7 @@ def describe_error(error: BaseException) -> str:
 
 def _of_syntax(error: SyntaxError) -> str:
     file = Path(str(error.filename)).name
-    return f"SyntaxError: {error.msg} ({file}:{error.lineno})"
+    return shortened(f"SyntaxError: {error.msg} ({file}:{error.lineno})", MOST_REASON)
 
 
 def _line(error: BaseException) -> str:

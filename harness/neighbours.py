@@ -70,7 +70,7 @@ class Neighbours:
         try:
             spec.loader.exec_module(module)
         except BaseException:
-            del sys.modules[name]
+            sys.modules.pop(name, None)  # the file may have removed itself
             raise
         finally:
             self._places()

@@ -157,6 +157,9 @@ class Registry:
             raise PluginError(str(file), "no such plugin file")
         if file.suffix != ".py":
             raise PluginError(str(file), "a plugin file must end in .py")
+        with file.open("rb") as stream:
+            if b"\0" in stream.read(1000):  # as in UTF-16
+                raise PluginError(file.name, "is not text in UTF-8; save it as UTF-8")
         with collecting() as declared:
             self.module_of(file)
         if not declared:

@@ -22,9 +22,9 @@ def adopt_orphans() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def end_with_parent() -> None:
-    """Let the kernel kill this process when the thread that started it ends."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def end_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
+    """Let the kernel send a signal when the thread that started this process ends."""
+    _prctl(_PR_SET_PDEATHSIG, by)
 
 
 def _prctl(option: int, value: int) -> None:

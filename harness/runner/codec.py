@@ -23,7 +23,7 @@ from harness.contract import (
     Updates,
 )
 from harness.machine.peak import Peak, Rate
-from harness.runner.pipe import Message
+from harness.messages.pipe import Message
 from harness.runner.stopwatch import Taken
 
 _TYPES = {

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
-import os
 import secrets
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.errors import InputError, PluginError, RefusedError, UnavailableError
-from harness.runner.channel import Channel
+from harness.messages.channel import Channel
+from harness.messages.pipe import Message, MessageError
+from harness.messages.process import start
 from harness.runner.codec import ObjectId, decode, encode
-from harness.runner.pipe import EndingPipe, Message, MessageError
 
 MOST_WAITING = 64
 """Most requests whose answers are not read yet: the pipe holds these answers."""
@@ -178,25 +176,7 @@ class RunnerProcess:
         """Start the process unless it runs; return the channel to it."""
         if self._channel is not None:
             return self._channel
-        theirs, ours = os.pipe()
-        answers, answering = os.pipe()
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "harness.runner.serve",
-                str(theirs),
-                str(answering),
-            ],
-            stdin=subprocess.DEVNULL,
-            pass_fds=(theirs, answering),
-        )
-        os.close(theirs)
-        os.close(answering)
-        process = self._process
-        source = EndingPipe(answers, lambda: process.poll() is not None)
-        self._channel = Channel(io.BufferedReader(source), os.fdopen(ours, "wb"))
+        self._process, self._channel = start("harness.runner.serve")
         self._channel.send(Message({"declared": self._declared}))
         return self._channel
 

@@ -23,10 +23,10 @@ from harness.errors import (
     shortened,
 )
 from harness.machine.orphans import end_with_parent
+from harness.messages.channel import Channel
+from harness.messages.pipe import Message, MessageError
 from harness.registry import Registry
-from harness.runner.channel import Channel
 from harness.runner.codec import ObjectId, decode, encode
-from harness.runner.pipe import Message, MessageError
 from harness.runner.runner import InProcess
 
 

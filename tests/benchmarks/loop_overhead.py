@@ -27,10 +27,10 @@ from harness.machine.clock import reading_s
 from harness.machine.pinning import worker_environment
 from harness.measure.learning.training import CHUNK, Observer, measure_learning
 from harness.measure.problem import Problem
+from harness.messages.pipe import Message, send
 from harness.registry import Registry
 from harness.runner.given import own
 from harness.runner.phase import BatchPhase
-from harness.runner.pipe import Message, send
 from harness.runner.process import RunnerProcess
 from harness.runner.remote import RemoteRunner
 from harness.store import Reading

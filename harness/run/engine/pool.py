@@ -12,6 +12,7 @@ from typing import Any
 from harness.declarations import Declaration
 from harness.machine.peak import Peak
 from harness.measure import MEASURES, by_reference
+from harness.messages.pipe import Message
 from harness.reading import Reading
 from harness.registry import Registry
 from harness.run.engine.peaks import Peaks
@@ -30,7 +31,6 @@ from harness.run.job import (
 from harness.run.worker.judge import CHANGED
 from harness.run.worker.log import Write
 from harness.run.worker.process import Request, WorkerDiedError, WorkerProcess
-from harness.runner.pipe import Message
 from harness.trial import Conditions, Trial
 
 

@@ -47,9 +47,9 @@ from harness.measure.certificate.record import listed
 from harness.measure.learning.training import Observer
 from harness.measure.problem import Measurement, Problem
 from harness.measure.speed.meter import SpeedMeter
+from harness.messages.pipe import Message
 from harness.registry import Registry
 from harness.run.worker.outcome import outcome_of, outcome_of_runner
-from harness.runner.pipe import Message
 from harness.runner.process import RunnerDiedError
 from harness.runner.runner import Runner
 from harness.trial import Trial

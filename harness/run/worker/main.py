@@ -12,8 +12,8 @@ import os
 import signal
 
 from harness.machine.orphans import adopt_orphans, end_children
-from harness.runner.channel import Channel
-from harness.runner.pipe import Message
+from harness.messages.channel import Channel
+from harness.messages.pipe import Message
 from harness.runner.process import RunnerProcess
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from harness.contract import Weights
 from harness.machine.pinning import worker_environment
+from harness.messages.pipe import EndingPipe, Message, MessageError, receive, send
 from harness.run.job import Limits, Start
 from harness.run.worker.limits import Watch
 from harness.run.worker.log import LogPump, Write
 from harness.run.worker.outcome import outcome_of_death
 from harness.run.worker.reaper import MARK, reaper
-from harness.runner.pipe import EndingPipe, Message, MessageError, receive, send
 from harness.trial import Trial
 
 

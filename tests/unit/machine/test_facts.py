@@ -141,8 +141,8 @@ def test_a_result_names_the_gpu_that_its_worker_saw(
 
 
 def test_a_worker_runs_its_trial_on_the_one_device_that_it_sees() -> None:
+    from harness.messages.pipe import Message
     from harness.run.worker.judge import _trial
-    from harness.runner.pipe import Message
 
     for device, seen in (("cpu", "cpu"), ("cuda:0", "cuda:0"), ("cuda:3", "cuda:0")):
         trial = Trial("parity", "torch-native", "gru", device=device)

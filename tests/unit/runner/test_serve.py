@@ -28,10 +28,10 @@ from harness.errors import (
     shown,
 )
 from harness.measure.problem import Problem
+from harness.messages.channel import Channel
+from harness.messages.pipe import receive, send
 from harness.run.worker.outcome import outcome_of
-from harness.runner.channel import Channel
 from harness.runner.codec import decode, encode
-from harness.runner.pipe import receive, send
 from harness.runner.process import _raised
 from harness.runner.returned import FormError
 from harness.runner.runner import InProcess

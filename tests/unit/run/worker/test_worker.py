@@ -8,10 +8,10 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+from harness.messages.pipe import Message, receive, send
 from harness.run.job import Start
 from harness.run.worker.judge import Worker
 from harness.run.worker.process import Request
-from harness.runner.pipe import Message, receive, send
 from harness.runner.runner import InProcess
 from harness.trial import LearningSettings
 from tests import helpers

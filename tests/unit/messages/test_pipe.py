@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from harness.runner.pipe import Message, MessageError, receive, send
+from harness.messages.pipe import Message, MessageError, receive, send
 
 _text = st.text(max_size=8)
 _json = st.recursive(
@@ -105,7 +105,7 @@ def test_what_is_no_message_is_refused(sent: bytes) -> None:
 
 
 def test_an_endless_line_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.runner.pipe.MOST_LINE_BYTES", 1000)
+    monkeypatch.setattr("harness.messages.pipe.MOST_LINE_BYTES", 1000)
     with pytest.raises(MessageError, match="a line of more than 1000 bytes"):
         receive(io.BytesIO(b"x" * 5000))
 

@@ -89,15 +89,20 @@ def _plain(value: Any) -> Any:
     raise MessageError(f"a {type(value).__name__} cannot be sent")
 
 
-def receive(stream: IO[bytes]) -> Message | None:
+def receive(stream: IO[bytes], most_line_bytes: int | None = None) -> Message | None:
     """Read a message; return None if the other side has closed.
+
+    Args:
+        stream: Where it arrives.
+        most_line_bytes: The most bytes of its line, by default `MOST_LINE_BYTES`.
 
     Raises:
         MessageError: If what arrives is not a message.
     """
-    line = stream.readline(MOST_LINE_BYTES + 1)
-    if len(line) > MOST_LINE_BYTES:
-        raise MessageError(f"a line of more than {MOST_LINE_BYTES} bytes")
+    most = MOST_LINE_BYTES if most_line_bytes is None else most_line_bytes
+    line = stream.readline(most + 1)
+    if len(line) > most:
+        raise MessageError(f"a line of more than {most} bytes")
     if not line.endswith(b"\n"):
         return None
     values, described = _header(line)

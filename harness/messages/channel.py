@@ -7,10 +7,11 @@ that made a channel may use it; a copy of it ends when it tries.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import IO
 
-from harness.runner.pipe import Message, receive, send
+from harness.messages.pipe import Message, receive, send
 
 
 class Channel:
@@ -23,6 +24,7 @@ class Channel:
 
     def __init__(self, source: IO[bytes], target: IO[bytes]) -> None:
         self._source, self._target = source, target
+        self._pipe = _opened(target)
         self._owner = os.getpid()
         os.register_at_fork(after_in_child=self._close_copies)
 
@@ -37,20 +39,26 @@ class Channel:
         """Send a message.
 
         Raises:
-            OSError: If the other side has closed.
+            OSError: If the other side has closed, or the pipe was closed here.
             MessageError: If an array holds anything but numbers or booleans.
         """
         self._end_copy()
+        if _opened(self._target) != self._pipe:
+            # A plugin may have closed the pipe; a file of it may have the number now.
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         send(self._target, message)
 
-    def receive(self) -> Message | None:
+    def receive(self, most_line_bytes: int | None = None) -> Message | None:
         """Return the next message, or None if the other side has closed.
+
+        Args:
+            most_line_bytes: The most bytes of its line, by default those of `receive`.
 
         Raises:
             MessageError: If what arrives is not a message.
         """
         self._end_copy()
-        return receive(self._source)
+        return receive(self._source, most_line_bytes)
 
     def close(self) -> None:
         """Close both pipes."""
@@ -72,3 +80,12 @@ class Channel:
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(nothing, stream.fileno(), inheritable=False)
         os.close(nothing)
+
+
+def _opened(stream: IO[bytes]) -> tuple[int, int] | None:
+    """Return what is open under the number of a stream, or None if nothing is."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino

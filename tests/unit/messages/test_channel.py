@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from harness.runner.channel import Channel
-from harness.runner.pipe import Message, receive
+from harness.messages.channel import Channel
+from harness.messages.pipe import Message, receive
 
 Made = tuple[Channel, tuple[int, int], int]
 """A channel, its descriptors, and the other end of what it sends."""

@@ -1,0 +1,1 @@
+"""Messages between two processes, of which one may run code of a plugin."""
