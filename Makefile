@@ -54,7 +54,7 @@ test-all: test
 	$(BIN)/python -m tests.faults.kills --kills 100
 	RNN_HARNESS_FUZZ=100000 $(PYTEST_SIDE_BY_SIDE) tests/faults/test_fuzz_files.py
 	RNN_HARNESS_FUZZ=10000 $(BIN)/pytest tests/faults/test_fuzz_command_line.py \
-		tests/faults/test_declarations.py
+		tests/faults/test_fuzz_declarations.py
 
 static: $(STAMPS)/test
 	$(BIN)/ruff check .

@@ -14,11 +14,12 @@ import re
 import select
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:  # declarations are read and listed without them
+    import numpy as np
 
-from harness.contract import Array, Weights
+    from harness.contract import Array, Weights
 
 MOST_LINE_BYTES = 2**26
 """The curve of a learning trial over a million updates takes a quarter of this."""
@@ -60,7 +61,7 @@ def send(stream: IO[bytes], message: Message) -> None:
         if left < 0 or array.ndim > _MOST_DIMENSIONS:
             raise MessageError(f"'{name}' of shape {array.shape} is too large")
     # Copied only now: an array of a small memory may seem to be a huge one.
-    arrays = {n: np.asarray(a, order="C") for n, a in message.arrays.items()}
+    arrays = {n: _contiguous(a) for n, a in message.arrays.items()}
     shapes = [[name, a.dtype.str, list(a.shape)] for name, a in arrays.items()]
     line = _line({"values": message.values, "arrays": shapes})
     stream.write(line + b"\n")
@@ -81,7 +82,15 @@ def _line(header: Mapping[str, Any]) -> bytes:
     return line
 
 
+def _contiguous(array: Array) -> Array:
+    import numpy as np
+
+    return np.asarray(array, order="C")
+
+
 def _plain(value: Any) -> Any:
+    import numpy as np
+
     if isinstance(value, np.longdouble):  # its own item is one again
         return float(value)
     if isinstance(value, np.generic):
@@ -112,10 +121,7 @@ def receive(stream: IO[bytes], most_line_bytes: int | None = None) -> Message | 
         left -= dtype.itemsize * math.prod(shape)
         if left < 0:
             raise MessageError(f"arrays of more than {MOST_ARRAY_BYTES} bytes")
-        try:
-            array = np.empty(shape, dtype)
-        except (ValueError, MemoryError) as error:
-            raise MessageError(f"an array that cannot be held ({error})") from None
+        array = _empty(shape, dtype)
         if array.size and not _fill(stream, array):
             return None
         arrays[name] = array
@@ -140,6 +146,8 @@ def _header(
 def _dtype(text: str) -> np.dtype[Any]:
     if not _KIND.fullmatch(text):
         raise MessageError(f"an array of dtype {text[:20]!r}")
+    import numpy as np
+
     return np.dtype(text)
 
 
@@ -148,6 +156,15 @@ def _shape(sizes: list[int]) -> tuple[int, ...]:
     if not right or len(sizes) > _MOST_DIMENSIONS:
         raise MessageError("an array of a shape that none can have")
     return tuple(sizes)
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    import numpy as np
+
+    try:
+        return np.empty(shape, dtype)
+    except (ValueError, MemoryError) as error:
+        raise MessageError(f"an array that cannot be held ({error})") from None
 
 
 def _fill(stream: IO[bytes], array: Array) -> bool:
