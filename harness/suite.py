@@ -31,6 +31,7 @@ from harness.settings import apply_setting, sections_of
 from harness.trial import LearningSettings, SpeedSettings
 
 Count = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+Updates = Annotated[int, Field(ge=1, le=2 * 10**6, strict=True)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
 Positive = Annotated[float, Field(gt=0, strict=True)]
 Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
@@ -94,7 +95,7 @@ class LearningSection(_OnTask):
     beta2: Share = Optimizer.beta2
     decay: Share = Optimizer.decay
     momentum: Share = Optimizer.momentum
-    updates: Count
+    updates: Updates
     evaluate_every: Count = LearningSettings.evaluate_every
     evaluate_sequences: Count = LearningSettings.evaluate_sequences
     seeds: Seeds

@@ -30,7 +30,7 @@ from harness.files.text import (
 from harness.reading import Reading
 from harness.store import checkpoint
 from harness.store.checkpoint import Checkpoint, write_checkpoint
-from harness.store.committed import curves_in, read_result
+from harness.store.committed import MOST_EVENTS_BYTES, curves_in, read_result
 from harness.store.record import COUNTED
 
 _TAIL_BYTES = 4096
@@ -129,6 +129,12 @@ class Attempt:
         self._events.seek(0)
         return self._events.read()
 
+    def _curves(self) -> bytes:
+        curves = self._written()
+        if len(curves) > MOST_EVENTS_BYTES:
+            raise ValueError(f"its curves take more than {MOST_EVENTS_BYTES >> 20} MiB")
+        return curves
+
     def _wall_time_s(self) -> float:
         earlier_s = 0.0 if self._resume is None else self._resume.wall_time_s
         return earlier_s + time.monotonic() - self._clock_s
@@ -174,7 +180,7 @@ class Attempt:
         if not os.path.samestat(os.fstat(self._events.fileno()), events.lstat()):
             raise OddFileError(events, "is another file")
         spec = trial_folder / "spec.json"
-        curves = self._written()
+        curves = self._curves()
         hashes = {
             spec: hash_of_file(spec, MOST_JSON_BYTES),
             events: hash_of(curves),

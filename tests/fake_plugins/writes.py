@@ -47,7 +47,9 @@ def zeroes_targets_later(spec, cell, device):
     def train_steps(network, placed):
         for batch in given:
             batch.targets[...] = 0
-        return network.train_steps([network.place(batch) for batch in given[-1:]])
+        return network.train_steps(
+            [network.place(batch) for batch in given[-len(placed) :]]
+        )
 
     return _network(spec, cell, device, place=place, train_steps=train_steps)
 

@@ -18,6 +18,7 @@ import pytest
 from harness.errors import MisuseError
 from harness.machine.cache import user_cache
 from harness.store import Reading, RunFolder, UnstorableError
+from harness.store import attempt as attempts
 from harness.trial import LearningSettings, Trial
 from tests import helpers
 
@@ -300,6 +301,19 @@ def test_curves_with_a_value_that_no_measurement_has_are_not_stored(
     attempt.write(Reading("train", {"loss": [0.1, 0.2]}, [-1, 2], "updates"))
     with pytest.raises(UnstorableError, match="train point is -1, but a count"):
         attempt.commit(ended)
+
+
+def test_curves_that_are_larger_than_what_is_read_are_not_stored(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "MOST_EVENTS_BYTES", 1 << 20)
+    attempt = run.begin(replace(LEARNING, seed=7), "new", SOURCES)
+    losses = [0.1] * 300_000
+    attempt.write(Reading("train", {"loss": losses}, list(range(300_000)), "updates"))
+    with pytest.raises(UnstorableError, match="curves take more than 1 MiB"):
+        attempt.commit({"outcome": "ok", "reason": None})
+    attempt.abandon()
+    assert run.read("new") is None
 
 
 def test_zero_is_read_wherever_a_measurement_can_be_zero(run: RunFolder) -> None:
