@@ -48,13 +48,13 @@ test-quick: static
 	$(PYTEST_SIDE_BY_SIDE) -m "not alone and not long and not slow" -q
 
 # What takes minutes more: whole certificates of implementations that compile a program
-# for every shape, a hundred kills, and ten times as many damaged files.
+# for every shape, a hundred kills, and many more odd inputs.
 test-all: test
 	$(PYTEST_SIDE_BY_SIDE) -m long
 	$(BIN)/python -m tests.faults.kills --kills 100
-	RNN_HARNESS_FUZZ=100000 $(PYTEST_SIDE_BY_SIDE) tests/faults/test_fuzz_files.py
-	RNN_HARNESS_FUZZ=10000 $(BIN)/pytest tests/faults/test_fuzz_command_line.py \
-		tests/faults/test_fuzz_declarations.py
+	RNN_HARNESS_FUZZ=30000 $(PYTEST_SIDE_BY_SIDE) tests/faults/test_fuzz_files.py
+	RNN_HARNESS_FUZZ=10000 $(BIN)/pytest tests/faults/test_fuzz_command_line.py
+	RNN_HARNESS_FUZZ=3000 $(BIN)/pytest tests/faults/test_fuzz_declarations.py
 
 static: $(STAMPS)/test
 	$(BIN)/ruff check .
