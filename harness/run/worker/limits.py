@@ -37,22 +37,18 @@ class Family:
     def __init__(self, leader: int, mark: str | None = None) -> None:
         self._leader, self._mark = leader, mark
         self._seen: dict[int, psutil.Process] = {}
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
     def members(self) -> list[psutil.Process]:
         """Return every living member, the leader last; zombies do not count."""
         with self._lock:
-            return self._members()
-
-    def _members(self) -> list[psutil.Process]:
-        with contextlib.suppress(psutil.Error):
-            for child in psutil.Process(self._leader).children(recursive=True):
-                self._seen.setdefault(child.pid, child)
-        with contextlib.suppress(psutil.Error):
-            self._seen.setdefault(self._leader, psutil.Process(self._leader))
-        living = {pid: p for pid, p in self._seen.items() if _is_alive(p)}
-        self._seen = living
-        return sorted(living.values(), key=lambda p: p.pid == self._leader)
+            with contextlib.suppress(psutil.Error):
+                for child in psutil.Process(self._leader).children(recursive=True):
+                    self._seen.setdefault(child.pid, child)
+            with contextlib.suppress(psutil.Error):
+                self._seen.setdefault(self._leader, psutil.Process(self._leader))
+            self._seen = {pid: p for pid, p in self._seen.items() if _is_alive(p)}
+            return sorted(self._seen.values(), key=lambda p: p.pid == self._leader)
 
     def memory_bytes(self, limit: int | None) -> int:
         """Return the resident memory; above a limit, count shared memory only once.
