@@ -12,6 +12,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# What the assertions of these compare is shown, as it is for a test file.
+for _name in ("backend", "difference", "probe", "template"):
+    pytest.register_assert_rewrite(f"tests.{_name}_cases")
+pytest.register_assert_rewrite("tests.helpers", "tests.planted")
+
 
 @pytest.hookimpl(tryfirst=True)  # xdist then reads the groups
 def pytest_collection_modifyitems(

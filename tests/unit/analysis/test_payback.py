@@ -11,6 +11,7 @@ from tests import fake_runs
 from tests.fake_runs import Writer
 
 PHASES = {"train_step": 1.0}
+NEXT_TO_NOTHING_S = 1e-9
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_the_number_of_calls_is_that_of_adding_up_each_call(
 
 def test_the_interval_is_from_both_ends_of_both_times(writer: Writer) -> None:
     # The invented interval is 10 % each way.
-    timed(writer, "plain", 0.0, 0.010)
+    timed(writer, "plain", NEXT_TO_NOTHING_S, 0.010)
     timed(writer, "compiled", 1.0, 0.005)
     each = found(writer)["compiled"]
     assert each.calls == pytest.approx(1 + 1.0 / 0.005)
@@ -72,7 +73,7 @@ def test_the_interval_is_from_both_ends_of_both_times(writer: Writer) -> None:
 
 
 def test_payback_may_be_never_if_the_times_may_be_equal(writer: Writer) -> None:
-    timed(writer, "plain", 0.0, 0.0100)
+    timed(writer, "plain", NEXT_TO_NOTHING_S, 0.0100)
     timed(writer, "compiled", 1.0, 0.0095)
     each = found(writer)["compiled"]
     assert each.high is None
@@ -82,7 +83,7 @@ def test_payback_may_be_never_if_the_times_may_be_equal(writer: Writer) -> None:
 def test_an_implementation_that_is_not_faster_later_never_pays_back(
     writer: Writer,
 ) -> None:
-    timed(writer, "plain", 0.0, 0.010)
+    timed(writer, "plain", NEXT_TO_NOTHING_S, 0.010)
     timed(writer, "compiled", 1.0, 0.010)
     each = found(writer)["compiled"]
     assert paid_back(each) == "never: not faster later"
@@ -101,7 +102,7 @@ def test_an_implementation_whose_first_call_costs_no_more_pays_back_at_once(
 def test_all_are_compared_with_the_cheapest_certified_implementation(
     writer: Writer,
 ) -> None:
-    timed(writer, "wrong", 0.0, 0.002, certified=False)
+    timed(writer, "wrong", NEXT_TO_NOTHING_S, 0.002, certified=False)
     timed(writer, "plain", 0.1, 0.020)
     timed(writer, "compiled", 5.0, 0.001)
     every = found(writer)

@@ -17,6 +17,7 @@ FOLDER = "tests/frameworks"
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)  # the inner tests have their own timeout
+@pytest.mark.usefixtures("whole_certificates")
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.framework)
 def test_a_backend_passes_its_tests_in_its_own_process(backend: Backend) -> None:
     """Run them with the environment of a worker; skip a missing framework."""

@@ -299,8 +299,8 @@ class ScriptedProbe:
 
 def test_the_state_of_the_framework_is_read_around_every_turn() -> None:
     problem = Problem(REGISTRY, SPEED)
-    # The first is asked for before the network is built.
-    states = [(5, 1), (7, 1), (7, 1), (7, 1), (9, 1), (9, 1), (9, 2)]
+    # The first two are asked for before the network is built.
+    states = [(5, 1), (5, 1), (7, 1), (7, 1), (7, 1), (9, 1), (9, 1), (9, 2)]
     probe = ScriptedProbe(*(FrameworkState(*state) for state in states))
     problem.runner.probe = lambda *_: probe  # type: ignore[attr-defined]
     meter = SpeedMeter(problem)

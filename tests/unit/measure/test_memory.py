@@ -11,7 +11,8 @@ from harness.errors import RefusedError
 from harness.measure.memory import measure_memory
 from harness.registry import Registry
 from harness.runner.gauges import DeviceMemory, ResidentMemory
-from harness.runner.remote import RunnerProcess
+from harness.runner.process import RunnerProcess
+from harness.runner.remote import RemoteRunner
 from harness.runner.runner import InProcess, Runner
 from harness.store import RunFolder
 from harness.trial import PhasesSettings, Trial
@@ -45,9 +46,9 @@ def peaks(registry: Registry, name: str, runner: Runner) -> dict[str, float]:
 
 def test_memory_that_a_phase_holds_for_a_moment_is_its_peak() -> None:
     registry = Registry.discover([helpers.PLUGINS / "greedy.py"])
-    runner = RunnerProcess(registry.declared)
-    found = peaks(registry, "greedy", runner)
-    runner.close()
+    process = RunnerProcess(registry.declared)
+    found = peaks(registry, "greedy", RemoteRunner(process))
+    process.close()
     assert list(found) == ["stream", "forward", "loss_and_gradients", "train_step"]
     assert found["forward"] == pytest.approx(48, abs=8)
     assert found["loss_and_gradients"] == pytest.approx(144, abs=8)

@@ -219,7 +219,9 @@ def test_a_suite_that_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> N
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(MisuseError, match=r"bytes\.toml cannot be read"):
+    with pytest.raises(
+        MisuseError, match=r"bytes\.toml is not valid TOML: it is not text in UTF-8"
+    ):
         load_suite(str(tmp_path / "bytes.toml"), REGISTRY)
 
 
