@@ -295,6 +295,7 @@ def _other_code(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_session_runs_on_the_worker_with_the_quiet_resource(
     cluster: Cluster, fresh: Callable[[str], Path], call: Call
 ) -> None:
@@ -387,6 +388,7 @@ def test_a_cluster_gives_the_curves_of_this_machine_though_a_worker_is_killed(
     assert all(r.result["host"] and r.result["processor"] for r in run.records())
 
 
+@pytest.mark.long
 def test_a_hanging_worker_does_not_delay_the_others(
     lone_cluster: Cluster, fresh: Callable[[str], Path], slow: Path
 ) -> None:
@@ -411,6 +413,7 @@ def test_a_hanging_worker_does_not_delay_the_others(
     assert list(folder.glob("out/trials/learning-*/attempt-*/checkpoint.npz"))
 
 
+@pytest.mark.long
 def test_a_lost_scheduler_costs_only_the_trials_in_flight(
     lone_cluster: Cluster,
     fresh: Callable[[str], Path],

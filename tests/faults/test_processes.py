@@ -87,19 +87,17 @@ def test_a_session_times_those_apart_that_change_their_process(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "compiled", [False, pytest.param(True, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_what_is_built_in_changes_nothing_of_its_process(
-    compiled: bool, tmp_path: Path, call: Call
+    slow: bool, tmp_path: Path, call: Call
 ) -> None:
-    slowest = {"torch-compile", "tensorflow-loop"}
+    quick = {"numpy-reference", "torch-native"}
     names = [
         name
         for name, declared in helpers.REGISTRY.implementations.items()
         if helpers.REGISTRY.unavailable(name) is None
         and "cpu" in declared.devices
-        and (compiled or name not in slowest)
+        and (name not in quick) is slow
     ]
     trained = [n for n in names if helpers.REGISTRY.implementation(n).trains]
     learning = [

@@ -55,6 +55,7 @@ def _learned(worker: WorkerProcess, name: str) -> list[dict[str, Any]]:
     return answers
 
 
+@pytest.mark.long
 @needs_torch
 def test_the_same_seeds_give_the_same_curves_and_weights_on_torch() -> None:
     one, other = (

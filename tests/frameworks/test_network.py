@@ -64,6 +64,7 @@ def test_loading_weights_resets_the_moments(implementation: str) -> None:
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "spec",
     [

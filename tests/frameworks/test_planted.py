@@ -11,6 +11,7 @@ from tests.helpers import PLUGINS
 from tests.planted import PLANTED, assert_refused
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("mistake", "rest"), [(m, rest) for m, *rest in PLANTED])
 def test_a_planted_mistake_is_refused_with_its_cause(
     backend: Backend, mistake: str, rest: list[Any]

@@ -46,7 +46,9 @@ def broken(measurement: Measurement) -> set[str]:
 
 @pytest.mark.slow
 @needs_torch
-@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize(
+    "cell", ["gru", *(pytest.param(c, marks=pytest.mark.long) for c in ("rnn", "lstm"))]
+)
 def test_in_float64_torch_and_the_reference_agree_to_rounding(cell: str) -> None:
     trial = Trial("parity", "torch-native", cell, dtype="float64")
     found = measure_parity(REGISTRY, trial)
@@ -171,7 +173,12 @@ PLANTED = [
 ]
 EACH = [
     pytest.param(
-        row, f"{framework}-{row.mistake}", cell, id=f"{framework}-{row.mistake}-{cell}"
+        row,
+        f"{framework}-{row.mistake}",
+        cell,
+        id=f"{framework}-{row.mistake}-{cell}",
+        # The checks are the same for both, and NumPy's are quicker.
+        marks=[pytest.mark.long] * (framework != row.frameworks[-1]),
     )
     for row in PLANTED
     for framework in row.frameworks

@@ -1,9 +1,8 @@
 """Every built-in implementation is certified for every cell in its own worker.
 
 A framework that compiles a program for every shape needs up to a minute for a
-certificate, so `make test-all` makes those. In `make test` the tests of each backend
-compare every cell with the reference, and those of the docs certify a layer of each
-framework at two shapes.
+certificate, and a loop in Python not much less, so `make test-all` makes those. In
+`make test` the tests of each backend compare every cell with the reference.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from harness.run.certify import CheckRequest, certify
 from harness.store import TrialRecord
 from tests.helpers import REGISTRY
 
-COMPILED = {
+SLOW = {
     *("torch-compile", "tensorflow-keras", "tensorflow-loop"),
-    *("jax-scan", "keras-jax"),
+    *("jax-scan", "keras-jax", "torch-loop"),
 }
-"""They compile a program for every shape."""
+"""They compile a program for every shape; torch-loop is a loop in Python."""
 
 
 def _cases() -> Iterator[Any]:
     """Yield an implementation and the cells to certify it for."""
     for name, declared in REGISTRY.implementations.items():
-        if name not in COMPILED:
+        if name not in SLOW:
             yield pytest.param(name, declared.cells, id=name)
             continue
         for cell in declared.cells:
@@ -51,8 +50,8 @@ TRAINING = {
 }
 
 
-def test_those_that_compile_are_declared() -> None:
-    assert {*REGISTRY.implementations} > COMPILED
+def test_those_that_are_slow_are_declared() -> None:
+    assert {*REGISTRY.implementations} > SLOW
 
 
 @pytest.mark.slow

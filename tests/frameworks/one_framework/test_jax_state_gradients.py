@@ -102,6 +102,7 @@ def state_gradients(
         return cast(tuple[Array, ...], jax.device_get(found))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cell", EQUATIONS)
 @pytest.mark.parametrize(
     ("num_layers", "readout"),

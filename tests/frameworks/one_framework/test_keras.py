@@ -28,6 +28,7 @@ def stock(backend: Backend) -> str:
 # --- biases --------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("biases", "moves"), [("canonical", False), ("native", True)])
 def test_redundant_biases_stay_zero_in_canonical_mode_only(
     backend: Backend, stock: str, biases: Any, moves: bool

@@ -80,6 +80,7 @@ def test_dropout_acts_only_where_gradients_are_computed() -> None:
 # --- tracing -------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_graphs_are_traced_once_for_each_batch_size_and_serve_every_length() -> None:
     traces = 0
 
@@ -241,6 +242,7 @@ def test_no_product_is_rounded_to_tf32() -> None:
     assert not tf.config.experimental.tensor_float_32_execution_enabled()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     os.environ.get("TF_NUM_INTRAOP_THREADS") != "1", reason="threads are not pinned"
 )
@@ -285,6 +287,7 @@ print(probe.state().threads)
 """
 
 
+@pytest.mark.long
 def test_threads_are_reported_if_they_were_set() -> None:
     found = subprocess.check_output([sys.executable, "-c", SET], text=True)
     assert found.split() == ["None", "3"]

@@ -232,6 +232,7 @@ def test_values_and_gradients_are_those_of_the_loop_without_compiling() -> None:
                 assert_agree(cell, time_steps, batch, hidden_size=5)
 
 
+@pytest.mark.long
 def test_three_graphs_give_the_values_and_gradients_of_the_loop_at_every_size(
     compiled_by_phase: Mapping[str, int],
 ) -> None:
@@ -288,6 +289,7 @@ def build(layers: int = 1) -> TorchNetwork:
     return network
 
 
+@pytest.mark.long
 @compiled_before
 def test_the_kernel_is_a_graph_and_a_fallback_to_eager_code_is_reported() -> None:
     network = build(layers=2)
@@ -305,6 +307,7 @@ def test_the_kernel_is_a_graph_and_a_fallback_to_eager_code_is_reported() -> Non
     np.testing.assert_allclose(eager_outputs, compiled_outputs, **CLOSE)
 
 
+@pytest.mark.long
 @compiled_before
 def test_a_backward_pass_that_is_not_compiled_is_reported() -> None:
     layer, _ = pair("gru", 6)
@@ -336,6 +339,7 @@ def test_a_graph_break_is_reported_with_the_number_of_pieces() -> None:
 # --- when graphs are compiled, and when they cannot be --------------------------------
 
 
+@pytest.mark.long
 def test_graphs_are_compiled_only_in_the_first_call_of_a_phase(
     compiled_by_phase: Mapping[str, int],
 ) -> None:

@@ -808,7 +808,7 @@ def test_deferring_the_computation_until_it_is_read_is_noticed(
     # At a small shape computing may take less time than copying some tensors.
     trial = replace(SPEED, batch=4) if small else SPEED
     if not small:
-        trial = replace(SPEED, length=100, hidden_size=64, batch=64)
+        trial = replace(SPEED, length=50, hidden_size=32, batch=32)
     problem = Problem(REGISTRY, trial)
     network = Deferring(own(problem.network()), phase)
     problem.network = lambda: network  # type: ignore[method-assign,assignment]

@@ -10,6 +10,10 @@ import pytest
 from harness.messages.channel import Channel
 from harness.messages.pipe import Message, receive
 
+# In the process of another test JAX may be imported, which warns of any fork. The copies
+# of these tests use nothing that has threads.
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
+
 Made = tuple[Channel, tuple[int, int], int]
 """A channel, its descriptors, and the other end of what it sends."""
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,7 @@ def assert_every_check_is_named(certificate: str) -> None:
         assert any(re.fullmatch(p, name) for p in patterns), name
 
 
+@pytest.mark.long
 @needs_torch
 @pytest.mark.slow
 @pytest.mark.usefixtures("whole_certificates")
@@ -248,15 +250,18 @@ def test_the_reference_on_the_page_agrees_with_its_equations(tmp_path: Path) -> 
     assert found["checks"]["grad w_hh"]["error"] > 0
 
 
+long = partial(pytest.param, marks=pytest.mark.long)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("built_in", "own", "files"),
     [
         ("numpy-reference", ["own-numpy"], ["own_numpy.py"]),
         ("torch-loop", ["unflattened"], ["unflattened.py"]),
-        ("jax-scan", ["own-jax", "jax-scan"], ["own_jax.py", "ugrnn.py"]),
-        ("keras-jax", ["stock-keras-jax"], ["stock_keras.py"]),
-        (
+        long("jax-scan", ["own-jax", "jax-scan"], ["own_jax.py", "ugrnn.py"]),
+        long("keras-jax", ["stock-keras-jax"], ["stock_keras.py"]),
+        long(
             "tensorflow-loop",
             ["own-tensorflow", "stock-tensorflow", "tensorflow-loop"],
             ["own_tensorflow.py", "stock_keras.py", "ugrnn.py"],

@@ -112,6 +112,7 @@ def test_the_report_of_an_old_run_holds_the_same_numbers(
 # --- resuming a run -------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_trial_with_an_id_of_an_earlier_version_says_so_and_is_measured_again(
     folder: Path,
