@@ -10,8 +10,8 @@ import pytest
 from harness.messages.channel import Channel
 from harness.messages.pipe import Message, receive
 
-# In the process of another test JAX may be imported, which warns of any fork. The copies
-# of these tests use nothing that has threads.
+# Another test may have imported JAX in this process, which warns of any fork. The
+# copies that are made here use nothing that has threads.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 
 Made = tuple[Channel, tuple[int, int], int]
