@@ -11,6 +11,9 @@ from harness.errors import HarnessError
 from harness.reading import Reading
 from harness.trial import Trial
 
+CHANGED = "changed_process"
+"""The fact of a result that names what its implementation changed of its process."""
+
 
 class LostError(HarnessError):
     """The cluster is lost; running trials are abandoned, not committed."""

@@ -17,6 +17,7 @@ from harness.reading import Reading
 from harness.registry import Registry
 from harness.run.engine.peaks import Peaks
 from harness.run.job import (
+    CHANGED,
     Answer,
     Begins,
     Checkpointed,
@@ -28,7 +29,6 @@ from harness.run.job import (
     Start,
     StoppedError,
 )
-from harness.run.worker.judge import CHANGED
 from harness.run.worker.log import Write
 from harness.run.worker.process import Request, WorkerDiedError, WorkerProcess
 from harness.trial import Conditions, Trial

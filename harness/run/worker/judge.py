@@ -49,13 +49,11 @@ from harness.measure.problem import Measurement, Problem
 from harness.measure.speed.meter import SpeedMeter
 from harness.messages.pipe import Message
 from harness.registry import Registry
+from harness.run.job import CHANGED
 from harness.run.worker.outcome import outcome_of, outcome_of_runner
 from harness.runner.process import RunnerDiedError
 from harness.runner.runner import Runner
 from harness.trial import Trial
-
-CHANGED = "changed_process"
-"""The fact of a result that names what its implementation changed of its process."""
 
 
 class _ChangedJudgeError(Exception):
