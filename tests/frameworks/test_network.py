@@ -34,7 +34,13 @@ def test_weights_come_back_bit_for_bit(implementation: str, cell: str) -> None:
     assert_weights_come_back(build(implementation, spec), spec)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    "cell",
+    [
+        cell if cell in ("gru", "lstm") else pytest.param(cell, marks=pytest.mark.long)
+        for cell in CELLS
+    ],
+)
 def test_each_cell_has_the_values_and_gradients_of_the_reference(
     implementation: str, cell: str
 ) -> None:

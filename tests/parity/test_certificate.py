@@ -204,7 +204,11 @@ def test_a_planted_mistake_breaks_its_checks_and_gets_its_likely_cause(
 @needs_torch
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mistake", "cell"), [("torch-gates-swapped", "gru"), ("numpy-truncated", "rnn")]
+    ("mistake", "cell"),
+    [
+        pytest.param("torch-gates-swapped", "gru", marks=pytest.mark.long),
+        ("numpy-truncated", "rnn"),
+    ],
 )
 def test_a_whole_measurement_has_the_broken_checks_and_their_causes(
     mistake: str, cell: str

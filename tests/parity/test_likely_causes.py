@@ -382,7 +382,9 @@ def test_a_detached_initial_state_does_not_explain_the_gradient_of_a_weight(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("framework", ["numpy", "torch"])
+@pytest.mark.parametrize(
+    "framework", ["numpy", pytest.param("torch", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize(
     ("mistake", "optimizers", "broken", "cause"),
     [

@@ -414,7 +414,10 @@ def test_a_network_that_is_wrong_for_large_batches_is_noticed(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", ["rnn", "rnn-relu", "gru", "gru-reset-before", "lstm"])
-@pytest.mark.parametrize(("task", "length"), [("adding", 250), ("copy-memory", 150)])
+@pytest.mark.parametrize(
+    ("task", "length"),
+    [("adding", 250), pytest.param("copy-memory", 150, marks=pytest.mark.long)],
+)
 def test_a_gradient_cut_short_at_128_time_steps_is_noticed(
     cell: str, task: str, length: int
 ) -> None:
@@ -480,7 +483,9 @@ def test_the_read_back_allows_more_if_the_last_digit_of_the_weights_decides() ->
 
 @pytest.mark.slow
 @needs_torch
-@pytest.mark.parametrize("task", ["adding", "copy-memory"])
+@pytest.mark.parametrize(
+    "task", [pytest.param("adding", marks=pytest.mark.long), "copy-memory"]
+)
 @pytest.mark.parametrize(
     ("mistake", "error"),
     [

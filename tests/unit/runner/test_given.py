@@ -34,9 +34,15 @@ def certificate(name: str) -> tuple[dict[str, Any], str | None]:
     ("name", "written", "also"),
     [
         ("zeroes-inputs", "`place` wrote into batch.inputs", "outputs"),
-        ("zeroes-targets", "`place` wrote into batch.targets", "loss"),
+        pytest.param(
+            *("zeroes-targets", "`place` wrote into batch.targets", "loss"),
+            marks=pytest.mark.long,
+        ),
         ("doubles-cotangents", "`vjp` wrote into d_outputs", "grad w_hh"),
-        ("scales-weights", "`load_weights` wrote into weights['readout.w']", None),
+        pytest.param(
+            *("scales-weights", "`load_weights` wrote into weights['readout.w']", None),
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_network_that_writes_into_what_it_is_given_is_not_certified(
