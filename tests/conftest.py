@@ -91,11 +91,10 @@ SMALL_WORK = Path(__file__).parent / "small_work"
 
 @pytest.fixture(autouse=True, scope="module")
 def small_work() -> Iterator[None]:
-    """Certify at two shapes, and with small arrays find the highest rates of a machine.
+    """Certify at two shapes, measure the machine with small arrays, draw no figures.
 
     It is so in the processes that tests start. A whole certificate takes many seconds:
-    the tests of certificates make it in their own process, or ask for
-    `whole_certificates`.
+    the tests of certificates make it in their own process, or ask for `whole_work`.
     """
     path = filter(None, (str(SMALL_WORK), os.environ.get("PYTHONPATH")))
     with pytest.MonkeyPatch.context() as patch:
@@ -104,8 +103,8 @@ def small_work() -> Iterator[None]:
 
 
 @pytest.fixture
-def whole_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Certify at all shapes, as users do, in the processes that a test starts."""
+def whole_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Certify at all shapes and draw figures, as users do, in processes of a test."""
     path = os.environ["PYTHONPATH"].split(os.pathsep)
     path.remove(str(SMALL_WORK))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))

@@ -20,6 +20,7 @@ from harness.contract import (
     Gradients,
     Handle,
     LossAndGradients,
+    Network,
     Placed,
     State,
     TrainableNetwork,
@@ -99,9 +100,12 @@ class GuardedNetwork:
     ) -> None:
         self.network, self.form = network, form
         self._report = report
+        self._loaded: dict[str, Given] = {}
 
     def _check(self, call: str, *given: Given) -> None:
-        for name in (name for each in given for name in each.written()):
+        # A network may have kept what it loaded, and may write into it much later.
+        every = {id(each): each for each in (*given, *self._loaded.values())}
+        for name in (name for each in every.values() for name in each.written()):
             self._report(f"`{call}` wrote into {name}")
 
     def _checked(
@@ -124,7 +128,8 @@ class GuardedNetwork:
         """Load copies of the weights."""
         given = Given(weights, "weights['{}']")
         self.network.load_weights(dict(given.copies))
-        self._check("load_weights", given)
+        self._loaded["load_weights"] = given
+        self._check("load_weights")
 
     def weights(self) -> Weights:
         """Return the canonical weights."""
@@ -161,6 +166,10 @@ class GuardedNetwork:
             return self.form.forward("step", read, x.shape[0], 1)
 
         return self._checked("step", found, in_form, entering, given)
+
+    def stream(self, xs: Array, state: State) -> Forward:
+        """Advance over inputs [batch, time, input] as a stream does: see `streamed`."""
+        return _streamed(self, xs, state)
 
     def kernel(self) -> str:
         """Return what really ran, from evidence."""
@@ -209,13 +218,38 @@ class GuardedNetwork:
         """Load copies of what `optimizer_state` returned."""
         given = Given(arrays, "arrays['{}']")
         self.network.load_optimizer_state(dict(given.copies))
-        self._check("load_optimizer_state", given)
+        self._loaded["load_optimizer_state"] = given
+        self._check("load_optimizer_state")
 
 
 def _of_state(state: State | None) -> tuple[Given, State | None]:
     """Return a state as given arrays and as the copies that a network gets."""
     given = Given({str(i): part for i, part in enumerate(state or ())}, "state[{}]")
     return given, None if state is None else tuple(given.copies.values())
+
+
+def streamed(network: Network, xs: Array, state: State) -> Forward:
+    """Advance one time step after another; return the last answer.
+
+    Each step takes what the one before carries in the network's own form, if it carries
+    anything. That stays in the process of the network.
+
+    Args:
+        network: The network.
+        xs: Inputs [batch, time, input] or tokens [batch, time].
+        state: The state before them.
+    """
+    there = getattr(network, "stream", None)
+    return _streamed(network, xs, state) if there is None else there(xs, state)
+
+
+def _streamed(network: Network, xs: Array, state: State) -> Forward:
+    carried: Any = state
+    for time_step in range(xs.shape[1]):
+        done = network.step(xs[:, time_step], carried)
+        read = done.read()
+        carried = read.state if done.carry is None else done.carry
+    return read
 
 
 def own(network: TrainableNetwork) -> TrainableNetwork:

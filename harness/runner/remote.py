@@ -118,6 +118,10 @@ class RemoteNetwork(_Remote):
         """Advance one time step."""
         return _done(self._ask("step", x, state))
 
+    def stream(self, xs: Array, state: State) -> Forward:
+        """Advance over inputs [batch, time, input]; what is carried stays there."""
+        return cast(Forward, self._ask("stream", xs, state))
+
     def kernel(self) -> str:
         """Return what really ran."""
         return shortened(str(self._ask("kernel")), MOST_REASON)

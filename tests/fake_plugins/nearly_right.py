@@ -30,6 +30,15 @@ for mistake in (
     "shares-weights",
     "scores-all",
     "caches-updates-by-batch",
+    "adds-up-gradients",
+    "updates-with-earlier-gradients",
+    "keeps-the-state-of-a-step",
+    "carries-the-state-before",
+    "leaves-out-the-last-unit",
+    "one-output-broadcasts",
+    "third-layer-is-the-second",
+    "trains-what-it-was-given",
+    "trains-moments-it-was-given",
 ):
     function = mistake.replace("-", "_")
     declare_implementation(
@@ -309,5 +318,141 @@ def caches_updates_by_batch(spec, cell, device):
             if key not in self.kept:
                 self.kept[key] = placed, super().train_steps(placed)
             return self.kept[key][1]
+
+    return _network(spec, cell, device, Wrong)
+
+
+class _AddsUp(TorchNetwork):
+    """Sets gradients to zero after an update, and not before a backward pass."""
+
+    def _backward(self, placed):
+        loss = self._loss(placed)
+        loss.backward()
+        return loss.detach()
+
+    def _update(self, placed):
+        done = super()._update(placed)
+        self._optimizer.zero_grad()
+        return done
+
+    def load_weights(self, weights):
+        super().load_weights(weights)
+        self._optimizer.zero_grad()
+
+
+def adds_up_gradients(spec, cell, device):
+    return _network(spec, cell, device, _AddsUp)
+
+
+def updates_with_earlier_gradients(spec, cell, device):
+    """Adds the gradients that were asked for last to those of the next update."""
+
+    class Wrong(_AddsUp):
+        def loss_and_gradients(self, placed):
+            self._optimizer.zero_grad()
+            return super().loss_and_gradients(placed)
+
+    return _network(spec, cell, device, Wrong)
+
+
+def keeps_the_state_of_a_step(spec, cell, device):
+    """Takes a second step from where the first has ended, whatever state is given."""
+
+    class Wrong(TorchNetwork):
+        kept = None
+
+        def load_weights(self, weights):
+            super().load_weights(weights)
+            self.kept = None
+
+        def step(self, x, state):
+            done = super().step(x, state if self.kept is None else self.kept)
+            self.kept = done.carry
+            return done
+
+    return _network(spec, cell, device, Wrong)
+
+
+def carries_the_state_before(spec, cell, device):
+    class Wrong(TorchNetwork):
+        def step(self, x, state):
+            before = self._state(state, len(x))
+            return replace(super().step(x, state), carry=before)
+
+    return _network(spec, cell, device, Wrong)
+
+
+def leaves_out_the_last_unit(spec, cell, device):
+    """Computes units in pairs and leaves out one that remains."""
+
+    class Wrong(TorchNetwork):
+        def _run(self, x, padding, state):
+            outputs, final = super()._run(x, padding, state)
+            whole = torch.arange(spec.hidden_size) < spec.hidden_size // 2 * 2
+            return outputs, tuple(part * whole for part in final)
+
+    return _network(spec, cell, device, Wrong)
+
+
+def one_output_broadcasts(spec, cell, device):
+    """Drops the axis of a single output, so that each answer meets every target."""
+
+    class Wrong(TorchNetwork):
+        def _loss(self, placed):
+            if spec.target.name == "CLASS" or spec.output_size > 1:
+                return super()._loss(placed)
+            outputs, _ = self._run(self._enter(placed.x), placed.padding, None)
+            losses = (outputs.squeeze(-1) - placed.targets) ** 2
+            return (losses.mean(dim=-1) * placed.weights).sum() / len(losses)
+
+    return _network(spec, cell, device, Wrong)
+
+
+def third_layer_is_the_second(spec, cell, device):
+    class Wrong(TorchNetwork):
+        def _run(self, x, padding, state):
+            for layer in self._layers[2:]:
+                layer.module.load_state_dict(self._layers[1].module.state_dict())
+            return super()._run(x, padding, state)
+
+    return _network(spec, cell, device, Wrong)
+
+
+class _Keeps(TorchNetwork):
+    """Keeps arrays that it was given, and writes its own into them after updates."""
+
+    kept = None
+
+    def mine(self):
+        return self.weights()
+
+    def train_steps(self, placed):
+        done = super().train_steps(placed)
+        done.wait()
+        mine = self.mine()
+        for name, array in (self.kept or {}).items():
+            array[...] = mine[name]
+        return done
+
+
+def trains_what_it_was_given(spec, cell, device):
+    """Its weights are the arrays that it was given, so a user's change with each."""
+
+    class Wrong(_Keeps):
+        def load_weights(self, weights):
+            super().load_weights(weights)
+            self.kept = weights
+
+    return _network(spec, cell, device, Wrong)
+
+
+def trains_moments_it_was_given(spec, cell, device):
+    class Wrong(_Keeps):
+        def mine(self):
+            return self.optimizer_state()
+
+        def load_optimizer_state(self, arrays):
+            super().load_optimizer_state(arrays)
+            self.kept = arrays
 
     return _network(spec, cell, device, Wrong)

@@ -53,7 +53,7 @@ def test_those_that_are_certified_soon_are_declared() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.usefixtures("whole_certificates")
+@pytest.mark.usefixtures("whole_work")
 @pytest.mark.parametrize(("implementation", "cells"), [*_cases()])
 def test_an_implementation_is_certified_for_its_cells(
     implementation: str, cells: tuple[str, ...], tmp_path: Path

@@ -19,12 +19,13 @@ from tests.planted import certificate_of, subject_of
 if importlib.util.find_spec("torch") is None:
     pytest.skip("torch is not installed", allow_module_level=True)
 
-# Unpadded, padded with several sequences, and unpadded with two layers, all short;
-# several sequences with one answer each.
+# Unpadded, padded with several sequences, and unpadded with three layers, all short;
+# several sequences with one answer each, and with one real number as the answer.
 PLAIN = (PAIRWISE[7],)
 PADDED = (PAIRWISE[2],)
 STACKED = (PAIRWISE[6],)
 LAST = (PAIRWISE[4],)
+ONE = (PAIRWISE[0],)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,34 @@ NEARLY: list[tuple[str, Sequence[Shape], Sequence[Name], set[str], set[str], str
     ("shares-weights", PLAIN, (), {"outputs"}, {"weights come back"}, ""),
     ("scores-all", LAST, (), {"loss", "grad of loss"}, {"outputs"}, ""),
     ("caches-updates-by-batch", (), ["sgd"], {"sgd updates"}, set(), ""),
+    ("adds-up-gradients", PLAIN, (), {"grad of loss"}, {"loss"}, "called again"),
+    (
+        "updates-with-earlier-gradients",
+        PLAIN,
+        ["sgd"],
+        {"sgd updates"},
+        {"grad of loss"},
+        "norm of update 1",
+    ),
+    (
+        "keeps-the-state-of-a-step",
+        PLAIN,
+        (),
+        {"one time step"},
+        {"outputs"},
+        "of step 3 in a row",
+    ),
+    (
+        "carries-the-state-before",
+        PLAIN,
+        (),
+        {"one time step"},
+        {"outputs"},
+        "of step 3 in a row",
+    ),
+    ("leaves-out-the-last-unit", PLAIN, (), {"final state"}, {"outputs"}, ""),
+    ("one-output-broadcasts", ONE, (), {"loss", "grad of loss"}, {"outputs"}, ""),
+    ("third-layer-is-the-second", STACKED, (), {"outputs"}, {"weights come back"}, ""),
 ]
 
 
@@ -86,6 +115,25 @@ def test_a_network_that_is_wrong_only_sometimes_is_refused(
     assert broken <= set(found.broken)
     assert sound <= set(found.findings) - set(found.broken)
     assert any(where in found.findings[check].where for check in broken)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "written"),
+    [
+        ("trains-what-it-was-given", "`train_steps` wrote into weights['layer0.w_ih']"),
+        (
+            "trains-moments-it-was-given",
+            "`train_steps` wrote into arrays['momentum/layer0.w_ih']",
+        ),
+    ],
+)
+def test_what_a_network_was_given_long_before_may_not_change(
+    registry: Registry, mistake: str, written: str
+) -> None:
+    subject = subject_of(registry, f"nearly-{mistake}", "lstm")
+    found = certificate_of(subject, (), ["sgd"])
+    assert found.broken == []
+    assert written in subject.runner.written
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ from harness.measure.subject import Basis, Subject, offered
 from harness.measure.work import Work
 from harness.quantities import PARITY
 from harness.registry import Registry
+from harness.runner.given import streamed
 from harness.runner.runner import Runner
 from harness.trial import CertificateSettings, Trial
 
@@ -150,6 +151,10 @@ def _unproven(trial: Trial, peers: Sequence[str]) -> str:
     )
 
 
+_STREAMED = 3
+_IN_A_ROW = f"of step {_STREAMED} in a row"
+"""The second step takes what the first carries, and the third what the second does."""
+
 Answers = dict[tuple[str, str], Array]
 """What a network computed, by check and tensor: ("final state", "c")."""
 
@@ -191,11 +196,15 @@ class PairComparison:
             self._compare(partial(self._step, x=batch.batch.inputs[:, 0], state=state))
             if self._trains:
                 pulled = self._gradients(batch, rng)
-                self._compare(partial(self._loss, batch=batch))
+                loss = self._compare(partial(self._loss, batch=batch))
         # These show with any weights, so the last ones are enough.
         if self._trains:
+            # Gradients that are added to those of before show in a second call.
+            self._compare(partial(self._loss, batch=batch), "called again", loss)
             of_none = partial(self._vjp, batch=batch, state=None, pulled=pulled)
             self._compare(of_none, "from no state")
+        xs, another = other.batch.inputs[:, :_STREAMED], pair.state(rng)
+        self._compare(partial(self._stream, xs=xs, state=another), _IN_A_ROW)
         beside = partial(self._forward, batch=other, state=state)
         self._compare(beside, "of a second batch")
         self._compare(given, "called again", expected)
@@ -276,6 +285,11 @@ class PairComparison:
 
     def _step(self, network: Network, x: Array, state: State) -> Answers:
         done = network.step(x, state).read()
+        states = self._states("one time step", done.state)
+        return {("one time step", "outputs"): done.outputs, **states}
+
+    def _stream(self, network: Network, xs: Array, state: State) -> Answers:
+        done = streamed(network, xs, state)
         states = self._states("one time step", done.state)
         return {("one time step", "outputs"): done.outputs, **states}
 

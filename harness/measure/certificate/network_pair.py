@@ -31,8 +31,6 @@ from harness.measure.certificate.shapes import Shape
 from harness.measure.problem import initial_weights
 from harness.measure.subject import Subject
 
-OUTPUT_SIZE = 3
-
 LARGE_COTANGENT = 1024.0
 """Gradients are linear in the cotangents, and scaling by a power of two rounds nothing.
 Only a bound on the gradient inside time, such as a clamp to ±10, shows more clearly
@@ -65,7 +63,7 @@ class NetworkPair:
             cell=trial.cell,
             inputs=shape.inputs,
             hidden_size=shape.hidden_size,
-            output_size=OUTPUT_SIZE,
+            output_size=shape.output_size,
             readout=shape.readout,
             target=shape.target,
             num_layers=shape.num_layers,
@@ -183,7 +181,8 @@ class Case:
     @cached_property
     def cotangent(self) -> Array:
         """A cotangent of the outputs [batch, readouts, output], drawn once."""
-        return self.rng.standard_normal((*self.batch.scored.shape, OUTPUT_SIZE))
+        size = self.pair.shape.output_size
+        return self.rng.standard_normal((*self.batch.scored.shape, size))
 
     def oracle(self, weights: Weights | None = None) -> Oracle:
         """Return the reference with the weights, or with others."""
@@ -237,9 +236,9 @@ def random_batch(shape: Shape, rng: np.random.Generator) -> Batch:
         scored[:, : readouts // 3] = False  # shows a loss over all positions
         scored[:, 0] = True
     if shape.target is Target.CLASS:
-        targets: Array = rng.integers(0, OUTPUT_SIZE, (shape.batch, readouts))
+        targets: Array = rng.integers(0, shape.output_size, (shape.batch, readouts))
     else:
-        normal = rng.standard_normal((shape.batch, readouts, OUTPUT_SIZE))
+        normal = rng.standard_normal((shape.batch, readouts, shape.output_size))
         targets = normal.astype(np.float32)
     return Batch(inputs, lengths, targets, scored)
 

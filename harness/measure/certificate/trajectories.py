@@ -80,6 +80,8 @@ class Trajectory:
         shape: The shape of every batch.
         interrupted: Whether the implementation takes them in several calls, and gets
             its weights and moments back in the middle.
+        asked_before: Whether gradients are asked for before the first update, which
+            may take no part in it.
     """
 
     words: str
@@ -87,6 +89,7 @@ class Trajectory:
     optimizer: Optimizer
     updates: int
     interrupted: bool = False
+    asked_before: bool = False
 
     def batches(self, updates: int | None = None) -> list[Batch]:
         """Draw the batches, or only the first few."""
@@ -108,7 +111,13 @@ def trajectories(name: Name, typical: float) -> tuple[Trajectory, ...]:
         other = replace(other, learning_rate=3e-2)
     half = replace(other, clip_norm=typical)
     return (
-        Trajectory("every update clipped", TRAINING, steady, _STEADY_UPDATES),
+        Trajectory(
+            "every update clipped",
+            TRAINING,
+            steady,
+            _STEADY_UPDATES,
+            asked_before=name == "sgd",
+        ),
         Trajectory("no update clipped", SCORED_TRAINING, other, _OTHER_UPDATES, True),
         Trajectory(
             "half of the updates clipped", PADDED_TRAINING, half, _OTHER_UPDATES, True
@@ -166,6 +175,8 @@ def _compare(
         oracle.load_weights(start)
         return _answers(oracle, oracle.train_steps(placed).read())
 
+    if trajectory.asked_before:
+        network.loss_and_gradients(network.place(batches[0])).wait()
     found = _answers(network, _updates(network, batches, trajectory.interrupted))
     right = expected()
     responses = Responses(expected, right)

@@ -17,7 +17,7 @@ FOLDER = "tests/frameworks"
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)  # the inner tests have their own timeout
-@pytest.mark.usefixtures("whole_certificates")
+@pytest.mark.usefixtures("whole_work")
 @pytest.mark.parametrize(
     "selected", ["not long", pytest.param("long", marks=pytest.mark.long)]
 )

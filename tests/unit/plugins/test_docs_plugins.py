@@ -200,7 +200,7 @@ def assert_every_check_is_named(certificate: str) -> None:
 @pytest.mark.long
 @needs_torch
 @pytest.mark.slow
-@pytest.mark.usefixtures("whole_certificates")
+@pytest.mark.usefixtures("whole_work")
 def test_the_cell_of_new_is_certified_as_the_page_shows(tmp_path: Path) -> None:
     files = {"ugrnn.py": written(UGRNN, tmp_path)}
     code, out, err = check(tmp_path, files, ["torch-loop"])
@@ -227,7 +227,7 @@ def test_the_layer_of_new_is_certified_and_the_page_names_every_check(
 
 @needs_torch
 @pytest.mark.slow
-@pytest.mark.usefixtures("whole_certificates")
+@pytest.mark.usefixtures("whole_work")
 def test_the_page_shows_a_mistake_with_its_cause(tmp_path: Path) -> None:
     mistaken = {"my_gru.py": block("my_gru.py").replace(RIGHT, WRONG)}
     code, out, _ = check(tmp_path, mistaken, ["my-gru"])
