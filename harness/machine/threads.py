@@ -1,4 +1,4 @@
-"""Threads that go on computing when nobody waits for them."""
+"""Threads and child processes that go on computing when nobody waits for them."""
 
 from __future__ import annotations
 
@@ -20,30 +20,32 @@ _BUSY = 0.25
 class Threads:
     """The threads of this process: those of before, and those that came later.
 
-    Only Linux says how long a thread has computed. Elsewhere none is found.
+    Only Linux says how long each has computed. Elsewhere none is found.
+
+    Args:
+        children: Whether child processes are watched like threads.
     """
 
-    def __init__(self) -> None:
-        self._known = _ids()
-        self._busy: set[int] = set()
+    def __init__(self, *, children: bool = False) -> None:
+        self._children = children
+        self._known = _everyone(children)
+        self._busy: set[Path] = set()
 
     def left_computing(self) -> list[str]:
-        """Name each thread that was started since and goes on computing.
+        """Name each thread and child that was started since and goes on computing.
 
-        A thread that sleeps, or that ends or begins to sleep within `GRACE_S`, is not
-        among them. One that was seen asleep is not looked at again.
+        One that sleeps, or that ends or begins to sleep within `GRACE_S`, is not among
+        them. One that was seen asleep is not looked at again.
         """
-        every = _ids()
+        every = _everyone(self._children)
         self._known &= every
         new = every - self._known - self._busy
         self._busy = _busy(self._busy & every) | _busy_after_grace(new)
         self._known |= new - self._busy
-        return [
-            f"a thread left computing ({n})" for n in sorted(map(_name, self._busy))
-        ]
+        return sorted(map(_named, self._busy))
 
 
-def _busy_after_grace(threads: set[int]) -> set[int]:
+def _busy_after_grace(threads: set[Path]) -> set[Path]:
     """Return those that are busy without a pause until `GRACE_S` is over."""
     end_s = time.monotonic() + GRACE_S
     while threads and time.monotonic() < end_s:
@@ -51,7 +53,7 @@ def _busy_after_grace(threads: set[int]) -> set[int]:
     return threads
 
 
-def _busy(threads: set[int]) -> set[int]:
+def _busy(threads: set[Path]) -> set[Path]:
     """Return those that are busy in the next window."""
     if not threads:
         return threads
@@ -65,25 +67,44 @@ def _busy(threads: set[int]) -> set[int]:
 _TASKS = Path("/proc/self/task")
 
 
-def _ids() -> set[int]:
+def _everyone(children: bool) -> set[Path]:
+    """Return where the system describes each thread, and each child if asked for."""
+    found = set()
     with contextlib.suppress(OSError):
-        return {int(task.name) for task in _TASKS.iterdir()}
-    return set()
+        found = {*_TASKS.iterdir()}
+    for thread in [*found] if children else ():
+        with contextlib.suppress(OSError):  # it has ended, or the system does not say
+            started = (thread / "children").read_text().split()
+            found |= {Path("/proc", process) for process in started}
+    return found
 
 
-def _runnable_s(thread: int) -> float:
-    """Return how long a thread has run or waited for a core; 0 if it has ended."""
+def _runnable_s(who: Path) -> float:
+    """Return how long one has run or waited for a core; 0 if it has ended."""
+    threads = [who]
+    if who.parent != _TASKS:
+        with contextlib.suppress(OSError):
+            threads = [*(who / "task").iterdir()]
+    return sum(map(_of_thread_s, threads))
+
+
+def _of_thread_s(thread: Path) -> float:
     with contextlib.suppress(OSError, ValueError):
-        ran, waited, _ = (_TASKS / str(thread) / "schedstat").read_text().split()
+        ran, waited, _ = (thread / "schedstat").read_text().split()
         return (int(ran) + int(waited)) / 1e9
     return 0.0
 
 
-def _name(thread: int) -> str:
+def _named(who: Path) -> str:
+    what = "thread" if who.parent == _TASKS else "process"
+    return f"a {what} left computing ({_name(who)})"
+
+
+def _name(who: Path) -> str:
     named: Iterable[threading.Thread] = threading.enumerate()
     for each in named:
-        if each.native_id == thread:
+        if who == _TASKS / str(each.native_id):
             return each.name
     with contextlib.suppress(OSError):
-        return (_TASKS / str(thread) / "comm").read_text().strip()
-    return str(thread)
+        return (who / "comm").read_text().strip()
+    return who.name

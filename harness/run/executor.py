@@ -45,6 +45,11 @@ from harness.store import (
 )
 from harness.trial import Trial
 
+_STOPPED = (
+    "its worker was told to stop, and not by this run: by a signal, perhaps of its "
+    "implementation"
+)
+
 
 @dataclass(frozen=True)
 class Attempts:
@@ -164,7 +169,9 @@ class Executor:
             job = Job(attempts.trials, arrays=arrays or {}, start=start)
             answers = self.engine.run(job, attempts)
             if answers[todo.id].outcome == "stopped":  # the next run continues it
-                raise StoppedError
+                if self.stopping:
+                    raise StoppedError
+                answers = {todo.id: Answer("crashed", _STOPPED)}
         self.commit(attempts, answers)
 
     def _session(self, name: str, trials: Sequence[Trial]) -> None:

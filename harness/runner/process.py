@@ -182,10 +182,14 @@ class RunnerProcess:
 
     def _death(self) -> RunnerDiedError:
         assert self._process is not None
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END_S)
-        self.kill()
-        return RunnerDiedError(self._process.wait())
+        try:
+            return RunnerDiedError(self._process.wait(_END_S))
+        except subprocess.TimeoutExpired:
+            self.kill()
+        return RunnerDiedError(
+            0,
+            "closed the pipe on which its process answers; close only files of its own",
+        )
 
     def close(self) -> None:
         """Let the process end by itself; kill it if it does not."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol, cast
 
 from harness.contract import (
@@ -82,8 +83,9 @@ class InProcess:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self.written: list[str] = []
+        self._remember: Callable[[], ProcessState] | None = None
         self._before: ProcessState | None = None
-        self._threads = Threads()
+        self._threads = Threads(children=True)
 
     def network(
         self, implementation: str, spec: NetworkSpec, device: str
@@ -130,10 +132,16 @@ class InProcess:
         self.written.clear()
 
     def changes(self) -> list[str]:
-        """Return what code of implementations has changed of this process."""
-        if self._before is None:
+        """Return what code of implementations has changed since this was last asked.
+
+        It is said once, so that nobody is blamed for what another has changed before.
+        """
+        if self._before is None or self._remember is None:
             return []
-        return self._before.changes() + self._threads.left_computing()
+        found = self._before.changes() + self._threads.left_computing()
+        if found:
+            self._before, self._threads = self._remember(), Threads(children=True)
+        return found
 
     def _look(self, implementation: str, device: str) -> None:
         """Remember the state of this process before a plugin's code runs in it.
@@ -154,7 +162,8 @@ class InProcess:
         def settings() -> Mapping[str, Any]:
             return {} if probe is None else probe.state().settings
 
-        self._before, self._threads = ProcessState(holders, settings), Threads()
+        self._remember = partial(ProcessState, holders, settings)
+        self._before, self._threads = self._remember(), Threads(children=True)
 
     def _usable_probe(self, implementation: str, device: str) -> DeviceProbe | None:
         """Return the probe; on the CPU it is needed only for doubts, so it may fail."""

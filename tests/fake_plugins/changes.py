@@ -2,7 +2,14 @@
 
 from harness import declare_implementation
 
-for name in ("patches-numpy", "raises-on-overflow", "beside-them"):
+for name in (
+    "patches-numpy",
+    "raises-on-overflow",
+    "changes-when-freed",
+    "keeps-a-child-busy",
+    "tells-its-parent-to-stop",
+    "beside-them",
+):
     declare_implementation(
         name,
         framework="numpy",
@@ -37,6 +44,34 @@ def raises_on_overflow(spec, cell, device):
     import numpy as np
 
     np.seterr(over="raise")
+    return beside_them(spec, cell, device)
+
+
+def changes_when_freed(spec, cell, device):
+    import numpy as np
+
+    from implementations.numpy_reference.network import NumpyNetwork
+
+    class Network(NumpyNetwork):
+        def __del__(self):
+            np.seterr(over="raise")
+
+    return Network(spec, cell, device)
+
+
+def keeps_a_child_busy(spec, cell, device):
+    import subprocess
+    import sys
+
+    subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    return beside_them(spec, cell, device)
+
+
+def tells_its_parent_to_stop(spec, cell, device):
+    import os
+    import signal
+
+    os.kill(os.getppid(), signal.SIGUSR1)
     return beside_them(spec, cell, device)
 
 

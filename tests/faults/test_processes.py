@@ -87,6 +87,47 @@ def test_a_session_times_those_apart_that_change_their_process(
 
 
 @pytest.mark.slow
+def test_what_changes_at_the_end_of_a_session_is_nobody_elses(
+    tmp_path: Path, call: Call
+) -> None:
+    names = ["changes-when-freed", "keeps-a-child-busy", "beside-them"]
+    section = helpers.speed(*names, phases=["forward"])
+    helpers.write(tmp_path / "s.toml", helpers.suite(section))
+    selected = f"speed and ({' or '.join(names)})"
+    command = ("run", "s.toml", "-o", "out", "--no-certify", "-k", selected)
+    code, out, err = call(*command, "--plugin", CHANGES, cwd=tmp_path)
+    assert code == 0, out + err
+    found = records(tmp_path / "out", *names)
+    changed = {n: r.result.get("changed_process") for n, r in found.items()}
+    (busy,) = changed.pop("keeps-a-child-busy")
+    assert busy.startswith("a process left computing (python")
+    assert changed == {
+        "changes-when-freed": ["numpy's error handling"],
+        "beside-them": None,
+    }
+
+
+@pytest.mark.slow
+def test_a_trial_that_was_told_to_stop_by_nobody_of_the_run_is_not_lost(
+    tmp_path: Path, call: Call
+) -> None:
+    names = ["tells-its-parent-to-stop", "beside-them"]
+    learning = helpers.learning(
+        implementations=names, seeds=[0], cells=["rnn"], updates=60, evaluate_every=20
+    )
+    helpers.write(tmp_path / "s.toml", helpers.suite(learning))
+    selected = f"learning and ({' or '.join(names)})"
+    command = ("run", "s.toml", "-o", "out", "-j", 1, "--no-certify", "-k", selected)
+    code, out, err = call(*command, "--plugin", CHANGES, cwd=tmp_path)
+    assert code == 4, out + err
+    found = records(tmp_path / "out", *names)
+    assert found["beside-them"].outcome == "ok"
+    stopped = found["tells-its-parent-to-stop"]
+    assert stopped.outcome == "crashed"
+    assert str(stopped.reason).startswith("its worker was told to stop, and not by")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_what_is_built_in_changes_nothing_of_its_process(
     slow: bool, tmp_path: Path, call: Call

@@ -146,7 +146,7 @@ class WorkerPool:
             kind = self.kind(request.trial)  # now one of its own
             start = self._newest.get(request.trial_id, request.start)
             found = self.ask(kind, replace(request, start=start), sink)
-        if kind.own:
+        if kind.own or kind != self.kind(request.trial):  # it has changed its process
             self.drop(kind)
         return found
 

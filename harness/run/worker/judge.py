@@ -81,6 +81,7 @@ class Worker:
         self._channel, self._runner = channel, runner
         self._meters: dict[str, SpeedMeter] = {}
         self._spent_s: dict[str, float] = {}
+        self._changes: dict[str, list[str]] = {}
         self._stop = False
         self._request: str | None = None
         import_built_in(registry)
@@ -99,15 +100,18 @@ class Worker:
             self._send_error("refused", str(error), died=True)
         except RunnerDiedError as error:
             self._meters.clear()
+            self._changes.clear()
             died = outcome_of_runner(error, _trial(request).implementation)
             self._send_error(*died, died=True)
         except BaseException as error:  # of a task or a cell: no user interrupts this
             self._meters.pop(key, None)
+            self._changes.pop(key, None)
             self._send_error(*outcome_of(error), changed=self._changed())
 
     def _answer(self, request: Message, key: str, begin_s: float) -> None:
         found = self._obey(request, key)
-        changed = {"changed": self._runner.changes()}
+        now = self._runner.changes()
+        changed = self._changes.pop(key, []) + now  # what each call of a meter has
         mine = self._before.changes()
         mine += self._threads.left_computing()
         if mine:
@@ -118,11 +122,12 @@ class Worker:
         if isinstance(found, Measurement):
             took_s = time.perf_counter() - begin_s
             found_by = self._found_by(_trial(request)) | {"compute_time_s": took_s}
-            found = _with_changes(found, changed["changed"])
-            self._send(_result(found, found_by) | changed, found.arrays)
+            found = _with_changes(found, changed)
+            self._send(_result(found, found_by) | {"changed": changed}, found.arrays)
         else:
-            self._send(found | changed)
+            self._send(found | {"changed": now})
         if key in self._meters:
+            self._changes[key] = changed
             self._spent_s[key] = time.perf_counter() - begin_s
 
     def _changed(self) -> list[str]:

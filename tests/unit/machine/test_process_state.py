@@ -8,12 +8,14 @@ import math
 import os
 import resource
 import signal
+import subprocess
 import sys
 import threading
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -192,4 +194,26 @@ def test_a_thread_that_computes_on_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     worker.join()
     sleeper.join()
     assert found == [["a thread left computing (computes)"]] * 2
+    assert watched.left_computing() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has times of processes")
+def test_a_child_that_computes_on_is_named_where_children_are_watched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threads, "GRACE_S", 0.2)
+    watched, of_threads = Threads(children=True), Threads()
+    code = "import time; print(flush=True); time.sleep(600)"
+    asleep = [sys.executable, "-c", code]
+    busy = [sys.executable, "-c", "while True: pass"]
+    with subprocess.Popen(asleep, stdout=subprocess.PIPE) as sleeper:
+        assert sleeper.stdout is not None
+        sleeper.stdout.readline()
+        with subprocess.Popen(busy) as worker:
+            found = [watched.left_computing() for _ in range(2)]
+            name = Path(f"/proc/{worker.pid}/comm").read_text().strip()
+            assert of_threads.left_computing() == []
+            worker.kill()
+        sleeper.kill()
+    assert found == [[f"a process left computing ({name})"]] * 2
     assert watched.left_computing() == []
