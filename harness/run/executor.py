@@ -16,6 +16,7 @@ from harness.contract import Weights
 from harness.measure import MEASURES, most_updates
 from harness.run.job import (
     DEFAULT_OPTIONS,
+    STOPPED_FROM_ELSEWHERE,
     Answer,
     Begins,
     Checkpointed,
@@ -44,11 +45,6 @@ from harness.store import (
     UnstorableError,
 )
 from harness.trial import Trial
-
-_STOPPED = (
-    "its worker was told to stop, and not by this run: by a signal, perhaps of its "
-    "implementation"
-)
 
 
 @dataclass(frozen=True)
@@ -171,7 +167,7 @@ class Executor:
             if answers[todo.id].outcome == "stopped":  # the next run continues it
                 if self.stopping:
                     raise StoppedError
-                answers = {todo.id: Answer("crashed", _STOPPED)}
+                answers = {todo.id: Answer("crashed", STOPPED_FROM_ELSEWHERE)}
         self.commit(attempts, answers)
 
     def _session(self, name: str, trials: Sequence[Trial]) -> None:

@@ -11,6 +11,11 @@ from harness.errors import HarnessError
 from harness.reading import Reading
 from harness.trial import Trial
 
+STOPPED_FROM_ELSEWHERE = (
+    "its worker was told to stop, and not by this run: by a signal, perhaps of an "
+    "implementation"
+)
+
 CHANGED = "changed_process"
 """The fact of a result that names what its implementation changed of its process."""
 

@@ -71,7 +71,7 @@ other shape, so that code which is wrong beyond a small batch shows."""
 
 
 def full_grid() -> tuple[Shape, ...]:
-    """Return every combination of the levels of `PAIRWISE`: 256 shapes."""
+    """Return every combination of the levels of `PAIRWISE`: 384 shapes."""
     columns = zip(*(vars(shape).values() for shape in PAIRWISE), strict=True)
     levels = [dict.fromkeys(column) for column in columns]
     return tuple(Shape(*row) for row in itertools.product(*levels))

@@ -18,6 +18,7 @@ from harness.registry import Registry
 from harness.run.engine.peaks import Peaks
 from harness.run.job import (
     CHANGED,
+    STOPPED_FROM_ELSEWHERE,
     Answer,
     Begins,
     Checkpointed,
@@ -191,6 +192,9 @@ class WorkerPool:
             found = Answer(error.outcome, error.reason, died=True)
         except _ChangedRunnerError as error:
             found = Answer("changed", str(error), died=True, in_doubt=True)
+        stopped = isinstance(found, Answer) and found.outcome == "stopped"
+        if stopped and not self._stopping:
+            found = Answer("crashed", STOPPED_FROM_ELSEWHERE, died=True)
         if isinstance(found, Answer) and found.died:
             self.drop(kind)
             if self._stopping:
