@@ -13,7 +13,7 @@ from harness.contract import LayerSizes, Weights
 from harness.measure.certificate.diagnosis import diagnose
 from harness.measure.certificate.diagnosis.evidence import Suspects
 from harness.measure.certificate.record import TOLERANCES, Certificate
-from harness.measure.certificate.shapes import PAIRWISE
+from harness.measure.certificate.shapes import PAIRWISE, Shape
 from harness.measure.certificate.trajectories import NAMES, Name
 from harness.measure.subject import Subject
 from harness.registry import Registry
@@ -34,7 +34,12 @@ def registry() -> Registry:
     import torch
 
     torch.set_num_threads(1)
-    files = ("sabotage_time_steps.py", "sabotage_optimizers.py", "sabotage_states.py")
+    files = (
+        "sabotage_time_steps.py",
+        "sabotage_optimizers.py",
+        "sabotage_states.py",
+        "seems_known.py",
+    )
     found = Registry.discover([helpers.PLUGINS / name for name in files])
     assert found.problems == []
     return found
@@ -302,6 +307,99 @@ def test_a_mistake_in_states_or_derivatives_gets_its_likely_cause_alone(
     found = certificate_of(subject, [LONG if mistake == "cut-every-30" else shape])
     assert found.broken
     assert set(found.causes.values()) == ({cause} if cause else set())
+
+
+# mistake, a shape where it shows, likely cause
+PADDED, STACKED = PAIRWISE[2], PAIRWISE[6]
+SEEM_KNOWN = [
+    (
+        "bias-over-batch",
+        LONG,
+        "the gradient of layer0.b is averaged over the batch, not summed",
+    ),
+    (
+        "bias-over-time",
+        LONG,
+        "the gradient of layer0.b is averaged over time, not summed",
+    ),
+    ("bias-scaled-when-long", LONG, ""),
+    (
+        "loss-gradient-over-batch",
+        LONG,
+        "the gradient of the loss is averaged over the batch, not summed",
+    ),
+    (
+        "loss-summed-of-classes",
+        STACKED,
+        "the loss is summed over scored positions, not averaged, but only the "
+        "cross-entropy",
+    ),
+    (
+        "cut-40-before-the-end",
+        LONG,
+        "the gradient is cut once, 40 time steps before the end",
+    ),
+    (
+        "cut-60-before-the-end",
+        LONG,
+        "the gradient is cut once, 60 time steps before the end",
+    ),
+    ("cut-at-60", LONG, ""),
+    (
+        "state-ignored-when-padded",
+        PADDED,
+        "the initial state is ignored, but only where sequences are padded",
+    ),
+    (
+        "state-ignored-in-stacks",
+        STACKED,
+        "the initial state is ignored, but only where layers are stacked",
+    ),
+    (
+        "gradient-missing-when-padded",
+        PADDED,
+        "no gradient reaches the initial state h and the initial state c, but only "
+        "where sequences are padded",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "shape", "cause"), SEEM_KNOWN, ids=[row[0] for row in SEEM_KNOWN]
+)
+def test_a_cause_that_holds_at_some_shapes_alone_is_not_told_of_all(
+    registry: Registry, mistake: str, shape: Shape, cause: str
+) -> None:
+    subject = subject_of(registry, f"torch-{mistake}", "lstm")
+    found = certificate_of(subject, [shape])
+    assert found.broken
+    assert set(found.causes.values()) == ({cause} if cause else set())
+
+
+@pytest.mark.parametrize(
+    ("mistake", "optimizer", "cause"),
+    [
+        ("beta2-is-099", "adam", ""),
+        ("beta2-is-0995", "adam", ""),
+        ("rate-is-000101", "adam", ""),
+        ("rate-is-000101", "rmsprop", ""),
+        ("rate-is-capped", "adam", "matches if the learning rate is at most 0.001"),
+        ("rate-is-capped", "sgd", "matches if the learning rate is at most 0.001"),
+        (
+            "rate-is-floored",
+            "rmsprop",
+            "matches if the learning rate is at least 0.01",
+        ),
+        ("hardly-any-epsilon", "adam", ""),
+    ],
+)
+def test_another_constant_than_a_default_is_not_taken_for_the_default(
+    registry: Registry, mistake: str, optimizer: Name, cause: str
+) -> None:
+    subject = subject_of(registry, f"numpy-{mistake}", "rnn")
+    found = certificate_of(subject, optimizers=[optimizer])
+    assert f"{optimizer} updates" in found.broken
+    assert found.causes == (dict.fromkeys(found.broken, cause) if cause else {})
 
 
 def test_a_truncation_that_two_lengths_explain_at_one_shape_is_told_apart() -> None:

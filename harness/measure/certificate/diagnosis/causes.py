@@ -40,7 +40,7 @@ def diagnose(certificate: Certificate, subject: Subject, *, trains: bool) -> Non
     for name in NAMES:
         affected = {c for c in broken if c.startswith(f"{name} ")}
         if affected:
-            _write(certificate, affected, optimizer_cause(subject, name))
+            _write(certificate, affected, optimizer_cause(subject, name, tolerance))
 
 
 def _explained(broken: set[str], checks: set[str]) -> set[str]:

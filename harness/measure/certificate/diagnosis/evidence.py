@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from harness.contract import Array
+from harness.contract import Array, Batch
 from harness.measure.certificate.distance import UNDERFLOW, norm, relative_error
 from harness.measure.certificate.record import listed
 from harness.measure.certificate.shapes import Shape
@@ -14,9 +14,9 @@ from harness.measure.certificate.shapes import Shape
 Found = Mapping[str, Array]
 """Arrays by name: "the outputs", "layer0.w_hh", "the initial state h"."""
 
-Hypothesis = tuple[str, Callable[[], Found]]
-"""A mistake as text, and what it would give. Hypotheses with the same text are forms of
-one mistake."""
+Hypothesis = tuple[str, Callable[[], Found | None]]
+"""A mistake as text, and what it would give; None for anything but what was found.
+Hypotheses with the same text are forms of one mistake."""
 
 ROUNDING = 1e-6
 """Smaller errors are those of float32, and say nothing of a hypothesis."""
@@ -28,6 +28,9 @@ the smallest."""
 SAME = 1e-3
 """Two mistakes are one if what they give differs by less than this share of the
 tolerance everywhere, such as an exchange of gates and an order of gates."""
+
+
+PADDED = "where sequences are padded"
 
 
 def agrees(found: Array, reference: Array, tolerance: float) -> bool:
@@ -72,8 +75,8 @@ class Suspects:
         best: dict[str, tuple[float, Found]] = {}
         for words, gives in hypotheses:
             if words not in self._refuted:
-                given = gives()
-                error = max(_error(found[n], a) for n, a in given.items())
+                given = gives() or {}
+                error = _largest_error(found, given)
                 if words not in best or error < best[words][0]:
                     best[words] = error, given
         for words, (error, given) in best.items():
@@ -114,6 +117,22 @@ class Suspects:
             )
             for other in others
         )
+
+
+def contradicted(
+    words: str, hypotheses: Iterable[Hypothesis], found: Found, tolerance: float
+) -> bool:
+    """Say whether a mistake would give something else than was found in a case.
+
+    It is False if no hypothesis of that text says anything about the case.
+    """
+    errors = [_largest_error(found, g() or {}) for w, g in hypotheses if w == words]
+    return bool(errors) and not min(errors) <= tolerance
+
+
+def _largest_error(found: Found, given: Found) -> float:
+    errors = (_error(found[n], a) for n, a in given.items())
+    return max(errors, default=float("inf"))
 
 
 def _error(found: Array, given: Array) -> float:
@@ -164,6 +183,21 @@ def shortest_first(shapes: Sequence[Shape]) -> list[Shape]:
     Most hypotheses are refuted there in little time.
     """
     return sorted(shapes, key=lambda s: (s.padded, s.time_steps, s.num_layers))
+
+
+def factors(batch: Batch, factor: float) -> dict[str, float]:
+    """Return by what a wrong gradient may be multiplied at a shape, by words.
+
+    Args:
+        batch: The batch of that shape.
+        factor: What was found at one shape. It may depend on the shape.
+    """
+    return {
+        f"{factor:.4g} times the reference": factor,
+        "averaged over the batch, not summed": 1 / batch.size,
+        "averaged over time, not summed": 1 / batch.time_steps,
+        "averaged over batch and time, not summed": 1 / batch.size / batch.time_steps,
+    }
 
 
 def common_factor(

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from harness.contract import State, Steps, TrainableNetwork, Weights, layer_weights
+from harness.contract import (
+    Array,
+    Inputs,
+    Readout,
+    State,
+    Steps,
+    TrainableNetwork,
+    Weights,
+    layer_weights,
+)
 from harness.loading import load_equations
 from harness.measure.certificate.diagnosis import evidence
 from harness.measure.certificate.diagnosis.changed_derivatives import (
@@ -19,9 +29,10 @@ from harness.measure.certificate.diagnosis.changed_steps import (
     without_gates,
 )
 from harness.measure.certificate.diagnosis.evidence import Found, Hypothesis, Suspects
+from harness.measure.certificate.distance import UNDERFLOW, norm
 from harness.measure.certificate.network_pair import LARGE_COTANGENT, Case, NetworkPair
 from harness.measure.certificate.record import in_layer, listed
-from harness.measure.certificate.shapes import PAIRWISE
+from harness.measure.certificate.shapes import PAIRWISE, Shape
 from harness.measure.subject import Basis, Subject
 
 BOUNDS = tuple(m * 10.0**e for e in range(-3, 3) for m in (1, 2, 5))
@@ -29,6 +40,11 @@ BOUNDS = tuple(m * 10.0**e for e in range(-3, 3) for m in (1, 2, 5))
 
 LONGEST_CUT = max(shape.time_steps for shape in PAIRWISE) - 1
 """A gradient that is truncated every so many time steps or more often shows."""
+
+LONGER = Shape(
+    Inputs("reals", 5), 2 * LONGEST_CUT + 2, 1, 20, 1, Readout.EVERY, padded=False
+)
+"""Long enough for two cuts of any truncation."""
 
 MATCHES = 10
 """A hypothesis agrees within this many tolerances: a gradient that lacks a part may be
@@ -47,18 +63,22 @@ def gradient_cause(subject: Subject, tolerance: float) -> tuple[str | None, set[
     again = _pulled_back(case, case.pair.network)
     words = evidence.without_hypothesis(found, again, tolerance, "the gradient of ")
     missing = [name for name in wrong if not np.any(found[name])]
+    # No unpadded shape shows a mistake that is found at a padded one.
+    only = f", but only {evidence.PADDED}" if case.pair.shape.padded else ""
+    if missing and not _missing_at_all_shapes(subject, case, missing):
+        missing = []
     if words is None and missing != wrong:
         words = _hypothesis(subject, case, tolerance)
+        words = words and words + only
     if words is not None:
         of_inputs_alone = all(name.startswith("the ") for name in wrong)
         return words, _checks(wrong if of_inputs_alone else found)
     if missing:
-        return f"no gradient reaches {listed(missing, 3)}", _checks(missing)
+        return f"no gradient reaches {listed(missing, 3)}{only}", _checks(missing)
     factor = evidence.common_factor([(found[n], expected[n]) for n in wrong], tolerance)
     if factor is not None:
-        of = listed(wrong, 3)
-        words = f"the gradient of {of} is {factor:.4g} times the reference"
-    return words, _checks(wrong)
+        words = _scaled(subject, case, wrong, factor, tolerance)
+    return words and words + only, _checks(wrong)
 
 
 def _worst(
@@ -80,10 +100,7 @@ def _worst(
         if worst is not None and shape.padded != padded:
             break
         padded = shape.padded
-        # A long memory shows a cut better.
-        case = NetworkPair(subject, shape).case(0, point=1).load()
-        found = _pulled_back(case, case.pair.network)
-        expected = _pulled_back(case, case.pair.oracle)
+        ((case, found, expected),) = _asked(subject, [shape])
         wrong = evidence.disagreeing(found, expected, tolerance)
         count = len(_checks(wrong))
         if count > most:
@@ -113,24 +130,90 @@ def _pulled_back(case: Case, network: TrainableNetwork) -> Found:
     return {**found.weights, "the inputs": found.inputs, **states}
 
 
+def _asked(
+    subject: Subject, shapes: Iterable[Shape]
+) -> Iterator[tuple[Case, Found, Found]]:
+    """Yield a case at each shape, the gradients found and those of the reference."""
+    for shape in shapes:
+        # A long memory shows a cut better.
+        case = NetworkPair(subject, shape).case(0, point=1).load()
+        networks = case.pair.network, case.pair.oracle
+        found, right = (_pulled_back(case, network) for network in networks)
+        yield case, found, right
+
+
+def _of_its_kind(worst: Case) -> list[Shape]:
+    """Return the shapes that are padded if this case is, the shortest first."""
+    shapes = [s for s in PAIRWISE if s.padded == worst.pair.shape.padded]
+    return evidence.shortest_first(shapes)
+
+
 def _hypothesis(subject: Subject, worst: Case, tolerance: float) -> str | None:
     """Return the only mistake that explains the gradients at several shapes.
 
     Stacked layers are asked only if several mistakes explain what one layer does: in
     them one mistake may have several effects. A gradient that is cut shows in which
-    time steps only at a shape with an answer at each of them.
+    time steps only at a shape with an answer at each of them. Whether it is cut every
+    60 time steps, or once, 40 before the end, shows only at another length.
     """
     suspects = Suspects(MATCHES * tolerance)
-    shapes = [s for s in PAIRWISE if s.padded == worst.pair.shape.padded]
-    shapes = evidence.shortest_first(shapes)
+    shapes = _of_its_kind(worst)
     for layers in sorted({shape.num_layers for shape in shapes}):
-        for shape in (s for s in shapes if s.num_layers == layers):
-            case = NetworkPair(subject, shape).case(0, point=1).load()
-            networks = case.pair.network, case.pair.oracle
-            found, right = (_pulled_back(case, network) for network in networks)
+        of_layers = [s for s in shapes if s.num_layers == layers]
+        for case, found, right in _asked(subject, of_layers):
             suspects.weigh(_hypotheses(case, found), found, right)
+        padded = worst.pair.shape.padded
+        longer = replace(LONGER, num_layers=layers, padded=padded)
+        for case, found, right in _asked(subject, [longer]):
+            suspects.weigh(_truncations(case, found), found, right)
         if suspects.decided:
             break
+    return suspects.cause()
+
+
+def _missing_at_all_shapes(
+    subject: Subject, worst: Case, missing: Sequence[str]
+) -> bool:
+    """Say whether gradients are zero at every shape: a cut may be before one start."""
+    return not any(
+        np.any(found[name])
+        for _, found, _ in _asked(subject, _of_its_kind(worst))
+        for name in missing
+        if name in found
+    )
+
+
+def _scaled(
+    subject: Subject,
+    worst: Case,
+    wrong: Sequence[str],
+    factor: float,
+    tolerance: float,
+) -> str | None:
+    """Return by what some gradients are multiplied at every shape.
+
+    Args:
+        subject: The implementation.
+        worst: The case at which they were found.
+        wrong: The names of the gradients that are wrong there.
+        factor: By what they are multiplied there.
+        tolerance: The largest relative error of what is right.
+    """
+
+    def gives(right: Found, names: Sequence[str], by: float) -> Found:
+        return {n: by * a if n in names else a for n, a in right.items()}
+
+    suspects, checks = Suspects(MATCHES * tolerance), _checks(wrong)
+    for case, found, right in _asked(subject, _of_its_kind(worst)):
+        # In stacked layers it may be that of one layer, or that of each.
+        each = [name for name in right if _checks([name]) <= checks]
+        hypotheses = [
+            (f"the gradient of {listed(wrong, 3)} is {words}", names, by)
+            for words, by in evidence.factors(case.batch, factor).items()
+            for names in (wrong, each)
+        ]
+        given = [(w, partial(gives, right, names, by)) for w, names, by in hypotheses]
+        suspects.weigh(given, found, right)
     return suspects.cause()
 
 
@@ -164,39 +247,53 @@ def _hypotheses(case: Case, found: Found) -> Iterator[Hypothesis]:
 
 
 def _truncations(case: Case, found: Found) -> Iterator[Hypothesis]:
-    """Yield a cut every so many time steps, of the initial state too or not.
+    """Yield cuts every so many time steps and single cuts.
 
-    If the first inputs have no gradient at all, the last cut is where it begins.
+    The initial state is cut off too, or not. If the first inputs have no gradient at
+    all, the last cut is where it begins.
     """
     time_steps = case.batch.time_steps
     steps = case.pair.subject.steps()
-    moved = np.any(found["the inputs"], axis=(0, 2))
-    last = int(np.argmax(moved)) if moved.any() else 0
-    known: dict[tuple[tuple[int, ...], bool], Found] = {}
+    last = _first_reached(found["the inputs"])
+    known: dict[frozenset[int], Found] = {}
 
-    def given(every: int, start: bool) -> Found:
-        cuts = tuple(range(every, time_steps, every)), start
+    def given(cuts: frozenset[int]) -> Found | None:
+        if last and max(cuts, default=0) != last:
+            return None
         if cuts not in known:
-            leaving = partial(_cut, every=every, start=start)
-            changed = ChangedBackward(steps, time_steps, leaving=leaving)
+            changed = ChangedBackward(
+                steps, time_steps, leaving=partial(_cut, cuts=cuts)
+            )
             known[cuts] = _pulled_back(case, case.around(changed))
         return known[cuts]
 
+    for words, cuts in _cuts(time_steps):
+        for start in (frozenset[int](), frozenset({0})):
+            yield words, partial(given, cuts | start)
+
+
+def _first_reached(d_inputs: Array) -> int:
+    """Return the first time step that a gradient reaches; 0 if it may fade there."""
+    reached = np.any(d_inputs, axis=(0, 2))
+    first = int(np.argmax(reached))
+    return first if norm(d_inputs[:, first]) > UNDERFLOW else 0
+
+
+def _cuts(time_steps: int) -> Iterator[tuple[str, frozenset[int]]]:
+    """Yield truncations, and before which time steps each cuts the gradient."""
     for every in range(1, LONGEST_CUT + 1):
-        cut = (time_steps - 1) // every * every
-        if last and cut != last:
-            continue
         words = f"the gradient is truncated every {every} time steps"
         if every == 1:
             words = "no gradient flows through time: the state is detached in each step"
-        for start in (False, True):  # whether the initial state is detached too
-            yield words, partial(given, every, start)
+        yield words, frozenset(range(every, time_steps, every))
+    for left in range(1, LONGEST_CUT + 1):
+        of = f"{left} time step{'s' if left > 1 else ''}"
+        at = {time_steps - left} if left < time_steps else set[int]()
+        yield f"the gradient is cut once, {of} before the end", frozenset(at)
 
 
-def _cut(t: int, before: State, every: int, start: bool) -> State:
-    if t % every == 0 and (start or t > 0):
-        return tuple(np.zeros_like(part) for part in before)
-    return before
+def _cut(t: int, before: State, cuts: frozenset[int]) -> State:
+    return tuple(np.zeros_like(part) for part in before) if t in cuts else before
 
 
 def _without_part(_: int, before: State, part: int) -> State:

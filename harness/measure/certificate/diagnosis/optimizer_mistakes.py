@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -60,21 +59,36 @@ def mistakes(name: Name) -> Iterator[Mistake]:
     for words, step in _STEPS[name]:
         yield words, _clip, step
     for constants in _CONSTANTS[name]:
-        yield _words(constants), _clip, _with_constants(right, constants)
+        for limit, taken in _LIMITS.items():
+            words = _words(constants, limit)
+            yield words, _clip, _with_constants(right, constants, taken)
 
 
-def _with_constants(step: Step, constants: dict[str, Any]) -> Step:
-    """Return a step that takes these constants, whatever the optimiser's are."""
-    return lambda update: step(
-        replace(update, optimizer=replace(update.optimizer, **constants))
-    )
+_Taken = Callable[[float, float], float]
+"""Returns what an optimiser takes, given the constant that is asked for and its own."""
+
+_LIMITS: dict[str, _Taken] = {
+    "always": lambda _, own: own,
+    "at most": min,
+    "at least": max,
+}
 
 
-def _words(constants: dict[str, Any]) -> str:
+def _with_constants(step: Step, constants: dict[str, float], taken: _Taken) -> Step:
+    """Return a step that takes other constants than the optimiser's."""
+
+    def changed(asked: Optimizer) -> Optimizer:
+        others = {n: taken(getattr(asked, n), own) for n, own in constants.items()}
+        return replace(asked, **others)  # type: ignore[arg-type]
+
+    return lambda update: step(replace(update, optimizer=changed(update.optimizer)))
+
+
+def _words(constants: dict[str, float], limit: str) -> str:
     names = " and ".join(constants).replace("learning_rate", "the learning rate")
     values = " and ".join(f"{value:g}" for value in constants.values())
     verb = "are" if len(constants) > 1 else "is"
-    return f"matches if {names} {verb} always {values}"
+    return f"matches if {names} {verb} {limit} {values}"
 
 
 # --- clipping ------------------------------------------------------------------------

@@ -42,7 +42,8 @@ def output_cause(subject: Subject, tolerance: float) -> str | None:
     """Return the likely cause of wrong outputs, or None if none is found.
 
     It explains all shapes with as many layers, padded or not as the first that shows
-    the mistake: in stacked or padded sequences one mistake may have several effects.
+    the mistake: in stacked or padded sequences one mistake may have several effects. If
+    it would show at simpler shapes too, where all is right, the cause says so.
     """
     suspects, first = Suspects(tolerance), None
     for shape in evidence.shortest_first(PAIRWISE):
@@ -61,7 +62,38 @@ def output_cause(subject: Subject, tolerance: float) -> str | None:
                     return cause
         if first is not None:
             suspects.weigh(_hypotheses(case), found, right)
-    return suspects.cause()
+    cause = suspects.cause()
+    if cause is None or first is None:
+        return None
+    return cause + _only(subject, cause, first, tolerance)
+
+
+def _only(
+    subject: Subject, cause: str, wrong: tuple[bool, int], tolerance: float
+) -> str:
+    """Return in which networks alone a mistake is made; empty for all of them.
+
+    Args:
+        subject: The implementation.
+        cause: The mistake.
+        wrong: Whether sequences are padded and how many layers there are where the
+            mistake was found.
+        tolerance: The largest relative error of what is right.
+    """
+    without = set[str]()
+    for shape in PAIRWISE:
+        kind = padded, layers = shape.padded, shape.num_layers
+        if kind == wrong or padded > wrong[0] or layers > wrong[1]:
+            continue
+        case = NetworkPair(subject, shape).case(0).load()
+        found, right = (_of(case, n) for n in (case.pair.network, case.pair.oracle))
+        if not evidence.disagreeing(found, right, tolerance) and evidence.contradicted(
+            cause, _hypotheses(case), found, tolerance
+        ):
+            # A shape that differs in both says nothing of either.
+            without |= {"where layers are stacked"} if padded == wrong[0] else set()
+            without |= {evidence.PADDED} if layers == wrong[1] else set()
+    return f", but only {' and '.join(sorted(without))}" if without else ""
 
 
 def _of(
