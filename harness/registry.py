@@ -44,6 +44,7 @@ from harness.errors import (
     shortened,
     suggestion,
 )
+from harness.files.paths import real_path
 from harness.machine.facts import framework_versions
 from harness.neighbours import Neighbours
 
@@ -103,7 +104,7 @@ class Registry:
         plugin that cannot be read is recorded in `problems` and stops nothing else.
         """
         # A file given twice, as `check FILE.py --plugin FILE.py`, declares once.
-        every = dict.fromkeys(Path(file).resolve() for file in files)
+        every = dict.fromkeys(map(real_path, files))
         foreign = [*_distributions(), *map(str, every)]
         return cls._with(read_apart(foreign), tuple(every))
 

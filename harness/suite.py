@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from harness.contract import Optimizer
 from harness.errors import (
@@ -308,6 +309,8 @@ _REFUSED = {"bidirectional": "; every network runs forward in time only"}
 def _problems(error: ValidationError) -> list[str]:
     problems = []
     for item in error.errors(include_url=False):
+        if _only_lacks_wrong_items(item):
+            continue
         where = shortened(_key_path(item["loc"]))
         if item["type"] == "extra_forbidden":
             key = str(item["loc"][-1])
@@ -321,6 +324,16 @@ def _problems(error: ValidationError) -> list[str]:
             message = re.sub(r"^Input should", "should", item["msg"])
             problems.append(f"{where}: {message}, not {_shown(item['input'])}")
     return problems
+
+
+def _only_lacks_wrong_items(item: ErrorDetails) -> bool:
+    """Say whether a list is called too short only because its items are wrong.
+
+    Pydantic counts the items that are left; those that are wrong have an error each.
+    """
+    if item["type"] != "too_short":
+        return False
+    return bool(len(item["input"]) >= item["ctx"]["min_length"])
 
 
 def _key_path(location: Sequence[int | str]) -> str:

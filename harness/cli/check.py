@@ -27,6 +27,7 @@ from harness.errors import (
     describe_error,
     shortened,
 )
+from harness.files.paths import real_path
 from harness.printing import echo
 from harness.registry import Registry
 
@@ -78,7 +79,7 @@ def check(
     from harness.report.task_check import task_json, task_text
     from harness.run.certify import CheckRequest, cells_of, implementations_of
 
-    files = [path_of(target).resolve() for target in targets if target.endswith(".py")]
+    files = [real_path(path_of(t)) for t in targets if t.endswith(".py")]
     registry = read_plugins([*plugins, *files])
     registry.interpreters = load_interpreters({}, registry)
     names = [target for target in targets if not target.endswith(".py")]

@@ -128,6 +128,9 @@ def default_jobs() -> int:
     return min(2, psutil.cpu_count(logical=False) or 1)
 
 
+MOST_JOBS = 10_000
+"""More than any machine or cluster runs side by side: a larger number is a mistake."""
+
 MayRun = Callable[[Mapping[str, str]], bool]
 """Says whether programs may run that a suite file names, by framework."""
 
@@ -161,7 +164,7 @@ device_option = click.option(
 jobs_option = click.option(
     "-j",
     "--jobs",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MOST_JOBS),
     default=default_jobs,
     help="Trials side by side  [default: cores, up to 2]",
 )

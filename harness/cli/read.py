@@ -14,6 +14,7 @@ from harness.cli.exits import DONE
 from harness.cli.options import FileName, fail, json_option, plugin_option, stdout
 from harness.errors import MisuseError, NothingMeasuredError
 from harness.files.opening import OddFileError, replace_file
+from harness.files.paths import absolute_path
 from harness.printing import echo
 from harness.report.exports import EXPORTS
 
@@ -121,7 +122,7 @@ def _write(file: Path, write: Callable[[Path | TextIO], None]) -> None:
     A link is refused, because it may come with the run folder of a stranger.
     """
     link = file.is_symlink()
-    if link and Path("/dev") not in file.absolute().parents:
+    if link and Path("/dev") not in absolute_path(file).parents:
         raise OddFileError(file, "is a link; give the file that it leads to")
     if link or (file.exists() and not file.is_file()):
         write(file)  # standard output, for example

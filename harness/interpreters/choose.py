@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 from harness.declarations import BUILT_IN, FrameworkDeclaration
 from harness.errors import MisuseError, suggestion
+from harness.files.paths import absolute_path
 from harness.files.text import read_toml
 from harness.registry import Interpreter, Registry
 
@@ -104,7 +105,7 @@ def resolved(
             problems.append(f"environments.{name}: {text}: ${unset[1]} is not set")
         try:
             # Links are not resolved: a virtual environment is found by its own link.
-            paths[name] = str((folder / Path(path).expanduser()).absolute())
+            paths[name] = str(absolute_path(folder / Path(path).expanduser()))
         except RuntimeError:
             problems.append(f"environments.{name}: {text}: there is no such user")
     return paths, problems

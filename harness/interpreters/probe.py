@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -56,7 +57,7 @@ def hash_of_sources() -> str:
         for folder in map(Path, paths or ()):
             for file in sorted(folder.rglob("*.py")):
                 name = f"{package}/{file.relative_to(folder).as_posix()}"
-                digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
+                digest.update(os.fsencode(name) + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 

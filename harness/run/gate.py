@@ -23,6 +23,7 @@ from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 
 from harness.errors import MisuseError
+from harness.files.paths import real_path
 from harness.interpreters.choose import load_interpreters
 from harness.registry import Registry
 from harness.run.engine.local import LocalEngine
@@ -192,7 +193,7 @@ def _sessions(asked: GateRequest, registry: Registry) -> dict[str, tuple[Trial, 
 def _refuse_without_own(asked: GateRequest, checkout: Checkout) -> None:
     """Raise MisuseError if both sides would be the same installed code."""
     root = checkout.root
-    own = [file for file in asked.files if file.resolve().is_relative_to(root)]
+    own = [file for file in asked.files if real_path(file).is_relative_to(root)]
     if not own and not counterparts(checkout):
         raise MisuseError(
             f"nothing of the repository {root} would be measured, as no module that "

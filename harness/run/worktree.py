@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError, MisuseError, suggestion
+from harness.files.paths import real_path
 from harness.run.signals import handled
 
 
@@ -34,7 +35,7 @@ class Checkout:
 
     def counterpart(self, file: Path) -> Path:
         """Return the path of a file in this checkout, or of a file outside itself."""
-        file = file.resolve()
+        file = real_path(file)
         if not file.is_relative_to(self.root):
             return file
         return self.tree / file.relative_to(self.root)
@@ -131,13 +132,14 @@ def _is_found(name: str, path: Path) -> bool:
 def _root() -> Path:
     done = _git(Path(), "rev-parse", "--show-toplevel")
     if done.returncode:
+        here = real_path(Path())
         raise MisuseError(
-            f"{Path().resolve()} is not in a git repository; gate compares the working "
+            f"{here} is not in a git repository; gate compares the working "
             "tree of the current folder with a commit of it, so run it inside one"
         )
     root = Path(done.stdout.strip()).resolve()
-    here = (root / "harness" / "contract.py").exists()
-    if here and root / "harness" != _HARNESS:
+    is_this = (root / "harness" / "contract.py").exists()
+    if is_this and root / "harness" != _HARNESS:
         raise MisuseError(
             f"rnn-harness is installed from {_HARNESS.parent}, not from {root}; run "
             f"`pip install -e {root}` first, so that the working tree is what is timed"

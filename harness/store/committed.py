@@ -14,7 +14,7 @@ from harness.errors import MisuseError
 from harness.files import arrays
 from harness.files.opening import OddFileError, hash_of_file, read_file
 from harness.files.text import MOST_JSON_BYTES, has_seal, hash_of, parse_object
-from harness.quantities import ImpossibleError
+from harness.quantities import COUNT, ImpossibleError
 from harness.reading import Reading
 from harness.store.document import check_result
 from harness.store.record import SCHEMA, UNSEALED, TrialRecord, check_ranges
@@ -210,6 +210,22 @@ def _why(error: Exception) -> str:
         return str(error.strerror)
     what = f"no {error}" if isinstance(error, KeyError) else str(error)
     return what[:200]
+
+
+def number_of_commit(folder: Path) -> int:
+    """Return the number of a trial's commit, or 0 if nothing is known of it.
+
+    A result of a newer version counts: its commit precedes those that follow.
+    """
+    try:
+        content = read_file(folder / "result.json", MOST_JSON_BYTES)
+        result = parse_object(content)
+        if not has_seal(content) and result["schema"] not in UNSEALED:
+            return 0
+        number = result["commit"]
+    except (OSError, *NOT_READABLE):
+        return 0
+    return number if type(number) is int and COUNT.holds(number) else 0
 
 
 def order_of_commit(result: Mapping[str, Any]) -> tuple[int, float]:

@@ -122,6 +122,10 @@ class _Section(_Document):
     cells: list[str] = []
 
 
+SECTIONS = ("gradients", "learning", "speed")
+"""The keys of a suite whose sections name cells."""
+
+
 class _Suite(_Document):
     name: str | None = None
     why: str | None = None

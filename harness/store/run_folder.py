@@ -36,16 +36,18 @@ from harness.files.text import (
     sealed,
     write_atomically,
 )
+from harness.quantities import COUNT
 from harness.store.attempt import Attempt
 from harness.store.checkpoint import Checkpoint, read_checkpoint
 from harness.store.committed import (
     NOT_READABLE,
     DamagedError,
     NewerError,
+    number_of_commit,
     order_of_commit,
     read_committed,
 )
-from harness.store.document import check_info
+from harness.store.document import SECTIONS, check_info
 from harness.store.record import SCHEMA, UNSEALED, TrialRecord
 from harness.trial import FOLLOWS, Trial
 
@@ -208,6 +210,8 @@ class RunFolder:
     def info(self) -> dict[str, Any]:
         """Return `run.json`, or an empty dict before the first write.
 
+        A key without a value, `null`, is left out.
+
         Raises:
             MisuseError: If it cannot be read, is damaged or of a newer schema.
         """
@@ -240,7 +244,7 @@ class RunFolder:
             check_info(info)
         except NOT_READABLE as error:
             raise damaged from error
-        return info
+        return {key: value for key, value in info.items() if value is not None}
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Replace `run.json`."""
@@ -294,15 +298,12 @@ class RunFolder:
     def _next_commit(self) -> int:
         """Return the number of the next commit; a clock could go backwards."""
         with self._lock:
-            return next(self._commits)
+            # After the last number, the time of a commit says which is the latest.
+            return min(next(self._commits), int(COUNT.most))
 
     @cached_property
     def _commits(self) -> Iterator[int]:
-        last = 0
-        for folder in self._folders():
-            with contextlib.suppress(OSError, *NOT_READABLE):
-                content = read_file(folder / "result.json", MOST_JSON_BYTES)
-                last = max(last, int(parse_object(content)["commit"]))
+        last = max(map(number_of_commit, self._folders()), default=0)
         return itertools.count(last + 1)
 
     def _attempts(self, trial_id: str) -> list[tuple[int, Path]]:
@@ -386,13 +387,12 @@ class RunFolder:
         Cells that only other sections name come first.
         """
         suite = self.info().get("suite", {})
-        named = {
-            name: [cell for section in sections for cell in section.get("cells", [])]
-            for name, sections in suite.items()
-            if isinstance(sections, list)
-        }
-        cells = [*named.pop("learning", []), *named.pop("speed", [])]
-        others = [c for found in named.values() for c in found if c not in cells]
+        gradients, learning, speed = (
+            [cell for each in suite.get(name, ()) for cell in each.get("cells", ())]
+            for name in SECTIONS
+        )
+        cells = [*learning, *speed]
+        others = [cell for cell in gradients if cell not in cells]
         return list(dict.fromkeys([*others, *cells]))
 
     def begun(self, trial: Trial) -> list[Begun]:

@@ -32,6 +32,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     names = helpers.TINY.replace('"adding"', '"addin"').replace('"rnn"', '"rrn"')
     helpers.write(tmp_path / "names.toml", names)
     helpers.write(tmp_path / "a_file", "mine")
+    for name in ("loop", "loop.py", "loop.toml"):
+        (tmp_path / name).symlink_to(name)
     (tmp_path / "theirs").mkdir()
     helpers.write(tmp_path / "theirs" / "thesis.txt", "mine")
     (tmp_path / "empty").mkdir()
@@ -110,7 +112,22 @@ TABLE: list[tuple[str, int, tuple[str, ...]]] = [
     ("run tiny.toml --seeds 4-2", 2, ("e.g. 0-4 or 0,2,5",)),
     ("run tiny.toml --seeds=-1", 2, ("e.g. 0-4 or 0,2,5",)),
     ("run tiny.toml --seeds 0-99999999", 2, ("at most 1000 seeds",)),
-    ("run tiny.toml -j 0", 2, ("0 is not in the range x>=1",)),
+    ("run tiny.toml -j 0", 2, ("0 is not in the range 1<=x<=10000",)),
+    ("run tiny.toml -j 99999999999999 --dry-run", 2, ("not in the range 1<=x<=10000",)),
+    ("check rnn -j 10001", 2, ("10001 is not in the range 1<=x<=10000",)),
+    # links in a circle
+    ("check loop.py", 2, ("loop.py cannot be read (Too many levels of symb",)),
+    ("check loop/x.py", 2, ("x.py cannot be read (Too many levels of symb",)),
+    ("list --plugin loop.py", 2, ("loop.py cannot be read (Too many levels",)),
+    ("run tiny.toml --plugin loop.py --dry-run", 2, ("Too many levels",)),
+    ("run loop.toml", 2, ("loop.toml",)),
+    ("run tiny.toml -o loop", 2, ("loop",)),
+    ("show loop", 2, ("loop",)),
+    ("report loop", 2, ("loop",)),
+    ("compare loop done", 2, ("loop",)),
+    ("export done -o loop", 2, ("loop cannot be written",)),
+    ("new task mine -o loop.py", 2, ("loop.py",)),
+    ("run tiny.toml --set environments.numpy='loop'", 2, ("loop",)),
     ("run tiny.toml --set learning.².updates=1", 2, ("unknown key",)),
     ("run tiny.toml --set learning.7.updates=1", 2, ("has sections 0 to 0",)),
     (f"run tiny.toml --set learning.{BIG}.updates=1", 2, ("has sections 0 to 0",)),
@@ -298,6 +315,40 @@ def test_a_process_of_the_command_exits_in_the_same_way(
     assert out == ""
     assert err.startswith("rnn-harness: ")
     assert words in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "check x.py",
+        "list --plugin x.py",
+        "run smoke --plugin x.py --dry-run",
+        "run suite.toml --plugin x.py --dry-run",
+        "run smoke --set environments.numpy='python' --dry-run",
+        "run smoke -o out",
+        "run suite.toml --dry-run",
+        "show out",
+        "report out",
+        "compare out out",
+        "export out",
+        "gate --base main",
+        "new task mine",
+    ],
+)
+def test_a_command_in_a_folder_that_was_removed_ends_in_a_sentence(
+    line: str,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    removed = here / "removed"
+    removed.mkdir()
+    monkeypatch.chdir(removed)
+    removed.rmdir()
+    code, _, err = helpers.call(line.split(), monkeypatch, capsys)
+    assert code == 2, err
+    assert err.startswith("rnn-harness: ")
     assert "Traceback" not in err
 
 

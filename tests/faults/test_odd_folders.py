@@ -238,6 +238,55 @@ def test_a_run_json_of_other_types_is_damaged(
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"suite": {"foo": [1]}}, {"suite": {"foo": [{"cells": [[1]]}]}},
+        {"suite": {"foo": {"cells": 1}}}, {"foo": [1]},
+        {"suite": None}, {"choices": None}, {"environment": None}, {"device": None},
+        {"wall_time_s": None}, {"estimates": None}, {"gate": None},
+    ],
+)  # fmt: skip
+def test_what_a_run_json_lacks_or_nobody_knows_hinders_no_command(
+    change: dict[str, object], run: RunFolder, call: Call
+) -> None:
+    from harness.run.info import RunInfo
+    from harness.suite import load_suite
+
+    helpers.reseal(run.path / "run.json", **change)
+    shutil.copytree(run.path, "copy")
+    for command in ("show run", "report run", "export run", "compare copy run"):
+        code, _, err = call(*command.split())
+        assert code == (5 if "compare" in command else 0), err  # nothing is timed
+    suite = load_suite("smoke", helpers.REGISTRY)
+    assert call("run", "smoke", "-o", "run", "--dry-run")[0] == 2  # another suite
+    RunInfo(run, suite, helpers.REGISTRY, "cpu", 1).write()
+    assert run.info()["choices"] == {}
+
+
+@pytest.mark.parametrize("number", [2**53, 2**53 - 1, 2**53 + 1, 10**400, "9", -5, {}])
+def test_the_number_of_one_commit_stops_no_later_commit(
+    number: object, run: RunFolder
+) -> None:
+    helpers.reseal(run.trials / "odd" / "result.json", commit=number)
+    again = RunFolder(run.path)
+    ended = {"outcome": "ok", "reason": None}
+    for name in ("first", "second", "third"):  # of one trial, as with other sources
+        again.begin(replace(LEARNING, seed=7), name, {"cell gru": name}).commit(ended)
+    whole = {record.id for record in again.records()}
+    assert {"other", "third"} <= whole
+    assert whole.isdisjoint({"first", "second"})
+
+
+def test_the_number_of_a_damaged_commit_does_not_count(run: RunFolder) -> None:
+    file = run.trials / "odd" / "result.json"
+    text = file.read_text().replace('"commit":1,', '"commit":9007199254740992,')
+    assert text != file.read_text()
+    helpers.write(file, text)
+    attempt = RunFolder(run.path).begin(replace(LEARNING, seed=7), "new", SOURCES)
+    assert attempt.commit({"outcome": "ok", "reason": None})["commit"] == 3
+
+
+@pytest.mark.parametrize(
     ("split", "metric", "value"),
     [
         ("train_step", "time_s", -1e-3), ("train_step", "time_s", 0.0),
@@ -344,6 +393,27 @@ def test_the_curves_of_a_stranger_are_readings_or_are_left_out(
         assert code == 0
         assert "odd is left out: a line of events.jsonl is not a reading" in err
         assert "measures it again with --force" in err
+
+
+def test_a_plugin_file_whose_name_is_not_text_is_checked_and_run(
+    tmp_path: Path, call: Call
+) -> None:
+    from harness.scaffold import NewPlugin, write_plugin
+
+    beside = tmp_path / "mine.py"
+    new = NewPlugin("implementation", "mine", "numpy", "gru", beside)
+    lines = write_plugin(new, helpers.REGISTRY).read_text().splitlines()
+    declares = [line for line in lines if "declare_implementation" in line]
+    helpers.write(beside, "\n".join(line for line in lines if line not in declares))
+    file = helpers.write(tmp_path / "ok\udcff.py", "\n".join(declares))
+    text = helpers.suite(helpers.speed("mine", cells=["gru"]))
+    suite = helpers.write(tmp_path / "mine.toml", text)
+    assert call("check", file)[0] == 0
+    assert call("list", "--plugin", file)[0] == 0
+    new_run = tmp_path / "new"
+    code, _, err = call("run", suite, "-o", new_run, "--plugin", file)
+    assert code == 0, err
+    assert call("show", new_run)[0] == 0
 
 
 # --- links ----------------------------------------------------------------------------

@@ -98,13 +98,17 @@ def stage_s(stage: Iterable[tuple[Trial, float]], jobs: int) -> float:
         stage: Trials, each with its seconds.
         jobs: Trials side by side.
     """
-    free, alone_s = [0.0] * jobs, 0.0
+    # It grows with the trials: there may be far fewer of them than jobs.
+    free: list[float] = []
+    alone_s = 0.0
     for trial, seconds in stage:
         if takes_turns(trial):
             alone_s += seconds
+        elif len(free) < jobs:
+            heapq.heappush(free, seconds)
         else:
             heapq.heapreplace(free, free[0] + seconds)
-    return max(free) + alone_s
+    return max(free, default=0.0) + alone_s
 
 
 # --- for people ----------------------------------------------------------------------

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import platform
 import time
 from collections.abc import Iterable, Mapping
@@ -153,5 +154,5 @@ def _hash_of_harness() -> str:
     for file in sorted(root.rglob("*.py")):
         name = file.relative_to(root)
         if name.parts[0] not in _ABOVE:
-            digest.update(name.as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+            digest.update(os.fsencode(name) + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

@@ -147,7 +147,7 @@ def _sources(
     digest = hashlib.sha256()
     # A neighbour has the place that it has if Python's path holds the folder.
     for _, path in sorted((_bare(name), path) for name, path in walk.modules.items()):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        digest.update(os.fsencode(path.name) + b"\0" + path.read_bytes() + b"\0")
     for library in sorted(walk.libraries):
         digest.update(library.encode() + b"\0")
     for name, found in named.hashes():

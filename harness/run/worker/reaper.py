@@ -73,7 +73,8 @@ class Reaper:
 
     def _tell(self, line: str) -> None:
         assert self._process.stdin is not None
-        with self._lock, contextlib.suppress(OSError):
+        # At exit the pipe is closed (ValueError) while threads still end workers.
+        with self._lock, contextlib.suppress(OSError, ValueError):
             self._process.stdin.write(line.encode())
 
 

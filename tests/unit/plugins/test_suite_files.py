@@ -1,4 +1,5 @@
 import os
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -98,6 +99,26 @@ def test_all_unknown_names_are_reported_at_once(tmp_path: Path) -> None:
     assert "learning[0].cells: unknown cell 'ltsm'; did you mean 'lstm'?" in printed
     assert "learning[0].cells: unknown cell 'rmm'" in printed
     assert "did you mean 'numpy-reference'?" in printed
+
+
+@pytest.mark.parametrize(
+    ("shapes", "found"),
+    [
+        ("{batch = 4, time_steps = 10, input_size = 2, hidden_size = 1e400}", 1),
+        ("{batch = 4, time_steps = 10, input_size = 2, hidden_size = 2024-01-01}", 1),
+        ("{batch = 0, time_steps = 0, input_size = 2, hidden_size = 2}", 2),
+        ("3", 1),
+        ("", 1),
+    ],
+)
+def test_a_list_is_not_called_too_short_because_an_item_is_wrong(
+    shapes: str, found: int, tmp_path: Path
+) -> None:
+    text = helpers.suite(helpers.speed("numpy-reference"))
+    text = re.sub(r"^shapes = .*$", f"shapes = [{shapes}]", text, flags=re.MULTILINE)
+    printed = problems(text, tmp_path)
+    assert printed.count("speed[0].shapes") == found
+    assert ("at least 1 item" in printed) is (not shapes)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from rich.console import Console
 from harness.contract import Optimizer
 from harness.run.estimate import calibration
 from harness.run.estimate.calibration import Calibration
-from harness.run.estimate.cost import Cost, Totals
+from harness.run.estimate.cost import Cost, Totals, stage_s
 from harness.run.estimate.history import MOST_LINES
 from harness.run.estimate.model import CostModel
 from harness.run.execution import Execution
@@ -307,6 +307,13 @@ def test_jobs_share_trials_that_are_not_timed() -> None:
     assert both.totals.memory_bytes == 2 * alone.totals.memory_bytes == 2**29
     assert alone.trials == 4
     assert (alone.known, alone.guessed) == (1, 0)
+
+
+def test_the_time_of_a_stage_takes_no_memory_for_jobs_without_a_trial() -> None:
+    stage = [(learning(), 2.0), (learning(), 3.0)]
+    assert stage_s(stage, 10**15) == 3.0
+    assert stage_s(stage, 1) == 5.0
+    assert stage_s([], 10**15) == 0.0
 
 
 def test_a_guess_grows_with_every_size() -> None:

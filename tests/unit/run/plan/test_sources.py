@@ -308,6 +308,15 @@ def test_a_folder_with_too_many_files_is_said_and_declaring_files_ends_that(
     assert not_hashed(file) == ()
 
 
+def test_a_file_whose_name_is_not_text_is_hashed(tmp_path: Path) -> None:
+    file = plugin(tmp_path, "open(HERE / 'own.txt')")
+    odd = tmp_path / os.fsdecode(b"ok\xff.py")
+    write(odd, file.read_text())
+    before = hash_of(odd)
+    write(tmp_path / "own.txt", b"1")
+    assert hash_of(odd) != before
+
+
 def test_a_pipe_is_not_read_and_a_device_is_not(tmp_path: Path) -> None:
     file = plugin(tmp_path, "HERE / 'pipe', HERE / 'zero.bin', HERE / 'gone.json'")
     os.mkfifo(tmp_path / "pipe")
