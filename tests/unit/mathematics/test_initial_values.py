@@ -420,6 +420,7 @@ def test_the_relu_network_with_the_identity_loses_gradient_only_once() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("whole_work")
 def test_a_suite_of_initial_values_runs_reports_and_resumes(tmp_path: Path) -> None:
     suite = helpers.write(tmp_path / "starts.toml", SECTION)
     arguments = ("run", suite, "-o", tmp_path / "run")
