@@ -30,19 +30,36 @@ class Threads:
         self._children = children
         self._known = _everyone(children)
         self._busy: set[Path] = set()
+        self._seen: dict[Path, tuple[float, float]] = {}
 
     def left_computing(self) -> list[str]:
         """Name each thread and child that was started since and goes on computing.
 
         One that sleeps, or that ends or begins to sleep within `GRACE_S`, is not among
-        them. One that was seen asleep is not looked at again.
+        them. A thread that was seen asleep is not looked at again. A child may only be
+        starting, so it is looked at whenever it has computed for a part of the time.
         """
         every = _everyone(self._children)
         self._known &= every
         new = every - self._known - self._busy
-        self._busy = _busy(self._busy & every) | _busy_after_grace(new)
+        woken = {child for child in self._seen.keys() & every if self._has_run(child)}
+        self._busy = _busy(self._busy & every) | _busy_after_grace(new | woken)
         self._known |= new - self._busy
+        for child in new - self._busy:
+            if child.parent != _TASKS:
+                self._has_run(child)
         return sorted(map(_named, self._busy))
+
+    def _has_run(self, child: Path) -> bool:
+        """Say whether a child has computed for a part of the time since the last look.
+
+        The first look is remembered, and is no.
+        """
+        now = time.monotonic(), _runnable_s(child)
+        before = self._seen.get(child, now)
+        self._seen[child] = now
+        passed_s, ran_s = (b - a for a, b in zip(before, now, strict=True))
+        return ran_s > 0 and ran_s >= _BUSY * passed_s
 
 
 def _busy_after_grace(threads: set[Path]) -> set[Path]:
