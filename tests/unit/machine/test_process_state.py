@@ -29,6 +29,7 @@ from harness.machine.process_state import ProcessState
 from harness.machine.threads import Threads
 from harness.measure.certificate import record
 from implementations.numpy_reference.network import NumpyNetwork
+from tests import helpers
 
 
 @contextmanager
@@ -210,7 +211,9 @@ def test_a_child_that_computes_on_is_named_where_children_are_watched(
         assert sleeper.stdout is not None
         sleeper.stdout.readline()
         with subprocess.Popen(busy) as worker:
-            found = [watched.left_computing() for _ in range(2)]
+            # It may still be starting when it is first looked at.
+            first = helpers.wait_for(watched.left_computing, "the child to compute")
+            found = [first, watched.left_computing()]
             name = Path(f"/proc/{worker.pid}/comm").read_text().strip()
             assert of_threads.left_computing() == []
             worker.kill()
