@@ -23,7 +23,6 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 from harness.contract import NetworkSpec
-from harness.machine import threads
 from harness.machine.functions import Functions
 from harness.machine.process_state import ProcessState
 from harness.machine.threads import Threads
@@ -176,8 +175,7 @@ def test_a_function_that_its_own_library_wraps_is_the_same_function() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has times of threads")
-def test_a_thread_that_computes_on_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "GRACE_S", 0.2)
+def test_a_thread_that_computes_on_is_named() -> None:
     watched, ended, asleep = Threads(), threading.Event(), threading.Event()
 
     def compute() -> None:
@@ -199,10 +197,7 @@ def test_a_thread_that_computes_on_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has times of processes")
-def test_a_child_that_computes_on_is_named_where_children_are_watched(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(threads, "GRACE_S", 0.2)
+def test_a_child_that_computes_on_is_named_where_children_are_watched() -> None:
     watched, of_threads = Threads(children=True), Threads()
     code = "import time; print(flush=True); time.sleep(600)"
     asleep = [sys.executable, "-c", code]
