@@ -52,9 +52,9 @@ test-quick: static
 test-all: test
 	$(PYTEST_SIDE_BY_SIDE) -m long
 	$(BIN)/python -m tests.faults.kills --kills 100
-	RNN_HARNESS_FUZZ=30000 $(PYTEST_SIDE_BY_SIDE) tests/faults/test_fuzz_files.py
-	RNN_HARNESS_FUZZ=10000 $(BIN)/pytest tests/faults/test_fuzz_command_line.py
-	RNN_HARNESS_FUZZ=3000 $(BIN)/pytest tests/faults/test_fuzz_declarations.py
+	RNN_HARNESS_FUZZ=15000 $(PYTEST_SIDE_BY_SIDE) tests/faults/test_fuzz_files.py
+	RNN_HARNESS_FUZZ=5000 $(BIN)/pytest tests/faults/test_fuzz_command_line.py
+	RNN_HARNESS_FUZZ=1500 $(BIN)/pytest tests/faults/test_fuzz_declarations.py
 
 static: $(STAMPS)/test
 	$(BIN)/ruff check .
