@@ -27,7 +27,7 @@ from harness.contract import (
     Updates,
     Weights,
 )
-from harness.runner.returned import Form, handle
+from harness.runner.returned import Form, handle, next_state
 
 R = TypeVar("R")
 
@@ -104,9 +104,9 @@ class GuardedNetwork:
 
     def _check(self, call: str, *given: Given) -> None:
         # A network may have kept what it loaded, and may write into it much later.
-        every = {id(each): each for each in (*given, *self._loaded.values())}
-        for name in (name for each in every.values() for name in each.written()):
-            self._report(f"`{call}` wrote into {name}")
+        for each in (*given, *self._loaded.values()):
+            for name in each.written():
+                self._report(f"`{call}` wrote into {name}")
 
     def _checked(
         self,
@@ -244,11 +244,10 @@ def streamed(network: Network, xs: Array, state: State) -> Forward:
 
 
 def _streamed(network: Network, xs: Array, state: State) -> Forward:
-    carried: Any = state
     for time_step in range(xs.shape[1]):
-        done = network.step(xs[:, time_step], carried)
+        done = network.step(xs[:, time_step], state)
         read = done.read()
-        carried = read.state if done.carry is None else done.carry
+        state = next_state(done, read)
     return read
 
 

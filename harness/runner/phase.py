@@ -19,7 +19,7 @@ from harness.contract import (
     TrainableNetwork,
     Weights,
 )
-from harness.runner.returned import handle, method_of
+from harness.runner.returned import handle, method_of, next_state
 
 InForm = Callable[[Any], Any]
 """Returns what a call has computed, or raises if it has a wrong form."""
@@ -126,7 +126,7 @@ class StreamPhase(Phase):
             self._in_form(read)
         self.latencies_s.append(time.perf_counter() - begun)
         self._outputs = read.outputs
-        self._state = read.state if done.carry is None else done.carry
+        self._state = next_state(done, read)
 
     def found(self) -> Weights:
         """Return the answer of the last call."""

@@ -20,6 +20,7 @@ from harness.contract import (
     Handle,
     LossAndGradients,
     NetworkSpec,
+    State,
     Updates,
 )
 from harness.errors import HarnessError, shortened, shown
@@ -56,6 +57,11 @@ def handle(call: str, found: object) -> Handle[Any]:
         FormError: If it is no queued work.
     """
     return of_type(call, found, Handle, "Handle(wait, read)")
+
+
+def next_state(done: Handle[Forward], read: Forward) -> State | Any:
+    """Return what the next time step takes: what a step carries, or else its state."""
+    return read.state if done.carry is None else done.carry
 
 
 def _wrong(call: str, what: str) -> FormError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any, Protocol, cast
 
 from harness.contract import (
@@ -16,7 +15,7 @@ from harness.contract import (
 )
 from harness.errors import PluginError, RefusedError, UnavailableError
 from harness.loading import build_network, import_built_in, load_cell, load_probe
-from harness.machine.functions import imported
+from harness.machine.functions import Holder, imported
 from harness.machine.peak import Peak, measure_peak
 from harness.machine.process_state import ProcessState
 from harness.machine.threads import Threads
@@ -26,6 +25,9 @@ from harness.runner.given import GuardedNetwork, own
 from harness.runner.remote import RemoteGauges, RemoteStopwatch
 from harness.runner.returned import Form
 from harness.runner.stopwatch import Stopwatch
+
+Settings = Callable[[], Mapping[str, Any]]
+"""Returns values by name that a framework shares."""
 
 AnyStopwatch = Stopwatch | RemoteStopwatch
 AnyGauges = Gauges | RemoteGauges
@@ -83,7 +85,7 @@ class InProcess:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self.written: list[str] = []
-        self._remember: Callable[[], ProcessState] | None = None
+        self._compared: tuple[list[Holder], Settings] = [], dict
         self._before: ProcessState | None = None
         self._threads = Threads(children=True)
 
@@ -136,12 +138,17 @@ class InProcess:
 
         It is said once, so that nobody is blamed for what another has changed before.
         """
-        if self._before is None or self._remember is None:
+        if self._before is None:
             return []
         found = self._before.changes() + self._threads.left_computing()
         if found:
-            self._before, self._threads = self._remember(), Threads(children=True)
+            self._remember()
         return found
+
+    def _remember(self) -> None:
+        """Remember what this process is like now."""
+        self._before = ProcessState(*self._compared)
+        self._threads = Threads(children=True)
 
     def _look(self, implementation: str, device: str) -> None:
         """Remember the state of this process before a plugin's code runs in it.
@@ -162,8 +169,8 @@ class InProcess:
         def settings() -> Mapping[str, Any]:
             return {} if probe is None else probe.state().settings
 
-        self._remember = partial(ProcessState, holders, settings)
-        self._before, self._threads = self._remember(), Threads(children=True)
+        self._compared = holders, settings
+        self._remember()
 
     def _usable_probe(self, implementation: str, device: str) -> DeviceProbe | None:
         """Return the probe; on the CPU it is needed only for doubts, so it may fail."""

@@ -28,6 +28,22 @@ def records(folder: Path, *names: str) -> dict[str, TrialRecord]:
     return {name: found[name] for name in names}
 
 
+def changed(found: dict[str, TrialRecord]) -> dict[str, list[str] | None]:
+    """Return what each implementation has changed of its process."""
+    return {n: r.result.get("changed_process") for n, r in found.items()}
+
+
+def timed(folder: Path, call: Call, *names: str) -> dict[str, TrialRecord]:
+    """Time these implementations in one session without certificates."""
+    section = helpers.speed(*names, phases=["forward"])
+    helpers.write(folder / "s.toml", helpers.suite(section))
+    selected = f"speed and ({' or '.join(names)})"
+    command = ("run", "s.toml", "-o", "out", "--no-certify", "-k", selected)
+    code, out, err = call(*command, "--plugin", CHANGES, cwd=folder)
+    assert code == 0, out + err
+    return records(folder / "out", *names)
+
+
 @pytest.mark.slow
 def test_a_certificate_is_judged_where_no_plugin_can_change_a_function(
     tmp_path: Path, call: Call
@@ -41,8 +57,7 @@ def test_a_certificate_is_judged_where_no_plugin_can_change_a_function(
     found = records(tmp_path / "out", *names)
     certified = {n: r.value("certificate", "certified") for n, r in found.items()}
     assert certified == dict.fromkeys(names, 1) | {"patches-numpy": 0}
-    changed = {n: r.result.get("changed_process") for n, r in found.items()}
-    assert changed == {
+    assert changed(found) == {
         "patches-numpy": ["numpy.tanh"],
         "raises-on-overflow": ["numpy's error handling"],
         "beside-them": None,
@@ -62,15 +77,8 @@ def test_a_session_times_those_apart_that_change_their_process(
 ) -> None:
     names = ["plain-torch", "detects-anomalies", "more-threads", "no-gradients"]
     names += ["other-precision", "torch-native"]
-    section = helpers.speed(*names, phases=["forward"])
-    helpers.write(tmp_path / "s.toml", helpers.suite(section))
-    selected = f"speed and ({' or '.join(names)})"
-    command = ("run", "s.toml", "-o", "out", "--no-certify", "-k", selected)
-    code, out, err = call(*command, "--plugin", CHANGES, cwd=tmp_path)
-    assert code == 0, out + err
-    found = records(tmp_path / "out", *names)
-    changed = {n: r.result.get("changed_process") for n, r in found.items()}
-    assert changed == {
+    found = timed(tmp_path, call, *names)
+    assert changed(found) == {
         "plain-torch": None,
         "detects-anomalies": ["torch's anomaly mode (was False, is True)"],
         "more-threads": [
@@ -92,15 +100,8 @@ def test_what_changes_at_the_end_of_a_session_is_nobody_elses(
     tmp_path: Path, call: Call
 ) -> None:
     names = ["changes-when-freed", "beside-them"]
-    section = helpers.speed(*names, phases=["forward"])
-    helpers.write(tmp_path / "s.toml", helpers.suite(section))
-    selected = f"speed and ({' or '.join(names)})"
-    command = ("run", "s.toml", "-o", "out", "--no-certify", "-k", selected)
-    code, out, err = call(*command, "--plugin", CHANGES, cwd=tmp_path)
-    assert code == 0, out + err
-    found = records(tmp_path / "out", *names)
-    changed = {n: r.result.get("changed_process") for n, r in found.items()}
-    assert changed == {
+    found = timed(tmp_path, call, *names)
+    assert changed(found) == {
         "changes-when-freed": ["numpy's error handling"],
         "beside-them": None,
     }

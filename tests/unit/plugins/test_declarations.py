@@ -108,7 +108,9 @@ def test_each_wrong_argument_is_a_problem_of_its_file_that_names_it(
         assert reason.isprintable(), row
         assert len(reason) < 400, row
     # What a file declares is read in its process as it was here.
-    few = [word for file in [*files][::40] for word in ("--plugin", str(file))]
+    some = [*files][::40]
+    assert Registry.discover(some).tables == helpers.REGISTRY.tables
+    few = [word for file in some for word in ("--plugin", str(file))]
     code, out, err = helpers.call(["list", *few], monkeypatch, capsys)
     assert code == 2
     assert "numpy-reference" in out
