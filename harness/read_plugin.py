@@ -33,7 +33,7 @@ from harness.declared import (
     to_json,
 )
 from harness.errors import PluginError, describe_error, shortened
-from harness.machine.orphans import adopt_orphans, end_children, end_with_parent
+from harness.machine.orphans import adopt_orphans, end_descendants, end_with_parent
 from harness.messages.channel import Channel
 from harness.messages.pipe import EndingPipe, Message
 from harness.registry import Registry, read_entry_points
@@ -57,7 +57,7 @@ def main() -> NoReturn:
     plugin, request, most_s = (asked.values[n] for n in ("plugin", "request", "most_s"))
     child = _Child(plugin, request)
     answer = child.answer(most_s)
-    end_children()
+    end_descendants(os.getpid())
     with contextlib.suppress(OSError):
         printed = child.printed.text()
         channel.send(Message({**answer, "request": request, "printed": printed}))
@@ -65,7 +65,7 @@ def main() -> NoReturn:
 
 
 def _end(number: int, frame: Any) -> None:
-    end_children()
+    end_descendants(os.getpid())
     os._exit(1)
 
 

@@ -222,6 +222,57 @@ def progress(registry: Registry) -> Progress:
     return Progress(Console(stderr=True), 1, model)
 
 
+def marked(mark: str) -> list[str]:
+    """Return the processes, zombies included, that a command of this mark left."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and folder.name != str(os.getpid()):
+            try:
+                of = b"".join((folder / n).read_bytes() for n in ("environ", "cmdline"))
+                if mark.encode() in of:
+                    found.append((folder / "cmdline").read_text())
+            except OSError:
+                continue
+    return found
+
+
+_FORKS = """
+import os, time
+os.setsid()
+for _ in range(200):
+    time.sleep(0.005)
+    if os.fork():
+        os._exit(0)
+time.sleep(600)
+"""
+"""A process that is another one every 5 ms for a second, and then sleeps."""
+
+_WORKER = f"""
+import subprocess, sys
+from harness.machine.orphans import adopt_orphans
+adopt_orphans()
+command = [sys.executable, "-S", "-c", {_FORKS!r}, sys.argv[1]]
+started = [subprocess.Popen(command, env={{}}) for _ in range(8)]
+[one.wait() for one in started]
+print(flush=True)
+input()
+"""
+
+
+def worker_whose_children_fork(token: str) -> subprocess.Popen[bytes]:
+    """Start what adopts orphans, and eight of these with a token in their commands."""
+    worker = subprocess.Popen(
+        [sys.executable, "-c", _WORKER, token],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert worker.stdout is not None
+    worker.stdout.readline()
+    assert marked(token)
+    return worker
+
+
 def wait_for(
     condition: Callable[[], Any], what: str, seconds: float = PATIENCE_S
 ) -> Any:

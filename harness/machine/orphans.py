@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import signal
 import time
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -32,15 +34,35 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def end_children() -> None:
-    """Kill all descendants of this process, also those that start meanwhile."""
-    import psutil  # not where declarations are only read
+def descendants(pid: int) -> list[int]:
+    """Return the processes below a process, zombies among them."""
+    found, parents = [], [pid]
+    while parents:
+        children = _children(parents.pop())
+        found += children
+        parents += children
+    return found
 
+
+def _children(pid: int) -> list[int]:
+    # To go through all processes takes longer than one may live that starts the next.
+    found: list[int] = []
+    for of_thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, of_thread.read_text().split())
+    return found
+
+
+def end_descendants(pid: int) -> None:
+    """Kill the processes below a process, also those that start meanwhile.
+
+    What is killed may have started another one just before. That one is below `pid` as
+    well, if `pid` adopts orphans.
+    """
     deadline_s = time.monotonic() + _MOST_S
-    while living := psutil.Process().children(recursive=True):
-        for child in living:
-            with contextlib.suppress(psutil.Error):
-                child.kill()
-        psutil.wait_procs(living, timeout=0.2)
-        if time.monotonic() > deadline_s:
-            return
+    killed: list[int] | None = None
+    while (found := descendants(pid)) != killed and time.monotonic() < deadline_s:
+        for one in found:
+            with contextlib.suppress(OSError):
+                os.kill(one, signal.SIGKILL)
+        killed = found

@@ -1,4 +1,3 @@
-import os
 import uuid
 from pathlib import Path
 
@@ -27,20 +26,6 @@ SUITE = helpers.suite(
 )
 
 
-def marked(mark: str) -> list[str]:
-    """Return the processes, zombies included, that a command of this mark left."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal() and folder.name != str(os.getpid()):
-            try:
-                of = b"".join((folder / n).read_bytes() for n in ("environ", "cmdline"))
-                if mark.encode() in of:
-                    found.append((folder / "cmdline").read_text())
-            except OSError:
-                continue
-    return found
-
-
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialRecord]:
     """Return the record of each certificate; making them leaves no process.
@@ -64,7 +49,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrialRecord]:
             )
             assert code == 4, out + err
             assert "Traceback" not in err
-    helpers.wait_for(lambda: not marked(mark), "every process to be gone")
+    helpers.wait_for(lambda: not helpers.marked(mark), "every process to be gone")
     run = RunFolder.open(folder / "out")
     return {r.trial.implementation: r for r in run.records()}
 
@@ -139,12 +124,12 @@ def test_a_killed_command_leaves_nothing_that_a_plugin_has_started(
     running = helpers.start(*command, "--plugin", FILE, cwd=tmp_path)
 
     def escaped() -> bool:
-        return any("escaped" in found for found in marked(mark))
+        return any("escaped" in found for found in helpers.marked(mark))
 
     helpers.wait_for(escaped, "the escaped process")
     running.kill()
     running.communicate()
-    helpers.wait_for(lambda: not marked(mark), "every process to be gone")
+    helpers.wait_for(lambda: not helpers.marked(mark), "every process to be gone")
 
 
 def test_reading_a_file_leaves_nothing_that_it_has_started(
@@ -155,7 +140,7 @@ def test_reading_a_file_leaves_nothing_that_it_has_started(
     text = FILE.read_text(encoding="utf-8") + "\n_escape()\n"
     registry = Registry.discover([helpers.write(tmp_path / "misbehaves.py", text)])
     assert "exits-quietly" in registry.implementations
-    helpers.wait_for(lambda: not marked(mark), "every process to be gone")
+    helpers.wait_for(lambda: not helpers.marked(mark), "every process to be gone")
 
 
 def test_a_reason_has_a_bound(ended: dict[str, TrialRecord]) -> None:

@@ -15,12 +15,13 @@ import time
 
 import psutil
 
+from harness.machine.orphans import end_descendants
 from harness.run.worker.reaper import MARK, reaper
 
 POLL_S = 0.1
 
-_MOST_ROUNDS = 20
-"""How often living members are looked for: some may start others until they die."""
+_MOST_S = 5.0
+"""How long living members are looked for: some may start others until they die."""
 
 MOST_OF_A_CORE = 0.01
 """The share of a core that polling may use, since timed trials run at that time."""
@@ -67,15 +68,18 @@ class Family:
         The leader dies last: as long as it lives, it is the parent of all orphans among
         its descendants, so that none of them can leave the family.
         """
-        for _ in range(_MOST_ROUNDS):
+        deadline_s = time.monotonic() + _MOST_S
+        while True:
+            end_descendants(self._leader)
             self._add_orphans()
             members = self.members()
-            if not members:
-                return
             others = [p for p in members if p.pid != self._leader]
-            for process in others or members:
+            late = time.monotonic() > deadline_s
+            for process in members if late or not others else others:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
+            if late or not others:
+                return
             psutil.wait_procs(others, timeout=0.2)
 
     def _add_orphans(self) -> None:

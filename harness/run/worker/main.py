@@ -11,7 +11,7 @@ import faulthandler
 import os
 import signal
 
-from harness.machine.orphans import adopt_orphans, end_children
+from harness.machine.orphans import adopt_orphans, end_descendants
 from harness.messages.channel import Channel
 from harness.messages.pipe import Message
 from harness.runner.process import RunnerProcess
@@ -42,7 +42,7 @@ def main() -> None:
             worker.answer(request)
     finally:
         process.close()
-        end_children()
+        end_descendants(os.getpid())
 
 
 def _own_channel() -> Channel:

@@ -30,7 +30,14 @@ end() {
   kill -s KILL "$1"
 }
 for pid in $alive; do
-  for child in $(cat "/proc/$pid/task/"*/children); do end "$child"; done
+  killed=none round=0
+  while
+    children=$(cat "/proc/$pid/task/"*/children)
+    [ "$children" != "$killed" ] && [ "$round" -lt 1000 ]
+  do
+    for child in $children; do end "$child"; done
+    killed=$children round=$((round + 1))
+  done
   kill -s KILL -- "-$pid"
 done
 for process in /proc/[0-9]*; do
@@ -39,7 +46,9 @@ done
 """
 """Reads until this process ends, which alone holds the other end of its input.
 
-A worker is the parent of all orphans among its descendants: those are killed first.
+A worker is the parent of all orphans among its descendants. A descendant that is killed
+may have started another one just before, which is then a child of the worker. So the
+worker lives until no child of it is new, or until it was looked at 1000 times.
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +111,14 @@ def test_processes_that_a_worker_leaves_behind_end_with_it(
     process.kill()
     assert watch.ended.wait(helpers.PATIENCE_S)
     helpers.wait_for(lambda: not helpers.alive(orphan), "the orphan to end")
+
+
+def test_a_process_that_starts_another_while_it_is_killed_does_not_get_away() -> None:
+    token = uuid.uuid4().hex
+    worker = helpers.worker_whose_children_fork(token)
+    Family(worker.pid).kill()
+    worker.communicate()
+    helpers.wait_for(lambda: not helpers.marked(token), "every process to be gone")
 
 
 def test_the_peak_memory_is_that_of_the_current_request(
