@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 GRACE_S = 1.0
 """How long a new thread may go on. OpenMP's threads, for one, wait for work in a loop
@@ -15,6 +16,18 @@ for a while before they sleep."""
 _WINDOW_S = 0.02
 _BUSY = 0.25
 """A thread is busy in a window if it ran, or waited for a core, this part of it."""
+
+
+class Left(NamedTuple):
+    """A thread or child that goes on computing.
+
+    Attributes:
+        what: Its kind and name.
+        asked: Who was asked for something when it was first seen.
+    """
+
+    what: str
+    asked: str
 
 
 class Threads:
@@ -31,24 +44,37 @@ class Threads:
         self._known = _everyone(children)
         self._busy: set[Path] = set()
         self._seen: dict[Path, tuple[float, float]] = {}
+        self._asked: dict[Path, str] = {}
 
-    def left_computing(self) -> list[str]:
-        """Name each thread and child that was started since and goes on computing.
+    def left_computing(self, asked: str = "") -> list[Left]:
+        """Return each thread and child that was started since and goes on computing.
 
         One that sleeps, or that ends or begins to sleep within `GRACE_S`, is not among
         them. A thread that was seen asleep is not looked at again. A child may only be
         starting, so it is looked at whenever it has computed for a part of the time.
+
+        Args:
+            asked: Who was asked for something since this was last called.
         """
         every = _everyone(self._children)
         self._known &= every
+        self._seen = {child: self._seen[child] for child in self._seen.keys() & every}
+        self._asked = {who: self._asked.get(who, asked) for who in every}
         new = every - self._known - self._busy
-        woken = {child for child in self._seen.keys() & every if self._has_run(child)}
+        woken = {child for child in [*self._seen] if self._has_run(child)}
         self._busy = _busy(self._busy & every) | _busy_after_grace(new | woken)
         self._known |= new - self._busy
         for child in new - self._busy:
             if child.parent != _TASKS:
                 self._has_run(child)
-        return sorted(map(_named, self._busy))
+        return sorted(Left(_named(who), self._asked[who]) for who in self._busy)
+
+    def accept(self) -> None:
+        """Take those that go on computing for some that were there before."""
+        self._known |= self._busy
+        for child in self._busy:
+            self._seen.pop(child, None)
+        self._busy = set()
 
     def _has_run(self, child: Path) -> bool:
         """Say whether a child has computed for a part of the time since the last look.

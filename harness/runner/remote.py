@@ -67,11 +67,12 @@ class RemoteRunner:
         """Forget what is left of earlier trials."""
         self._process.forget()
 
-    def changes(self) -> list[str]:
-        """Return what code of implementations has changed of the runner."""
+    def changes(self, asked: str) -> dict[str, list[str]]:
+        """Return what code of implementations has changed of the runner, and whose."""
         if not self._process.started:
-            return []
-        return list(self._process.ask(None, "changes"))
+            return {}
+        found = dict(self._process.ask(None, "changes", asked))
+        return {who: [*changes] for who, changes in found.items()}
 
 
 class _Remote:

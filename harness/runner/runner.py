@@ -71,8 +71,15 @@ class Runner(Protocol):
     def begin(self) -> None:
         """Forget what is left of earlier trials."""
 
-    def changes(self) -> list[str]:
-        """Return what code of implementations has changed of the runner's process."""
+    def changes(self, asked: str) -> dict[str, list[str]]:
+        """Return what code of implementations has changed of the runner's process.
+
+        Args:
+            asked: Who was asked since this was last called.
+
+        Returns:
+            The changes by who made them, `asked` or somebody before.
+        """
 
 
 class InProcess:
@@ -133,22 +140,21 @@ class InProcess:
         """Forget what earlier networks wrote into."""
         self.written.clear()
 
-    def changes(self) -> list[str]:
+    def changes(self, asked: str) -> dict[str, list[str]]:
         """Return what code of implementations has changed since this was last asked.
 
         It is said once, so that nobody is blamed for what another has changed before.
         """
         if self._before is None:
-            return []
-        found = self._before.changes() + self._threads.left_computing()
-        if found:
-            self._remember()
+            return {}
+        found: dict[str, list[str]] = {}
+        if changes := self._before.changes():
+            found[asked] = changes
+            self._before = ProcessState(*self._compared)
+        for left in self._threads.left_computing(asked):
+            found.setdefault(left.asked, []).append(left.what)
+        self._threads.accept()
         return found
-
-    def _remember(self) -> None:
-        """Remember what this process is like now."""
-        self._before = ProcessState(*self._compared)
-        self._threads = Threads(children=True)
 
     def _look(self, implementation: str, device: str) -> None:
         """Remember the state of this process before a plugin's code runs in it.
@@ -170,7 +176,8 @@ class InProcess:
             return {} if probe is None else probe.state().settings
 
         self._compared = holders, settings
-        self._remember()
+        self._before = ProcessState(*self._compared)
+        self._threads = Threads(children=True)
 
     def _usable_probe(self, implementation: str, device: str) -> DeviceProbe | None:
         """Return the probe; on the CPU it is needed only for doubts, so it may fail."""

@@ -6,6 +6,8 @@ for name in (
     "patches-numpy",
     "raises-on-overflow",
     "changes-when-freed",
+    "keeps-a-child-busy",
+    "takes-its-time",
     "tells-its-parent-to-stop",
     "beside-them",
 ):
@@ -56,6 +58,29 @@ def changes_when_freed(spec, cell, device):
             np.seterr(over="raise")
 
     return Network(spec, cell, device)
+
+
+def keeps_a_child_busy(spec, cell, device):
+    import subprocess
+    import sys
+
+    # It sleeps when it is first looked at, and computes while its neighbour is asked.
+    code = "import time\ntime.sleep(0.5)\nwhile True: pass"
+    subprocess.Popen([sys.executable, "-c", code])
+    return beside_them(spec, cell, device)
+
+
+def takes_its_time(spec, cell, device):
+    import time
+
+    from implementations.numpy_reference.network import NumpyNetwork
+
+    class Slow(NumpyNetwork):
+        def forward(self, placed, state=None):
+            time.sleep(0.1)
+            return super().forward(placed, state)
+
+    return Slow(spec, cell, device)
 
 
 def tells_its_parent_to_stop(spec, cell, device):

@@ -108,6 +108,14 @@ def test_what_changes_at_the_end_of_a_session_is_nobody_elses(
 
 
 @pytest.mark.slow
+def test_a_child_that_computes_later_is_its_makers(tmp_path: Path, call: Call) -> None:
+    found = changed(timed(tmp_path, call, "keeps-a-child-busy", "takes-its-time"))
+    assert found["takes-its-time"] is None
+    named = {each.partition(" (")[0] for each in found["keeps-a-child-busy"]}
+    assert named == {"a process left computing"}
+
+
+@pytest.mark.slow
 def test_a_trial_that_is_told_to_stop_from_elsewhere_is_not_lost(
     tmp_path: Path, call: Call
 ) -> None:

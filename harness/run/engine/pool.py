@@ -17,7 +17,6 @@ from harness.reading import Reading
 from harness.registry import Registry
 from harness.run.engine.peaks import Peaks
 from harness.run.job import (
-    CHANGED,
     STOPPED_FROM_ELSEWHERE,
     Answer,
     Begins,
@@ -79,6 +78,7 @@ class WorkerPool:
         self._newest: dict[str, Start] = {}
         self._use: dict[str, _Use] = {}
         self._alone: set[str] = set()
+        self._changed: set[WorkerKind] = set()
         self._lock = threading.RLock()  # a signal handler may call `stop` meanwhile
         self._stopping: str | None = None
 
@@ -96,7 +96,7 @@ class WorkerPool:
         found = self._answer(asked, sink)
         assert isinstance(found, Answer)
         self._newest.pop(trial_id, None)
-        if found.outcome != "ok" or found.facts.get(CHANGED):
+        if found.outcome != "ok":
             self.drop(kind)
         return {trial_id: found}
 
@@ -147,7 +147,7 @@ class WorkerPool:
             kind = self.kind(request.trial)  # now one of its own
             start = self._newest.get(request.trial_id, request.start)
             found = self.ask(kind, replace(request, start=start), sink)
-        if kind.own or kind != self.kind(request.trial):  # it has changed its process
+        if self.is_changed(kind):
             self.drop(kind)
         return found
 
@@ -187,7 +187,7 @@ class WorkerPool:
                 request, lambda data: sink(Printed(trial_id, data)), use.time_s
             ):
                 found = self._hear(trial_id, message, sink)
-                self._note_changes(kind, request.trial, message)
+                self._note_changes(kind, message)
         except WorkerDiedError as error:
             found = Answer(error.outcome, error.reason, died=True)
         except _ChangedRunnerError as error:
@@ -216,8 +216,8 @@ class WorkerPool:
         }
         return replace(found, facts=facts)
 
-    def _note_changes(self, kind: WorkerKind, trial: Trial, message: Message) -> None:
-        """Remember an implementation that changes its process: others must not use it.
+    def _note_changes(self, kind: WorkerKind, message: Message) -> None:
+        """Remember implementations that change their process: others must not use it.
 
         Raises:
             _ChangedRunnerError: If meters of other trials are open in that process.
@@ -225,11 +225,16 @@ class WorkerPool:
         changed = message.values.get("changed")
         if not changed or kind.own:
             return
-        self._alone.add(trial.implementation)
+        self._alone |= changed.keys()
+        self._changed.add(kind)
         if message.values["kind"] in ("opened", "warmed", "turned"):
             raise _ChangedRunnerError(
-                f"{trial.implementation} changes {', '.join(changed)}"
+                "; ".join(f"{by} changes {', '.join(s)}" for by, s in changed.items())
             )
+
+    def is_changed(self, kind: WorkerKind) -> bool:
+        """Say whether nobody else may use the worker of a kind any more."""
+        return bool(kind.own) or kind in self._changed
 
     def _set_apart(self, worker: WorkerProcess, trial: Trial, outcome: str) -> str:
         """Give a trial a worker of its own if others may be why its worker died.
@@ -332,6 +337,7 @@ class WorkerPool:
         """End the worker of a kind now."""
         with self._lock:
             worker = self._workers.pop(kind, None)
+            self._changed.discard(kind)
         if worker is not None:
             worker.kill()
             worker.close()

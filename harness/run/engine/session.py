@@ -11,7 +11,7 @@ from harness.machine.fitness import fitness_of_machine
 from harness.machine.lock import measuring
 from harness.run.engine.pool import WorkerPool
 from harness.run.engine.turns import time_in_turns
-from harness.run.job import CHANGED, Answer, Job, Round, Sink, Waits
+from harness.run.job import Answer, Job, Round, Sink, Waits
 from harness.run.worker.process import Request, WorkerProcess
 from harness.trial import Conditions, Trial
 
@@ -137,10 +137,9 @@ class _WorkerMeter:
     def close(self) -> None:
         """End the worker if nobody else may use it.
 
-        It serves this trial alone, or the trial did not end ok, or it was closed with a
-        change of its process.
+        It serves this trial alone, or the trial did not end ok, or its process was
+        changed when a meter was closed.
         """
-        found = self._answer
-        bad = found is not None and (found.outcome != "ok" or found.facts.get(CHANGED))
-        if self._kind.own or bad:
+        bad = self._answer is not None and self._answer.outcome != "ok"
+        if bad or self._pool.is_changed(self._kind):
             self._pool.drop(self._kind)

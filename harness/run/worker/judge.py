@@ -82,6 +82,7 @@ class Worker:
         self._meters: dict[str, SpeedMeter] = {}
         self._spent_s: dict[str, float] = {}
         self._changes: dict[str, list[str]] = {}
+        self._implementations: dict[str, str] = {}
         self._stop = False
         self._request: str | None = None
         import_built_in(registry)
@@ -91,6 +92,7 @@ class Worker:
         """Answer one request; an error is an answer too."""
         key = str(request.values["id"])
         self._request = request.values.get("request")
+        self._implementations[key] = _trial(request).implementation
         self._runner.begin()
         begin_s = time.perf_counter() - self._spent_s.pop(key, 0.0)
         try:
@@ -106,14 +108,15 @@ class Worker:
         except BaseException as error:  # of a task or a cell: no user interrupts this
             self._meters.pop(key, None)
             self._changes.pop(key, None)
-            self._send_error(*outcome_of(error), changed=self._changed())
+            self._send_error(*outcome_of(error), changed=self._changed(key))
 
     def _answer(self, request: Message, key: str, begin_s: float) -> None:
         found = self._obey(request, key)
-        now = self._runner.changes()
-        changed = self._changes.pop(key, []) + now  # what each call of a meter has
+        by_id = self._runner.changes(key)
+        for id in by_id.keys() & {key, *self._meters}:
+            self._changes.setdefault(id, []).extend(by_id[id])
         mine = self._before.changes()
-        mine += self._threads.left_computing()
+        mine += [left.what for left in self._threads.left_computing()]
         if mine:
             raise _ChangedJudgeError(
                 f"a cell or a task has changed {listed(mine, 3)} of the process that "
@@ -122,21 +125,30 @@ class Worker:
         if isinstance(found, Measurement):
             took_s = time.perf_counter() - begin_s
             found_by = self._found_by(_trial(request)) | {"compute_time_s": took_s}
-            found = _with_changes(found, changed)
-            self._send(_result(found, found_by) | {"changed": changed}, found.arrays)
+            found = _with_changes(found, self._changes.pop(key, []))
+            answer, arrays = _result(found, found_by), found.arrays
         else:
-            self._send(found | {"changed": now})
+            answer, arrays = found, {}
+        self._send(answer | {"changed": self._by_implementation(by_id)}, arrays)
         if key in self._meters:
-            self._changes[key] = changed
             self._spent_s[key] = time.perf_counter() - begin_s
+        else:
+            self._changes.pop(key, None)
 
-    def _changed(self) -> list[str]:
+    def _by_implementation(self, by_id: Mapping[str, list[str]]) -> dict[str, Any]:
+        """Return changes by the implementation of the trial that made them."""
+        found: dict[str, list[str]] = {}
+        for id, changes in by_id.items():
+            found.setdefault(self._implementations[id], []).extend(changes)
+        return found
+
+    def _changed(self, key: str) -> dict[str, Any]:
         """Return what has changed of the runner, also when a request has failed."""
         self._runner.begin()  # mistakes that nobody has waited for are none of it
         try:
-            return self._runner.changes()
+            return self._by_implementation(self._runner.changes(key))
         except RunnerDiedError:
-            return ["the runner"]
+            return {self._implementations[key]: ["the runner"]}
 
     def _send_error(
         self,
@@ -144,7 +156,7 @@ class Worker:
         reason: str,
         *,
         died: bool = False,
-        changed: Sequence[str] = (),
+        changed: Mapping[str, Any] | None = None,
     ) -> None:
         """Send why there is no answer.
 
@@ -155,7 +167,7 @@ class Worker:
             "outcome": outcome,
             "reason": shortened(reason, MOST_REASON),
             "died": died or bool(changed),
-            "changed": list(changed),
+            "changed": changed or {},
         }
         self._send(values)
 

@@ -187,12 +187,12 @@ def test_a_thread_that_computes_on_is_named() -> None:
     sleeper.start()
     assert watched.left_computing() == []
     worker.start()
-    found = [watched.left_computing() for _ in range(2)]
+    found = [watched.left_computing(asked) for asked in "ab"]
     ended.set()
     asleep.set()
     worker.join()
     sleeper.join()
-    assert found == [["a thread left computing (computes)"]] * 2
+    assert found == [[("a thread left computing (computes)", "a")]] * 2
     assert watched.left_computing() == []
 
 
@@ -207,11 +207,15 @@ def test_a_child_that_computes_on_is_named_where_children_are_watched() -> None:
         sleeper.stdout.readline()
         with subprocess.Popen(busy) as worker:
             # It may still be starting when it is first looked at.
-            first = helpers.wait_for(watched.left_computing, "the child to compute")
-            found = [first, watched.left_computing()]
+            assert not any(left.asked != "a" for left in watched.left_computing("a"))
+            helpers.wait_for(watched.left_computing, "the child to compute")
+            found = [watched.left_computing("b") for _ in range(2)]
             name = Path(f"/proc/{worker.pid}/comm").read_text().strip()
             assert of_threads.left_computing() == []
+            watched.accept()
+            accepted = watched.left_computing("c")
             worker.kill()
         sleeper.kill()
-    assert found == [[f"a process left computing ({name})"]] * 2
+    assert found == [[(f"a process left computing ({name})", "a")]] * 2
+    assert accepted == []
     assert watched.left_computing() == []

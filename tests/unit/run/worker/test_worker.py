@@ -13,7 +13,7 @@ from harness.run.job import Start
 from harness.run.worker.judge import Worker
 from harness.run.worker.process import Request
 from harness.runner.runner import InProcess
-from harness.trial import LearningSettings
+from harness.trial import LearningSettings, SpeedSettings
 from tests import helpers
 from tests.helpers import REGISTRY
 
@@ -24,6 +24,24 @@ LEARNING = replace(
     batch=4,
     settings=LearningSettings(30, evaluate_every=10, evaluate_sequences=20),
 )
+
+
+MADE = replace(
+    LEARNING,
+    measure="speed",
+    implementation="numpy-reference",
+    settings=SpeedSettings(phases=("forward",), rounds=2, readings=1, target=1e9),
+)
+
+
+class TellsLater(InProcess):
+    """A runner that finds at the second request what the first has started."""
+
+    asked: tuple[str, ...] = ()
+
+    def changes(self, asked: str) -> dict[str, list[str]]:
+        self.asked += (asked,)
+        return {self.asked[0]: ["a process is left"]} if asked == "b" else {}
 
 
 def learn(start: Start | None = None) -> list[Message]:
@@ -76,3 +94,23 @@ def test_a_checkpoint_of_another_environment_is_not_used() -> None:
     again = learn(Start(elsewhere, start.arrays))
     assert not again[0].values["resumed"]
     assert curve(again) == curve(whole)
+
+
+def test_what_is_found_late_is_told_of_its_maker() -> None:
+    answers: list[Message] = []
+    channel = SimpleNamespace(send=answers.append)
+    worker = Worker(REGISTRY, channel, TellsLater(REGISTRY))
+    worker.answer(Request("open", "a", MADE).message(checkpoint_s=1e9))
+    turns = [Request("turn", "a", MADE, each) for each in answers[0].values["phases"]]
+    for request in (
+        Request("probe", "b", replace(MADE, implementation="torch-native")),
+        Request("warm", "a", MADE),
+        *turns,
+        Request("close", "a", MADE),
+    ):
+        worker.answer(request.message(checkpoint_s=1e9))
+    found = [answer.values["changed"] for answer in answers]
+    assert found[:2] == [{}, {"numpy-reference": ["a process is left"]}]
+    assert not any(found[2:])
+    facts = answers[-1].values["facts"]
+    assert facts["changed_process"] == ["a process is left"]
