@@ -208,12 +208,12 @@ def dropout_in_training(spec, cell, device):
 
 
 class _DropoutInLoss(TorchNetwork):
-    """Drops a tenth of the outputs that the loss is computed from."""
+    """Drops half of the outputs that the loss is computed from."""
 
     def _run(self, x, lengths, state):
         outputs, final = super()._run(x, lengths, state)
         training = torch.is_grad_enabled() and state is None
-        return nn.functional.dropout(outputs, 0.1, training), final
+        return nn.functional.dropout(outputs, 0.5, training), final
 
 
 def dropout_in_loss(spec, cell, device):
