@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +13,7 @@ from harness.contract import (
     Array,
     Inputs,
     Readout,
+    Saved,
     State,
     Steps,
     TrainableNetwork,
@@ -29,6 +30,11 @@ from harness.measure.certificate.diagnosis.changed_steps import (
     without_gates,
 )
 from harness.measure.certificate.diagnosis.evidence import Found, Hypothesis, Suspects
+from harness.measure.certificate.diagnosis.tried_steps import (
+    RefutedError,
+    Sought,
+    TriedSteps,
+)
 from harness.measure.certificate.distance import UNDERFLOW, norm
 from harness.measure.certificate.network_pair import LARGE_COTANGENT, Case, NetworkPair
 from harness.measure.certificate.record import in_layer, listed
@@ -148,6 +154,33 @@ def _of_its_kind(worst: Case) -> list[Shape]:
     return evidence.shortest_first(shapes)
 
 
+class _Trials:
+    """Tries time steps with a right forward pass and a changed backward pass.
+
+    Args:
+        case: Where they are tried.
+        found: The gradients that were found there.
+        tolerance: The largest relative error of gradients that agree.
+    """
+
+    def __init__(self, case: Case, found: Found, tolerance: float) -> None:
+        self._case = case
+        self._sought = Sought.of(found["the inputs"], tolerance)
+        self._known: list[tuple[State, Saved]] = []
+
+    def gives(self, steps: Steps) -> Found | None:
+        """Return the gradients that these steps give; None if they do not agree.
+
+        Args:
+            steps: Steps whose forward pass saves the same as that of the steps before.
+        """
+        tried = TriedSteps(steps, self._known, self._sought)
+        try:
+            return _pulled_back(self._case, self._case.around(tried))
+        except RefutedError:
+            return None
+
+
 def _hypothesis(subject: Subject, worst: Case, tolerance: float) -> str | None:
     """Return the only mistake that explains the gradients at several shapes.
 
@@ -156,16 +189,16 @@ def _hypothesis(subject: Subject, worst: Case, tolerance: float) -> str | None:
     time steps only at a shape with an answer at each of them. Whether it is cut every
     60 time steps, or once, 40 before the end, shows only at another length.
     """
-    suspects = Suspects(MATCHES * tolerance)
-    shapes = _of_its_kind(worst)
+    tolerance *= MATCHES
+    suspects, shapes = Suspects(tolerance), _of_its_kind(worst)
     for layers in sorted({shape.num_layers for shape in shapes}):
         of_layers = [s for s in shapes if s.num_layers == layers]
         for case, found, right in _asked(subject, of_layers):
-            suspects.weigh(_hypotheses(case, found), found, right)
+            suspects.weigh(_hypotheses(case, found, tolerance), found, right)
         padded = worst.pair.shape.padded
         longer = replace(LONGER, num_layers=layers, padded=padded)
         for case, found, right in _asked(subject, [longer]):
-            suspects.weigh(_truncations(case, found), found, right)
+            suspects.weigh(_truncations(case, found, tolerance), found, right)
         if suspects.decided:
             break
     return suspects.cause()
@@ -217,54 +250,51 @@ def _scaled(
     return suspects.cause()
 
 
-def _hypotheses(case: Case, found: Found) -> Iterator[Hypothesis]:
+def _hypotheses(case: Case, found: Found, tolerance: float) -> Iterator[Hypothesis]:
     """Yield mistakes, simple ones first, and the gradients that each gives."""
-
-    def gives(steps: Steps) -> Callable[[], Found]:
-        return lambda: _pulled_back(case, case.around(steps))
-
-    steps, info = case.pair.subject.steps(), case.pair.cell.info
-    back = partial(ChangedBackward, steps, case.batch.time_steps)
-    yield from _truncations(case, found)
+    info, tried = case.pair.cell.info, _Trials(case, found, tolerance)
+    back = partial(ChangedBackward, case.pair.subject.steps(), case.batch.time_steps)
+    yield from _truncations(case, found, tolerance)
     names = info.state_parts
     for k, name in enumerate(names if len(names) > 1 else ()):
         words = f"no gradient flows through time in {name}"
-        yield words, gives(back(leaving=partial(_without_part, part=k)))
+        yield words, partial(tried.gives, back(leaving=partial(_without_part, part=k)))
     for words, blocked in _blocked_gates(case):
-        yield words, gives(back(weights=blocked))
+        yield words, partial(tried.gives, back(weights=blocked))
     for words, bounded in _bounds(case, found):
         # The bound is on the gradient after a time step, or on the one before it.
-        yield words, gives(back(entering=bounded))
-        yield words, gives(back(leaving=bounded))
+        yield words, partial(tried.gives, back(entering=bounded))
+        yield words, partial(tried.gives, back(leaving=bounded))
     registry, name = case.pair.subject.registry, case.pair.spec.cell
     if registry.cell(name).equations is not None:
         layer = layer_weights(case.weights, 0)
         x = np.zeros((1, case.pair.spec.layer_input_sizes[0]))
         state = tuple(part[0, :1] for part in case.state)
         equations = load_equations(registry, name)
+        of_equations = _Trials(case, found, tolerance)
         for words, changed in changed_derivatives(equations, info, layer, x, state):
-            yield words, gives(changed)
+            yield words, partial(of_equations.gives, changed)
 
 
-def _truncations(case: Case, found: Found) -> Iterator[Hypothesis]:
+def _truncations(case: Case, found: Found, tolerance: float) -> Iterator[Hypothesis]:
     """Yield cuts every so many time steps and single cuts.
 
     The initial state is cut off too, or not. If the first inputs have no gradient at
     all, the last cut is where it begins.
     """
     time_steps = case.batch.time_steps
-    steps = case.pair.subject.steps()
+    steps, tried = case.pair.subject.steps(), _Trials(case, found, tolerance)
     last = _first_reached(found["the inputs"])
-    known: dict[frozenset[int], Found] = {}
+    known: dict[frozenset[int], Found | None] = {}
 
     def given(cuts: frozenset[int]) -> Found | None:
         if last and max(cuts, default=0) != last:
             return None
         if cuts not in known:
-            changed = ChangedBackward(
-                steps, time_steps, leaving=partial(_cut, cuts=cuts)
+            leaving = partial(_cut, cuts=cuts)
+            known[cuts] = tried.gives(
+                ChangedBackward(steps, time_steps, leaving=leaving)
             )
-            known[cuts] = _pulled_back(case, case.around(changed))
         return known[cuts]
 
     for words, cuts in _cuts(time_steps):

@@ -60,7 +60,8 @@ def optimizer_cause(subject: Subject, name: Name, tolerance: float) -> str | Non
     for taken in every:
         pair, batches, before, found = taken
         right = _after(pair.oracle, before, batches)
-        given = [(m[0], partial(_simulated, taken, m)) for m in mistakes(name)]
+        known: dict[tuple[bytes, ...], Weights] = {}
+        given = [(m[0], partial(_simulated, taken, m, known)) for m in mistakes(name)]
         # A moment that is not kept is another one than the reference's.
         missing = dict.fromkeys(right, np.empty(0))
         suspects.weigh(given, {**missing, **found}, right)
@@ -93,16 +94,27 @@ def _after(network: TrainableNetwork, before: Weights, batches: list[Batch]) -> 
     return {name: np.array(array) for name, array in after.items()}
 
 
-def _simulated(taken: _Taken, mistake: Mistake) -> Found:
-    """Return the weights and moments if an optimiser makes the mistake."""
+def _simulated(
+    taken: _Taken, mistake: Mistake, known: dict[tuple[bytes, ...], Weights]
+) -> Found:
+    """Return the weights and moments if an optimiser makes the mistake.
+
+    Args:
+        taken: A trajectory.
+        mistake: The mistake.
+        known: The gradients of the trajectory by update and weights. Many mistakes take
+            the same first updates, and "at most" and "always" often take the same.
+    """
     pair, batches, before, _ = taken
     _, clip, step = mistake
-    oracle, optimizer = pair.oracle, pair.optimizer
+    optimizer = pair.optimizer
     at = {n: w.astype(np.float64) for n, w in before.items()}
     moments: dict[str, Moments] = {n: {} for n in at}
     for number, batch in enumerate(batches, 1):
-        oracle.load_weights(at)
-        gradients = oracle.loss_and_gradients(oracle.place(batch)).read().gradients
+        key = (str(number).encode(), *(w.tobytes() for w in at.values()))
+        if key not in known:
+            known[key] = _gradients(pair.oracle, at, batch)
+        gradients = known[key]
         if optimizer.clip_norm is not None:
             gradients = clip(gradients, optimizer.clip_norm)
         for n, g in gradients.items():
@@ -113,3 +125,8 @@ def _simulated(taken: _Taken, mistake: Mistake) -> Found:
         for moment, array in of_tensor.items()
     }
     return {**at, **kept}
+
+
+def _gradients(oracle: TrainableNetwork, at: Weights, batch: Batch) -> Weights:
+    oracle.load_weights(at)
+    return oracle.loss_and_gradients(oracle.place(batch)).read().gradients
