@@ -29,6 +29,15 @@ ONLY_FOR = {
 }
 """Files that other frameworks leave out; any other file is of every framework."""
 
+LONG_FOR = {
+    "keras-jax": [
+        "test_training_resumes_from_weights_and_optimiser_state",
+        "test_loading_weights_resets_the_moments",
+        "test_later_calls_do_not_change_what_was_read_or_placed",
+    ],
+}
+"""Tests for `make test-all`: what they are about is jax's, where they always run."""
+
 
 @dataclass(frozen=True)
 class Backend:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.frameworks.backends import ONLY_FOR, Backend
+from tests.frameworks.backends import LONG_FOR, ONLY_FOR, Backend
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,7 +29,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test for each implementation, cell or layer that a backend lists for it."""
     backend = Backend.of(metafunc.config.getoption("--framework"))
     if "implementation" in metafunc.fixturenames:
-        metafunc.parametrize("implementation", backend.implementations)
+        long = metafunc.function.__name__ in LONG_FOR.get(backend.framework, [])
+        marks = [pytest.mark.long] if long else []
+        every = [pytest.param(name, marks=marks) for name in backend.implementations]
+        metafunc.parametrize("implementation", every)
     if "template_cell" in metafunc.fixturenames:
         metafunc.parametrize("template_cell", backend.template_cells)
     if "wrong_form" in metafunc.fixturenames:
