@@ -158,7 +158,10 @@ class Steps(Protocol):
     def step_backward(
         self, weights: Weights, saved: Saved, d_state: State
     ) -> tuple[Weights, Array, State]:
-        """Return gradients with respect to the weights, x and the state before."""
+        """Return gradients with respect to the weights, x and the state before.
+
+        It changes nothing that it is given, `saved` included: it may be called again.
+        """
 
 
 class ReferenceCell(Cell, Steps, Protocol):
