@@ -7,6 +7,7 @@ from typing import Any
 
 import rich.console
 from rich.segment import Segment
+from rich.text import Text
 
 from harness.printing import printable
 
@@ -14,11 +15,17 @@ from harness.printing import printable
 class Console(rich.console.Console):
     """A console that finds no markup in a string and prints no control character.
 
+    A string is one line, because a name in it may be a stranger's; a `Text`
+    may have more.
     The escapes that rich itself makes, for colours and the lines of progress, are left.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a string as a `Text` of one line."""
+        return super().render_str(printable(text), **options)
 
     def render(
         self,

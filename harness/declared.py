@@ -39,7 +39,7 @@ from harness.errors import (
 from harness.messages.channel import Channel
 from harness.messages.pipe import Message, MessageError
 from harness.messages.process import start
-from harness.printing import echo, printable
+from harness.printing import echo
 
 _KINDS: Mapping[str, type[Declaration]] = {
     each.kind: each
@@ -188,7 +188,7 @@ class _Reading:
         if answer is None:
             return [PluginError(name, ended(self._process.returncode))]
         for line in str(answer.get("printed", "")).splitlines():
-            echo(f"{name}: {printable(line)}", err=True)
+            echo(f"{name}: {line}", err=True)
         found = found_in(answer, name)
         return [
             [replace(d, file=Path(self._plugin)) for d in each]

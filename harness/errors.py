@@ -15,10 +15,20 @@ from pathlib import Path
 class HarnessError(Exception):
     """A failure whose message is written for the user: no traceback is shown.
 
-    It is expected, so its exit code is not that of a mistake of this program.
+    It is expected, so its exit code is not that of a mistake of this program. Each
+    argument is a line of the message; a line break inside of one, as may be in a name,
+    is printed as a space.
     """
 
     exit_code = 2
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The lines of the message."""
+        return tuple(map(str, self.args))
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 class MisuseError(HarnessError):

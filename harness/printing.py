@@ -32,7 +32,15 @@ def one_line(text: object) -> str:
 
 
 def echo(text: object = "", *, err: bool = False) -> None:
-    """Print lines to standard output, or to standard error."""
+    """Print one line to standard output or standard error, as `printable` makes it.
+
+    A name in it may be a stranger's and hold a line break.
+    """
+    echo_lines(printable(text), err=err)
+
+
+def echo_lines(text: object, *, err: bool = False) -> None:
+    """Print text whose line breaks are the harness's own, such as a JSON document."""
     stream = sys.stderr if err else sys.stdout
     if stream is not None:
         print(printable(text, "\n"), file=stream, flush=True)

@@ -276,7 +276,7 @@ def _misuse(where: str, problems: Sequence[str]) -> MisuseError:
     lines = [f"  {problem}" for problem in problems[:_MOST_PROBLEMS]]
     if len(problems) > _MOST_PROBLEMS:
         lines.append(f"  and {len(problems) - _MOST_PROBLEMS} more")
-    return MisuseError("\n".join([f"{where} has {len(problems)} problems:", *lines]))
+    return MisuseError(f"{where} has {len(problems)} problems:", *lines)
 
 
 def _read(source: str) -> tuple[dict[str, Any], str]:

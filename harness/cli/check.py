@@ -28,7 +28,7 @@ from harness.errors import (
     shortened,
 )
 from harness.files.paths import real_path
-from harness.printing import echo
+from harness.printing import echo_lines
 from harness.registry import Registry
 
 if TYPE_CHECKING:
@@ -96,10 +96,10 @@ def check(
     if as_json:
         found = [task_json(task) for task in tasks]
         found += [certificate_json(record) for record in records]
-        echo(json.dumps(found, indent=1))
+        echo_lines(json.dumps(found, indent=1))
     else:
         for text in (*map(task_text, tasks), *map(certificate_text, records)):
-            echo(text)
+            echo_lines(text)
     broken = any(task.broken for task in tasks)
     code = verdict(records) if records else DONE
     return exit_code(registry, code, NO if broken else DONE)

@@ -13,7 +13,7 @@ from harness.cli.exits import DONE, NO, NOTHING
 from harness.cli.options import FileName, json_option, plugin_option, stdout
 from harness.cli.read import read_run
 from harness.errors import MisuseError, NothingMeasuredError
-from harness.printing import echo, one_line
+from harness.printing import echo, echo_lines, one_line
 
 if TYPE_CHECKING:
     from harness.analysis.comparison.compare import Comparison
@@ -107,7 +107,7 @@ def print_comparison(found: Comparison, *, as_json: bool) -> int:
     undecided = _undecided(found, code)
     if as_json:
         whole = replace(found, notes=(*found.notes, *undecided))
-        echo(to_json(compare_json(whole)))
+        echo_lines(to_json(compare_json(whole)))
     else:
         table = compare_table(found)
         stdout().print(render(table))

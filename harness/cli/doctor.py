@@ -9,7 +9,7 @@ import click
 
 from harness.cli.exits import DONE, NOTHING, exit_code
 from harness.cli.options import json_option, plugin_option, read_plugins
-from harness.printing import echo
+from harness.printing import echo, echo_lines
 
 
 @click.command()
@@ -61,8 +61,8 @@ def doctor(
         peaks=not quick,
     )
     if as_json:
-        echo(json.dumps(doctor_json(found), indent=1, allow_nan=False))
+        echo_lines(json.dumps(doctor_json(found), indent=1, allow_nan=False))
     else:
-        echo(doctor_text(found))
+        echo_lines(doctor_text(found))
     unfit = found.fitness.verdict == "unfit"
     return exit_code(registry, NOTHING if unfit else DONE)

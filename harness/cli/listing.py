@@ -12,7 +12,7 @@ import click
 from harness.cli.exits import exit_code
 from harness.cli.options import json_option, plugin_option, read_plugins
 from harness.declarations import BUILT_IN, Declaration
-from harness.printing import echo, one_line
+from harness.printing import echo, echo_lines, one_line
 from harness.registry import Registry
 
 
@@ -31,7 +31,7 @@ def list_plugins(as_json: bool, probe: bool, plugins: tuple[Path, ...]) -> int:
 
         reasons = dict(build_each(registry))
     if as_json:
-        echo(json.dumps(_listing(registry, reasons), indent=1))
+        echo_lines(json.dumps(_listing(registry, reasons), indent=1))
         return exit_code(registry)
     for title, table in (("cells", registry.cells), ("tasks", registry.tasks)):
         echo(title)
@@ -47,7 +47,8 @@ def list_plugins(as_json: bool, probe: bool, plugins: tuple[Path, ...]) -> int:
         for words in filter(None, (facts, reasons[name])):
             echo(f"  {'':<18} {one_line(words)}")
     if registry.problems:
-        echo("\nnot usable")
+        echo()
+        echo("not usable")
         for problem in registry.problems:
             echo(f"  {one_line(problem)}")
     return exit_code(registry)

@@ -21,7 +21,7 @@ from harness.cli.options import fail
 from harness.cli.read import export, report, show
 from harness.cli.run import run
 from harness.errors import HarnessError, MisuseError, bounded
-from harness.printing import echo, guard_streams, output_error
+from harness.printing import echo_lines, guard_streams, output_error
 from rnn_harness import hidden
 
 _VERBS = (check, compare, doctor, export, gate, list_plugins, new, report, run, show)
@@ -47,12 +47,12 @@ def main() -> NoReturn:
         _check_own_packages()
         code = cli.main(standalone_mode=False)
     except HarnessError as error:
-        fail(str(error))
+        fail(*error.lines)
         code = error.exit_code
     except click.ClickException as error:
         said = io.StringIO()
         error.show(said)
-        echo(bounded(said.getvalue().rstrip()), err=True)
+        echo_lines(bounded(said.getvalue().rstrip()), err=True)
         code = MISUSE
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED

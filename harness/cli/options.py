@@ -181,11 +181,14 @@ def read_plugins(plugins: Sequence[Path]) -> Registry:
     return registry
 
 
-def fail(message: str) -> None:
-    """Print on standard error what went wrong."""
-    # Further lines are indented, so that text in a message does not pass for another.
-    lines = f"rnn-harness: {bounded(message)}".splitlines()
-    echo("\n  ".join(lines), err=True)
+def fail(message: str, *further: str) -> None:
+    """Print on standard error what went wrong, each argument as a line.
+
+    Further lines are indented, so that text in them does not pass for another message.
+    """
+    echo(f"rnn-harness: {bounded(message)}", err=True)
+    for line in further:
+        echo(f"  {bounded(line)}", err=True)
 
 
 def stdout() -> Console:

@@ -15,7 +15,7 @@ from harness.cli.options import FileName, fail, json_option, plugin_option, stdo
 from harness.errors import MisuseError, NothingMeasuredError
 from harness.files.opening import OddFileError, replace_file
 from harness.files.paths import absolute_path
-from harness.printing import echo
+from harness.printing import echo, echo_lines
 from harness.report.exports import EXPORTS
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def show(folder: Path, as_json: bool, plugins: tuple[Path, ...]) -> int:
     _, run = read_run(folder)
     summary = summarize(run)
     if as_json:
-        echo(to_json(summary.to_json()))
+        echo_lines(to_json(summary.to_json()))
     else:
         stdout().print(all_tables(summary))
     return DONE

@@ -36,7 +36,7 @@ from harness.cli.options import (
 )
 from harness.cli.storage import storage_errors_explained
 from harness.errors import MisuseError
-from harness.printing import echo, one_line, output_error, printable
+from harness.printing import echo, one_line, output_error
 from harness.run.signals import handled
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _show_preview(execution: Execution, *, why: bool) -> None:
             text = f"  {preview.label}"
             if why or not todo.runs:
                 text += f": {'runs' if todo.runs else 'stays'}, {todo.why}"
-            echo(printable(text))
+            echo(text)
     for note in execution.notes():
         echo(one_line(note))
     if to_run:

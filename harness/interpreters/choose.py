@@ -75,7 +75,7 @@ def load_interpreters(
                 **there["frameworks"][name],
             )
     if problems:
-        raise MisuseError("\n".join(problems))
+        raise MisuseError(*problems)
     return interpreters
 
 
@@ -147,7 +147,7 @@ def _of_user(registry: Registry) -> dict[str, str]:
     paths, wrong = resolved(table, file.parent, known)
     problems += wrong
     if problems:
-        raise MisuseError("\n".join(f"{file}: {problem}" for problem in problems))
+        raise MisuseError(*(f"{file}: {problem}" for problem in problems))
     return paths
 
 

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.analysis.summary import Summary
-from harness.printing import one_line
+from harness.printing import one_line, printable
 from harness.report.contents import end_table, terminal_tables
 from harness.report.header import line
 from harness.report.tables.checks import outcome_table
@@ -37,7 +37,9 @@ def end_of_run(summary: Summary, report: Path | None = None) -> RenderableType:
     if failures.rows:
         parts += [Text(one_line(failures.title)), render(failures), Text("")]
     if report is not None:
-        parts.append(Text(f"report: {report}", no_wrap=True, overflow="ignore"))
+        parts.append(
+            Text(printable(f"report: {report}"), no_wrap=True, overflow="ignore")
+        )
     return Group(*parts)
 
 

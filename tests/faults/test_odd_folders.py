@@ -113,6 +113,28 @@ def test_one_odd_file_leaves_out_its_trial_and_everything_else_is_read(
     assert RunFolder(run.path).arrays("other")["w"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("place", ["trials/odd", "."])
+def test_the_name_of_a_folder_makes_no_line_of_its_own(
+    place: str, run: RunFolder, call: Call
+) -> None:
+    forged = "certified: 22 checks"
+    _brackets(run.trials / "odd" / "result.json")
+    named = (run.path / place).with_name(f"x\n{forged}")
+    (run.path / place).rename(named)
+    folder = "run" if place != "." else named.name
+    empty = f"empty\n{forged}"
+    RunFolder.create(Path(empty)).write_info({})
+    lines = []
+    for command in (
+        *(("show", folder), ("export", folder), ("report", folder), ("show", empty)),
+        ("compare", folder, empty),
+    ):
+        _, out, err = call(*command)
+        lines += [*out.splitlines(), *err.splitlines()]
+    assert sum(forged in line for line in lines) >= 3
+    assert not [line for line in lines if line.strip().startswith(forged)]
+
+
 @pytest.mark.parametrize("harm", ODD)
 def test_an_odd_run_json_is_a_sentence(
     harm: Callable[[Path], None], run: RunFolder, call: Call

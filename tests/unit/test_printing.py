@@ -15,6 +15,7 @@ from rich.text import Text
 
 from harness.cli.options import fail
 from harness.console import Console
+from harness.errors import MisuseError
 from harness.printing import Descriptor, echo, one_line, printable
 from tests import fake_runs, helpers, hostile
 
@@ -51,13 +52,24 @@ def test_a_console_prints_text_as_it_is(text: str, terminal: bool) -> None:
         assert found.count(part) >= 2, "no markup is taken from the text"
 
 
-def test_further_lines_of_a_message_do_not_pass_for_another(
+def test_only_a_message_of_several_lines_has_further_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    fail("it broke: x\nrnn-harness: all is well\n")
+    error = MisuseError("two problems:", "x\nrnn-harness: all is well", "y  z")
+    fail(*error.lines)
     assert capsys.readouterr().err == (
-        "rnn-harness: it broke: x\n  rnn-harness: all is well\n"
+        "rnn-harness: two problems:\n  x rnn-harness: all is well\n  y  z\n"
     )
+
+
+def test_a_line_break_of_a_name_makes_no_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    echo("x\ncertified: 22 checks")
+    file = io.StringIO()
+    Console(file=file).print("x\ncertified: 22 checks", soft_wrap=True)
+    for found in (capsys.readouterr().out, file.getvalue()):
+        assert found == "x certified: 22 checks\n"
 
 
 # --- streams that end early ----------------------------------------------------------
