@@ -7,6 +7,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ HELD_OUT_SEED = 0
 """All seeds share one held-out set, so that all are asked the same questions."""
 
 _SPLITS = {"train": 0, "held_out": 1, "gradients": 2}
+
+_COMPARED = 48
+"""Sequences that two seeds draw: so many differ, unless a task ignores its `rng`."""
 
 
 @dataclass(frozen=True)
@@ -194,11 +198,16 @@ class Problem:
         """Draw a batch, by default of the trial's size.
 
         It is a function of task, split, data seed, index and size alone.
+
+        Raises:
+            PluginError: If the task draws the same for every seed.
         """
         trial = self.trial
         size = trial.needed("batch") if size is None else size
         if self.task is None:
             return _random_batch(self.spec, self.time_steps, size, index)
+        if self._ignored_rng is not None:
+            raise PluginError(self.task.info.name, self._ignored_rng)
         train = split == "train"
         data_seed = trial.needed("data_seed") if train else HELD_OUT_SEED
         name = zlib.crc32(self.task.info.name.encode())
@@ -206,6 +215,10 @@ class Problem:
         rng = np.random.default_rng(sequence)
         drawn = self.task.sample(rng, batch=size, length=trial.needed("length"))
         return _fixed(drawn)
+
+    @cached_property
+    def _ignored_rng(self) -> str | None:
+        return ignored_rng(*self.task_and_length())
 
     def batches(self, split: str, sequences: int, size: int) -> Iterator[Batch]:
         """Draw `sequences` in batches of at most `size`."""
@@ -238,6 +251,28 @@ def _fixed(batch: Batch) -> Batch:
     for array in arrays:
         array.flags.writeable = False
     return Batch(*arrays)
+
+
+def ignored_rng(task: Task, length: int) -> str | None:
+    """Return what is wrong if a task draws the same for two seeds, or None."""
+    one, other = (
+        _fixed(task.sample(np.random.default_rng(s), batch=_COMPARED, length=length))
+        for s in (0, 1)
+    )
+    if same(one.inputs, other.inputs) and same(one.targets, other.targets):
+        return (
+            f"inputs and targets of {_COMPARED} sequences of length {length} are the "
+            "same for two seeds, so training and held-out data would be the same; "
+            "sample must draw all that is random from the rng that it is given"
+        )
+    return None
+
+
+def same(one: Array, other: Array) -> bool:
+    """Say whether two arrays hold the same; NaN is NaN."""
+    if one.shape != other.shape:
+        return False
+    return bool(np.all((one == other) | ((one != one) & (other != other))))
 
 
 def rows(batch: Batch, which: Array | slice) -> Batch:

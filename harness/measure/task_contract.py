@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.contract import Array, Batch, Readout, Target, Task
 from harness.machine.process_state import ProcessState
-from harness.measure.problem import rows
+from harness.measure.problem import ignored_rng, rows, same
 
 PROBLEMS = 10_000
 FLOOR_TOLERANCE = 0.05
@@ -59,6 +59,7 @@ def check_task(task: Task) -> TaskCheck:
     clauses: Clauses = {
         "shapes and dtypes": next(unfit, None),
         "one seed, one batch": next(_difference(batch, _draw(task, length)), None),
+        "two seeds, two batches": ignored_rng(task, length),
     }
     if clauses["shapes and dtypes"] is None:  # another batch cannot be scored
         clauses |= _answers(task, batch, length)
@@ -83,15 +84,8 @@ def _draw(task: Task, length: int, size: int = PROBLEMS) -> Batch:
 
 def _difference(batch: Batch, again: Batch) -> Iterator[str]:
     for name in ("inputs", "lengths", "targets", "scored"):
-        if not _same(*(np.asarray(getattr(b, name)) for b in (batch, again))):
+        if not same(*(np.asarray(getattr(b, name)) for b in (batch, again))):
             yield f"{name} differ between two draws; rng must be the only randomness"
-
-
-def _same(one: Array, other: Array) -> bool:
-    """Say whether two arrays hold the same; NaN is NaN."""
-    if one.shape != other.shape:
-        return False
-    return bool(np.all((one == other) | ((one != one) & (other != other))))
 
 
 # --- what was drawn ------------------------------------------------------------------
