@@ -18,6 +18,7 @@ from harness.contract import (
 from harness.declarations import ImplementationDeclaration
 from harness.errors import PluginError, RefusedError
 from harness.loading import build_around, load_cell, load_equations
+from harness.measure.cell_contract import check_cell
 from harness.measure.equations import EquationSteps
 from harness.measure.own_step import OwnStep, own_step_spec
 from harness.registry import Registry
@@ -82,8 +83,13 @@ class Subject:
     def of(
         cls, registry: Registry, trial: Trial, runner: Runner | None = None
     ) -> Subject:
-        """Load the trial's cell; without a runner the implementation runs here."""
+        """Load the trial's cell; without a runner the implementation runs here.
+
+        Raises:
+            PluginError: If the cell cannot be used or breaks its contract.
+        """
         cell = load_cell(registry, trial.cell)
+        check_cell(trial.cell, cell, registry.cell(trial.cell).inits)
         return cls(registry, trial, cell, runner or InProcess(registry))
 
     @property

@@ -19,6 +19,7 @@ from harness.contract import (
     Steps,
     Weights,
 )
+from harness.errors import PluginError
 from harness.loading import load_equations
 from harness.measure.certificate.diagnosis import evidence
 from harness.measure.certificate.diagnosis.changed_steps import (
@@ -255,7 +256,10 @@ def _other_cells(case: Case) -> Iterator[Hypothesis]:
     for name, declared in subject.registry.cells.items():
         if name == case.pair.spec.cell or not declared.reference:
             continue
-        other = Subject.of(subject.registry, replace(subject.trial, cell=name))
+        try:
+            other = Subject.of(subject.registry, replace(subject.trial, cell=name))
+        except PluginError:  # it is reported where that cell is measured
+            continue
         if other.cell.info.state_parts != info.state_parts:
             continue
         spec = replace(case.pair.spec, cell=name)
