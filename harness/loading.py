@@ -26,21 +26,29 @@ from harness.declarations import (
     ImplementationDeclaration,
     TaskDeclaration,
 )
-from harness.errors import HarnessError, PluginError, suggestion
+from harness.errors import HarnessError, PluginError, shown, suggestion
 from harness.machine.process_state import ProcessState
 from harness.registry import Registry
 
 
 def load_cell(registry: Registry, name: str) -> Cell:
-    """Return the cell, its methods checked.
+    """Return the cell, its name and its methods checked.
 
     Raises:
-        PluginError: If it cannot be loaded or a method is wrong.
+        PluginError: If it cannot be loaded, or its name or a method is wrong.
     """
     declaration = registry.cell(name)
     with _unchanged(declaration):
         cell = _call(registry, declaration, declaration.factory, {})
     check_methods(cell, ReferenceCell if declaration.reference else Cell, name)
+    own = cell.info.name
+    if own != name:
+        raise PluginError(
+            name,
+            f"the cell is declared as '{name}', and its info.name is {shown(own)}; "
+            f"both must be the same: write CellInfo(name='{name}', ...), or declare "
+            "the cell by the other name",
+        )
     return cast("Cell", cell)
 
 

@@ -18,6 +18,13 @@ RETURNED = "        return weights\n"
 
 MISTAKES = [
     (
+        'name="own"',
+        'name="owm"',
+        "own: the cell is declared as 'own', and its info.name is 'owm'; both must be "
+        "the same: write CellInfo(name='own', ...), or declare the cell by the other "
+        "name",
+    ),
+    (
         DRAWN,
         f"rng = np.random.default_rng()\n        {DRAWN}",
         "own: initial_weights('canonical') differs in w_ih between two calls with "
@@ -68,10 +75,14 @@ def test_every_built_in_cell_keeps_its_contract(name: str) -> None:
     Subject.of(helpers.REGISTRY, replace(helpers.LEARNING, cell=name))
 
 
+@pytest.mark.parametrize("which", [0, 1])
 def test_check_says_what_a_cell_breaks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    which: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    right, wrong, message = MISTAKES[0]
+    right, wrong, message = MISTAKES[which]
     file = a_cell(tmp_path, right, wrong)
     command = ["check", str(file), "-k", "torch-loop"]
     code, out, _ = helpers.call(command, monkeypatch, capsys)
