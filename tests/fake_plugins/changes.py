@@ -8,6 +8,8 @@ for name in (
     "changes-when-freed",
     "keeps-a-child-busy",
     "takes-its-time",
+    "closes-standard-error",
+    "writes-to-standard-error",
     "tells-its-parent-to-stop",
     "beside-them",
 ):
@@ -81,6 +83,20 @@ def takes_its_time(spec, cell, device):
             return super().forward(placed, state)
 
     return Slow(spec, cell, device)
+
+
+def closes_standard_error(spec, cell, device):
+    import sys
+
+    sys.stderr = None
+    return beside_them(spec, cell, device)
+
+
+def writes_to_standard_error(spec, cell, device):
+    import sys
+
+    sys.stderr.write("made\n")
+    return beside_them(spec, cell, device)
 
 
 def tells_its_parent_to_stop(spec, cell, device):

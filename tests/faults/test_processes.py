@@ -116,6 +116,24 @@ def test_a_child_that_computes_later_is_its_makers(tmp_path: Path, call: Call) -
 
 
 @pytest.mark.slow
+def test_what_fails_beside_another_is_asked_once_more_in_a_process_of_its_own(
+    tmp_path: Path, call: Call
+) -> None:
+    """Nobody compares the standard streams."""
+    names = ["closes-standard-error", "writes-to-standard-error"]
+    helpers.write(tmp_path / "s.toml", helpers.suite(helpers.speed(*names)))
+    selected = f"parity and ({' or '.join(names)})"
+    command = ("run", "s.toml", "-o", "out", "-j", 1, "-k", selected)
+    code, out, err = call(*command, "--plugin", CHANGES, cwd=tmp_path)
+    assert code == 0, out + err
+    found = records(tmp_path / "out", *names)
+    certified = {n: r.value("certificate", "certified") for n, r in found.items()}
+    assert certified == dict.fromkeys(names, 1)
+    beside = (tmp_path / "out").rglob("log.txt")
+    assert any("asked once more without them" in log.read_text() for log in beside)
+
+
+@pytest.mark.slow
 def test_a_trial_that_is_told_to_stop_from_elsewhere_is_not_lost(
     tmp_path: Path, call: Call
 ) -> None:

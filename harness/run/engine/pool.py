@@ -195,8 +195,9 @@ class WorkerPool:
         stopped = isinstance(found, Answer) and found.outcome == "stopped"
         if stopped and not self._stopping:
             found = Answer("crashed", STOPPED_FROM_ELSEWHERE, died=True)
-        if isinstance(found, Answer) and found.died:
-            self.drop(kind)
+        if isinstance(found, Answer) and (found.died or found.outcome == "failed"):
+            if found.died:
+                self.drop(kind)
             if self._stopping:
                 raise StoppedError
             if others := self._set_apart(worker, request.trial, found.outcome):
@@ -237,17 +238,18 @@ class WorkerPool:
         return bool(kind.own) or kind in self._changed
 
     def _set_apart(self, worker: WorkerProcess, trial: Trial, outcome: str) -> str:
-        """Give a trial a worker of its own if others may be why its worker died.
+        """Give a trial a worker of its own if others may be why it has no result.
 
-        What others hold counts against the memory limit, and what they started may end
-        the process later, such as a timer that exits.
+        What others hold counts against the memory limit. What they started may end the
+        process later, such as a timer that exits. What they changed and nobody compares
+        may make it fail, such as a standard stream that was closed.
 
         Returns:
             The others, or "" if there were none.
         """
         if outcome == "out_of_memory" and len(worker.served) > 1:
             self._alone.add(trial.key())
-        elif outcome == "crashed" and len(worker.ran) > 1:
+        elif outcome in ("crashed", "failed") and len(worker.ran) > 1:
             self._alone.add(trial.implementation)
         else:
             return ""
