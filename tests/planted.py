@@ -11,7 +11,7 @@ from harness.measure.certificate.diagnosis import diagnose
 from harness.measure.certificate.network_pair import NetworkPair
 from harness.measure.certificate.record import TOLERANCES, Certificate
 from harness.measure.certificate.shapes import PAIRWISE, Shape
-from harness.measure.certificate.trajectories import Name, compare_optimizers
+from harness.measure.certificate.trajectories import STEADY, Name, compare_optimizers
 from harness.measure.subject import Subject
 from harness.registry import Registry
 from harness.trial import Trial
@@ -27,7 +27,9 @@ def certificate_of(
     """Compare some shapes and steps of some optimisers; diagnose broken checks."""
     certificate = Certificate(TOLERANCES["float32", "highest"], len(shapes))
     for seed, shape in enumerate(shapes):
-        PairComparison(certificate, NetworkPair(subject, shape), trains=True).run(seed)
+        PairComparison(
+            certificate, NetworkPair(subject, shape, STEADY), trains=True
+        ).run(seed)
     if optimizers:
         compare_optimizers(certificate, subject, optimizers)
     diagnose(certificate, subject, trains=True)

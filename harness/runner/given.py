@@ -232,7 +232,8 @@ def streamed(network: Network, xs: Array, state: State) -> Forward:
     """Advance one time step after another; return the last answer.
 
     Each step takes what the one before carries in the network's own form, if it carries
-    anything. That stays in the process of the network.
+    anything. That stays in the process of the network. Each is taken twice, and the
+    second one counts: a step may not change the state that it is given.
 
     Args:
         network: The network.
@@ -245,6 +246,7 @@ def streamed(network: Network, xs: Array, state: State) -> Forward:
 
 def _streamed(network: Network, xs: Array, state: State) -> Forward:
     for time_step in range(xs.shape[1]):
+        network.step(xs[:, time_step], state).wait()
         done = network.step(xs[:, time_step], state)
         read = done.read()
         state = next_state(done, read)

@@ -5,7 +5,8 @@ the optimiser are compared with the float64 reference, tensor by tensor, as
 |found - reference| / |reference| in the 2-norm. A cell without a reference is compared
 with its equations in float64. A cell without equations is compared with the
 implementation's own single time steps. In both cases gradients are also compared with
-finite differences, and invariants are checked.
+finite differences, and invariants are checked. So they are if the implementation is the
+reference's own code, which cannot be its own judge.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ from harness.measure.certificate.record import (
 )
 from harness.measure.certificate.rounding import Responses, nudged
 from harness.measure.certificate.shapes import PAIRWISE, full_grid
-from harness.measure.certificate.trajectories import compare_optimizers
+from harness.measure.certificate.trajectories import STEADY, compare_optimizers
 from harness.measure.problem import Measurement
-from harness.measure.subject import Basis, Subject, offered
+from harness.measure.subject import ORACLE, Basis, Subject, offered
 from harness.measure.work import Work
 from harness.quantities import PARITY
 from harness.registry import Registry
@@ -94,18 +95,19 @@ def measure_parity(
     shapes = full_grid() if trial.settings_as(CertificateSettings).shapes else PAIRWISE
     certificate = Certificate(TOLERANCES[key], len(shapes))
     basis = subject.basis
+    alone = basis is not Basis.REFERENCE or trial.implementation == ORACLE
     against = [basis.value]
     kernels: dict[bool, str] = {}  # with padded batches and without
     for index, shape in enumerate(shapes):
-        pair = NetworkPair(subject, shape)
+        pair = NetworkPair(subject, shape, STEADY)
         PairComparison(certificate, pair, trains).run(seed=index)
         if shape.padded not in kernels:
             kernels[shape.padded] = pair.network.kernel()
-        if basis is not Basis.REFERENCE:
+        if alone:
             compare_invariants(certificate, pair, seed=index)
     if trains:
         compare_optimizers(certificate, subject)
-    if basis is not Basis.REFERENCE:
+    if alone:
         if trains:
             dtype = compare_differences(certificate, subject)
             against.append(f"finite differences in {dtype}")
@@ -202,32 +204,37 @@ class PairComparison:
             # Gradients that are added to those of before show in a second call.
             self._compare(partial(self._loss, batch=batch), "called again", loss)
             of_none = partial(self._vjp, batch=batch, state=None, pulled=pulled)
-            self._compare(of_none, "from no state")
+            again = self._compare(of_none, "from no state")
+            self._compare(of_none, "from no state, called again", again)
         xs, another = other.batch.inputs[:, :_STREAMED], pair.state(rng)
         self._compare(partial(self._stream, xs=xs, state=another), _IN_A_ROW)
         beside = partial(self._forward, batch=other, state=state)
         self._compare(beside, "of a second batch")
         self._compare(given, "called again", expected)
         if self._trains and seed == 0:
-            self._after_training(batch, state)
+            self._after_training(batch, state, pulled)
 
     def _load_another(self) -> None:
         """Load other weights into a second network, which may not reach the first."""
         another = self._pair.subject.network(self._pair.spec)
         another.load_weights({name: w / 2 for name, w in self._loaded.items()})
 
-    def _after_training(self, batch: OnBoth, state: State) -> None:
-        """Compare after an update: nothing that was made for old weights may serve."""
-        pair, placed = self._pair, batch.on(self._pair.network)
-        pair.network.train_steps([placed]).wait()
+    def _after_training(self, batch: OnBoth, state: State, pulled: Cotangents) -> None:
+        """Compare an update, and what comes after: nothing of old weights may serve."""
+        pair = self._pair
+        self._compare(partial(self._update, batch=batch))
         self._loaded = pair.network.weights()
         if not all(np.isfinite(w).all() for w in self._loaded.values()):
             return  # the updates themselves are compared elsewhere
         pair.oracle.load_weights(self._loaded)
-        self._compare(
-            partial(self._forward, batch=batch, state=state), "after an update"
-        )
-        self._compare(partial(self._loss, batch=batch), "after an update")
+        x = batch.batch.inputs[:, 0]
+        for compute in (
+            partial(self._forward, batch=batch, state=state),
+            partial(self._step, x=x, state=state),
+            partial(self._loss, batch=batch),
+            partial(self._vjp, batch=batch, state=state, pulled=pulled),
+        ):
+            self._compare(compute, "after an update")
 
     def _compare(
         self,
@@ -345,3 +352,8 @@ class PairComparison:
         done = network.loss_and_gradients(batch.on(network)).read()
         gradients = {("grad of loss", n): d for n, d in done.gradients.items()}
         return {("loss", ""): np.array(done.loss), **gradients}
+
+    def _update(self, network: TrainableNetwork, batch: OnBoth) -> Answers:
+        done = network.train_steps([batch.on(network)]).read()
+        weights = {("one update", n): np.array(w) for n, w in network.weights().items()}
+        return {("one update", "loss"): done.losses, **weights}

@@ -192,7 +192,7 @@ def assert_every_check_is_named(certificate: str) -> None:
     patterns = [re.sub("TENSOR", ".+", name) for name in names]
     patterns = [re.sub("OPTIMISER", "(adam|rmsprop|sgd)", p) for p in patterns]
     checks = [line[2:28].strip() for line in certificate.splitlines()[2:-1]]
-    assert len(checks) in (24, 34)
+    assert len(checks) in (25, 35)
     for name in checks:
         assert any(re.fullmatch(p, name) for p in patterns), name
 
@@ -206,7 +206,7 @@ def test_the_cell_of_new_is_certified_as_the_page_shows(tmp_path: Path) -> None:
     code, out, err = check(tmp_path, files, ["torch-loop"])
     assert code == 0, err
     text = certificates(out)["torch-loop"]
-    assert text.splitlines()[-1] == "certified: 34 checks"
+    assert text.splitlines()[-1] == "certified: 35 checks"
     assert_every_check_is_named(text)
     assert_shown("rnn-harness check ugrnn.py -k torch-loop", text)
 
@@ -220,7 +220,7 @@ def test_the_layer_of_new_is_certified_and_the_page_names_every_check(
     code, out, err = check(tmp_path, files, ["my-gru"])
     assert code == 0, err
     text = certificates(out)["my-gru"]
-    assert text.splitlines()[-1] == "certified: 24 checks"
+    assert text.splitlines()[-1] == "certified: 25 checks"
     assert_every_check_is_named(text)
     assert "shapes against the float64 reference" in text
 
@@ -248,6 +248,24 @@ def test_the_reference_on_the_page_agrees_with_its_equations(tmp_path: Path) -> 
     assert found["against"] == "the float64 reference"
     assert found["checks"]["certificate"]["certified"] == 1
     assert found["checks"]["grad w_hh"]["error"] > 0
+
+
+@pytest.mark.slow
+def test_a_reference_with_a_wrong_gradient_is_no_judge_of_itself(
+    tmp_path: Path,
+) -> None:
+    right = "(1 - g) * (1 - n * n)"
+    methods = block("into the class of ugrnn.py")
+    assert right in methods
+    text = written(UGRNN, tmp_path).replace("    reference=False,\n", "")
+    text += "\n" + methods.replace(right, "(1 - g) * (1 - n)")
+    code, out, _ = check(tmp_path, {"ugrnn.py": text}, ["numpy-reference"], "--json")
+    assert code == 3
+    (found,) = json.loads(out)
+    del found["checks"]["certificate"]
+    broken = {c for c, v in found["checks"].items() if v["error"] > v["tolerance"]}
+    assert {"differences w_hh", "differences inputs"} <= broken
+    assert all(check.startswith("differences") for check in broken)
 
 
 long = partial(pytest.param, marks=pytest.mark.long)
