@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import locale
+import multiprocessing
 import os
 import resource
 import signal
@@ -146,6 +147,30 @@ def _put_profile_functions(value: tuple[Any, ...]) -> None:
     threading.setprofile(value[1])
 
 
+_STREAMS = ("stdin", "stdout", "stderr")
+
+
+def _streams() -> list[tuple[Any, Any]]:
+    """Return each standard stream, and whether it is closed."""
+    streams = [getattr(sys, name, None) for name in _STREAMS]
+    return [(stream, getattr(stream, "closed", None)) for stream in streams]
+
+
+def _put_streams(streams: list[tuple[Any, Any]]) -> None:
+    for name, (stream, _) in zip(_STREAMS, streams, strict=True):
+        setattr(sys, name, stream)
+
+
+def _start_method() -> str:
+    # The first process of multiprocessing chooses its default, which changes nothing.
+    default = multiprocessing.get_all_start_methods()[0]
+    return multiprocessing.get_start_method(allow_none=True) or default
+
+
+def _put_start_method(method: str) -> None:
+    multiprocessing.set_start_method(method, force=True)
+
+
 def _raised_warnings() -> list[Any]:
     """Return the filters that turn warnings into errors; others change no numbers."""
     return [f for f in warnings.filters if f[0] == "error"]
@@ -173,6 +198,8 @@ VALUES: tuple[Value, ...] = (
     Value("numpy's error callback", np.geterrcall, np.seterrcall),
     Value("numpy's buffer size", np.getbufsize, np.setbufsize),
     Value("floating-point mode", _floating_point_mode),
+    Value("standard streams", _streams, _put_streams),
+    Value("multiprocessing's start method", _start_method, _put_start_method),
     Value(
         "locale",
         lambda: locale.setlocale(locale.LC_ALL),

@@ -8,8 +8,8 @@ for name in (
     "changes-when-freed",
     "keeps-a-child-busy",
     "takes-its-time",
-    "closes-standard-error",
-    "writes-to-standard-error",
+    "rounds-decimals",
+    "needs-decimals",
     "tells-its-parent-to-stop",
     "beside-them",
 ):
@@ -85,17 +85,17 @@ def takes_its_time(spec, cell, device):
     return Slow(spec, cell, device)
 
 
-def closes_standard_error(spec, cell, device):
-    import sys
+def rounds_decimals(spec, cell, device):
+    import decimal
 
-    sys.stderr = None
+    decimal.getcontext().prec = 3
     return beside_them(spec, cell, device)
 
 
-def writes_to_standard_error(spec, cell, device):
-    import sys
+def needs_decimals(spec, cell, device):
+    import decimal
 
-    sys.stderr.write("made\n")
+    assert decimal.getcontext().prec == 28
     return beside_them(spec, cell, device)
 
 

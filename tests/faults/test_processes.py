@@ -119,8 +119,8 @@ def test_a_child_that_computes_later_is_its_makers(tmp_path: Path, call: Call) -
 def test_what_fails_beside_another_is_asked_once_more_in_a_process_of_its_own(
     tmp_path: Path, call: Call
 ) -> None:
-    """Nobody compares the standard streams."""
-    names = ["closes-standard-error", "writes-to-standard-error"]
+    """Nobody compares how decimals are rounded."""
+    names = ["rounds-decimals", "needs-decimals"]
     helpers.write(tmp_path / "s.toml", helpers.suite(helpers.speed(*names)))
     selected = f"parity and ({' or '.join(names)})"
     command = ("run", "s.toml", "-o", "out", "-j", 1, "-k", selected)

@@ -66,7 +66,7 @@ PAIRWISE = (
 
 TRAINING = Shape(Inputs("reals", 2), 20, 8, 32, 1, _LAST, False)
 SCORED_TRAINING = Shape(Inputs("tokens", 200), 8, 20, 32, 2, _EVERY, True)
-PADDED_TRAINING = Shape(Inputs("tokens", 50), 20, 8, 32, 2, _LAST, True)
+PADDED_TRAINING = Shape(Inputs("tokens", 50), 10, 8, 32, 2, _LAST, True)
 """The shapes at which optimisers are compared. The second has more sequences than any
 other shape, so that code which is wrong beyond a small batch shows. The last two have a
 second layer, and tokens that many batches lack, whose rows must be updated too."""

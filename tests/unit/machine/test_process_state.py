@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import gc
 import math
+import multiprocessing
 import os
 import resource
 import signal
@@ -86,6 +87,11 @@ CHANGES: dict[str, tuple[Callable[[], object], list[str]]] = {
     ),
     "errors of numpy": (lambda: np.seterr(under="raise"), ["numpy's error handling"]),
     "the folder": (lambda: os.chdir("/"), ["current folder"]),
+    "a stream": (lambda: setattr(sys, "stderr", None), ["standard streams"]),
+    "how processes start": (
+        lambda: multiprocessing.set_start_method("spawn", force=True),
+        ["multiprocessing's start method"],
+    ),
     "variables": (
         _environ,
         ["environment variable OF_A_PLUGIN", "environment variable OMP_NUM_THREADS"],
