@@ -24,6 +24,8 @@ for mistake, cell in {
     "relu-for-every-tanh": "lstm",
     "backwards": "gru",
     "inputs-late": "gru",
+    "inputs-late-first-repeated": "gru",
+    "inputs-late-ones-first": "gru",
     "inputs-early": "lstm",
     "dropout": "gru",
     "dropout-in-training": "gru",
@@ -140,11 +142,33 @@ class _Late(TorchNetwork):
         return super()._run(torch.cat([0 * x[:1], x[:-1]]), lengths, state)
 
 
+class _LateFirstRepeated(TorchNetwork):
+    """Uses the input of the time step before, and at first that of the first."""
+
+    def _run(self, x, lengths, state):
+        return super()._run(torch.cat([x[:1], x[:-1]]), lengths, state)
+
+
+class _LateOnesFirst(TorchNetwork):
+    """Uses the input of the time step before, and at first ones."""
+
+    def _run(self, x, lengths, state):
+        return super()._run(torch.cat([0 * x[:1] + 1, x[:-1]]), lengths, state)
+
+
 class _Early(TorchNetwork):
     """Uses the input of the time step after."""
 
     def _run(self, x, lengths, state):
         return super()._run(torch.cat([x[1:], 0 * x[:1]]), lengths, state)
+
+
+def inputs_late_first_repeated(spec, cell, device):
+    return _network(spec, cell, device, GRU, network=_LateFirstRepeated)
+
+
+def inputs_late_ones_first(spec, cell, device):
+    return _network(spec, cell, device, GRU, network=_LateOnesFirst)
 
 
 def inputs_late(spec, cell, device):

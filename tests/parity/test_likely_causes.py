@@ -107,6 +107,14 @@ TIME_STEPS: list[tuple[str, str, set[str], set[str], str]] = [
         "matches if every input comes one time step late, zeros first",
     ),
     (
+        "inputs-late-first-repeated",
+        "gru",
+        FORWARD,
+        {"weights come back"},
+        "matches if every input comes one time step late, the first input repeated",
+    ),
+    ("inputs-late-ones-first", "gru", FORWARD, {"weights come back"}, ""),
+    (
         "inputs-early",
         "lstm",
         FORWARD,

@@ -87,6 +87,11 @@ class Suspects:
                 self._error[words] = max(error, self._error.get(words, 0.0))
 
     @property
+    def remain(self) -> bool:
+        """Whether any is left, so that a further case could refute it."""
+        return bool(self._left())
+
+    @property
     def decided(self) -> bool:
         """Whether one is left, so that further cases are not needed."""
         return len(self._left()) == 1

@@ -38,6 +38,13 @@ from harness.measure.subject import Subject
 
 NONE = " from no state"
 
+UNFORGOTTEN = replace(PAIRWISE[0], time_steps=13, readout=Readout.EVERY)
+"""A shape that shows what happens in the first time steps.
+
+Of the unpadded shapes of one layer in `PAIRWISE` one alone has reals, and its only
+answer comes when the first time steps are forgotten.
+"""
+
 
 def output_cause(subject: Subject, tolerance: float) -> str | None:
     """Return the likely cause of wrong outputs, or None if none is found.
@@ -47,10 +54,12 @@ def output_cause(subject: Subject, tolerance: float) -> str | None:
     it would show at simpler shapes too, where all is right, the cause says so.
     """
     suspects, first = Suspects(tolerance), None
-    for shape in evidence.shortest_first(PAIRWISE):
+    for shape in (*evidence.shortest_first(PAIRWISE), UNFORGOTTEN):
         kind = shape.padded, shape.num_layers
         if first is not None and kind != first:
             continue
+        if shape is UNFORGOTTEN and not suspects.remain:
+            break
         case = NetworkPair(subject, shape).case(0).load()
         found, right = (_of(case, n) for n in (case.pair.network, case.pair.oracle))
         if first is None and evidence.disagreeing(found, right, tolerance):
@@ -171,7 +180,9 @@ def _other_batches(case: Case) -> Iterator[tuple[str, Batch]]:
         zero = np.zeros_like(inputs[:, :1])
         late = np.concatenate([zero, inputs[:, :-1]], axis=1)
         early = np.concatenate([inputs[:, 1:], zero], axis=1)
+        again = np.concatenate([inputs[:, :1], inputs[:, :-1]], axis=1)
         others["every input comes one time step late, zeros first"] = late
+        others["every input comes one time step late, the first input repeated"] = again
         others["every input comes one time step early, zeros last"] = early
     for words, changed in others.items():
         yield f"matches if {words}", replace(batch, inputs=changed)
