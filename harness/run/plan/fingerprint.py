@@ -27,7 +27,7 @@ from harness.machine.facts import processor
 from harness.measure import MEASURES
 from harness.neighbours import beside, elsewhere, is_installed
 from harness.registry import Registry
-from harness.run.plan.named_files import NamedFiles, texts_in
+from harness.run.plan.named_files import IMPORTS, NamedFiles, called_name, texts_in
 from harness.trial import Trial
 
 CERTIFIED_WITH = ("library versions", "processor")
@@ -357,9 +357,7 @@ def _imported(nodes: Iterable[ast.AST], package: str) -> Iterator[str]:
 
 def _named(call: ast.Call) -> Iterator[str]:
     """Yield the module of a call such as `importlib.import_module("name")`."""
-    function = call.func
-    name = getattr(function, "attr", None) or getattr(function, "id", None)
-    if name in ("import_module", "__import__") and call.args:
+    if called_name(call) in IMPORTS and call.args:
         first = call.args[0]
         if isinstance(first, ast.Constant) and isinstance(first.value, str):
             yield first.value.lstrip(".")

@@ -153,6 +153,15 @@ def texts_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
             yield text
 
 
+IMPORTS = ("import_module", "__import__")
+"""The functions that import the module that a text names."""
+
+
+def called_name(call: ast.Call) -> str | None:
+    """Return the name of the function that is called, without what holds it."""
+    return getattr(call.func, "attr", None) or getattr(call.func, "id", None)
+
+
 def _text(node: ast.AST) -> str | None:
     if isinstance(node, ast.Constant):
         value = node.value
@@ -163,8 +172,12 @@ def _text(node: ast.AST) -> str | None:
         return "".join(_text(value) or "*" for value in node.values)
     if isinstance(node, ast.Call):  # os.path.join(HERE, "weights", "gru.npz")
         parts = [part for part in map(_text, node.args) if part is not None]
-        if isinstance(node.func, ast.Attribute) and node.func.attr == "rglob" and parts:
+        called = called_name(node)
+        if called == "rglob" and parts:
             return f"**/{parts[0]}"
+        if called in IMPORTS and parts and "*" in parts[0]:  # f"kernel_{cell}"
+            known = parts[0].strip("*.")
+            return f"{parts[0].lstrip('.').replace('.', '/')}.py" if known else None
         return "/".join(parts) if len(parts) > 1 else None
     if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Add | ast.Div):
         return None

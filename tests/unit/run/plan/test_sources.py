@@ -192,6 +192,13 @@ NAMES = {
         "folder = HERE / 'weights'; sorted(folder.iterdir())",
         "sorted(HERE.rglob('*.npz'))",
     ],
+    "kernel_gru.py": [
+        "import importlib; cell = 'gru'; importlib.import_module(f'kernel_{cell}')",
+        "cell = 'gru'; __import__('kernel_' + cell)",
+    ],
+    "parts/outer.py": [
+        "import importlib; n = 'outer'; importlib.import_module(f'parts.{n}')",
+    ],
     "kernel.cu": ["load = print; load(name='k', sources=['kernel.cu'])"],
     "include/common.cuh": ["load = print; load(name='k', sources=['kernel.cu'])"],
     "libfast.so": ["import ctypes; ctypes.CDLL(str(HERE / 'libfast.so'))"],
