@@ -7,9 +7,10 @@ import os
 import resource
 import time
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from harness.machine.descendants import descendants, of_threads
 
 LEAST_S = 0.1
 """The shortest time over which load is computed. The system counts busy time in units
@@ -108,18 +109,9 @@ class OtherLoad:
         """Return the seconds that living threads waited for a core since they began."""
         waited_ns = 0
         with contextlib.suppress(ValueError, IndexError):
-            for text in self._of_threads("self", "schedstat"):
+            for text in of_threads("self", "schedstat", self._proc):
                 waited_ns += int(text.split()[1])
         return waited_ns / 1e9
-
-    def _of_threads(self, pid: str, name: str) -> Iterator[bytes]:
-        """Yield the text of a file of each thread, up to one that cannot be read."""
-        tasks = f"{self._proc}/{pid}/task"
-        with contextlib.suppress(OSError):
-            for task in os.listdir(tasks):  # noqa: PTH208
-                with open(f"{tasks}/{task}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
-                    text = file.read()
-                yield text
 
     def _own_s(self) -> float:
         """Return the seconds that this process and all its descendants have used.
@@ -128,15 +120,9 @@ class OtherLoad:
         (CONFIG_PROC_CHILDREN). Otherwise they count as other processes.
         """
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-        living = self._descendants("self") if _has_children() else ()
+        living = descendants("self", self._proc) if _has_children() else ()
         living_s = sum(self._used_s(pid) for pid in living)
         return time.process_time() + ended.ru_utime + ended.ru_stime + living_s
-
-    def _descendants(self, pid: str) -> Iterator[str]:
-        for text in self._of_threads(pid, "children"):
-            for child in text.decode().split():
-                yield child
-                yield from self._descendants(child)
 
     def _used_s(self, pid: str) -> float:
         """Return the seconds that a process and its ended children have used."""

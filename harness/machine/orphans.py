@@ -11,7 +11,8 @@ import ctypes
 import os
 import signal
 import time
-from pathlib import Path
+
+from harness.machine.descendants import descendants
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -34,25 +35,6 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def descendants(pid: int) -> list[int]:
-    """Return the processes below a process, zombies among them."""
-    found, parents = [], [pid]
-    while parents:
-        children = _children(parents.pop())
-        found += children
-        parents += children
-    return found
-
-
-def _children(pid: int) -> list[int]:
-    # To go through all processes takes longer than one may live that starts the next.
-    found: list[int] = []
-    for of_thread in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += map(int, of_thread.read_text().split())
-    return found
-
-
 def end_descendants(pid: int) -> None:
     """Kill the processes below a process, also those that start meanwhile.
 
@@ -60,9 +42,9 @@ def end_descendants(pid: int) -> None:
     well, if `pid` adopts orphans.
     """
     deadline_s = time.monotonic() + _MOST_S
-    killed: list[int] | None = None
-    while (found := descendants(pid)) != killed and time.monotonic() < deadline_s:
+    killed: list[str] | None = None
+    while (found := descendants(str(pid))) != killed and time.monotonic() < deadline_s:
         for one in found:
             with contextlib.suppress(OSError):
-                os.kill(one, signal.SIGKILL)
+                os.kill(int(one), signal.SIGKILL)
         killed = found

@@ -6,7 +6,7 @@ with the same constants at which about half of the updates are clipped. These la
 runs take several calls, and are interrupted and continued as learning is from a
 checkpoint. They are over padded sequences of tokens and two layers: the first with an
 answer at every step, the other with an answer at the end. With one optimiser everything
-else is asked for between two calls, and compared.
+else is asked for between two calls, which may change no update.
 """
 
 from __future__ import annotations

@@ -74,11 +74,11 @@ class Family:
             self._add_orphans()
             members = self.members()
             others = [p for p in members if p.pid != self._leader]
-            late = time.monotonic() > deadline_s
-            for process in members if late or not others else others:
+            last = not others or time.monotonic() > deadline_s
+            for process in members if last else others:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
-            if late or not others:
+            if last:
                 return
             psutil.wait_procs(others, timeout=0.2)
 

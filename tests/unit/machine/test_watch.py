@@ -591,9 +591,9 @@ def test_no_descendants_are_listed_for_a_process_without_children(
 ) -> None:
     """Listing the children of every thread takes longest."""
     script = (
-        "from harness.machine.load import OtherLoad\n"
-        "OtherLoad._descendants = None\n"
-        "load = OtherLoad()\n"
+        "from harness.machine import load as module\n"
+        "module.descendants = None\n"
+        "load = module.OtherLoad()\n"
         "load.begin()\n"
         "load.end()\n"
     )
